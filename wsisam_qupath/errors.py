@@ -1,0 +1,48 @@
+"""Everything that can go wrong in a way that a user can cure.
+
+::
+
+    WsiSamError
+    ├── SlideError      a slide is missing, damaged, or states no µm/px
+    ├── PromptError     a prompts file cannot be read, or holds nothing usable
+    ├── WeightsError    base weights are missing, unreachable, or have a wrong checksum
+    ├── AdapterError    an adapter is damaged, or made for another base
+    ├── DeviceError     a device or backend that this machine does not have
+    ├── OptionError     an option is out of its range
+    └── OutputError     a result cannot be written where it was asked for
+
+Each message is one or two sentences for the user: what is wrong, and what cures it. The command
+line prints the message and exits with 2; a programmer catches :class:`WsiSamError`.
+"""
+
+
+class WsiSamError(Exception):
+    """Base of all errors that this package raises for a reason outside of itself."""
+
+
+class SlideError(WsiSamError):
+    """A slide is missing, damaged, or states no µm/px."""
+
+
+class PromptError(WsiSamError):
+    """Prompts cannot be read, or none of them can be used."""
+
+
+class WeightsError(WsiSamError):
+    """Base weights are missing, unreachable, or do not have the expected checksum."""
+
+
+class AdapterError(WsiSamError):
+    """An adapter is damaged, or was made for another base."""
+
+
+class DeviceError(WsiSamError):
+    """A device or backend that this machine does not have."""
+
+
+class OptionError(WsiSamError):
+    """An option is out of its range."""
+
+
+class OutputError(WsiSamError):
+    """A result cannot be written where it was asked for."""
