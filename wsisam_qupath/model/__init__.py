@@ -1,0 +1,1 @@
+"""The networks, and the base weights that they start from."""

