@@ -221,9 +221,8 @@ def _errors_translated(url: str, path: Path) -> Iterator[None]:
             f"{by_hand}"
         ) from exc
     except OSError as exc:
-        trouble = (
-            "is full" if exc.errno == errno.ENOSPC else f"cannot be written: {exc.strerror or exc}"
-        )
-        raise WeightsError(
-            f"{path.parent} {trouble}. Make room there, or name another folder in {CACHE_VARIABLE}."
-        ) from exc
+        if exc.errno == errno.ENOSPC:
+            trouble = f"The disk of {path.parent} is full. Make room there"
+        else:
+            trouble = f"{path.parent} cannot be written: {exc.strerror or exc}. Make it writable"
+        raise WeightsError(f"{trouble}, or name another folder in {CACHE_VARIABLE}.") from exc
