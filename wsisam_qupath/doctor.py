@@ -1,0 +1,314 @@
+"""What works on this machine, what does not, and what cures it.
+
+Each probe looks at one thing and is on its own: whatever it meets, the others still run.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from .errors import WsiSamError
+from .files import CACHE_VARIABLE, cache_folder, sha256_of
+from .model.bases import BASES, Base, Bundled, Download
+from .model.weights import cure as weights_cure
+from .model.weights import expected_path
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+State: TypeAlias = Literal["ok", "warning", "failed"]
+"""``warning``: a part of the package does not work, and the rest does without it."""
+
+_PYTHON_MIN = (3, 10)
+_STYLES: dict[State, str] = {"ok": "green", "warning": "yellow", "failed": "bold red"}
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a probe found: one line of the table.
+
+    Attributes:
+        name: what was looked at.
+        state: how it is.
+        detail: versions, places, or what is wrong.
+        cure: what to do about it; None where nothing need be done.
+        required: without it nothing works.
+    """
+
+    name: str
+    state: State
+    detail: str
+    cure: str | None
+    required: bool
+
+
+@dataclass(frozen=True)
+class _Finding:
+    detail: str
+    cure: str | None = None
+    """Set if it does not work."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Looks at one thing.
+
+    Attributes:
+        name: what it looks at.
+        required: without it nothing works.
+        look: may raise anything, which counts as not working.
+        cure: what to do if it raises.
+    """
+
+    name: str
+    required: bool
+    look: Callable[[], _Finding]
+    cure: str
+
+
+def run_probe(probe: Probe) -> Check:
+    """Whatever is wrong becomes a line of the table: this never raises."""
+    try:
+        finding = probe.look()
+    except WsiSamError as exc:
+        finding = _Finding(str(exc), probe.cure)
+    # The one place for a broad except: a doctor that dies of the illness helps nobody, and what
+    # a damaged installation raises on import is anybody's guess.
+    except Exception as exc:  # noqa: BLE001
+        first_line = (str(exc).strip().splitlines() or [""])[0]
+        finding = _Finding(f"{type(exc).__name__}: {first_line}", probe.cure)
+    trouble: State = "failed" if probe.required else "warning"
+    state: State = "ok" if finding.cure is None else trouble
+    return Check(probe.name, state, finding.detail, finding.cure, probe.required)
+
+
+def run_doctor() -> list[Check]:
+    """Look at everything. Takes some seconds, most of them to import PyTorch."""
+    return [run_probe(probe) for probe in PROBES.values()]
+
+
+def exit_code(checks: Iterable[Check]) -> int:
+    """1 if something required failed, else 0."""
+    return int(any(check.required and check.state == "failed" for check in checks))
+
+
+def print_doctor(checks: Sequence[Check], console: Console) -> None:
+    """One table: state, name, what was found, and under it the cure of what does not work."""
+    from rich.table import Table  # noqa: PLC0415 - 0.1 s, which `--help` need not spend
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("State", no_wrap=True)
+    table.add_column("What", no_wrap=True)
+    table.add_column("Found", overflow="fold")
+    for check in checks:
+        # Text and not str: an "[Errno 2]" is no markup.
+        found = Text(check.detail)
+        if check.cure:
+            found.append(f"\n-> {check.cure}", style="bold")
+        table.add_row(Text(check.state, _STYLES[check.state]), check.name, found)
+    console.print(table)
+    console.print(_summary(checks))
+
+
+def _summary(checks: Sequence[Check]) -> str:
+    failed = [check.name for check in checks if check.required and check.state != "ok"]
+    if failed:
+        return f"Needed, but not working: {', '.join(failed)}."
+    return "Everything that is needed works."
+
+
+def _python() -> _Finding:
+    version = platform.python_version()
+    if sys.version_info[:2] < _PYTHON_MIN:
+        wanted = ".".join(map(str, _PYTHON_MIN))
+        return _Finding(f"{version} at {sys.executable}", f"Install Python {wanted} or newer.")
+    return _Finding(f"{version} at {sys.executable}")
+
+
+def _computer() -> _Finding:
+    return _Finding(f"{platform.platform()}, {platform.machine()}, {os.cpu_count()} CPU cores")
+
+
+def _pytorch() -> _Finding:
+    import torch  # noqa: PLC0415 - takes seconds
+
+    # The encoders need it, and a build that does not fit PyTorch's fails on import.
+    importlib.import_module("torchvision")
+    torchvision_version = importlib.metadata.version("torchvision")
+    versions = f"{torch.__version__}, torchvision {torchvision_version}"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        has_cuda = torch.cuda.is_available()
+    if has_cuda:
+        return _Finding(f"{versions}; device cuda: {torch.cuda.get_device_name()}")
+    if caught:
+        # A driver too old for this build: PyTorch warns, and takes the CPU.
+        return _Finding(
+            f"{versions}; no CUDA: {str(caught[0].message).splitlines()[0]}",
+            "Update the NVIDIA driver, or install a PyTorch made for an older CUDA. Until then "
+            "the CPU is used.",
+        )
+    device = "mps" if torch.backends.mps.is_available() else "cpu"
+    return _Finding(f"{versions}; device {device}")
+
+
+def _openvino() -> _Finding:
+    import openvino  # noqa: PLC0415 - takes half a second
+
+    core = openvino.Core()
+    precision = core.get_property("CPU", "INFERENCE_PRECISION_HINT").get_type_name()
+    name = core.get_property("CPU", "FULL_DEVICE_NAME")
+    version = importlib.metadata.version("openvino")
+    return _Finding(f"{version}; {name}, computes in {precision}")
+
+
+def _backend() -> _Finding:
+    import torch  # noqa: PLC0415 - takes seconds
+
+    if torch.cuda.is_available():
+        return _Finding("`auto` takes torch, on cuda")
+    try:
+        import openvino  # noqa: F401, PLC0415 - takes half a second
+    except ImportError:
+        return _Finding("`auto` takes torch, because there is no OpenVINO")
+    return _Finding("`auto` takes openvino, on cpu")
+
+
+def _openslide() -> _Finding:
+    import openslide  # noqa: PLC0415 - loads a shared library
+
+    return _Finding(
+        f"library {openslide.__library_version__}, Python binding {openslide.__version__}"
+    )
+
+
+def _weights(base: Base) -> _Finding:
+    from rich.filesize import decimal  # noqa: PLC0415 - 0.1 s, which `--help` need not spend
+
+    path = expected_path(base)
+    if not path.exists() and isinstance(base.source, Download):
+        # Nothing is wrong: these are only wanted by who chooses this base.
+        size = decimal(base.source.size_bytes)
+        return _Finding(f"not here; `wsisam-qupath weights {base.name}` brings {size}")
+    if sha256_of(path) != base.sha256:
+        return _Finding(f"{path} is damaged: its checksum is wrong", weights_cure(base))
+    return _Finding(f"{path.name}, checksum right")
+
+
+def _cache() -> _Finding:
+    from rich.filesize import decimal  # noqa: PLC0415 - 0.1 s, which `--help` need not spend
+
+    folder = cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    # Only writing tells on every platform whether one may write.
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+    used = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    free = shutil.disk_usage(folder).free
+    return _Finding(f"{folder}: {decimal(used)} in use, {decimal(free)} free on the disk")
+
+
+def _qupath() -> _Finding:
+    # Not `paquo.java`, which starts a Java machine: this only looks for files.
+    from paquo import settings  # noqa: PLC0415 - takes half a second
+    from paquo._config import to_kwargs  # noqa: PLC0415
+    from paquo.jpype_backend import find_qupath  # noqa: PLC0415
+
+    paquo = f"paquo {importlib.metadata.version('paquo')}"
+    settings.reload()
+    # Java's options are left out, because the search appends to the list that it is given.
+    named = {**to_kwargs(settings), "java_opts": []}
+    try:
+        found = find_qupath(**named)
+    except FileNotFoundError:
+        return _Finding(
+            f"{paquo} is told to use {named['qupath_dir']}, which holds no QuPath",
+            "Set PAQUO_QUPATH_DIR to the folder that QuPath is installed in, or unset it for "
+            "paquo to search.",
+        )
+    except ValueError:
+        return _Finding(f"{paquo} finds none; only work on QuPath projects needs it", _GET_QUPATH)
+    version = _qupath_version(found.app_dir)
+    java = _java_version(found.runtime_dir)
+    return _Finding(f"{version} at {found.app_dir}, Java {java}, through {paquo}")
+
+
+def _qupath_version(app_dir: Path) -> str:
+    """From ``qupath-core-0.6.0.jar``."""
+    jars = sorted(app_dir.glob("qupath-core-[0-9]*.jar"))
+    return jars[-1].stem.removeprefix("qupath-core-") if jars else "Unknown version"
+
+
+def _java_version(runtime_dir: Path) -> str:
+    """From the line ``JAVA_VERSION="21.0.5"`` of the file that each JDK carries."""
+    release = runtime_dir / "release"
+    text = release.read_text("utf-8") if release.is_file() else ""
+    stated = re.search(r'^JAVA_VERSION="(.+)"', text, re.MULTILINE)
+    return stated[1] if stated else "of unknown version"
+
+
+_GET_QUPATH = (
+    "Run `paquo get_qupath --install-path DIR 0.6.0` and set PAQUO_QUPATH_DIR to the folder that "
+    "it names."
+)
+
+
+def _weights_probe(base: Base) -> Probe:
+    return Probe(
+        f"weights {base.name}",
+        isinstance(base.source, Bundled),
+        partial(_weights, base),
+        weights_cure(base),
+    )
+
+
+PROBES: dict[str, Probe] = {
+    probe.name: probe
+    for probe in (
+        Probe("Python", True, _python, "Install Python anew."),
+        Probe("computer", False, _computer, "Report this."),
+        Probe(
+            "PyTorch",
+            True,
+            _pytorch,
+            "Install both from one source: `pip install --force-reinstall torch torchvision`.",
+        ),
+        Probe(
+            "OpenVINO",
+            False,
+            _openvino,
+            "Run `pip install --force-reinstall openvino`. Until then PyTorch does its work, "
+            "several times slower.",
+        ),
+        Probe("backend", False, _backend, "See the lines of PyTorch and OpenVINO."),
+        Probe(
+            "OpenSlide",
+            True,
+            _openslide,
+            "Run `pip install --force-reinstall openslide-bin openslide-python`.",
+        ),
+        *(_weights_probe(base) for base in BASES.values()),
+        Probe(
+            "cache folder",
+            False,
+            _cache,
+            f"Name a folder that you can write to in {CACHE_VARIABLE}.",
+        ),
+        Probe("QuPath", False, _qupath, "Run `pip install --force-reinstall paquo`."),
+    )
+}
+"""All probes by name, in the order of the table."""
