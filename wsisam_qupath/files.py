@@ -1,10 +1,13 @@
-"""Files on this machine: their checksums, and the folder of what can be had again."""
+"""Files on this machine: checksums, atomic writes, and the folder of what can be had again."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from pathlib import Path
+
+from .errors import OutputError
 
 CACHE_VARIABLE = "WSISAM_QUPATH_CACHE"
 """Environment variable that names another cache folder."""
@@ -36,3 +39,35 @@ def cache_folder() -> Path:
     import platformdirs  # noqa: PLC0415 - 0.04 s, which `--help` need not spend
 
     return platformdirs.user_cache_path("wsisam-qupath", appauthor=False)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: what stood there before stays until the last moment.
+
+    Raises:
+        OutputError: it cannot be written there.
+    """
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            _open_to_others(Path(temporary))
+            Path(temporary).replace(path)
+        except BaseException:  # an interrupt too must leave nothing half-written behind
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as exc:
+        raise OutputError(
+            f"{path} cannot be written ({exc.strerror or exc}). Choose another place for the "
+            "output, or free space and permissions there."
+        ) from exc
+
+
+def _open_to_others(path: Path) -> None:
+    # mkstemp makes files for the owner alone; a result gets the mode that any new file gets.
+    umask = os.umask(0)
+    os.umask(umask)
+    path.chmod(0o666 & ~umask)

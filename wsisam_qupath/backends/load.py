@@ -1,0 +1,128 @@
+"""Choose a device and a backend, and load a base with an adapter into it."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from ..errors import DeviceError, OptionError
+from ..files import cache_folder
+from ..model.adapter import Adapter, read_adapter
+from ..model.bases import Base, find_base
+from ..model.weights import Weights, locate_weights
+from ..predictor import Predictor
+from . import Backend
+
+BackendName: TypeAlias = Literal["torch", "openvino"]
+BACKENDS: tuple[BackendName, ...] = ("torch", "openvino")
+
+
+def load_predictor(
+    base: str | Base = "lite-medsam",
+    *,
+    adapter: Path | None = None,
+    weights: Path | None = None,
+    device: str = "auto",
+    backend: str = "auto",
+) -> Predictor:
+    """Load a base, with an adapter or without.
+
+    Args:
+        base: a name in :data:`.bases.BASES`, or a base of one's own.
+        adapter: a ``.safetensors`` file made for it.
+        weights: a copy of the base's weights, in place of the bundled or downloaded ones.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` … or ``mps``.
+        backend: ``auto``, ``torch`` or ``openvino``.
+
+    Raises:
+        OptionError: an unknown base, device or backend, or a pair that does not go together.
+        DeviceError: this machine does not have it.
+        WeightsError, AdapterError: see there.
+    """
+    chosen = find_base(base) if isinstance(base, str) else base
+    device, backend = choose(device, backend)
+    located = locate_weights(chosen, path=weights)
+    read = None if adapter is None else read_adapter(adapter, chosen)
+    if backend == "openvino":
+        return Predictor(_openvino(chosen, located, read), chosen, read)
+    return Predictor(_torch(chosen, located, read, device), chosen, read)
+
+
+def choose(device: str, backend: str) -> tuple[str, BackendName]:
+    """Resolve ``auto``: a CUDA GPU if there is one, else OpenVINO on the CPU.
+
+    Apple's GPU is used when it is asked for (``mps``).
+
+    Raises:
+        OptionError, DeviceError: see :func:`load_predictor`.
+    """
+    kind = device.partition(":")[0]
+    if kind not in {"auto", "cpu", "cuda", "mps"}:
+        raise OptionError(f"There is no device {device!r}. Use auto, cpu, cuda, cuda:1 … or mps.")
+    if backend not in {"auto", *BACKENDS}:
+        raise OptionError(f"There is no backend {backend!r}. Use auto, torch or openvino.")
+    if backend == "openvino" and kind not in {"auto", "cpu"}:
+        raise OptionError(f"OpenVINO runs on the CPU here. Use --backend torch with {device}.")
+    if kind == "auto":
+        device = "cuda" if backend != "openvino" and _has_cuda_driver() else "cpu"
+    if device == "cpu" and backend != "torch" and find_spec("openvino") is not None:
+        return device, "openvino"
+    if backend == "openvino":
+        raise DeviceError("OpenVINO is not installed. Run `pip install openvino`.")
+    return _checked(device, asked_for=kind != "auto"), "torch"
+
+
+def _checked(device: str, *, asked_for: bool) -> str:
+    """A PyTorch device that is really there."""
+    import torch  # noqa: PLC0415 - 4 s, which only this backend needs
+
+    kind, _, index = device.partition(":")
+    if kind == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if index and not index.isdecimal():
+            raise OptionError(f"{device!r} is no device. Number it, as in cuda:0.")
+        if int(index or 0) >= count:
+            if not asked_for:
+                return "cpu"
+            raise DeviceError(
+                f"PyTorch sees {count} CUDA devices here, so there is no {device}. Use --device "
+                "cpu, or run `wsisam-qupath doctor` to see why."
+            )
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError("This machine has no Apple GPU that PyTorch can use. Use --device cpu.")
+    return device
+
+
+def _has_cuda_driver() -> bool:
+    """Ask the driver itself: importing PyTorch for the question would take seconds."""
+    library = "nvcuda.dll" if platform.system() == "Windows" else "libcuda.so.1"
+    try:
+        driver = ctypes.CDLL(library)
+    except OSError:
+        return False
+    count = ctypes.c_int(0)
+    return (
+        driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
+    ) and count.value > 0
+
+
+def _torch(base: Base, weights: Weights, adapter: Adapter | None, device: str) -> Backend:
+    from ..model.build import build_model, read_state  # noqa: PLC0415 - imports PyTorch
+    from .torch_backend import TorchBackend  # noqa: PLC0415
+
+    return TorchBackend(build_model(base, read_state(weights.path), adapter), device)
+
+
+def _openvino(base: Base, weights: Weights, adapter: Adapter | None) -> Backend:
+    from .openvino_backend import OpenVinoBackend  # noqa: PLC0415 - 0.3 s
+
+    def export(folder: Path) -> None:
+        from ..model.build import build_model, read_state  # noqa: PLC0415 - imports PyTorch
+        from .openvino_export import export_model  # noqa: PLC0415
+
+        export_model(build_model(base, read_state(weights.path), adapter), folder)
+
+    return OpenVinoBackend(base, adapter, cache_folder() / "openvino", export)

@@ -1,0 +1,181 @@
+"""OpenVINO: the backend of CPUs. From the second start on, PyTorch is not imported at all.
+
+The graphs are exported once into the cache folder, named after the checksums they were made from;
+OpenVINO keeps its compiled form of them beside. Both can be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+
+from ..errors import DeviceError
+from ..model.adapter import Adapter
+from ..model.bases import Base
+from ..model.card import PLAIN, DecoderCard
+from ..tokens import Tokens
+from . import Embedding, ImageArray, Prediction
+
+GRAPH_VERSION = 1
+"""Raised when the exported graphs change, so that older ones are not taken for them."""
+
+_COMMON_TOKENS = 2
+"""A box, or one point and its padding: common enough for a graph of its own, which is faster."""
+
+Export: TypeAlias = Callable[[Path], None]
+FloatTensor: TypeAlias = NDArray[np.float32]
+
+
+class OpenVinoBackend:
+    """Runs a base on the CPU, in bf16 where the chip has it.
+
+    Args:
+        base, adapter: what is run.
+        folder: where the graphs are kept.
+        export: writes all graphs of the base and the adapter into a folder; called when they are
+            not there yet.
+
+    Raises:
+        DeviceError: the graphs cannot be kept or compiled.
+    """
+
+    def __init__(self, base: Base, adapter: Adapter | None, folder: Path, export: Export) -> None:
+        cards = adapter.card.decoders if adapter else {PLAIN: DecoderCard(architecture="sam")}
+        self._reads_lr = {name: card.reads_lr for name, card in cards.items()}
+        self._graphs = _Graphs(graph_folder(folder, base, adapter), export)
+
+    @property
+    def name(self) -> str:
+        """See :class:`.Backend`."""
+        return f"OpenVINO on CPU, {self._graphs.precision}"
+
+    @property
+    def pairs_at_once(self) -> int:
+        """One: a CPU gains nothing from a larger batch (measured), and answers come sooner."""
+        return 1
+
+    def embed(
+        self, hr_patches: Sequence[ImageArray], lr_patches: Sequence[ImageArray]
+    ) -> list[Embedding]:
+        """See :class:`.Backend`."""
+        if not lr_patches:
+            return [self._embedding(hr, None) for hr in hr_patches]
+        return [self._embedding(*pair) for pair in zip(hr_patches, lr_patches, strict=True)]
+
+    def decode(
+        self, decoder: str, embedding: Embedding, prompts: Sequence[Tokens]
+    ) -> list[Prediction]:
+        """See :class:`.Backend`."""
+        return [self._answer(decoder, embedding, prompt) for prompt in prompts]
+
+    def _embedding(self, hr_patch: ImageArray, lr_patch: ImageArray | None) -> Embedding:
+        hr, hr_early = self._graphs.run("encoder", [hr_patch[None]])
+        lr = None if lr_patch is None else self._graphs.run("encoder", [lr_patch[None]])[0]
+        features = {
+            name: self._graphs.run(f"{name}.features", [hr, hr_early])[0]
+            for name, reads_lr in self._reads_lr.items()
+            if reads_lr
+        }
+        arrays = [hr, *features.values(), *([] if lr is None else [lr])]
+        return Embedding(hr, lr, features, sum(array.nbytes for array in arrays))
+
+    def _answer(self, decoder: str, embedding: Embedding, prompt: Tokens) -> Prediction:
+        reads_lr = self._reads_lr[decoder]
+        images = [embedding.hr]
+        if reads_lr:
+            images += [embedding.lr, embedding.features[decoder]]
+        masks = [prompt.hr_mask, prompt.lr_mask] if reads_lr else [prompt.hr_mask]
+        masks = [] if prompt.hr_mask is None else [mask[None] for mask in masks]
+        count = len(prompt.labels)
+        logits, iou = self._graphs.run(
+            f"{decoder}.masked" if masks else f"{decoder}.plain",
+            [*images, prompt.coords[None], prompt.labels[None], *masks],
+            tokens=_COMMON_TOKENS if count == _COMMON_TOKENS and not masks else None,
+        )
+        return Prediction(logits[0], float(iou[0]))
+
+
+class _Graphs:
+    """Exported graphs in a folder, each compiled when it is first run."""
+
+    def __init__(self, folder: Path, export: Export) -> None:
+        self._folder = folder
+        self._core = ov.Core()
+        self._core.set_property({"CACHE_DIR": str(folder / "compiled")})
+        self._requests: dict[tuple[str, int | None], ov.InferRequest] = {}
+        if not folder.is_dir():
+            _export_whole(folder, export)
+        try:
+            self._request("encoder", None)
+        except RuntimeError:
+            # A damaged graph is made anew; a second failure has another cause.
+            shutil.rmtree(folder, ignore_errors=True)
+            _export_whole(folder, export)
+            self._request("encoder", None)
+
+    @property
+    def precision(self) -> str:
+        """In which numbers the encoder computes."""
+        model = self._request("encoder", None).get_compiled_model()
+        return str(model.get_property("INFERENCE_PRECISION_HINT").to_string())
+
+    def run(
+        self, name: str, inputs: Sequence[NDArray[Any]], tokens: int | None = None
+    ) -> list[FloatTensor]:
+        """Run a graph; ``tokens`` fixes the number of prompt tokens it is compiled for."""
+        request = self._request(name, tokens)
+        # Sharing spares copies of 4 to 8 MB each; the arrays outlive the call.
+        request.infer(
+            [ov.Tensor(np.ascontiguousarray(array), shared_memory=True) for array in inputs]
+        )
+        return [np.array(tensor.data) for tensor in request.output_tensors]
+
+    def _request(self, name: str, tokens: int | None) -> ov.InferRequest:
+        key = (name, tokens)
+        if key not in self._requests:
+            graph = self._core.read_model(self._folder / f"{name}.xml")
+            if tokens is not None:
+                graph.reshape({i: _with_tokens(p, tokens) for i, p in enumerate(graph.inputs)})
+            compiled = self._core.compile_model(graph, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
+            self._requests[key] = compiled.create_infer_request()
+        return self._requests[key]
+
+
+def graph_folder(folder: Path, base: Base, adapter: Adapter | None) -> Path:
+    """Where the graphs of a base and an adapter are kept, by their checksums."""
+    made_from = [str(GRAPH_VERSION), ov.__version__, base.sha256]
+    if adapter is not None:
+        made_from.append(adapter.sha256)
+    return folder / hashlib.sha256("|".join(made_from).encode()).hexdigest()[:16]
+
+
+def _with_tokens(port: Any, tokens: int) -> list[int]:
+    return [tokens if side.is_dynamic else side.get_length() for side in port.partial_shape]
+
+
+def _export_whole(folder: Path, export: Export) -> None:
+    """Export into a folder of our own, then rename: another process never sees half of it."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as own:
+            made = Path(own) / "graphs"
+            made.mkdir()
+            export(made)
+            try:
+                made.replace(folder)
+            except OSError:
+                if not folder.is_dir():  # else another process was faster: its graphs will do
+                    raise
+    except OSError as exc:
+        raise DeviceError(
+            f"The model's graphs cannot be kept in {folder.parent} ({exc.strerror or exc}). Make "
+            "room there, or name another folder with the variable WSISAM_QUPATH_CACHE."
+        ) from exc

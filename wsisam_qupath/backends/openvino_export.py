@@ -1,0 +1,115 @@
+"""From PyTorch modules to OpenVINO graphs, once for each base and adapter. PyTorch and OpenVINO."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import openvino as ov
+import torch
+from torch import nn
+
+from ..model.bases import Base
+from ..model.build import Model
+from ..model.decoders import (
+    MASK_CHANNELS,
+    TOKEN_DIM,
+    Decoded,
+    ResolutionDecoder,
+    SamDecoder,
+    WsiSamDecoder,
+)
+from ..tokens import MASK_PX
+
+_TOKENS_PX = 64
+_EMBEDDING = (1, _TOKENS_PX**2, TOKEN_DIM)
+_FEATURES = (1, MASK_PX, MASK_PX, MASK_CHANNELS)
+_MASK = (1, MASK_PX, MASK_PX)
+
+
+class _FeaturesNhwc(nn.Module):
+    """Image features with their channels last, as the CPU computes them: no copy in between."""
+
+    def __init__(self, resolution: ResolutionDecoder) -> None:
+        super().__init__()
+        self.resolution = resolution
+
+    def forward(self, embedding: torch.Tensor, early: torch.Tensor) -> torch.Tensor:
+        return self.resolution.image_features(embedding, early).permute(0, 2, 3, 1)
+
+
+class _WsiSamNhwc(nn.Module):
+    """A WSI-SAM decoder that takes such features."""
+
+    def __init__(self, decoder: WsiSamDecoder) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(
+        self, hr: torch.Tensor, lr: torch.Tensor, features: torch.Tensor, *prompt: torch.Tensor
+    ) -> Decoded:
+        answer: Decoded = self.decoder(hr, lr, features.permute(0, 3, 1, 2), *prompt)
+        return answer
+
+
+def export_model(model: Model, folder: Path) -> None:
+    """Write all graphs of a model: the encoder's, and two or three of each decoder."""
+    export_encoder(model, folder / "encoder.xml")
+    for name, decoder in model.decoders.items():
+        if isinstance(decoder, WsiSamDecoder):
+            export_features(decoder, model.base, folder / f"{name}.features.xml")
+        export_decoder(decoder, folder / f"{name}.plain.xml", masked=False)
+        export_decoder(decoder, folder / f"{name}.masked.xml", masked=True)
+
+
+def export_encoder(model: Model, path: Path) -> None:
+    """Write the patch encoder's graph: 1 x S x S x 3 uint8 to tokens and early features."""
+    size_px = model.base.size_px
+    patch = torch.zeros((1, size_px, size_px, 3), dtype=torch.uint8)
+    _save(model.encoder, (patch,), path)
+
+
+def export_features(decoder: WsiSamDecoder, base: Base, path: Path) -> None:
+    """Write the graph of all that a WSI-SAM decoder computes from the image alone."""
+    early = torch.zeros((1, base.early_channels, _TOKENS_PX, _TOKENS_PX))
+    _save(_FeaturesNhwc(decoder.hr), (torch.zeros(_EMBEDDING), early), path)
+
+
+def export_decoder(decoder: SamDecoder | WsiSamDecoder, path: Path, *, masked: bool) -> None:
+    """Write a decoder's graph: one prompt of any number of tokens, with or without masks."""
+    tokens = 3
+    coords, labels = torch.zeros((1, tokens, 2)), torch.ones((1, tokens), dtype=torch.int64)
+    embedding, mask = torch.zeros(_EMBEDDING), torch.zeros(_MASK)
+    if isinstance(decoder, WsiSamDecoder):
+        images: tuple[torch.Tensor, ...] = (embedding, embedding, torch.zeros(_FEATURES))
+        masks: tuple[torch.Tensor, ...] = (mask, mask)
+        module: nn.Module = _WsiSamNhwc(decoder)
+    else:
+        images, masks, module = (embedding,), (mask,), decoder
+    example = (*images, coords, labels, *(masks if masked else ()))
+    _save(module, example, path, dynamic=(len(images), len(images) + 1))
+
+
+def _save(
+    module: nn.Module, example: tuple[torch.Tensor, ...], path: Path, dynamic: Sequence[int] = ()
+) -> None:
+    inputs: list[Any] = []
+    for index, tensor in enumerate(example):
+        shape = list(tensor.shape)
+        if index in dynamic:
+            shape[1] = -1
+        inputs.append(shape)
+    with _quiet(), torch.inference_mode():
+        graph = ov.convert_model(module.eval(), example_input=example, input=inputs)
+    ov.save_model(graph, path, compress_to_fp16=False)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    # Tracing warns about every size that it takes for a constant. They are constants here.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,105 @@
+"""PyTorch: the backend of GPUs, and of a CPU that OpenVINO does not serve."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import numpy as np
+import torch
+
+from ..model.build import Model
+from ..model.decoders import Decoded, WsiSamDecoder
+from ..tokens import Tokens
+from . import Embedding, ImageArray, Prediction
+
+_PAIRS_ON_GPU = 8
+
+
+class TorchBackend:
+    """Runs a model on a PyTorch device: float32 on a CPU, mixed precision on a CUDA device.
+
+    Args:
+        model: in evaluation mode; moved to the device.
+        device: "cpu", "cuda", "cuda:1", "mps".
+    """
+
+    def __init__(self, model: Model, device: str) -> None:
+        self._device = torch.device(device)
+        self._encoder = model.encoder.to(self._device)
+        self._decoders = {name: d.to(self._device) for name, d in model.decoders.items()}
+        if self._device.type == "cuda":
+            self._encoder = self._encoder.to(memory_format=torch.channels_last)
+
+    @property
+    def name(self) -> str:
+        """See :class:`.Backend`."""
+        precision = "mixed precision" if self._device.type == "cuda" else "float32"
+        return f"PyTorch on {self._device}, {precision}"
+
+    @property
+    def pairs_at_once(self) -> int:
+        """See :class:`.Backend`."""
+        return 1 if self._device.type == "cpu" else _PAIRS_ON_GPU
+
+    @torch.inference_mode()
+    def embed(
+        self, hr_patches: Sequence[ImageArray], lr_patches: Sequence[ImageArray]
+    ) -> list[Embedding]:
+        """See :class:`.Backend`."""
+        patches = torch.from_numpy(np.stack([*hr_patches, *lr_patches])).to(self._device)
+        with self._autocast():
+            tokens, early = self._encoder(patches)
+            return [
+                self._embedding(
+                    tokens[index, None],
+                    tokens[len(hr_patches) + index, None] if lr_patches else None,
+                    early[index, None],
+                )
+                for index in range(len(hr_patches))
+            ]
+
+    @torch.inference_mode()
+    def decode(
+        self, decoder: str, embedding: Embedding, prompts: Sequence[Tokens]
+    ) -> list[Prediction]:
+        """See :class:`.Backend`."""
+        with self._autocast():
+            answer = self._answer(decoder, embedding, prompts)
+        logits = answer.hr_logits.float().cpu().numpy()
+        ious = answer.iou.float().cpu().numpy()
+        return [Prediction(mask, float(iou)) for mask, iou in zip(logits, ious, strict=True)]
+
+    def _answer(self, decoder: str, embedding: Embedding, prompts: Sequence[Tokens]) -> Decoded:
+        module = self._decoders[decoder]
+        coords = self._stacked([p.coords for p in prompts])
+        labels = self._stacked([p.labels for p in prompts])
+        hr_mask = self._stacked([p.hr_mask for p in prompts])
+        if not isinstance(module, WsiSamDecoder):
+            answer: Decoded = module(embedding.hr, coords, labels, hr_mask)
+            return answer
+        lr_mask = self._stacked([p.lr_mask for p in prompts])
+        features = embedding.features[decoder]
+        answer = module(embedding.hr, embedding.lr, features, coords, labels, hr_mask, lr_mask)
+        return answer
+
+    def _embedding(
+        self, hr: torch.Tensor, lr: torch.Tensor | None, hr_early: torch.Tensor
+    ) -> Embedding:
+        features = {
+            name: decoder.hr.image_features(hr, hr_early)
+            for name, decoder in self._decoders.items()
+            if isinstance(decoder, WsiSamDecoder)
+        }
+        arrays = [hr, *features.values(), *([] if lr is None else [lr])]
+        return Embedding(hr, lr, features, sum(a.numel() * a.element_size() for a in arrays))
+
+    def _stacked(self, arrays: Sequence[np.ndarray | None]) -> torch.Tensor | None:
+        present = [array for array in arrays if array is not None]
+        return torch.from_numpy(np.stack(present)).to(self._device) if present else None
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        if self._device.type != "cuda":
+            return nullcontext()
+        native = torch.cuda.is_bf16_supported()
+        return torch.autocast("cuda", torch.bfloat16 if native else torch.float16)

@@ -1,0 +1,271 @@
+"""Slide and prompts in, outlines out, as they are ready: planning, cache, prefetch, device lock."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from typing import NamedTuple, TypeVar
+
+from cachetools import LRUCache
+
+from .backends import Embedding, ImageArray, Prediction
+from .errors import OptionError
+from .geometry import PatchPair
+from .planning import Planner
+from .polygons import area_um2, mask_to_polygon, stability_score
+from .predictor import Predictor
+from .prompts import Prompt
+from .results import Empty, Provenance, Result, result_id
+from .slide import Slide
+from .tokens import tokens_of
+from .version import VERSION
+
+_PROMPTS_AT_ONCE = 8
+_READ_THREADS = 2
+_READ_AHEAD = 2
+_MIB = 1 << 20
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class SegmentOptions:
+    """What changes an outline, beside the prompt and the model.
+
+    Attributes:
+        object_size_um: how large the objects are that bare points mark, µm; None is unknown, and
+            the pair has the scale that the weights are best at.
+        simplify_um: how far a simplified outline may stray, µm.
+        min_area_um2: parts and holes smaller than this are dropped and filled, µm².
+
+    Raises:
+        OptionError: a number is out of its range.
+    """
+
+    object_size_um: float | None = None
+    simplify_um: float = 0.25
+    min_area_um2: float = 10.0
+
+    def __post_init__(self) -> None:
+        size = self.object_size_um
+        if size is not None and not (math.isfinite(size) and size > 0):
+            raise OptionError(f"--object-size is {size:g} µm. Give a size above 0, e.g. 10.")
+        for flag, value in (("--simplify", self.simplify_um), ("--min-area", self.min_area_um2)):
+            if not (math.isfinite(value) and value >= 0):
+                raise OptionError(f"{flag} is {value:g}. Give 0 or more.")
+
+
+@dataclass
+class Tally:
+    """What a :class:`Segmenter` did so far; seconds spent in each stage, summed over threads."""
+
+    pairs_embedded: int = 0
+    prompts_answered: int = 0
+    seconds: dict[str, float] = field(
+        default_factory=lambda: dict.fromkeys(("read", "encode", "decode", "outline"), 0.0)
+    )
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the time of the body to a stage."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.seconds[stage] += time.perf_counter() - start
+
+
+class _Patches(NamedTuple):
+    """The pixels of one pair, S x S x 3 each; no LR patch where no decoder reads it."""
+
+    hr: ImageArray
+    lr: ImageArray | None
+
+
+class Segmenter:
+    """Outlines what prompts point at. Safe to call from many threads.
+
+    Locks, in the order in which they are taken: the device lock, held for one call of the
+    predictor at a time, so that threads take turns; then the cache's own.
+
+    Args:
+        predictor: the model.
+        cache_bytes: how much the embeddings that are kept for later prompts may occupy.
+    """
+
+    def __init__(self, predictor: Predictor, *, cache_bytes: int = 512 * _MIB) -> None:
+        self.predictor = predictor
+        self.tally = Tally()
+        self._embeddings: LRUCache[tuple[object, PatchPair], Embedding] = LRUCache(
+            cache_bytes, getsizeof=lambda embedding: embedding.nbytes
+        )
+        self._device_lock = threading.Lock()
+        self._cache_lock = threading.Lock()
+
+    def planner(self, slide: Slide, options: SegmentOptions) -> Planner:
+        """What decides on which patch pair a prompt is answered."""
+        return Planner(
+            slide.mpp,
+            self.predictor.base.size_px,
+            self.predictor.hr_mpp,
+            options.object_size_um,
+        )
+
+    def segment(
+        self, slide: Slide, prompts: Iterable[Prompt], options: SegmentOptions | None = None
+    ) -> Iterator[Result | Empty]:
+        """Answer prompts, pair by pair, each answer as soon as it is there.
+
+        Closing the iterator stops the work. Prompts that share a patch pair come together; else
+        their order is kept.
+
+        Raises:
+            SlideError: the slide's pixels cannot be read.
+        """
+        options = options or SegmentOptions()
+        planner = self.planner(slide, options)
+        by_pair: dict[PatchPair, list[Prompt]] = {}
+        for prompt in prompts:
+            by_pair.setdefault(planner.pair(prompt), []).append(prompt)
+        at_once = self.predictor.backend.pairs_at_once
+        chunks = list(_chunks(list(by_pair), at_once))
+        read = _read_ahead(lambda pairs: self._read_missing(slide, pairs), chunks)
+        for pairs, patches in zip(chunks, read, strict=True):
+            for pair, embedding in zip(pairs, self._embed(slide, pairs, patches), strict=True):
+                yield from self._answer(slide, pair, embedding, by_pair[pair], options)
+
+    def _read_missing(self, slide: Slide, pairs: Sequence[PatchPair]) -> dict[PatchPair, _Patches]:
+        return {p: self._read(slide, p) for p in pairs if self._cached(slide, p) is None}
+
+    def _read(self, slide: Slide, pair: PatchPair) -> _Patches:
+        size_px = pair.size_px
+        with self.tally.timed("read"):
+            hr = slide.read(pair.hr_l0_box, size_px, size_px)
+            if not self.predictor.reads_lr:
+                return _Patches(hr, None)
+            return _Patches(hr, slide.read(pair.lr_l0_box, size_px, size_px))
+
+    def _embed(
+        self, slide: Slide, pairs: Sequence[PatchPair], patches: Mapping[PatchPair, _Patches]
+    ) -> list[Embedding]:
+        """The embeddings of pairs, from the cache where another call has put them there."""
+        with self._device_lock:
+            found = {pair: self._cached(slide, pair) for pair in pairs}
+            missing = [pair for pair, embedding in found.items() if embedding is None]
+            # What the cache lost since it was asked is read only now.
+            read = [patches.get(pair) or self._read(slide, pair) for pair in missing]
+            if missing:
+                with self.tally.timed("encode"):
+                    made = self.predictor.embed(
+                        [p.hr for p in read], [p.lr for p in read if p.lr is not None]
+                    )
+                found |= zip(missing, made, strict=True)
+                self.tally.pairs_embedded += len(missing)
+                self._keep(slide, dict(zip(missing, made, strict=True)))
+        return [embedding for embedding in found.values() if embedding is not None]
+
+    def _cached(self, slide: Slide, pair: PatchPair) -> Embedding | None:
+        with self._cache_lock:
+            embedding: Embedding | None = self._embeddings.get((slide.identity, pair))
+            return embedding
+
+    def _keep(self, slide: Slide, made: Mapping[PatchPair, Embedding]) -> None:
+        with self._cache_lock:
+            for pair, embedding in made.items():
+                if embedding.nbytes <= self._embeddings.maxsize:
+                    self._embeddings[slide.identity, pair] = embedding
+
+    def _answer(
+        self,
+        slide: Slide,
+        pair: PatchPair,
+        embedding: Embedding,
+        prompts: Sequence[Prompt],
+        options: SegmentOptions,
+    ) -> Iterator[Result | Empty]:
+        for some in _chunks(prompts, _PROMPTS_AT_ONCE):
+            tokens = [tokens_of(prompt, pair) for prompt in some]
+            with self._device_lock, self.tally.timed("decode"):
+                predictions = self.predictor.predict(embedding, tokens)
+                self.tally.prompts_answered += len(some)
+            for prompt, prediction in zip(some, predictions, strict=True):
+                with self.tally.timed("outline"):
+                    result = self._result(slide, pair, prompt, prediction, options)
+                yield result
+
+    def _result(
+        self,
+        slide: Slide,
+        pair: PatchPair,
+        prompt: Prompt,
+        prediction: Prediction,
+        options: SegmentOptions,
+    ) -> Result | Empty:
+        l0_geometry = mask_to_polygon(
+            prediction.mask_logits,
+            pair,
+            simplify_um=options.simplify_um,
+            min_area_um2=options.min_area_um2,
+        )
+        if l0_geometry is None:
+            return Empty(prompt, "the model sees no object there")
+        provenance = self._provenance(prompt, pair)
+        return Result(
+            prompt=prompt,
+            id=result_id(
+                prompt,
+                provenance.base_sha256,
+                provenance.adapter_sha256,
+                {**asdict(options), "mpp_x": slide.mpp.x, "mpp_y": slide.mpp.y},
+            ),
+            l0_geometry=l0_geometry,
+            predicted_iou=prediction.predicted_iou,
+            stability_score=stability_score(prediction.mask_logits),
+            area_um2=area_um2(l0_geometry, slide.mpp),
+            provenance=provenance,
+        )
+
+    def _provenance(self, prompt: Prompt, pair: PatchPair) -> Provenance:
+        base, adapter = self.predictor.base, self.predictor.adapter
+        with_lr = self.predictor.answers_with_lr(prompt.kind)
+        return Provenance(
+            base=base.name,
+            base_sha256=base.sha256,
+            adapter=adapter.name if adapter else None,
+            adapter_sha256=adapter.sha256 if adapter else None,
+            hr_mpp=pair.hr_mpp,
+            lr_mpp=2 * pair.hr_mpp if with_lr else None,
+            version=VERSION,
+        )
+
+
+def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _read_ahead(read: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+    """Results of ``read`` in order, while the next few are read in threads."""
+    remaining = iter(items)
+    with ThreadPoolExecutor(_READ_THREADS, thread_name_prefix="slide-reader") as threads:
+        pending: deque[Future[R]] = deque(
+            threads.submit(read, item) for item in islice(remaining, _READ_AHEAD)
+        )
+        try:
+            while pending:
+                result = pending.popleft().result()
+                pending.extend(threads.submit(read, item) for item in islice(remaining, 1))
+                yield result
+        finally:
+            for future in pending:
+                future.cancel()

@@ -1,0 +1,133 @@
+"""Adapters: what was learned on top of a base, as one ``.safetensors`` file. No PyTorch here.
+
+The file holds one or more *decoders*, each a set of tensors whose names start with the decoder's
+own name, and a card (JSON in the file's metadata) that says for each kind of prompt which decoder
+answers. A tensor is named like this::
+
+    boxes.wsi.hr.token.weight                       a WSI-SAM part
+    boxes.wsi.concat.weight                         only with concat aggregation
+    points.mask_decoder.iou_token.weight            replaces a tensor of the base
+    points.prompt_encoder.not_a_point_embed.weight  likewise
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from ..errors import AdapterError
+from ..files import sha256_of, write_atomically
+from .bases import Base
+from .card import AdapterCard
+
+CARD_KEY = "wsisam_qupath"
+"""Where the card stands in the metadata of the file."""
+
+WSI_PART = "wsi."
+BASE_PARTS = ("prompt_encoder.", "mask_decoder.")
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter file that was found sound.
+
+    Attributes:
+        path, sha256: of the file.
+        card: its metadata.
+    """
+
+    path: Path
+    sha256: str
+    card: AdapterCard
+
+    @property
+    def name(self) -> str:
+        """The file's name without its ending."""
+        return self.path.stem
+
+    @property
+    def reads_lr(self) -> bool:
+        """Whether any of its decoders looks at the LR patch."""
+        return any(card.reads_lr for card in self.card.decoders.values())
+
+    def tensors(self, decoder: str) -> dict[str, NDArray[np.float32]]:
+        """Tensors of one decoder, float32, named without the decoder's prefix.
+
+        Raises:
+            AdapterError: a tensor cannot be read.
+        """
+        prefix = f"{decoder}."
+        with _opened(self.path) as file:
+            return {
+                name.removeprefix(prefix): np.asarray(file.get_tensor(name), dtype=np.float32)
+                for name in file.keys()  # noqa: SIM118 - safetensors' handle is no mapping
+                if name.startswith(prefix)
+            }
+
+
+def read_adapter(path: Path, base: Base) -> Adapter:
+    """Read an adapter's card and check that it fits the base.
+
+    Raises:
+        AdapterError: the file is missing, damaged, no adapter, or made for another base.
+    """
+    if not path.is_file():
+        raise AdapterError(
+            f"There is no adapter at {path}. Check --adapter, or use --adapter none."
+        )
+    with _opened(path) as file:
+        metadata: Mapping[str, str] = file.metadata() or {}
+    card = _card(path, metadata)
+    if (card.base, card.base_sha256) != (base.name, base.sha256):
+        raise AdapterError(
+            f"{path} was trained for {card.base} (SHA-256 {card.base_sha256[:12]}…), not for "
+            f"{base.name} (SHA-256 {base.sha256[:12]}…). Use --base {card.base}, or another "
+            "adapter."
+        )
+    return Adapter(path.resolve(), sha256_of(path), card)
+
+
+def write_adapter(
+    path: Path, card: AdapterCard, tensors: Mapping[str, NDArray[np.floating]]
+) -> None:
+    """Write an adapter atomically; tensor names carry their decoder's prefix.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    metadata = {CARD_KEY: card.model_dump_json()}
+    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    write_atomically(path, save(contiguous, metadata))
+
+
+def _opened(path: Path) -> safe_open:
+    try:
+        return safe_open(path, framework="numpy")
+    except (SafetensorError, OSError) as exc:
+        raise AdapterError(
+            f"{path} is no sound .safetensors file ({exc}). Copy or download it again."
+        ) from exc
+
+
+def _card(path: Path, metadata: Mapping[str, str]) -> AdapterCard:
+    if CARD_KEY not in metadata:
+        raise AdapterError(
+            f"{path} is a .safetensors file, but no adapter of wsisam-qupath: its metadata has no "
+            f"{CARD_KEY!r}. Pass one that wsisam-qupath wrote, or --adapter none."
+        )
+    try:
+        return AdapterCard.model_validate(json.loads(metadata[CARD_KEY]))
+    except (ValidationError, ValueError) as exc:
+        reason = exc.errors()[0]["msg"] if isinstance(exc, ValidationError) else str(exc)
+        raise AdapterError(
+            f"{path} has a card that this version cannot read ({reason}). Update wsisam-qupath, "
+            "or train the adapter again."
+        ) from exc

@@ -1,0 +1,194 @@
+"""From weights files to modules: the one place that knows numbers and paths. PyTorch."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+
+import torch
+from segment_anything.modeling import (
+    ImageEncoderViT,
+    MaskDecoder,
+    PromptEncoder,
+    TwoWayTransformer,
+)
+from torch import nn
+
+from ..errors import AdapterError, WeightsError
+from .adapter import BASE_PARTS, WSI_PART, Adapter
+from .bases import Base
+from .card import PLAIN, DecoderCard
+from .decoders import TOKEN_DIM, Aggregation, PromptedSam, SamDecoder, WsiSamDecoder
+from .encoder import PatchEncoder, VitEncoder
+from .tiny_vit import TinyVitEncoder, timm_state
+
+_TOKENS = (64, 64)
+_VITS = MappingProxyType(
+    {  # embed_dim, depth, num_heads, blocks with global attention
+        "vit-b": (768, 12, 12, (2, 5, 8, 11)),
+        "vit-l": (1024, 24, 16, (5, 11, 17, 23)),
+        "vit-h": (1280, 32, 16, (7, 15, 23, 31)),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A base with its decoders, in evaluation mode, float32, on the CPU."""
+
+    base: Base
+    encoder: PatchEncoder
+    decoders: Mapping[str, SamDecoder | WsiSamDecoder]
+
+
+def build_model(base: Base, state: Mapping[str, torch.Tensor], adapter: Adapter | None) -> Model:
+    """Put a base and the decoders of an adapter together.
+
+    Args:
+        state: all tensors of the base, by the names of its own weights file.
+
+    Raises:
+        WeightsError: the tensors are not those of the base.
+        AdapterError: nor those of the adapter what its card says.
+    """
+    encoder = PatchEncoder(base, build_encoder(base))
+    sam = build_prompted_sam(base)
+    try:
+        encoder.encoder.load_state_dict(_encoder_state(base, state))
+        sam.load_state_dict(_decoder_state(state))
+    except RuntimeError as exc:
+        raise WeightsError(
+            f"The weights hold other tensors than {base.name} has. Pass the file that "
+            f"`wsisam-qupath weights {base.name}` gets."
+        ) from exc
+    decoders: dict[str, SamDecoder | WsiSamDecoder] = {PLAIN: SamDecoder(sam)}
+    if adapter is not None:
+        decoders = {
+            name: _adapted(base, sam, adapter, name, card)
+            for name, card in adapter.card.decoders.items()
+        }
+    return Model(base, encoder.eval(), {name: d.eval() for name, d in decoders.items()})
+
+
+def read_state(path: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a weights file; nothing in it is executed.
+
+    Raises:
+        WeightsError: the file is no checkpoint.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as exc:
+        raise WeightsError(
+            f"{path} cannot be read as PyTorch weights. Download or copy it again."
+        ) from exc
+    return dict(state)
+
+
+def build_encoder(base: Base) -> nn.Module:
+    """The base's image encoder, with random weights."""
+    if base.encoder.startswith("tiny-vit"):
+        return TinyVitEncoder(pixelwise_stem=base.encoder == "tiny-vit-256")
+    embed_dim, depth, num_heads, global_blocks = _VITS[base.encoder]
+    return VitEncoder(
+        ImageEncoderViT(
+            img_size=base.size_px,
+            embed_dim=embed_dim,
+            depth=depth,
+            num_heads=num_heads,
+            norm_layer=partial(nn.LayerNorm, eps=1e-6),
+            qkv_bias=True,
+            use_rel_pos=True,
+            window_size=14,
+            global_attn_indexes=global_blocks,
+        )
+    )
+
+
+def build_prompted_sam(base: Base) -> PromptedSam:
+    """SAM's prompt encoder and mask decoder for the base's input, with random weights."""
+    return PromptedSam(
+        PromptEncoder(
+            embed_dim=TOKEN_DIM,
+            image_embedding_size=_TOKENS,
+            input_image_size=(base.size_px, base.size_px),
+            mask_in_chans=16,
+        ),
+        MaskDecoder(
+            transformer_dim=TOKEN_DIM,
+            transformer=TwoWayTransformer(
+                depth=2, embedding_dim=TOKEN_DIM, mlp_dim=2048, num_heads=8
+            ),
+        ),
+    )
+
+
+def build_decoder(base: Base, sam: PromptedSam, card: DecoderCard) -> SamDecoder | WsiSamDecoder:
+    """A decoder as its card says, on the given SAM; what WSI-SAM adds has random weights."""
+    if card.architecture == "sam":
+        return SamDecoder(sam)
+    return WsiSamDecoder(
+        sam,
+        early_channels=base.early_channels,
+        aggregation=Aggregation(card.aggregation),
+        add_sam_logits=card.add_sam_logits,
+        iou_head=card.iou_head,
+    )
+
+
+def learned_state(decoder: SamDecoder | WsiSamDecoder) -> dict[str, torch.Tensor]:
+    """What a decoder adds to SAM, by the names an adapter uses: ``wsi.hr.token.weight``."""
+    return {
+        WSI_PART + name: tensor
+        for name, tensor in decoder.state_dict().items()
+        if not name.startswith("sam.")
+    }
+
+
+def _adapted(
+    base: Base, sam: PromptedSam, adapter: Adapter, name: str, card: DecoderCard
+) -> SamDecoder | WsiSamDecoder:
+    tensors = {n: torch.from_numpy(t) for n, t in adapter.tensors(name).items()}
+    replaced = {n: t for n, t in tensors.items() if n.startswith(BASE_PARTS)}
+    own = copy.deepcopy(sam) if replaced else sam
+    decoder = build_decoder(base, own, card)
+    learned = {n: t for n, t in tensors.items() if n not in replaced}
+    _check_names(adapter, set(learned), set(learned_state(decoder)), exact=True)
+    _check_names(adapter, set(replaced), set(own.state_dict()), exact=False)
+    state = decoder.state_dict()
+    state |= {n.removeprefix(WSI_PART): t for n, t in learned.items()}
+    state |= {f"sam.{n}": t for n, t in replaced.items()}
+    try:
+        decoder.load_state_dict(state)
+    except RuntimeError as exc:
+        raise AdapterError(
+            f"{adapter.path}: tensors of its decoder {name!r} have other shapes than its card "
+            "says. Train the adapter again."
+        ) from exc
+    return decoder
+
+
+def _check_names(adapter: Adapter, given: set[str], known: set[str], *, exact: bool) -> None:
+    odd = (given ^ known) if exact else (given - known)
+    if odd:
+        raise AdapterError(
+            f"{adapter.path}: the tensor {min(odd)!r} is "
+            f"{'unknown' if min(odd) in given else 'missing'}. Copy or train the adapter again."
+        )
+
+
+def _encoder_state(base: Base, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    prefix = "image_encoder."
+    own = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
+    if base.encoder.startswith("tiny-vit"):
+        return timm_state(own)
+    return {f"vit.{name}": tensor for name, tensor in own.items()}
+
+
+def _decoder_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor for name, tensor in state.items() if name.startswith(BASE_PARTS)}

@@ -1,0 +1,100 @@
+"""The card of an adapter: what it is, and which of its decoders answers which kind of prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from types import MappingProxyType
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ..prompts import PromptKind
+
+PLAIN = "sam"
+"""Name of the one decoder, SAM's own, that answers where there is no adapter."""
+
+
+class SecondPass(str, Enum):
+    """What follows a first answer (both measured to help points, untrained)."""
+
+    NONE = "none"
+    SELF_BOX = "self-box"
+    """The bounding box of the answer, alone, is the next prompt."""
+    OWN_MASK = "own-mask"
+    """The same prompt again, with the answer's logits as the mask prompt."""
+
+
+class _Card(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DecoderCard(_Card):
+    """How the tensors of one decoder are put together."""
+
+    architecture: Literal["sam", "wsi-sam"]
+    aggregation: Literal["mean", "max", "concat"] = "mean"
+    add_sam_logits: bool = True
+    iou_head: bool = False
+
+    @property
+    def reads_lr(self) -> bool:
+        """Whether it looks at the LR patch."""
+        return self.architecture == "wsi-sam"
+
+
+class Route(_Card):
+    """Which decoder answers a kind of prompt, and what follows."""
+
+    decoder: str
+    second_pass: SecondPass = SecondPass.NONE
+    second_decoder: str | None = None
+
+    @property
+    def last_decoder(self) -> str:
+        """The decoder that gives the final answer."""
+        if self.second_pass is SecondPass.NONE:
+            return self.decoder
+        return self.second_decoder or self.decoder
+
+
+class AdapterCard(_Card):
+    """What an adapter is, was trained on, and how it is to be used.
+
+    Attributes:
+        base, base_sha256: the only base it fits.
+        hr_mpp: µm per encoder pixel of the HR patch it was trained at.
+        decoders: by name; the name prefixes the tensors.
+        routes: one for each kind of prompt.
+        training, recipe, licence, version: for people; version is the program's.
+    """
+
+    format: Literal[1] = 1
+    base: str
+    base_sha256: str
+    hr_mpp: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    decoders: dict[str, DecoderCard]
+    routes: dict[PromptKind, Route]
+    training: str = ""
+    recipe: str = ""
+    licence: str = ""
+    version: str = ""
+
+    @model_validator(mode="after")
+    def _routes_are_complete(self) -> AdapterCard:
+        missing = [kind.value for kind in PromptKind if kind not in self.routes]
+        if missing:
+            raise ValueError(f"no route for {', '.join(missing)}")
+        named = {r.decoder for r in self.routes.values()}
+        named |= {r.last_decoder for r in self.routes.values()}
+        if unknown := sorted(named - set(self.decoders)):
+            raise ValueError(f"a route names {', '.join(unknown)}, which is no decoder of it")
+        if dotted := [name for name in self.decoders if "." in name or not name]:
+            raise ValueError(f"the decoder name {dotted[0]!r} is empty or has a dot")
+        return self
+
+
+PLAIN_ROUTES: Mapping[PromptKind, Route] = MappingProxyType(
+    {kind: Route(decoder=PLAIN) for kind in PromptKind}
+)
+"""The routes where there is no adapter."""

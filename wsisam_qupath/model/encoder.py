@@ -1,0 +1,67 @@
+"""Pixels to embeddings: normalisation and image encoder of a base, as one module. PyTorch."""
+
+from __future__ import annotations
+
+import torch
+from segment_anything.modeling import ImageEncoderViT
+from torch import nn
+
+from .bases import IMAGENET_MEAN_RGB, IMAGENET_STD_RGB, Base
+from .decoders import as_tokens
+
+
+class VitEncoder(nn.Module):
+    """SAM's ViT with an early feature map: the output of its first global-attention block."""
+
+    def __init__(self, vit: ImageEncoderViT) -> None:
+        super().__init__()
+        self.vit = vit
+        self.early_block = next(i for i, b in enumerate(vit.blocks) if b.window_size == 0)
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """B x 3 x 1024 x 1024 to B x 256 x 64 x 64 and B x C x 64 x 64 early features."""
+        tokens = self.vit.patch_embed(images) + self.vit.pos_embed
+        for block in self.vit.blocks[: self.early_block + 1]:
+            tokens = block(tokens)
+        early = tokens
+        for block in self.vit.blocks[self.early_block + 1 :]:
+            tokens = block(tokens)
+        return self.vit.neck(tokens.permute(0, 3, 1, 2)), early.permute(0, 3, 1, 2)
+
+
+class PatchEncoder(nn.Module):
+    """What a backend runs on the pixels of a patch, HR and LR alike.
+
+    Args:
+        base: says how to normalise.
+        encoder: B x 3 x S x S normalised to embedding and early features.
+    """
+
+    def __init__(self, base: Base, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.normalisation = base.normalisation
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN_RGB).reshape(3, 1, 1), False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD_RGB).reshape(3, 1, 1), False)
+
+    def forward(self, patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Encode patches.
+
+        Args:
+            patches: B x S x S x 3 uint8 RGB.
+
+        Returns:
+            The embedding as tokens, B x 4096 x 256, and the early features, B x C x 64 x 64.
+        """
+        embedding, early = self.encoder(self.normalise(patches))
+        return as_tokens(embedding), early
+
+    def normalise(self, patches: torch.Tensor) -> torch.Tensor:
+        """B x S x S x 3 uint8 RGB to B x 3 x S x S float, as the base was trained."""
+        images = patches.permute(0, 3, 1, 2).float()
+        if self.normalisation == "imagenet":
+            return (images - self.mean) / self.std
+        low = images.amin(dim=(1, 2, 3), keepdim=True)
+        high = images.amax(dim=(1, 2, 3), keepdim=True)
+        # A patch of one colour only must not divide by zero.
+        return (images - low) / (high - low).clamp(min=1e-8)

@@ -1,0 +1,90 @@
+"""Where the patch pair of a prompt lies, and how fine it is.
+
+A pair depends on one prompt, the slide's pixel size and the weights alone, never on neighbours or
+on what was computed before: the same prompt gives the same answer. Centres lie on a grid and
+scales on a ladder, so that neighbouring prompts and later clicks share pairs.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from .geometry import Box, FloatArray, Mpp, PatchPair, bounding_box
+from .prompts import Prompt
+
+LARGEST_SHARE = 0.65
+"""An object's longest side is at most this share of the HR patch; else the pair is coarsened.
+
+Half of it, plus half a grid step, leaves a margin of 0.05 of the patch, 13 px of 256.
+"""
+
+SMALLEST_SHARE = 0.125
+"""An object smaller than this share of the HR patch (a nucleus) refines the pair."""
+
+GRID_SHARE = 0.25
+"""Step of the grid of centres, as a share of the HR patch."""
+
+POINT_MARGIN_SHARE = 0.0625
+"""How far inside of the HR patch each positive point must lie, as a share of it."""
+
+_LADDER = math.sqrt(2)
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Plans patch pairs on one slide.
+
+    Attributes:
+        mpp: of the slide's level 0.
+        size_px: side of the encoder's input.
+        hr_mpp: µm per encoder pixel that the weights are best at.
+        object_size_um: how large the objects are that bare points mark; None is unknown.
+    """
+
+    mpp: Mpp
+    size_px: int
+    hr_mpp: float = 1.0
+    object_size_um: float | None = None
+
+    def pair(self, prompt: Prompt) -> PatchPair:
+        """The patch pair on which a prompt is answered."""
+        if (extent := prompt.l0_extent) is not None:
+            return self._pair(extent.center, self._hr_mpp(self._longest_um(extent)))
+        l0_points = np.array(prompt.l0_positives, dtype=np.float64)
+        hr_mpp = self._hr_mpp(self.object_size_um)
+        pair = self._pair(prompt.l0_positives[0], hr_mpp)
+        if self._holds(pair, l0_points):
+            return pair
+        spread = bounding_box(l0_points)
+        longest_um = max(self._longest_um(spread), self.object_size_um or 0.0)
+        # Widely spread points ask for a coarser pair, never for a finer one.
+        return self._pair(spread.center, max(hr_mpp, self._hr_mpp(longest_um)))
+
+    def _hr_mpp(self, longest_um: float | None) -> float:
+        """The rung of the ladder on which an object of this size fits."""
+        hr_mpp = self.hr_mpp
+        if longest_um is None:
+            return hr_mpp
+        while longest_um > LARGEST_SHARE * self.size_px * hr_mpp:
+            hr_mpp *= _LADDER
+        finest = max(self.mpp.x, self.mpp.y)
+        while longest_um < SMALLEST_SHARE * self.size_px * hr_mpp and hr_mpp / _LADDER >= finest:
+            hr_mpp /= _LADDER
+        return hr_mpp
+
+    def _pair(self, l0_center: tuple[float, float], hr_mpp: float) -> PatchPair:
+        step_um = GRID_SHARE * self.size_px * hr_mpp
+        l0_x = round(l0_center[0] * self.mpp.x / step_um) * step_um / self.mpp.x
+        l0_y = round(l0_center[1] * self.mpp.y / step_um) * step_um / self.mpp.y
+        return PatchPair(l0_x, l0_y, hr_mpp, self.size_px, self.mpp)
+
+    def _longest_um(self, l0_box: Box) -> float:
+        return max(l0_box.width * self.mpp.x, l0_box.height * self.mpp.y)
+
+    def _holds(self, pair: PatchPair, l0_points: FloatArray) -> bool:
+        margin = POINT_MARGIN_SHARE * self.size_px
+        hr_points = pair.l0_to_hr(l0_points)
+        return bool(((hr_points >= margin) & (hr_points <= self.size_px - margin)).all())

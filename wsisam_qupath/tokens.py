@@ -1,0 +1,113 @@
+"""From a prompt on the slide to the tokens that SAM's decoder takes. NumPy only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .geometry import Box, FloatArray, PatchPair
+from .polygons import outline_to_mask
+from .prompts import Prompt, PromptKind
+
+MaskArray: TypeAlias = NDArray[np.float32]
+"""256 x 256 mask logits, row by row, over a whole patch."""
+
+MASK_PX = 256
+"""Side of the mask that SAM's decoder answers with, and takes as a prompt."""
+
+PADDING, NEGATIVE, POSITIVE, TOP_LEFT, BOTTOM_RIGHT = -1, 0, 1, 2, 3
+"""SAM's labels of prompt tokens."""
+
+OUTLINE_LOGIT = 8.0
+"""The logit of a certain inside in the mask prompt that is made of an outline."""
+
+CLAMP_LOGIT = 16.0
+"""An answer's logits are clamped to this before they become a mask prompt."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A prompt as the decoder takes it.
+
+    Attributes:
+        coords: N x 2 float32, (x, y), HR px.
+        labels: N int64, see :data:`POSITIVE` and its neighbours.
+        hr_mask, lr_mask: mask prompts over the two patches, both or neither.
+    """
+
+    kind: PromptKind
+    coords: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    hr_mask: MaskArray | None = None
+    lr_mask: MaskArray | None = None
+
+
+def tokens_of(prompt: Prompt, pair: PatchPair) -> Tokens:
+    """A prompt in the frame of its patch pair: points first, then the box, as SAM orders them.
+
+    A negative point outside of the HR patch says nothing about its pixels and is left out. Bare
+    points are followed by one padding token, as SAM was trained.
+    """
+    hr_l0_box = pair.hr_l0_box
+    negatives = [point for point in prompt.l0_negatives if hr_l0_box.contains(*point)]
+    labels = [POSITIVE] * len(prompt.l0_positives) + [NEGATIVE] * len(negatives)
+    l0_points: list[Iterable[float]] = [*prompt.l0_positives, *negatives]
+    if (extent := prompt.l0_extent) is not None:
+        l0_points += list(extent.corners())
+        labels += [TOP_LEFT, BOTTOM_RIGHT]
+    coords = pair.l0_to_hr(np.array(l0_points, dtype=np.float64).reshape(-1, 2))
+    if extent is None:
+        coords = np.vstack([coords, np.zeros(2)])
+        labels.append(PADDING)
+    return _tokens(prompt.kind, coords, labels, *_outline_masks(prompt, pair))
+
+
+def box_tokens(hr_box: Box) -> Tokens:
+    """A box alone, HR px."""
+    return _tokens(PromptKind.BOX, hr_box.corners(), [TOP_LEFT, BOTTOM_RIGHT])
+
+
+def mask_box(mask_logits: MaskArray, size_px: int) -> Box:
+    """The smallest box round a mask that is not empty, HR px."""
+    inside = mask_logits > 0
+    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+    hr_per_mask = size_px / MASK_PX
+    return Box(
+        float(columns[0]) * hr_per_mask,
+        float(rows[0]) * hr_per_mask,
+        float(columns[-1] + 1) * hr_per_mask,
+        float(rows[-1] + 1) * hr_per_mask,
+    )
+
+
+def lr_mask_of(hr_mask: MaskArray) -> MaskArray:
+    """The same mask over the LR patch: 2 x 2 means in its middle, a certain outside elsewhere."""
+    half = MASK_PX // 2
+    lr_mask = np.full((MASK_PX, MASK_PX), -CLAMP_LOGIT, dtype=np.float32)
+    middle = slice(half // 2, half // 2 + half)
+    lr_mask[middle, middle] = hr_mask.reshape(half, 2, half, 2).mean(axis=(1, 3))
+    return lr_mask
+
+
+def _outline_masks(prompt: Prompt, pair: PatchPair) -> tuple[MaskArray | None, MaskArray | None]:
+    if prompt.l0_outline is None:
+        return None, None
+    hr_mask = outline_to_mask(prompt.l0_outline, pair, zoom=1.0, magnitude=OUTLINE_LOGIT)
+    lr_mask = outline_to_mask(prompt.l0_outline, pair, zoom=2.0, magnitude=OUTLINE_LOGIT)
+    return hr_mask, lr_mask
+
+
+def _tokens(
+    kind: PromptKind,
+    coords: FloatArray,
+    labels: list[int],
+    hr_mask: MaskArray | None = None,
+    lr_mask: MaskArray | None = None,
+) -> Tokens:
+    return Tokens(
+        kind, coords.astype(np.float32), np.array(labels, dtype=np.int64), hr_mask, lr_mask
+    )
