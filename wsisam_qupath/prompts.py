@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TypeAlias
 
@@ -45,6 +45,11 @@ class PathClass:
 
     name: str
     color: tuple[int, int, int] | None = None
+
+    @property
+    def is_ignored(self) -> bool:
+        """QuPath's convention for background: the last part of the name ends in ``*``."""
+        return self.name.endswith("*")
 
 
 @dataclass(frozen=True)
@@ -109,3 +114,81 @@ class Prompt:
         if self.l0_positives:
             corners.append(np.array(self.l0_positives, dtype=np.float64))
         return bounding_box(np.concatenate(corners))
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A part of the input that no prompt was made of.
+
+    Attributes:
+        id: QuPath's object id, or "feature 3" (counted from 1) where the file gave none.
+        reason: a few words for the user, to be read after the id.
+    """
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """What an input asks for, in its order, and what could not be used of it."""
+
+    prompts: tuple[Prompt, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+
+
+def require_usable(prompt_set: PromptSet, source: str) -> PromptSet:
+    """The same set, unless it holds features of which none can be used.
+
+    Args:
+        source: where the prompts come from; begins the message.
+
+    Raises:
+        PromptError: something was there, and all of it was skipped.
+    """
+    if prompt_set.skipped and not prompt_set.prompts:
+        first = prompt_set.skipped[0]
+        raise PromptError(
+            f"{source} holds nothing to segment: {len(prompt_set.skipped)} skipped, first "
+            f"{first.id} ({first.reason}). Draw rectangles, points or closed outlines on the "
+            "tissue and export them as GeoJSON."
+        )
+    return prompt_set
+
+
+def within_slide(prompt_set: PromptSet, l0_box: Box) -> PromptSet:
+    """Leave out what lies off the slide: whole prompts, and single points of those that stay.
+
+    Boxes and outlines that reach over the edge stay as they are.
+
+    Args:
+        l0_box: what the slide covers.
+    """
+    kept: list[Prompt] = []
+    skipped = list(prompt_set.skipped)
+    for prompt in prompt_set.prompts:
+        inside = _within(prompt, l0_box)
+        if inside is None:
+            skipped.append(Skipped(prompt.id, "it lies outside of the slide"))
+            continue
+        kept.append(inside)
+        lost = len(prompt.l0_points) - len(inside.l0_points)
+        if lost:
+            reason = f"{lost} of its {len(prompt.l0_points)} points outside of the slide left out"
+            skipped.append(Skipped(prompt.id, reason))
+    return PromptSet(tuple(kept), tuple(skipped))
+
+
+def _within(prompt: Prompt, l0_box: Box) -> Prompt | None:
+    extent = prompt.l0_extent
+    if extent is not None:
+        shared = extent.intersection(l0_box)
+        if shared.width <= 0 or shared.height <= 0:
+            return None
+    positives = tuple(p for p in prompt.l0_positives if l0_box.contains(*p))
+    if extent is None and not positives:
+        return None
+    negatives = tuple(p for p in prompt.l0_negatives if l0_box.contains(*p))
+    if positives == prompt.l0_positives and negatives == prompt.l0_negatives:
+        return prompt
+    return replace(prompt, l0_positives=positives, l0_negatives=negatives)

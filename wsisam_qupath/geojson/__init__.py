@@ -1,0 +1,23 @@
+"""GeoJSON as QuPath writes and reads it: prompts in, results out."""
+
+from .reading import prompts_from_geojson, prompts_from_options, read_prompts
+from .writing import (
+    Feature,
+    ObjectType,
+    check_writable,
+    dump_features,
+    to_feature,
+    write_features,
+)
+
+__all__ = [
+    "Feature",
+    "ObjectType",
+    "check_writable",
+    "dump_features",
+    "prompts_from_geojson",
+    "prompts_from_options",
+    "read_prompts",
+    "to_feature",
+    "write_features",
+]

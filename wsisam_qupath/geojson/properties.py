@@ -1,0 +1,102 @@
+"""Classes and planes between GeoJSON and Python, as QuPath's own reader and writer have them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..prompts import PathClass, Plane
+
+_DELIMITER = ":"
+"""Stands between the parts of a derived class: "Tumor: Positive"."""
+
+_DEFAULT_PLANE = Plane()
+
+
+def text_of(value: object) -> str | None:
+    """A string that is not blank, fit for UTF-8; else None."""
+    if not isinstance(value, str) or not value.strip():
+        return None
+    # JSON can hold half of a surrogate pair, which no file or terminal takes.
+    return value.encode("utf-8", "replace").decode("utf-8")
+
+
+def path_class_of(classification: object) -> PathClass | None:
+    """A class from any form that QuPath writes; None where it is none, or not to be read.
+
+    These are "X", {"name" or "names", "color"} and, before QuPath 0.4, {"name", "colorRGB",
+    "parentClass"}. A color that cannot be read is left out.
+    """
+    if not isinstance(classification, dict):
+        name = _joined([classification])
+        return PathClass(name) if name else None
+    names = classification.get("names")
+    if not isinstance(names, (list, tuple)):
+        names = _lineage(classification)
+    name = _joined(names)
+    if name is None:
+        return None
+    color = _rgb(classification.get("color"))
+    return PathClass(name, color or _unpacked(classification.get("colorRGB")))
+
+
+def classification_of(path_class: PathClass) -> str | dict[str, object]:
+    """A class in a form that QuPath reads: it throws on a name without a color in an object."""
+    if path_class.color is None:
+        return path_class.name
+    names: list[str] = [name.strip() for name in path_class.name.split(_DELIMITER)]
+    color = list(path_class.color)
+    return (
+        {"name": names[0], "color": color} if len(names) == 1 else {"names": names, "color": color}
+    )
+
+
+def plane_of(plane: object) -> Plane:
+    """{"c", "z", "t"}, each of which may be missing; the default plane for anything else."""
+    if not isinstance(plane, dict):
+        return _DEFAULT_PLANE
+    c, z, t = (plane.get(axis) for axis in "czt")
+    return Plane(
+        c if type(c) is int else _DEFAULT_PLANE.c,
+        z if type(z) is int else _DEFAULT_PLANE.z,
+        t if type(t) is int else _DEFAULT_PLANE.t,
+    )
+
+
+def plane_json(plane: Plane) -> dict[str, int]:
+    return {"c": plane.c, "z": plane.z, "t": plane.t}
+
+
+def _lineage(classification: dict[str, object]) -> list[object]:
+    """Names from the first parent down to the class itself."""
+    names: list[object] = []
+    child: object = classification
+    while isinstance(child, dict):
+        names.insert(0, child.get("name"))
+        child = child.get("parentClass")
+    return names
+
+
+def _joined(names: Iterable[object]) -> str | None:
+    """Names as QuPath shows them; None where one is no text or QuPath would refuse it."""
+    texts = [text_of(name) for name in names]
+    if not texts or any(text is None or "\n" in text or "\r" in text for text in texts):
+        return None
+    parts = [part.strip() for text in texts if text for part in text.split(_DELIMITER)]
+    return f"{_DELIMITER} ".join(part for part in parts if part) or None
+
+
+def _rgb(color: object) -> tuple[int, int, int] | None:
+    """The first three of [r, g, b] or [r, g, b, alpha], each 0 to 255."""
+    if not isinstance(color, (list, tuple)) or len(color) not in (3, 4):
+        return None
+    r, g, b = color[:3]
+    if not all(type(value) is int and 0 <= value <= 255 for value in (r, g, b)):
+        return None
+    return (r, g, b)
+
+
+def _unpacked(color: object) -> tuple[int, int, int] | None:
+    """Red, green and blue of Java's packed ARGB, which is negative where it is opaque."""
+    if type(color) is not int:
+        return None
+    return (color >> 16 & 255, color >> 8 & 255, color & 255)

@@ -1,0 +1,277 @@
+"""Prompts from GeoJSON as QuPath exports it.
+
+That is a FeatureCollection, a list of features, one feature or a bare geometry. What can be read
+only one way is repaired in silence (open or self-crossing rings, repeated vertices, a third
+coordinate, missing ids); what cannot be a prompt is skipped and named.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import shapely
+from shapely.geometry import MultiPolygon, Polygon
+
+from ..errors import PromptError
+from ..geometry import Box
+from ..grouping import Area, Clicks, HrBoxOf, Mark, PointsAs, derived_id, group_marks
+from ..prompts import PathClass, Plane, Point, PromptSet, Skipped
+from .properties import path_class_of, plane_of, text_of
+from .shapes import UnusableError, read_area, read_points
+
+PROVENANCE_KEY = "wsisam_prompt_id"
+"""Metadata key that tells our results from what a user drew."""
+
+_Feature: TypeAlias = dict[str, Any]
+
+_AREAS = ("Polygon", "MultiPolygon")
+_POINTS = ("Point", "MultiPoint")
+_GEOMETRIES = (*_AREAS, *_POINTS, "LineString", "MultiLineString", "GeometryCollection")
+
+_LEGACY_IDS = frozenset(
+    f"Path{kind}Object" for kind in ("Tile", "Cell", "Detection", "Root", "Annotation")
+) | {"TMACoreObject"}
+"""QuPath 0.2 wrote the type of the object where its id belongs."""
+
+
+def read_prompts(
+    path: str | os.PathLike[str], *, points: PointsAs = "together", hr_l0_box_of: HrBoxOf
+) -> PromptSet:
+    """Read a GeoJSON file (UTF-8) that QuPath exported. See :func:`prompts_from_geojson`.
+
+    Raises:
+        PromptError: the file is missing, unreadable, or not GeoJSON.
+    """
+    document = _load(Path(path))
+    return prompts_from_geojson(
+        document, points=points, hr_l0_box_of=hr_l0_box_of, source=os.fspath(path)
+    )
+
+
+def prompts_from_geojson(
+    document: object,
+    *,
+    points: PointsAs = "together",
+    hr_l0_box_of: HrBoxOf,
+    source: str = "The GeoJSON",
+) -> PromptSet:
+    """Prompts of parsed JSON: rectangles are boxes, other areas outlines, points are clicks.
+
+    Args:
+        document: what a JSON parser returns (tuples may stand for lists).
+        points: "together", the points of a feature mark one object; "each", one object a point.
+        hr_l0_box_of: what the HR patch of a points prompt covers; asked only for negative points
+            that lie in no area.
+        source: begins the messages.
+
+    Raises:
+        PromptError: the document is not GeoJSON.
+    """
+    if not _is_geojson(document):
+        raise PromptError(
+            f"{source} is not GeoJSON: it holds no features. In QuPath use File > Export objects "
+            "as GeoJSON."
+        )
+    marks, skipped = _marks(_features(document))
+    grouped = group_marks(marks, points_as=points, hr_l0_box_of=hr_l0_box_of)
+    return PromptSet(grouped.prompts, (*skipped, *grouped.skipped))
+
+
+def prompts_from_options(
+    boxes: Iterable[tuple[float, float, float, float]] = (),
+    points: Iterable[Point] = (),
+    negatives: Iterable[Point] = (),
+    *,
+    points_as: PointsAs = "together",
+    hr_l0_box_of: HrBoxOf,
+) -> PromptSet:
+    """Prompts of values from the command line, under the rules of a file. Level-0 px.
+
+    Args:
+        boxes: two opposite corners each, x0, y0, x1, y1, in any order.
+        points, negatives: inside and outside of the object.
+    """
+    features = [_rectangle(*box) for box in boxes]
+    positive, negative = list(points), list(negatives)
+    if positive:
+        features.append(_clicked(positive, None))
+    if negative:
+        features.append(_clicked(negative, "Ignore*"))
+    return prompts_from_geojson(features, points=points_as, hr_l0_box_of=hr_l0_box_of)
+
+
+def _rectangle(x0: float, y0: float, x1: float, y1: float) -> _Feature:
+    ring = [[x0, y0], [x1, y0], [x1, y1], [x0, y1]]
+    return {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}}
+
+
+def _clicked(points: Sequence[Point], class_name: str | None) -> _Feature:
+    return {
+        "type": "Feature",
+        "geometry": {"type": "MultiPoint", "coordinates": points},
+        "properties": {"classification": class_name},
+    }
+
+
+def _load(path: Path) -> object:
+    """The parsed JSON of a file.
+
+    Raises:
+        PromptError: it cannot be read, is not UTF-8, or not JSON.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as exc:
+        raise PromptError(f"There is no file {path}: check the name and the folder.") from exc
+    except OSError as exc:
+        cure = "name a GeoJSON file" if path.is_dir() else "check that you may read it"
+        raise PromptError(f"{path} cannot be read ({exc.strerror}): {cure}.") from exc
+    try:
+        return json.loads(content.decode("utf-8-sig"), parse_int=_number)
+    except UnicodeDecodeError as exc:
+        raise PromptError(
+            f"{path} is not UTF-8 text: export it uncompressed, as .geojson, or save it as UTF-8."
+        ) from exc
+    except json.JSONDecodeError as exc:
+        raise PromptError(
+            f"{path} is not JSON: {exc.msg} at line {exc.lineno}, column {exc.colno}. "
+            "Export it from QuPath again."
+        ) from exc
+    except RecursionError as exc:
+        raise PromptError(
+            f"{path} is nested too deep for GeoJSON. Export it from QuPath again."
+        ) from exc
+
+
+def _number(digits: str) -> int | float:
+    """An int, or a float for more digits than int() takes."""
+    return int(digits) if len(digits) < 300 else float(digits)
+
+
+def _is_geojson(document: object) -> bool:
+    if isinstance(document, (list, tuple)):
+        return not document or any(map(_is_geojson_object, document))
+    return _is_geojson_object(document)
+
+
+def _is_geojson_object(value: object) -> bool:
+    if not isinstance(value, dict):
+        return False
+    kind = value.get("type")
+    if kind == "FeatureCollection":
+        return isinstance(value.get("features"), (list, tuple))
+    return kind == "Feature" or kind in _GEOMETRIES
+
+
+def _features(document: object) -> Iterator[object]:
+    """Features in their order, each before the children that QuPath nests in it."""
+    waiting = [document]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, (list, tuple)):
+            waiting += reversed(value)
+        elif not isinstance(value, dict):
+            yield value
+        elif value.get("type") == "FeatureCollection":
+            waiting += [value.get("features")]
+        elif value.get("type") in _GEOMETRIES:
+            yield {"type": "Feature", "geometry": value}
+        else:
+            yield value
+            properties = value.get("properties")
+            if isinstance(properties, dict):
+                children = properties.get("childObjects") or properties.get("children")
+                waiting += [children] if isinstance(children, (list, tuple)) else []
+
+
+def _marks(features: Iterable[object]) -> tuple[list[Mark], list[Skipped]]:
+    marks: list[Mark] = []
+    skipped: list[Skipped] = []
+    seen: Counter[str] = Counter()
+    for number, feature in enumerate(features, start=1):
+        given = _given_id(feature)
+        try:
+            mark = _mark(feature, given)
+        except UnusableError as exc:
+            skipped.append(Skipped(given or f"feature {number}", str(exc)))
+            continue
+        marks.append(_with_distinct_id(mark, seen))
+    return marks, skipped
+
+
+def _mark(feature: object, given_id: str | None) -> Mark:
+    """What a feature drew.
+
+    Raises:
+        UnusableError: nothing that a prompt can be made of.
+    """
+    if not isinstance(feature, dict):
+        raise UnusableError("it is not a feature")
+    properties = feature.get("properties")
+    if not isinstance(properties, dict):
+        properties = {}
+    metadata = properties.get("metadata")
+    if isinstance(metadata, dict) and PROVENANCE_KEY in metadata:
+        raise UnusableError("an earlier result")
+    geometry = feature.get("geometry")
+    if not isinstance(geometry, dict) or not geometry:
+        raise UnusableError("it has no geometry")
+    path_class = path_class_of(properties.get("classification"))
+    return _drawn(geometry, given_id, path_class, plane_of(geometry.get("plane")))
+
+
+def _drawn(
+    geometry: _Feature, given_id: str | None, path_class: PathClass | None, plane: Plane
+) -> Mark:
+    kind, coordinates = geometry.get("type"), geometry.get("coordinates")
+    if kind not in _AREAS and kind not in _POINTS:
+        raise UnusableError(
+            f"a geometry of type {str(kind)[:40]} marks no object: draw a rectangle, points or a "
+            "closed outline"
+        )
+    if coordinates is None:
+        raise UnusableError("its coordinates are empty")
+    several = coordinates if kind.startswith("Multi") else [coordinates]
+    about = (path_class.name if path_class else None, plane.c, plane.z, plane.t)
+    if kind in _POINTS:
+        points = read_points(several)
+        return Clicks(given_id or derived_id(points, *about), points, path_class, plane)
+    if path_class is not None and path_class.is_ignored:
+        raise UnusableError(f"its class {path_class.name} says to ignore it")
+    area = read_area(several)
+    area_id = given_id or derived_id(_content(area), *about)
+    if isinstance(area, Box):
+        return Area(area_id, l0_box=area, path_class=path_class, plane=plane)
+    return Area(area_id, l0_outline=area, path_class=path_class, plane=plane)
+
+
+def _content(area: Box | Polygon | MultiPolygon) -> tuple[float, ...] | str:
+    if isinstance(area, Box):
+        return (area.x0, area.y0, area.x1, area.y1)
+    wkb: str = shapely.to_wkb(area, hex=True, byte_order=1)
+    return wkb
+
+
+def _given_id(feature: object) -> str | None:
+    """The id that the file gives a feature, or None; GeoJSON allows strings and numbers."""
+    value = feature.get("id") if isinstance(feature, dict) else None
+    if type(value) in (int, float):
+        return str(value)
+    given = text_of(value)
+    return None if given in _LEGACY_IDS else given
+
+
+def _with_distinct_id(mark: Mark, seen: Counter[str]) -> Mark:
+    """The mark, under another id where its own was seen before."""
+    distinct = mark.id
+    while seen[distinct]:
+        seen[mark.id] += 1
+        distinct = derived_id(mark.id, "again", seen[mark.id])
+    seen[distinct] += 1
+    return replace(mark, id=distinct) if distinct != mark.id else mark

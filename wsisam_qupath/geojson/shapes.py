@@ -1,0 +1,118 @@
+"""From GeoJSON coordinates to boxes, outlines and points, level-0 px.
+
+They are checked, and repaired where it is clear what was meant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from shapely.geometry import MultiPolygon, Polygon
+
+from ..geometry import Box, FloatArray, bounding_box
+from ..prompts import Point
+from ..validity import made_valid
+
+GRID_PX = 0.01
+"""QuPath writes coordinates with two decimals: what is smaller has no size."""
+
+LIMIT_PX = 1e9
+"""No slide is that large; beyond it areas overflow."""
+
+FLOAT32_NOISE = 2.0**-22
+"""Two units in the last place of a float32, which some tools compute coordinates in."""
+
+
+class UnusableError(ValueError):
+    """No prompt can be made of a geometry. The message says why, in a few words for the user."""
+
+
+def read_points(coordinates: object) -> tuple[Point, ...]:
+    """Positions of a MultiPoint, in their order, each once.
+
+    Raises:
+        UnusableError: there is none, or one is not two finite numbers.
+    """
+    return tuple(dict.fromkeys((x, y) for x, y in _positions(coordinates).tolist()))
+
+
+def read_area(coordinates: object) -> Box | Polygon | MultiPolygon:
+    """Coordinates of a MultiPolygon: a box where they are one axis-aligned rectangle.
+
+    Rings may be open or closed. Repeated vertices go; an outline that crosses itself is divided
+    where it does, and only what has an area stays.
+
+    Raises:
+        UnusableError: no coordinates, some that are not finite numbers, or no area.
+    """
+    polygons = [[_ring(ring) for ring in _sequence(rings)] for rings in _sequence(coordinates)]
+    if not any(len(ring) for rings in polygons for ring in rings):
+        raise UnusableError("its coordinates are empty")
+    drawn = [rings for rings in polygons if rings and len(rings[0]) >= 3]
+    if len(drawn) == 1 and len(drawn[0]) == 1:
+        box = _as_box(drawn[0][0])
+        if box is not None:
+            return box
+    parts = [Polygon(shell, [h for h in holes if len(h) >= 3]) for shell, *holes in drawn]
+    outline = made_valid(parts[0] if len(parts) == 1 else MultiPolygon(parts))
+    if outline.area < GRID_PX**2:
+        raise UnusableError("it has no area")
+    return outline
+
+
+def _sequence(value: object) -> Sequence[object]:
+    if not isinstance(value, (list, tuple)):
+        raise UnusableError("its coordinates are not nested as its type asks for")
+    return value
+
+
+def _positions(value: object) -> FloatArray:
+    """N x 2 (x, y), N >= 1; a third coordinate is left out."""
+    pairs = [_sequence(position)[:2] for position in _sequence(value)]
+    if not any(pairs):
+        raise UnusableError("its coordinates are empty")
+    numbers = [number for pair in pairs for number in pair]
+    # True is an int to Python and "5" a number to NumPy; to GeoJSON neither is.
+    if not set(map(type, numbers)) <= {int, float} or any(len(pair) != 2 for pair in pairs):
+        raise UnusableError("its coordinates are not all numbers")
+    try:
+        xy = np.array(numbers, dtype=np.float64).reshape(-1, 2)
+    except OverflowError:  # an int of over 308 digits
+        raise UnusableError("its coordinates lie beyond any slide") from None
+    if not np.isfinite(xy).all():
+        raise UnusableError("its coordinates are not all finite")
+    if np.abs(xy).max() > LIMIT_PX:
+        raise UnusableError("its coordinates lie beyond any slide")
+    return xy
+
+
+def _ring(value: object) -> FloatArray:
+    """M x 2 without the closing position and without repetitions; may be empty."""
+    if not _sequence(value):
+        return np.empty((0, 2))
+    xy = _positions(value)
+    kept: FloatArray = xy[(xy != np.roll(xy, -1, axis=0)).any(axis=1)]
+    return kept if len(kept) else xy[:1]
+
+
+def _as_box(ring: FloatArray) -> Box | None:
+    """The rectangle that four corners make, or None.
+
+    Raises:
+        UnusableError: it is one without an area.
+    """
+    if len(ring) != 4:
+        return None
+    box = bounding_box(ring)
+    if min(box.width, box.height) < GRID_PX:
+        raise UnusableError("it has no area")
+    # Two numbers that were one before they were rounded are up to one step of the grid apart.
+    noise = 1.5 * GRID_PX + FLOAT32_NOISE * np.abs(ring).max(axis=0)
+    noise = np.minimum(noise, np.array([box.width, box.height]) / 4)
+    low = np.abs(ring - (box.x0, box.y0)) <= noise
+    high = np.abs(ring - (box.x1, box.y1)) <= noise
+    steps = high != np.roll(high, 1, axis=0)
+    # Each corner lies on one side of either axis, and each edge changes side along one axis only.
+    rectangular = (low ^ high).all() and (steps.sum(axis=1) == 1).all()
+    return box if rectangular else None

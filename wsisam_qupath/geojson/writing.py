@@ -1,0 +1,159 @@
+"""Results as GeoJSON that QuPath reads: one feature an object."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import uuid
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TextIO, TypeAlias
+
+import shapely
+from shapely.geometry import MultiPolygon, Polygon
+
+from ..errors import OutputError
+from ..prompts import Plane
+from ..results import Provenance, Result
+from .properties import classification_of, plane_json
+from .reading import PROVENANCE_KEY
+from .shapes import GRID_PX
+
+Feature: TypeAlias = dict[str, Any]
+"""A GeoJSON feature, ready for a JSON writer."""
+
+ObjectType: TypeAlias = Literal["detection", "annotation"]
+
+_CURES = {
+    errno.ENOSPC: "free some space",
+    errno.EACCES: "choose a folder that you may write to",
+    errno.EPERM: "choose a folder that you may write to",
+    errno.EROFS: "choose a folder that you may write to",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+
+
+def to_feature(result: Result, object_type: ObjectType) -> Feature:
+    """One object as QuPath writes its own: level-0 px to two decimals, valid at that."""
+    properties: Feature = {"objectType": object_type}
+    if result.prompt.path_class is not None:
+        properties["classification"] = classification_of(result.prompt.path_class)
+    properties["isLocked"] = False
+    properties["measurements"] = _finite(
+        {
+            "Predicted IoU": result.predicted_iou,
+            "Stability score": result.stability_score,
+            "Area µm^2": result.area_um2,
+        }
+    )
+    properties["metadata"] = _metadata(result.prompt.id, result.provenance)
+    geometry = _geometry_json(_on_grid(result.l0_geometry))
+    if result.prompt.plane != Plane():
+        geometry["plane"] = plane_json(result.prompt.plane)
+    return {"type": "Feature", "id": result.id, "geometry": geometry, "properties": properties}
+
+
+def dump_features(stream: TextIO, features: Iterable[Feature]) -> None:
+    """Write a FeatureCollection, one feature a line, in ASCII: right under any encoding.
+
+    Raises:
+        OSError: the stream takes no more.
+    """
+    stream.write('{"type": "FeatureCollection", "features": [')
+    for number, feature in enumerate(features):
+        stream.write(",\n" if number else "\n")
+        stream.write(json.dumps(feature, allow_nan=False))
+    stream.write("\n]}\n")
+
+
+def write_features(path: str | os.PathLike[str], features: Iterable[Feature]) -> None:
+    """Write a FeatureCollection to a file, whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written there; what was there before is untouched.
+    """
+    check_writable(path)
+    target = Path(os.path.realpath(path))  # through a link, to what it names
+    unfinished = target.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        with unfinished.open("x", encoding="utf-8", newline="\n") as stream:
+            dump_features(stream, features)
+            stream.flush()
+            os.fsync(stream.fileno())
+        unfinished.replace(target)
+    except OSError as exc:
+        raise _refusal(path, exc) from exc
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Say before the work starts what would keep its result from being written. Touches nothing.
+
+    Raises:
+        OutputError: no such folder, no permission, or something else is there.
+    """
+    target = Path(os.path.realpath(path))
+    try:
+        target.exists()
+    except OSError as exc:  # a name too long, or a folder that may not be entered
+        raise _refusal(path, exc) from exc
+    if target.is_dir():
+        raise OutputError(f"{path} is a folder: name a file in it.")
+    if target.exists() and not target.is_file():
+        raise OutputError(f"{path} is not an ordinary file: name another one.")
+    if not target.parent.is_dir():
+        raise OutputError(f"There is no folder {target.parent}: create it, or name another one.")
+    if target.exists() and not os.access(target, os.W_OK):
+        raise OutputError(f"{path} is write-protected: allow writing, or name another file.")
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise OutputError(
+            f"The folder {target.parent} is write-protected: choose one that you may write to."
+        )
+
+
+def _refusal(path: str | os.PathLike[str], exc: OSError) -> OutputError:
+    cure = _CURES.get(exc.errno or 0, "choose another folder")
+    return OutputError(f"{path} cannot be written ({exc.strerror}): {cure}.")
+
+
+def _finite(measurements: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(value) for name, value in measurements.items() if math.isfinite(value)}
+
+
+def _metadata(prompt_id: str, provenance: Provenance) -> dict[str, str]:
+    """Strings only, as QuPath keeps them; what does not apply is left out."""
+    values = {
+        PROVENANCE_KEY: prompt_id,
+        "wsisam_base": provenance.base,
+        "wsisam_base_sha256": provenance.base_sha256,
+        "wsisam_adapter": provenance.adapter,
+        "wsisam_adapter_sha256": provenance.adapter_sha256,
+        "wsisam_hr_mpp": _short(provenance.hr_mpp),
+        "wsisam_lr_mpp": None if provenance.lr_mpp is None else _short(provenance.lr_mpp),
+        "wsisam_version": provenance.version,
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _short(mpp: float) -> str:
+    return f"{mpp:.6g}"
+
+
+def _on_grid(geometry: Polygon | MultiPolygon) -> Polygon | MultiPolygon:
+    """Rounded to two decimals and valid still, which rounding each number would not ensure."""
+    rounded = shapely.set_precision(geometry, GRID_PX)
+    # What is smaller than the grid would be lost on it.
+    return geometry if rounded.is_empty else rounded
+
+
+def _geometry_json(geometry: Polygon | MultiPolygon) -> Feature:
+    parts = [
+        [shapely.get_coordinates(ring).tolist() for ring in (part.exterior, *part.interiors)]
+        for part in shapely.get_parts(geometry)
+    ]
+    if isinstance(geometry, Polygon):
+        return {"type": "Polygon", "coordinates": parts[0]}
+    return {"type": "MultiPolygon", "coordinates": parts}

@@ -1,0 +1,123 @@
+"""What a prompt is answered with: one :class:`Result`, or why there is none."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import shapely
+from shapely.geometry import LinearRing, MultiPolygon, Polygon
+
+from .prompts import Prompt
+
+Scalar: TypeAlias = str | int | float | bool | None
+
+_NAMESPACE = uuid.UUID("3d1c7a52-93a4-4f0e-8a68-0b7a4f6c2e91")
+"""Result ids are UUIDv5 in here. Another value would rename every result ever written."""
+
+_ID_DECIMALS = 3
+"""Coordinates are compared to 0.001 px, so that float noise makes no other result."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What made a result, so that it can be audited and made again.
+
+    Attributes:
+        base, base_sha256: name and checksum of the base weights.
+        adapter, adapter_sha256: the same of the adapter, or None without one.
+        hr_mpp, lr_mpp: µm per encoder pixel of the two patches; no LR patch, no ``lr_mpp``.
+        version: of this program.
+    """
+
+    base: str
+    base_sha256: str
+    adapter: str | None
+    adapter_sha256: str | None
+    hr_mpp: float
+    lr_mpp: float | None
+    version: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """The object that a prompt asked for.
+
+    Attributes:
+        id: UUIDv5, from :func:`result_id`.
+        l0_geometry: its outline, valid, level-0 px.
+        predicted_iou: the model's own estimate.
+        stability_score: see :func:`.polygons.stability_score`.
+        area_um2: what the outline encloses.
+    """
+
+    prompt: Prompt
+    id: str
+    l0_geometry: Polygon | MultiPolygon
+    predicted_iou: float
+    stability_score: float
+    area_um2: float
+    provenance: Provenance
+
+
+@dataclass(frozen=True)
+class Empty:
+    """A prompt that yields nothing, and why, in a few words for the user."""
+
+    prompt: Prompt
+    reason: str
+
+
+def result_id(
+    prompt: Prompt,
+    base_sha256: str,
+    adapter_sha256: str | None,
+    options: Mapping[str, Scalar],
+) -> str:
+    """UUIDv5 of all that decides a result: the same again for the same question.
+
+    The class of the prompt is no part of it, nor is the order in which an outline is drawn.
+
+    Args:
+        options: settings that change the outline, such as the tolerance of simplification.
+    """
+    box, outline = prompt.l0_box, prompt.l0_outline
+    question = {
+        "prompt": prompt.id,
+        "plane": [prompt.plane.c, prompt.plane.z, prompt.plane.t],
+        "box": None if box is None else _rounded([(box.x0, box.y0), (box.x1, box.y1)]),
+        "outline": None if outline is None else _canonical(outline),
+        "positives": _rounded(prompt.l0_positives),
+        "negatives": _rounded(prompt.l0_negatives),
+        "base": base_sha256,
+        "adapter": adapter_sha256,
+        "options": dict(options),
+    }
+    text = json.dumps(question, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return str(uuid.uuid5(_NAMESPACE, text))
+
+
+def _rounded(points: Iterable[tuple[float, ...]]) -> list[list[float]]:
+    # Adding 0.0 makes one zero of the two.
+    return [[round(float(value), _ID_DECIMALS) + 0.0 for value in point[:2]] for point in points]
+
+
+def _canonical(outline: Polygon | MultiPolygon) -> list[list[list[list[float]]]]:
+    """Polygons of rings of points, without regard to where and which way they were drawn.
+
+    Not left to GEOS, whose normal form may change between releases.
+    """
+    return sorted(
+        [_canonical_ring(part.exterior), *sorted(map(_canonical_ring, part.interiors))]
+        for part in shapely.get_parts(outline)
+    )
+
+
+def _canonical_ring(ring: LinearRing) -> list[list[float]]:
+    points = _rounded(ring.coords[:-1])
+    start = points.index(min(points))
+    forwards = points[start:] + points[:start]
+    return min(forwards, forwards[:1] + forwards[:0:-1])
