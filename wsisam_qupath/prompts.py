@@ -137,7 +137,7 @@ class PromptSet:
     skipped: tuple[Skipped, ...] = ()
 
 
-def require_usable(prompt_set: PromptSet, source: str) -> PromptSet:
+def require_usable(prompt_set: PromptSet, source: str = "The input") -> PromptSet:
     """The same set, unless it holds features of which none can be used.
 
     Args:

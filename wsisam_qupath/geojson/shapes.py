@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from shapely.geometry import MultiPolygon, Polygon
 
-from ..geometry import Box, FloatArray, bounding_box
+from ..geometry import Box, FloatArray
 from ..prompts import Point
 from ..validity import made_valid
 
@@ -69,21 +69,20 @@ def _sequence(value: object) -> Sequence[object]:
 
 def _positions(value: object) -> FloatArray:
     """N x 2 (x, y), N >= 1; a third coordinate is left out."""
-    pairs = [_sequence(position)[:2] for position in _sequence(value)]
-    if not any(pairs):
+    positions = [_sequence(position) for position in _sequence(value)]
+    numbers = [number for position in positions for number in position[:2]]
+    if not numbers:
         raise UnusableError("its coordinates are empty")
-    numbers = [number for pair in pairs for number in pair]
     # True is an int to Python and "5" a number to NumPy; to GeoJSON neither is.
-    if not set(map(type, numbers)) <= {int, float} or any(len(pair) != 2 for pair in pairs):
+    if not set(map(type, numbers)) <= {int, float} or len(numbers) != 2 * len(positions):
         raise UnusableError("its coordinates are not all numbers")
     try:
         xy = np.array(numbers, dtype=np.float64).reshape(-1, 2)
     except OverflowError:  # an int of over 308 digits
         raise UnusableError("its coordinates lie beyond any slide") from None
-    if not np.isfinite(xy).all():
-        raise UnusableError("its coordinates are not all finite")
-    if np.abs(xy).max() > LIMIT_PX:
-        raise UnusableError("its coordinates lie beyond any slide")
+    if not (np.abs(xy) <= LIMIT_PX).all():
+        where = "lie beyond any slide" if np.isfinite(xy).all() else "are not all finite"
+        raise UnusableError(f"its coordinates {where}")
     return xy
 
 
@@ -92,7 +91,8 @@ def _ring(value: object) -> FloatArray:
     if not _sequence(value):
         return np.empty((0, 2))
     xy = _positions(value)
-    kept: FloatArray = xy[(xy != np.roll(xy, -1, axis=0)).any(axis=1)]
+    following = np.concatenate([xy[1:], xy[:1]])
+    kept: FloatArray = xy[(xy != following).any(axis=1)]
     return kept if len(kept) else xy[:1]
 
 
@@ -104,15 +104,24 @@ def _as_box(ring: FloatArray) -> Box | None:
     """
     if len(ring) != 4:
         return None
-    box = bounding_box(ring)
+    x, y = ring.T.tolist()
+    box = Box(min(x), min(y), max(x), max(y))
     if min(box.width, box.height) < GRID_PX:
         raise UnusableError("it has no area")
+    right, low = _at_far_end(x), _at_far_end(y)
+    if right is None or low is None:
+        return None
+    # Each edge of a rectangle changes sides along one axis, and stays along the other.
+    changes = [(right[n] != right[n - 1], low[n] != low[n - 1]) for n in range(4)]
+    return box if all(along_x != along_y for along_x, along_y in changes) else None
+
+
+def _at_far_end(values: list[float]) -> list[bool] | None:
+    """Which coordinates along one axis are the largest, where all others are the smallest."""
+    least, most = min(values), max(values)
     # Two numbers that were one before they were rounded are up to one step of the grid apart.
-    noise = 1.5 * GRID_PX + FLOAT32_NOISE * np.abs(ring).max(axis=0)
-    noise = np.minimum(noise, np.array([box.width, box.height]) / 4)
-    low = np.abs(ring - (box.x0, box.y0)) <= noise
-    high = np.abs(ring - (box.x1, box.y1)) <= noise
-    steps = high != np.roll(high, 1, axis=0)
-    # Each corner lies on one side of either axis, and each edge changes side along one axis only.
-    rectangular = (low ^ high).all() and (steps.sum(axis=1) == 1).all()
-    return box if rectangular else None
+    noise = 1.5 * GRID_PX + FLOAT32_NOISE * max(-least, most)
+    noise = min(noise, (most - least) / 4)
+    far = [most - value <= noise for value in values]
+    near = [value - least <= noise for value in values]
+    return far if all(a != b for a, b in zip(far, near, strict=True)) else None
