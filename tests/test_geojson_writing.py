@@ -225,7 +225,7 @@ def test_a_file_that_does_not_fit_leaves_what_was_there(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows limits the whole path")
 def test_a_name_that_is_too_long_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="choose a shorter name"):
+    with pytest.raises(OutputError, match="choose another name"):
         check_writable(tmp_path / ("x" * 300))
 
 

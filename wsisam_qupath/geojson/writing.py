@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import errno
+import io
 import json
 import math
 import os
-import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TextIO, TypeAlias
@@ -15,6 +14,7 @@ import shapely
 from shapely.geometry import MultiPolygon, Polygon
 
 from ..errors import OutputError
+from ..files import write_atomically
 from ..prompts import Plane
 from ..results import Provenance, Result
 from .properties import classification_of, plane_json
@@ -25,14 +25,6 @@ Feature: TypeAlias = dict[str, Any]
 """A GeoJSON feature, ready for a JSON writer."""
 
 ObjectType: TypeAlias = Literal["detection", "annotation"]
-
-_CURES = {
-    errno.ENOSPC: "free some space",
-    errno.EACCES: "choose a folder that you may write to",
-    errno.EPERM: "choose a folder that you may write to",
-    errno.EROFS: "choose a folder that you may write to",
-    errno.ENAMETOOLONG: "choose a shorter name",
-}
 
 
 def to_feature(result: Result, object_type: ObjectType) -> Feature:
@@ -75,18 +67,10 @@ def write_features(path: str | os.PathLike[str], features: Iterable[Feature]) ->
         OutputError: it cannot be written there; what was there before is untouched.
     """
     check_writable(path)
-    target = Path(os.path.realpath(path))  # through a link, to what it names
-    unfinished = target.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
-        with unfinished.open("x", encoding="utf-8", newline="\n") as stream:
-            dump_features(stream, features)
-            stream.flush()
-            os.fsync(stream.fileno())
-        unfinished.replace(target)
-    except OSError as exc:
-        raise _refusal(path, exc) from exc
-    finally:
-        unfinished.unlink(missing_ok=True)
+    text = io.StringIO()
+    dump_features(text, features)
+    # Through a link, to what it names: a replaced link would leave the old file where it is.
+    write_atomically(Path(os.path.realpath(path)), text.getvalue().encode("ascii"))
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
@@ -99,7 +83,9 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     try:
         target.exists()
     except OSError as exc:  # a name too long, or a folder that may not be entered
-        raise _refusal(path, exc) from exc
+        raise OutputError(
+            f"{path} cannot be written ({exc.strerror}): choose another name or folder."
+        ) from exc
     if target.is_dir():
         raise OutputError(f"{path} is a folder: name a file in it.")
     if target.exists() and not target.is_file():
@@ -112,11 +98,6 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         raise OutputError(
             f"The folder {target.parent} is write-protected: choose one that you may write to."
         )
-
-
-def _refusal(path: str | os.PathLike[str], exc: OSError) -> OutputError:
-    cure = _CURES.get(exc.errno or 0, "choose another folder")
-    return OutputError(f"{path} cannot be written ({exc.strerror}): {cure}.")
 
 
 def _finite(measurements: Mapping[str, float]) -> dict[str, float]:
