@@ -1,0 +1,106 @@
+"""Slides of the scanners' own formats, and pyramidal TIFF, through OpenSlide."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import SlideError
+from ..geometry import Mpp
+from . import calibration
+from .reader import Bounds, Window
+
+_DECIMALS = 6
+
+
+def detect_format(path: Path) -> str | None:
+    """OpenSlide's name of the format; None where it does not know the file."""
+    import openslide  # noqa: PLC0415 - loads a shared library
+
+    vendor: str | None = openslide.OpenSlide.detect_format(path)
+    return vendor
+
+
+class OpenSlideReader:
+    """Reads through OpenSlide, which is safe to use from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens the file.
+
+        Raises:
+            SlideError: OpenSlide cannot open it.
+        """
+        import openslide  # noqa: PLC0415 - loads a shared library
+
+        self.name = "openslide"
+        self.foreign_errors: tuple[type[Exception], ...] = (openslide.OpenSlideError, OSError)
+        try:
+            self._slide = openslide.OpenSlide(path)
+        except openslide.OpenSlideError as exc:
+            raise SlideError(
+                f"OpenSlide cannot open {path}: {exc}. Copy it again from its source, with all "
+                "files that belong to it."
+            ) from exc
+        self.level_sizes_px: tuple[tuple[int, int], ...] = self._slide.level_dimensions
+        self._downsamples: tuple[float, ...] = self._slide.level_downsamples
+        properties = self._slide.properties
+        self.bounds = _bounds(properties, self.level_sizes_px[0])
+        self.stated_mpp = _stated_mpp(properties)
+        self.is_ome = "<OME" in properties.get("tiff.ImageDescription", "")
+
+    def read(self, level: int, x: int, y: int, width: int, height: int) -> Window:
+        """See :class:`Reader`.
+
+        OpenSlide takes a whole level-0 pixel, divides it by the level's downsample, the same for
+        both axes, and interpolates where that gives a fraction of the level's pixels.
+        """
+        from PIL import Image  # noqa: PLC0415 - not needed for `--help`
+
+        l0_x, start_x = self._nearest(level, x, self.bounds.x)
+        l0_y, start_y = self._nearest(level, y, self.bounds.y)
+        size = (math.ceil(x + width - start_x), math.ceil(y + height - start_y))
+        pixels = self._slide.read_region((l0_x, l0_y), level, size)
+        on_white = Image.new("RGB", pixels.size, "white")
+        on_white.paste(pixels, mask=pixels)
+        return Window(np.array(on_white, dtype=np.uint8), start_x, start_y)
+
+    def _nearest(self, level: int, position: int, l0_bound: int) -> tuple[int, float]:
+        """Where to read, so that the window begins at or just before a position of the level.
+
+        Counted in whole pixels of the level from the bounds, as that is where the scanner's own
+        pixels begin: elsewhere OpenSlide interpolates between them or, for Leica, truncates.
+
+        Returns:
+            The level-0 location along this axis, and where that is on the level.
+        """
+        downsample = self._downsamples[level]
+        steps = max(0, math.floor(round(position - l0_bound / downsample, _DECIMALS)))
+        l0_location = l0_bound + math.floor(round(steps * downsample, _DECIMALS))
+        return l0_location, round(l0_location / downsample, _DECIMALS)
+
+    def close(self) -> None:
+        """See :class:`Reader`."""
+        self._slide.close()
+
+
+def _bounds(properties: Mapping[str, str], size_px: tuple[int, int]) -> Bounds:
+    names = ("x", "y", "width", "height")
+    try:
+        x, y, width, height = (int(properties[f"openslide.bounds-{name}"]) for name in names)
+    except (KeyError, ValueError):
+        return Bounds(0, 0, *size_px)
+    return Bounds(x, y, width, height)
+
+
+def _stated_mpp(properties: Mapping[str, str]) -> Mpp | None:
+    header = calibration.stated(
+        properties.get("openslide.mpp-x"), properties.get("openslide.mpp-y")
+    )
+    return header or calibration.from_resolution(
+        properties.get("tiff.XResolution"),
+        properties.get("tiff.YResolution"),
+        properties.get("tiff.ResolutionUnit", "inch"),
+    )

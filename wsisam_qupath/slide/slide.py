@@ -1,0 +1,302 @@
+"""A slide in QuPath's level-0 frame, whatever the file: size, µm/px, and regions at any scale."""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+import weakref
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from ..errors import SlideError
+from ..geometry import Box, Mpp
+from ..uri import path_from_location
+from . import calibration
+from .openslide_reader import OpenSlideReader, detect_format
+from .plain_reader import PlainReader
+from .reader import Reader, RgbArray
+from .resample import Axis, resample, tiles
+from .tiff_reader import MAGIC as TIFF_MAGIC
+from .tiff_reader import open_tiff
+
+_TILE_SOURCE_PX_MAX = 1 << 23
+"""Source pixels in memory at a time: 32 MB as RGBA, and up to 100 MB while they are averaged."""
+
+_LEVEL_TOLERANCE = 1e-3
+"""A level may be coarser than wanted by a thousandth, as by 0.2501 instead of 0.25 µm/px."""
+
+
+@dataclass(frozen=True)
+class SlideReference:
+    """What it takes to open a slide again, in another process too.
+
+    Attributes:
+        location: absolute path.
+        mpp: the user's own µm/px; None to take what the file states.
+    """
+
+    location: str
+    mpp: float | None = None
+
+    def open(self) -> Slide:
+        """Opens it; see :func:`open_slide`."""
+        return open_slide(Path(self.location), mpp=self.mpp)
+
+
+@dataclass(frozen=True)
+class SlideIdentity:
+    """Names the content of a slide in caches: another when the file was replaced."""
+
+    location: str
+    size_bytes: int
+    mtime_ns: int
+
+
+class Slide:
+    """An open slide. Regions may be read from several threads at once.
+
+    The file is closed by `close`, by the end of a ``with`` block, or with the last reference.
+    Close it only when no other thread reads: a cache had better just forget it.
+
+    Attributes:
+        mpp: µm per level-0 pixel.
+        reference: opens it again.
+        identity: names its content in caches.
+    """
+
+    def __init__(
+        self, reader: Reader, *, mpp: Mpp, reference: SlideReference, identity: SlideIdentity
+    ) -> None:
+        """Use :func:`open_slide`. The slide closes the reader."""
+        self._reader = reader
+        self._factors = _level_factors(reader.level_sizes_px)
+        self._close = weakref.finalize(self, reader.close)
+        self.mpp = mpp
+        self.reference = reference
+        self.identity = identity
+
+    @property
+    def width_px(self) -> int:
+        """Of level 0, inside of the bounds."""
+        return self._reader.bounds.width
+
+    @property
+    def height_px(self) -> int:
+        """Of level 0, inside of the bounds."""
+        return self._reader.bounds.height
+
+    @property
+    def l0_box(self) -> Box:
+        """The whole slide."""
+        return Box(0, 0, self.width_px, self.height_px)
+
+    @property
+    def location(self) -> str:
+        """Absolute path."""
+        return self.reference.location
+
+    @property
+    def uri(self) -> str:
+        """`file:` URI."""
+        return Path(self.location).as_uri()
+
+    @property
+    def reader(self) -> str:
+        """The library that reads it."""
+        return self._reader.name
+
+    def read(self, l0_box: Box, width_px: int, height_px: int) -> RgbArray:
+        """A region at any scale, also one that reaches beyond the slide.
+
+        Each output pixel is the average over exactly its part of the region, or a linear
+        interpolation where the region is enlarged. Outside of the slide all is white.
+
+        Args:
+            l0_box: the region, level-0 px; fractions count.
+            width_px, height_px: size of the output; the scales of the axes may differ.
+
+        Returns:
+            HWC uint8 RGB, C-contiguous, `height_px` x `width_px`.
+
+        Raises:
+            SlideError: the file is damaged there.
+            ValueError: the region or the output has no area.
+        """
+        l0_sides = (l0_box.width, l0_box.height)
+        if min(width_px, height_px) < 1 or not all(0 < side < math.inf for side in l0_sides):
+            raise ValueError(f"no area: {l0_box} as {width_px} x {height_px} px")
+        level = self._level_for(l0_sides[0] / width_px, l0_sides[1] / height_px)
+        x_axis, y_axis = self._axes(level, l0_box, width_px, height_px)
+        output = np.empty((height_px, width_px, 3), dtype=np.uint8)
+        for ys, xs in tiles(x_axis, y_axis, _TILE_SOURCE_PX_MAX):
+            output[ys.start : ys.stop, xs.start : xs.stop] = self._read_tile(
+                level, x_axis, y_axis, xs, ys
+            )
+        return output
+
+    def _level_for(self, x_downsample: float, y_downsample: float) -> int:
+        """The coarsest level that need not be enlarged; level 0 where all must be."""
+        fit = [
+            level
+            for level, (x_factor, y_factor) in enumerate(self._factors)
+            if x_factor <= x_downsample * (1 + _LEVEL_TOLERANCE)
+            and y_factor <= y_downsample * (1 + _LEVEL_TOLERANCE)
+        ]
+        return max(fit, key=lambda level: self._factors[level], default=0)
+
+    def _axes(self, level: int, l0_box: Box, width_px: int, height_px: int) -> tuple[Axis, Axis]:
+        bounds = self._reader.bounds
+        x_factor, y_factor = self._factors[level]
+        level_width, level_height = self._reader.level_sizes_px[level]
+        x_axis = Axis(
+            start=(l0_box.x0 + bounds.x) / x_factor,
+            stop=(l0_box.x1 + bounds.x) / x_factor,
+            count=width_px,
+            low=max(0.0, bounds.x / x_factor),
+            high=min((bounds.x + bounds.width) / x_factor, level_width),
+        )
+        y_axis = Axis(
+            start=(l0_box.y0 + bounds.y) / y_factor,
+            stop=(l0_box.y1 + bounds.y) / y_factor,
+            count=height_px,
+            low=max(0.0, bounds.y / y_factor),
+            high=min((bounds.y + bounds.height) / y_factor, level_height),
+        )
+        return x_axis, y_axis
+
+    def _read_tile(
+        self, level: int, x_axis: Axis, y_axis: Axis, xs: range, ys: range
+    ) -> RgbArray | int:
+        columns, rows = x_axis.span(xs), y_axis.span(ys)
+        if not (columns and rows):
+            return 255
+        try:
+            window = self._reader.read(level, columns.start, rows.start, len(columns), len(rows))
+        except self._reader.foreign_errors as exc:
+            raise SlideError(
+                f"{self.location} cannot be read at x {columns.start}, y {rows.start} of level "
+                f"{level} ({exc}). The file is damaged: copy it again from its source."
+            ) from exc
+        return resample(window, x_axis, y_axis, xs, ys)
+
+    def close(self) -> None:
+        """Closes the file. Does nothing the second time."""
+        self._close()
+
+    def __enter__(self) -> Slide:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def open_slide(location: str | os.PathLike[str], *, mpp: float | None = None) -> Slide:
+    """Opens a slide or a plain image.
+
+    Args:
+        location: path, or `file:` URI as QuPath writes it.
+        mpp: µm per level-0 pixel along both axes, instead of what the file states.
+
+    Raises:
+        SlideError: it cannot be opened, or states no µm/px and `mpp` is None.
+        OptionError: `mpp` is not from 0.01 to 100.
+    """
+    own_mpp = None if mpp is None else calibration.override(mpp)
+    path = _absolute(location)
+    identity = _identify(path)
+    reader = _reader_for(path)
+    final_mpp = own_mpp or reader.stated_mpp
+    if final_mpp is None:
+        reader.close()
+        raise SlideError(
+            f"{path} states no µm per pixel. Pass --mpp, e.g. --mpp 0.25 for a 40x scan."
+        )
+    reference = SlideReference(location=str(path), mpp=mpp)
+    return Slide(reader, mpp=final_mpp, reference=reference, identity=identity)
+
+
+def _absolute(location: str | os.PathLike[str]) -> Path:
+    if isinstance(location, str):
+        location = path_from_location(location, windows=os.name == "nt")
+    return Path(location).absolute()
+
+
+def _identify(path: Path) -> SlideIdentity:
+    """Whether the file is there and is one, before any library looks at it."""
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError) as exc:
+        raise SlideError(f"{path} does not exist. Check where the slide is now.") from exc
+    except (OSError, ValueError) as exc:
+        raise SlideError(f"{path} cannot be reached ({exc}). Check the path.") from exc
+    if not stat.S_ISREG(status.st_mode):
+        raise SlideError(
+            f"{path} is a folder or a device. Pass a slide file; for MRXS the .mrxs file beside "
+            "its folder."
+        )
+    if status.st_size == 0:
+        raise SlideError(f"{path} is empty. Copy it again from its source.")
+    return SlideIdentity(str(path), status.st_size, status.st_mtime_ns)
+
+
+def _reader_for(path: Path) -> Reader:
+    """OpenSlide where it reads all there is, else tifffile for tiled TIFF, else Pillow."""
+    is_tiff = _first_bytes(path) in TIFF_MAGIC
+    if path.suffix.lower() == ".mrxs" and not path.with_suffix("").is_dir():
+        raise SlideError(f"{path} needs the folder {path.stem} beside it. Copy that too.")
+    vendor = detect_format(path)
+    if vendor == "generic-tiff":
+        return _generic_tiff_reader(path)
+    if vendor is not None:
+        return OpenSlideReader(path)
+    return open_tiff(path) if is_tiff else PlainReader(path)
+
+
+def _generic_tiff_reader(path: Path) -> Reader:
+    try:
+        reader = OpenSlideReader(path)
+    except SlideError:  # a compression that OpenSlide lacks
+        return open_tiff(path)
+    if reader.is_ome:  # OpenSlide would miss the lower levels and the µm/px
+        reader.close()
+        return open_tiff(path)
+    return reader
+
+
+def _first_bytes(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(4)
+    except PermissionError as exc:
+        raise SlideError(f"{path} may not be read by this user. Change its permissions.") from exc
+    except OSError as exc:
+        raise SlideError(f"{path} cannot be read ({exc}). Check the drive it is on.") from exc
+
+
+def _level_factors(sizes_px: tuple[tuple[int, int], ...]) -> list[tuple[float, float]]:
+    """Level-0 px per px of each level, (x, y)."""
+    (full_width, full_height), *_ = sizes_px
+    return [
+        (_level_factor(full_width, width), _level_factor(full_height, height))
+        for width, height in sizes_px
+    ]
+
+
+def _level_factor(full_px: int, level_px: int) -> float:
+    """Level-0 px per level px along one axis.
+
+    Scanners average whole blocks and drop or pad what remains, so 4443 px and 2221 px are a
+    factor of exactly 2: at the far edge of a large slide the ratio of the sizes would be off by
+    up to a pixel of the level. Where no whole number explains the sizes, the ratio it is.
+    """
+    whole = round(full_px / level_px)
+    return float(whole) if abs(full_px - whole * level_px) < whole else full_px / level_px
