@@ -23,7 +23,7 @@ BACKENDS: tuple[BackendName, ...] = ("torch", "openvino")
 def load_predictor(
     base: str | Base = "lite-medsam",
     *,
-    adapter: Path | None = None,
+    adapter: Path | Adapter | None = None,
     weights: Path | None = None,
     device: str = "auto",
     backend: str = "auto",
@@ -32,7 +32,7 @@ def load_predictor(
 
     Args:
         base: a name in :data:`.bases.BASES`, or a base of one's own.
-        adapter: a ``.safetensors`` file made for it.
+        adapter: a ``.safetensors`` file made for it, or what :func:`.read_adapter` read.
         weights: a copy of the base's weights, in place of the bundled or downloaded ones.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` … or ``mps``.
         backend: ``auto``, ``torch`` or ``openvino``.
@@ -45,7 +45,7 @@ def load_predictor(
     chosen = find_base(base) if isinstance(base, str) else base
     device, backend = choose(device, backend)
     located = locate_weights(chosen, path=weights)
-    read = None if adapter is None else read_adapter(adapter, chosen)
+    read = read_adapter(adapter, chosen) if isinstance(adapter, Path) else adapter
     if backend == "openvino":
         return Predictor(_openvino(chosen, located, read), chosen, read)
     return Predictor(_torch(chosen, located, read, device), chosen, read)

@@ -1,0 +1,218 @@
+"""The command line: ``wsisam-qupath segment | demo | weights | doctor``.
+
+Results go to stdout, words to stderr. Exit codes: 0 done, 1 doctor found that the main job cannot
+run, 2 a reason that the user can cure, 130 interrupted. Heavy imports stand inside the commands,
+so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from .errors import WsiSamError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+class _Numbers(click.ParamType):
+    """A comma-separated tuple of finite numbers: "10,20"."""
+
+    def __init__(self, names: str) -> None:
+        self.name = names
+        self._count = names.count(",") + 1
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        import math  # noqa: PLC0415
+
+        try:
+            numbers = tuple(float(part) for part in str(value).split(","))
+        except ValueError:
+            numbers = ()
+        if len(numbers) != self._count or not all(map(math.isfinite, numbers)):
+            self.fail(f"{value!r} is not of the form {self.name}, in level-0 pixels", param, ctx)
+        return numbers
+
+
+def model_options(command: F) -> F:
+    """The options that choose a model; every command that runs one takes them."""
+    for option in reversed(
+        (
+            click.option(
+                "--base",
+                default="lite-medsam",
+                show_default=True,
+                metavar="NAME",
+                help="lite-medsam, mobile-sam, sam-vit-b, sam-vit-l, sam-vit-h or medsam.",
+            ),
+            click.option(
+                "--adapter",
+                default="none",
+                show_default=True,
+                metavar="PATH|none",
+                help="WSI-SAM adapter (.safetensors) made for the base.",
+            ),
+            click.option(
+                "--weights",
+                type=click.Path(path_type=Path),
+                metavar="PATH",
+                help="A copy of the base's weights, where they are not downloaded.",
+            ),
+            click.option(
+                "--device",
+                default="auto",
+                show_default=True,
+                metavar="NAME",
+                help="auto, cpu, cuda, cuda:1 … or mps.",
+            ),
+            click.option(
+                "--backend",
+                default="auto",
+                show_default=True,
+                metavar="NAME",
+                help="auto, torch or openvino.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(context_settings=_CONTEXT)
+@click.version_option(package_name="wsisam-qupath")
+def cli() -> None:
+    """Outline tissue on whole-slide images from rectangles, points and rough outlines.
+
+    \b
+    wsisam-qupath demo        run the main job on real tissue that ships with a package
+    wsisam-qupath doctor      what works on this machine, and how to mend what does not
+    """
+
+
+@cli.command()
+@click.argument("slide")
+@click.argument("prompts", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, allow_dash=True),
+    help="GeoJSON to write; stdout without it.",
+)
+@click.option("--box", "boxes", multiple=True, type=_Numbers("x0,y0,x1,y1"), help="A rectangle.")
+@click.option("--point", "points", multiple=True, type=_Numbers("x,y"), help="A point inside.")
+@click.option(
+    "--negative", "negatives", multiple=True, type=_Numbers("x,y"), help="A point outside."
+)
+@click.option(
+    "--points",
+    "points_as",
+    type=click.Choice(["together", "each"]),
+    default="together",
+    show_default=True,
+    help="Whether the points of one feature mark one object, or each its own.",
+)
+@click.option("--mpp", type=float, help="µm per pixel, for files that state none or a wrong one.")
+@click.option("--object-size", type=float, metavar="UM", help="Size of what points mark, µm.")
+@click.option(
+    "--simplify",
+    type=float,
+    default=0.25,
+    show_default=True,
+    metavar="UM",
+    help="How far a simplified outline may stray, µm.",
+)
+@click.option(
+    "--min-area",
+    type=float,
+    default=10.0,
+    show_default=True,
+    metavar="UM2",
+    help="Drop smaller parts and fill smaller holes, µm².",
+)
+@click.option(
+    "--as",
+    "object_type",
+    type=click.Choice(["detection", "annotation"]),
+    default="detection",
+    show_default=True,
+    help="What the results are in QuPath.",
+)
+@click.option("--overlay", type=click.Path(path_type=Path), help="PNG with prompts and outlines.")
+@model_options
+def segment(**given: Any) -> None:
+    """Outline the prompts of a GeoJSON file, or of --box, --point and --negative, on SLIDE.
+
+    Coordinates are level-0 pixels, as QuPath exports them.
+    """
+    from .segment_command import SegmentRequest, run_segment  # noqa: PLC0415
+
+    run_segment(SegmentRequest(**given))
+
+
+@cli.command()
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default="demo-output",
+    show_default=True,
+    help="Folder for the slide, the prompts, the result and the picture.",
+)
+@model_options
+def demo(out: Path, **model: Any) -> None:
+    """Run the main job on real tissue: GeoJSON prompts in, GeoJSON outlines and a picture out."""
+    from .demo import run_demo  # noqa: PLC0415
+
+    run_demo(out, **model)
+
+
+@cli.command()
+@click.argument("base")
+def weights(base: str) -> None:
+    """Get the weights of BASE, verified, and print where they are."""
+    from .weights_command import run_weights  # noqa: PLC0415
+
+    click.echo(run_weights(base))
+
+
+@cli.command()
+def doctor() -> None:
+    """Show what works on this machine, and the cure of what does not."""
+    from rich.console import Console  # noqa: PLC0415
+
+    from .doctor import exit_code, print_doctor, run_doctor  # noqa: PLC0415
+
+    with Console(stderr=True).status("Looking around"):
+        checks = run_doctor()
+    print_doctor(checks, Console())
+    sys.exit(exit_code(checks))
+
+
+def main() -> None:
+    """Run the command line; every cure is one or two lines, never a traceback."""
+    try:
+        cli.main(standalone_mode=False)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("Interrupted. Nothing was written.", err=True)
+        sys.exit(130)
+    except click.ClickException as exc:
+        _fail(exc.format_message())
+    except WsiSamError as exc:
+        _fail(str(exc))
+    except BrokenPipeError:
+        # The reader of stdout went away (`| head`). Python would complain once more on exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _fail(message: str) -> None:
+    click.echo(f"wsisam-qupath: {message}", err=True)
+    sys.exit(2)

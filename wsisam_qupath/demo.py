@@ -1,0 +1,124 @@
+"""The ``demo`` command: the main job on real tissue that ships with scikit-image."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+
+from .errors import OutputError, SlideError
+from .files import write_atomically
+from .pyramid import write_pyramid
+from .segment_command import SegmentRequest, run_segment
+
+ASSUMED_MPP = 0.5
+"""The picture states no pixel size; at this one its nuclei are about 10 µm long."""
+
+
+class _Mark(NamedTuple):
+    """One annotation as a pathologist would draw it, level-0 px."""
+
+    id: str
+    geometry: str
+    coordinates: Sequence[Any]
+    path_class: tuple[str, tuple[int, int, int]]
+
+
+_GLAND = ("Gland", (0, 122, 255))
+_BACKGROUND = ("Ignore*", (180, 180, 180))
+
+
+def _rectangle(x0: float, y0: float, x1: float, y1: float) -> list[list[list[float]]]:
+    return [[[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]]]
+
+
+_ROUGH_OUTLINE = [[[0, 160], [60, 190], [150, 340], [165, 512], [40, 512], [45, 330], [0, 270]]]
+
+MARKS = (
+    _Mark("gland, in a rectangle", "Polygon", _rectangle(248, 298, 392, 510), _GLAND),
+    _Mark("gland with a lumen", "Polygon", _rectangle(262, 0, 470, 302), _GLAND),
+    _Mark("not the lumen", "MultiPoint", [[320, 85], [362, 172]], _BACKGROUND),
+    _Mark("large gland", "Polygon", _rectangle(0, 0, 280, 266), _GLAND),
+    _Mark("gland, drawn roughly", "Polygon", _ROUGH_OUTLINE, _GLAND),
+)
+"""What the demo asks for: three rectangles, one with negative points, and a rough outline."""
+
+
+def run_demo(folder: Path, **model: Any) -> None:
+    """Write a slide and prompts, segment them, and say what was done.
+
+    Args:
+        folder: for all files; created if it is not there.
+        model: the model options of the command line.
+
+    Raises:
+        WsiSamError: scikit-image is missing, or the folder cannot be written.
+    """
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise OutputError(f"{folder} cannot be created ({exc.strerror}). Use --out.") from exc
+    slide, prompts = folder / "ihc.tiff", folder / "prompts.geojson"
+    output, overlay = folder / "outlines.geojson", folder / "overlay.png"
+    write_pyramid(slide, demo_tissue(), mpp=ASSUMED_MPP)
+    write_atomically(prompts, json.dumps(demo_prompts(), indent=1).encode())
+    console.print(
+        f"{slide}: colon glands, FHL2 immunostain (scikit-image's ihc.png, CC0), "
+        f"{ASSUMED_MPP} µm per pixel assumed.\n"
+        f"{prompts}: {len(MARKS)} annotations as QuPath exports them."
+    )
+    run_segment(
+        SegmentRequest(
+            str(slide), prompts=prompts, output=output, overlay=overlay, **model
+        )
+    )
+    console.print(
+        f"{output}: the outlines, ready for QuPath (drag the file onto the open slide).\n"
+        f"{overlay}: prompts in yellow, negative points in red, outlines in blue. Look at it.\n"
+        "Next: wsisam-qupath segment YOUR_SLIDE.svs YOUR_PROMPTS.geojson -o OUT.geojson\n"
+        "      wsisam-qupath doctor"
+    )
+
+
+def demo_tissue() -> NDArray[np.uint8]:
+    """The picture, 512 x 512 x 3 uint8 RGB.
+
+    Raises:
+        SlideError: scikit-image, which carries it, is not installed.
+    """
+    # Located without importing scikit-image, which would take a second.
+    spec = importlib.util.find_spec("skimage")
+    places = spec.submodule_search_locations if spec else None
+    if not places:
+        raise SlideError(
+            "The demo's tissue comes with scikit-image, which is not installed. Run "
+            "`pip install scikit-image`."
+        )
+    with Image.open(Path(places[0]) / "data" / "ihc.png") as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def demo_prompts() -> dict[str, Any]:
+    """A FeatureCollection as QuPath writes it."""
+    return {"type": "FeatureCollection", "features": [_feature(mark) for mark in MARKS]}
+
+
+def _feature(mark: _Mark) -> dict[str, Any]:
+    name, color = mark.path_class
+    return {
+        "type": "Feature",
+        "id": mark.id,
+        "geometry": {"type": mark.geometry, "coordinates": mark.coordinates},
+        "properties": {
+            "objectType": "annotation",
+            "classification": {"name": name, "color": list(color)},
+        },
+    }

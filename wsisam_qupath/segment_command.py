@@ -1,0 +1,211 @@
+"""The ``segment`` command: prompts and a slide in, GeoJSON out."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from .backends.load import choose, load_predictor
+from .engine import Segmenter, SegmentOptions
+from .errors import OptionError
+
+from .geojson import (
+    check_writable,
+    dump_features,
+    prompts_from_options,
+    read_prompts,
+    to_feature,
+    write_features,
+)
+from .geojson.writing import ObjectType
+from .geometry import Box
+from .grouping import PointsAs
+from .model.adapter import Adapter, read_adapter
+from .model.bases import Base, find_base
+from .overlay import write_overlay
+from .planning import Planner
+from .prompts import Prompt, PromptSet, require_usable, within_slide
+from .results import Empty, Result
+from .slide import Slide, open_slide
+
+
+@dataclass(frozen=True)
+class SegmentRequest:
+    """What the command line asks for; the names are those of its options."""
+
+    slide: str
+    prompts: Path | None = None
+    output: Path | None = None
+    boxes: tuple[tuple[float, float, float, float], ...] = ()
+    points: tuple[tuple[float, float], ...] = ()
+    negatives: tuple[tuple[float, float], ...] = ()
+    points_as: PointsAs = "together"
+    mpp: float | None = None
+    object_size: float | None = None
+    simplify: float = 0.25
+    min_area: float = 10.0
+    object_type: ObjectType = "detection"
+    overlay: Path | None = None
+    base: str = "lite-medsam"
+    adapter: str = "none"
+    weights: Path | None = None
+    device: str = "auto"
+    backend: str = "auto"
+
+    @property
+    def options(self) -> SegmentOptions:
+        """The engine's options, checked."""
+        return SegmentOptions(self.object_size, self.simplify, self.min_area)
+
+    @property
+    def file(self) -> Path | None:
+        """The file to write; None is stdout."""
+        return None if self.output is None or str(self.output) == "-" else self.output
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What ``segment`` did."""
+
+    prompt_set: PromptSet
+    results: tuple[Result, ...]
+    empty: tuple[Empty, ...]
+    segmenter: Segmenter
+    seconds: float
+
+
+def run_segment(request: SegmentRequest) -> Outcome:
+    """Do what the request says. Nothing is written before all of it is known to be right.
+
+    Raises:
+        WsiSamError: see the error tree.
+    """
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    start = time.perf_counter()
+    options = request.options
+    for path in (request.file, request.overlay):
+        if path is not None:
+            check_writable(path)
+    base, adapter = find_base(request.base), _adapter(request)
+    choose(request.device, request.backend)
+    with open_slide(request.slide, mpp=request.mpp) as slide:
+        prompt_set = _prompts(request, slide, base, adapter)
+        for skipped in prompt_set.skipped:
+            console.print(f"Skipped {skipped.id}: {skipped.reason}.", markup=False)
+        segmenter = _segmenter(request, base, adapter, console)
+        answers = segmenter.segment(slide, prompt_set.prompts, options)
+        results, empty = _sorted(prompt_set.prompts, _shown(answers, prompt_set, console))
+        for nothing in empty:
+            console.print(f"Nothing at {nothing.prompt.id}: {nothing.reason}.", markup=False)
+        _write(request, results)
+        if request.overlay is not None:
+            write_overlay(request.overlay, slide, prompt_set.prompts, results)
+    outcome = Outcome(prompt_set, results, empty, segmenter, time.perf_counter() - start)
+    console.print(summary(outcome), markup=False)
+    return outcome
+
+
+def summary(outcome: Outcome) -> str:
+    """Two lines: what was answered, and where the time went."""
+    tally = outcome.segmenter.tally
+    counts = Counter(
+        prompts=len(outcome.prompt_set.prompts),
+        outlined=len(outcome.results),
+        empty=len(outcome.empty),
+        skipped=len(outcome.prompt_set.skipped),
+    )
+    stages = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in tally.seconds.items())
+    return (
+        f"{counts['prompts']} prompts: {counts['outlined']} outlined, {counts['empty']} empty; "
+        f"{counts['skipped']} skipped. {tally.pairs_embedded} patch pairs encoded by "
+        f"{outcome.segmenter.predictor.backend.name}.\n"
+        f"{outcome.seconds:.2f} s in all ({stages})."
+    )
+
+
+def _adapter(request: SegmentRequest) -> Adapter | None:
+    if request.adapter == "none":
+        return None
+    return read_adapter(Path(request.adapter), find_base(request.base))
+
+
+def _prompts(
+    request: SegmentRequest, slide: Slide, base: Base, adapter: Adapter | None
+) -> PromptSet:
+    """Every usable prompt on the slide; the planner says which patch a stray negative is in."""
+    hr_mpp = adapter.card.hr_mpp if adapter else 1.0
+    planner = Planner(slide.mpp, base.size_px, hr_mpp, request.object_size)
+
+    def hr_l0_box_of(prompt: Prompt) -> Box:
+        return planner.pair(prompt).hr_l0_box
+
+    inline = request.boxes or request.points or request.negatives
+    if inline and request.prompts:
+        raise OptionError("Give either a GeoJSON file or --box, --point and --negative, not both.")
+    if request.prompts is not None:
+        source = str(request.prompts)
+        found = read_prompts(request.prompts, points=request.points_as, hr_l0_box_of=hr_l0_box_of)
+    elif inline:
+        source = "The command line"
+        found = prompts_from_options(
+            request.boxes,
+            request.points,
+            request.negatives,
+            points_as=request.points_as,
+            hr_l0_box_of=hr_l0_box_of,
+        )
+    else:
+        raise OptionError(
+            "There is nothing to outline. Give a GeoJSON file with prompts, or --box, --point."
+        )
+    return require_usable(within_slide(found, slide.l0_box), source)
+
+
+def _segmenter(
+    request: SegmentRequest, base: Base, adapter: Adapter | None, console: Console
+) -> Segmenter:
+    with console.status("Loading the model (the first start prepares it, which takes a while)"):
+        return Segmenter(
+            load_predictor(
+                base,
+                adapter=adapter,
+                weights=request.weights,
+                device=request.device,
+                backend=request.backend,
+            )
+        )
+
+
+def _shown(
+    answers: Iterable[Result | Empty], prompt_set: PromptSet, console: Console
+) -> Iterator[Result | Empty]:
+    """The same answers, with a progress bar on a terminal."""
+    columns = (TextColumn("Outlining"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    shown = console.is_terminal and bool(prompt_set.prompts)
+    with Progress(*columns, console=console, transient=True, disable=not shown) as progress:
+        yield from progress.track(answers, total=len(prompt_set.prompts))
+
+
+def _sorted(
+    prompts: Iterable[Prompt], answers: Iterable[Result | Empty]
+) -> tuple[tuple[Result, ...], tuple[Empty, ...]]:
+    """Answers in the order of their prompts, which the engine groups by patch pair."""
+    place = {prompt.id: index for index, prompt in enumerate(prompts)}
+    ordered = sorted(answers, key=lambda answer: place[answer.prompt.id])
+    results = tuple(a for a in ordered if isinstance(a, Result))
+    return results, tuple(a for a in ordered if isinstance(a, Empty))
+
+
+def _write(request: SegmentRequest, results: Iterable[Result]) -> None:
+    features = (to_feature(result, request.object_type) for result in results)
+    if request.file is not None:
+        write_features(request.file, features)
+    else:
+        dump_features(sys.stdout, features)
