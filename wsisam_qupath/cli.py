@@ -22,7 +22,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
-class _Numbers(click.ParamType):
+class _Numbers(click.ParamType):  # type: ignore[type-arg]
     """A comma-separated tuple of finite numbers: "10,20"."""
 
     def __init__(self, names: str) -> None:
@@ -95,7 +95,7 @@ def cli() -> None:
     \b
     wsisam-qupath demo        run the main job on real tissue that ships with a package
     wsisam-qupath doctor      what works on this machine, and how to mend what does not
-    """
+    """  # noqa: D301 - click reads the backspace
 
 
 @cli.command()

@@ -76,9 +76,7 @@ def run_demo(folder: Path, **model: Any) -> None:
         f"{prompts}: {len(MARKS)} annotations as QuPath exports them."
     )
     run_segment(
-        SegmentRequest(
-            str(slide), prompts=prompts, output=output, overlay=overlay, **model
-        )
+        SegmentRequest(str(slide), prompts=prompts, output=output, overlay=overlay, **model)
     )
     console.print(
         f"{output}: the outlines, ready for QuPath (drag the file onto the open slide).\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
+import uuid
 from pathlib import Path
 
 from .errors import OutputError
@@ -44,21 +44,22 @@ def cache_folder() -> Path:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file whole or not at all: what stood there before stays until the last moment.
 
+    A link is followed: what it names is replaced, not the link.
+
     Raises:
         OutputError: it cannot be written there.
     """
+    target = Path(os.path.realpath(path))
+    unfinished = target.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
-            with os.fdopen(handle, "wb") as file:
+            with unfinished.open("xb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            _open_to_others(Path(temporary))
-            Path(temporary).replace(path)
-        except BaseException:  # an interrupt too must leave nothing half-written behind
-            Path(temporary).unlink(missing_ok=True)
-            raise
+            unfinished.replace(target)
+        finally:
+            unfinished.unlink(missing_ok=True)
     except OSError as exc:
         raise OutputError(
             f"{path} cannot be written ({exc.strerror or exc}). Choose another place for the "
@@ -66,8 +67,28 @@ def write_atomically(path: Path, content: bytes) -> None:
         ) from exc
 
 
-def _open_to_others(path: Path) -> None:
-    # mkstemp makes files for the owner alone; a result gets the mode that any new file gets.
-    umask = os.umask(0)
-    os.umask(umask)
-    path.chmod(0o666 & ~umask)
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Say before the work starts what would keep its result from being written. Touches nothing.
+
+    Raises:
+        OutputError: no such folder, no permission, or something else is there.
+    """
+    target = Path(os.path.realpath(path))
+    try:
+        target.exists()
+    except OSError as exc:  # a name too long, or a folder that may not be entered
+        raise OutputError(
+            f"{path} cannot be written ({exc.strerror}): choose another name or folder."
+        ) from exc
+    if target.is_dir():
+        raise OutputError(f"{path} is a folder: name a file in it.")
+    if target.exists() and not target.is_file():
+        raise OutputError(f"{path} is not an ordinary file: name another one.")
+    if not target.parent.is_dir():
+        raise OutputError(f"There is no folder {target.parent}: create it, or name another one.")
+    if target.exists() and not os.access(target, os.W_OK):
+        raise OutputError(f"{path} is write-protected: allow writing, or name another file.")
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise OutputError(
+            f"The folder {target.parent} is write-protected: choose one that you may write to."
+        )

@@ -119,9 +119,7 @@ class PatchPair:
 
     def _l0_box(self, zoom: float) -> Box:
         half_x, half_y = (zoom * self.size_px / 2) * self._l0_per_hr
-        return Box(
-            self.l0_x - half_x, self.l0_y - half_y, self.l0_x + half_x, self.l0_y + half_y
-        )
+        return Box(self.l0_x - half_x, self.l0_y - half_y, self.l0_x + half_x, self.l0_y + half_y)
 
     @property
     def _l0_per_hr(self) -> FloatArray:

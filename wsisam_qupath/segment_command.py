@@ -15,9 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from .backends.load import choose, load_predictor
 from .engine import Segmenter, SegmentOptions
 from .errors import OptionError
-
+from .files import check_writable
 from .geojson import (
-    check_writable,
     dump_features,
     prompts_from_options,
     read_prompts,

@@ -92,8 +92,8 @@ class OpenVinoBackend:
         images = [embedding.hr]
         if reads_lr:
             images += [embedding.lr, embedding.features[decoder]]
-        masks = [prompt.hr_mask, prompt.lr_mask] if reads_lr else [prompt.hr_mask]
-        masks = [] if prompt.hr_mask is None else [mask[None] for mask in masks]
+        asked = [prompt.hr_mask, prompt.lr_mask] if reads_lr else [prompt.hr_mask]
+        masks = [mask[None] for mask in asked if mask is not None]
         count = len(prompt.labels)
         logits, iou = self._graphs.run(
             f"{decoder}.masked" if masks else f"{decoder}.plain",

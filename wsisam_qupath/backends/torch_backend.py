@@ -72,15 +72,13 @@ class TorchBackend:
 
     def _answer(self, decoder: str, embedding: Embedding, prompts: Sequence[Tokens]) -> Decoded:
         module = self._decoders[decoder]
-        coords = self._stacked([p.coords for p in prompts])
-        labels = self._stacked([p.labels for p in prompts])
-        hr_mask = self._stacked([p.hr_mask for p in prompts])
-        if not isinstance(module, WsiSamDecoder):
-            answer: Decoded = module(embedding.hr, coords, labels, hr_mask)
-            return answer
-        lr_mask = self._stacked([p.lr_mask for p in prompts])
-        features = embedding.features[decoder]
-        answer = module(embedding.hr, embedding.lr, features, coords, labels, hr_mask, lr_mask)
+        images = [embedding.hr]
+        stacks = [[p.coords for p in prompts], [p.labels for p in prompts]]
+        masks = [[p.hr_mask for p in prompts]]
+        if isinstance(module, WsiSamDecoder):
+            images += [embedding.lr, embedding.features[decoder]]
+            masks.append([p.lr_mask for p in prompts])
+        answer: Decoded = module(*images, *map(self._stacked, [*stacks, *masks]))
         return answer
 
     def _embedding(

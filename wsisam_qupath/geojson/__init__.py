@@ -4,7 +4,6 @@ from .reading import prompts_from_geojson, prompts_from_options, read_prompts
 from .writing import (
     Feature,
     ObjectType,
-    check_writable,
     dump_features,
     to_feature,
     write_features,
@@ -13,7 +12,6 @@ from .writing import (
 __all__ = [
     "Feature",
     "ObjectType",
-    "check_writable",
     "dump_features",
     "prompts_from_geojson",
     "prompts_from_options",

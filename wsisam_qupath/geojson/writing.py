@@ -13,7 +13,6 @@ from typing import Any, Literal, TextIO, TypeAlias
 import shapely
 from shapely.geometry import MultiPolygon, Polygon
 
-from ..errors import OutputError
 from ..files import write_atomically
 from ..prompts import Plane
 from ..results import Provenance, Result
@@ -66,38 +65,9 @@ def write_features(path: str | os.PathLike[str], features: Iterable[Feature]) ->
     Raises:
         OutputError: it cannot be written there; what was there before is untouched.
     """
-    check_writable(path)
     text = io.StringIO()
     dump_features(text, features)
-    # Through a link, to what it names: a replaced link would leave the old file where it is.
-    write_atomically(Path(os.path.realpath(path)), text.getvalue().encode("ascii"))
-
-
-def check_writable(path: str | os.PathLike[str]) -> None:
-    """Say before the work starts what would keep its result from being written. Touches nothing.
-
-    Raises:
-        OutputError: no such folder, no permission, or something else is there.
-    """
-    target = Path(os.path.realpath(path))
-    try:
-        target.exists()
-    except OSError as exc:  # a name too long, or a folder that may not be entered
-        raise OutputError(
-            f"{path} cannot be written ({exc.strerror}): choose another name or folder."
-        ) from exc
-    if target.is_dir():
-        raise OutputError(f"{path} is a folder: name a file in it.")
-    if target.exists() and not target.is_file():
-        raise OutputError(f"{path} is not an ordinary file: name another one.")
-    if not target.parent.is_dir():
-        raise OutputError(f"There is no folder {target.parent}: create it, or name another one.")
-    if target.exists() and not os.access(target, os.W_OK):
-        raise OutputError(f"{path} is write-protected: allow writing, or name another file.")
-    if not os.access(target.parent, os.W_OK | os.X_OK):
-        raise OutputError(
-            f"The folder {target.parent} is write-protected: choose one that you may write to."
-        )
+    write_atomically(Path(path), text.getvalue().encode("ascii"))
 
 
 def _finite(measurements: Mapping[str, float]) -> dict[str, float]:

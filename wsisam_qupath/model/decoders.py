@@ -77,7 +77,7 @@ class PromptedSam(nn.Module):
             B x N x 256.
         """
         encoder = self.prompt_encoder
-        position = encoder.pe_layer._pe_encoding(point_coords / self.size_px)
+        position: torch.Tensor = encoder.pe_layer._pe_encoding(point_coords / self.size_px)
         kind = torch.cat(
             [encoder.not_a_point_embed.weight, *(e.weight for e in encoder.point_embeddings)]
         )
@@ -87,7 +87,8 @@ class PromptedSam(nn.Module):
     def dense(self, mask: torch.Tensor | None) -> torch.Tensor:
         """Embed B x 256 x 256 mask logits to B x 4096 x 256; no mask to 1 x 1 x 256."""
         if mask is None:
-            return self.prompt_encoder.no_mask_embed.weight.unsqueeze(0)
+            no_mask: torch.Tensor = self.prompt_encoder.no_mask_embed.weight.unsqueeze(0)
+            return no_mask
         return as_tokens(self.prompt_encoder.mask_downscaling(mask.unsqueeze(1)))
 
     def transform(
@@ -109,8 +110,9 @@ class PromptedSam(nn.Module):
         output = torch.cat(own if extra is None else [*own, extra])
         tokens = torch.cat([output.expand(count, -1, -1), sparse], dim=1)
         updated, image = self._two_way(source.expand(count, -1, -1), tokens)
-        image = image.transpose(1, 2).unflatten(2, self.prompt_encoder.image_embedding_size)
-        return updated, decoder.output_upscaling(image)
+        height, width = self.prompt_encoder.image_embedding_size
+        feature_map = image.transpose(1, 2).reshape(count, TOKEN_DIM, height, width)
+        return updated, decoder.output_upscaling(feature_map)
 
     def _two_way(
         self, image: torch.Tensor, tokens: torch.Tensor
@@ -203,8 +205,9 @@ class ResolutionDecoder(nn.Module):
         Returns:
             1 x 32 x 256 x 256.
         """
-        final = embedding.transpose(1, 2).unflatten(2, early.shape[-2:])
-        return self.up_embedding(final) + self.up_early(early)
+        final = embedding.transpose(1, 2).reshape(1, TOKEN_DIM, *early.shape[-2:])
+        features: torch.Tensor = self.up_embedding(final) + self.up_early(early)
+        return features
 
     def update(
         self, sam: PromptedSam, source: torch.Tensor, sparse: torch.Tensor
@@ -236,6 +239,8 @@ class ResolutionDecoder(nn.Module):
             B x 256 x 256.
         """
         *hidden_layers, last = self.mask_features
+        assert isinstance(last, nn.Conv2d)
+        assert last.bias is not None
         hidden = upscaled
         for layer in hidden_layers:
             hidden = layer(hidden)
@@ -358,4 +363,5 @@ class WsiSamDecoder(nn.Module):
             return (hr_token + lr_token) / 2
         if self.aggregation is Aggregation.MAX:
             return torch.maximum(hr_token, lr_token)
-        return self.concat(torch.cat([hr_token, lr_token], dim=1))
+        concatenated: torch.Tensor = self.concat(torch.cat([hr_token, lr_token], dim=1))
+        return concatenated

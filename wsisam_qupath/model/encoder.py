@@ -37,6 +37,9 @@ class PatchEncoder(nn.Module):
         encoder: B x 3 x S x S normalised to embedding and early features.
     """
 
+    mean: torch.Tensor
+    std: torch.Tensor
+
     def __init__(self, base: Base, encoder: nn.Module) -> None:
         super().__init__()
         self.encoder = encoder

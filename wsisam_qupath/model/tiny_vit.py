@@ -53,7 +53,9 @@ class TinyVitEncoder(nn.Module):
             self.patch_embed.conv1 = ConvNorm(3, half)
             self.patch_embed.conv2 = ConvNorm(half, EMBED_DIMS[0])
         last = EMBED_DIMS[-1]
-        self.stages[-1].downsample.conv2 = ConvNorm(last, last, 3, 1, 1, groups=last)
+        self.stages[-1].get_submodule("downsample").conv2 = ConvNorm(
+            last, last, 3, 1, 1, groups=last
+        )
         self.neck = nn.Sequential(
             nn.Conv2d(last, NECK_CHANNELS, kernel_size=1, bias=False),
             LayerNorm2d(NECK_CHANNELS),

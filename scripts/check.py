@@ -1,0 +1,41 @@
+"""Everything that CI runs: style, types, and the tests against the built wheel.
+
+    python scripts/check.py [pytest arguments]
+
+The tests import the wheel and not the source tree: what the wheel lacks, they miss.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main() -> None:
+    run("ruff", "check", ".")
+    run("ruff", "format", "--check", ".")
+    run("mypy")
+    with tempfile.TemporaryDirectory(prefix="wsisam-qupath-wheel-") as folder:
+        built, unpacked = Path(folder) / "dist", Path(folder) / "site"
+        run("build", "--wheel", "--no-isolation", "--outdir", str(built), ".")
+        (wheel,) = built.glob("*.whl")
+        run("pip", "install", "--quiet", "--no-deps", "--target", str(unpacked), str(wheel))
+        run("pytest", *sys.argv[1:], PYTHONPATH=str(unpacked))
+
+
+def run(module: str, *arguments: str, **variables: str) -> None:
+    """Run a module of this Python in the root of the project; its failure is ours."""
+    print(f"== {module} {' '.join(arguments)}", flush=True)
+    command = [sys.executable, "-m", module, *arguments]
+    code = subprocess.run(command, cwd=ROOT, env={**os.environ, **variables}, check=False)
+    if code.returncode:
+        sys.exit(code.returncode)
+
+
+if __name__ == "__main__":
+    main()
