@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import openvino as ov
 import torch
 
 
@@ -20,3 +24,50 @@ def lite_medsam() -> torch.nn.Module:
     model: torch.nn.Module = build_lite_medsam()
     model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     return model.eval()  # only now: its eval() caches the attention biases
+
+
+def bare_sam_decoder() -> Callable[[], object]:
+    """One decode of a box by segment-anything's own modules, converted, and OpenVINO alone."""
+    model = lite_medsam()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tracing warns about constants
+        graph = ov.convert_model(
+            _BoxDecoder(model),
+            example_input=(torch.zeros(1, 256, 64, 64), torch.zeros(1, 4)),
+            input=[[1, 256, 64, 64], [1, 4]],
+        )
+    compiled = ov.Core().compile_model(graph, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
+    request = compiled.create_infer_request()
+    embedding = np.random.default_rng(0).standard_normal((1, 256, 64, 64), dtype=np.float32)
+    box = np.array([[40, 50, 200, 180]], dtype=np.float32)
+    inputs = [ov.Tensor(embedding), ov.Tensor(box)]
+    return lambda: request.infer(inputs)
+
+
+class _BoxDecoder(torch.nn.Module):
+    """SAM's prompt encoder and mask decoder on a box, by their own ``forward``."""
+
+    prompt_encoder: Any
+    mask_decoder: Any
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.prompt_encoder, self.mask_decoder = model.prompt_encoder, model.mask_decoder
+
+    def forward(self, embedding: torch.Tensor, box: torch.Tensor) -> Any:
+        sparse, dense = self.prompt_encoder(points=None, boxes=box, masks=None)
+        return self.mask_decoder(
+            image_embeddings=embedding,
+            image_pe=self.prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=False,
+        )
+
+
+def mobile_sam_predictor() -> Any:
+    """MobileSAM as its package runs it, eager PyTorch; random weights, which cost the same."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from mobile_sam import SamPredictor, sam_model_registry  # noqa: PLC0415
+    return SamPredictor(sam_model_registry["vit_t"]().eval())

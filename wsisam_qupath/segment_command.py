@@ -98,6 +98,7 @@ def run_segment(request: SegmentRequest) -> Outcome:
         prompt_set = _prompts(request, slide, base, adapter)
         for skipped in prompt_set.skipped:
             console.print(f"Skipped {skipped.id}: {skipped.reason}.", markup=False)
+        _warn_of_points(prompt_set, base, adapter, console)
         segmenter = _segmenter(request, base, adapter, console)
         answers = segmenter.segment(slide, prompt_set.prompts, options)
         results, empty = _sorted(prompt_set.prompts, _shown(answers, prompt_set, console))
@@ -165,6 +166,19 @@ def _prompts(
             "There is nothing to outline. Give a GeoJSON file with prompts, or --box, --point."
         )
     return require_usable(within_slide(found, slide.l0_box), source)
+
+
+def _warn_of_points(
+    prompt_set: PromptSet, base: Base, adapter: Adapter | None, console: Console
+) -> None:
+    """Say when a base that never learned points is asked about some."""
+    clicked = sum(bool(p.l0_positives or p.l0_negatives) for p in prompt_set.prompts)
+    if clicked and adapter is None and "points" not in base.trained_prompts:
+        console.print(
+            f"{clicked} prompts have points, which {base.name} was never trained on: expect poor "
+            "outlines there. Draw rectangles, or use an adapter or base that knows points.",
+            markup=False,
+        )
 
 
 def _segmenter(
