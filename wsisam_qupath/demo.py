@@ -32,23 +32,28 @@ class _Mark(NamedTuple):
 
 
 _GLAND = ("Gland", (0, 122, 255))
-_BACKGROUND = ("Ignore*", (180, 180, 180))
+_LUMEN = ("Lumen", (255, 149, 0))
+_NUCLEUS = ("Nucleus", (52, 199, 89))
 
 
 def _rectangle(x0: float, y0: float, x1: float, y1: float) -> list[list[list[float]]]:
     return [[[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]]]
 
 
-_ROUGH_OUTLINE = [[[0, 160], [60, 190], [150, 340], [165, 512], [40, 512], [45, 330], [0, 270]]]
+_ROUGH_OUTLINE = [
+    [[255, 310], [320, 290], [375, 320], [400, 420], [360, 512], [290, 508], [240, 400]]
+]
 
 MARKS = (
-    _Mark("gland, in a rectangle", "Polygon", _rectangle(248, 298, 392, 510), _GLAND),
-    _Mark("gland with a lumen", "Polygon", _rectangle(262, 0, 470, 302), _GLAND),
-    _Mark("not the lumen", "MultiPoint", [[320, 85], [362, 172]], _BACKGROUND),
-    _Mark("large gland", "Polygon", _rectangle(0, 0, 280, 266), _GLAND),
     _Mark("gland, drawn roughly", "Polygon", _ROUGH_OUTLINE, _GLAND),
+    _Mark("gland with a lumen", "Polygon", _rectangle(262, 0, 470, 302), _GLAND),
+    _Mark("its lumen", "Polygon", _rectangle(272, 0, 388, 198), _LUMEN),
+    _Mark("large gland", "Polygon", _rectangle(0, 0, 280, 266), _GLAND),
+    _Mark("gland at the edge", "Polygon", _rectangle(-5, 140, 168, 520), _GLAND),
+    _Mark("nucleus", "Polygon", _rectangle(479, 30, 490, 65), _NUCLEUS),
+    _Mark("another nucleus", "Polygon", _rectangle(485, 129, 498, 154), _NUCLEUS),
 )
-"""What the demo asks for: three rectangles, one with negative points, and a rough outline."""
+"""What the demo asks for: rectangles from 6 to 140 µm, and a rough outline to refine."""
 
 
 def run_demo(folder: Path, **model: Any) -> None:
@@ -71,7 +76,7 @@ def run_demo(folder: Path, **model: Any) -> None:
     write_pyramid(slide, demo_tissue(), mpp=ASSUMED_MPP)
     write_atomically(prompts, json.dumps(demo_prompts(), indent=1).encode())
     console.print(
-        f"{slide}: colon glands, FHL2 immunostain (scikit-image's ihc.png, CC0), "
+        f"{slide}: colon glands, FHL2 immunostain (scikit-image's ihc.png), "
         f"{ASSUMED_MPP} µm per pixel assumed.\n"
         f"{prompts}: {len(MARKS)} annotations as QuPath exports them."
     )
@@ -80,7 +85,7 @@ def run_demo(folder: Path, **model: Any) -> None:
     )
     console.print(
         f"{output}: the outlines, ready for QuPath (drag the file onto the open slide).\n"
-        f"{overlay}: prompts in yellow, negative points in red, outlines in blue. Look at it.\n"
+        f"{overlay}: prompts in yellow, outlines in the colour of their class. Look at it.\n"
         "Next: wsisam-qupath segment YOUR_SLIDE.svs YOUR_PROMPTS.geojson -o OUT.geojson\n"
         "      wsisam-qupath doctor"
     )
