@@ -6,9 +6,9 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import NamedTuple, TypeVar
@@ -139,10 +139,11 @@ class Segmenter:
             by_pair.setdefault(planner.pair(prompt), []).append(prompt)
         at_once = self.predictor.backend.pairs_at_once
         chunks = list(_chunks(list(by_pair), at_once))
-        read = _read_ahead(lambda pairs: self._read_missing(slide, pairs), chunks)
-        for pairs, patches in zip(chunks, read, strict=True):
-            for pair, embedding in zip(pairs, self._embed(slide, pairs, patches), strict=True):
-                yield from self._answer(slide, pair, embedding, by_pair[pair], options)
+        ahead = _read_ahead(lambda pairs: self._read_missing(slide, pairs), chunks)
+        with closing(ahead) as read:  # at once, whatever ends this: it has threads
+            for pairs, patches in zip(chunks, read, strict=True):
+                for pair, embedding in zip(pairs, self._embed(slide, pairs, patches), strict=True):
+                    yield from self._answer(slide, pair, embedding, by_pair[pair], options)
 
     def _read_missing(self, slide: Slide, pairs: Sequence[PatchPair]) -> dict[PatchPair, _Patches]:
         return {p: self._read(slide, p) for p in pairs if self._cached(slide, p) is None}
@@ -254,7 +255,7 @@ def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
         yield items[start : start + size]
 
 
-def _read_ahead(read: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+def _read_ahead(read: Callable[[T], R], items: Sequence[T]) -> Generator[R, None, None]:
     """Results of ``read`` in order, while the next few are read in threads."""
     remaining = iter(items)
     with ThreadPoolExecutor(_READ_THREADS, thread_name_prefix="slide-reader") as threads:

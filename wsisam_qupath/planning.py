@@ -8,12 +8,13 @@ scales on a ladder, so that neighbouring prompts and later clicks share pairs.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from .geometry import Box, FloatArray, Mpp, PatchPair, bounding_box
-from .prompts import Prompt
+from .geometry import Box, Mpp, PatchPair
+from .prompts import Point, Prompt
 
 LARGEST_SHARE = 0.65
 """An object's longest side is at most this share of the HR patch; else the pair is coarsened.
@@ -51,17 +52,16 @@ class Planner:
 
     def pair(self, prompt: Prompt) -> PatchPair:
         """The patch pair on which a prompt is answered."""
-        if (extent := prompt.l0_extent) is not None:
-            return self._pair(extent.center, self._hr_mpp(self._longest_um(extent)))
-        l0_points = np.array(prompt.l0_positives, dtype=np.float64)
-        hr_mpp = self._hr_mpp(self.object_size_um)
-        pair = self._pair(prompt.l0_positives[0], hr_mpp)
-        if self._holds(pair, l0_points):
+        extent = prompt.l0_extent
+        l0_center = prompt.l0_positives[0] if extent is None else extent.center
+        size_um = self.object_size_um if extent is None else self._longest_um(extent)
+        pair = self._pair(l0_center, self._hr_mpp(size_um))
+        if self._holds(pair, prompt.l0_positives):
             return pair
-        spread = bounding_box(l0_points)
-        longest_um = max(self._longest_um(spread), self.object_size_um or 0.0)
         # Widely spread points ask for a coarser pair, never for a finer one.
-        return self._pair(spread.center, max(hr_mpp, self._hr_mpp(longest_um)))
+        bounds = prompt.l0_bounds
+        spread_um = max(self._longest_um(bounds), size_um or 0.0)
+        return self._pair(bounds.center, max(pair.hr_mpp, self._hr_mpp(spread_um)))
 
     def _hr_mpp(self, longest_um: float | None) -> float:
         """The rung of the ladder on which an object of this size fits."""
@@ -84,7 +84,7 @@ class Planner:
     def _longest_um(self, l0_box: Box) -> float:
         return max(l0_box.width * self.mpp.x, l0_box.height * self.mpp.y)
 
-    def _holds(self, pair: PatchPair, l0_points: FloatArray) -> bool:
+    def _holds(self, pair: PatchPair, l0_points: Sequence[Point]) -> bool:
         margin = POINT_MARGIN_SHARE * self.size_px
-        hr_points = pair.l0_to_hr(l0_points)
+        hr_points = pair.l0_to_hr(np.array(l0_points, dtype=np.float64).reshape(-1, 2))
         return bool(((hr_points >= margin) & (hr_points <= self.size_px - margin)).all())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import platform
+import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -18,6 +19,7 @@ from . import Backend
 
 BackendName: TypeAlias = Literal["torch", "openvino"]
 BACKENDS: tuple[BackendName, ...] = ("torch", "openvino")
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?", re.ASCII)
 
 
 def load_predictor(
@@ -59,41 +61,45 @@ def choose(device: str, backend: str) -> tuple[str, BackendName]:
     Raises:
         OptionError, DeviceError: see :func:`load_predictor`.
     """
-    kind = device.partition(":")[0]
-    if kind not in {"auto", "cpu", "cuda", "mps"}:
+    if not _DEVICE.fullmatch(device):
         raise OptionError(f"There is no device {device!r}. Use auto, cpu, cuda, cuda:1 … or mps.")
     if backend not in {"auto", *BACKENDS}:
         raise OptionError(f"There is no backend {backend!r}. Use auto, torch or openvino.")
-    if backend == "openvino" and kind not in {"auto", "cpu"}:
+    if backend == "openvino" and device not in {"auto", "cpu"}:
         raise OptionError(f"OpenVINO runs on the CPU here. Use --backend torch with {device}.")
-    if kind == "auto":
-        device = "cuda" if backend != "openvino" and _has_cuda_driver() else "cpu"
+    if device == "auto":
+        wanted = backend != "openvino" and _has_cuda_driver() and _cuda_count() > 0
+        device = "cuda" if wanted else "cpu"
     if device == "cpu" and backend != "torch" and find_spec("openvino") is not None:
         return device, "openvino"
     if backend == "openvino":
         raise DeviceError("OpenVINO is not installed. Run `pip install openvino`.")
-    return _checked(device, asked_for=kind != "auto"), "torch"
+    _require(device)
+    return device, "torch"
 
 
-def _checked(device: str, *, asked_for: bool) -> str:
-    """A PyTorch device that is really there."""
+def _require(device: str) -> None:
+    """A PyTorch device must really be there."""
+    kind, _, index = device.partition(":")
+    if kind == "cuda" and int(index or 0) >= (count := _cuda_count()):
+        raise DeviceError(
+            f"PyTorch sees {count} CUDA devices here, so there is no {device}. Use --device "
+            "cpu, or run `wsisam-qupath doctor` to see why."
+        )
+    if kind == "mps" and not _has_mps():
+        raise DeviceError("This machine has no Apple GPU that PyTorch can use. Use --device cpu.")
+
+
+def _cuda_count() -> int:
     import torch  # noqa: PLC0415 - 4 s, which only this backend needs
 
-    kind, _, index = device.partition(":")
-    if kind == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if index and not index.isdecimal():
-            raise OptionError(f"{device!r} is no device. Number it, as in cuda:0.")
-        if int(index or 0) >= count:
-            if not asked_for:
-                return "cpu"
-            raise DeviceError(
-                f"PyTorch sees {count} CUDA devices here, so there is no {device}. Use --device "
-                "cpu, or run `wsisam-qupath doctor` to see why."
-            )
-    if kind == "mps" and not torch.backends.mps.is_available():
-        raise DeviceError("This machine has no Apple GPU that PyTorch can use. Use --device cpu.")
-    return device
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def _has_mps() -> bool:
+    import torch  # noqa: PLC0415 - 4 s, which only this backend needs
+
+    return torch.backends.mps.is_available()
 
 
 def _has_cuda_driver() -> bool:

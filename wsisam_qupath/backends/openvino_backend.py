@@ -7,9 +7,9 @@ OpenVINO keeps its compiled form of them beside. Both can be deleted at any time
 from __future__ import annotations
 
 import hashlib
-import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -108,18 +108,14 @@ class _Graphs:
 
     def __init__(self, folder: Path, export: Export) -> None:
         self._folder = folder
+        self._export = export
         self._core = ov.Core()
-        self._core.set_property({"CACHE_DIR": str(folder / "compiled")})
         self._requests: dict[tuple[str, int | None], ov.InferRequest] = {}
         if not folder.is_dir():
             _export_whole(folder, export)
-        try:
-            self._request("encoder", None)
-        except RuntimeError:
-            # A damaged graph is made anew; a second failure has another cause.
-            shutil.rmtree(folder, ignore_errors=True)
-            _export_whole(folder, export)
-            self._request("encoder", None)
+        # Not before the export: OpenVINO creates this folder at once. It mends what is in there.
+        self._core.set_property({"CACHE_DIR": str(folder / "compiled")})
+        self._request("encoder", None)
 
     @property
     def precision(self) -> str:
@@ -141,12 +137,27 @@ class _Graphs:
     def _request(self, name: str, tokens: int | None) -> ov.InferRequest:
         key = (name, tokens)
         if key not in self._requests:
-            graph = self._core.read_model(self._folder / f"{name}.xml")
-            if tokens is not None:
-                graph.reshape({i: _with_tokens(p, tokens) for i, p in enumerate(graph.inputs)})
-            compiled = self._core.compile_model(graph, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
-            self._requests[key] = compiled.create_infer_request()
+            self._requests[key] = self._mended(name, tokens).create_infer_request()
         return self._requests[key]
+
+    def _mended(self, name: str, tokens: int | None) -> ov.CompiledModel:
+        try:
+            return self._compiled(name, tokens)
+        except RuntimeError:  # damaged or missing: all graphs are made anew
+            _export_whole(self._folder, self._export)
+        try:
+            return self._compiled(name, tokens)
+        except RuntimeError as exc:
+            raise DeviceError(
+                f"OpenVINO cannot use the model's graphs in {self._folder}, even when they are "
+                "made anew. Delete that folder, or choose --backend torch."
+            ) from exc
+
+    def _compiled(self, name: str, tokens: int | None) -> ov.CompiledModel:
+        graph = self._core.read_model(self._folder / f"{name}.xml")
+        if tokens is not None:
+            graph.reshape({i: _with_tokens(p, tokens) for i, p in enumerate(graph.inputs)})
+        return self._core.compile_model(graph, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
 
 
 def graph_folder(folder: Path, base: Base, adapter: Adapter | None) -> Path:
@@ -172,10 +183,18 @@ def _export_whole(folder: Path, export: Export) -> None:
             try:
                 made.replace(folder)
             except OSError:
-                if not folder.is_dir():  # else another process was faster: its graphs will do
+                if not folder.is_dir():
                     raise
+                _replace_each(made, folder)
     except OSError as exc:
         raise DeviceError(
             f"The model's graphs cannot be kept in {folder.parent} ({exc.strerror or exc}). Make "
             "room there, or name another folder with the variable WSISAM_QUPATH_CACHE."
         ) from exc
+
+
+def _replace_each(made: Path, folder: Path) -> None:
+    """Over graphs that are damaged, or that another process was faster to make, which are alike."""
+    for graph in made.iterdir():
+        with suppress(PermissionError):  # Windows keeps what is in use, which is sound
+            graph.replace(folder / graph.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ _TOKENS_PX = 64
 _EMBEDDING = (1, _TOKENS_PX**2, TOKEN_DIM)
 _FEATURES = (1, MASK_PX, MASK_PX, MASK_CHANNELS)
 _MASK = (1, MASK_PX, MASK_PX)
+_trace: Callable[..., Any] = torch.jit.trace
 
 
 class _FeaturesNhwc(nn.Module):
@@ -103,7 +104,9 @@ def _save(
             shape[1] = -1
         inputs.append(shape)
     with _quiet(), torch.inference_mode():
-        graph = ov.convert_model(module.eval(), example_input=example, input=inputs)
+        # OpenVINO would trace it too, but check itself by running the module three times more.
+        traced = _trace(module.eval(), example, strict=False, check_trace=False)
+        graph = ov.convert_model(traced, example_input=example, input=inputs)
     ov.save_model(graph, path, compress_to_fp16=False)
 
 

@@ -73,12 +73,16 @@ class TorchBackend:
     def _answer(self, decoder: str, embedding: Embedding, prompts: Sequence[Tokens]) -> Decoded:
         module = self._decoders[decoder]
         images = [embedding.hr]
-        stacks = [[p.coords for p in prompts], [p.labels for p in prompts]]
         masks = [[p.hr_mask for p in prompts]]
         if isinstance(module, WsiSamDecoder):
             images += [embedding.lr, embedding.features[decoder]]
             masks.append([p.lr_mask for p in prompts])
-        answer: Decoded = module(*images, *map(self._stacked, [*stacks, *masks]))
+        answer: Decoded = module(
+            *images,
+            self._stacked([p.coords for p in prompts]),
+            self._stacked([p.labels for p in prompts]),
+            *map(self._stacked, masks),
+        )
         return answer
 
     def _embedding(

@@ -33,6 +33,7 @@ CARD_KEY = "wsisam_qupath"
 
 WSI_PART = "wsi."
 BASE_PARTS = ("prompt_encoder.", "mask_decoder.")
+_DTYPES = frozenset({"F16", "F32"})
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Adapter:
         """Tensors of one decoder, float32, named without the decoder's prefix.
 
         Raises:
-            AdapterError: a tensor cannot be read.
+            AdapterError: the file is no longer there.
         """
         prefix = f"{decoder}."
         with _opened(self.path) as file:
@@ -85,7 +86,9 @@ def read_adapter(path: Path, base: Base) -> Adapter:
         )
     with _opened(path) as file:
         metadata: Mapping[str, str] = file.metadata() or {}
+        dtypes = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
     card = _card(path, metadata)
+    _check_tensors(path, card, dtypes)
     if (card.base, card.base_sha256) != (base.name, base.sha256):
         raise AdapterError(
             f"{path} was trained for {card.base} (SHA-256 {card.base_sha256[:12]}…), not for "
@@ -117,6 +120,20 @@ def _opened(path: Path) -> safe_open:
         ) from exc
 
 
+def _check_tensors(path: Path, card: AdapterCard, dtypes: Mapping[str, str]) -> None:
+    """Every tensor belongs to a decoder, in numbers that NumPy has too (bfloat16 is not one)."""
+    for name, dtype in dtypes.items():
+        if name.partition(".")[0] not in card.decoders:
+            raise AdapterError(
+                f"{path}: the tensor {name!r} belongs to no decoder of its card. Copy or train "
+                "the adapter again."
+            )
+        if dtype not in _DTYPES:
+            raise AdapterError(
+                f"{path}: the tensor {name!r} is of type {dtype}. Save it as float32 or float16."
+            )
+
+
 def _card(path: Path, metadata: Mapping[str, str]) -> AdapterCard:
     if CARD_KEY not in metadata:
         raise AdapterError(
@@ -126,8 +143,13 @@ def _card(path: Path, metadata: Mapping[str, str]) -> AdapterCard:
     try:
         return AdapterCard.model_validate(json.loads(metadata[CARD_KEY]))
     except (ValidationError, ValueError) as exc:
-        reason = exc.errors()[0]["msg"] if isinstance(exc, ValidationError) else str(exc)
+        reason = _first_reason(exc) if isinstance(exc, ValidationError) else str(exc)
         raise AdapterError(
             f"{path} has a card that this version cannot read ({reason}). Update wsisam-qupath, "
             "or train the adapter again."
         ) from exc
+
+
+def _first_reason(exc: ValidationError) -> str:
+    first = exc.errors()[0]
+    return ": ".join([*map(str, first["loc"]), first["msg"]])

@@ -158,8 +158,8 @@ def _adapted(
     own = copy.deepcopy(sam) if replaced else sam
     decoder = build_decoder(base, own, card)
     learned = {n: t for n, t in tensors.items() if n not in replaced}
-    _check_names(adapter, set(learned), set(learned_state(decoder)), exact=True)
-    _check_names(adapter, set(replaced), set(own.state_dict()), exact=False)
+    _check_names(adapter, name, set(learned) ^ set(learned_state(decoder)), set(tensors))
+    _check_names(adapter, name, set(replaced) - set(own.state_dict()), set(tensors))
     state = decoder.state_dict()
     state |= {n.removeprefix(WSI_PART): t for n, t in learned.items()}
     state |= {f"sam.{n}": t for n, t in replaced.items()}
@@ -173,12 +173,12 @@ def _adapted(
     return decoder
 
 
-def _check_names(adapter: Adapter, given: set[str], known: set[str], *, exact: bool) -> None:
-    odd = (given ^ known) if exact else (given - known)
+def _check_names(adapter: Adapter, decoder: str, odd: set[str], given: set[str]) -> None:
     if odd:
+        first = min(odd)
         raise AdapterError(
-            f"{adapter.path}: the tensor {min(odd)!r} is "
-            f"{'unknown' if min(odd) in given else 'missing'}. Copy or train the adapter again."
+            f"{adapter.path}: the tensor '{decoder}.{first}' is "
+            f"{'unknown' if first in given else 'missing'}. Copy or train the adapter again."
         )
 
 
