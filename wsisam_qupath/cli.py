@@ -7,7 +7,7 @@ so that ``--help`` answers at once.
 
 from __future__ import annotations
 
-import os
+import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -87,15 +87,35 @@ def model_options(command: F) -> F:
     return command
 
 
-@click.group(context_settings=_CONTEXT)
-@click.version_option(package_name="wsisam-qupath")
-def cli() -> None:
+def _print_version(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
+    """Not click's own, which fails in a source tree that was never installed."""
+    if wanted:
+        from .version import VERSION  # noqa: PLC0415 - reads the installed packages
+
+        click.echo(f"wsisam-qupath {VERSION}")
+        context.exit()
+
+
+@click.group(context_settings=_CONTEXT, invoke_without_command=True)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version and exit.",
+)
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Outline tissue on whole-slide images from rectangles, points and rough outlines.
 
     \b
     wsisam-qupath demo        run the main job on real tissue that ships with a package
     wsisam-qupath doctor      what works on this machine, and how to mend what does not
     """  # noqa: D301 - click reads the backspace
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help(), err=True)
+        sys.exit(2)
 
 
 @cli.command()
@@ -198,19 +218,23 @@ def doctor() -> None:
 
 def main() -> None:
     """Run the command line; every cure is one or two lines, never a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Not every terminal and pipe takes a µ, or the name of every file.
+            stream.reconfigure(errors="backslashreplace")
     try:
+        # A reader of stdout that goes away (`| head`) is click's business: it exits with 1.
         cli.main(standalone_mode=False)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("Interrupted. Nothing was written.", err=True)
+        click.echo("Interrupted. No file is half written.", err=True)
         sys.exit(130)
+    except click.UsageError as exc:
+        command = exc.ctx.command_path if exc.ctx else "wsisam-qupath"
+        _fail(f"{exc.format_message()}\nSee `{command} --help`.")
     except click.ClickException as exc:
         _fail(exc.format_message())
     except WsiSamError as exc:
         _fail(str(exc))
-    except BrokenPipeError:
-        # The reader of stdout went away (`| head`). Python would complain once more on exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
 
 
 def _fail(message: str) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from .backends.load import choose, load_predictor
 from .engine import Segmenter, SegmentOptions
-from .errors import OptionError
+from .errors import OptionError, OutputError
 from .files import check_writable
 from .geojson import (
     dump_features,
@@ -23,7 +24,7 @@ from .geojson import (
     to_feature,
     write_features,
 )
-from .geojson.writing import ObjectType
+from .geojson.writing import Feature, ObjectType
 from .geometry import Box
 from .grouping import PointsAs
 from .model.adapter import Adapter, read_adapter
@@ -95,6 +96,7 @@ def run_segment(request: SegmentRequest) -> Outcome:
     base, adapter = find_base(request.base), _adapter(request)
     choose(request.device, request.backend)
     with open_slide(request.slide, mpp=request.mpp) as slide:
+        _check_outputs(request, slide)
         prompt_set = _prompts(request, slide, base, adapter)
         for skipped in prompt_set.skipped:
             console.print(f"Skipped {skipped.id}: {skipped.reason}.", markup=False)
@@ -115,19 +117,35 @@ def run_segment(request: SegmentRequest) -> Outcome:
 def summary(outcome: Outcome) -> str:
     """Two lines: what was answered, and where the time went."""
     tally = outcome.segmenter.tally
-    counts = Counter(
-        prompts=len(outcome.prompt_set.prompts),
-        outlined=len(outcome.results),
-        empty=len(outcome.empty),
-        skipped=len(outcome.prompt_set.skipped),
-    )
     stages = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in tally.seconds.items())
     return (
-        f"{counts['prompts']} prompts: {counts['outlined']} outlined, {counts['empty']} empty; "
-        f"{counts['skipped']} skipped. {tally.pairs_embedded} patch pairs encoded by "
+        f"{_counted(len(outcome.prompt_set.prompts), 'prompt')}: {len(outcome.results)} outlined, "
+        f"{len(outcome.empty)} empty; {len(outcome.prompt_set.skipped)} skipped. "
+        f"{_counted(tally.pairs_embedded, 'patch pair')} encoded by "
         f"{outcome.segmenter.predictor.backend.name}.\n"
         f"{outcome.seconds:.2f} s in all ({stages})."
     )
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _check_outputs(request: SegmentRequest, slide: Slide) -> None:
+    """Results must not replace what they are made of, nor each other."""
+    used = {"slide": Path(slide.location), "prompts": request.prompts}
+    for option, path in (("-o", request.file), ("--overlay", request.overlay)):
+        for what, other in used.items():
+            if path is not None and other is not None and _is_same(path, other):
+                raise OutputError(f"{option} {path} would replace the {what}: name another file.")
+        used["outlines"] = request.file
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    try:
+        return path.samefile(other)
+    except OSError:  # one of them is not there yet
+        return os.path.realpath(path) == os.path.realpath(other)
 
 
 def _adapter(request: SegmentRequest) -> Adapter | None:
@@ -175,8 +193,9 @@ def _warn_of_points(
     clicked = sum(bool(p.l0_positives or p.l0_negatives) for p in prompt_set.prompts)
     if clicked and adapter is None and "points" not in base.trained_prompts:
         console.print(
-            f"{clicked} prompts have points, which {base.name} was never trained on: expect poor "
-            "outlines there. Draw rectangles, or use an adapter or base that knows points.",
+            f"{_counted(clicked, 'prompt')} with points, which {base.name} was never trained on: "
+            "expect poor outlines there. Draw rectangles, or use an adapter or base that knows "
+            "points.",
             markup=False,
         )
 
@@ -221,4 +240,21 @@ def _write(request: SegmentRequest, results: Iterable[Result]) -> None:
     if request.file is not None:
         write_features(request.file, features)
     else:
+        _print(features)
+
+
+def _print(features: Iterable[Feature]) -> None:
+    """Write to stdout, to its end: when Python flushes on exit, it is too late for a message."""
+    if sys.stdout is None:
+        raise OutputError("There is no stdout to write to. Name a file with -o.")
+    try:
         dump_features(sys.stdout, features)
+        sys.stdout.flush()
+    except OSError as exc:
+        if exc.errno == errno.EPIPE:  # nobody reads on: no mistake, see main()
+            raise
+        # What is left in the buffer would be tried again, and fail again, on exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise OutputError(
+            f"stdout takes no more ({exc.strerror}). Make room, or name a file with -o."
+        ) from exc
