@@ -177,15 +177,10 @@ def _openvino() -> _Finding:
 
 
 def _backend() -> _Finding:
-    import torch  # noqa: PLC0415 - takes seconds
+    from .backends.load import choose  # noqa: PLC0415 - imports NumPy
 
-    if torch.cuda.is_available():
-        return _Finding("`auto` takes torch, on cuda")
-    try:
-        import openvino  # noqa: F401, PLC0415 - takes half a second
-    except ImportError:
-        return _Finding("`auto` takes torch, because there is no OpenVINO")
-    return _Finding("`auto` takes openvino, on cpu")
+    device, backend = choose("auto", "auto")
+    return _Finding(f"`auto` takes {backend}, on {device}")
 
 
 def _openslide() -> _Finding:
