@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino as ov
 import torch
+
+from wsisam_qupath.backends.openvino_runtime import ov
 
 
 def lite_medsam() -> torch.nn.Module:

@@ -21,7 +21,6 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-import openvino as ov
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
@@ -39,6 +38,7 @@ from wsisam_qupath import (
     open_slide,
 )
 from wsisam_qupath.backends.openvino_backend import graph_folder
+from wsisam_qupath.backends.openvino_runtime import ov
 from wsisam_qupath.demo import demo_tissue
 from wsisam_qupath.files import cache_folder
 from wsisam_qupath.model.bases import find_base

@@ -167,9 +167,9 @@ def _pytorch() -> _Finding:
 
 
 def _openvino() -> _Finding:
-    import openvino  # noqa: PLC0415 - takes half a second
+    from .backends.openvino_runtime import ov  # noqa: PLC0415 - takes half a second
 
-    core = openvino.Core()
+    core = ov.Core()
     precision = core.get_property("CPU", "INFERENCE_PRECISION_HINT").get_type_name()
     name = core.get_property("CPU", "FULL_DEVICE_NAME")
     version = importlib.metadata.version("openvino")

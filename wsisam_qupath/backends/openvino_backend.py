@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-import openvino as ov
 from numpy.typing import NDArray
 
 from ..errors import DeviceError
@@ -23,6 +22,7 @@ from ..model.bases import Base
 from ..model.card import PLAIN, DecoderCard
 from ..tokens import Tokens
 from . import Embedding, ImageArray, Prediction
+from .openvino_runtime import ov
 
 GRAPH_VERSION = 1
 """Raised when the exported graphs change, so that older ones are not taken for them."""

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import openvino as ov
 import torch
 from torch import nn
 
@@ -23,6 +22,7 @@ from ..model.decoders import (
     WsiSamDecoder,
 )
 from ..tokens import MASK_PX
+from .openvino_runtime import ov
 
 _TOKENS_PX = 64
 _EMBEDDING = (1, _TOKENS_PX**2, TOKEN_DIM)
