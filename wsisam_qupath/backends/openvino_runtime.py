@@ -1,11 +1,12 @@
 """OpenVINO, without the usage statistics that it reports on import.
 
-A hospital's machine must not call home: where OpenVINO finds no telemetry package, it sends nothing.
+A hospital's machine must not call home. OpenVINO sends nothing where it finds no telemetry package.
 """
 
 import sys
 
-sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] - Python's own way
+# None in sys.modules is Python's own way to say that a module cannot be imported.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 import openvino as ov  # noqa: E402
 

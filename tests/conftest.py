@@ -1,0 +1,96 @@
+"""What several tests share and what costs seconds to make: once a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models import PLAIN_BASE, load_openvino, load_torch, tissue_rgb, write_random_adapter
+from wsisam_qupath.backends import ImageArray
+from wsisam_qupath.files import CACHE_VARIABLE
+from wsisam_qupath.model.build import Model, build_model, read_state
+from wsisam_qupath.model.weights import locate_weights
+from wsisam_qupath.predictor import Predictor
+from wsisam_qupath.pyramid import write_pyramid
+from wsisam_qupath.slide import Slide, open_slide
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache folder of the tests' own, for this process and those that it starts."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(CACHE_VARIABLE, str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def lite_state() -> dict[str, torch.Tensor]:
+    """The weights of lite-medsam, by the names of their file."""
+    return read_state(locate_weights(PLAIN_BASE).path)
+
+
+@pytest.fixture(scope="session")
+def lite(lite_state: dict[str, torch.Tensor]) -> Model:
+    """lite-medsam without an adapter, float32; not to be changed."""
+    return build_model(PLAIN_BASE, lite_state, None)
+
+
+@pytest.fixture(scope="session")
+def adapter_path(tmp_path_factory: pytest.TempPathFactory, lite: Model) -> Path:
+    """A random adapter: boxes to WSI-SAM, points to a decoder of its own, with second passes."""
+    path = tmp_path_factory.mktemp("adapter") / "random.safetensors"
+    write_random_adapter(path, lite)
+    return path
+
+
+@pytest.fixture(scope="session")
+def plain_torch() -> Predictor:
+    return load_torch()
+
+
+@pytest.fixture(scope="session")
+def wsi_torch(adapter_path: Path) -> Predictor:
+    return load_torch(adapter_path)
+
+
+@pytest.fixture(scope="session")
+def plain_openvino(cache: Path) -> Predictor:
+    return load_openvino()
+
+
+@pytest.fixture(scope="session")
+def wsi_openvino(cache: Path, adapter_path: Path) -> Predictor:
+    return load_openvino(adapter_path)
+
+
+@pytest.fixture(scope="session")
+def tissue() -> ImageArray:
+    """Colon glands, 512 x 512 x 3."""
+    return tissue_rgb()
+
+
+@pytest.fixture(scope="session")
+def patches(tissue: ImageArray) -> tuple[ImageArray, ImageArray]:
+    """A concentric pair of 256 x 256 x 3 in the middle of the tissue: HR at 0.5, LR at 1 µm/px."""
+    hr = np.ascontiguousarray(tissue[128:384, 128:384])
+    means = tissue.reshape(256, 2, 256, 2, 3).mean(axis=(1, 3))
+    return hr, means.round().astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def tissue_path(tmp_path_factory: pytest.TempPathFactory, tissue: ImageArray) -> Path:
+    """The tissue as a slide at 0.5 µm/px."""
+    path = tmp_path_factory.mktemp("slide") / "tissue.tif"
+    write_pyramid(path, tissue, mpp=0.5)
+    return path
+
+
+@pytest.fixture
+def tissue_slide(tissue_path: Path) -> Iterator[Slide]:
+    with open_slide(tissue_path) as slide:
+        yield slide
