@@ -7,7 +7,6 @@ scales on a ladder, so that neighbouring prompts and later clicks share pairs.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,8 +29,6 @@ GRID_SHARE = 0.25
 
 POINT_MARGIN_SHARE = 0.0625
 """How far inside of the HR patch each positive point must lie, as a share of it."""
-
-_LADDER = math.sqrt(2)
 
 
 @dataclass(frozen=True)
@@ -65,15 +62,22 @@ class Planner:
 
     def _hr_mpp(self, longest_um: float | None) -> float:
         """The rung of the ladder on which an object of this size fits."""
-        hr_mpp = self.hr_mpp
         if longest_um is None:
-            return hr_mpp
-        while longest_um > LARGEST_SHARE * self.size_px * hr_mpp:
-            hr_mpp *= _LADDER
+            return self.hr_mpp
+        rung = 0
+        while longest_um > LARGEST_SHARE * self.size_px * self._rung(rung):
+            rung += 1
         finest = max(self.mpp.x, self.mpp.y)
-        while longest_um < SMALLEST_SHARE * self.size_px * hr_mpp and hr_mpp / _LADDER >= finest:
-            hr_mpp /= _LADDER
-        return hr_mpp
+        while (
+            longest_um < SMALLEST_SHARE * self.size_px * self._rung(rung)
+            and self._rung(rung - 1) >= finest
+        ):
+            rung -= 1
+        return self._rung(rung)
+
+    def _rung(self, index: int) -> float:
+        # Not by multiplying again and again: a slide at 0.25 µm/px must have the rung 0.25.
+        return float(self.hr_mpp * 2 ** (index / 2))
 
     def _pair(self, l0_center: tuple[float, float], hr_mpp: float) -> PatchPair:
         step_um = GRID_SHARE * self.size_px * hr_mpp

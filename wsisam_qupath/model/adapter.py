@@ -33,7 +33,7 @@ CARD_KEY = "wsisam_qupath"
 
 WSI_PART = "wsi."
 BASE_PARTS = ("prompt_encoder.", "mask_decoder.")
-_DTYPES = frozenset({"F16", "F32"})
+_DTYPES = frozenset({"F16", "F32", "F64"})
 
 
 @dataclass(frozen=True)
