@@ -67,13 +67,14 @@ def run_demo(folder: Path, **model: Any) -> None:
         WsiSamError: scikit-image is missing, or the folder cannot be written.
     """
     console = Console(stderr=True, highlight=False, soft_wrap=True)
+    tissue = demo_tissue()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
         raise OutputError(f"{folder} cannot be created ({exc.strerror}). Use --out.") from exc
     slide, prompts = folder / "ihc.tiff", folder / "prompts.geojson"
     output, overlay = folder / "outlines.geojson", folder / "overlay.png"
-    write_pyramid(slide, demo_tissue(), mpp=ASSUMED_MPP)
+    write_pyramid(slide, tissue, mpp=ASSUMED_MPP)
     write_atomically(prompts, json.dumps(demo_prompts(), indent=1).encode())
     console.print(
         f"{slide}: colon glands, FHL2 immunostain (scikit-image's ihc.png), "
