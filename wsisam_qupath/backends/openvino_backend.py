@@ -27,9 +27,6 @@ from .openvino_runtime import ov
 GRAPH_VERSION = 1
 """Raised when the exported graphs change, so that older ones are not taken for them."""
 
-_COMMON_TOKENS = 2
-"""A box, or one point and its padding: common enough for a graph of its own, which is faster."""
-
 Export: TypeAlias = Callable[[Path], None]
 FloatTensor: TypeAlias = NDArray[np.float32]
 
@@ -94,11 +91,9 @@ class OpenVinoBackend:
             images += [embedding.lr, embedding.features[decoder]]
         asked = [prompt.hr_mask, prompt.lr_mask] if reads_lr else [prompt.hr_mask]
         masks = [mask[None] for mask in asked if mask is not None]
-        count = len(prompt.labels)
         logits, iou = self._graphs.run(
             f"{decoder}.masked" if masks else f"{decoder}.plain",
             [*images, prompt.coords[None], prompt.labels[None], *masks],
-            tokens=_COMMON_TOKENS if count == _COMMON_TOKENS and not masks else None,
         )
         return Prediction(logits[0], float(iou[0]))
 
@@ -110,53 +105,50 @@ class _Graphs:
         self._folder = folder
         self._export = export
         self._core = ov.Core()
-        self._requests: dict[tuple[str, int | None], ov.InferRequest] = {}
+        self._requests: dict[str, ov.InferRequest] = {}
         if not folder.is_dir():
             _export_whole(folder, export)
         # Not before the export: OpenVINO creates this folder at once. It mends what is in there.
         self._core.set_property({"CACHE_DIR": str(folder / "compiled")})
-        self._request("encoder", None)
+        self._request("encoder")
 
     @property
     def precision(self) -> str:
         """In which numbers the encoder computes."""
-        model = self._request("encoder", None).get_compiled_model()
+        model = self._request("encoder").get_compiled_model()
         return str(model.get_property("INFERENCE_PRECISION_HINT").to_string())
 
-    def run(
-        self, name: str, inputs: Sequence[NDArray[Any]], tokens: int | None = None
-    ) -> list[FloatTensor]:
-        """Run a graph; ``tokens`` fixes the number of prompt tokens it is compiled for."""
-        request = self._request(name, tokens)
+    def run(self, name: str, inputs: Sequence[NDArray[Any]]) -> list[FloatTensor]:
+        """Run a graph."""
+        request = self._request(name)
         # Sharing spares copies of 4 to 8 MB each; the arrays outlive the call.
         request.infer(
             [ov.Tensor(np.ascontiguousarray(array), shared_memory=True) for array in inputs]
         )
         return [np.array(tensor.data) for tensor in request.output_tensors]
 
-    def _request(self, name: str, tokens: int | None) -> ov.InferRequest:
-        key = (name, tokens)
-        if key not in self._requests:
-            self._requests[key] = self._mended(name, tokens).create_infer_request()
-        return self._requests[key]
+    def _request(self, name: str) -> ov.InferRequest:
+        if name not in self._requests:
+            self._requests[name] = self._mended(name).create_infer_request()
+        return self._requests[name]
 
-    def _mended(self, name: str, tokens: int | None) -> ov.CompiledModel:
+    def _mended(self, name: str) -> ov.CompiledModel:
         try:
-            return self._compiled(name, tokens)
+            return self._compiled(name)
         except RuntimeError:  # damaged or missing: all graphs are made anew
             _export_whole(self._folder, self._export)
         try:
-            return self._compiled(name, tokens)
+            return self._compiled(name)
         except RuntimeError as exc:
             raise DeviceError(
                 f"OpenVINO cannot use the model's graphs in {self._folder}, even when they are "
                 "made anew. Delete that folder, or choose --backend torch."
             ) from exc
 
-    def _compiled(self, name: str, tokens: int | None) -> ov.CompiledModel:
+    def _compiled(self, name: str) -> ov.CompiledModel:
+        # Never reshaped to a fixed number of prompt tokens: in bf16, OpenVINO 2026.4 answers
+        # garbage where the transformer's tokens are then 8, as for WSI-SAM and a box.
         graph = self._core.read_model(self._folder / f"{name}.xml")
-        if tokens is not None:
-            graph.reshape({i: _with_tokens(p, tokens) for i, p in enumerate(graph.inputs)})
         return self._core.compile_model(graph, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
 
 
@@ -166,10 +158,6 @@ def graph_folder(folder: Path, base: Base, adapter: Adapter | None) -> Path:
     if adapter is not None:
         made_from.append(adapter.sha256)
     return folder / hashlib.sha256("|".join(made_from).encode()).hexdigest()[:16]
-
-
-def _with_tokens(port: Any, tokens: int) -> list[int]:
-    return [tokens if side.is_dynamic else side.get_length() for side in port.partial_shape]
 
 
 def _export_whole(folder: Path, export: Export) -> None:
