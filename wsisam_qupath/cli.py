@@ -226,8 +226,12 @@ def main() -> None:
         # A reader of stdout that goes away (`| head`) is click's business: it exits with 1.
         cli.main(standalone_mode=False)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("Interrupted. No file is half written.", err=True)
-        sys.exit(130)
+        _end_interrupted()
+    except ImportError as exc:
+        # Ctrl-C breaks off the import of an extension module, which then fails in its own way.
+        if not isinstance(exc.__cause__, KeyboardInterrupt):
+            raise
+        _end_interrupted()
     except click.UsageError as exc:
         command = exc.ctx.command_path if exc.ctx else "wsisam-qupath"
         _fail(f"{exc.format_message()}\nSee `{command} --help`.")
@@ -235,6 +239,11 @@ def main() -> None:
         _fail(exc.format_message())
     except WsiSamError as exc:
         _fail(str(exc))
+
+
+def _end_interrupted() -> None:
+    click.echo("Interrupted. No file is half written.", err=True)
+    sys.exit(130)
 
 
 def _fail(message: str) -> None:

@@ -123,11 +123,11 @@ class Segmenter:
 
     def segment(
         self, slide: Slide, prompts: Iterable[Prompt], options: SegmentOptions | None = None
-    ) -> Iterator[Result | Empty]:
+    ) -> Generator[Result | Empty, None, None]:
         """Answer prompts, pair by pair, each answer as soon as it is there.
 
-        Closing the iterator stops the work. Prompts that share a patch pair come together; else
-        their order is kept.
+        Closing the iterator stops the work; until then threads may read the slide, which must
+        stay open. Prompts that share a patch pair come together; else their order is kept.
 
         Raises:
             SlideError: the slide's pixels cannot be read.

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,8 +103,9 @@ def run_segment(request: SegmentRequest) -> Outcome:
             console.print(f"Skipped {skipped.id}: {skipped.reason}.", markup=False)
         _warn_of_points(prompt_set, base, adapter, console)
         segmenter = _segmenter(request, base, adapter, console)
-        answers = segmenter.segment(slide, prompt_set.prompts, options)
-        results, empty = _sorted(prompt_set.prompts, _shown(answers, prompt_set, console))
+        # Closed before the slide is: after Ctrl-C, threads would read from a file that is gone.
+        with closing(segmenter.segment(slide, prompt_set.prompts, options)) as answers:
+            results, empty = _sorted(prompt_set.prompts, _shown(answers, prompt_set, console))
         for nothing in empty:
             console.print(f"Nothing at {nothing.prompt.id}: {nothing.reason}.", markup=False)
         _write(request, results)
