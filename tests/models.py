@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wsisam_qupath.backends import ImageArray
-from wsisam_qupath.backends.load import load_predictor
+from wsisam_qupath.loading import load_predictor
 from wsisam_qupath.model.adapter import write_adapter
 from wsisam_qupath.model.bases import find_base
 from wsisam_qupath.model.build import Model, build_decoder, learned_state

@@ -177,7 +177,7 @@ def _openvino() -> _Finding:
 
 
 def _backend() -> _Finding:
-    from .backends.load import choose  # noqa: PLC0415 - imports NumPy
+    from .loading import choose  # noqa: PLC0415 - imports NumPy
 
     device, backend = choose("auto", "auto")
     return _Finding(f"`auto` takes {backend}, on {device}")

@@ -14,7 +14,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from .backends.load import choose, load_predictor
 from .engine import Segmenter, SegmentOptions
 from .errors import OptionError, OutputError
 from .files import check_writable
@@ -28,6 +27,7 @@ from .geojson import (
 from .geojson.writing import Feature, ObjectType
 from .geometry import Box
 from .grouping import PointsAs
+from .loading import choose, load_predictor
 from .model.adapter import Adapter, read_adapter
 from .model.bases import Base, find_base
 from .overlay import write_overlay

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from .backends.load import load_predictor
 from .engine import Segmenter, SegmentOptions
 from .geojson import to_feature
 from .geojson.writing import Feature, ObjectType
+from .loading import load_predictor
 from .prompts import Prompt
 from .results import Result
 from .slide import SlideReference

@@ -9,13 +9,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from ..errors import DeviceError, OptionError
-from ..files import cache_folder
-from ..model.adapter import Adapter, read_adapter
-from ..model.bases import Base, find_base
-from ..model.weights import Weights, locate_weights
-from ..predictor import Predictor
-from . import Backend
+from .backends import Backend
+from .errors import DeviceError, OptionError
+from .files import cache_folder
+from .model.adapter import Adapter, read_adapter
+from .model.bases import Base, find_base
+from .model.weights import Weights, locate_weights
+from .predictor import Predictor
 
 BackendName: TypeAlias = Literal["torch", "openvino"]
 BACKENDS: tuple[BackendName, ...] = ("torch", "openvino")
@@ -116,18 +116,18 @@ def _has_cuda_driver() -> bool:
 
 
 def _torch(base: Base, weights: Weights, adapter: Adapter | None, device: str) -> Backend:
-    from ..model.build import build_model, read_state  # noqa: PLC0415 - imports PyTorch
-    from .torch_backend import TorchBackend  # noqa: PLC0415
+    from .backends.torch_backend import TorchBackend  # noqa: PLC0415
+    from .model.build import build_model, read_state  # noqa: PLC0415 - imports PyTorch
 
     return TorchBackend(build_model(base, read_state(weights.path), adapter), device)
 
 
 def _openvino(base: Base, weights: Weights, adapter: Adapter | None) -> Backend:
-    from .openvino_backend import OpenVinoBackend  # noqa: PLC0415 - 0.3 s
+    from .backends.openvino_backend import OpenVinoBackend  # noqa: PLC0415 - 0.3 s
 
     def export(folder: Path) -> None:
-        from ..model.build import build_model, read_state  # noqa: PLC0415 - imports PyTorch
-        from .openvino_export import export_model  # noqa: PLC0415
+        from .backends.openvino_export import export_model  # noqa: PLC0415
+        from .model.build import build_model, read_state  # noqa: PLC0415 - imports PyTorch
 
         export_model(build_model(base, read_state(weights.path), adapter), folder)
 
