@@ -20,7 +20,7 @@ from ..errors import DeviceError
 from ..model.adapter import Adapter
 from ..model.bases import Base
 from ..model.card import PLAIN, DecoderCard
-from ..tokens import Tokens
+from ..tokens import MaskArray, Tokens
 from . import Embedding, ImageArray, Prediction
 from .openvino_runtime import ov
 
@@ -85,17 +85,22 @@ class OpenVinoBackend:
         return Embedding(hr, lr, features, sum(array.nbytes for array in arrays))
 
     def _answer(self, decoder: str, embedding: Embedding, prompt: Tokens) -> Prediction:
-        reads_lr = self._reads_lr[decoder]
-        images = [embedding.hr]
-        if reads_lr:
-            images += [embedding.lr, embedding.features[decoder]]
-        asked = [prompt.hr_mask, prompt.lr_mask] if reads_lr else [prompt.hr_mask]
-        masks = [mask[None] for mask in asked if mask is not None]
+        images = [self._prompted(decoder, embedding.hr, prompt.hr_mask)]
+        if self._reads_lr[decoder]:
+            images.append(self._prompted(decoder, embedding.lr, prompt.lr_mask))
+            images.append(embedding.features[decoder])
         logits, iou = self._graphs.run(
-            f"{decoder}.masked" if masks else f"{decoder}.plain",
-            [*images, prompt.coords[None], prompt.labels[None], *masks],
+            f"{decoder}.decoder", [*images, prompt.coords[None], prompt.labels[None]]
         )
         return Prediction(logits[0], float(iou[0]))
+
+    def _prompted(
+        self, decoder: str, embedding: FloatTensor, mask: MaskArray | None
+    ) -> FloatTensor:
+        # SAM adds a mask prompt to the embedding, so that one decoder graph answers all prompts.
+        if mask is None:
+            return embedding
+        return embedding + self._graphs.run(f"{decoder}.mask", [mask[None]])[0]
 
 
 class _Graphs:

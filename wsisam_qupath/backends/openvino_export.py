@@ -17,6 +17,7 @@ from ..model.decoders import (
     MASK_CHANNELS,
     TOKEN_DIM,
     Decoded,
+    PromptedSam,
     ResolutionDecoder,
     SamDecoder,
     WsiSamDecoder,
@@ -56,14 +57,25 @@ class _WsiSamNhwc(nn.Module):
         return answer
 
 
+class _MaskPrompt(nn.Module):
+    """What a mask prompt adds to an embedding in place of what no mask adds."""
+
+    def __init__(self, sam: PromptedSam) -> None:
+        super().__init__()
+        self.sam = sam
+
+    def forward(self, mask: torch.Tensor) -> torch.Tensor:
+        return self.sam.dense(mask) - self.sam.dense(None)
+
+
 def export_model(model: Model, folder: Path) -> None:
     """Write all graphs of a model: the encoder's, and two or three of each decoder."""
     export_encoder(model, folder / "encoder.xml")
     for name, decoder in model.decoders.items():
         if isinstance(decoder, WsiSamDecoder):
             export_features(decoder, model.base, folder / f"{name}.features.xml")
-        export_decoder(decoder, folder / f"{name}.plain.xml", masked=False)
-        export_decoder(decoder, folder / f"{name}.masked.xml", masked=True)
+        export_mask(decoder, folder / f"{name}.mask.xml")
+        export_decoder(decoder, folder / f"{name}.decoder.xml")
 
 
 def export_encoder(model: Model, path: Path) -> None:
@@ -79,19 +91,22 @@ def export_features(decoder: WsiSamDecoder, base: Base, path: Path) -> None:
     _save(_FeaturesNhwc(decoder.hr), (torch.zeros(_EMBEDDING), early), path)
 
 
-def export_decoder(decoder: SamDecoder | WsiSamDecoder, path: Path, *, masked: bool) -> None:
-    """Write a decoder's graph: one prompt of any number of tokens, with or without masks."""
+def export_mask(decoder: SamDecoder | WsiSamDecoder, path: Path) -> None:
+    """Write the graph of what a mask prompt, 1 x 256 x 256, changes in an embedding."""
+    _save(_MaskPrompt(decoder.sam), (torch.zeros(_MASK),), path)
+
+
+def export_decoder(decoder: SamDecoder | WsiSamDecoder, path: Path) -> None:
+    """Write a decoder's graph: one prompt of any number of tokens, without a mask."""
     tokens = 3
     coords, labels = torch.zeros((1, tokens, 2)), torch.ones((1, tokens), dtype=torch.int64)
-    embedding, mask = torch.zeros(_EMBEDDING), torch.zeros(_MASK)
+    embedding = torch.zeros(_EMBEDDING)
     if isinstance(decoder, WsiSamDecoder):
         images: tuple[torch.Tensor, ...] = (embedding, embedding, torch.zeros(_FEATURES))
-        masks: tuple[torch.Tensor, ...] = (mask, mask)
         module: nn.Module = _WsiSamNhwc(decoder)
     else:
-        images, masks, module = (embedding,), (mask,), decoder
-    example = (*images, coords, labels, *(masks if masked else ()))
-    _save(module, example, path, dynamic=(len(images), len(images) + 1))
+        images, module = (embedding,), decoder
+    _save(module, (*images, coords, labels), path, dynamic=(len(images), len(images) + 1))
 
 
 def _save(
