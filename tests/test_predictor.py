@@ -1,0 +1,114 @@
+"""Which decoder answers which prompt, and what follows the first answer."""
+
+import numpy as np
+import pytest
+
+from wsisam_qupath.backends import Embedding, ImageArray
+from wsisam_qupath.geometry import Box
+from wsisam_qupath.predictor import Predictor
+from wsisam_qupath.prompts import PromptKind
+from wsisam_qupath.tokens import (
+    CLAMP_LOGIT,
+    PADDING,
+    POSITIVE,
+    Tokens,
+    box_tokens,
+    lr_mask_of,
+    mask_box,
+)
+
+BOX = box_tokens(Box(2, 17, 110, 148))
+
+
+def point_tokens(x: float, y: float) -> Tokens:
+    coords = np.array([[x, y], [0, 0]], dtype=np.float32)
+    return Tokens(PromptKind.POINTS, coords, np.array([POSITIVE, PADDING], dtype=np.int64))
+
+
+@pytest.fixture(scope="module")
+def embedding(wsi_torch: Predictor, patches: tuple[ImageArray, ImageArray]) -> Embedding:
+    hr, lr = patches
+    return wsi_torch.embed([hr], [lr])[0]
+
+
+def decoded(predictor: Predictor, embedding: Embedding, decoder: str, tokens: Tokens) -> np.ndarray:
+    return predictor.backend.decode(decoder, embedding, [tokens])[0].mask_logits
+
+
+def test_a_box_is_answered_by_the_decoder_that_its_route_names(
+    wsi_torch: Predictor, embedding: Embedding
+) -> None:
+    (answer,) = wsi_torch.predict(embedding, [BOX])
+
+    expected = decoded(wsi_torch, embedding, "boxes", BOX)
+    np.testing.assert_array_equal(answer.mask_logits, expected)
+
+
+def test_self_box_asks_again_with_the_box_of_the_first_answer(
+    wsi_torch: Predictor, embedding: Embedding
+) -> None:
+    point = next(
+        tokens
+        for x, y in np.ndindex(8, 8)
+        if (
+            decoded(wsi_torch, embedding, "points", tokens := point_tokens(32 * x + 9, 32 * y + 9))
+            > 0
+        ).any()
+    )
+
+    (answer,) = wsi_torch.predict(embedding, [point])
+
+    first = decoded(wsi_torch, embedding, "points", point)
+    second = decoded(wsi_torch, embedding, "boxes", box_tokens(mask_box(first, 256)))
+    np.testing.assert_array_equal(answer.mask_logits, second)
+
+
+def test_own_mask_asks_again_with_the_clamped_logits_of_the_first_answer(
+    wsi_torch: Predictor, embedding: Embedding
+) -> None:
+    mask = np.full((256, 256), -8, dtype=np.float32)
+    mask[20:150, 5:110] = 8
+    coords = np.array([[50, 60], [2, 17], [110, 148]], dtype=np.float32)
+    labels = np.array([POSITIVE, 2, 3], dtype=np.int64)
+    tokens = Tokens(PromptKind.OUTLINE_POINTS, coords, labels, mask, lr_mask_of(mask))
+
+    (answer,) = wsi_torch.predict(embedding, [tokens])
+
+    first = decoded(wsi_torch, embedding, "boxes", tokens)
+    assert (first > 0).any()
+    again = np.clip(first, -CLAMP_LOGIT, CLAMP_LOGIT)
+    followed = Tokens(tokens.kind, coords, labels, again, lr_mask_of(again))
+    second = decoded(wsi_torch, embedding, "boxes", followed)
+    np.testing.assert_array_equal(answer.mask_logits, second)
+
+
+def test_answers_come_in_the_order_of_their_prompts(
+    plain_torch: Predictor, patches: tuple[ImageArray, ImageArray]
+) -> None:
+    embedding = plain_torch.embed([patches[0]], [])[0]
+    prompts = [
+        box_tokens(Box(10, 10, 90, 90)),
+        point_tokens(60, 60),
+        box_tokens(Box(100, 20, 220, 140)),
+        Tokens(BOX.kind, BOX.coords, BOX.labels, np.zeros((256, 256), np.float32)),
+    ]
+
+    together = plain_torch.predict(embedding, prompts)
+
+    for prompt, answer in zip(prompts, together, strict=True):
+        (alone,) = plain_torch.predict(embedding, [prompt])
+        np.testing.assert_allclose(answer.mask_logits, alone.mask_logits, atol=1e-3)
+
+
+def test_only_an_adapter_with_wsi_sam_reads_the_lr_patch(
+    plain_torch: Predictor, wsi_torch: Predictor
+) -> None:
+    assert not plain_torch.reads_lr
+    assert wsi_torch.reads_lr
+    assert wsi_torch.answers_with_lr(PromptKind.BOX)
+    assert wsi_torch.answers_with_lr(PromptKind.POINTS)
+    assert not wsi_torch.answers_with_lr(PromptKind.BOX_POINTS)
+
+
+def test_no_prompts_give_no_answers(wsi_torch: Predictor, embedding: Embedding) -> None:
+    assert wsi_torch.predict(embedding, []) == []
