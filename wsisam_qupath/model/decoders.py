@@ -135,8 +135,15 @@ class PromptedSam(nn.Module):
         """SAM's single-mask answer from the updated tokens and the upscaled features."""
         decoder = self.mask_decoder
         hyper = decoder.output_hypernetworks_mlps[0](updated[:, 1])
-        logits = torch.einsum("bc,bchw->bhw", hyper, upscaled)
+        logits = _point_wise(hyper, upscaled)
         return Decoded(logits, decoder.iou_prediction_head(updated[:, 0])[:, 0])
+
+
+def _point_wise(token: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+    """B x C tokens times 1 or B x C x H x W features, to B x H x W."""
+    height, width = features.shape[-2:]
+    # A matrix product: OpenVINO would sum the einsum's products one by one.
+    return (token.unsqueeze(1) @ features.flatten(2)).reshape(-1, height, width)
 
 
 class SamDecoder(nn.Module):
@@ -246,7 +253,7 @@ class ResolutionDecoder(nn.Module):
             hidden = layer(hidden)
         taps = torch.einsum("bo,oihw->bhwi", token, last.weight).flatten(1, 2)
         planes = torch.einsum("bti,bihw->bthw", taps, hidden)
-        constant = torch.einsum("bc,ichw->bhw", token, image_features)
+        constant = _point_wise(token, image_features)
         return _shift_and_add(planes) + constant + (token @ last.bias)[:, None, None]
 
 
