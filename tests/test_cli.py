@@ -170,6 +170,24 @@ def test_ctrl_c_while_the_model_is_prepared_leaves_nothing_half_prepared(
     assert [path for path in new_cache.rglob("*") if path.is_file()] == []
 
 
+def test_ctrl_c_is_not_hidden_by_the_error_that_a_library_makes_of_it() -> None:
+    # As extension modules do whose import is broken off.
+    code = (
+        "import signal, sys\n"
+        "import wsisam_qupath.weights_command as command\n"
+        "def load(name):\n"
+        "    try:\n"
+        "        signal.raise_signal(signal.SIGINT)\n"
+        "    except KeyboardInterrupt:\n"
+        "        raise ImportError('initialization failed') from None\n"
+        "command.run_weights = load\n"
+    )
+
+    answer = run_python("-c", code + INTERRUPTIBLE, "weights", "lite-medsam")
+
+    assert answer == Answer(130, "", "Interrupted. No file is half written.\n")
+
+
 def interrupted(arguments: Sequence[object], after_s: float, **variables: str) -> Answer:
     """What a command answers that gets a Ctrl-C so long after it has read its prompts."""
     with subprocess.Popen(
@@ -184,5 +202,7 @@ def interrupted(arguments: Sequence[object], after_s: float, **variables: str) -
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert first == "Skipped far off: it lies outside of the slide.\n"
+    # Python may end by the signal itself, which shells call 130 too.
+    code = 130 if process.returncode == -signal.SIGINT else process.returncode
     # click ends the line in which a terminal shows ^C.
-    return Answer(process.returncode, out.decode(), err.decode().lstrip("\n"))
+    return Answer(code, out.decode(), err.decode().lstrip("\n"))

@@ -8,10 +8,13 @@ so that ``--help`` answers at once.
 from __future__ import annotations
 
 import io
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from types import FrameType
+from typing import Any, NoReturn, TypeVar
 
 import click
 
@@ -223,14 +226,10 @@ def main() -> None:
             # Not every terminal and pipe takes a µ, or the name of every file.
             stream.reconfigure(errors="backslashreplace")
     try:
-        # A reader of stdout that goes away (`| head`) is click's business: it exits with 1.
-        cli.main(standalone_mode=False)
+        with _interrupts_kept():
+            # A reader of stdout that goes away (`| head`) is click's business: it exits with 1.
+            cli.main(standalone_mode=False)
     except (KeyboardInterrupt, click.Abort):
-        _end_interrupted()
-    except ImportError as exc:
-        # Ctrl-C breaks off the import of an extension module, which then fails in its own way.
-        if not isinstance(exc.__cause__, KeyboardInterrupt):
-            raise
         _end_interrupted()
     except click.UsageError as exc:
         command = exc.ctx.command_path if exc.ctx else "wsisam-qupath"
@@ -241,11 +240,35 @@ def main() -> None:
         _fail(str(exc))
 
 
-def _end_interrupted() -> None:
+@contextmanager
+def _interrupts_kept() -> Iterator[None]:
+    """Let a Ctrl-C out as KeyboardInterrupt, whatever error a library makes of it in its midst."""
+    interrupts: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        interrupts.append(number)
+        signal.default_int_handler(number, frame)
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:  # else it is ignored, as behind a shell's `&`
+        signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    except Exception as exc:
+        if interrupts:
+            raise KeyboardInterrupt from exc
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _end_interrupted() -> NoReturn:
+    # Who presses Ctrl-C twice would disturb the end of the first.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     click.echo("Interrupted. No file is half written.", err=True)
     sys.exit(130)
 
 
-def _fail(message: str) -> None:
+def _fail(message: str) -> NoReturn:
     click.echo(f"wsisam-qupath: {message}", err=True)
     sys.exit(2)
