@@ -26,6 +26,7 @@ from wsisam_qupath import (
     open_slide,
     run_job,
 )
+from wsisam_qupath.backends.openvino_backend import OpenVinoBackend
 from wsisam_qupath.errors import OptionError, SlideError
 from wsisam_qupath.predictor import Predictor
 from wsisam_qupath.pyramid import write_pyramid
@@ -147,6 +148,29 @@ def test_many_threads_get_the_answers_of_one(
 
     assert all(wkb(run) == expected for run in runs)
     assert segmenter.tally.pairs_embedded == 3
+
+
+class InTwos(OpenVinoBackend):
+    """Takes two pairs at a time, as a GPU takes eight."""
+
+    pairs_at_once = 2
+
+
+def test_pairs_embedded_together_get_the_answers_of_one_by_one(
+    segmenter: Segmenter, cache: Path, tissue_slide: Slide
+) -> None:
+    def never(folder: Path) -> None:
+        raise AssertionError(f"{folder} is made already")
+
+    backend = InTwos(PLAIN_BASE, None, cache / "openvino", never)
+    in_twos = Segmenter(Predictor(backend, PLAIN_BASE, None))
+    answers = in_twos.segment(tissue_slide, ALL)
+
+    first = next(answers)
+
+    assert in_twos.tally.pairs_embedded == 2
+    assert wkb([first, *answers]) == wkb(list(segmenter.segment(tissue_slide, ALL)))
+    assert in_twos.tally.pairs_embedded == 3
 
 
 def test_closing_the_iterator_stops_the_work_and_its_threads(

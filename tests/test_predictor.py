@@ -1,10 +1,15 @@
 """Which decoder answers which prompt, and what follows the first answer."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
+from models import PLAIN_BASE, card
 from wsisam_qupath.backends import Embedding, ImageArray
 from wsisam_qupath.geometry import Box
+from wsisam_qupath.model.adapter import read_adapter, write_adapter
 from wsisam_qupath.predictor import Predictor
 from wsisam_qupath.prompts import PromptKind
 from wsisam_qupath.tokens import (
@@ -108,6 +113,28 @@ def test_only_an_adapter_with_wsi_sam_reads_the_lr_patch(
     assert wsi_torch.answers_with_lr(PromptKind.BOX)
     assert wsi_torch.answers_with_lr(PromptKind.POINTS)
     assert not wsi_torch.answers_with_lr(PromptKind.BOX_POINTS)
+
+
+def test_an_empty_first_answer_is_the_last(wsi_torch: Predictor, embedding: Embedding) -> None:
+    nowhere = point_tokens(128, 92)
+    first = decoded(wsi_torch, embedding, "points", nowhere)
+    assert first.max() < -1
+
+    (answer,) = wsi_torch.predict(embedding, [nowhere])
+
+    np.testing.assert_array_equal(answer.mask_logits, first)
+
+
+def test_the_scale_is_that_of_the_adapter(
+    plain_torch: Predictor, wsi_torch: Predictor, adapter_path: Path, tmp_path: Path
+) -> None:
+    tensors = load_file(adapter_path)
+    finer = tmp_path / "finer.safetensors"
+    write_adapter(finer, card().model_copy(update={"hr_mpp": 0.5}), tensors)
+    adapter = read_adapter(finer, PLAIN_BASE)
+
+    assert Predictor(wsi_torch.backend, PLAIN_BASE, adapter).hr_mpp == 0.5
+    assert wsi_torch.hr_mpp == plain_torch.hr_mpp == 1.0
 
 
 def test_no_prompts_give_no_answers(wsi_torch: Predictor, embedding: Embedding) -> None:
