@@ -49,6 +49,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         OutputError: it cannot be written there.
     """
+    check_writable(path)
     target = Path(os.path.realpath(path))
     unfinished = target.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
