@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from models import PLAIN_BASE, load_openvino, load_torch, tissue_rgb, write_random_adapter
-from wsisam_qupath.backends import ImageArray
+from wsisam_qupath.backends import Embedding, ImageArray
 from wsisam_qupath.files import CACHE_VARIABLE
 from wsisam_qupath.model.build import Model, build_model, read_state
 from wsisam_qupath.model.weights import locate_weights
@@ -80,6 +80,15 @@ def patches(tissue: ImageArray) -> tuple[ImageArray, ImageArray]:
     hr = np.ascontiguousarray(tissue[128:384, 128:384])
     means = tissue.reshape(256, 2, 256, 2, 3).mean(axis=(1, 3))
     return hr, means.round().astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def torch_embeddings(
+    wsi_torch: Predictor, patches: tuple[ImageArray, ImageArray]
+) -> list[Embedding]:
+    """The pair and the pair the other way round, embedded by PyTorch in one call."""
+    hr, lr = patches
+    return wsi_torch.embed([hr, lr], [lr, hr])
 
 
 @pytest.fixture(scope="session")

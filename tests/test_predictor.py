@@ -31,9 +31,9 @@ def point_tokens(x: float, y: float) -> Tokens:
 
 
 @pytest.fixture(scope="module")
-def embedding(wsi_torch: Predictor, patches: tuple[ImageArray, ImageArray]) -> Embedding:
+def embedding(wsi_openvino: Predictor, patches: tuple[ImageArray, ImageArray]) -> Embedding:
     hr, lr = patches
-    return wsi_torch.embed([hr], [lr])[0]
+    return wsi_openvino.embed([hr], [lr])[0]
 
 
 def decoded(predictor: Predictor, embedding: Embedding, decoder: str, tokens: Tokens) -> np.ndarray:
@@ -41,35 +41,37 @@ def decoded(predictor: Predictor, embedding: Embedding, decoder: str, tokens: To
 
 
 def test_a_box_is_answered_by_the_decoder_that_its_route_names(
-    wsi_torch: Predictor, embedding: Embedding
+    wsi_openvino: Predictor, embedding: Embedding
 ) -> None:
-    (answer,) = wsi_torch.predict(embedding, [BOX])
+    (answer,) = wsi_openvino.predict(embedding, [BOX])
 
-    expected = decoded(wsi_torch, embedding, "boxes", BOX)
+    expected = decoded(wsi_openvino, embedding, "boxes", BOX)
     np.testing.assert_array_equal(answer.mask_logits, expected)
 
 
 def test_self_box_asks_again_with_the_box_of_the_first_answer(
-    wsi_torch: Predictor, embedding: Embedding
+    wsi_openvino: Predictor, embedding: Embedding
 ) -> None:
     point = next(
         tokens
         for x, y in np.ndindex(8, 8)
         if (
-            decoded(wsi_torch, embedding, "points", tokens := point_tokens(32 * x + 9, 32 * y + 9))
+            decoded(
+                wsi_openvino, embedding, "points", tokens := point_tokens(32 * x + 9, 32 * y + 9)
+            )
             > 0
         ).any()
     )
 
-    (answer,) = wsi_torch.predict(embedding, [point])
+    (answer,) = wsi_openvino.predict(embedding, [point])
 
-    first = decoded(wsi_torch, embedding, "points", point)
-    second = decoded(wsi_torch, embedding, "boxes", box_tokens(mask_box(first, 256)))
+    first = decoded(wsi_openvino, embedding, "points", point)
+    second = decoded(wsi_openvino, embedding, "boxes", box_tokens(mask_box(first, 256)))
     np.testing.assert_array_equal(answer.mask_logits, second)
 
 
 def test_own_mask_asks_again_with_the_clamped_logits_of_the_first_answer(
-    wsi_torch: Predictor, embedding: Embedding
+    wsi_openvino: Predictor, embedding: Embedding
 ) -> None:
     mask = np.full((256, 256), -8, dtype=np.float32)
     mask[20:150, 5:110] = 8
@@ -77,20 +79,20 @@ def test_own_mask_asks_again_with_the_clamped_logits_of_the_first_answer(
     labels = np.array([POSITIVE, 2, 3], dtype=np.int64)
     tokens = Tokens(PromptKind.OUTLINE_POINTS, coords, labels, mask, lr_mask_of(mask))
 
-    (answer,) = wsi_torch.predict(embedding, [tokens])
+    (answer,) = wsi_openvino.predict(embedding, [tokens])
 
-    first = decoded(wsi_torch, embedding, "boxes", tokens)
+    first = decoded(wsi_openvino, embedding, "boxes", tokens)
     assert (first > 0).any()
     again = np.clip(first, -CLAMP_LOGIT, CLAMP_LOGIT)
     followed = Tokens(tokens.kind, coords, labels, again, lr_mask_of(again))
-    second = decoded(wsi_torch, embedding, "boxes", followed)
+    second = decoded(wsi_openvino, embedding, "boxes", followed)
     np.testing.assert_array_equal(answer.mask_logits, second)
 
 
 def test_answers_come_in_the_order_of_their_prompts(
-    plain_torch: Predictor, patches: tuple[ImageArray, ImageArray]
+    plain_openvino: Predictor, patches: tuple[ImageArray, ImageArray]
 ) -> None:
-    embedding = plain_torch.embed([patches[0]], [])[0]
+    embedding = plain_openvino.embed([patches[0]], [])[0]
     prompts = [
         box_tokens(Box(10, 10, 90, 90)),
         point_tokens(60, 60),
@@ -98,44 +100,44 @@ def test_answers_come_in_the_order_of_their_prompts(
         Tokens(BOX.kind, BOX.coords, BOX.labels, np.zeros((256, 256), np.float32)),
     ]
 
-    together = plain_torch.predict(embedding, prompts)
+    together = plain_openvino.predict(embedding, prompts)
 
     for prompt, answer in zip(prompts, together, strict=True):
-        (alone,) = plain_torch.predict(embedding, [prompt])
+        (alone,) = plain_openvino.predict(embedding, [prompt])
         np.testing.assert_allclose(answer.mask_logits, alone.mask_logits, atol=1e-3)
 
 
 def test_only_an_adapter_with_wsi_sam_reads_the_lr_patch(
-    plain_torch: Predictor, wsi_torch: Predictor
+    plain_openvino: Predictor, wsi_openvino: Predictor
 ) -> None:
-    assert not plain_torch.reads_lr
-    assert wsi_torch.reads_lr
-    assert wsi_torch.answers_with_lr(PromptKind.BOX)
-    assert wsi_torch.answers_with_lr(PromptKind.POINTS)
-    assert not wsi_torch.answers_with_lr(PromptKind.BOX_POINTS)
+    assert not plain_openvino.reads_lr
+    assert wsi_openvino.reads_lr
+    assert wsi_openvino.answers_with_lr(PromptKind.BOX)
+    assert wsi_openvino.answers_with_lr(PromptKind.POINTS)
+    assert not wsi_openvino.answers_with_lr(PromptKind.BOX_POINTS)
 
 
-def test_an_empty_first_answer_is_the_last(wsi_torch: Predictor, embedding: Embedding) -> None:
+def test_an_empty_first_answer_is_the_last(wsi_openvino: Predictor, embedding: Embedding) -> None:
     nowhere = point_tokens(128, 92)
-    first = decoded(wsi_torch, embedding, "points", nowhere)
+    first = decoded(wsi_openvino, embedding, "points", nowhere)
     assert first.max() < -1
 
-    (answer,) = wsi_torch.predict(embedding, [nowhere])
+    (answer,) = wsi_openvino.predict(embedding, [nowhere])
 
     np.testing.assert_array_equal(answer.mask_logits, first)
 
 
 def test_the_scale_is_that_of_the_adapter(
-    plain_torch: Predictor, wsi_torch: Predictor, adapter_path: Path, tmp_path: Path
+    plain_openvino: Predictor, wsi_openvino: Predictor, adapter_path: Path, tmp_path: Path
 ) -> None:
     tensors = load_file(adapter_path)
     finer = tmp_path / "finer.safetensors"
     write_adapter(finer, card().model_copy(update={"hr_mpp": 0.5}), tensors)
     adapter = read_adapter(finer, PLAIN_BASE)
 
-    assert Predictor(wsi_torch.backend, PLAIN_BASE, adapter).hr_mpp == 0.5
-    assert wsi_torch.hr_mpp == plain_torch.hr_mpp == 1.0
+    assert Predictor(wsi_openvino.backend, PLAIN_BASE, adapter).hr_mpp == 0.5
+    assert wsi_openvino.hr_mpp == plain_openvino.hr_mpp == 1.0
 
 
-def test_no_prompts_give_no_answers(wsi_torch: Predictor, embedding: Embedding) -> None:
-    assert wsi_torch.predict(embedding, []) == []
+def test_no_prompts_give_no_answers(wsi_openvino: Predictor, embedding: Embedding) -> None:
+    assert wsi_openvino.predict(embedding, []) == []
