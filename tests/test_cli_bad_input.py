@@ -5,6 +5,7 @@ import os
 import shutil
 import stat
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -175,7 +176,7 @@ def names(cases: list[tuple[str, str]]) -> list[str]:
 
 
 @pytest.fixture
-def untouched(folder: Path, monkeypatch: pytest.MonkeyPatch) -> object:
+def untouched(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Works in the folder, and sees to it that nothing is changed there or left behind."""
     monkeypatch.chdir(folder)
     before = contents(folder)
@@ -228,25 +229,28 @@ def test_cuda_is_refused_where_there_is_none(
     assert_cured(complaint(arguments, capfd), "PyTorch sees 0 CUDA devices here")
 
 
-@pytest.mark.skipif(
-    os.name == "nt" or os.geteuid() == 0, reason="root and Windows write to read-only folders"
-)
-@pytest.mark.parametrize("option", ["-o", "--overlay"])
-def test_write_protected_places_are_refused(
-    option: str, folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def protected(tmp_path: Path) -> Iterator[Path]:
+    """A folder that may not be written, with a file that may not either."""
     file = tmp_path / "file"
     file.write_bytes(BEFORE)
     file.chmod(stat.S_IRUSR)
-    arguments = ["segment", str(folder / "slide.tif"), *BOX, option]
     tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    if os.name == "nt" or os.access(tmp_path, os.W_OK):
+        pytest.skip("Windows, and root everywhere, write to protected folders")
+    yield tmp_path
+    tmp_path.chmod(stat.S_IRWXU)
 
-    try:
-        assert_cured(complaint([*arguments, str(file)], capfd), "is write-protected")
-        assert_cured(complaint([*arguments, str(tmp_path / "new")], capfd), "is write-protected")
-    finally:
-        tmp_path.chmod(stat.S_IRWXU)
-    assert file.read_bytes() == BEFORE
+
+@pytest.mark.parametrize("option", ["-o", "--overlay"])
+def test_write_protected_places_are_refused(
+    option: str, protected: Path, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["segment", str(folder / "slide.tif"), *BOX, option]
+
+    assert_cured(complaint([*arguments, str(protected / "file")], capfd), "is write-protected")
+    assert_cured(complaint([*arguments, str(protected / "new")], capfd), "is write-protected")
+    assert (protected / "file").read_bytes() == BEFORE
 
 
 @pytest.mark.parametrize(

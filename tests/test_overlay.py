@@ -136,5 +136,5 @@ def test_a_lone_point_is_shown_with_the_tissue_round_it(tmp_path: Path, slide: S
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path, slide: Slide) -> None:
-    with pytest.raises(OutputError, match="Choose another place"):
+    with pytest.raises(OutputError, match="There is no folder"):
         write_overlay(tmp_path / "missing" / "overlay.png", slide, [], [])
