@@ -95,7 +95,10 @@ def large_field() -> NDArray[np.uint8]:
 
 
 def random_adapter(path: Path) -> Path:
-    """A WSI-SAM adapter that was never trained: it computes as much as a trained one."""
+    """A WSI-SAM adapter that was never trained: it computes as much as a trained one.
+
+    Its tokens end at zero, so that the outlines are SAM's own and cost what outlines cost.
+    """
     from wsisam_qupath.model.adapter import write_adapter  # noqa: PLC0415
     from wsisam_qupath.model.build import (  # noqa: PLC0415
         build_decoder,
@@ -109,6 +112,9 @@ def random_adapter(path: Path) -> Path:
     torch.manual_seed(0)
     card = DecoderCard(architecture="wsi-sam")
     learned = learned_state(build_decoder(base, build_prompted_sam(base), card))
+    for resolution in ("hr", "lr"):
+        for part in ("weight", "bias"):
+            learned[f"wsi.{resolution}.token_mlp.layers.2.{part}"].zero_()
     whole = AdapterCard(
         base=base.name,
         base_sha256=base.sha256,
