@@ -40,6 +40,7 @@ def folder(tissue_path: Path, adapter_path: Path, tmp_path_factory: pytest.TempP
     line = annotation("a line", "LineString", [[0, 0], [9, 9]])
     write_prompts(folder / "unusable.geojson", [line, {"type": "Feature", "id": "nothing"}])
     write_prompts(folder / "off.geojson", [rectangle("far off", (9000, 9000, 9100, 9100))])
+    write_prompts(folder / "evil.geojson", [{"type": "Feature", "id": "\x1b[31m\n" + "x" * 9000}])
     for name, text in (
         ("text.geojson", "no JSON\n"),
         ("other.geojson", '{"type": "Topology"}'),
@@ -85,6 +86,7 @@ def assert_cured(answer: Answer, cure: str) -> None:
     assert answer.out == ""
     assert answer.words[0].startswith("wsisam-qupath: ")
     assert len(answer.words) <= 2
+    assert max(map(len, answer.words)) <= 1100
     assert "Traceback" not in answer.err
     assert cure in answer.err
 
@@ -120,6 +122,8 @@ PROMPTS = [
     ("slide.tif", "slide.tif is not UTF-8 text"),
     ("unusable.geojson", "2 skipped, first a line (a geometry of type LineString marks no object"),
     ("off.geojson", "1 skipped, first far off (it lies outside of the slide)"),
+    ("evil.geojson", "1 skipped, first \ufffd[31m\ufffdxxx"),
+    (f"{'x' * 300}.geojson", "xxx.geojson"),
     ("good.geojson --box 1,2,3,4", "Give either a GeoJSON file or --box"),
     ("", "Give a GeoJSON file with prompts, or --box, --point."),
     ("--box 1,2,3", "'1,2,3' is not of the form x0,y0,x1,y1, in level-0 pixels"),
@@ -147,6 +151,7 @@ OPTIONS = [
     ("--weights missing.pth", "Name an unchanged copy of the weights of lite-medsam."),
     ("--weights folder", "Name an unchanged copy of the weights of lite-medsam."),
     ("--adapter missing.safetensors", "Check --adapter, or use --adapter none."),
+    (f"--adapter {'x' * 300}", "Check --adapter, or use --adapter none."),
     ("--adapter folder", "Check --adapter, or use --adapter none."),
     ("--adapter adapter.safetensors", "Copy or download it again."),
     ("--adapter good.safetensors --base medsam", "Use --base lite-medsam, or another adapter."),

@@ -360,6 +360,19 @@ def test_ids_that_come_twice_yield_two_results(tissue_path: Path, tmp_path: Path
     assert first["properties"]["metadata"]["wsisam_prompt_id"] == "twin"
 
 
+def test_of_very_many_that_are_left_out_only_the_first_are_named(
+    tissue_path: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    off = [rectangle(f"off {number}", (600, 600, 700, 700)) for number in range(60)]
+    prompts = write_prompts(tmp_path / "p.geojson", [*off, rectangle("gland", GLAND)])
+
+    segment(tissue_path, tmp_path, prompts=prompts)
+
+    named = [line for line in capfd.readouterr().err.splitlines() if line.startswith("Skipped")]
+    assert named[:50] == [f"Skipped off {n}: it lies outside of the slide." for n in range(50)]
+    assert named[50:] == ["Skipped 10 more."]
+
+
 # Adapters
 
 

@@ -19,6 +19,7 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from .errors import WsiSamError
+from .printing import printable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -237,7 +238,7 @@ def main() -> None:
     except click.ClickException as exc:
         _fail(exc.format_message())
     except WsiSamError as exc:
-        _fail(str(exc))
+        _fail(printable(str(exc)))
 
 
 @contextmanager

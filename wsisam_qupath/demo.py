@@ -71,7 +71,9 @@ def run_demo(folder: Path, **model: Any) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
-        raise OutputError(f"{folder} cannot be created ({exc.strerror}). Use --out.") from exc
+        raise OutputError(
+            f"{folder} cannot be created ({exc.strerror}). Name another folder with --out."
+        ) from exc
     slide, prompts = folder / "ihc.tiff", folder / "prompts.geojson"
     output, overlay = folder / "outlines.geojson", folder / "overlay.png"
     write_pyramid(slide, tissue, mpp=ASSUMED_MPP)

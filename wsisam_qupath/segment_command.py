@@ -6,7 +6,7 @@ import errno
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,9 +32,13 @@ from .model.adapter import Adapter, read_adapter
 from .model.bases import Base, find_base
 from .overlay import write_overlay
 from .planning import Planner
+from .printing import printable
 from .prompts import Prompt, PromptSet, require_usable, within_slide
 from .results import Empty, Result
 from .slide import Slide, open_slide
+
+_NAMED_MAX = 50
+"""So many that gave no outline are named each; more would bury the rest."""
 
 
 @dataclass(frozen=True)
@@ -99,15 +103,13 @@ def run_segment(request: SegmentRequest) -> Outcome:
     with open_slide(request.slide, mpp=request.mpp) as slide:
         _check_outputs(request, slide)
         prompt_set = _prompts(request, slide, base, adapter)
-        for skipped in prompt_set.skipped:
-            console.print(f"Skipped {skipped.id}: {skipped.reason}.", markup=False)
+        _name(console, "Skipped", [(s.id, s.reason) for s in prompt_set.skipped])
         _warn_of_points(prompt_set, base, adapter, console)
         segmenter = _segmenter(request, base, adapter, console)
         # Closed before the slide is: after Ctrl-C, threads would read from a file that is gone.
         with closing(segmenter.segment(slide, prompt_set.prompts, options)) as answers:
             results, empty = _sorted(prompt_set.prompts, _shown(answers, prompt_set, console))
-        for nothing in empty:
-            console.print(f"Nothing at {nothing.prompt.id}: {nothing.reason}.", markup=False)
+        _name(console, "Nothing at", [(e.prompt.id, e.reason) for e in empty])
         _write(request, results)
         if request.overlay is not None:
             write_overlay(request.overlay, slide, prompt_set.prompts, results)
@@ -131,6 +133,15 @@ def summary(outcome: Outcome) -> str:
 
 def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _name(console: Console, what: str, cases: Sequence[tuple[str, str]]) -> None:
+    """Name what gave no outline, by id and reason; of very many only the first."""
+    for prompt_id, reason in cases[:_NAMED_MAX]:
+        line = f"{what} {printable(prompt_id, 80)}: {printable(reason, 200)}."
+        console.print(line, markup=False)
+    if len(cases) > _NAMED_MAX:
+        console.print(f"{what} {len(cases) - _NAMED_MAX} more.")
 
 
 def _check_outputs(request: SegmentRequest, slide: Slide) -> None:

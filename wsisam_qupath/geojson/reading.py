@@ -130,7 +130,9 @@ def _load(path: Path) -> object:
     except FileNotFoundError as exc:
         raise PromptError(f"There is no file {path}: check the name and the folder.") from exc
     except OSError as exc:
-        cure = "name a GeoJSON file" if path.is_dir() else "check that you may read it"
+        # Not Path.is_dir(), which raises where the name is too long.
+        is_folder = os.path.isdir(path)  # noqa: PTH112
+        cure = "name a GeoJSON file" if is_folder else "check that you may read it"
         raise PromptError(f"{path} cannot be read ({exc.strerror}): {cure}.") from exc
     try:
         return json.loads(content.decode("utf-8-sig"), parse_int=_number)
