@@ -120,6 +120,23 @@ def test_a_full_disk_under_stdout_is_named(tissue_path: Path) -> None:
     ]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows deletes no folder that is in use")
+def test_a_folder_that_was_deleted_under_the_user_is_named(tmp_path: Path) -> None:
+    code = (
+        "import os, sys\n"
+        "from wsisam_qupath.cli import main\n"
+        "os.mkdir('gone')\n"
+        "os.chdir('gone')\n"
+        "os.rmdir('../gone')\n"
+        "main()\n"
+    )
+
+    answer = run_python("-c", code, "segment", "slide.svs", "--box", "1,2,3,4", cwd=tmp_path)
+
+    words = "wsisam-qupath: The folder that you are in was deleted. Change to another one.\n"
+    assert answer == Answer(2, "", words)
+
+
 # Ctrl-C
 
 
@@ -148,7 +165,7 @@ def test_ctrl_c_ends_quietly_and_keeps_what_was_there(
         ["segment", tissue_path, many_prompts, "-o", output, "--overlay", picture], after_s
     )
 
-    assert answer == Answer(130, "", "Interrupted. No file is half written.\n")
+    assert answer == Answer(130, "", "Interrupted. No result is half written.\n")
     assert output.read_bytes() == BEFORE
     assert {path.name for path in many_prompts.parent.iterdir()} == {
         "prompts.geojson",
@@ -166,7 +183,7 @@ def test_ctrl_c_while_the_model_is_prepared_leaves_nothing_half_prepared(
         ["segment", tissue_path, many_prompts], 4.0, **{CACHE_VARIABLE: str(new_cache)}
     )
 
-    assert answer == Answer(130, "", "Interrupted. No file is half written.\n")
+    assert answer == Answer(130, "", "Interrupted. No result is half written.\n")
     assert [path for path in new_cache.rglob("*") if path.is_file()] == []
 
 
@@ -185,7 +202,7 @@ def test_ctrl_c_is_not_hidden_by_the_error_that_a_library_makes_of_it() -> None:
 
     answer = run_python("-c", code + INTERRUPTIBLE, "weights", "lite-medsam")
 
-    assert answer == Answer(130, "", "Interrupted. No file is half written.\n")
+    assert answer == Answer(130, "", "Interrupted. No result is half written.\n")
 
 
 def interrupted(arguments: Sequence[object], after_s: float, **variables: str) -> Answer:

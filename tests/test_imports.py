@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 FLOORS = (
-    ("errors", "version"),
+    ("errors", "printing", "version"),
     ("geometry", "validity", "uri"),
     ("files", "coverage", "prompts"),
     ("polygons", "grouping", "planning", "results"),

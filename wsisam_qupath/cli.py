@@ -117,6 +117,12 @@ def cli(context: click.Context) -> None:
     wsisam-qupath demo        run the main job on real tissue that ships with a package
     wsisam-qupath doctor      what works on this machine, and how to mend what does not
     """  # noqa: D301 - click reads the backspace
+    try:
+        Path.cwd()
+    except FileNotFoundError as exc:  # on which every relative path would fail in its own way
+        raise click.ClickException(
+            "The folder that you are in was deleted. Change to another one."
+        ) from exc
     if context.invoked_subcommand is None:
         click.echo(context.get_help(), err=True)
         sys.exit(2)
@@ -266,7 +272,7 @@ def _interrupts_kept() -> Iterator[None]:
 def _end_interrupted() -> NoReturn:
     # Who presses Ctrl-C twice would disturb the end of the first.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    click.echo("Interrupted. No file is half written.", err=True)
+    click.echo("Interrupted. No result is half written.", err=True)
     sys.exit(130)
 
 
