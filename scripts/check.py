@@ -25,14 +25,15 @@ def main() -> None:
         run("build", "--wheel", "--no-isolation", "--outdir", str(built), ".")
         (wheel,) = built.glob("*.whl")
         run("pip", "install", "--quiet", "--no-deps", "--target", str(unpacked), str(wheel))
-        run("pytest", *sys.argv[1:], PYTHONPATH=str(unpacked))
+        # Not in the root: Python puts the folder that it starts in before all others.
+        run("pytest", *sys.argv[1:], folder="tests", PYTHONPATH=str(unpacked))
 
 
-def run(module: str, *arguments: str, **variables: str) -> None:
-    """Run a module of this Python in the root of the project; its failure is ours."""
+def run(module: str, *arguments: str, folder: str = ".", **variables: str) -> None:
+    """Run a module of this Python in a folder of the project; its failure is ours."""
     print(f"== {module} {' '.join(arguments)}", flush=True)
     command = [sys.executable, "-m", module, *arguments]
-    code = subprocess.run(command, cwd=ROOT, env={**os.environ, **variables}, check=False)
+    code = subprocess.run(command, cwd=ROOT / folder, env={**os.environ, **variables}, check=False)
     if code.returncode:
         sys.exit(code.returncode)
 

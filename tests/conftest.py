@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import wsisam_qupath
 from models import PLAIN_BASE, load_openvino, load_torch, tissue_rgb, write_random_adapter
 from wsisam_qupath.backends import Embedding, ImageArray
 from wsisam_qupath.files import CACHE_VARIABLE
@@ -17,6 +18,10 @@ from wsisam_qupath.model.weights import locate_weights
 from wsisam_qupath.predictor import Predictor
 from wsisam_qupath.pyramid import write_pyramid
 from wsisam_qupath.slide import Slide, open_slide
+
+
+def pytest_report_header() -> str:
+    return f"tests run against {Path(wsisam_qupath.__file__).parent}"
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -64,7 +64,8 @@ class Predictor:
             if (tokens := self._second(route, prompts[index], answers[index])) is not None
         }
         for index, answer in zip(again, self._decode(embedding, list(again.values())), strict=True):
-            answers[index] = answer
+            if (answer.mask_logits > 0).any():  # else the first answer was the better one
+                answers[index] = answer
         return answers
 
     def _second(self, route: Route, prompt: Tokens, answer: Prediction) -> Tokens | None:
