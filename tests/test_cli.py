@@ -1,18 +1,24 @@
 from __future__ import annotations
 
+import hashlib
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from command_line import Answer, environment, rectangle, run, run_python, write_prompts
 from wsisam_qupath.files import CACHE_VARIABLE
-from wsisam_qupath.model.bases import find_base
+from wsisam_qupath.model.bases import Download, find_base
 from wsisam_qupath.model.weights import locate_weights
+from wsisam_qupath.weights_command import run_weights
 
 HEAVY = ("numpy", "torch", "openvino", "shapely", "rich", "PIL", "openslide", "requests")
 BEFORE = b"what stood here before"
@@ -68,6 +74,34 @@ def test_weights_prints_where_they_are(tmp_path: Path) -> None:
 
     assert (answer.code, answer.err) == (0, "")
     assert Path(answer.out.strip()) == locate_weights(find_base("lite-medsam")).path
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_weights_are_downloaded_into_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = bytes(range(256)) * 1000
+    (tmp_path / "sam.pt").write_bytes(content)
+    handler = partial(QuietHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        source = Download(f"http://127.0.0.1:{server.server_port}/sam.pt", "sam.pt", len(content))
+        digest = hashlib.sha256(content).hexdigest()
+        base = replace(find_base("mobile-sam"), source=source, sha256=digest)
+        monkeypatch.setattr("wsisam_qupath.weights_command.find_base", {base.name: base}.get)
+        monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+
+        path = run_weights("mobile-sam")
+
+        server.shutdown()
+        thread.join()
+    assert path == tmp_path / "cache" / "weights" / "sam.pt"
+    assert path.read_bytes() == content
 
 
 def test_the_doctor_prints_a_plain_table_into_a_pipe(tmp_path: Path) -> None:
