@@ -116,7 +116,7 @@ def test_the_picture_is_cut_round_the_prompts_with_a_margin(tmp_path: Path) -> N
     [
         (1, 1, (800, 800, 3)),
         (30_000, 10, (1, LONGEST_PX, 3)),
-        (4000, 3000, (1500, LONGEST_PX, 3)),
+        (3000, 300, (200, LONGEST_PX, 3)),
     ],
 )
 def test_pictures_of_odd_slides_have_a_size_to_look_at(

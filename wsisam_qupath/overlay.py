@@ -52,7 +52,7 @@ def write_overlay(
     for prompt in prompts:
         sketch.prompt(prompt)
     encoded = io.BytesIO()
-    sketch.picture.convert("RGB").save(encoded, format="PNG", optimize=True)
+    sketch.picture.convert("RGB").save(encoded, format="PNG")
     write_atomically(path, encoded.getvalue())
 
 
