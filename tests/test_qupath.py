@@ -46,6 +46,7 @@ def java_command() -> list[str]:
     from paquo._config import to_kwargs
     from paquo.jpype_backend import find_qupath
 
+    settings.reload()  # an earlier test may have changed what it reads
     try:
         found = find_qupath(**{**to_kwargs(settings), "java_opts": []})
     except (ValueError, FileNotFoundError) as exc:
