@@ -208,6 +208,16 @@ def test_a_box_as_large_as_a_slide_is_answered(segmenter: Segmenter, tissue_slid
     assert 256 * hr_mpp * 0.65 >= 512 * tissue_slide.mpp.x
 
 
+def test_an_outline_ends_where_the_slide_ends(segmenter: Segmenter, tissue_slide: Slide) -> None:
+    over = Prompt("over the edge", l0_box=Box(-1000, -1000, 1500, 1500))
+
+    result = only_result(segmenter, tissue_slide, over)
+
+    x0, y0, x1, y1 = result.l0_geometry.bounds
+    assert min(x0, y0) >= 0
+    assert max(x1, y1) <= 512
+
+
 def test_glass_without_tissue_is_answered_somehow(segmenter: Segmenter, tmp_path: Path) -> None:
     path = tmp_path / "glass.tiff"
     write_pyramid(path, np.full((600, 600, 3), 255, np.uint8), mpp=0.5)

@@ -13,11 +13,13 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import NamedTuple, TypeVar
 
+import shapely
 from cachetools import LRUCache
+from shapely.geometry import MultiPolygon, Polygon
 
 from .backends import Embedding, ImageArray, Prediction
 from .errors import OptionError
-from .geometry import PatchPair
+from .geometry import Box, PatchPair
 from .planning import Planner
 from .polygons import area_um2, mask_to_polygon, stability_score
 from .predictor import Predictor
@@ -25,6 +27,7 @@ from .prompts import Prompt
 from .results import Empty, Provenance, Result, result_id
 from .slide import Slide
 from .tokens import tokens_of
+from .validity import polygonal
 from .version import VERSION
 
 _PROMPTS_AT_ONCE = 8
@@ -218,6 +221,8 @@ class Segmenter:
             simplify_um=options.simplify_um,
             min_area_um2=options.min_area_um2,
         )
+        if l0_geometry is not None:
+            l0_geometry = _inside(l0_geometry, slide.l0_box)
         if l0_geometry is None:
             return Empty(prompt, "the model sees no object there")
         provenance = self._provenance(prompt, pair)
@@ -248,6 +253,12 @@ class Segmenter:
             lr_mpp=2 * pair.hr_mpp if with_lr else None,
             version=VERSION,
         )
+
+
+def _inside(l0_geometry: Polygon | MultiPolygon, l0_box: Box) -> Polygon | MultiPolygon | None:
+    """What of an outline lies on the slide: a patch may reach over its edge."""
+    cut = polygonal(shapely.intersection(l0_geometry, shapely.box(*l0_box.corners().ravel())))
+    return None if cut.is_empty else cut
 
 
 def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -64,8 +65,10 @@ def run_job(job: Job) -> list[Feature]:
         WsiSamError: the slide or the model cannot be loaded.
     """
     segmenter = _last_segmenter(job.model)
-    with job.slide.open() as slide:
-        answers = segmenter.segment(slide, job.prompts, job.options)
+    with (
+        job.slide.open() as slide,
+        closing(segmenter.segment(slide, job.prompts, job.options)) as answers,
+    ):
         return [to_feature(a, job.object_type) for a in answers if isinstance(a, Result)]
 
 
