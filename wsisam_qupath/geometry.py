@@ -63,15 +63,6 @@ class Box:
         """Whether (x, y) lies inside or on the edge."""
         return self.x0 <= x <= self.x1 and self.y0 <= y <= self.y1
 
-    def overlaps(self, other: Box) -> bool:
-        """Whether the two share an area or touch."""
-        return (
-            self.x0 <= other.x1
-            and other.x0 <= self.x1
-            and self.y0 <= other.y1
-            and other.y0 <= self.y1
-        )
-
     def intersection(self, other: Box) -> Box:
         """The shared rectangle; of zero or negative size where there is none."""
         return Box(
@@ -139,10 +130,3 @@ class PatchPair:
         """N x 2 HR px to N x 2 level-0 px."""
         scaled: FloatArray = hr_points * self._l0_per_hr + self._l0_origin
         return scaled
-
-    def hr_to_lr(self, hr_points: FloatArray) -> FloatArray:
-        """N x 2 HR px to N x 2 LR px: half the distance, round the common centre.
-
-        For 1024-pixel patches this is b / 2 + 256, exactly; no flooring.
-        """
-        return hr_points / 2 + self.size_px / 4
