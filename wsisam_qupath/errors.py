@@ -9,6 +9,9 @@
     ├── AdapterError    an adapter is damaged, or made for another base
     ├── DeviceError     a device or backend that this machine does not have
     ├── OptionError     an option is out of its range
+    ├── QuPathError     QuPath is missing, of a version that is not supported, or failed
+    ├── ProjectError    a QuPath project cannot be used as it is
+    │   └── ImageError  one image of it cannot; the others can
     └── OutputError     a result cannot be written where it was asked for
 
 Each message is one or two sentences for the user: what is wrong, and what cures it. The command
@@ -42,6 +45,18 @@ class DeviceError(WsiSamError):
 
 class OptionError(WsiSamError):
     """An option is out of its range."""
+
+
+class QuPathError(WsiSamError):
+    """QuPath is missing, of a version that is not supported, or failed at something."""
+
+
+class ProjectError(WsiSamError):
+    """A QuPath project cannot be used as it is: damaged, locked, too new, or read-only."""
+
+
+class ImageError(ProjectError):
+    """One image of a project cannot be used or written; nothing keeps the others from it."""
 
 
 class OutputError(WsiSamError):

@@ -1,0 +1,1 @@
+"""A QuPath project in, detections written back."""

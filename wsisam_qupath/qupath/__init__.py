@@ -1,0 +1,1 @@
+"""QuPath itself, in a process of its own. Nothing outside of this package imports paquo."""

@@ -1,0 +1,70 @@
+"""What travels between this program and QuPath's process: plain, picklable values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+Feature: TypeAlias = dict[str, Any]
+"""A GeoJSON feature as QuPath writes it."""
+
+
+@dataclass(frozen=True)
+class ImageContents:
+    """What ``data.qpdata`` holds that concerns us.
+
+    Attributes:
+        n_objects: all objects with the root, as ``summary.json`` counts them.
+        annotations: every annotation with a ROI, flat, in the order of the hierarchy.
+        results: detections whose metadata say that this program made them.
+    """
+
+    n_objects: int
+    annotations: tuple[Feature, ...]
+    results: tuple[Feature, ...]
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A new object and where in the hierarchy it belongs.
+
+    Attributes:
+        feature: as :func:`.geojson.to_feature` makes it: id, classification, geometry with plane,
+            measurements, metadata.
+        parent_id: of the object that it goes below; None is the root.
+    """
+
+    feature: Feature
+    parent_id: str | None
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is to be done to the objects of one image.
+
+    Attributes:
+        n_objects: how many it must hold now, with the root: what was read.
+        remove: ids; their children move up to their parents.
+        add: after the removal.
+    """
+
+    n_objects: int
+    remove: tuple[str, ...]
+    add: tuple[Placed, ...]
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A changed ``data.qpdata``, written beside the old one, read back and found right.
+
+    Attributes:
+        path: the new file.
+        n_objects: with the root.
+        summary: what ``summary.json`` has to say of it, without its time stamp.
+    """
+
+    path: Path
+    n_objects: int
+    summary: Mapping[str, Any] = field(default_factory=dict)
