@@ -260,10 +260,10 @@ def test_a_job_is_answered_in_another_process_as_in_this_one(
     here = run_job(job)
 
     assert elsewhere == here
-    assert [feature["properties"]["metadata"]["wsisam_prompt_id"] for feature in here] == [
-        "gland",
-        "large",
-        "nucleus",
+    assert [(answer.prompt_id, answer.feature is None) for answer in here] == [
+        ("gland", False),
+        ("large", False),
+        ("nucleus", False),
     ]
 
 

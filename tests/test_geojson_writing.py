@@ -62,6 +62,8 @@ def test_a_feature_says_all_that_qupath_keeps() -> None:
             "measurements": {"Predicted IoU": 0.75, "Stability score": 0.5, "Area µm^2": 6.0},
             "metadata": {
                 "wsisam_prompt_id": "0dbd1b4c-6b25-4f44-9b5e-d4a2f6a5d3b1",
+                "wsisam_type": "detection",
+                "wsisam_drawn": "0.00 0.00 10.00 10.00 96.00 48.00",
                 "wsisam_base": "lite-medsam",
                 "wsisam_base_sha256": "ab" * 32,
                 "wsisam_hr_mpp": "1",

@@ -19,7 +19,7 @@ from shapely.geometry import MultiPolygon, Polygon
 
 from .backends import Embedding, ImageArray, Prediction
 from .errors import OptionError
-from .geometry import Box, PatchPair
+from .geometry import Box, Mpp, PatchPair
 from .planning import Planner
 from .polygons import area_um2, mask_to_polygon, stability_score
 from .predictor import Predictor
@@ -223,17 +223,19 @@ class Segmenter:
         )
         if l0_geometry is not None:
             l0_geometry = _inside(l0_geometry, slide.l0_box)
-        if l0_geometry is None:
-            return Empty(prompt, "the model sees no object there")
         provenance = self._provenance(prompt, pair)
+        answer = answer_id(
+            prompt,
+            slide.mpp,
+            options,
+            base_sha256=provenance.base_sha256,
+            adapter_sha256=provenance.adapter_sha256,
+        )
+        if l0_geometry is None:
+            return Empty(prompt, answer, "the model sees no object there")
         return Result(
             prompt=prompt,
-            id=result_id(
-                prompt,
-                provenance.base_sha256,
-                provenance.adapter_sha256,
-                {**asdict(options), "mpp_x": slide.mpp.x, "mpp_y": slide.mpp.y},
-            ),
+            id=answer,
             l0_geometry=l0_geometry,
             predicted_iou=prediction.predicted_iou,
             stability_score=stability_score(prediction.mask_logits),
@@ -253,6 +255,23 @@ class Segmenter:
             lr_mpp=2 * pair.hr_mpp if with_lr else None,
             version=VERSION,
         )
+
+
+def answer_id(
+    prompt: Prompt,
+    mpp: Mpp,
+    options: SegmentOptions,
+    *,
+    base_sha256: str,
+    adapter_sha256: str | None,
+) -> str:
+    """The id that the result of a prompt will have; known before it is computed.
+
+    Args:
+        mpp: of the slide's level 0.
+    """
+    settings = {**asdict(options), "mpp_x": mpp.x, "mpp_y": mpp.y}
+    return result_id(prompt, base_sha256, adapter_sha256, settings)
 
 
 def _inside(l0_geometry: Polygon | MultiPolygon, l0_box: Box) -> Polygon | MultiPolygon | None:

@@ -6,7 +6,7 @@ import json
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import shapely
 from shapely.geometry import LinearRing, MultiPolygon, Polygon
@@ -65,10 +65,30 @@ class Result:
 
 @dataclass(frozen=True)
 class Empty:
-    """A prompt that yields nothing, and why, in a few words for the user."""
+    """A prompt that yields nothing, and why, in a few words for the user.
+
+    Its id is the one that a result would have had.
+    """
 
     prompt: Prompt
+    id: str
     reason: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A result or an empty one as plain values, for files and other processes.
+
+    Attributes:
+        id: see :func:`result_id`.
+        feature: the outline as GeoJSON; None where the model sees nothing.
+        reason: why there is none, a few words for the user; else empty.
+    """
+
+    id: str
+    prompt_id: str
+    feature: dict[str, Any] | None
+    reason: str = ""
 
 
 def result_id(

@@ -24,7 +24,8 @@ from .geojson import (
     to_feature,
     write_features,
 )
-from .geojson.writing import Feature, ObjectType
+from .geojson.provenance import ObjectType
+from .geojson.writing import Feature
 from .geometry import Box
 from .grouping import PointsAs
 from .loading import choose, load_predictor

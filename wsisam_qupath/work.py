@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -9,11 +10,11 @@ from pathlib import Path
 
 from .engine import Segmenter, SegmentOptions
 from .geojson import to_feature
-from .geojson.writing import Feature, ObjectType
+from .geojson.provenance import ObjectType
 from .loading import load_predictor
 from .prompts import Prompt
-from .results import Result
-from .slide import SlideReference
+from .results import Answer, Result
+from .slide import Slide, SlideReference
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class Job:
-    """Prompts on one slide. Picklable, and so are the features that answer it."""
+    """Prompts on one slide. Picklable, and so are the answers."""
 
     slide: SlideReference
     prompts: tuple[Prompt, ...]
@@ -56,8 +57,28 @@ def load_segmenter(model: ModelSpec | None = None) -> Segmenter:
     )
 
 
-def run_job(job: Job) -> list[Feature]:
-    """Answer a job: one GeoJSON feature for each prompt that yields something.
+def answer(
+    segmenter: Segmenter,
+    slide: Slide,
+    prompts: Sequence[Prompt],
+    options: SegmentOptions,
+    object_type: ObjectType,
+) -> Generator[Answer, None, None]:
+    """Answers as they are ready; see :meth:`.Segmenter.segment`.
+
+    Raises:
+        SlideError: the slide's pixels cannot be read.
+    """
+    with closing(segmenter.segment(slide, prompts, options)) as found:
+        for one in found:
+            if isinstance(one, Result):
+                yield Answer(one.id, one.prompt.id, to_feature(one, object_type))
+            else:
+                yield Answer(one.id, one.prompt.id, None, one.reason)
+
+
+def run_job(job: Job) -> list[Answer]:
+    """Answer a job: each prompt once.
 
     A process keeps its last model for the next job.
 
@@ -65,11 +86,8 @@ def run_job(job: Job) -> list[Feature]:
         WsiSamError: the slide or the model cannot be loaded.
     """
     segmenter = _last_segmenter(job.model)
-    with (
-        job.slide.open() as slide,
-        closing(segmenter.segment(slide, job.prompts, job.options)) as answers,
-    ):
-        return [to_feature(a, job.object_type) for a in answers if isinstance(a, Result)]
+    with job.slide.open() as slide:
+        return list(answer(segmenter, slide, job.prompts, job.options, job.object_type))
 
 
 @lru_cache(maxsize=1)

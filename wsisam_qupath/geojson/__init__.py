@@ -1,9 +1,9 @@
 """GeoJSON as QuPath writes and reads it: prompts in, results out."""
 
-from .reading import prompts_from_geojson, prompts_from_options, read_prompts
+from .provenance import ObjectType
+from .reading import prompts_from_geojson, prompts_from_options, read_marks, read_prompts
 from .writing import (
     Feature,
-    ObjectType,
     dump_features,
     to_feature,
     write_features,
@@ -15,6 +15,7 @@ __all__ = [
     "dump_features",
     "prompts_from_geojson",
     "prompts_from_options",
+    "read_marks",
     "read_prompts",
     "to_feature",
     "write_features",

@@ -23,10 +23,8 @@ from ..geometry import Box
 from ..grouping import Area, Clicks, HrBoxOf, Mark, PointsAs, derived_id, group_marks
 from ..prompts import PathClass, Plane, Point, PromptSet, Skipped
 from .properties import path_class_of, plane_of, text_of
+from .provenance import PROMPT_KEY
 from .shapes import UnusableError, read_area, read_points
-
-PROVENANCE_KEY = "wsisam_prompt_id"
-"""Metadata key that tells our results from what a user drew."""
 
 _Feature: TypeAlias = dict[str, Any]
 
@@ -78,7 +76,7 @@ def prompts_from_geojson(
             f"{source} is not GeoJSON: it holds no features. In QuPath use File > Export objects "
             "as GeoJSON."
         )
-    marks, skipped = _marks(_features(document))
+    marks, skipped = read_marks(_features(document))
     grouped = group_marks(marks, points_as=points, hr_l0_box_of=hr_l0_box_of)
     return PromptSet(grouped.prompts, (*skipped, *grouped.skipped))
 
@@ -192,7 +190,12 @@ def _features(document: object) -> Iterator[object]:
                 waiting += [children] if isinstance(children, (list, tuple)) else []
 
 
-def _marks(features: Iterable[object]) -> tuple[list[Mark], list[Skipped]]:
+def read_marks(features: Iterable[object]) -> tuple[list[Mark], list[Skipped]]:
+    """What features drew, under distinct ids, and what no prompt can be made of.
+
+    Args:
+        features: flat; parsed JSON (tuples may stand for lists).
+    """
     marks: list[Mark] = []
     skipped: list[Skipped] = []
     seen: Counter[str] = Counter()
@@ -219,7 +222,7 @@ def _mark(feature: object, given_id: str | None) -> Mark:
     if not isinstance(properties, dict):
         properties = {}
     metadata = properties.get("metadata")
-    if isinstance(metadata, dict) and PROVENANCE_KEY in metadata:
+    if isinstance(metadata, dict) and PROMPT_KEY in metadata:
         raise UnusableError("an earlier result")
     geometry = feature.get("geometry")
     if not isinstance(geometry, dict) or not geometry:

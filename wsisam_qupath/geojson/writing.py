@@ -8,22 +8,20 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TextIO, TypeAlias
+from typing import Any, TextIO, TypeAlias
 
 import shapely
 from shapely.geometry import MultiPolygon, Polygon
 
 from ..files import write_atomically
 from ..prompts import Plane
-from ..results import Provenance, Result
+from ..results import Result
 from .properties import classification_of, plane_json
-from .reading import PROVENANCE_KEY
+from .provenance import ObjectType, metadata_of
 from .shapes import GRID_PX
 
 Feature: TypeAlias = dict[str, Any]
 """A GeoJSON feature, ready for a JSON writer."""
-
-ObjectType: TypeAlias = Literal["detection", "annotation"]
 
 
 def to_feature(result: Result, object_type: ObjectType) -> Feature:
@@ -39,8 +37,9 @@ def to_feature(result: Result, object_type: ObjectType) -> Feature:
             "Area µm^2": result.area_um2,
         }
     )
-    properties["metadata"] = _metadata(result.prompt.id, result.provenance)
-    geometry = _geometry_json(_on_grid(result.l0_geometry))
+    outline = _on_grid(result.l0_geometry)
+    properties["metadata"] = metadata_of(result, outline, object_type)
+    geometry = _geometry_json(outline)
     if result.prompt.plane != Plane():
         geometry["plane"] = plane_json(result.prompt.plane)
     return {"type": "Feature", "id": result.id, "geometry": geometry, "properties": properties}
@@ -72,25 +71,6 @@ def write_features(path: str | os.PathLike[str], features: Iterable[Feature]) ->
 
 def _finite(measurements: Mapping[str, float]) -> dict[str, float]:
     return {name: float(value) for name, value in measurements.items() if math.isfinite(value)}
-
-
-def _metadata(prompt_id: str, provenance: Provenance) -> dict[str, str]:
-    """Strings only, as QuPath keeps them; what does not apply is left out."""
-    values = {
-        PROVENANCE_KEY: prompt_id,
-        "wsisam_base": provenance.base,
-        "wsisam_base_sha256": provenance.base_sha256,
-        "wsisam_adapter": provenance.adapter,
-        "wsisam_adapter_sha256": provenance.adapter_sha256,
-        "wsisam_hr_mpp": _short(provenance.hr_mpp),
-        "wsisam_lr_mpp": None if provenance.lr_mpp is None else _short(provenance.lr_mpp),
-        "wsisam_version": provenance.version,
-    }
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _short(mpp: float) -> str:
-    return f"{mpp:.6g}"
 
 
 def _on_grid(geometry: Polygon | MultiPolygon) -> Polygon | MultiPolygon:

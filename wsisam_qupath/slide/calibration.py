@@ -33,12 +33,14 @@ _UM_PER_UNIT = {
 _MICRO_SIGNS = str.maketrans({"\N{GREEK SMALL LETTER MU}": "\N{MICRO SIGN}"})
 
 
-def override(mpp: float) -> Mpp:
-    """What a user says the slide has, the same along both axes.
+def override(mpp: float | Mpp) -> Mpp:
+    """What a user says the slide has; a number counts for both axes.
 
     Raises:
         OptionError: not a number from 0.01 to 100.
     """
+    if isinstance(mpp, Mpp):
+        return Mpp(override(mpp.x).x, override(mpp.y).y)
     if not OVERRIDE_MPP_MIN <= mpp <= OVERRIDE_MPP_MAX:  # NaN fails too
         raise OptionError(
             f"--mpp {mpp:g} is out of range. Pass µm per pixel, from {OVERRIDE_MPP_MIN:g} to "

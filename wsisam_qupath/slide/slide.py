@@ -36,11 +36,11 @@ class SlideReference:
 
     Attributes:
         location: absolute path.
-        mpp: the user's own µm/px; None to take what the file states.
+        mpp: µm/px to use; None to take what the file states.
     """
 
     location: str
-    mpp: float | None = None
+    mpp: float | Mpp | None = None
 
     def open(self) -> Slide:
         """Opens it; see :func:`open_slide`."""
@@ -199,28 +199,35 @@ class Slide:
         self.close()
 
 
-def open_slide(location: str | os.PathLike[str], *, mpp: float | None = None) -> Slide:
+def open_slide(
+    location: str | os.PathLike[str],
+    *,
+    mpp: float | Mpp | None = None,
+    mpp_if_unstated: float | None = None,
+) -> Slide:
     """Opens a slide or a plain image.
 
     Args:
         location: path, or `file:` URI as QuPath writes it.
-        mpp: µm per level-0 pixel along both axes, instead of what the file states.
+        mpp: µm per level-0 pixel, instead of what the file states.
+        mpp_if_unstated: the same, used only where neither `mpp` nor the file says it.
 
     Raises:
         SlideError: it cannot be opened, or states no µm/px and `mpp` is None.
-        OptionError: `mpp` is not from 0.01 to 100.
+        OptionError: a µm/px is not from 0.01 to 100.
     """
     own_mpp = None if mpp is None else calibration.override(mpp)
+    spare_mpp = None if mpp_if_unstated is None else calibration.override(mpp_if_unstated)
     path = _absolute(location)
     identity = _identify(path)
     reader = _reader_for(path)
-    final_mpp = own_mpp or reader.stated_mpp
+    final_mpp = own_mpp or reader.stated_mpp or spare_mpp
     if final_mpp is None:
         reader.close()
         raise SlideError(
             f"{path} states no µm per pixel. Pass --mpp, e.g. --mpp 0.25 for a 40x scan."
         )
-    reference = SlideReference(location=str(path), mpp=mpp)
+    reference = SlideReference(str(path), own_mpp if reader.stated_mpp else final_mpp)
     return Slide(reader, mpp=final_mpp, reference=reference, identity=identity)
 
 

@@ -1,0 +1,337 @@
+"""Objects from anywhere as GeoJSON that QuPath reads: it refuses a whole file for one bad feature.
+
+What QuPath throws at is put right where it is clear what was meant: areas that cross themselves,
+open rings, ids that are no UUIDs, classes without a colour, ``null`` where it expects none. What
+no object can be made of is left out and named.
+"""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import shapely
+from shapely.errors import ShapelyError
+from shapely.geometry import MultiPolygon, Polygon, mapping, shape
+
+from ..errors import PromptError
+from ..geometry import Box
+from ..grouping import derived_id
+from ..json_files import read_json
+from ..prompts import PathClass, Plane, Skipped
+from ..validity import made_valid, polygonal
+from .properties import classification_of, path_class_of, plane_json, plane_of, text_of
+from .shapes import GRID_PX, LIMIT_PX, UnusableError, read_area, read_points
+from .writing import Feature
+
+_AREAS = ("Polygon", "MultiPolygon")
+_POINTS = ("Point", "MultiPoint")
+_LINES = ("LineString", "MultiLineString")
+
+_OBJECT_TYPES = {"annotation", "detection", "cell", "tile"}
+_LEGACY_TYPES = {
+    "PathAnnotationObject": "annotation",
+    "PathDetectionObject": "detection",
+    "PathCellObject": "cell",
+    "PathTileObject": "tile",
+    "PathRootObject": "root",
+    "TMACoreObject": "tmaCore",
+}
+"""QuPath 0.2 wrote them where the id belongs."""
+
+_DEEPEST = 100
+"""Objects nested deeper than this are left out; people nest two or three."""
+
+_FOREIGN = (ShapelyError, ValueError, TypeError, KeyError, IndexError, AttributeError)
+"""What shapely raises on coordinates that are not what their type asks for."""
+
+_CURE = "Export it from QuPath again, uncompressed, as .geojson."
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """Objects that QuPath takes.
+
+    Attributes:
+        features: those of the top; children stand in their ``childObjects``.
+        repaired: how many outlines had to be made valid.
+        skipped: what could not be used, by id and reason.
+    """
+
+    features: tuple[Feature, ...] = ()
+    repaired: int = 0
+    skipped: tuple[Skipped, ...] = ()
+
+    @property
+    def n_objects(self) -> int:
+        """How many there are, children too."""
+        return sum(1 for _ in all_features(self.features))
+
+    @property
+    def path_classes(self) -> tuple[PathClass, ...]:
+        """The classes of all objects, each once, in the order of their first use."""
+        found = (
+            path_class_of(feature["properties"].get("classification"))
+            for feature in all_features(self.features)
+        )
+        classes = {one.name: one for one in reversed([c for c in found if c is not None])}
+        return tuple(reversed(classes.values()))
+
+
+def read_objects(path: Path) -> Cleaned:
+    """Objects of a GeoJSON file.
+
+    Raises:
+        PromptError: it cannot be read, or is not GeoJSON.
+    """
+    return clean_objects(read_json(path, cure=_CURE), source=str(path))
+
+
+def clean_objects(document: object, *, source: str = "The GeoJSON") -> Cleaned:
+    """Objects of parsed GeoJSON: a FeatureCollection, a list, one feature or a bare geometry.
+
+    Raises:
+        PromptError: it holds no features; an empty collection is right.
+    """
+    if not is_geojson(document):
+        raise PromptError(f"{source} is not GeoJSON: it holds no features. {_CURE}")
+    cleaner = _Cleaner()
+    features = [one for value in _top(document) for one in cleaner.clean(value, depth=0)]
+    return Cleaned(tuple(features), cleaner.repaired, tuple(cleaner.skipped))
+
+
+def is_geojson(document: object) -> bool:
+    """Whether parsed JSON looks like GeoJSON at its top."""
+    if isinstance(document, (list, tuple)):
+        return all(isinstance(one, dict) and "type" in one for one in document)
+    if not isinstance(document, dict):
+        return False
+    kind = document.get("type")
+    if kind == "FeatureCollection":
+        return isinstance(document.get("features"), (list, tuple))
+    return kind == "Feature" or kind in (*_AREAS, *_POINTS, *_LINES)
+
+
+def all_features(features: Sequence[Feature]) -> Iterator[Feature]:
+    """Features and the children nested in them, each before its children."""
+    for feature in features:
+        yield feature
+        yield from all_features(feature["properties"].get("childObjects", ()))
+
+
+def clean_area(coordinates: object) -> tuple[Polygon | MultiPolygon, bool]:
+    """A valid area of the coordinates of a MultiPolygon, and whether it had to be repaired.
+
+    Raises:
+        UnusableError: no coordinates, some that are not finite numbers, or no area.
+    """
+    area = read_area(coordinates)
+    if isinstance(area, Box):
+        return shapely.box(area.x0, area.y0, area.x1, area.y1), False
+    try:
+        drawn = shape({"type": "MultiPolygon", "coordinates": coordinates})
+    except _FOREIGN:
+        return on_grid(area), True
+    return on_grid(area), not drawn.is_valid
+
+
+def on_grid(geometry: Polygon | MultiPolygon) -> Polygon | MultiPolygon:
+    """Valid with the two decimals that QuPath writes; as it was where nothing would be left."""
+    rounded = polygonal(shapely.set_precision(made_valid(geometry), GRID_PX))
+    return geometry if rounded.is_empty else rounded
+
+
+def geometry_json(geometry: Polygon | MultiPolygon, plane: Plane) -> Feature:
+    """An area as GeoJSON; only another plane than the default one is stated."""
+    written: Feature = dict(mapping(geometry))
+    if plane != Plane():
+        written["plane"] = plane_json(plane)
+    return written
+
+
+class _Cleaner:
+    """What one file needs to remember: ids that were given away, and what went wrong."""
+
+    def __init__(self) -> None:
+        self.skipped: list[Skipped] = []
+        self.repaired = 0
+        self._ids: set[str] = set()
+        self._number = 0
+
+    def clean(self, value: object, depth: int) -> list[Feature]:
+        """The feature as QuPath reads it; its children, where itself is not to be used."""
+        self._number += 1
+        name = f"feature {self._number}"
+        if not isinstance(value, dict):
+            self.skipped.append(Skipped(name, "it is not a feature"))
+            return []
+        properties = value.get("properties")
+        properties = properties if isinstance(properties, dict) else {}
+        given = _given_id(value)
+        kind = _object_type(value, properties)
+        feature: Feature | None = None
+        try:
+            if kind != "root":
+                feature = self._object(value, properties, kind, given)
+        except UnusableError as exc:
+            self.skipped.append(Skipped(given or name, str(exc)))
+        children = self._children(properties, given or name, depth)
+        if feature is None:
+            return children
+        if children:
+            feature["properties"]["childObjects"] = children
+        return [feature]
+
+    def _children(self, properties: Feature, parent: str, depth: int) -> list[Feature]:
+        children = properties.get("childObjects") or properties.get("children")
+        if not isinstance(children, (list, tuple)):
+            return []
+        if depth == _DEEPEST:
+            self.skipped.append(Skipped(parent, "its children are nested too deep"))
+            return []
+        return [one for child in children for one in self.clean(child, depth + 1)]
+
+    def _object(self, value: Feature, properties: Feature, kind: str, given: str | None) -> Feature:
+        """One object without its children.
+
+        Raises:
+            UnusableError: it is of a type or a geometry that no object can be made of.
+        """
+        if kind not in _OBJECT_TYPES:
+            raise UnusableError(f"objects of type {kind[:40]} are not imported")
+        drawn = value.get("geometry")
+        if not isinstance(drawn, dict):
+            raise UnusableError("it has no geometry")
+        geometry = self._geometry(drawn)
+        cleaned = {"objectType": kind, **_plain_properties(properties)}
+        feature: Feature = {"type": "Feature", "id": "", "geometry": geometry}
+        if kind == "cell":
+            feature |= self._nucleus(value.get("nucleusGeometry"))
+        feature["id"] = self._distinct_id(given, feature["geometry"], cleaned)
+        feature["properties"] = cleaned
+        return feature
+
+    def _geometry(self, drawn: Feature) -> Feature:
+        kind, coordinates = drawn.get("type"), drawn.get("coordinates")
+        plane = plane_of(drawn.get("plane"))
+        several = coordinates if str(kind).startswith("Multi") else [coordinates]
+        if kind in _AREAS:
+            area, is_repaired = clean_area(several)
+            self.repaired += is_repaired
+            written = geometry_json(area, plane)
+            if drawn.get("isEllipse") is True:
+                written["isEllipse"] = True
+            return written
+        if kind in _POINTS:
+            points = [list(point) for point in read_points(several)]
+            written = {"type": kind, "coordinates": points[0] if kind == "Point" else points}
+        elif kind in _LINES:
+            written = _line(drawn)
+        else:
+            raise UnusableError(f"QuPath has no objects of geometry {str(kind)[:40]}")
+        return written if plane == Plane() else {**written, "plane": plane_json(plane)}
+
+    def _nucleus(self, drawn: object) -> Feature:
+        """A cell's nucleus, where it is one; the cell is kept without it."""
+        if not isinstance(drawn, dict) or drawn.get("type") not in _AREAS:
+            return {}
+        try:
+            return {"nucleusGeometry": self._geometry(drawn)}
+        except UnusableError:
+            return {}
+
+    def _distinct_id(self, given: str | None, *content: object) -> str:
+        try:
+            wanted = str(uuid.UUID(given or ""))
+        except ValueError:
+            wanted = derived_id(given) if given else derived_id(*map(ascii, content))
+        distinct, again = wanted, 0
+        while distinct in self._ids:
+            again += 1
+            distinct = derived_id(wanted, "again", again)
+        self._ids.add(distinct)
+        return distinct
+
+
+def _top(document: object) -> Iterator[object]:
+    if isinstance(document, (list, tuple)):
+        for value in document:
+            yield from _top(value)
+    elif isinstance(document, dict) and document.get("type") == "FeatureCollection":
+        yield from _top(document.get("features"))
+    elif isinstance(document, dict) and document.get("type") != "Feature":
+        yield {"type": "Feature", "geometry": document}
+    else:
+        yield document
+
+
+def _given_id(feature: Feature) -> str | None:
+    value = feature.get("id")
+    if type(value) in (int, float):
+        return str(value)
+    given = text_of(value)
+    return None if given in _LEGACY_TYPES else given
+
+
+def _object_type(feature: Feature, properties: Feature) -> str:
+    for value in (*map(properties.get, ("objectType", "object_type", "type")),):
+        given = text_of(value)
+        if given is not None:
+            return {"unknown": "annotation"}.get(given, _LEGACY_TYPES.get(given, given))
+    return _LEGACY_TYPES.get(str(feature.get("id")), "annotation")
+
+
+def _line(drawn: Feature) -> Feature:
+    try:
+        line = shapely.force_2d(shape({key: drawn[key] for key in ("type", "coordinates")}))
+    except _FOREIGN as exc:
+        raise UnusableError("its coordinates are not those of a line") from exc
+    bounds = shapely.bounds(line).tolist()
+    if not all(map(math.isfinite, bounds)) or max(map(abs, bounds)) > LIMIT_PX:
+        raise UnusableError("its coordinates are empty, not finite, or lie beyond any slide")
+    return dict(mapping(line))
+
+
+def _plain_properties(properties: Feature) -> Feature:
+    """Those that QuPath reads, in the form that it does; what is ``null`` or strange is left out."""
+    plain: Feature = {}
+    name = text_of(properties.get("name"))
+    if name is not None:
+        plain["name"] = name
+    color = properties.get("color")
+    if isinstance(color, list) and len(color) == 3 and all(_is_byte(part) for part in color):
+        plain["color"] = color
+    path_class = path_class_of(properties.get("classification"))
+    if path_class is not None:
+        plain["classification"] = classification_of(path_class)
+    if properties.get("isLocked") is True:
+        plain["isLocked"] = True
+    measurements = _measurements(properties.get("measurements"))
+    if measurements:
+        plain["measurements"] = measurements
+    metadata = properties.get("metadata")
+    if isinstance(metadata, dict):
+        plain["metadata"] = {k: v for k, v in metadata.items() if isinstance(v, str)}
+    return plain
+
+
+def _is_byte(value: object) -> bool:
+    return type(value) is int and 0 <= value <= 255
+
+
+def _measurements(value: object) -> dict[str, Any]:
+    """Finite numbers by name, from an object or, before QuPath 0.4, a list of name and value."""
+    pairs: list[tuple[object, object]] = []
+    if isinstance(value, dict):
+        pairs = list(value.items())
+    elif isinstance(value, list):
+        pairs = [(one.get("name"), one.get("value")) for one in value if isinstance(one, dict)]
+    return {
+        name: float(number)
+        for name, number in pairs
+        if isinstance(name, str) and type(number) in (int, float) and math.isfinite(number)  # type: ignore[arg-type]
+    }

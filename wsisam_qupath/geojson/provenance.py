@@ -1,0 +1,76 @@
+"""What a result's metadata say of how it was made, and of how it looked then."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import shapely
+from shapely.geometry import MultiPolygon, Polygon
+
+from ..results import Result
+
+ObjectType: TypeAlias = Literal["detection", "annotation"]
+
+PROMPT_KEY = "wsisam_prompt_id"
+"""Metadata key that tells our results from what a user drew."""
+
+DRAWN_KEY = "wsisam_drawn"
+CLASS_KEY = "wsisam_class"
+TYPE_KEY = "wsisam_type"
+
+_TOLERANCE_PX = 0.02
+"""QuPath keeps coordinates as float32 and writes them with two decimals."""
+
+_FLOAT32_STEP = 2.0**-23
+
+
+def metadata_of(
+    result: Result, l0_geometry: Polygon | MultiPolygon, object_type: ObjectType
+) -> dict[str, str]:
+    """Strings only, as QuPath keeps them; what does not apply is left out.
+
+    Args:
+        l0_geometry: as it is written, level-0 px.
+    """
+    provenance, path_class = result.provenance, result.prompt.path_class
+    values = {
+        PROMPT_KEY: result.prompt.id,
+        TYPE_KEY: object_type,
+        CLASS_KEY: path_class.name if path_class else None,
+        DRAWN_KEY: drawn(l0_geometry),
+        "wsisam_base": provenance.base,
+        "wsisam_base_sha256": provenance.base_sha256,
+        "wsisam_adapter": provenance.adapter,
+        "wsisam_adapter_sha256": provenance.adapter_sha256,
+        "wsisam_hr_mpp": f"{provenance.hr_mpp:.6g}",
+        "wsisam_lr_mpp": None if provenance.lr_mpp is None else f"{provenance.lr_mpp:.6g}",
+        "wsisam_version": provenance.version,
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def drawn(l0_geometry: Polygon | MultiPolygon) -> str:
+    """A signature of an outline: its bounds, area and length, level-0 px.
+
+    It tells whether somebody edited the outline since, and survives QuPath's rounding, which
+    exact coordinates do not.
+    """
+    numbers = (*l0_geometry.bounds, l0_geometry.area, l0_geometry.length)
+    return " ".join(f"{number:.2f}" for number in numbers)
+
+
+def is_drawn(l0_geometry: Polygon | MultiPolygon, signature: str) -> bool:
+    """Whether an outline is the one of a signature. A damaged signature is no outline's."""
+    try:
+        *bounds, area, length = map(float, signature.split(" "))
+    except ValueError:
+        return False
+    if len(bounds) != 4:
+        return False
+    tolerance_px = _TOLERANCE_PX + _FLOAT32_STEP * max(map(abs, bounds))
+    found = shapely.bounds(l0_geometry).tolist()
+    return (
+        all(abs(a - b) <= tolerance_px for a, b in zip(found, bounds, strict=True))
+        and abs(l0_geometry.area - area) <= tolerance_px * max(length, 1.0)
+        and abs(l0_geometry.length - length) <= tolerance_px * max(length, 1.0)
+    )
