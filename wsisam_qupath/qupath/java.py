@@ -1,0 +1,104 @@
+"""QuPath's Java machine: starts it and turns its exceptions into ours.
+
+Runs in QuPath's process only: a Java machine can be started once in a process, and ends it where
+it crashes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ..errors import QuPathError, WsiSamError
+from .installation import Installation, find_installation
+
+_NATIVE_ACCESS_JAVA_MIN = 17
+
+
+def start(installation: Installation | None = None) -> None:
+    """Start the Java machine, quiet; nothing if it runs. Takes about a second.
+
+    paquo's modules of Java classes may be imported only after this: they start a machine of their
+    own otherwise.
+
+    Args:
+        installation: where QuPath is; found afresh if None.
+
+    Raises:
+        QuPathError: there is no QuPath, or Java does not start.
+    """
+    import jpype  # noqa: PLC0415 - loads a shared library, like paquo
+
+    if jpype.isJVMStarted():
+        return
+    from paquo.jpype_backend import QuPathJVMInfo, start_jvm  # noqa: PLC0415
+
+    installation = installation or find_installation()
+    options = [*installation.jvm_options, *_own_options(installation)]
+    found = QuPathJVMInfo(
+        installation.app_dir, installation.runtime_dir, installation.jvm_path, options
+    )
+    try:
+        start_jvm(finder=lambda **_: found)
+    except (RuntimeError, OSError, jpype.JException) as exc:
+        raise QuPathError(
+            f"QuPath's Java at {installation.jvm_path} does not start "
+            f"({_first_line(str(exc))}): check PAQUO_JAVA_OPTS, and that QuPath itself starts."
+        ) from exc
+    _quiet()
+
+
+@contextmanager
+def translated(
+    what: str,
+    cure: str = "open the project in QuPath to see whether QuPath can do it",
+    error: type[WsiSamError] = QuPathError,
+) -> Iterator[None]:
+    """Turns what Java throws into one sentence.
+
+    Args:
+        what: begins the message, as in "Reading image 3".
+        cure: ends it.
+        error: what is raised.
+
+    Raises:
+        WsiSamError: of type `error`, or QuPathError where Java has not enough memory.
+    """
+    import jpype  # noqa: PLC0415 - this runs in QuPath's process only
+
+    try:
+        yield
+    except jpype.JException as exc:
+        name, message = str(exc.getClass().getSimpleName()), _first_line(str(exc.getMessage()))
+        if name == "OutOfMemoryError":
+            raise QuPathError(
+                f"{what} takes more memory than Java may use: allow it more, for example 8 GB with "
+                "PAQUO_JAVA_OPTS=-Xmx8g."
+            ) from exc
+        raise error(f"{what} failed in QuPath ({name}: {message}): {cure}.") from exc
+
+
+def _own_options(installation: Installation) -> list[str]:
+    # Signals are Python's business. No window is ever opened, and without a screen none can be.
+    options = ["-Xrs", "-Djava.awt.headless=true"]
+    version = installation.java_version
+    if version is None or int(version.partition(".")[0]) >= _NATIVE_ACCESS_JAVA_MIN:
+        # Newer ones warn on each start without it, and older ones refuse it.
+        options.append("--enable-native-access=ALL-UNNAMED")
+    return options
+
+
+def _quiet() -> None:
+    """Only errors of QuPath's are logged: what matters of the rest becomes an error of ours."""
+    import jpype  # noqa: PLC0415
+
+    # On import it turns QuPath's log to its most talkative, so it has to come first.
+    import paquo._logging  # noqa: F401, PLC0415
+
+    level = jpype.JClass("ch.qos.logback.classic.Level").ERROR
+    loggers = jpype.JClass("org.slf4j.LoggerFactory").getILoggerFactory()
+    loggers.getLogger("ROOT").setLevel(level)
+
+
+def _first_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[0]

@@ -1,0 +1,174 @@
+"""The process that QuPath's Java machine lives in.
+
+A crash of Java, a Ctrl-C or what Java prints cannot touch the driver: it only sees answers.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from functools import partial
+from multiprocessing.connection import Connection, wait
+from types import TracebackType
+from typing import ParamSpec, TypeVar
+
+from ..errors import QuPathError
+from .installation import Installation, find_installation
+from .java import start, translated
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class QuPathProcess:
+    """Runs functions beside a Java machine, one at a time, in the order of their coming.
+
+    A context manager: the process is started by the first call and ends with the ``with``. Where
+    it crashes, the call that it was at fails, and the next one gets a new process.
+
+    Args:
+        installation: where QuPath is; found on entering if None.
+    """
+
+    def __init__(self, installation: Installation | None = None) -> None:
+        self._installation = installation
+        # This thread hands out one call at a time, so that a crash costs no more than one.
+        self._line = ThreadPoolExecutor(1, thread_name_prefix="qupath")
+        self._worker: _Worker | None = None
+        self._has_answered = False
+
+    def __enter__(self) -> QuPathProcess:
+        """Find QuPath.
+
+        Raises:
+            QuPathError: there is none that can be used.
+        """
+        if self._installation is None:
+            self._installation = find_installation()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Waits for what was submitted; after an error, for nothing."""
+        if kind is not None:
+            self._line.shutdown(wait=False, cancel_futures=True)
+            self._kill()
+        self._line.shutdown()
+        self._kill()
+
+    def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Call a function in QuPath's process, where Java is running.
+
+        Args:
+            function: of a module that can be imported there; takes and returns plain values.
+
+        Returns:
+            Its answer, or a WsiSamError: what Java throws is translated.
+        """
+        return self._line.submit(self._answer, partial(function, *args, **kwargs))
+
+    def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Like :meth:`submit`, and wait for the answer.
+
+        Raises:
+            QuPathError: QuPath or its process failed.
+        """
+        return self.submit(function, *args, **kwargs).result()
+
+    def _answer(self, call: Callable[[], T]) -> T:
+        try:
+            coming = self._running().pool.submit(_call, call)
+        except BrokenProcessPool:
+            # It ended while it had nothing to do, which is not the fault of this call.
+            self._kill()
+            coming = self._running().pool.submit(_call, call)
+        try:
+            answer = coming.result()
+        except BrokenProcessPool as exc:
+            message = _END if self._has_answered else _END_AT_START
+            self._kill()
+            raise QuPathError(message) from exc
+        self._has_answered = True
+        return answer
+
+    def _running(self) -> _Worker:
+        if self._worker is None:
+            self._worker = _Worker(self._installation)
+        return self._worker
+
+    def _kill(self) -> None:
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.kill()
+
+
+_END = (
+    "QuPath's Java machine ended unexpectedly. If it ran out of memory, allow it more, for example "
+    "8 GB with PAQUO_JAVA_OPTS=-Xmx8g, and run this again."
+)
+_END_AT_START = (
+    "QuPath's Java machine ended before it was ready: check PAQUO_JAVA_OPTS, and that QuPath "
+    'itself starts. A script of yours must have its code under `if __name__ == "__main__":`.'
+)
+
+
+class _Worker:
+    """One process, and the pipe whose closing ends it."""
+
+    def __init__(self, installation: Installation | None) -> None:
+        # Not by fork: a copy of the driver's threads and devices is no place for a Java machine.
+        context = multiprocessing.get_context("spawn")
+        self._leash, far_end = context.Pipe()
+        self._far_end = far_end
+        self.pool = ProcessPoolExecutor(
+            1, context, initializer=_prepare, initargs=(installation, far_end)
+        )
+
+    def kill(self) -> None:
+        """At once, whatever it is doing: files that matter are never written by it in place."""
+        # Closing alone would not be noticed where the driver forked: the copy has it open.
+        with suppress(OSError):
+            self._leash.send("end")
+        self._leash.close()
+        self._far_end.close()
+        self.pool.shutdown(cancel_futures=True)
+
+
+_installation: Installation | None = None
+"""Set in QuPath's process, and only there."""
+
+
+def _prepare(installation: Installation | None, leash: Connection) -> None:
+    """First thing in QuPath's process."""
+    global _installation  # noqa: PLW0603 - the only thing that an initializer can leave behind
+    _installation = installation
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Java writes to the file descriptor, past sys.stdout.
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    threading.Thread(target=_end_with, args=(leash,), daemon=True).start()
+
+
+def _end_with(leash: Connection) -> None:
+    """End this process when the driver lets go of it or is gone, also by ``kill -9``."""
+    driver = multiprocessing.parent_process()
+    wait([leash, *([driver.sentinel] if driver else [])])
+    # Neither Python's nor Java's way out, which wait for their threads.
+    os._exit(1)
+
+
+def _call(call: Callable[[], T]) -> T:
+    start(_installation)
+    with translated("What was asked for"):
+        return call()
