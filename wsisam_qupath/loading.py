@@ -29,6 +29,7 @@ def load_predictor(
     weights: Path | None = None,
     device: str = "auto",
     backend: str = "auto",
+    threads: int | None = None,
 ) -> Predictor:
     """Load a base, with an adapter or without.
 
@@ -38,6 +39,7 @@ def load_predictor(
         weights: a copy of the base's weights, in place of the bundled or downloaded ones.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` … or ``mps``.
         backend: ``auto``, ``torch`` or ``openvino``.
+        threads: CPU threads to compute with; None is as many as there are cores.
 
     Raises:
         OptionError: an unknown base, device or backend, or a pair that does not go together.
@@ -49,8 +51,8 @@ def load_predictor(
     located = locate_weights(chosen, path=weights)
     read = read_adapter(adapter, chosen) if isinstance(adapter, Path) else adapter
     if backend == "openvino":
-        return Predictor(_openvino(chosen, located, read), chosen, read)
-    return Predictor(_torch(chosen, located, read, device), chosen, read)
+        return Predictor(_openvino(chosen, located, read, threads), chosen, read)
+    return Predictor(_torch(chosen, located, read, device, threads), chosen, read)
 
 
 def choose(device: str, backend: str) -> tuple[str, BackendName]:
@@ -68,7 +70,7 @@ def choose(device: str, backend: str) -> tuple[str, BackendName]:
     if backend == "openvino" and device not in {"auto", "cpu"}:
         raise OptionError(f"OpenVINO runs on the CPU here. Use --backend torch with {device}.")
     if device == "auto":
-        wanted = backend != "openvino" and _has_cuda_driver() and _cuda_count() > 0
+        wanted = backend != "openvino" and _has_cuda_driver() and gpu_count() > 0
         device = "cuda" if wanted else "cpu"
     if device == "cpu" and backend != "torch" and find_spec("openvino") is not None:
         return device, "openvino"
@@ -81,7 +83,7 @@ def choose(device: str, backend: str) -> tuple[str, BackendName]:
 def _require(device: str) -> None:
     """A PyTorch device must really be there."""
     kind, _, index = device.partition(":")
-    if kind == "cuda" and int(index or 0) >= (count := _cuda_count()):
+    if kind == "cuda" and int(index or 0) >= (count := gpu_count()):
         raise DeviceError(
             f"PyTorch sees {count} CUDA devices here, so there is no {device}. Use --device "
             "cpu, or run `wsisam-qupath doctor` to see why."
@@ -90,8 +92,9 @@ def _require(device: str) -> None:
         raise DeviceError("This machine has no Apple GPU that PyTorch can use. Use --device cpu.")
 
 
-def _cuda_count() -> int:
-    import torch  # noqa: PLC0415 - 4 s, which only this backend needs
+def gpu_count() -> int:
+    """How many CUDA devices PyTorch can use. Imports it, which takes seconds."""
+    import torch  # noqa: PLC0415
 
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
@@ -115,14 +118,22 @@ def _has_cuda_driver() -> bool:
     ) and count.value > 0
 
 
-def _torch(base: Base, weights: Weights, adapter: Adapter | None, device: str) -> Backend:
+def _torch(
+    base: Base, weights: Weights, adapter: Adapter | None, device: str, threads: int | None
+) -> Backend:
+    import torch  # noqa: PLC0415
+
     from .backends.torch_backend import TorchBackend  # noqa: PLC0415
     from .model.build import build_model, read_state  # noqa: PLC0415 - imports PyTorch
 
+    if threads is not None:
+        torch.set_num_threads(threads)
     return TorchBackend(build_model(base, read_state(weights.path), adapter), device)
 
 
-def _openvino(base: Base, weights: Weights, adapter: Adapter | None) -> Backend:
+def _openvino(
+    base: Base, weights: Weights, adapter: Adapter | None, threads: int | None
+) -> Backend:
     from .backends.openvino_backend import OpenVinoBackend  # noqa: PLC0415 - 0.3 s
 
     def export(folder: Path) -> None:
@@ -131,4 +142,4 @@ def _openvino(base: Base, weights: Weights, adapter: Adapter | None) -> Backend:
 
         export_model(build_model(base, read_state(weights.path), adapter), folder)
 
-    return OpenVinoBackend(base, adapter, cache_folder() / "openvino", export)
+    return OpenVinoBackend(base, adapter, cache_folder() / "openvino", export, threads)

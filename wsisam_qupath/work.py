@@ -26,6 +26,7 @@ class ModelSpec:
     weights: Path | None = None
     device: str = "auto"
     backend: str = "auto"
+    threads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ def load_segmenter(model: ModelSpec | None = None) -> Segmenter:
             weights=model.weights,
             device=model.device,
             backend=model.backend,
+            threads=model.threads,
         )
     )
 

@@ -39,15 +39,23 @@ class OpenVinoBackend:
         folder: where the graphs are kept.
         export: writes all graphs of the base and the adapter into a folder; called when they are
             not there yet.
+        threads: to compute with; None is as many as there are cores.
 
     Raises:
         DeviceError: the graphs cannot be kept or compiled.
     """
 
-    def __init__(self, base: Base, adapter: Adapter | None, folder: Path, export: Export) -> None:
+    def __init__(
+        self,
+        base: Base,
+        adapter: Adapter | None,
+        folder: Path,
+        export: Export,
+        threads: int | None = None,
+    ) -> None:
         cards = adapter.card.decoders if adapter else {PLAIN: DecoderCard(architecture="sam")}
         self._reads_lr = {name: card.reads_lr for name, card in cards.items()}
-        self._graphs = _Graphs(graph_folder(folder, base, adapter), export)
+        self._graphs = _Graphs(graph_folder(folder, base, adapter), export, threads)
 
     @property
     def name(self) -> str:
@@ -106,7 +114,7 @@ class OpenVinoBackend:
 class _Graphs:
     """Exported graphs in a folder, each compiled when it is first run."""
 
-    def __init__(self, folder: Path, export: Export) -> None:
+    def __init__(self, folder: Path, export: Export, threads: int | None) -> None:
         self._folder = folder
         self._export = export
         self._core = ov.Core()
@@ -115,6 +123,8 @@ class _Graphs:
             _export_whole(folder, export)
         # Not before the export: OpenVINO creates this folder at once. It mends what is in there.
         self._core.set_property({"CACHE_DIR": str(folder / "compiled")})
+        if threads is not None:
+            self._core.set_property("CPU", {"INFERENCE_NUM_THREADS": threads})
         self._request("encoder")
 
     @property

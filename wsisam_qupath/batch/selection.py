@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -149,18 +149,13 @@ class _History:
     def row(self, prompt: Prompt, answer_id: str, rules: Rules) -> PromptRow | None:
         """Why a prompt needs no answer; None if it does."""
         existing = {str(f.get("id")): f for f in self.results_of.get(prompt.id, ())}
-        if rules.keep:
-            if answer_id not in existing:
-                return None
-            return PromptRow(prompt.id, "answered", prompt=prompt, feature=existing[answer_id])
-        if prompt.id in self.taken_over:
+        if prompt.id in self.taken_over and not rules.keep:
             reason = "a person edited its result or made it an annotation"
             return PromptRow(prompt.id, "reviewed", reason, prompt)
-        if rules.redo:
-            return None
-        if answer_id in existing:
+        # Beside itself, an answer would have the same id.
+        if answer_id in existing and (rules.keep or not rules.redo):
             return PromptRow(prompt.id, "answered", prompt=prompt, feature=existing[answer_id])
-        if answer_id in self.empty:
+        if answer_id in self.empty and not rules.redo:
             return PromptRow(prompt.id, "empty", self.empty[answer_id], prompt)
         return None
 
@@ -208,9 +203,3 @@ def _parents(marks: Iterable[Mark]) -> dict[str, str]:
 
 def _with_class(prompt: Prompt, class_name: str | None) -> Prompt:
     return replace(prompt, path_class=PathClass(class_name)) if class_name else prompt
-
-
-def in_order(tasks: Sequence[Task], rows: Sequence[PromptRow]) -> tuple[PromptRow, ...]:
-    """Rows in the order of the tasks that they answer; others first."""
-    place = {task.prompt.id: number for number, task in enumerate(tasks)}
-    return tuple(sorted(rows, key=lambda row: place.get(row.prompt_id, -1)))

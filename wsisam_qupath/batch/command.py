@@ -1,0 +1,275 @@
+"""The ``batch`` command: options in, a project with detections and an exit code out."""
+
+from __future__ import annotations
+
+import fnmatch
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import datetime, timezone
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+
+from ..errors import OptionError, ProjectError
+from ..loading import choose
+from ..model.adapter import Adapter, read_adapter
+from ..model.bases import find_base
+from ..model.weights import locate_weights
+from ..project.entries import ImageEntry, Project
+from ..project.guards import check_writable_project
+from ..project.lock import project_lock
+from ..project.reading import read_project
+from ..project.running import running_qupath
+from ..qupath.process import QuPathProcess
+from ..slide import Slide
+from ..version import VERSION
+from .display import Display, print_outcomes
+from .dry_run import measure_pace, print_plan
+from .engines import DaskEngine, Engine, LocalEngine, ProcessEngine
+from .export import GeoJsonFolder
+from .opening import SlideOpener
+from .outcome import ImageOutcome
+from .report import ReportHeader, check_report_path, write_report
+from .request import BatchRequest
+from .run import Batch, Setting
+from .selection import Rules
+
+SOME_FAILED = 3
+"""Exit code where some images failed and the others are done."""
+
+
+def run_batch(request: BatchRequest) -> int:
+    """Do what the request says.
+
+    Returns:
+        The exit code: 0, or 3 if images failed.
+
+    Raises:
+        WsiSamError: nothing could start.
+    """
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    started = time.perf_counter()
+    if request.report is not None:
+        check_report_path(request.report)
+    project = read_project(request.project, remap=request.remap)
+    entries = _chosen(project, request.images)
+    setting = _setting(request, project)
+    _warn_of_qupath(project, console)
+    with QuPathProcess() as process:
+        opener = SlideOpener(process, project, request.mpp)
+        if request.dry_run:
+            return _plan(request, setting, process, opener, entries, console)
+        with _guarded(project):
+            outcomes = _run(request, setting, process, opener, entries, console)
+        seconds = time.perf_counter() - started
+        if request.report is not None:
+            header = _header(request, setting, seconds)
+            by_id = {entry.id: entry for entry in entries}
+            write_report(request.report, outcomes, header, partial(_open_again, opener, by_id))
+            console.print(f"{request.report}: the report.", markup=False)
+    print_outcomes(console, outcomes, seconds)
+    return _exit_code(outcomes)
+
+
+def _chosen(project: Project, images: Sequence[str]) -> list[ImageEntry]:
+    """The images that names, patterns or ids mean, in the project's order.
+
+    Raises:
+        ProjectError: the project holds none.
+        OptionError: one of them means no image.
+    """
+    if not project.images:
+        raise ProjectError(f"{project.path} holds no images: add some in QuPath.")
+    if not images:
+        return list(project.images)
+    chosen: set[str] = set()
+    for wanted in images:
+        found = {e.id for e in project.images if _is_meant(e, wanted)}
+        if not found:
+            raise OptionError(
+                f"--images {wanted} is no image of {project.path}. Give a name, a pattern such as "
+                "'*.svs', or QuPath's id of an image."
+            )
+        chosen |= found
+    return [entry for entry in project.images if entry.id in chosen]
+
+
+def _is_meant(entry: ImageEntry, wanted: str) -> bool:
+    return wanted in (entry.id, entry.name) or fnmatch.fnmatchcase(entry.name, wanted)
+
+
+def _setting(request: BatchRequest, project: Project) -> Setting:
+    """All that can be wrong with the options is found here, before any work."""
+    base, adapter = find_base(request.base), _adapter(request)
+    choose(request.device, request.backend)
+    locate_weights(base, path=request.weights)
+    return Setting(
+        project=project,
+        rules=Rules(
+            frozenset(request.prompts),
+            request.only,
+            request.points_as,
+            request.class_name,
+            request.keep,
+            request.redo,
+        ),
+        options=request.options,
+        base=base,
+        adapter=adapter,
+        object_type=request.object_type,
+        write=request.write,
+        export=_export(request, project),
+        limit=request.limit,
+        plan_only=request.dry_run,
+    )
+
+
+def _adapter(request: BatchRequest) -> Adapter | None:
+    if request.adapter == "none":
+        return None
+    return read_adapter(Path(request.adapter), find_base(request.base))
+
+
+def _export(request: BatchRequest, project: Project) -> GeoJsonFolder | None:
+    if request.export is None or request.dry_run:
+        return None
+    return GeoJsonFolder(request.export, project.images)
+
+
+def _warn_of_qupath(project: Project, console: Console) -> None:
+    """QuPath has no lock: what it has open, it overwrites on its next save.
+
+    Raises:
+        ProjectError: a QuPath was started with this project.
+    """
+    running = running_qupath(project.path)
+    if running is None:
+        return
+    if running.has_project:
+        raise ProjectError(
+            f"QuPath (process {running.pid}) has {project.path} open, and would overwrite the "
+            "results. Close the project there, and run this again."
+        )
+    console.print(
+        f"QuPath is running (process {running.pid}). If it has this project open, close the "
+        "project there now: on its next save it would overwrite the results.",
+        markup=False,
+    )
+
+
+@contextmanager
+def _guarded(project: Project) -> Iterator[None]:
+    """Nobody else writes the project meanwhile, and we can."""
+    check_writable_project(project)
+    with project_lock(project):
+        yield
+
+
+def _run(
+    request: BatchRequest,
+    setting: Setting,
+    process: QuPathProcess,
+    opener: SlideOpener,
+    entries: Sequence[ImageEntry],
+    console: Console,
+) -> list[ImageOutcome]:
+    with ExitStack() as engines, Display(console, len(entries)) as display:
+        make_local = _once(engines, partial(_local_engine, request))
+        shared = _shared_engine(request)
+        if shared is not None:
+            engines.callback(shared.close)
+        batch = Batch(setting, process, opener, shared or make_local(), make_local, display)
+        return batch.run(entries)
+
+
+def _local_engine(request: BatchRequest) -> Engine:
+    return LocalEngine(request.model, request.options, request.object_type)
+
+
+def _shared_engine(request: BatchRequest) -> Engine | None:
+    parts = (request.model, request.options, request.object_type)
+    if request.dask:
+        return DaskEngine(*parts, request.dask)
+    if request.workers:
+        return ProcessEngine(*parts, request.workers)
+    return None
+
+
+def _once(engines: ExitStack, make: Callable[[], Engine]) -> Callable[[], Engine]:
+    """Makes an engine when it is first asked for, and closes it with the stack."""
+    made: list[Engine] = []
+
+    def engine() -> Engine:
+        if not made:
+            made.append(make())
+            engines.callback(made[0].close)
+        return made[0]
+
+    return engine
+
+
+class _Silent:
+    """Watches a dry run, which takes no time."""
+
+    def found(self, tasks: int) -> None:
+        """See :class:`.Watcher`."""
+
+    def answered(self, count: int) -> None:
+        """See :class:`.Watcher`."""
+
+    def ended(self, outcome: ImageOutcome) -> None:
+        """See :class:`.Watcher`."""
+
+
+def _plan(
+    request: BatchRequest,
+    setting: Setting,
+    process: QuPathProcess,
+    opener: SlideOpener,
+    entries: Sequence[ImageEntry],
+    console: Console,
+) -> int:
+    engine = _local_engine(request)
+    with console.status("Looking at the images"):
+        batch = Batch(setting, process, opener, engine, lambda: engine, _Silent())
+        outcomes = batch.run(entries)
+        needed = any(one.plan.prompts for one in outcomes)
+        pace = measure_pace(request.model) if needed else None
+    print_plan(Console(highlight=False), outcomes, pace)
+    return _exit_code(outcomes)
+
+
+def _exit_code(outcomes: Sequence[ImageOutcome]) -> int:
+    return SOME_FAILED if any(one.state == "failed" for one in outcomes) else 0
+
+
+def _open_again(
+    opener: SlideOpener, entries: dict[str, ImageEntry], outcome: ImageOutcome
+) -> Slide:
+    return opener.open(entries[outcome.id])
+
+
+def _header(request: BatchRequest, setting: Setting, seconds: float) -> ReportHeader:
+    device, backend = choose(request.device, request.backend)
+    options = {
+        "object size, µm": request.object_size,
+        "simplify, µm": request.simplify,
+        "smallest part, µm²": request.min_area,
+        "results": request.object_type,
+        "prompts": ", ".join(request.prompts) or "rectangles and points of any class",
+        "only": request.only,
+        "class": request.class_name,
+    }
+    return ReportHeader(
+        project=setting.project.folder.name,
+        version=VERSION,
+        base=setting.base.name,
+        adapter=setting.adapter.name if setting.adapter else None,
+        device=device,
+        backend=backend,
+        options={name: value for name, value in options.items() if value is not None},
+        started=datetime.now(timezone.utc).astimezone(),
+        seconds=seconds,
+    )

@@ -1,0 +1,100 @@
+"""What a batch would do, and about how long it would take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ..geometry import Box, Mpp, PatchPair
+from ..printing import printable
+from ..prompts import Prompt, PromptKind
+from ..tokens import tokens_of
+from ..work import ModelSpec, load_segmenter
+from .display import duration, summary_of
+from .outcome import ImageOutcome
+
+_KINDS = {
+    "rectangles": (PromptKind.BOX, PromptKind.BOX_POINTS),
+    "points": (PromptKind.POINTS,),
+    "outlines": (PromptKind.OUTLINE, PromptKind.OUTLINE_POINTS),
+}
+
+
+class Pace(NamedTuple):
+    """Measured on this machine, seconds."""
+
+    encode: float
+    decode: float
+
+    def seconds(self, outcome: ImageOutcome) -> float:
+        """About how long the prompts of an image take."""
+        return outcome.plan.encodes * self.encode + outcome.plan.prompts * self.decode
+
+
+def measure_pace(model: ModelSpec) -> Pace:
+    """Encode and decode once, after once to warm up.
+
+    Raises:
+        WsiSamError: the model cannot be loaded.
+    """
+    predictor = load_segmenter(model).predictor
+    size_px = predictor.base.size_px
+    patch = np.full((size_px, size_px, 3), 200, np.uint8)
+    pair = PatchPair(size_px / 2, size_px / 2, 1.0, size_px, Mpp(1.0, 1.0))
+    box = Box(size_px / 4, size_px / 4, size_px / 2, size_px / 2)
+    tokens = tokens_of(Prompt("pace", l0_box=box), pair)
+    seconds = (0.0, 0.0)
+    for _ in range(2):
+        start = time.perf_counter()
+        (embedding,) = predictor.embed([patch], [patch] if predictor.reads_lr else [])
+        encoded = time.perf_counter()
+        predictor.predict(embedding, [tokens])
+        seconds = (encoded - start, time.perf_counter() - encoded)
+    return Pace(*seconds)
+
+
+def print_plan(console: Console, outcomes: Sequence[ImageOutcome], pace: Pace | None) -> None:
+    """One row an image: prompts by kind, encodes, time, and what is in the way.
+
+    Args:
+        pace: None where there is nothing to do.
+    """
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("Image", overflow="fold")
+    for name in (*_KINDS, "encodes", "time"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("In the way, or left alone", overflow="fold", ratio=1)
+    for one in outcomes:
+        table.add_row(*map(Text, _cells(one, pace)))
+    console.print(table)
+    prompts = sum(one.plan.prompts for one in outcomes)
+    encodes = sum(one.plan.encodes for one in outcomes)
+    seconds = sum(pace.seconds(one) for one in outcomes) if pace else 0.0
+    failed = sum(one.state == "failed" for one in outcomes)
+    console.print(
+        Text(
+            f"{len(outcomes)} images, {prompts} prompts, {encodes} encodes: about "
+            f"{duration(seconds)} on this machine. {failed} images cannot be done. "
+            "Nothing was changed."
+        )
+    )
+
+
+def _cells(outcome: ImageOutcome, pace: Pace | None) -> list[str]:
+    plan = outcome.plan
+    counts = [sum(plan.kinds.get(kind, 0) for kind in kinds) for kinds in _KINDS.values()]
+    time_left = duration(pace.seconds(outcome)) if pace and plan.prompts else "-"
+    said = summary_of(outcome)
+    return [
+        printable(outcome.name, 120),
+        *(str(count) if count else "-" for count in counts),
+        str(plan.encodes) if plan.encodes else "-",
+        time_left,
+        "" if said == "no prompts" and plan.prompts else printable(said, 600),
+    ]
