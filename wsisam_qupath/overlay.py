@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import shapely
@@ -17,6 +18,8 @@ from .prompts import Prompt
 from .results import Result
 from .slide import Slide
 
+Rgb: TypeAlias = tuple[int, int, int]
+
 LONGEST_PX = 2000
 _SHORTEST_PX = 800
 _MARGIN_SHARE = 0.08
@@ -24,7 +27,9 @@ _MARGIN_SHARE = 0.08
 _PROMPT_RGB = (255, 214, 10)
 _POSITIVE_RGB = (48, 209, 88)
 _NEGATIVE_RGB = (255, 69, 58)
-_RESULT_RGB = (10, 132, 255)
+RESULT_RGB = (10, 132, 255)
+"""Of outlines whose class has no colour."""
+
 _FILL_ALPHA = 70
 
 
@@ -45,10 +50,11 @@ def write_overlay(
     scale = _scale(l0_box)
     size = max(1, round(l0_box.width * scale)), max(1, round(l0_box.height * scale))
     picture = Image.fromarray(slide.read(l0_box, *size)).convert("RGBA")
-    sketch = _Sketch(picture, l0_box)
+    sketch = Sketch(picture, l0_box, line_px=max(2, round(max(size) / 500)))
     for result in found:
         color = result.prompt.path_class and result.prompt.path_class.color
-        sketch.outline(result.l0_geometry, color or _RESULT_RGB)
+        sketch.fill(result.l0_geometry, color or RESULT_RGB)
+        sketch.trace(result.l0_geometry, color or RESULT_RGB)
     for prompt in prompts:
         sketch.prompt(prompt)
     encoded = io.BytesIO()
@@ -56,32 +62,50 @@ def write_overlay(
     write_atomically(path, encoded.getvalue())
 
 
-class _Sketch:
-    """A picture of ``l0_box`` on which level-0 geometry is drawn."""
+class Sketch:
+    """A picture of ``l0_box`` on which level-0 geometry is drawn.
 
-    def __init__(self, picture: Image.Image, l0_box: Box) -> None:
+    Args:
+        picture: RGB or RGBA; drawn on in place.
+        line_px: how wide lines are, picture px.
+    """
+
+    def __init__(self, picture: Image.Image, l0_box: Box, line_px: int) -> None:
         self.picture = picture
         self._origin = np.array([l0_box.x0, l0_box.y0])
         self._scale = np.array(picture.size) / np.array([l0_box.width, l0_box.height])
-        self._line_px = max(2, round(max(picture.size) / 500))
+        self._line_px = line_px
 
-    def outline(self, l0_geometry: Polygon | MultiPolygon, rgb: tuple[int, int, int]) -> None:
-        """Fill lightly, holes left out, and trace every ring."""
+    def fill(self, l0_geometry: Polygon | MultiPolygon, rgb: Rgb) -> None:
+        """Tint lightly what an outline encloses, its holes left out."""
         veil = Image.new("L", self.picture.size)
         pen = ImageDraw.Draw(veil)
         for polygon in shapely.get_parts(l0_geometry):
             pen.polygon(self._xy(polygon.exterior), fill=_FILL_ALPHA)
             for hole in polygon.interiors:
                 pen.polygon(self._xy(hole), fill=0)
-        self.picture.paste(Image.new("RGBA", self.picture.size, (*rgb, 255)), mask=veil)
-        self._rings(l0_geometry, rgb)
+        self.picture.paste(rgb, mask=veil)
+
+    def trace(self, l0_geometry: Polygon | MultiPolygon, rgb: Rgb) -> None:
+        """Draw every ring of an outline."""
+        pen = ImageDraw.Draw(self.picture)
+        for ring in _rings(l0_geometry):
+            pen.line(self._xy(ring), fill=rgb, width=self._line_px, joint="curve")
 
     def prompt(self, prompt: Prompt) -> None:
         """Box, outline and points."""
+        self.extent(prompt)
+        self.points(prompt)
+
+    def extent(self, prompt: Prompt) -> None:
+        """Box or outline; nothing where there are bare points."""
         if prompt.l0_outline is not None:
-            self._rings(prompt.l0_outline, _PROMPT_RGB)
+            self.trace(prompt.l0_outline, _PROMPT_RGB)
         elif prompt.l0_box is not None:
-            self._rings(shapely.box(*prompt.l0_box.corners().ravel()), _PROMPT_RGB)
+            self.trace(shapely.box(*prompt.l0_box.corners().ravel()), _PROMPT_RGB)
+
+    def points(self, prompt: Prompt) -> None:
+        """Positives, then negatives."""
         for points, rgb in (
             (prompt.l0_positives, _POSITIVE_RGB),
             (prompt.l0_negatives, _NEGATIVE_RGB),
@@ -89,12 +113,7 @@ class _Sketch:
             for x, y in points:
                 self._dot(np.array([x, y]), rgb)
 
-    def _rings(self, l0_geometry: Polygon | MultiPolygon, rgb: tuple[int, int, int]) -> None:
-        pen = ImageDraw.Draw(self.picture)
-        for ring in _rings(l0_geometry):
-            pen.line(self._xy(ring), fill=rgb, width=self._line_px, joint="curve")
-
-    def _dot(self, l0_point: FloatArray, rgb: tuple[int, int, int]) -> None:
+    def _dot(self, l0_point: FloatArray, rgb: Rgb) -> None:
         x, y = (l0_point - self._origin) * self._scale
         radius = 2.5 * self._line_px
         ImageDraw.Draw(self.picture).ellipse(
