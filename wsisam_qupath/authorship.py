@@ -67,9 +67,9 @@ class Drawings:
         outline = outline_of(feature)
         if outline is None:
             return None
-        x0, y0, _, _ = outline.bounds
+        x, y = (math.floor(value) for value in outline.bounds[:2])
         # The corner may have been rounded across the border of its cell.
-        for corner in product(*((math.floor(v) + step for step in (-1, 0, 1)) for v in (x0, y0))):
+        for corner in product(range(x - 1, x + 2), range(y - 1, y + 2)):
             for signature, prompt_id in self._by_corner.get(corner, ()):
                 if is_drawn(outline, signature):
                     return prompt_id

@@ -10,85 +10,19 @@ from __future__ import annotations
 import io
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import click
 
 from .errors import WsiSamError
+from .options import Numbers, model_options, outline_options
 from .printing import printable
 
-F = TypeVar("F", bound=Callable[..., Any])
-
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-
-
-class _Numbers(click.ParamType):  # type: ignore[type-arg]
-    """A comma-separated tuple of finite numbers: "10,20"."""
-
-    def __init__(self, names: str) -> None:
-        self.name = names
-        self._count = names.count(",") + 1
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[float, ...]:
-        import math  # noqa: PLC0415
-
-        try:
-            numbers = tuple(float(part) for part in str(value).split(","))
-        except ValueError:
-            numbers = ()
-        if len(numbers) != self._count or not all(map(math.isfinite, numbers)):
-            self.fail(f"{value!r} is not of the form {self.name}, in level-0 pixels", param, ctx)
-        return numbers
-
-
-def model_options(command: F) -> F:
-    """The options that choose a model; every command that runs one takes them."""
-    for option in reversed(
-        (
-            click.option(
-                "--base",
-                default="lite-medsam",
-                show_default=True,
-                metavar="NAME",
-                help="lite-medsam, mobile-sam, sam-vit-b, sam-vit-l, sam-vit-h or medsam.",
-            ),
-            click.option(
-                "--adapter",
-                default="none",
-                show_default=True,
-                metavar="PATH|none",
-                help="WSI-SAM adapter (.safetensors) made for the base.",
-            ),
-            click.option(
-                "--weights",
-                type=click.Path(path_type=Path),
-                metavar="PATH",
-                help="A copy of the base's weights, where they are not downloaded.",
-            ),
-            click.option(
-                "--device",
-                default="auto",
-                show_default=True,
-                metavar="NAME",
-                help="auto, cpu, cuda, cuda:1 … or mps.",
-            ),
-            click.option(
-                "--backend",
-                default="auto",
-                show_default=True,
-                metavar="NAME",
-                help="auto, torch or openvino.",
-            ),
-        )
-    ):
-        command = option(command)
-    return command
 
 
 def _print_version(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
@@ -137,45 +71,13 @@ def cli(context: click.Context) -> None:
     type=click.Path(path_type=Path, allow_dash=True),
     help="GeoJSON to write; stdout without it.",
 )
-@click.option("--box", "boxes", multiple=True, type=_Numbers("x0,y0,x1,y1"), help="A rectangle.")
-@click.option("--point", "points", multiple=True, type=_Numbers("x,y"), help="A point inside.")
+@click.option("--box", "boxes", multiple=True, type=Numbers("x0,y0,x1,y1"), help="A rectangle.")
+@click.option("--point", "points", multiple=True, type=Numbers("x,y"), help="A point inside.")
 @click.option(
-    "--negative", "negatives", multiple=True, type=_Numbers("x,y"), help="A point outside."
-)
-@click.option(
-    "--points",
-    "points_as",
-    type=click.Choice(["together", "each"]),
-    default="together",
-    show_default=True,
-    help="Whether the points of one feature mark one object, or each its own.",
+    "--negative", "negatives", multiple=True, type=Numbers("x,y"), help="A point outside."
 )
 @click.option("--mpp", type=float, help="µm per pixel, for files that state none or a wrong one.")
-@click.option("--object-size", type=float, metavar="UM", help="Size of what points mark, µm.")
-@click.option(
-    "--simplify",
-    type=float,
-    default=0.25,
-    show_default=True,
-    metavar="UM",
-    help="How far a simplified outline may stray, µm.",
-)
-@click.option(
-    "--min-area",
-    type=float,
-    default=10.0,
-    show_default=True,
-    metavar="UM2",
-    help="Drop smaller parts and fill smaller holes, µm².",
-)
-@click.option(
-    "--as",
-    "object_type",
-    type=click.Choice(["detection", "annotation"]),
-    default="detection",
-    show_default=True,
-    help="What the results are in QuPath.",
-)
+@outline_options
 @click.option("--overlay", type=click.Path(path_type=Path), help="PNG with prompts and outlines.")
 @model_options
 def segment(**given: Any) -> None:
