@@ -59,7 +59,7 @@ class Cleaned:
     Attributes:
         features: those of the top; children stand in their ``childObjects``.
         repaired: how many outlines had to be made valid.
-        skipped: what could not be used, by id and reason.
+        skipped: what could not be used, whole objects or classes of some, by id and reason.
     """
 
     features: tuple[Feature, ...] = ()
@@ -74,12 +74,12 @@ class Cleaned:
     @property
     def path_classes(self) -> tuple[PathClass, ...]:
         """The classes of all objects, each once, in the order of their first use."""
-        found = (
-            path_class_of(feature["properties"].get("classification"))
-            for feature in all_features(self.features)
-        )
-        classes = {one.name: one for one in reversed([c for c in found if c is not None])}
-        return tuple(reversed(classes.values()))
+        classes: dict[str, PathClass] = {}
+        for feature in all_features(self.features):
+            found = path_class_of(feature["properties"].get("classification"))
+            if found is not None:
+                classes.setdefault(found.name, found)
+        return tuple(classes.values())
 
 
 def read_objects(path: Path) -> Cleaned:
@@ -107,7 +107,7 @@ def clean_objects(document: object, *, source: str = "The GeoJSON") -> Cleaned:
 def is_geojson(document: object) -> bool:
     """Whether parsed JSON looks like GeoJSON at its top."""
     if isinstance(document, (list, tuple)):
-        return all(isinstance(one, dict) and "type" in one for one in document)
+        return not document or any(map(is_geojson, document))
     if not isinstance(document, dict):
         return False
     kind = document.get("type")
@@ -176,7 +176,7 @@ class _Cleaner:
         feature: Feature | None = None
         try:
             if kind != "root":
-                feature = self._object(value, properties, kind, given)
+                feature = self._object(value, properties, kind, given, given or name)
         except UnusableError as exc:
             self.skipped.append(Skipped(given or name, str(exc)))
         children = self._children(properties, given or name, depth)
@@ -195,8 +195,10 @@ class _Cleaner:
             return []
         return [one for child in children for one in self.clean(child, depth + 1)]
 
-    def _object(self, value: Feature, properties: Feature, kind: str, given: str | None) -> Feature:
-        """One object without its children.
+    def _object(
+        self, value: Feature, properties: Feature, kind: str, given: str | None, label: str
+    ) -> Feature:
+        """One object without its children; ``label`` names it to the user.
 
         Raises:
             UnusableError: it is of a type or a geometry that no object can be made of.
@@ -208,6 +210,8 @@ class _Cleaner:
             raise UnusableError("it has no geometry")
         geometry = self._geometry(drawn)
         cleaned = {"objectType": kind, **_plain_properties(properties)}
+        if properties.get("classification") and "classification" not in cleaned:
+            self.skipped.append(Skipped(label, "its class cannot be read; it has none now"))
         feature: Feature = {"type": "Feature", "id": "", "geometry": geometry}
         if kind == "cell":
             feature |= self._nucleus(value.get("nucleusGeometry"))
@@ -297,7 +301,7 @@ def _line(drawn: Feature) -> Feature:
 
 
 def _plain_properties(properties: Feature) -> Feature:
-    """Those that QuPath reads, in the form that it does; what is ``null`` or strange is left out."""
+    """Those that QuPath reads, in its form; what is ``null`` or strange is left out."""
     plain: Feature = {}
     name = text_of(properties.get("name"))
     if name is not None:
@@ -333,5 +337,9 @@ def _measurements(value: object) -> dict[str, Any]:
     return {
         name: float(number)
         for name, number in pairs
-        if isinstance(name, str) and type(number) in (int, float) and math.isfinite(number)  # type: ignore[arg-type]
+        if isinstance(name, str) and isinstance(number, (int, float)) and _is_finite(number)
     }
+
+
+def _is_finite(number: float) -> bool:
+    return not isinstance(number, bool) and math.isfinite(number)
