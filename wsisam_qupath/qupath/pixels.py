@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _OPEN_MAX = 4
 """Image servers that QuPath's process keeps open."""
 
-_OPEN_IN_QUPATH = "open the image in QuPath to see whether QuPath can read it"
+_CHECK_THE_SLIDE = "check that the slide is there, and that QuPath shows it"
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,11 @@ class ServerDescription:
     """What QuPath says of an image.
 
     Attributes:
-        kind: the library behind it, as in "Bio-Formats".
         is_rgb: 8-bit RGB, as against single channels.
         level_sizes_px: (width, height) of each level, the finest first.
         mpp: of level 0; None where QuPath knows none, or none that can be believed.
     """
 
-    kind: str
     is_rgb: bool
     level_sizes_px: tuple[tuple[int, int], ...]
     mpp: Mpp | None
@@ -110,6 +108,11 @@ def open_through_qupath(
     """
     own_mpp = None if mpp is None else calibration.override(mpp)
     spare_mpp = None if mpp_if_unstated is None else calibration.override(mpp_if_unstated)
+    if entry.slide is not None and not entry.slide.exists():
+        raise ImageError(
+            f"{entry.slide} does not exist: name the place where the slide is now with --remap "
+            "OLD=NEW."
+        )
     source = Source(project.absolute(), entry.id, entry.slide)
     found = process.run(describe_server, source)
     _check(found, entry, z, t)
@@ -164,7 +167,7 @@ class QuPathReader:
         t: int,
     ) -> None:
         """Use :func:`open_through_qupath`."""
-        self.name = f"QuPath, {found.kind}"
+        self.name = "QuPath"
         self.level_sizes_px = found.level_sizes_px
         self.bounds = Bounds(0, 0, *found.level_sizes_px[0])
         self.stated_mpp = found.mpp
@@ -210,7 +213,6 @@ def describe_server(source: Source) -> ServerDescription:
     metadata, pixel_size = server.getMetadata(), server.getPixelCalibration()
     levels = [metadata.getLevel(level) for level in range(metadata.nLevels())]
     return ServerDescription(
-        kind=str(server.getServerType()),
         is_rgb=bool(server.isRGB()),
         level_sizes_px=tuple((int(level.getWidth()), int(level.getHeight())) for level in levels),
         # NaN where QuPath does not know it, which is not believed.
@@ -223,10 +225,11 @@ def describe_server(source: Source) -> ServerDescription:
 
 
 def read_region(source: Source, part: Part) -> RgbArray:
-    """Pixels of a level, exactly as they are stored: nothing is interpolated.
+    """Pixels of a level as QuPath's reader gives them: nothing is interpolated on the way.
 
     QuPath interpolates where it is asked for any other region than one of its own tiles, so the
-    tiles are read and put together here.
+    tiles are read and put together here. OpenSlide behind it interpolates within a tile where the
+    sizes of the levels do not divide each other; our own reader of such slides is exact.
 
     Returns:
         HWC uint8 RGB; white where QuPath holds no pixels.
@@ -236,10 +239,10 @@ def read_region(source: Source, part: Part) -> RgbArray:
     """
     server = _opened(source)
     rgb = np.full((part.height, part.width, 3), 255, dtype=np.uint8)
-    with translated(f"Reading image {source.entry_id}", _OPEN_IN_QUPATH, ImageError):
+    with translated(f"Reading image {source.entry_id}", _CHECK_THE_SLIDE, ImageError):
         for tile in _tiles(server, part):
             image = server.readRegion(tile.getRegionRequest())
-            if image is not None:
+            if image is not None:  # as it is where the slide was never scanned
                 _paste(rgb, _pixels(image), tile.getTileX() - part.x, tile.getTileY() - part.y)
     return rgb
 
@@ -247,9 +250,12 @@ def read_region(source: Source, part: Part) -> RgbArray:
 def _opened(source: Source) -> JavaObject:
     server = _servers.pop(source, None)
     if server is None:
-        cure = "check that the slide is there, and that QuPath opens it"
-        with translated(f"Opening image {source.entry_id}", cure, ImageError):
+        with translated(f"Opening image {source.entry_id}", _CHECK_THE_SLIDE, ImageError):
             server = _built(source)
+        if server is None:  # as some of QuPath's readers put it
+            raise ImageError(
+                f"QuPath has no reader that opens image {source.entry_id}: {_CHECK_THE_SLIDE}."
+            )
     _servers[source] = server
     while len(_servers) > _OPEN_MAX:
         _close(next(iter(_servers)))
