@@ -1,0 +1,26 @@
+"""JSON that QuPath wrote."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+def parse(content: bytes) -> Any:
+    """What UTF-8 JSON says, with or without a byte order mark.
+
+    NaN and infinities are understood, for QuPath writes them.
+
+    Raises:
+        UnicodeDecodeError: it is not UTF-8.
+        ValueError: it is not JSON, or is nested deeper than anything that QuPath writes.
+    """
+    try:
+        return json.loads(content.decode("utf-8-sig"))
+    except RecursionError as exc:
+        raise ValueError("nested too deep") from exc
+
+
+def as_object(value: object) -> dict[str, Any]:
+    """A JSON object as it is; an empty one for whatever else stands in its place."""
+    return value if isinstance(value, dict) else {}
