@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 import click
 
+from . import project_cli
 from .errors import WsiSamError
 from .options import Numbers, model_options, outline_options
 from .printing import printable
@@ -126,6 +127,10 @@ def doctor() -> None:
         checks = run_doctor()
     print_doctor(checks, Console())
     sys.exit(exit_code(checks))
+
+
+for _command in project_cli.COMMANDS:
+    cli.add_command(_command)
 
 
 def main() -> None:

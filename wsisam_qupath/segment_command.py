@@ -105,7 +105,9 @@ def run_segment(request: SegmentRequest) -> Outcome:
         _check_outputs(request, slide)
         prompt_set = _prompts(request, slide, base, adapter)
         _name(console, "Skipped", [(s.id, s.reason) for s in prompt_set.skipped])
-        _warn_of_points(prompt_set, base, adapter, console)
+        clicked = sum(bool(p.l0_positives or p.l0_negatives) for p in prompt_set.prompts)
+        if warning := points_warning(clicked, base, adapter):
+            console.print(warning, markup=False)
         segmenter = _segmenter(request, base, adapter, console)
         # Closed before the slide is: after Ctrl-C, threads would read from a file that is gone.
         with closing(segmenter.segment(slide, prompt_set.prompts, options)) as answers:
@@ -200,18 +202,18 @@ def _prompts(
     return require_usable(within_slide(found, slide.l0_box), source)
 
 
-def _warn_of_points(
-    prompt_set: PromptSet, base: Base, adapter: Adapter | None, console: Console
-) -> None:
-    """Say when a base that never learned points is asked about some."""
-    clicked = sum(bool(p.l0_positives or p.l0_negatives) for p in prompt_set.prompts)
-    if clicked and adapter is None and "points" not in base.trained_prompts:
-        console.print(
-            f"{_counted(clicked, 'prompt')} with points, which {base.name} was never trained on: "
-            "expect poor outlines there. Draw rectangles, or use an adapter or base that knows "
-            "points.",
-            markup=False,
-        )
+def points_warning(clicked: int, base: Base, adapter: Adapter | None) -> str | None:
+    """What to say where a base that never learned points is asked about some; else None.
+
+    Args:
+        clicked: prompts with points.
+    """
+    if not clicked or adapter is not None or "points" in base.trained_prompts:
+        return None
+    return (
+        f"{_counted(clicked, 'prompt')} with points, which {base.name} was never trained on: "
+        "expect poor outlines there. Draw rectangles, or use an adapter or base that knows points."
+    )
 
 
 def _segmenter(

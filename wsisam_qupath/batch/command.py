@@ -22,7 +22,9 @@ from ..project.guards import check_writable_project
 from ..project.lock import project_lock
 from ..project.reading import read_project
 from ..project.running import running_qupath
+from ..prompts import Plane, PromptKind
 from ..qupath.process import QuPathProcess
+from ..segment_command import points_warning
 from ..slide import Slide
 from ..version import VERSION
 from .display import Display, print_outcomes
@@ -70,6 +72,7 @@ def run_batch(request: BatchRequest) -> int:
             write_report(request.report, outcomes, header, partial(_open_again, opener, by_id))
             console.print(f"{request.report}: the report.", markup=False)
     print_outcomes(console, outcomes, seconds)
+    _warn_of_points(outcomes, setting, console)
     return _exit_code(outcomes)
 
 
@@ -238,7 +241,15 @@ def _plan(
         needed = any(one.plan.prompts for one in outcomes)
         pace = measure_pace(request.model) if needed else None
     print_plan(Console(highlight=False), outcomes, pace)
+    _warn_of_points(outcomes, setting, console)
     return _exit_code(outcomes)
+
+
+def _warn_of_points(outcomes: Sequence[ImageOutcome], setting: Setting, console: Console) -> None:
+    with_points = (PromptKind.POINTS, PromptKind.BOX_POINTS, PromptKind.OUTLINE_POINTS)
+    clicked = sum(one.plan.kinds.get(kind, 0) for one in outcomes for kind in with_points)
+    if warning := points_warning(clicked, setting.base, setting.adapter):
+        console.print(warning, markup=False)
 
 
 def _exit_code(outcomes: Sequence[ImageOutcome]) -> int:
@@ -246,9 +257,9 @@ def _exit_code(outcomes: Sequence[ImageOutcome]) -> int:
 
 
 def _open_again(
-    opener: SlideOpener, entries: dict[str, ImageEntry], outcome: ImageOutcome
+    opener: SlideOpener, entries: dict[str, ImageEntry], outcome: ImageOutcome, plane: Plane
 ) -> Slide:
-    return opener.open(entries[outcome.id])
+    return opener.open(entries[outcome.id], plane)
 
 
 def _header(request: BatchRequest, setting: Setting, seconds: float) -> ReportHeader:

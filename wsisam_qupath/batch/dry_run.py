@@ -60,7 +60,7 @@ def measure_pace(model: ModelSpec) -> Pace:
 
 
 def print_plan(console: Console, outcomes: Sequence[ImageOutcome], pace: Pace | None) -> None:
-    """One row an image: prompts by kind, encodes, time, and what is in the way.
+    """One row an image: prompts by kind, encodes, time; then what is in the way or left alone.
 
     Args:
         pace: None where there is nothing to do.
@@ -69,10 +69,13 @@ def print_plan(console: Console, outcomes: Sequence[ImageOutcome], pace: Pace | 
     table.add_column("Image", overflow="fold")
     for name in (*_KINDS, "encodes", "time"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("In the way, or left alone", overflow="fold", ratio=1)
     for one in outcomes:
         table.add_row(*map(Text, _cells(one, pace)))
     console.print(table)
+    for one in outcomes:
+        said = summary_of(one)
+        if said != "no prompts":
+            console.print(Text(f"{printable(one.name, 120)}: {printable(said, 900)}"))
     prompts = sum(one.plan.prompts for one in outcomes)
     encodes = sum(one.plan.encodes for one in outcomes)
     seconds = sum(pace.seconds(one) for one in outcomes) if pace else 0.0
@@ -80,8 +83,7 @@ def print_plan(console: Console, outcomes: Sequence[ImageOutcome], pace: Pace | 
     console.print(
         Text(
             f"{len(outcomes)} images, {prompts} prompts, {encodes} encodes: about "
-            f"{duration(seconds)} on this machine. {failed} images cannot be done. "
-            "Nothing was changed."
+            f"{duration(seconds)} on this machine. {failed} cannot be done. Nothing was changed."
         )
     )
 
@@ -89,12 +91,6 @@ def print_plan(console: Console, outcomes: Sequence[ImageOutcome], pace: Pace | 
 def _cells(outcome: ImageOutcome, pace: Pace | None) -> list[str]:
     plan = outcome.plan
     counts = [sum(plan.kinds.get(kind, 0) for kind in kinds) for kinds in _KINDS.values()]
-    time_left = duration(pace.seconds(outcome)) if pace and plan.prompts else "-"
-    said = summary_of(outcome)
-    return [
-        printable(outcome.name, 120),
-        *(str(count) if count else "-" for count in counts),
-        str(plan.encodes) if plan.encodes else "-",
-        time_left,
-        "" if said == "no prompts" and plan.prompts else printable(said, 600),
-    ]
+    shown = [str(count) if count else "-" for count in (*counts, plan.encodes)]
+    seconds = duration(pace.seconds(outcome)) if pace and plan.prompts else "-"
+    return [printable(outcome.name, 120), *shown, seconds]
