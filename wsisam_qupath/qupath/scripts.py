@@ -106,7 +106,7 @@ def put(folder: Path, shipped: Mapping[str, bytes]) -> tuple[ScriptCopy, ...]:
 def _state(path: Path, shipped: bytes, recorded: str | None) -> CopyState:
     try:
         content = path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return "missing"
     except OSError as exc:
         raise OutputError(
