@@ -279,15 +279,23 @@ def test_installing_can_be_declined(home: Path) -> None:
     assert "There is no QuPath where paquo looks for it" in failed.detail
 
 
-def test_a_folder_that_was_named_wrongly_is_said_and_nothing_installed(
-    home: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("PAQUO_QUPATH_DIR", "/nowhere", "which holds no QuPath"),
+        ("PAQUO_JVM_PATH_OVERRIDE", "/nowhere", "which is no file"),
+        ("PAQUO_JAVA_OPTS", '-Xmx8g "', "settings cannot be read"),
+    ],
+)
+def test_a_setting_that_is_wrong_is_said_and_nothing_installed(
+    home: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, words: str
 ) -> None:
-    monkeypatch.setenv("PAQUO_QUPATH_DIR", str(home / "nowhere"))
+    monkeypatch.setenv(variable, value)
 
     failed = step(run_setup(request(home, dry_run=True)), "QuPath")
 
     assert failed.state == "failed"
-    assert f"{home / 'nowhere'}, which holds no QuPath" in failed.detail
+    assert words in failed.detail
 
 
 def write_archive(folder: Path) -> Path:

@@ -119,8 +119,8 @@ def _set_up_qupath(request: SetupRequest) -> _Outcome:
     try:
         return "already there", _described(find_installation())
     except QuPathError:
-        # A folder that was named, by mistake or before it was filled, has to be cured there.
-        if not request.install or download.named_folder():
+        # What a setting names wrongly has to be cured there: nothing installed would be used.
+        if not (request.install and download.is_searched_for()):
             raise
     if download.holds_qupath(target):
         return "already there", f"{target}. {_name_it(target)}"

@@ -50,13 +50,18 @@ def holds_qupath(folder: Path) -> bool:
     return True
 
 
-def named_folder() -> str:
-    """The folder that paquo's settings name; empty where it is to search."""
-    from paquo import settings  # noqa: PLC0415 - takes half a second
+def is_searched_for() -> bool:
+    """Whether paquo's settings have it search; else they name a place that has to be right."""
+    from dynaconf import ValidationError  # noqa: PLC0415 - half a second, as paquo below
+    from paquo import settings  # noqa: PLC0415
     from paquo._config import to_kwargs  # noqa: PLC0415
 
-    settings.reload()
-    return str(to_kwargs(settings)["qupath_dir"] or "")
+    try:
+        settings.reload()
+        named = to_kwargs(settings)
+    except (ValidationError, ValueError, OSError):  # which finding a QuPath tells of
+        return False
+    return not (named["qupath_dir"] or named["jvm_path_override"])
 
 
 def install(folder: Path, progress: Progress | None = None) -> Path:
