@@ -1,0 +1,137 @@
+"""One batch at a time on a project."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import ProjectError
+from ..printing import printable
+from .entries import Project
+from .guards import check_writable_project
+from .json_text import as_object, parse
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+_LOCK = "lock"
+_HOLDER = "lock.json"
+_UNKNOWN = {"pid": "?", "host": "an unknown computer", "since": "an unknown time"}
+
+_NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+"""What file systems answer that cannot lock files."""
+
+
+@contextmanager
+def project_lock(project: Project, *, what: str = "batch") -> Iterator[None]:
+    """Keep other processes that ask for this lock from the project, on all computers that share it.
+
+    The operating system holds the lock, in ``wsisam-qupath/lock``; it ends with this process,
+    however that ends, so that none is ever left behind. The file stays: whoever removed it could
+    take it from under somebody who waits for it. QuPath knows nothing of it.
+
+    A file system that cannot lock gets a file that stands for the lock by being there. After a
+    kill that one stays, and the message says which file to delete.
+
+    Args:
+        what: is being done, for the message that others get.
+
+    Raises:
+        ProjectError: another process has it, or the project cannot be written (in which case
+            nothing is left in it).
+    """
+    check_writable_project(project)
+    folder = project.own_folder
+    is_new = not folder.exists()
+    try:
+        lock = _acquire(project)
+        try:
+            _write_holder(folder / _HOLDER, what)
+        except OSError:
+            lock.release()
+            raise
+    except OSError as exc:
+        if is_new:
+            _remove(folder)
+        raise ProjectError(
+            f"The project {project.path} cannot be locked in {folder} ({exc.strerror or exc}): "
+            "allow writing there, and make room on its disk."
+        ) from exc
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # the drive is gone, and the lock with it
+            (folder / _HOLDER).unlink(missing_ok=True)
+            lock.release()
+
+
+def _acquire(project: Project) -> BaseFileLock:
+    """The lock, held from now on.
+
+    Raises:
+        ProjectError: somebody else has it.
+        OSError: it cannot be had there.
+    """
+    from filelock import FileLock, SoftFileLock, Timeout  # noqa: PLC0415 - not for `--help`
+
+    project.own_folder.mkdir(exist_ok=True)
+    path = project.own_folder / _LOCK
+    lock: BaseFileLock = FileLock(path, timeout=0, thread_local=False)
+    try:
+        try:
+            with warnings.catch_warnings():  # filelock says that it uses the other kind
+                warnings.simplefilter("ignore")
+                lock.acquire()
+        except (NotImplementedError, OSError) as exc:
+            if isinstance(exc, Timeout) or getattr(exc, "errno", errno.ENOSYS) not in _NO_LOCKS:
+                raise
+            lock = SoftFileLock(path.with_suffix(".file"), timeout=0, thread_local=False)
+            lock.acquire()
+    except Timeout as exc:
+        raise ProjectError(_held_message(project, lock)) from exc
+    return lock
+
+
+def _write_holder(path: Path, what: str) -> None:
+    holder = {
+        "what": what,
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "since": datetime.now().astimezone().isoformat(sep=" ", timespec="seconds"),
+    }
+    path.write_text(json.dumps(holder), encoding="utf-8")
+
+
+def _held_message(project: Project, lock: BaseFileLock) -> str:
+    """Who has the lock, as far as its file says."""
+    from filelock import SoftFileLock  # noqa: PLC0415
+
+    try:
+        holder = as_object(parse((project.own_folder / _HOLDER).read_bytes()))
+    except (OSError, ValueError):
+        holder = {}
+    said = {key: printable(str(value), 100) for key, value in holder.items()}
+    who = "process {pid} on {host}, since {since}".format_map({**_UNKNOWN, **said})
+    after_a_kill = ""
+    if isinstance(lock, SoftFileLock):
+        after_a_kill = f" If there is no such process any more, delete {lock.lock_file}."
+    return (
+        f"Another {said.get('what', 'process')} works on {project.path} ({who}): wait until it is "
+        f"done, or end it.{after_a_kill}"
+    )
+
+
+def _remove(folder: Path) -> None:
+    """Take back what was begun."""
+    with suppress(OSError):
+        for name in (_HOLDER, _LOCK):
+            (folder / name).unlink(missing_ok=True)
+        folder.rmdir()
