@@ -13,7 +13,7 @@ from wsisam_qupath.demo import MARKS, run_demo
 from wsisam_qupath.errors import SlideError
 from wsisam_qupath.slide import open_slide
 
-FILES = {"ihc.tiff", "prompts.geojson", "outlines.geojson", "overlay.png"}
+FILES = {"ihc.tiff", "ihc.geojson", "outlines.geojson", "overlay.png"}
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_its_slide_is_a_pyramid_with_a_scale(demo: tuple[Path, Answer]) -> None:
 
 
 def test_every_prompt_of_it_is_outlined_where_it_is(demo: tuple[Path, Answer]) -> None:
-    prompts = {f["id"]: f for f in features_of(demo[0] / "prompts.geojson")}
+    prompts = {f["id"]: f for f in features_of(demo[0] / "ihc.geojson")}
     outlines = features_of(demo[0] / "outlines.geojson")
 
     named = [f["properties"]["metadata"]["wsisam_prompt_id"] for f in outlines]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,9 +13,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
-from .errors import OutputError, SlideError
+from .batch.command import run_batch
+from .batch.request import BatchRequest
+from .create_command import CreateRequest, run_create
+from .errors import OutputError, QuPathError, SlideError
 from .files import write_atomically
+from .new_project import PROJECT_FILE
+from .project.reading import read_project
 from .pyramid import write_pyramid
+from .qupath.installation import find_installation
+from .qupath.objects import read_image
+from .qupath.process import QuPathProcess
 from .segment_command import SegmentRequest, run_segment
 
 ASSUMED_MPP = 0.5
@@ -74,7 +82,7 @@ def run_demo(folder: Path, **model: Any) -> None:
         raise OutputError(
             f"{folder} cannot be created ({exc.strerror}). Name another folder with --out."
         ) from exc
-    slide, prompts = folder / "ihc.tiff", folder / "prompts.geojson"
+    slide, prompts = folder / "ihc.tiff", folder / "ihc.geojson"
     output, overlay = folder / "outlines.geojson", folder / "overlay.png"
     write_pyramid(slide, tissue, mpp=ASSUMED_MPP)
     write_atomically(prompts, json.dumps(demo_prompts(), indent=1).encode())
@@ -88,9 +96,38 @@ def run_demo(folder: Path, **model: Any) -> None:
     )
     console.print(
         f"{output}: the outlines, ready for QuPath (drag the file onto the open slide).\n"
-        f"{overlay}: prompts in yellow, outlines in the colour of their class. Look at it.\n"
+        f"{overlay}: prompts in yellow, outlines in the colour of their class. Look at it."
+    )
+    _run_in_project(folder, slide, prompts, model, console)
+    console.print(
         "Next: wsisam-qupath segment YOUR_SLIDE.svs YOUR_PROMPTS.geojson -o OUT.geojson\n"
+        "      wsisam-qupath batch YOUR_PROJECT.qpproj --dry-run\n"
         "      wsisam-qupath doctor"
+    )
+
+
+def _run_in_project(
+    folder: Path, slide: Path, prompts: Path, model: Mapping[str, Any], console: Console
+) -> None:
+    """The same in a QuPath project: make one, write the outlines into it, and read it back."""
+    try:
+        installation = find_installation()
+    except QuPathError as exc:
+        console.print(f"No project was made, since no QuPath was found. {exc}", markup=False)
+        return
+    project = folder / "project" / PROJECT_FILE
+    if not project.exists():
+        run_create(CreateRequest(project, (str(slide),), prompts, image_type="brightfield-h-dab"))
+    classes = tuple(dict.fromkeys(mark.path_class[0] for mark in MARKS))
+    report = folder / "report.html"
+    run_batch(BatchRequest(project, prompts=classes, report=report, **model))
+    with QuPathProcess(installation) as qupath:
+        (image,) = read_project(project).images
+        contents = qupath.run(read_image, project.absolute(), image.id)
+    console.print(
+        f"{project}: {len(contents.annotations)} annotations and {len(contents.results)} outlines, "
+        "as QuPath reads it. Open it there.\n"
+        f"{report}: each prompt with its picture. Look at it."
     )
 
 
