@@ -284,7 +284,6 @@ def test_installing_can_be_declined(home: Path) -> None:
     [
         ("PAQUO_QUPATH_DIR", "/nowhere", "which holds no QuPath"),
         ("PAQUO_JVM_PATH_OVERRIDE", "/nowhere", "which is no file"),
-        ("PAQUO_JAVA_OPTS", '-Xmx8g "', "settings cannot be read"),
     ],
 )
 def test_a_setting_that_is_wrong_is_said_and_nothing_installed(
