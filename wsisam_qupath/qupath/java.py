@@ -6,11 +6,19 @@ it crashes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from numpy.typing import NDArray
 
 from ..errors import QuPathError, WsiSamError
 from .installation import Installation, find_installation
+
+Java: TypeAlias = Any
+"""A class, object or array of Java's."""
 
 _NATIVE_ACCESS_JAVA_MIN = 17
 
@@ -46,6 +54,25 @@ def start(installation: Installation | None = None) -> None:
             f"({_first_line(str(exc))}): check PAQUO_JAVA_OPTS, and that QuPath itself starts."
         ) from exc
     _quiet()
+
+
+@cache
+def java_class(name: str) -> Java:
+    """A class by its full name; the machine must be running."""
+    import jpype  # noqa: PLC0415 - this runs in QuPath's process only
+
+    return jpype.JClass(name)
+
+
+def java_array(element: str, items: Sequence[Any] | NDArray[Any]) -> Java:
+    """A Java array of objects of a class, or of numbers of a type such as "double"."""
+    import jpype  # noqa: PLC0415 - this runs in QuPath's process only
+
+    return jpype.JArray(java_class(element))(items)
+
+
+def java_path(path: Path) -> Java:
+    return java_class("java.io.File")(str(path)).toPath()
 
 
 @contextmanager

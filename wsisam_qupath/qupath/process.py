@@ -5,6 +5,7 @@ A crash of Java, a Ctrl-C or what Java prints cannot touch the driver: it only s
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -22,6 +23,8 @@ from typing import ParamSpec, TypeVar
 from ..errors import QuPathError
 from .installation import Installation, find_installation
 from .java import start, translated
+
+_ALLOCATIONS_PER_COLLECTION = 1_000_000
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -157,6 +160,8 @@ def _prepare(installation: Installation | None, leash: Connection) -> None:
     # Java writes to the file descriptor, past sys.stdout.
     os.dup2(2, 1)
     sys.stdout = sys.stderr
+    # Features are many small lists without cycles, which Python would look through again and again.
+    gc.set_threshold(_ALLOCATIONS_PER_COLLECTION)
     threading.Thread(target=_end_with, args=(leash,), daemon=True).start()
 
 

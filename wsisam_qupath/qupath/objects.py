@@ -1,0 +1,197 @@
+"""The objects of one image, read and changed. These functions run in QuPath's process.
+
+Nothing that is in use is written here: a change goes into a file of its own, which is read back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from ..errors import ImageError
+from ..geojson.properties import plane_of
+from ..geojson.provenance import PROMPT_KEY
+from ..prompts import PathClass, Plane
+from . import image_data as files
+from .features import features_of
+from .image_data import StoredImage, all_objects
+from .java import Java, java_class, translated
+from .outlines import Stored, are_equal, outlines_of, planes_of, storable
+from .placing import by_id, ids_of, java_path_class, make_objects, put_in, take_out, uuid
+from .streams import PATH_OBJECT, has_metadata_key, has_method, predicate_of
+from .values import Change, ImageContents, Staged
+
+
+def read_image(project: Path, entry_id: str) -> ImageContents:
+    """The objects of an image that concern us; the slide is not opened.
+
+    Args:
+        project: absolute, of the ``.qpproj`` file.
+
+    Raises:
+        ImageError: its objects are damaged, or the project has no such image.
+        ProjectError: the project file cannot be read.
+    """
+    image = files.find_image(project, entry_id)
+    image_data = files.load(image)
+    if image_data is None:
+        return ImageContents(1, (), ())
+    objects = all_objects(image_data)
+    with translated(f"Reading the objects of {image.name}", error=ImageError):
+        return ImageContents(
+            int(objects.size()),
+            features_of(_with(objects, "isAnnotation", "hasROI")),
+            features_of(_our_detections(objects)),
+        )
+
+
+def _with(objects: Java, *methods: str) -> Java:
+    stream = objects.stream()
+    for method in methods:
+        stream = stream.filter(predicate_of(PATH_OBJECT, method))
+    return stream.toList()
+
+
+def _our_detections(objects: Java) -> Java:
+    # To ask an object for its metadata makes a map for it, in each of a million cells.
+    knows = has_method(PATH_OBJECT, "hasMetadata")
+    described = _with(objects, "isDetection", *(["hasMetadata"] if knows else []))
+    return described.stream().filter(has_metadata_key(PROMPT_KEY)).toList()
+
+
+def stage_change(project: Path, entry_id: str, change: Change, to: Path) -> Staged:
+    """Write the changed objects of an image to a new file, and read that back.
+
+    Args:
+        project: absolute, of the ``.qpproj`` file.
+        to: the new file; it is not there afterwards unless all is right.
+
+    Raises:
+        ImageError: the image has changed since it was read, the file cannot be written, or it
+            reads as something else than what was written.
+    """
+    image = files.find_image(project, entry_id)
+    image_data = files.load(image) or files.new_image_data(image)
+    try:
+        with translated(f"Changing the objects of {image.name}", error=ImageError):
+            expected = _changed(image, image_data, change)
+        files.write_file(image, image_data, to)
+        summary = files.summary_of(image, image_data)
+        # Room for what is read back.
+        del image_data
+        _check(image, to, expected)
+    except BaseException:
+        to.unlink(missing_ok=True)
+        raise
+    return Staged(to, summary["hierarchy"]["nObjects"], summary)
+
+
+@dataclass(frozen=True)
+class _Expected:
+    """What the new file has to hold.
+
+    Attributes:
+        n_objects: with the root.
+        ids: of all objects, a java.util.Set.
+        added_ids, parent_ids, planes: of the new objects, in one order with `stored`.
+    """
+
+    n_objects: int
+    ids: Java
+    added_ids: tuple[Java, ...]
+    parent_ids: list[str]
+    planes: list[Plane]
+    stored: Stored
+
+
+def _changed(image: StoredImage, image_data: Java, change: Change) -> _Expected:
+    """Change the objects in memory.
+
+    Raises:
+        ImageError: they are not those that were read.
+    """
+    objects = all_objects(image_data)
+    if objects.size() != change.n_objects:
+        raise _changed_on_disk(image)
+    known = by_id(objects)
+    features = [one.feature for one in change.add]
+    added_ids = tuple(uuid(feature["id"]) for feature in features)
+    removed = _removed(image, known, change.remove)
+    if len(set(map(str, added_ids))) < len(added_ids) or any(map(known.containsKey, added_ids)):
+        raise ImageError(f"{image.name} holds some of the new objects already: run this again.")
+    stored = storable(outlines_of(features))
+    made = make_objects(features, stored)
+    take_out(removed)
+    hierarchy = image_data.getHierarchy()
+    parent_ids = put_in(change.add, made, known, hierarchy.getRootObject())
+    hierarchy.fireHierarchyChangedEvent(hierarchy)
+    ids = java_class("java.util.HashSet")(known.keySet())
+    ids.addAll(added_ids)
+    return _Expected(
+        n_objects=change.n_objects - len(removed) + len(made),
+        ids=ids,
+        added_ids=added_ids,
+        parent_ids=parent_ids,
+        planes=[plane_of(feature["geometry"].get("plane")) for feature in features],
+        stored=stored,
+    )
+
+
+def _removed(image: StoredImage, known: Java, ids: Sequence[str]) -> list[Java]:
+    """The objects of these ids; they are no longer known."""
+    found = [known.remove(uuid(object_id)) for object_id in ids]
+    if None in found:
+        raise _changed_on_disk(image)
+    return list(chain.from_iterable(found))
+
+
+def _changed_on_disk(image: StoredImage) -> ImageError:
+    return ImageError(
+        f"{image.name} has changed on disk since it was read: close the project in QuPath, and "
+        "run this again."
+    )
+
+
+def _check(image: StoredImage, path: Path, expected: _Expected) -> None:
+    """Look whether a file reads as what was written.
+
+    Raises:
+        ImageError: it does not.
+    """
+    image_data = files.read_file(image, path)
+    with translated(f"Checking the objects of {image.name}", error=ImageError):
+        wrong = _difference(all_objects(image_data), expected)
+    if wrong:
+        raise ImageError(
+            f"{image.name}: QuPath reads other {wrong} than were written, so the image was left "
+            "as it is. Run this again, and report it if it happens again."
+        )
+
+
+def _difference(objects: Java, expected: _Expected) -> str | None:
+    """The first thing that is not as it has to be."""
+    if objects.size() != expected.n_objects or ids_of(objects) != expected.ids:
+        return "objects"
+    known = by_id(objects)
+    added = [known.get(object_id)[0] for object_id in expected.added_ids]
+    if [str(one.getParent().getID()) for one in added] != expected.parent_ids:
+        return "parents of objects"
+    rois = java_class("java.util.ArrayList")([one.getROI() for one in added])
+    if planes_of(rois) != expected.planes:
+        return "planes of objects"
+    return None if are_equal(expected.stored, rois) else "outlines"
+
+
+def class_colors(stated: Mapping[str, tuple[int, int, int] | None]) -> dict[str, int]:
+    """The colours that QuPath shows classes in, packed ARGB with a sign.
+
+    Args:
+        stated: RGB by the names of classes; None lets QuPath choose.
+    """
+    with translated("Making classes", error=ImageError):
+        return {
+            name: int(java_path_class(PathClass(name, color)).getColor())
+            for name, color in stated.items()
+        }
