@@ -52,7 +52,7 @@ def run_batch(request: BatchRequest) -> int:
         WsiSamError: nothing could start.
     """
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    started = time.perf_counter()
+    started_at, started = datetime.now(timezone.utc).astimezone(), time.perf_counter()
     if request.report is not None:
         check_report_path(request.report)
     project = read_project(request.project, remap=request.remap)
@@ -66,13 +66,14 @@ def run_batch(request: BatchRequest) -> int:
         with _guarded(project):
             outcomes = _run(request, setting, process, opener, entries, console)
         seconds = time.perf_counter() - started
+        print_outcomes(console, outcomes, seconds)
+        _warn_of_points(outcomes, setting, console)
         if request.report is not None:
-            header = _header(request, setting, seconds)
+            header = _header(request, setting, started_at, seconds)
             by_id = {entry.id: entry for entry in entries}
-            write_report(request.report, outcomes, header, partial(_open_again, opener, by_id))
+            with console.status("Drawing the report"):
+                write_report(request.report, outcomes, header, partial(_open_again, opener, by_id))
             console.print(f"{request.report}: the report.", markup=False)
-    print_outcomes(console, outcomes, seconds)
-    _warn_of_points(outcomes, setting, console)
     return _exit_code(outcomes)
 
 
@@ -262,7 +263,9 @@ def _open_again(
     return opener.open(entries[outcome.id], plane)
 
 
-def _header(request: BatchRequest, setting: Setting, seconds: float) -> ReportHeader:
+def _header(
+    request: BatchRequest, setting: Setting, started: datetime, seconds: float
+) -> ReportHeader:
     device, backend = choose(request.device, request.backend)
     options = {
         "object size, µm": request.object_size,
@@ -281,6 +284,6 @@ def _header(request: BatchRequest, setting: Setting, seconds: float) -> ReportHe
         device=device,
         backend=backend,
         options={name: value for name, value in options.items() if value is not None},
-        started=datetime.now(timezone.utc).astimezone(),
+        started=started,
         seconds=seconds,
     )
