@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from .console import TASK, counted, name_cases, progress_bar, some_of, stderr_console
 from .errors import OptionError, PromptError, SlideError
 from .finding import find_slides
 from .manifest import REGION_CLASS
-from .matching import Source, Sources, find_annotations, match
+from .matching import Matched, Source, Sources, find_annotations, match
 from .new_project import PROJECT_FILE, built_beside, check_free, project_folder
 from .printing import printable
 from .prompts import PathClass, Skipped
@@ -23,9 +23,6 @@ from .qupath.process import QuPathProcess
 
 _AT_ONCE = 16
 """Slides between two saves of the project, and between two steps of the bar."""
-
-_NAMED_MAX = 50
-"""So many that failed are named each; more would bury the rest."""
 
 _USEFUL_CLASSES = (PathClass(REGION_CLASS, (0, 0, 180)), PathClass("Ignore*", (180, 180, 180)))
 """QuPath's own, in its colours, which a class list of ours would hide."""
@@ -89,7 +86,7 @@ def run_create(request: CreateRequest) -> Created:
         PromptError: the annotations cannot be read, or belong to none of the slides.
         QuPathError: there is no QuPath, or it failed.
     """
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = stderr_console()
     start = time.perf_counter()
     if request.image_type not in IMAGE_TYPES:
         raise OptionError(
@@ -98,15 +95,15 @@ def run_create(request: CreateRequest) -> Created:
     folder = project_folder(request.project)
     check_free(folder)
     slides = find_slides(request.images)
-    sources = Sources() if request.annotations is None else find_annotations(request.annotations)
+    named = request.annotations
+    sources = Sources() if named is None else find_annotations(named.expanduser(), slides)
     matched = match(sources.sources, slides)
-    if request.annotations is not None and not matched.by_slide:
-        raise PromptError(_none_matches(request.annotations, sources, slides))
+    if named is not None and not matched.by_slide:
+        raise PromptError(_none_matches(named, matched, slides))
     with built_beside(folder) as unfinished, QuPathProcess() as qupath:
         builder = _Builder(qupath, unfinished / PROJECT_FILE, request.image_type)
         builder.add(slides, matched.by_slide, console)
         builder.set_classes(sources.path_classes)
-    named = request.annotations is not None
     created = Created(
         folder / PROJECT_FILE,
         builder.n_images,
@@ -115,7 +112,7 @@ def run_create(request: CreateRequest) -> Created:
         (*builder.failed, *matched.ambiguous),
         (*sources.damaged, *builder.skipped),
         matched.without_slide,
-        tuple(s.name for s in slides if s not in matched.by_slide) if named else (),
+        tuple(s.name for s in slides if s not in matched.by_slide) if named is not None else (),
         time.perf_counter() - start,
     )
     _tell(created, console)
@@ -125,20 +122,21 @@ def run_create(request: CreateRequest) -> Created:
 def summary(created: Created) -> str:
     """What came in, and what did not."""
     lines = [
-        f"{_counted(created.n_images, 'image')} and {_counted(created.n_objects, 'object')} in "
+        f"{counted(created.n_images, 'image')} and {counted(created.n_objects, 'object')} in "
         f"{created.project}, made in {created.seconds:.1f} s."
     ]
     if created.repaired:
-        lines.append(f"{_counted(created.repaired, 'outline')} crossed itself and was made valid.")
+        lines.append(f"Made valid: {counted(created.repaired, 'outline')} that crossed itself.")
     if created.without_slide:
         lines.append(
-            f"{_counted(len(created.without_slide), 'slide')} named by annotations but not there, "
-            f"{_some(created.without_slide)}."
+            f"Annotations of {counted(len(created.without_slide), 'slide')} that "
+            f"{'is' if len(created.without_slide) == 1 else 'are'} not among these: "
+            f"{some_of(created.without_slide)}."
         )
     if created.without_annotations:
         lines.append(
-            f"{_counted(len(created.without_annotations), 'slide')} without annotations, "
-            f"{_some(created.without_annotations)}."
+            f"{counted(len(created.without_annotations), 'slide')} without annotations: "
+            f"{some_of(created.without_annotations)}."
         )
     return "\n".join(lines)
 
@@ -164,18 +162,17 @@ class _Builder:
             SlideError: QuPath opens none.
         """
         labels = labels_of(slides)
-        with _progress(console) as progress:
-            task = progress.add_task("Adding slides", total=len(slides))
+        with progress_bar(console, "Adding slides", len(slides)) as progress:
             for first in range(0, len(slides), _AT_ONCE):
                 some = slides[first : first + _AT_ONCE]
                 images = [self._image(slide, labels[slide], sources.get(slide)) for slide in some]
                 added = self._qupath.run(add_images, self._project, images, self._image_type)
                 for image, one in zip(images, added, strict=True):
                     self._note(image, one)
-                progress.advance(task, len(some))
+                progress.advance(TASK, len(some))
         if not self.n_images:
             raise SlideError(
-                f"QuPath opened none of {_counted(len(slides), 'slide')}. {self.failed[0].reason}"
+                f"QuPath opened none of {counted(len(slides), 'slide')}. {self.failed[0].reason}"
             )
 
     def set_classes(self, path_classes: Sequence[PathClass]) -> None:
@@ -225,40 +222,22 @@ def labels_of(slides: Sequence[Path]) -> dict[Path, str]:
     return labels
 
 
-def _none_matches(annotations: Path, sources: Sources, slides: Sequence[Path]) -> str:
-    theirs = sources.sources[0].slide_name if sources.sources else "no slide"
+def _none_matches(annotations: Path, matched: Matched, slides: Sequence[Path]) -> str:
+    cure = (
+        "Annotations are called like their slide: slide.svs.geojson, or slide.geojson where only "
+        "one slide is called so."
+    )
+    if matched.ambiguous:
+        first = matched.ambiguous[0]
+        return f"{annotations}: {printable(first.id, 80)} cannot be used: {first.reason}. {cure}"
+    theirs = printable(matched.without_slide[0], 80) if matched.without_slide else "nothing"
     return (
-        f"No annotations of {annotations} belong to one of the {_counted(len(slides), 'slide')}: "
-        f"they are for {printable(theirs, 80)}, and the slides are called "
-        f"{printable(slides[0].name, 80)}. A file of annotations is called like its slide: "
-        "slide.svs.geojson or slide.geojson."
+        f"{annotations} holds annotations of {theirs}, and the first of "
+        f"{counted(len(slides), 'slide')} is called {printable(slides[0].name, 80)}. {cure}"
     )
-
-
-def _progress(console: Console) -> Progress:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _tell(created: Created, console: Console) -> None:
-    for what, cases in (("Failed", created.failed), ("Left out", created.skipped)):
-        for one in cases[:_NAMED_MAX]:
-            line = f"{what}: {printable(one.id, 120)}: {printable(one.reason)}"
-            console.print(line.rstrip(".") + ".", markup=False)
-        if len(cases) > _NAMED_MAX:
-            console.print(f"{what}: {len(cases) - _NAMED_MAX} more.")
+    name_cases(console, "Failed", created.failed)
+    name_cases(console, "Left out", created.skipped)
     console.print(summary(created), markup=False)
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(printable(name, 80) for name in names[:3])
-    return f"such as {shown}" if len(names) > 3 else shown
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

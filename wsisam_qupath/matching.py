@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -77,13 +78,15 @@ class Matched:
     ambiguous: tuple[Skipped, ...] = ()
 
 
-def find_annotations(path: Path) -> Sources:
+def find_annotations(path: Path, slides: Sequence[Path]) -> Sources:
     """What is in a folder of GeoJSON files, in one such file, or in a COCO file.
+
+    One file for one slide need not be called like it.
 
     Raises:
         PromptError: it cannot be read, or is neither.
     """
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - Path's own raises where a name is too long
         files = sorted(
             (one for one in path.iterdir() if _is_annotation(one)),
             key=lambda one: natural_key(one.name),
@@ -97,7 +100,8 @@ def find_annotations(path: Path) -> Sources:
     if not is_geojson(document):
         raise PromptError(f"{path} is neither GeoJSON nor COCO. {_CURE}")
     cleaned = clean_objects(document, source=str(path))
-    return Sources((Source(path.name, _slide_name(path), None, cleaned),))
+    name = slides[0].name if len(slides) == 1 else _slide_name(path)
+    return Sources((Source(path.name, name, None, cleaned),))
 
 
 def match(sources: Sequence[Source], slides: Sequence[Path]) -> Matched:
@@ -167,5 +171,6 @@ def _of_coco(document: object, source: str) -> Sources:
     sources = tuple(
         Source(name, PurePosixPath(name.replace("\\", "/")).name, None, Cleaned(features))
         for name, features in coco.features.items()
+        if features
     )
     return Sources(sources, coco.path_classes, coco.damaged, coco.repaired)

@@ -1,0 +1,65 @@
+"""What commands tell on stderr: a bar, cases by name, numbers with their noun."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from .printing import printable
+from .prompts import Skipped
+
+TASK = TaskID(0)
+"""The one task of a bar."""
+
+_NAMED_MAX = 50
+"""So many are named each; more would bury the rest."""
+
+
+def stderr_console() -> Console:
+    """For words; results go to stdout."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def progress_bar(console: Console, what: str, total: int) -> Iterator[Progress]:
+    """A bar on a terminal with the one task :data:`TASK`; nothing elsewhere."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    shown = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    with shown as progress:
+        progress.add_task(what, total=total)
+        yield progress
+
+
+def name_cases(console: Console, what: str, cases: Sequence[Skipped]) -> None:
+    """A line a case, by name and reason; of very many only the first."""
+    for case in cases[:_NAMED_MAX]:
+        line = f"{what}: {printable(case.id, 120)}: {printable(case.reason)}"
+        console.print(f"{line.removesuffix('.')}.", markup=False)
+    if len(cases) > _NAMED_MAX:
+        console.print(f"{what}: {len(cases) - _NAMED_MAX} more.")
+
+
+def some_of(names: Sequence[str]) -> str:
+    """The names, or the first three and how many more there are."""
+    shown = ", ".join(printable(name, 80) for name in names[:3])
+    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
+
+
+def counted(number: int, noun: str) -> str:
+    """The number with its noun: "1 slide", "2 slides"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
