@@ -1,0 +1,310 @@
+"""The transaction that changes an image: whatever happens, it is wholly old or wholly new.
+
+QuPath's process stages a whole new ``data.qpdata`` beside the one in use. Then, in this order::
+
+    data-20261121-145501Z.wsisam-backup.*   verified copies of the data and its summary
+    summary.json.wsisam-new                 the new summary: to rename it later takes no space
+    data.qpdata.wsisam-commit               the marker: what the image is about to become
+    data.qpdata.wsisam-new -> data.qpdata   THE step; before it all is old, after it all is new
+    summary.json.wsisam-new -> summary.json
+    (the marker goes, then all backups but the last three)
+
+:func:`recover` finds out by checksum on which side of the step a kill fell, and finishes or undoes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from ..errors import ImageError, ProjectError
+from ..files import sha256_of
+from ..printing import printable
+from ..qupath.values import Staged
+from .backups import (
+    back_up,
+    backups,
+    beside,
+    content_of,
+    copy_synced,
+    drop,
+    orphans,
+    prune,
+    summary_of,
+    sync_file,
+    sync_folder,
+    unfinished_path,
+    write_synced,
+)
+from .entries import ImageEntry, Project
+from .guards import Stamps, take_stamps
+
+Recovery: TypeAlias = Literal["nothing", "finished", "undone"]
+
+
+@dataclass(frozen=True)
+class _Marker:
+    """What an image is about to become.
+
+    Attributes:
+        sha256, size_bytes: of ``data.qpdata``; None where there is to be none.
+        summary: text of ``summary.json``; None where there is to be none.
+        backup: name of the copy of what was there before; for people, nothing reads it.
+    """
+
+    sha256: str | None
+    size_bytes: int | None
+    summary: str | None
+    backup: str | None
+
+
+def staging_path(entry: ImageEntry) -> Path:
+    """Where the new ``data.qpdata`` of an image is to be staged: on the same file system."""
+    return beside(entry.qpdata, "new")
+
+
+def commit(project: Project, entry: ImageEntry, staged: Staged, stamps: Stamps) -> Path | None:
+    """Make the staged file the image's, keeping the old one as a backup.
+
+    Call :func:`recover` before staging, and let no other batch write into the project meanwhile.
+    A program that knows of no lock, as QuPath, could still save between the last look at the
+    stamps and the step: some microseconds.
+
+    Args:
+        staged: at :func:`staging_path`; not there afterwards, whatever comes.
+        stamps: of when the image was read.
+
+    Returns:
+        The backup: an older one if that is byte for byte the same. None for an image that had no
+        data yet.
+
+    Raises:
+        ImageError: nothing of the image was changed; or it was, and the message says so, and that
+            the next :func:`recover` finishes the rest.
+        ProjectError: the project is gone.
+    """
+    assert staged.path == staging_path(entry), staged.path
+
+    def refuse_if_changed() -> None:
+        if take_stamps(project, entry) != stamps:
+            raise _changed(entry)
+
+    def summary() -> str:
+        # QuPath states the time of the data's file, which renaming keeps.
+        written_ms = staged.path.stat().st_mtime_ns // 1_000_000
+        content = {"timestamp": written_ms, **staged.summary}
+        return json.dumps(content, separators=(",", ":"))
+
+    backup = _exchange(entry, staged.path, summary, refuse_if_changed)
+    prune(entry)
+    return backup
+
+
+def restore(entry: ImageEntry, backup: Path | None) -> None:
+    """Put a backup back, with its summary; what it replaces becomes a backup in its turn.
+
+    Args:
+        backup: as :func:`commit` returned it; None takes an image back to having no data.
+
+    Raises:
+        ImageError: as with :func:`commit`.
+    """
+    recover(entry)
+    before = _state(entry.qpdata)
+
+    def refuse_if_changed() -> None:
+        if _state(entry.qpdata) != before:
+            raise _changed(entry)
+
+    def summary() -> str | None:
+        old = None if backup is None else content_of(summary_of(backup))
+        return None if old is None else old.decode("utf-8", "surrogateescape")
+
+    _exchange(entry, backup, summary, refuse_if_changed)
+
+
+def recover(entry: ImageEntry) -> Recovery:
+    """Finish or undo what a killed run left; quick where it left nothing.
+
+    It goes by checksum alone: data that is not exactly what the marker announced, be it the old
+    one or what QuPath saved since, stays as it is.
+
+    Raises:
+        ImageError: files of the image cannot be read, written or removed.
+    """
+    with _told(entry, "is still in the middle of an earlier change", "then run again"):
+        if not _marker_path(entry).exists():
+            return "undone" if _tidy(entry) else "nothing"
+        marker = _read_marker(entry)
+        if marker is not None and _took_place(entry, marker):
+            _finish(entry, marker)
+            return "finished"
+        _tidy(entry)
+        return "undone"
+
+
+def _exchange(
+    entry: ImageEntry,
+    new: Path | None,
+    summary: Callable[[], str | None],
+    refuse_if_changed: Callable[[], None],
+) -> Path | None:
+    """The transaction; returns the backup.
+
+    Args:
+        new: the staged file, or one to be staged; None if the image is to have no data.
+        summary: text of ``summary.json`` once the new file is staged; None for no such file.
+        refuse_if_changed: raises ImageError if somebody else changed the image.
+    """
+    older: list[Path] = []
+    backup: Path | None = None
+    try:
+        with _told(entry, "cannot be written", "then run again; nothing of it was changed"):
+            refuse_if_changed()
+            if new is not None and new != staging_path(entry):
+                copy_synced(entry, new, staging_path(entry))
+            older = backups(entry)
+            backup = back_up(entry, older)
+            marker = _announce(entry, new is not None, summary(), backup)
+            refuse_if_changed()
+            if new is None:
+                entry.qpdata.unlink(missing_ok=True)
+            else:
+                staging_path(entry).replace(entry.qpdata)
+    except ProjectError:
+        if not _settled(entry, None if backup in older else backup):
+            raise
+        return backup
+    with _told(entry, "has its new objects, but the old summary.json", "then run again to end it"):
+        _finish(entry, marker)
+    return backup
+
+
+def _settled(entry: ImageEntry, made: Path | None) -> bool:
+    """After an error: whether the step took place all the same; leaves nothing if it did not.
+
+    On a network drive a file may be renamed although the answer is an error.
+
+    Args:
+        made: the new backup, if there is one.
+    """
+    with suppress(ImageError):  # the error that led here says more; the next run tries again
+        if recover(entry) == "finished":
+            return True
+        if made is not None:
+            drop(made)
+    return False
+
+
+def _announce(
+    entry: ImageEntry, has_data: bool, summary: str | None, backup: Path | None
+) -> _Marker:
+    """Have all that the step needs on the disk, and last of all the marker."""
+    sha256, size_bytes = None, None
+    if has_data:
+        staged = staging_path(entry)
+        sync_file(staged)
+        sha256, size_bytes = sha256_of(staged), staged.stat().st_size
+    if summary is not None:
+        _stage_summary(entry, summary)
+    marker = _Marker(sha256, size_bytes, summary, backup.name if backup else None)
+    unfinished = _unfinished_marker_path(entry)
+    write_synced(unfinished, json.dumps(vars(marker), indent=1).encode("ascii"))
+    unfinished.replace(_marker_path(entry))
+    sync_folder(entry.folder)
+    return marker
+
+
+def _finish(entry: ImageEntry, marker: _Marker) -> None:
+    """What comes after the step."""
+    sync_folder(entry.folder)
+    if marker.summary is None:
+        entry.summary.unlink(missing_ok=True)
+    else:
+        _stage_summary(entry, marker.summary).replace(entry.summary)
+    sync_folder(entry.folder)
+    _tidy(entry)
+
+
+def _stage_summary(entry: ImageEntry, summary: str) -> Path:
+    path, content = beside(entry.summary, "new"), summary.encode("utf-8", "surrogateescape")
+    if content_of(path) != content:
+        write_synced(path, content)
+    return path
+
+
+def _read_marker(entry: ImageEntry) -> _Marker | None:
+    """The marker; None if it is damaged, which no kill can do once the step took place."""
+    try:
+        marker = _Marker(**json.loads(_marker_path(entry).read_bytes()))
+    except (ValueError, TypeError, RecursionError):
+        return None
+    kinds = {"size_bytes": int}
+    right = all(
+        value is None or isinstance(value, kinds.get(name, str))
+        for name, value in vars(marker).items()
+    )
+    return marker if right else None
+
+
+def _took_place(entry: ImageEntry, marker: _Marker) -> bool:
+    if marker.sha256 is None or not entry.qpdata.exists():
+        return marker.sha256 is None and not entry.qpdata.exists()
+    same_size = entry.qpdata.stat().st_size == marker.size_bytes
+    return same_size and sha256_of(entry.qpdata) == marker.sha256
+
+
+def _tidy(entry: ImageEntry) -> bool:
+    """Remove what only the middle of a change needs, the marker last; whether there was any."""
+    staged = staging_path(entry)
+    ours = (
+        staged,
+        staged.with_name(f"{staged.name}.backup"),  # QuPath's, while it writes the staged file
+        unfinished_path(entry),
+        *orphans(entry),
+        beside(entry.summary, "new"),
+        _unfinished_marker_path(entry),
+        _marker_path(entry),
+    )
+    found = [path for path in ours if path.exists()]
+    for path in found:
+        path.unlink()
+    return bool(found)
+
+
+def _marker_path(entry: ImageEntry) -> Path:
+    return beside(entry.qpdata, "commit")
+
+
+def _unfinished_marker_path(entry: ImageEntry) -> Path:
+    return beside(entry.qpdata, "commit-new")
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    if not path.exists():
+        return None
+    found = path.stat()
+    return found.st_mtime_ns, found.st_size
+
+
+def _changed(entry: ImageEntry) -> ImageError:
+    return ImageError(
+        f"Image {printable(entry.name)} changed on disk while it was being answered: close the "
+        "project in QuPath and run again; nothing was written."
+    )
+
+
+@contextmanager
+def _told(entry: ImageEntry, what: str, then: str) -> Iterator[None]:
+    """Turns the operating system's errors into sentences."""
+    try:
+        yield
+    except OSError as exc:
+        raise ImageError(
+            f"Image {printable(entry.name)} {what} ({exc.strerror or exc}): free space and "
+            f"permissions in {entry.folder}, {then}."
+        ) from exc
