@@ -163,13 +163,13 @@ def test_damaged_objects_are_not_read(
 def test_the_newest_copy_beside_damaged_objects_is_named(
     project: Project, entry: ImageEntry
 ) -> None:
-    for name in ("data.qpdata.2025-01-02", "data.qpdata.2025-11-21", "data.qpdata.new"):
-        (entry.folder / name).write_bytes(WITH_OBJECTS)
+    for date in ("20250102-101112Z", "20251121-101112Z"):
+        (entry.folder / f"data-{date}.wsisam-backup.qpdata").write_bytes(WITH_OBJECTS)
     entry.qpdata.write_bytes(b"")
 
     assert refusal(project, entry).endswith(
-        "is empty. Put back a copy of it: data.qpdata.2025-11-21 in the same folder, or a backup "
-        "of yours."
+        "is empty. Put back a copy of it: data-20251121-101112Z.wsisam-backup.qpdata in the same "
+        "folder, or a backup of yours."
     )
 
 

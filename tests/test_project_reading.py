@@ -151,6 +151,12 @@ def test_a_project_that_is_not_there(tmp_path: Path) -> None:
     assert refusal(path) == f"There is no project {path}: check the name and the folder."
 
 
+@pytest.mark.parametrize("name", ["no folder", "a\0b.qpproj", "x" * 5000])
+def test_a_path_that_leads_nowhere(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ProjectError):
+        read_project(tmp_path / name)
+
+
 def test_a_project_that_qupath_had_half_replaced_is_in_its_backup(tmp_path: Path) -> None:
     path = make_project(tmp_path)
     path.rename(tmp_path / "project.qpproj.backup")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..errors import ImageError, ProjectError
 from ..printing import printable
+from .backups import backups
 from .entries import ImageEntry, Project
 from .json_text import as_object, parse
 
@@ -174,9 +175,12 @@ def _holds_objects(entry: ImageEntry) -> bool:
 
 
 def _cure(entry: ImageEntry) -> str:
-    copies = sorted(copy.name for copy in entry.folder.glob("data.qpdata.[0-9]*"))
+    try:
+        copies = backups(entry)
+    except OSError:  # a folder may be entered that may not be listed
+        copies = []
     if copies:
-        return f"Put back a copy of it: {copies[-1]} in the same folder, or a backup of yours."
+        return f"Put back a copy of it: {copies[-1].name} in the same folder, or a backup of yours."
     return "Put back a copy of it from a backup of yours."
 
 

@@ -64,8 +64,13 @@ def read_project(path: str | os.PathLike[str], *, remap: Sequence[tuple[str, str
         ProjectError: there is no project, or it is damaged, too old or too new.
         OptionError: ``remap`` holds what cannot be a path.
     """
-    file = _project_file(Path(path).absolute())
-    content = _content(file)
+    given = Path(path).absolute()
+    try:
+        file = _project_file(given)
+        raw = file.read_bytes()
+    except (OSError, ValueError) as exc:  # ValueError: a NUL in the path
+        raise _unreadable(given, exc) from exc
+    content = _content(file, raw)
     version = _checked_version(content.get("version"), file)
     places = locations(file.parent, content.get("uri"), remap)
     data = file.parent / "data"
@@ -84,7 +89,9 @@ def _project_file(path: Path) -> Path:
                 "folder."
             )
         return path
-    found = sorted(file for file in path.glob(f"*{SUFFIX}") if file.is_file())
+    found = sorted(
+        file for file in path.iterdir() if file.suffix.lower() == SUFFIX and file.is_file()
+    )
     if len(found) > 1:
         names = ", ".join(printable(file.name) for file in found[:5])
         raise ProjectError(f"{path} holds {len(found)} projects ({names}): pass the one you mean.")
@@ -97,18 +104,18 @@ def _project_file(path: Path) -> Path:
     return found[0]
 
 
-def _content(file: Path) -> dict[str, Any]:
+def _unreadable(path: Path, exc: OSError | ValueError) -> ProjectError:
+    if isinstance(exc, FileNotFoundError):
+        hint = _backup_hint(path) or "check the name and the folder."
+        return ProjectError(f"There is no project {path}: {hint}")
+    reason = (exc.strerror if isinstance(exc, OSError) else None) or exc
+    return ProjectError(
+        f"The project {path} cannot be read ({reason}): check that you may read it."
+    )
+
+
+def _content(file: Path, raw: bytes) -> dict[str, Any]:
     """The JSON object of a project, with a list of images."""
-    try:
-        raw = file.read_bytes()
-    except FileNotFoundError as exc:
-        hint = _backup_hint(file) or "check the name and the folder."
-        raise ProjectError(f"There is no project {file}: {hint}") from exc
-    except (OSError, ValueError) as exc:
-        reason = getattr(exc, "strerror", None) or exc
-        raise ProjectError(
-            f"The project {file} cannot be read ({reason}): check that you may read it."
-        ) from exc
     hint = _backup_hint(file) or "put back a backup of yours."
     try:
         content = parse(raw)
