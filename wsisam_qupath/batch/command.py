@@ -223,6 +223,9 @@ class _Silent:
     def answered(self, count: int) -> None:
         """See :class:`.Watcher`."""
 
+    def noticed(self, words: str) -> None:
+        """See :class:`.Watcher`."""
+
     def ended(self, outcome: ImageOutcome) -> None:
         """See :class:`.Watcher`."""
 

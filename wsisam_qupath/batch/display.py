@@ -69,6 +69,10 @@ class Display:
         self._answered += count
         self._show()
 
+    def noticed(self, words: str) -> None:
+        """See :class:`.Watcher`."""
+        self._say(printable(words, 600))
+
     def ended(self, outcome: ImageOutcome) -> None:
         """See :class:`.Watcher`."""
         self._images_ended += 1

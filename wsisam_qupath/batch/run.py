@@ -29,7 +29,13 @@ from ..planning import Planner
 from ..project.classes import add_classes, read_class_names
 from ..project.commit import commit, recover, staging_path
 from ..project.entries import ImageEntry, Project
-from ..project.guards import Stamps, check_count, check_data, take_stamps
+from ..project.guards import (
+    Stamps,
+    check_count,
+    check_data,
+    check_writable_image,
+    take_stamps,
+)
 from ..project.journal import Journal
 from ..project.ledger import Ledger, Record, Written
 from ..prompts import Plane, Prompt
@@ -97,6 +103,9 @@ class Watcher(Protocol):
 
     def answered(self, count: int) -> None:
         """So many more prompts are answered, or were in the journal."""
+
+    def noticed(self, words: str) -> None:
+        """Something that a person should know, and that fails nothing."""
 
     def ended(self, outcome: ImageOutcome) -> None:
         """An image is done, or failed."""
@@ -194,6 +203,8 @@ class Batch:
             raise ImageError(entry.trouble)
         if not self._setting.plan_only:
             recover(entry)
+            if self._setting.write:
+                check_writable_image(entry)
         image.stamps = take_stamps(project, entry)
         if image.stamps.qpdata is None:  # never opened in QuPath: nobody drew anything
             self._end(image, self._outcome(image, "nothing to do"))
@@ -291,7 +302,14 @@ class Batch:
             return
         empty = {a.id: a.reason for a in image.answers.values() if a.feature is None}
         # Before the results: a record of what is not there yet does no harm, the reverse would.
-        Ledger(setting.project, entry).add(map(_written, placed), empty, image.slide_key)
+        ledger = Ledger(setting.project, entry)
+        aside = ledger.add(map(_written, placed), empty, image.slide_key)
+        if aside is not None:
+            self._watcher.noticed(
+                f"What was known of earlier results in {entry.name} could not be read, and was put "
+                f"aside as {aside}. A result that was turned into an annotation may be taken for "
+                "somebody's own."
+            )
         if not placed:
             self._finish(image, None)
             return
