@@ -3,15 +3,15 @@ from __future__ import annotations
 import io
 import json
 import os
-import platform
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from rich.console import Console
 
+from qupath_folders import make_qupath, search_only
 from wsisam_qupath.doctor import (
     PROBES,
     Check,
@@ -20,8 +20,13 @@ from wsisam_qupath.doctor import (
     run_doctor,
     run_probe,
 )
+from wsisam_qupath.errors import QuPathError
 from wsisam_qupath.model.bases import BASES
 from wsisam_qupath.model.weights import expected_path
+from wsisam_qupath.qupath import scripts
+from wsisam_qupath.qupath.creation import NewImage, add_images
+from wsisam_qupath.qupath.installation import Installation, find_installation
+from wsisam_qupath.qupath.process import QuPathProcess
 
 WORKS = Check("thing", "ok", "1.0", None, required=True)
 OPTIONAL_TROUBLE = Check("extra", "warning", "missing", "Run `get extra`.", required=False)
@@ -54,6 +59,14 @@ def table(checks: list[Check], width: int = 80) -> str:
     out = io.StringIO()
     print_doctor(checks, Console(file=out, width=width))
     return out.getvalue()
+
+
+@pytest.fixture
+def installed() -> Installation:
+    try:
+        return find_installation()
+    except QuPathError as exc:
+        pytest.skip(f"no QuPath here: {exc}")
 
 
 # The whole
@@ -132,41 +145,6 @@ def test_table_for_a_terminal_without_unicode_is_ascii() -> None:
 # QuPath
 
 
-def make_qupath(folder: Path) -> Path:
-    """Lay out what paquo takes for a QuPath; returns the folder with the jars.
-
-    Its Java is an empty file: whoever tried to start it would fail.
-    """
-    parts = {
-        "Linux": ("lib/app", "lib/runtime", "lib/server/libjvm.so"),
-        "Darwin": ("Contents/app", "Contents/runtime/Contents/Home", "lib/libjli.dylib"),
-        "Windows": ("app", "runtime", "bin/server/jvm.dll"),
-    }
-    app, runtime, jvm = parts[platform.system()]
-    (folder / app).mkdir(parents=True)
-    (folder / runtime / jvm).parent.mkdir(parents=True)
-    (folder / runtime / jvm).write_bytes(b"")
-    (folder / runtime / "release").write_text(
-        'IMPLEMENTOR="Somebody"\nJAVA_VERSION="21.0.5"\nJAVA_VERSION_DATE="2024-10-15"\n',
-        encoding="utf-8",
-    )
-    for jar in ("qupath-core-0.6.0.jar", "qupath-core-processing-0.6.0.jar", "qupath-fx-0.2.0.jar"):
-        (folder / app / jar).write_bytes(b"")
-    return folder / app
-
-
-@pytest.fixture
-def search_only(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
-    """Let paquo search for QuPath in one folder, and nowhere else on this machine."""
-
-    def search(folder: Path) -> None:
-        monkeypatch.delenv("PAQUO_QUPATH_DIR", raising=False)
-        monkeypatch.setenv("PAQUO_QUPATH_SEARCH_CONDA", "false")
-        monkeypatch.setenv("PAQUO_QUPATH_SEARCH_DIRS", json.dumps([folder.as_posix()]))
-
-    return search
-
-
 def test_qupath_is_found_where_the_environment_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,15 +153,14 @@ def test_qupath_is_found_where_the_environment_says(
 
     check = probe("QuPath")
 
-    assert check.state == "ok"
-    assert check.detail.startswith(f"0.6.0 at {app_dir}, Java 21.0.5, through paquo ")
+    assert (check.state, check.detail) == ("ok", f"0.6.0 at {app_dir}, Java 21.0.5")
 
 
 def test_qupath_is_found_where_paquo_searches(
-    tmp_path: Path, search_only: Callable[[Path], None]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app_dir = make_qupath(tmp_path / "QuPath-0.6.0")
-    search_only(tmp_path)
+    search_only(monkeypatch, tmp_path)
     assert probe("QuPath").detail.startswith(f"0.6.0 at {app_dir}, ")
 
 
@@ -198,19 +175,33 @@ def test_qupath_of_unknown_version_is_still_found(
     check = probe("QuPath")
 
     assert check.state == "ok"
-    assert check.detail.startswith(f"Unknown version at {app_dir}, Java of unknown version, ")
+    assert check.detail.startswith("Unknown version, which is newer than what was tested at ")
+    assert check.detail.endswith("Java of unknown version")
 
 
-def test_no_qupath_is_a_warning_with_the_command_that_gets_one(
-    tmp_path: Path, search_only: Callable[[Path], None]
+def test_qupath_that_is_too_old_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    search_only(tmp_path)
+    make_qupath(tmp_path, "0.4.4")
+    monkeypatch.setenv("PAQUO_QUPATH_DIR", str(tmp_path))
 
     check = probe("QuPath")
 
     assert check.state == "warning"
     assert check.cure is not None
-    assert "paquo get_qupath --install-path DIR 0.6.0" in check.cure
+    assert "is 0.4.4, which is too old" in check.cure
+
+
+def test_no_qupath_is_a_warning_with_the_command_that_gets_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search_only(monkeypatch, tmp_path)
+
+    check = probe("QuPath")
+
+    assert (check.state, check.required) == ("warning", False)
+    assert check.cure is not None
+    assert "wsisam-qupath setup" in check.cure
     assert "PAQUO_QUPATH_DIR" in check.cure
 
 
@@ -222,9 +213,111 @@ def test_qupath_named_where_there_is_none_is_a_warning_that_names_the_place(
     check = probe("QuPath")
 
     assert check.state == "warning"
-    assert str(tmp_path / "nowhere") in check.detail
     assert check.cure is not None
+    assert str(tmp_path / "nowhere") in check.cure
     assert "PAQUO_QUPATH_DIR" in check.cure
+
+
+@pytest.mark.parametrize("name", ["Java", "QuPath project", "Groovy scripts"])
+def test_what_needs_a_qupath_is_not_tried_without_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    search_only(monkeypatch, tmp_path)
+
+    check = probe(name)
+
+    assert (check.state, check.required) == ("warning", False)
+    assert check.cure == "See the line of QuPath."
+
+
+def test_java_that_does_not_start_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_qupath(tmp_path)
+    monkeypatch.setenv("PAQUO_QUPATH_DIR", str(tmp_path))
+
+    check = probe("Java")
+
+    assert check.state == "warning"
+    assert "does not start" in check.detail
+    assert check.cure == "Start QuPath itself, to see whether it works on this machine."
+
+
+@pytest.mark.qupath
+def test_java_and_qupath_say_their_versions(installed: Installation) -> None:
+    check = probe("Java")
+
+    assert check.state == "ok"
+    assert check.detail.startswith(f"{installed.java_version} runs QuPath {installed.version}")
+
+
+@pytest.mark.qupath
+def test_qupath_makes_a_project_and_opens_it(installed: Installation) -> None:
+    check = probe("QuPath project")
+    assert (check.state, check.detail) == ("ok", "a new one opens, images: 1")
+
+
+@pytest.mark.qupath
+def test_a_project_is_opened_and_its_trouble_told(installed: Installation, tmp_path: Path) -> None:
+    names = ["here.png", "gone.png"]
+    for name in names:
+        Image.new("RGB", (20, 10)).save(tmp_path / name)
+    project = tmp_path / "project" / "project.qpproj"
+    with QuPathProcess(installed) as process:
+        images = [NewImage(tmp_path / name) for name in names]
+        process.run(add_images, project, images, "unset")
+
+    whole = opened(project)
+    (tmp_path / "gone.png").unlink()
+    lacking = opened(project)
+
+    assert (whole.state, whole.detail) == ("ok", f"{project} opens in QuPath, images: 2")
+    assert lacking.state == "warning"
+    assert lacking.detail == f"{project} opens in QuPath, images: 2; 1 of them cannot be used"
+    assert lacking.cure is not None
+    assert lacking.cure.startswith("The first is gone.png: ")
+
+
+@pytest.mark.qupath
+def test_what_is_no_project_is_a_warning_that_says_so(
+    installed: Installation, tmp_path: Path
+) -> None:
+    project = tmp_path / "project.qpproj"
+    project.write_text("{", encoding="utf-8")
+
+    check = opened(project)
+
+    assert (check.state, check.detail) == ("warning", "cannot be used")
+    assert check.cure is not None
+    assert f"{project} is damaged or cut short" in check.cure
+
+
+def opened(project: Path) -> Check:
+    """What the doctor says of a project."""
+    (check,) = (one for one in run_doctor(project) if one.name == "QuPath project")
+    return check
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows keeps preferences outside of the home folder")
+def test_scripts_are_looked_for_where_qupath_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_qupath(tmp_path / "qupath")
+    monkeypatch.setenv("PAQUO_QUPATH_DIR", str(tmp_path / "qupath"))
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    shipped = scripts.shipped_scripts()
+    folder = scripts.menu_folder(tmp_path / "QuPath" / "v0.6")
+
+    before = probe("Groovy scripts")
+    scripts.put(folder, shipped)
+    after = probe("Groovy scripts")
+
+    assert before.detail == f"{len(shipped)} of {len(shipped)} missing or outdated in {folder}"
+    assert before.cure == "Run `wsisam-qupath setup`."
+    assert after.detail == f"{len(shipped)} in {folder}, where QuPath does not look yet"
+    assert after.cure is not None
+    assert after.cure.startswith(f"Choose {tmp_path / 'QuPath' / 'v0.6'} in QuPath under Edit")
 
 
 # Weights and the cache folder

@@ -443,7 +443,7 @@ def test_where_no_user_folder_was_chosen_the_one_that_qupath_suggests_is_made(ho
 
     suggested = home / "QuPath" / "v0.6"
     assert contents(suggested / "scripts" / "WSI-SAM") == scripts.shipped_scripts()
-    assert f"QuPath does not look there yet: choose {suggested} in QuPath" in done.detail
+    assert f"QuPath does not look there yet. Choose {suggested} in QuPath" in done.detail
 
 
 def test_steps_are_printed_a_line_each_as_plain_text() -> None:

@@ -9,7 +9,6 @@ import importlib
 import importlib.metadata
 import os
 import platform
-import re
 import shutil
 import sys
 import tempfile
@@ -20,14 +19,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from .errors import WsiSamError
+from .errors import ProjectError, QuPathError, WsiSamError
 from .files import CACHE_VARIABLE, cache_folder, sha256_of
 from .model.bases import BASES, Base, Bundled, Download
 from .model.weights import cure as weights_cure
 from .model.weights import expected_path
+from .qupath.installation import find_installation
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from .qupath.process import QuPathProcess
 
 State: TypeAlias = Literal["ok", "warning", "failed"]
 """``warning``: a part of the package does not work, and the rest does without it."""
@@ -95,9 +97,14 @@ def run_probe(probe: Probe) -> Check:
     return Check(probe.name, state, finding.detail, finding.cure, probe.required)
 
 
-def run_doctor() -> list[Check]:
-    """Look at everything. Takes some seconds, most of them to import PyTorch."""
-    return [run_probe(probe) for probe in PROBES.values()]
+def run_doctor(project: Path | None = None) -> list[Check]:
+    """Look at everything. Takes some seconds, most of them for PyTorch and QuPath to start.
+
+    Args:
+        project: a QuPath project to open, in place of one that is made for the purpose.
+    """
+    probes = {**PROBES, "QuPath project": _project_probe(project)}
+    return [run_probe(probe) for probe in probes.values()]
 
 
 def exit_code(checks: Iterable[Check]) -> int:
@@ -218,48 +225,111 @@ def _cache() -> _Finding:
 
 
 def _qupath() -> _Finding:
-    # Not `paquo.java`, which starts a Java machine: this only looks for files.
-    from paquo import settings  # noqa: PLC0415 - takes half a second
-    from paquo._config import to_kwargs  # noqa: PLC0415
-    from paquo.jpype_backend import find_qupath  # noqa: PLC0415
-
-    paquo = f"paquo {importlib.metadata.version('paquo')}"
-    settings.reload()
-    # Java's options are left out, because the search appends to the list that it is given.
-    named = {**to_kwargs(settings), "java_opts": []}
     try:
-        found = find_qupath(**named)
-    except FileNotFoundError:
+        found = find_installation()
+    except QuPathError as exc:
+        return _Finding("none; only work on QuPath projects needs it", str(exc))
+    version = found.version or "Unknown version"
+    untested = "" if found.is_tested else ", which is newer than what was tested"
+    java = found.java_version or "of unknown version"
+    return _Finding(f"{version}{untested} at {found.app_dir}, Java {java}")
+
+
+def _through_qupath(look: Callable[[QuPathProcess], _Finding]) -> _Finding:
+    """Look at what QuPath's process answers; nothing is wrong with it where there is no QuPath."""
+    from .qupath.process import QuPathProcess  # noqa: PLC0415 - 0.05 s, only needed here
+
+    try:
+        process = QuPathProcess(find_installation())
+    except QuPathError:
+        return _Finding("not tried without a QuPath", _SEE_QUPATH)
+    with process:
+        return look(process)
+
+
+def _java(process: QuPathProcess) -> _Finding:
+    from .qupath.about import describe  # noqa: PLC0415 - only needed here
+
+    info = process.submit(describe).result(_PATIENCE_S)
+    return _Finding(
+        f"{info.java_version} runs QuPath {info.qupath_version}, through paquo {info.paquo_version}"
+    )
+
+
+def _project(project: Path, process: QuPathProcess) -> _Finding:
+    """Whether a user's project opens, and which of its images cannot be worked on."""
+    from .project.reading import read_project  # noqa: PLC0415 - only needed here
+
+    try:
+        read = read_project(project)
+        n_images = _count_images(read.path, process)
+    except ProjectError as exc:
+        return _Finding("cannot be used", str(exc))
+    opens = f"{read.path} opens in QuPath, images: {n_images}"
+    troubled = [image for image in read.images if image.trouble]
+    if not troubled:
+        return _Finding(opens)
+    return _Finding(
+        f"{opens}; {len(troubled)} of them cannot be used",
+        f"The first is {troubled[0].name}: {troubled[0].trouble}",
+    )
+
+
+def _new_project(process: QuPathProcess) -> _Finding:
+    """Whether QuPath makes a project and opens it: one of a small slide, in a temporary folder."""
+    import numpy as np  # noqa: PLC0415 - 0.1 s, which `--help` need not spend
+
+    from .pyramid import write_pyramid  # noqa: PLC0415 - imports NumPy
+    from .qupath.creation import NewImage, add_images  # noqa: PLC0415 - imports NumPy
+
+    with tempfile.TemporaryDirectory() as folder:
+        slide = Path(folder, "slide.tif")
+        project = Path(folder, "project", "project.qpproj")
+        write_pyramid(slide, np.full((64, 64, 3), 200, dtype=np.uint8), mpp=0.5)
+        project.parent.mkdir()
+        coming = process.submit(add_images, project, [NewImage(slide)], "brightfield-h-e")
+        (added,) = coming.result(_PATIENCE_S)
+        if added.reason:
+            raise QuPathError(added.reason)
+        n_images = _count_images(project, process)
+    return _Finding(f"a new one opens, images: {n_images}")
+
+
+def _count_images(project: Path, process: QuPathProcess) -> int:
+    from .qupath.about import check_opens  # noqa: PLC0415 - only needed here
+
+    return process.submit(check_opens, project).result(_PATIENCE_S)
+
+
+def _groovy_scripts() -> _Finding:
+    from .qupath import preferences, scripts  # noqa: PLC0415 - only needed here
+
+    try:
+        version = find_installation().version or ""
+    except QuPathError:
+        return _Finding("not looked for without a QuPath", _SEE_QUPATH)
+    chosen = preferences.find_user_folder(version)
+    user_folder = chosen or preferences.suggested_user_folder(version)
+    folder = scripts.menu_folder(user_folder)
+    found = scripts.look(folder, scripts.shipped_scripts())
+    n_old = sum(copy.state in ("missing", "outdated") for copy in found)
+    if n_old:
+        detail = f"{n_old} of {len(found)} missing or outdated in {folder}"
+        return _Finding(detail, "Run `wsisam-qupath setup`.")
+    n_edited = sum(copy.state == "edited" for copy in found)
+    detail = f"{len(found)} in {folder}" + (f", changed by somebody: {n_edited}" * bool(n_edited))
+    if chosen is None:
         return _Finding(
-            f"{paquo} is told to use {named['qupath_dir']}, which holds no QuPath",
-            "Set PAQUO_QUPATH_DIR to the folder that QuPath is installed in, or unset it for "
-            "paquo to search.",
+            f"{detail}, where QuPath does not look yet", preferences.how_to_choose(user_folder)
         )
-    except ValueError:
-        return _Finding(f"{paquo} finds none; only work on QuPath projects needs it", _GET_QUPATH)
-    version = _qupath_version(found.app_dir)
-    java = _java_version(found.runtime_dir)
-    return _Finding(f"{version} at {found.app_dir}, Java {java}, through {paquo}")
+    return _Finding(detail)
 
 
-def _qupath_version(app_dir: Path) -> str:
-    """From ``qupath-core-0.6.0.jar``."""
-    jars = sorted(app_dir.glob("qupath-core-[0-9]*.jar"))
-    return jars[-1].stem.removeprefix("qupath-core-") if jars else "Unknown version"
+_SEE_QUPATH = "See the line of QuPath."
+_START_QUPATH = "Start QuPath itself, to see whether it works on this machine."
 
-
-def _java_version(runtime_dir: Path) -> str:
-    """From the line ``JAVA_VERSION="21.0.5"`` of the file that each JDK carries."""
-    release = runtime_dir / "release"
-    text = release.read_text("utf-8") if release.is_file() else ""
-    stated = re.search(r'^JAVA_VERSION="(.+)"', text, re.MULTILINE)
-    return stated[1] if stated else "of unknown version"
-
-
-_GET_QUPATH = (
-    "Run `paquo get_qupath --install-path DIR 0.6.0` and set PAQUO_QUPATH_DIR to the folder that "
-    "it names."
-)
+_PATIENCE_S = 120.0
+"""What takes longer does not work."""
 
 
 def _weights_probe(base: Base) -> Probe:
@@ -269,6 +339,11 @@ def _weights_probe(base: Base) -> Probe:
         partial(_weights, base),
         weights_cure(base),
     )
+
+
+def _project_probe(project: Path | None) -> Probe:
+    look = _new_project if project is None else partial(_project, project)
+    return Probe("QuPath project", False, partial(_through_qupath, look), _START_QUPATH)
 
 
 PROBES: dict[str, Probe] = {
@@ -304,6 +379,9 @@ PROBES: dict[str, Probe] = {
             f"Name a folder that you can write to in {CACHE_VARIABLE}.",
         ),
         Probe("QuPath", False, _qupath, "Run `pip install --force-reinstall paquo`."),
+        Probe("Java", False, partial(_through_qupath, _java), _START_QUPATH),
+        _project_probe(None),
+        Probe("Groovy scripts", False, _groovy_scripts, "Run `wsisam-qupath setup`."),
     )
 }
 """All probes by name, in the order of the table."""

@@ -18,7 +18,7 @@ from .model.bases import Base, Bundled, Download, find_base
 from .model.weights import locate_weights
 from .qupath import download, scripts
 from .qupath.installation import Installation, find_installation
-from .qupath.preferences import find_user_folder, suggested_user_folder
+from .qupath.preferences import find_user_folder, how_to_choose, suggested_user_folder
 from .weights_command import run_weights
 
 if TYPE_CHECKING:
@@ -226,7 +226,4 @@ def _user_folder(request: SetupRequest, version: str) -> tuple[Path, str]:
     folder = wanted or suggested_user_folder(version)
     if folder == chosen:
         return folder, ""
-    return folder, (
-        f" QuPath does not look there yet: choose {folder} in QuPath under Edit > Preferences > "
-        "Extensions > QuPath user directory, and start QuPath again."
-    )
+    return folder, f" QuPath does not look there yet. {how_to_choose(folder)}"

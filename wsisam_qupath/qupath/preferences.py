@@ -55,6 +55,14 @@ def suggested_user_folder(version: str, home: Path | None = None) -> Path:
     return (home or Path.home()) / "QuPath" / f"v{series_of(version)}"
 
 
+def how_to_choose(user_folder: Path) -> str:
+    """What a user does for QuPath to look into a folder, a sentence."""
+    return (
+        f"Choose {user_folder} in QuPath under Edit > Preferences > Extensions > QuPath user "
+        "directory, and start QuPath again."
+    )
+
+
 def _stated_user_folder(series: str, home: Path) -> str | None:
     if sys.platform == "win32":
         return _from_registry(series)
