@@ -48,10 +48,10 @@ def progress_bar(console: Console, what: str, total: int) -> Iterator[Progress]:
 def name_cases(console: Console, what: str, cases: Sequence[Skipped]) -> None:
     """A line a case, by name and reason; of very many only the first."""
     for case in cases[:_NAMED_MAX]:
-        line = f"{what}: {printable(case.id, 120)}: {printable(case.reason)}"
+        line = f"{what} {printable(case.id, 120)}: {printable(case.reason)}"
         console.print(f"{line.removesuffix('.')}.", markup=False)
     if len(cases) > _NAMED_MAX:
-        console.print(f"{what}: {len(cases) - _NAMED_MAX} more.")
+        console.print(f"{what} {len(cases) - _NAMED_MAX} more.")
 
 
 def some_of(names: Sequence[str]) -> str:

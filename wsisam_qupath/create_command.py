@@ -238,6 +238,6 @@ def _none_matches(annotations: Path, matched: Matched, slides: Sequence[Path]) -
 
 
 def _tell(created: Created, console: Console) -> None:
-    name_cases(console, "Failed", created.failed)
-    name_cases(console, "Left out", created.skipped)
+    name_cases(console, "Failed:", created.failed)
+    name_cases(console, "Left out:", created.skipped)
     console.print(summary(created), markup=False)

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from .batch.command import run_batch
 from .batch.request import BatchRequest
+from .console import stderr_console
 from .create_command import CreateRequest, run_create
 from .errors import OutputError, QuPathError, SlideError
 from .files import write_atomically
@@ -74,7 +75,7 @@ def run_demo(folder: Path, **model: Any) -> None:
     Raises:
         WsiSamError: scikit-image is missing, or the folder cannot be written.
     """
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = stderr_console()
     tissue = demo_tissue()
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -310,9 +310,9 @@ def _warn_of_qupath(project: Project, console: Console) -> None:
 
 
 def _tell(exported: Exported, console: Console) -> None:
-    name_cases(console, "Failed", exported.failed)
+    name_cases(console, "Failed:", exported.failed)
     names_of: defaultdict[str, list[str]] = defaultdict(list)
     for warning in exported.warnings:
         names_of[warning.reason].append(warning.id)
-    name_cases(console, "Note", [Skipped(some_of(n), reason) for reason, n in names_of.items()])
+    name_cases(console, "Note:", [Skipped(some_of(n), reason) for reason, n in names_of.items()])
     console.print(summary(exported), markup=False)

@@ -6,14 +6,14 @@ import errno
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from .console import TASK, counted, name_cases, progress_bar, stderr_console
 from .engine import Segmenter, SegmentOptions
 from .errors import OptionError, OutputError
 from .files import check_writable
@@ -33,13 +33,9 @@ from .model.adapter import Adapter, read_adapter
 from .model.bases import Base, find_base
 from .overlay import write_overlay
 from .planning import Planner
-from .printing import printable
-from .prompts import Prompt, PromptSet, require_usable, within_slide
+from .prompts import Prompt, PromptSet, Skipped, require_usable, within_slide
 from .results import Empty, Result
 from .slide import Slide, open_slide
-
-_NAMED_MAX = 50
-"""So many that gave no outline are named each; more would bury the rest."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +89,7 @@ def run_segment(request: SegmentRequest) -> Outcome:
     Raises:
         WsiSamError: see the error tree.
     """
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = stderr_console()
     start = time.perf_counter()
     options = request.options
     for path in (request.file, request.overlay):
@@ -104,7 +100,7 @@ def run_segment(request: SegmentRequest) -> Outcome:
     with open_slide(request.slide, mpp=request.mpp) as slide:
         _check_outputs(request, slide)
         prompt_set = _prompts(request, slide, base, adapter)
-        _name(console, "Skipped", [(s.id, s.reason) for s in prompt_set.skipped])
+        name_cases(console, "Skipped", prompt_set.skipped)
         clicked = sum(bool(p.l0_positives or p.l0_negatives) for p in prompt_set.prompts)
         if warning := points_warning(clicked, base, adapter):
             console.print(warning, markup=False)
@@ -112,7 +108,7 @@ def run_segment(request: SegmentRequest) -> Outcome:
         # Closed before the slide is: after Ctrl-C, threads would read from a file that is gone.
         with closing(segmenter.segment(slide, prompt_set.prompts, options)) as answers:
             results, empty = _sorted(prompt_set.prompts, _shown(answers, prompt_set, console))
-        _name(console, "Nothing at", [(e.prompt.id, e.reason) for e in empty])
+        name_cases(console, "Nothing at", [Skipped(e.prompt.id, e.reason) for e in empty])
         _write(request, results)
         if request.overlay is not None:
             write_overlay(request.overlay, slide, prompt_set.prompts, results)
@@ -126,25 +122,12 @@ def summary(outcome: Outcome) -> str:
     tally = outcome.segmenter.tally
     stages = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in tally.seconds.items())
     return (
-        f"{_counted(len(outcome.prompt_set.prompts), 'prompt')}: {len(outcome.results)} outlined, "
+        f"{counted(len(outcome.prompt_set.prompts), 'prompt')}: {len(outcome.results)} outlined, "
         f"{len(outcome.empty)} empty; {len(outcome.prompt_set.skipped)} skipped. "
-        f"{_counted(tally.pairs_embedded, 'patch pair')} encoded by "
+        f"{counted(tally.pairs_embedded, 'patch pair')} encoded by "
         f"{outcome.segmenter.predictor.backend.name}.\n"
         f"{outcome.seconds:.2f} s in all ({stages})."
     )
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _name(console: Console, what: str, cases: Sequence[tuple[str, str]]) -> None:
-    """Name what gave no outline, by id and reason; of very many only the first."""
-    for prompt_id, reason in cases[:_NAMED_MAX]:
-        line = f"{what} {printable(prompt_id, 80)}: {printable(reason, 200)}."
-        console.print(line, markup=False)
-    if len(cases) > _NAMED_MAX:
-        console.print(f"{what} {len(cases) - _NAMED_MAX} more.")
 
 
 def _check_outputs(request: SegmentRequest, slide: Slide) -> None:
@@ -211,7 +194,7 @@ def points_warning(clicked: int, base: Base, adapter: Adapter | None) -> str | N
     if not clicked or adapter is not None or "points" in base.trained_prompts:
         return None
     return (
-        f"{_counted(clicked, 'prompt')} with points, which {base.name} was never trained on: "
+        f"{counted(clicked, 'prompt')} with points, which {base.name} was never trained on: "
         "expect poor outlines there. Draw rectangles, or use an adapter or base that knows points."
     )
 
@@ -235,10 +218,8 @@ def _shown(
     answers: Iterable[Result | Empty], prompt_set: PromptSet, console: Console
 ) -> Iterator[Result | Empty]:
     """The same answers, with a progress bar on a terminal."""
-    columns = (TextColumn("Outlining"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    shown = console.is_terminal and bool(prompt_set.prompts)
-    with Progress(*columns, console=console, transient=True, disable=not shown) as progress:
-        yield from progress.track(answers, total=len(prompt_set.prompts))
+    with progress_bar(console, "Outlining", len(prompt_set.prompts)) as progress:
+        yield from progress.track(answers, task_id=TASK)
 
 
 def _sorted(

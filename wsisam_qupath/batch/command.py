@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from ..console import stderr_console
 from ..errors import OptionError, ProjectError
 from ..loading import choose
 from ..model.adapter import Adapter, read_adapter
@@ -51,7 +52,7 @@ def run_batch(request: BatchRequest) -> int:
     Raises:
         WsiSamError: nothing could start.
     """
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = stderr_console()
     started_at, started = datetime.now(timezone.utc).astimezone(), time.perf_counter()
     if request.report is not None:
         check_report_path(request.report)
