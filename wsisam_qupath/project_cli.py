@@ -156,4 +156,19 @@ def setup(**given: Any) -> None:
     sys.exit(2 if any(step.state == "failed" for step in steps) else 0)
 
 
-COMMANDS = (batch, create, export, setup)
+@click.command()
+@click.argument("project", type=click.Path(path_type=Path))
+@click.option(
+    "--images",
+    multiple=True,
+    metavar="GLOB|ID",
+    help="Images by name, pattern or QuPath's id; may be given again.  [default: all]",
+)
+def restore(project: Path, images: tuple[str, ...]) -> None:
+    """Give the images of a QuPath PROJECT their newest backup; again, to take that back."""
+    from .restore_command import run_restore  # noqa: PLC0415
+
+    sys.exit(0 if run_restore(project, images) else SOME_FAILED)
+
+
+COMMANDS = (batch, create, export, restore, setup)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import fnmatch
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -13,16 +12,13 @@ from pathlib import Path
 from rich.console import Console
 
 from ..console import stderr_console
-from ..errors import OptionError, ProjectError
 from ..loading import choose
 from ..model.adapter import Adapter, read_adapter
 from ..model.bases import find_base
 from ..model.weights import locate_weights
+from ..project.access import check_closed, choose_images, writing
 from ..project.entries import ImageEntry, Project
-from ..project.guards import check_writable_project
-from ..project.lock import project_lock
 from ..project.reading import read_project
-from ..project.running import running_qupath
 from ..prompts import Plane, PromptKind
 from ..qupath.process import QuPathProcess
 from ..segment_command import points_warning
@@ -57,14 +53,14 @@ def run_batch(request: BatchRequest) -> int:
     if request.report is not None:
         check_report_path(request.report)
     project = read_project(request.project, remap=request.remap)
-    entries = _chosen(project, request.images)
+    entries = choose_images(project, request.images)
     setting = _setting(request, project)
-    _warn_of_qupath(project, console)
+    check_closed(project, partial(console.print, markup=False))
     with QuPathProcess() as process:
         opener = SlideOpener(process, project, request.mpp)
         if request.dry_run:
             return _plan(request, setting, process, opener, entries, console)
-        with _guarded(project):
+        with writing(project, what="batch"):
             outcomes = _run(request, setting, process, opener, entries, console)
         seconds = time.perf_counter() - started
         print_outcomes(console, outcomes, seconds)
@@ -76,33 +72,6 @@ def run_batch(request: BatchRequest) -> int:
                 write_report(request.report, outcomes, header, partial(_open_again, opener, by_id))
             console.print(f"{request.report}: the report.", markup=False)
     return _exit_code(outcomes)
-
-
-def _chosen(project: Project, images: Sequence[str]) -> list[ImageEntry]:
-    """The images that names, patterns or ids mean, in the project's order.
-
-    Raises:
-        ProjectError: the project holds none.
-        OptionError: one of them means no image.
-    """
-    if not project.images:
-        raise ProjectError(f"{project.path} holds no images: add some in QuPath.")
-    if not images:
-        return list(project.images)
-    chosen: set[str] = set()
-    for wanted in images:
-        found = {e.id for e in project.images if _is_meant(e, wanted)}
-        if not found:
-            raise OptionError(
-                f"--images {wanted} is no image of {project.path}. Give a name, a pattern such as "
-                "'*.svs', or QuPath's id of an image."
-            )
-        chosen |= found
-    return [entry for entry in project.images if entry.id in chosen]
-
-
-def _is_meant(entry: ImageEntry, wanted: str) -> bool:
-    return wanted in (entry.id, entry.name) or fnmatch.fnmatchcase(entry.name, wanted)
 
 
 def _setting(request: BatchRequest, project: Project) -> Setting:
@@ -141,35 +110,6 @@ def _export(request: BatchRequest, project: Project) -> GeoJsonFolder | None:
     if request.export is None or request.dry_run:
         return None
     return GeoJsonFolder(request.export, project.images)
-
-
-def _warn_of_qupath(project: Project, console: Console) -> None:
-    """QuPath has no lock: what it has open, it overwrites on its next save.
-
-    Raises:
-        ProjectError: a QuPath was started with this project.
-    """
-    running = running_qupath(project.path)
-    if running is None:
-        return
-    if running.has_project:
-        raise ProjectError(
-            f"QuPath (process {running.pid}) has {project.path} open, and would overwrite the "
-            "results. Close the project there, and run this again."
-        )
-    console.print(
-        f"QuPath is running (process {running.pid}). If it has this project open, close the "
-        "project there now: on its next save it would overwrite the results.",
-        markup=False,
-    )
-
-
-@contextmanager
-def _guarded(project: Project) -> Iterator[None]:
-    """Nobody else writes the project meanwhile, and we can."""
-    check_writable_project(project)
-    with project_lock(project):
-        yield
 
 
 def _run(
