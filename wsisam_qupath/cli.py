@@ -1,7 +1,8 @@
-"""The command line: ``wsisam-qupath segment | demo | weights | doctor``.
+"""The command line: ``wsisam-qupath segment | demo | weights | doctor``, and those of projects.
 
 Results go to stdout, words to stderr. Exit codes: 0 done, 1 doctor found that the main job cannot
-run, 2 a reason that the user can cure, 130 interrupted. Heavy imports stand inside the commands,
+run, 2 a reason that the user can cure, 3 some images of a project failed and the others are done,
+130 interrupted. Heavy imports stand inside the commands,
 so that ``--help`` answers at once.
 """
 
@@ -50,6 +51,7 @@ def cli(context: click.Context) -> None:
 
     \b
     wsisam-qupath demo        run the main job on real tissue that ships with a package
+    wsisam-qupath batch       outline all prompts of a QuPath project
     wsisam-qupath doctor      what works on this machine, and how to mend what does not
     """  # noqa: D301 - click reads the backspace
     try:
@@ -117,14 +119,18 @@ def weights(base: str) -> None:
 
 
 @cli.command()
-def doctor() -> None:
-    """Show what works on this machine, and the cure of what does not."""
+@click.argument("project", required=False, type=click.Path(path_type=Path))
+def doctor(project: Path | None) -> None:
+    """Show what works on this machine, and the cure of what does not.
+
+    With a QuPath PROJECT, whether it opens.
+    """
     from rich.console import Console  # noqa: PLC0415
 
     from .doctor import exit_code, print_doctor, run_doctor  # noqa: PLC0415
 
     with Console(stderr=True).status("Looking around"):
-        checks = run_doctor()
+        checks = run_doctor(project)
     print_doctor(checks, Console())
     sys.exit(exit_code(checks))
 
