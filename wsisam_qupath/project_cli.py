@@ -149,11 +149,11 @@ def setup(**given: Any) -> None:
     """Find or install QuPath, and put the scripts into its menu."""
     from rich.console import Console  # noqa: PLC0415
 
-    from .setup_command import SetupRequest, print_steps, run_setup  # noqa: PLC0415
+    from .setup_command import SetupRequest, exit_code, print_steps, run_setup  # noqa: PLC0415
 
     steps = run_setup(SetupRequest(**given))
     print_steps(steps, Console(highlight=False))
-    sys.exit(2 if any(step.state == "failed" for step in steps) else 0)
+    sys.exit(exit_code(steps))
 
 
 @click.command()

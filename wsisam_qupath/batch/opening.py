@@ -49,5 +49,11 @@ class SlideOpener:
 
     def _open_through_qupath(self, entry: ImageEntry, plane: Plane) -> Slide:
         return open_through_qupath(
-            self._process, self._project.path, entry, z=plane.z, t=plane.t, mpp=self._mpp
+            self._process,
+            self._project.path,
+            entry,
+            z=plane.z,
+            t=plane.t,
+            mpp=entry.mpp,
+            mpp_if_unstated=self._mpp,
         )
