@@ -110,6 +110,8 @@ def _settings() -> Mapping[str, Any]:
 
     try:
         settings.reload()
+        # Reloading alone checks each setting once in the life of a process.
+        settings.validators.validate_all()
         named: dict[str, Any] = to_kwargs(settings)
         stated = named["java_opts"]
         # A list of its own, because paquo's search appends to the one that it is given.

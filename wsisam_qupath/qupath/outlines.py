@@ -169,8 +169,12 @@ def to_rois(stored: Stored, planes: Sequence[Java]) -> list[Java]:
 
 def _vertices(polygons: Outlines) -> list[FloatArray]:
     """M x 2 for each, without the closing vertex, which QuPath does not repeat."""
-    ends = np.cumsum(shapely.get_num_coordinates(polygons))
-    return [xy[:-1] for xy in np.split(shapely.get_coordinates(polygons), ends[:-1])]
+    lengths = shapely.get_num_coordinates(polygons)
+    return [xy[:-1] for xy in _split(shapely.get_coordinates(polygons), lengths)]
+
+
+def _split(xy: FloatArray, lengths: NDArray[np.int_]) -> list[FloatArray]:
+    return np.split(xy, np.cumsum(lengths)[:-1]) if len(lengths) else []
 
 
 def are_equal(stored: Stored, rois: Sequence[Java]) -> bool:
@@ -180,8 +184,15 @@ def are_equal(stored: Stored, rois: Sequence[Java]) -> bool:
     others = np.flatnonzero(~stored.is_simple)
     read_vertices = vertices_of(listed([rois[number] for number in simple.tolist()]))
     read_geometries = geometries_of(listed([rois[number] for number in others.tolist()]))
-    return all(map(np.array_equal, _vertices(stored.outlines[simple]), read_vertices)) and bool(
+    return _are_same(_vertices(stored.outlines[simple]), read_vertices) and bool(
         shapely.equals_exact(stored.outlines[others], read_geometries, 0.0).all()
+    )
+
+
+def _are_same(expected: Sequence[FloatArray], read: Sequence[FloatArray]) -> bool:
+    empty = np.empty((0, 2))
+    return [len(xy) for xy in expected] == [len(xy) for xy in read] and np.array_equal(
+        np.concatenate([empty, *expected]), np.concatenate([empty, *read])
     )
 
 
@@ -189,7 +200,7 @@ def vertices_of(rois: Java) -> list[FloatArray]:
     """M x 2 for each of a java.util.List of ROIs that are kept as their vertices."""
     counted = np.array(rois.stream().mapToInt(int_of(ROI, "getNumPoints")).toArray(), dtype=int)
     xy = np.stack([_ordinates(rois, getter) for getter in ("getX", "getY")], axis=1)
-    return np.split(xy, np.cumsum(counted)[:-1]) if len(counted) else []
+    return _split(xy, counted)
 
 
 def _ordinates(rois: Java, getter: str) -> FloatArray:
