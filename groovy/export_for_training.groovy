@@ -47,7 +47,7 @@ Files.createDirectories(folder)
 def lines = features.collect { JSON.toJson(it) }.join(',\n')
 write(folder.resolve(row.file), '{"type": "FeatureCollection", "features": [\n' + lines + '\n]}\n')
 merge(folder, images, row)
-println "${row.name}: ${row.objects} objects and ${row.regions} regions in $folder; left out: ${row.left_out ?: 'nothing'}"
+println "${row.name} in $folder: objects ${row.objects}, regions ${row.regions}, left out ${row.left_out ?: 0}"
 
 /** Refuses an image whose annotations were lost, or do not lie on the slide as its file has it. */
 void checkImage(entry, imageData) {
@@ -64,7 +64,7 @@ void checkImage(entry, imageData) {
     def hierarchy = Files.isRegularFile(summary) ? parse(Files.readString(summary)).getAsJsonObject('hierarchy') : null
     def stated = hierarchy?.get('nObjects')?.getAsInt() ?: 1
     if (stated > 1 && imageData.getHierarchy().isEmpty() && !imageData.isChanged())
-        throw new IOException("$name had ${stated - 1} objects when it was saved and now reads as empty: put back a copy of its data.qpdata.")
+        throw new IOException("$name was saved with objects (${stated - 1}) and now reads as empty: put back a copy of its data.qpdata.")
 }
 
 /** What an earlier run wrote of its images, by their ids. */
@@ -156,7 +156,8 @@ boolean isDrawn(Geometry geometry, String signature) {
     def numbers = signature.split(' ').findAll { it.isDouble() }.collect { it.toDouble() }
     if (numbers.size() != 6)
         return false
-    def bounds = numbers[0..3], (area, length) = numbers[4..5]
+    def bounds = numbers[0..3]
+    double area = numbers[4], length = numbers[5]
     double tolerance = 0.02 + Math.scalb(1d, -23) * bounds.collect { Math.abs(it) }.max()
     def box = geometry.getEnvelopeInternal()
     def found = [box.getMinX(), box.getMinY(), box.getMaxX(), box.getMaxY()]

@@ -288,14 +288,12 @@ def _stated_path(uri: str) -> Path | None:
 
 def _of_slide(slide: Path) -> tuple[tuple[int, int] | None, Mpp | None]:
     """Size and µm/px as the file states them; None for what it does not."""
+    # More than any file can be believed to state, so that it tells whether this one does.
+    unstated = calibration.override(calibration.OVERRIDE_MPP_MAX)
     try:
-        with open_slide(slide) as opened:
-            return (opened.width_px, opened.height_px), opened.mpp
-    except SlideError:
-        pass
-    try:
-        with open_slide(slide, mpp_if_unstated=1.0) as opened:
-            return (opened.width_px, opened.height_px), None
+        with open_slide(slide, mpp_if_unstated=unstated.x) as opened:
+            size_px = (opened.width_px, opened.height_px)
+            return size_px, None if opened.mpp == unstated else opened.mpp
     except SlideError:
         return None, None
 
