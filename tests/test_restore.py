@@ -41,7 +41,7 @@ def test_a_second_restore_takes_back_the_first(committed: Image) -> None:
     run("restore", committed.project.path)
     run("restore", committed.project.path, "--images", "*1")
 
-    assert committed.is_new
+    assert committed.entry.qpdata.read_bytes() == NEW
     assert committed.leftovers == []
 
 
