@@ -102,7 +102,7 @@ List<JsonObject> choose(hierarchy, Map row) {
     def features = []
     def classes = new TreeMap<String, Integer>(), leftOut = new TreeMap<String, Integer>()
     row << [classes: classes, objects: 0, regions: 0, left_out: leftOut]
-    for (annotation in hierarchy.getFlattenedObjectList(null).findAll { it.isAnnotation() && it.hasROI() }) {
+    for (annotation in hierarchy.getAllObjects(false).findAll { it.isAnnotation() && it.hasROI() }) {
         def geometry = outlineOf(annotation)
         def reason = reasonAgainst(annotation, geometry)
         if (reason) {

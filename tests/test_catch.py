@@ -9,29 +9,13 @@ from typing import Any
 import pytest
 from shapely.geometry import shape
 
+from coco_files import CATCH_CLASSES, coco
 from wsisam_qupath.catch import Catch, catch_from_coco, distinct_colors, read_catch
 from wsisam_qupath.errors import PromptError
 from wsisam_qupath.prompts import PathClass
 
-CATCH_CLASSES = (
-    "Bone", "Cartilage", "Dermis", "Epidermis", "Subcutis", "Inflamm/Necrosis", "Melanoma",
-    "Plasmacytoma", "Mast Cell Tumor", "PNST", "SCC", "Trichoblastoma", "Histiocytoma",
-)  # fmt: skip
-
 SQUARE = [0.0, 0.0, 40.0, 0.0, 40.0, 40.0, 0.0, 40.0]
 BOW_TIE = [0.0, 0.0, 40.0, 40.0, 40.0, 0.0, 0.0, 40.0]
-
-
-def coco(*annotations: Any) -> dict[str, Any]:
-    """CATCH's own lists of two slides and all 13 classes."""
-    return {
-        "images": [
-            {"id": 7, "file_name": "Histiocytoma_01_1.svs", "width": 5000, "height": 4000},
-            {"id": 9, "file_name": "PNST_02_1.svs"},
-        ],
-        "categories": [{"id": n, "name": name} for n, name in enumerate(CATCH_CLASSES, start=1)],
-        "annotations": list(annotations),
-    }
 
 
 def row(segmentation: Any, **other: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from filelock import FileLock
 from PIL import Image
 from shapely import from_wkt
 
+from coco_files import CATCH_CLASSES, coco
 from command_line import annotation, environment, rectangle, write_prompts
 from qupath_fixtures import Seen, objects_in, qupath, write_slide
 from wsisam_qupath.create_command import Created, CreateRequest, labels_of, run_create, summary
@@ -176,10 +177,11 @@ class Made:
     def path(self) -> Path:
         return self.project.path
 
-    @property
-    def classes(self) -> dict[str, int]:
-        document = json.loads((self.path.parent / "classifiers" / "classes.json").read_bytes())
-        return {one["name"]: one["color"] for one in document["pathClasses"]}
+
+def classes_of(project: Path) -> dict[str, int]:
+    """Names and colours of the class list."""
+    document = json.loads((project.parent / "classifiers" / "classes.json").read_bytes())
+    return {one["name"]: one["color"] for one in document["pathClasses"]}
 
 
 def drawn(id: str, kind: str, coordinates: Any, **properties: Any) -> dict[str, Any]:
@@ -315,8 +317,8 @@ def test_annotated_images_have_data_and_a_summary(made: Made) -> None:
 
 @pytest.mark.qupath
 def test_the_class_list_has_the_classes_and_qupaths_own_two(made: Made) -> None:
-    assert list(made.classes) == ["Gland", "Lumen", "Region*", "Ignore*"]
-    assert made.classes["Gland"] & 0xFFFFFF == 0x010203
+    assert list(classes_of(made.path)) == ["Gland", "Lumen", "Region*", "Ignore*"]
+    assert classes_of(made.path)["Gland"] & 0xFFFFFF == 0x010203
 
 
 @pytest.mark.qupath
@@ -352,6 +354,26 @@ def test_without_annotations_qupath_keeps_its_own_classes_and_no_image_has_data(
     assert not (tmp_path / "p" / "classifiers" / "classes.json").exists()
     assert created.is_complete
     assert created.without_annotations == ()
+
+
+@pytest.mark.qupath
+def test_catch_becomes_annotations_of_13_classes(tmp_path: Path, qupath: QuPathProcess) -> None:
+    write_slide(tmp_path / "PNST_02_1.tif")
+    annotations = [
+        {"id": 1, "image_id": 9, "category_id": 13, "segmentation": [5, 5, 90, 5, 90, 90.5]},
+        {"id": 2, "image_id": 9, "category_id": 6, "segmentation": [5, 5, 90]},
+        {"id": 3, "image_id": 7, "category_id": 1, "segmentation": [5, 5, 90, 5, 90, 90]},
+    ]
+    (tmp_path / "CATCH.json").write_text(json.dumps(coco(*annotations)))
+
+    created = run_create(CreateRequest(tmp_path / "p", (str(tmp_path),), tmp_path / "CATCH.json"))
+
+    (seen,) = qupath.run(objects_in, created.project, "1")
+    assert (seen.type, seen.path_class) == ("PathAnnotationObject", "Histiocytoma")
+    assert from_wkt(seen.wkt).area == 85 * 85.5 / 2
+    assert list(classes_of(created.project)) == [*CATCH_CLASSES, "Region*", "Ignore*"]
+    assert [one.id for one in created.skipped] == ["annotation 2"]
+    assert created.without_slide == ("Histiocytoma_01_1.svs",)
 
 
 @pytest.mark.qupath
