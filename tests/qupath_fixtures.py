@@ -160,6 +160,68 @@ def _seen(one: Any) -> Seen:
     )
 
 
+def exported(project: Path, entry_id: str) -> list[Feature]:
+    """The annotations of an image as QuPath exports them."""
+    import jpype
+
+    path_io = jpype.JClass("qupath.lib.io.PathIO")
+    annotations = _entry(project, entry_id).readImageData().getHierarchy().getAnnotationObjects()
+    stream = jpype.JClass("java.io.ByteArrayOutputStream")()
+    options = jpype.JClass("qupath.lib.io.PathIO$GeoJsonExportOptions")
+    path_io.exportObjectsAsGeoJSON(stream, annotations, options.FEATURE_COLLECTION)
+    features: list[Feature] = json.loads(bytes(stream.toByteArray()))["features"]
+    return features
+
+
+def add_ellipse_line_and_polyline(project: Path, entry_id: str) -> None:
+    """Three annotations that no GeoJSON can tell of."""
+    import jpype
+
+    rois = jpype.JClass("qupath.lib.roi.ROIs")
+    plane = jpype.JClass("qupath.lib.regions.ImagePlane").getDefaultPlane()
+    numbers = jpype.JArray(jpype.JDouble)
+    make = jpype.JClass("qupath.lib.objects.PathObjects").createAnnotationObject
+    drawn = (
+        rois.createEllipseROI(10.0, 20.0, 30.0, 40.0, plane),
+        rois.createLineROI(1.0, 2.0, 3.0, 4.0, plane),
+        rois.createPolylineROI(numbers([1.0, 5.0, 9.0]), numbers([1.0, 5.0, 1.0]), plane),
+    )
+    entry = _entry(project, entry_id)
+    image_data = entry.readImageData()
+    image_data.getHierarchy().addObjects(
+        jpype.JClass("java.util.ArrayList")(list(map(make, drawn)))
+    )
+    entry.saveImageData(image_data)
+
+
+def validity(project: Path, entry_id: str) -> list[bool]:
+    """Whether what QuPath makes of each outline is valid."""
+    hierarchy = _entry(project, entry_id).readImageData().getHierarchy()
+    return [
+        bool(one.getROI().getGeometry().isValid())
+        for one in hierarchy.getObjects(None, None)
+        if not one.isRootObject()
+    ]
+
+
+def colors_in_file(qpdata: Path) -> dict[str, int]:
+    """The colours of classes as a file holds them; true in a process that met no others."""
+    import jpype
+
+    stream = jpype.JClass("java.io.FileInputStream")(str(qpdata))
+    hierarchy = jpype.JClass("qupath.lib.io.PathIO").readHierarchy(stream)
+    objects = [one for one in hierarchy.getObjects(None, None) if not one.isRootObject()]
+    classes = [one.getPathClass() for one in objects]
+    return {str(one): int(one.getColor()) for one in classes if one is not None}
+
+
+def limit_files_to(size_bytes: int) -> None:
+    """Keep this process from writing larger files, as a full disk does."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, resource.RLIM_INFINITY))
+
+
 def speak() -> None:
     """Print in every way there is."""
     import jpype

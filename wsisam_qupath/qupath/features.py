@@ -60,11 +60,17 @@ def features_of(objects: Java) -> tuple[Feature, ...]:
         properties: Feature = {"objectType": _TYPES.get(types[number], "annotation")}
         # Nothing that is null or empty, like QuPath.
         properties |= {name: column[number] for name, column in columns.items() if column[number]}
+        if "color" in properties:
+            properties["color"] = _rgb(properties["color"])
         if locked[number]:
             properties["isLocked"] = True
         feature = {"type": "Feature", "id": object_id, "geometry": geometries[number]}
         features.append({**feature, "properties": properties})
     return tuple(features)
+
+
+def _rgb(packed: int) -> list[int]:
+    return [packed >> shift & 0xFF for shift in (16, 8, 0)]
 
 
 def _class_names(objects: Java) -> list[str]:
@@ -78,9 +84,9 @@ def _column(objects: Java, *functions: Java) -> list[Any]:
     for function in functions:
         stream = stream.map(function)
     listed = java_class("java.util.ArrayList")(stream.toList())
-    column: list[Any] = json.loads(
-        str(java_class("qupath.lib.io.GsonTools").getInstance().toJson(listed))
-    )
+    text = str(java_class("qupath.lib.io.GsonTools").getInstance().toJson(listed))
+    # NaN becomes "NaN", as QuPath exports it.
+    column: list[Any] = json.loads(text, parse_constant=str)
     return column
 
 
@@ -102,7 +108,12 @@ def _geometries(objects: Java) -> list[Feature]:
 
 def _rings(rois: Java) -> list[Feature]:
     rings = [np.round(xy, _DECIMALS).tolist() for xy in vertices_of(rois)]
-    return [{"type": "Polygon", "coordinates": [[*ring, *ring[:1]]]} for ring in rings]
+    return [{"type": "Polygon", "coordinates": [_closed(ring)]} for ring in rings]
+
+
+def _closed(ring: list[list[float]]) -> list[list[float]]:
+    # Some of QuPath's polygons end where they begin, and some do not.
+    return ring if ring[:1] == ring[-1:] else [*ring, ring[0]]
 
 
 def _points(rois: Java) -> list[Feature]:

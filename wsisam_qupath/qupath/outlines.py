@@ -110,10 +110,10 @@ def _on_float_grid(polygons: Outlines) -> Outlines:
 
 def _is_clean(polygons: Outlines) -> NDArray[np.bool_]:
     """Whether outlines are valid, without a vertex twice in a row."""
-    shortened = shapely.get_num_coordinates(shapely.remove_repeated_points(polygons))
-    clean: NDArray[np.bool_] = shapely.is_valid(polygons) & (
-        shortened == shapely.get_num_coordinates(polygons)
-    )
+    xy, owners = shapely.get_coordinates(polygons, return_index=True)
+    repeated = (xy[1:] == xy[:-1]).all(axis=1) & (owners[1:] == owners[:-1])
+    clean: NDArray[np.bool_] = shapely.is_valid(polygons)
+    clean[owners[1:][repeated]] = False
     return clean
 
 

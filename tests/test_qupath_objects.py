@@ -1,0 +1,640 @@
+"""Objects of an image, read and changed: what QuPath itself then sees is the truth."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import shapely
+import shapely.geometry
+
+from qupath_fixtures import (
+    Seen,
+    add_ellipse_line_and_polyline,
+    add_objects,
+    add_tma_grid,
+    colors_in_file,
+    exported,
+    limit_files_to,
+    make_project,
+    objects_in,
+    qupath,
+    resave,
+    tma_core_names,
+    validity,
+    write_slide,
+)
+from wsisam_qupath.errors import ImageError, ProjectError
+from wsisam_qupath.qupath.objects import class_colors, read_image, stage_change
+from wsisam_qupath.qupath.process import QuPathProcess
+from wsisam_qupath.qupath.values import Change, Feature, ImageContents, Placed, Staged
+
+__all__ = ["qupath"]
+
+pytestmark = pytest.mark.qupath
+
+MakeProject = Callable[..., Path]
+
+TRIANGLE = [[10.0, 10.0], [60.5, 12.25], [30.0, 55.75], [10.0, 10.0]]
+SQUARE = [[100.0, 100.0], [140.0, 100.0], [140.0, 140.0], [100.0, 140.0], [100.0, 100.0]]
+HOLE = [[110.0, 110.0], [110.0, 120.0], [120.0, 120.0], [120.0, 110.0], [110.0, 110.0]]
+
+KEPT = {"wsisam_prompt_id": "p", "wsisam_drawn": "1 2 3", "wsisam_base": "lite"}
+
+
+@pytest.fixture
+def project(qupath: QuPathProcess, tmp_path: Path) -> Path:
+    """One image without objects, in a folder with a space and an umlaut."""
+    slide = write_slide(tmp_path / "Präparat 1.tif")
+    return qupath.run(make_project, tmp_path / "Prüf Ordner", [slide])
+
+
+def feature(
+    geometry_type: str = "Polygon", coordinates: Any = None, plane: Any = None, **properties: Any
+) -> Feature:
+    """An annotation with a new id."""
+    geometry: Feature = {"type": geometry_type, "coordinates": coordinates or [TRIANGLE]}
+    if plane:
+        geometry["plane"] = plane
+    return {
+        "type": "Feature",
+        "id": str(uuid.uuid4()),
+        "geometry": geometry,
+        "properties": {"objectType": "annotation", **properties},
+    }
+
+
+def result(geometry_type: str = "Polygon", coordinates: Any = None, **properties: Any) -> Feature:
+    """A detection as this program makes it."""
+    stated = {"objectType": "detection", "isLocked": False, "metadata": KEPT, **properties}
+    return feature(geometry_type, coordinates, **stated)
+
+
+def placed(*features: Feature, below: str | None = None) -> tuple[Placed, ...]:
+    return tuple(Placed(one, below) for one in features)
+
+
+def apply(qupath: QuPathProcess, project: Path, change: Change) -> Staged:
+    """Stage a change of image 1 and make it the image's."""
+    folder = project.parent / "data" / "1"
+    staged = qupath.run(stage_change, project, "1", change, folder / "new")
+    staged.path.replace(folder / "data.qpdata")
+    summary = {"timestamp": 1, **staged.summary}
+    (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    return staged
+
+
+def is_same_shape(one: Feature, other: Feature) -> bool:
+    shapes = (shapely.geometry.shape(each["geometry"]) for each in (one, other))
+    return bool(shapely.equals(*shapes))
+
+
+def seen_by_id(qupath: QuPathProcess, project: Path) -> dict[str, Seen]:
+    return {one.id: one for one in qupath.run(objects_in, project, "1")}
+
+
+def files_of(project: Path) -> dict[str, bytes]:
+    """Content of all files below a project, empty for folders."""
+    return {
+        str(path.relative_to(project.parent)): path.read_bytes() if path.is_file() else b""
+        for path in project.parent.rglob("*")
+    }
+
+
+# Reading
+
+
+def test_an_image_without_objects_has_its_root(qupath: QuPathProcess, project: Path) -> None:
+    assert qupath.run(read_image, project, "1") == ImageContents(1, (), ())
+
+
+def test_an_image_that_was_never_saved_has_its_root_too(
+    qupath: QuPathProcess, project: Path
+) -> None:
+    shutil.rmtree(project.parent / "data" / "1")
+
+    assert qupath.run(read_image, project, "1") == ImageContents(1, (), ())
+
+
+def test_annotations_are_read_with_all_that_concerns_us(
+    qupath: QuPathProcess, project: Path
+) -> None:
+    inner = feature(
+        coordinates=[TRIANGLE],
+        plane={"c": -1, "z": 2, "t": 1},
+        name='Ä "1"',
+        isLocked=True,
+        classification={"names": ["Tumor", "Positive"], "color": [200, 50, 50]},
+        metadata={"who": "someone"},
+        measurements={"Size µm": 1.5},
+    )
+    outer = feature(coordinates=[SQUARE], childObjects=[inner])
+    points = feature("MultiPoint", [[1.5, 2.25], [3.0, 4.0]], classification="Ignore*")
+    count = qupath.run(add_objects, project, "1", [outer, points])
+
+    contents = qupath.run(read_image, project, "1")
+
+    assert contents.n_objects == count == 4
+    assert contents.results == ()
+    by_id = {one["id"]: one for one in contents.annotations}
+    assert [one["id"] for one in contents.annotations] == [outer["id"], inner["id"], points["id"]]
+    assert by_id[outer["id"]] == {
+        "type": "Feature",
+        "id": outer["id"],
+        "geometry": {"type": "Polygon", "coordinates": [SQUARE]},
+        "properties": {"objectType": "annotation"},
+    }
+    assert by_id[inner["id"]]["geometry"]["plane"] == {"c": -1, "z": 2, "t": 1}
+    assert by_id[inner["id"]]["properties"] == {
+        "objectType": "annotation",
+        "name": 'Ä "1"',
+        "classification": {"names": ["Tumor", "Positive"], "color": [200, 50, 50]},
+        "measurements": {"Size µm": 1.5},
+        "metadata": {"who": "someone"},
+        "isLocked": True,
+    }
+    assert by_id[points["id"]]["geometry"] == points["geometry"]
+    assert by_id[points["id"]]["properties"]["classification"]["name"] == "Ignore*"
+
+
+def test_annotations_of_every_shape_are_read_as_qupath_exports_them(
+    qupath: QuPathProcess, project: Path
+) -> None:
+    shapes = [
+        feature("Point", [5.0, 6.0]),
+        feature("MultiPoint", [[5.25, 6.0], [1.0, 1.33]]),
+        feature("Polygon", [TRIANGLE], measurements={"None": "NaN", "All": "Infinity"}),
+        feature("Polygon", [SQUARE]),
+        feature("Polygon", [SQUARE, HOLE], color=[1, 2, 3]),
+        feature("MultiPolygon", [[TRIANGLE], [SQUARE, HOLE]], plane={"c": 0, "z": 1, "t": 3}),
+        feature("LineString", [[0.0, 0.0], [5.0, 5.0], [9.0, 0.0]]),
+    ]
+    qupath.run(add_objects, project, "1", shapes)
+    qupath.run(add_ellipse_line_and_polyline, project, "1")
+
+    ours = qupath.run(read_image, project, "1").annotations
+
+    theirs = {one["id"]: one for one in qupath.run(exported, project, "1")}
+    assert len(ours) == len(theirs) == 10
+    for one in ours:
+        other = theirs[one["id"]]
+        assert one["properties"] == other["properties"]
+        assert one["geometry"]["type"] == other["geometry"]["type"]
+        assert one["geometry"].get("plane") == other["geometry"].get("plane")
+        assert is_same_shape(one, other)
+
+
+def test_results_are_the_detections_that_this_program_made(
+    qupath: QuPathProcess, project: Path
+) -> None:
+    ours = result(classification="Gland", measurements={"Predicted IoU": 0.5})
+    theirs = feature(objectType="detection", metadata={"who": "another program"})
+    cell = feature(objectType="cell")
+    turned = feature(metadata=KEPT)
+    qupath.run(add_objects, project, "1", [ours, theirs, cell, turned])
+
+    contents = qupath.run(read_image, project, "1")
+
+    assert contents.n_objects == 5
+    (read,) = contents.results
+    assert read["id"] == ours["id"]
+    assert is_same_shape(read, ours)
+    assert read["properties"]["objectType"] == "detection"
+    assert read["properties"]["metadata"] == KEPT
+    assert read["properties"]["measurements"] == {"Predicted IoU": 0.5}
+    assert [one["id"] for one in contents.annotations] == [turned["id"]]
+    assert contents.annotations[0]["properties"]["metadata"] == KEPT
+
+
+def test_five_thousand_annotations_are_read(qupath: QuPathProcess, project: Path) -> None:
+    corners = np.array(SQUARE)
+    many = [feature(coordinates=[(corners + n).tolist()]) for n in range(5000)]
+    qupath.run(add_objects, project, "1", many)
+
+    contents = qupath.run(read_image, project, "1")
+
+    assert contents.n_objects == 5001
+    assert [one["id"] for one in contents.annotations] == [one["id"] for one in many]
+    assert contents.annotations[4999]["geometry"] == many[4999]["geometry"]
+
+
+def test_reading_leaves_the_project_as_it_is(qupath: QuPathProcess, project: Path) -> None:
+    qupath.run(add_objects, project, "1", [feature()])
+    shutil.rmtree(project.parent / "classifiers")
+    before = files_of(project)
+
+    qupath.run(read_image, project, "1")
+
+    assert files_of(project) == before
+
+
+def test_an_image_whose_slide_is_gone_is_read_and_changed(
+    qupath: QuPathProcess, project: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "Präparat 1.tif").unlink()
+
+    apply(qupath, project, Change(1, (), placed(result())))
+
+    assert qupath.run(read_image, project, "1").n_objects == 2
+
+
+# Damage
+
+
+def truncated(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def without_its_end(content: bytes) -> bytes:
+    return content[:-40]
+
+
+def emptied(content: bytes) -> bytes:
+    return b""
+
+
+def replaced_by_text(content: bytes) -> bytes:
+    return b"Data file version 3\n" * 100
+
+
+def with_zeros_inside(content: bytes) -> bytes:
+    middle = content.index(b"qupath.lib.objects.PathAnnotationObject") - 50
+    return content[:middle] + bytes(200) + content[middle + 200 :]
+
+
+def with_an_unknown_class(content: bytes) -> bytes:
+    name = b"qupath.lib.objects.PathAnnotationObject"
+    return content.replace(name, b"qupath.lib.objects.PathAnnotationOddity")
+
+
+@pytest.mark.parametrize("has_summary", [True, False])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        truncated,
+        without_its_end,
+        emptied,
+        replaced_by_text,
+        with_zeros_inside,
+        with_an_unknown_class,
+    ],
+)
+def test_damaged_objects_are_an_error_and_not_an_empty_image(
+    qupath: QuPathProcess, project: Path, damage: Callable[[bytes], bytes], has_summary: bool
+) -> None:
+    qupath.run(add_objects, project, "1", [feature(), feature()])
+    folder = project.parent / "data" / "1"
+    qpdata = folder / "data.qpdata"
+    qpdata.write_bytes(damage(qpdata.read_bytes()))
+    if not has_summary:
+        (folder / "summary.json").unlink()
+    before = files_of(project)
+
+    with pytest.raises(ImageError):
+        qupath.submit(read_image, project, "1").result(timeout=60)
+    with pytest.raises(ImageError):
+        change = Change(3, (), placed(result()))
+        qupath.submit(stage_change, project, "1", change, folder / "new").result(timeout=60)
+
+    assert files_of(project) == before
+
+
+def test_an_image_that_is_no_longer_in_the_project_is_named(
+    qupath: QuPathProcess, project: Path
+) -> None:
+    with pytest.raises(ImageError, match="has no image 7 any more"):
+        qupath.run(read_image, project, "7")
+
+
+def test_a_project_that_was_cut_short_meanwhile_is_an_error(
+    qupath: QuPathProcess, project: Path
+) -> None:
+    project.write_bytes(project.read_bytes()[:-100])
+
+    with pytest.raises(ProjectError, match="cannot be read any more"):
+        qupath.run(read_image, project, "1")
+
+
+# Changing
+
+
+@pytest.mark.parametrize(
+    ("stated", "name", "color"),
+    [
+        (None, None, None),
+        ("Gland", "Gland", None),
+        ({"name": "Vessel", "color": [0, 122, 255]}, "Vessel", 0xFF007AFF - 2**32),
+        ("Odd: Derived", "Odd: Derived", None),
+        ({"names": ["Nerve", "Cut"], "color": [1, 2, 3]}, "Nerve: Cut", 0xFF010203 - 2**32),
+    ],
+)
+def test_a_result_arrives_with_all_that_it_states(
+    qupath: QuPathProcess, project: Path, stated: Any, name: str | None, color: int | None
+) -> None:
+    new = result(
+        plane={"c": -1, "z": 3, "t": 1},
+        measurements={"Predicted IoU": 0.875, "Area µm^2": 12.5},
+        name="Drüse 1",
+        isLocked=True,
+        **({} if stated is None else {"classification": stated}),
+    )
+
+    staged = apply(qupath, project, Change(1, (), placed(new)))
+
+    (seen,) = qupath.run(objects_in, project, "1")
+    assert staged.n_objects == 2
+    assert seen == Seen(
+        id=new["id"],
+        type="PathDetectionObject",
+        parent=None,
+        path_class=name,
+        color=seen.color if color is None else color,
+        name="Drüse 1",
+        is_locked=True,
+        plane=(-1, 3, 1),
+        wkt=seen.wkt,
+        measurements={"Predicted IoU": 0.875, "Area µm^2": 12.5},
+        metadata=KEPT,
+    )
+    assert shapely.equals(shapely.from_wkt(seen.wkt), shapely.Polygon(TRIANGLE))
+
+
+def test_an_annotation_can_be_placed_too(qupath: QuPathProcess, project: Path) -> None:
+    apply(qupath, project, Change(1, (), placed(result(objectType="annotation"))))
+
+    (seen,) = qupath.run(objects_in, project, "1")
+    assert (seen.type, seen.is_locked, seen.metadata) == ("PathAnnotationObject", False, KEPT)
+
+
+@pytest.mark.parametrize(
+    ("geometry_type", "coordinates"),
+    [
+        ("Polygon", [TRIANGLE]),
+        ("Polygon", [SQUARE]),
+        ("Polygon", [SQUARE, HOLE]),
+        ("MultiPolygon", [[TRIANGLE]]),
+        ("MultiPolygon", [[TRIANGLE], [SQUARE, HOLE]]),
+    ],
+    ids=["polygon", "rectangle", "hole", "one part", "two parts"],
+)
+def test_every_outline_arrives_as_it_was(
+    qupath: QuPathProcess, project: Path, geometry_type: str, coordinates: Any
+) -> None:
+    new = result(geometry_type, coordinates)
+
+    apply(qupath, project, Change(1, (), placed(new)))
+
+    (seen,) = qupath.run(objects_in, project, "1")
+    (read,) = qupath.run(read_image, project, "1").results
+    expected = shapely.geometry.shape(new["geometry"])
+    assert shapely.equals(shapely.from_wkt(seen.wkt), expected)
+    assert shapely.equals(shapely.geometry.shape(read["geometry"]), expected)
+
+
+def star(rng: np.random.Generator, center: float, n: int = 60) -> np.ndarray[Any, Any]:
+    """A thin, ragged outline on hundredths of a pixel, as results are."""
+    angles = np.linspace(0, 2 * np.pi, n, endpoint=False)
+    radii = rng.uniform(0.3, 20.0, n)
+    xy = center + radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    ring = np.concatenate([xy, xy[:1]])
+    return np.round(ring, 2)
+
+
+@pytest.mark.parametrize("center", [50.0, 70_000.0, 140_000.0, 1_000_000.0])
+def test_outlines_are_valid_and_in_their_place_wherever_they_lie(
+    qupath: QuPathProcess, project: Path, center: float
+) -> None:
+    rng = np.random.default_rng(1)
+    stars = [shapely.set_precision(shapely.Polygon(star(rng, center)), 0.01) for _ in range(100)]
+    rings = [one.difference(shapely.Point(center, center).buffer(0.2)) for one in stars]
+    outlines = [shapely.set_precision(one, 0.01) for one in stars + rings]
+    mapped = [shapely.geometry.mapping(one) for one in outlines]
+    new = [result(one["type"], one["coordinates"]) for one in mapped]
+
+    apply(qupath, project, Change(1, (), placed(*new)))
+
+    assert all(qupath.run(validity, project, "1"))
+    read = {one["id"]: one for one in qupath.run(read_image, project, "1").results}
+    step_px = max(2.0**-7, float(np.spacing(np.float32(center))))
+    for one, outline in zip(new, outlines, strict=True):
+        there = shapely.geometry.shape(read[one["id"]]["geometry"])
+        assert shapely.hausdorff_distance(there, outline) <= 2 * step_px + 0.01
+
+
+def test_an_outline_smaller_than_the_grid_is_kept(qupath: QuPathProcess, project: Path) -> None:
+    speck = [[0.5, 0.5], [0.502, 0.5], [0.5, 0.502], [0.5, 0.5]]
+
+    apply(qupath, project, Change(1, (), placed(result(coordinates=[speck]))))
+
+    assert qupath.run(read_image, project, "1").n_objects == 2
+
+
+def test_results_go_below_their_parents_and_else_below_the_root(
+    qupath: QuPathProcess, project: Path
+) -> None:
+    inner = feature(coordinates=[HOLE])
+    outer = feature(coordinates=[SQUARE], childObjects=[inner])
+    qupath.run(add_objects, project, "1", [outer])
+    below_outer, below_inner, homeless, free = (result() for _ in range(4))
+    change = Change(
+        3,
+        (),
+        (
+            Placed(below_outer, outer["id"]),
+            Placed(below_inner, inner["id"]),
+            Placed(homeless, str(uuid.uuid4())),
+            Placed(free, None),
+        ),
+    )
+
+    apply(qupath, project, change)
+
+    parents = {one.id: one.parent for one in seen_by_id(qupath, project).values()}
+    assert parents == {
+        outer["id"]: None,
+        inner["id"]: outer["id"],
+        below_outer["id"]: outer["id"],
+        below_inner["id"]: inner["id"],
+        homeless["id"]: None,
+        free["id"]: None,
+    }
+
+
+def test_children_of_removed_objects_move_up_to_their_parents(
+    qupath: QuPathProcess, project: Path
+) -> None:
+    theirs = feature(coordinates=[HOLE])
+    deeper = result(childObjects=[theirs])
+    old = result(childObjects=[deeper])
+    childless = result()
+    outer = feature(coordinates=[SQUARE], childObjects=[old, childless])
+    qupath.run(add_objects, project, "1", [outer])
+    new = result()
+    removed = (old["id"], deeper["id"], childless["id"])
+
+    staged = apply(qupath, project, Change(6, removed, placed(new, below=outer["id"])))
+
+    parents = {one.id: one.parent for one in seen_by_id(qupath, project).values()}
+    assert parents == {outer["id"]: None, theirs["id"]: outer["id"], new["id"]: outer["id"]}
+    assert staged.n_objects == 4
+
+
+def test_a_result_can_take_the_place_of_one_with_the_same_id(
+    qupath: QuPathProcess, project: Path
+) -> None:
+    old = result()
+    apply(qupath, project, Change(1, (), placed(old)))
+    new = {**result(coordinates=[SQUARE]), "id": old["id"]}
+
+    apply(qupath, project, Change(2, (old["id"],), placed(new)))
+
+    (seen,) = qupath.run(objects_in, project, "1")
+    assert shapely.equals(shapely.from_wkt(seen.wkt), shapely.Polygon(SQUARE))
+
+
+def test_cells_tiles_and_cores_are_left_alone(qupath: QuPathProcess, project: Path) -> None:
+    nucleus = {"type": "Polygon", "coordinates": [HOLE]}
+    cell = {**feature(coordinates=[SQUARE], objectType="cell"), "nucleusGeometry": nucleus}
+    tile = feature(objectType="tile", measurements={"Mean": 3.5})
+    drawn = feature(name="by hand", isLocked=True, measurements={"NaN": "NaN"})
+    qupath.run(add_tma_grid, project, "1")
+    count = qupath.run(add_objects, project, "1", [cell, tile, drawn])
+    before = qupath.run(objects_in, project, "1")
+
+    new = result()
+    apply(qupath, project, Change(count, (), placed(new, below=drawn["id"])))
+
+    after = qupath.run(objects_in, project, "1")
+    assert repr([one for one in after if one.id != new["id"]]) == repr(before)
+    assert len(after) == len(before) + 1
+    assert qupath.run(tma_core_names, project, "1") == [False, True]
+
+
+def test_the_summary_is_the_one_that_qupath_writes(qupath: QuPathProcess, project: Path) -> None:
+    qupath.run(add_tma_grid, project, "1")
+    drawn = [feature(), feature(classification="Gland"), feature(objectType="cell")]
+    count = qupath.run(add_objects, project, "1", drawn)
+    new = placed(result(), result(classification="Odd: Derived"))
+
+    staged = apply(qupath, project, Change(count, (), new))
+
+    theirs = qupath.run(resave, project, "1")
+    del theirs["timestamp"]
+    assert staged.summary == theirs
+
+
+def test_the_summary_of_an_image_that_had_none_is_complete(
+    qupath: QuPathProcess, project: Path
+) -> None:
+    shutil.rmtree(project.parent / "data" / "1")
+    (project.parent / "data" / "1").mkdir()
+
+    staged = apply(qupath, project, Change(1, (), placed(result())))
+
+    theirs = qupath.run(resave, project, "1")
+    del theirs["timestamp"]
+    assert staged.summary == theirs
+
+
+def test_staging_leaves_the_files_in_use_as_they_are(qupath: QuPathProcess, project: Path) -> None:
+    qupath.run(add_objects, project, "1", [feature()])
+    shutil.rmtree(project.parent / "classifiers")
+    before = files_of(project)
+    to = project.parent / "data" / "1" / "new"
+
+    staged = qupath.run(stage_change, project, "1", Change(2, (), placed(result())), to)
+
+    assert staged.path == to
+    after = files_of(project)
+    del after[str(to.relative_to(project.parent))]
+    assert after == before
+
+
+@pytest.mark.parametrize(
+    ("n_objects", "removes_unknown", "adds_known", "message"),
+    [
+        (3, False, False, "has changed on disk since it was read"),
+        (2, True, False, "has changed on disk since it was read"),
+        (2, False, True, "holds some of the new objects already"),
+    ],
+)
+def test_a_change_of_something_else_is_refused(
+    qupath: QuPathProcess,
+    project: Path,
+    n_objects: int,
+    removes_unknown: bool,
+    adds_known: bool,
+    message: str,
+) -> None:
+    known = result()
+    qupath.run(add_objects, project, "1", [known])
+    remove = (str(uuid.uuid4()),) if removes_unknown else ()
+    add = placed(known if adds_known else result())
+    before = files_of(project)
+
+    with pytest.raises(ImageError, match=message):
+        apply(qupath, project, Change(n_objects, remove, add))
+
+    assert files_of(project) == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="file sizes cannot be limited there")
+def test_a_full_disk_leaves_nothing_behind(project: Path) -> None:
+    before = files_of(project)
+    new = placed(*(result() for _ in range(2000)))
+
+    with QuPathProcess() as process:
+        process.run(limit_files_to, 100_000)
+        with pytest.raises(ImageError, match="make room on its disk"):
+            apply(process, project, Change(1, (), new))
+
+    assert files_of(project) == before
+
+
+def test_a_folder_that_is_not_there_is_said(
+    qupath: QuPathProcess, project: Path, tmp_path: Path
+) -> None:
+    change = Change(1, (), placed(result()))
+
+    with pytest.raises(ImageError, match=r"Writing the objects of Präparat 1\.tif"):
+        qupath.run(stage_change, project, "1", change, tmp_path / "nowhere" / "new")
+
+
+# Classes
+
+
+def test_qupath_chooses_the_colours_of_classes_that_state_none(qupath: QuPathProcess) -> None:
+    stated = {"Tumor": None, "Never met": None, "Blue one": (0, 0, 255)}
+
+    colors = qupath.run(class_colors, stated)
+
+    assert colors["Tumor"] == 0xFFC80000 - 2**32
+    assert colors["Blue one"] == 0xFF0000FF - 2**32
+    assert colors["Never met"] == qupath.run(class_colors, {"Never met": None})["Never met"]
+
+
+def test_a_project_keeps_its_colours_where_another_came_before(
+    qupath: QuPathProcess, tmp_path: Path
+) -> None:
+    slide = write_slide(tmp_path / "s.tif")
+    colors = {"red": -65536, "green": -16711936}
+    projects: Sequence[Path] = [qupath.run(make_project, tmp_path / c, [slide]) for c in colors]
+    for one, color in zip(projects, colors.values(), strict=True):
+        listed = {"pathClasses": [{"name": "Contested", "color": color}]}
+        path = one.parent / "classifiers" / "classes.json"
+        path.write_text(json.dumps(listed), encoding="utf-8")
+
+    for one in projects:
+        apply(qupath, one, Change(1, (), placed(result(classification="Contested"))))
+
+    for one, color in zip(projects, colors.values(), strict=True):
+        with QuPathProcess() as unbiased:
+            written = unbiased.run(colors_in_file, one.parent / "data" / "1" / "data.qpdata")
+        assert written == {"Contested": color}
