@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from speed import FIELD_MPP, FIELD_PX, hardware, large_field
 from wsisam_qupath import Box, Prompt, SegmentOptions, open_slide
-from wsisam_qupath.create_command import CreateRequest, run_create
+from wsisam_qupath.create.command import CreateRequest, run_create
 from wsisam_qupath.geojson import write_features
 from wsisam_qupath.pyramid import write_pyramid
 from wsisam_qupath.qupath.objects import read_image, stage_change

@@ -19,9 +19,9 @@ from shapely import from_wkt
 from coco_files import CATCH_CLASSES, coco
 from command_line import annotation, environment, rectangle, write_prompts
 from qupath_fixtures import Seen, objects_in, qupath, write_slide
-from wsisam_qupath.create_command import Created, CreateRequest, labels_of, run_create, summary
+from wsisam_qupath.create.command import Created, CreateRequest, labels_of, run_create, summary
+from wsisam_qupath.create.folder import PROJECT_FILE, built_beside, check_free, project_folder
 from wsisam_qupath.errors import OptionError, OutputError, PromptError, SlideError
-from wsisam_qupath.new_project import PROJECT_FILE, built_beside, check_free, project_folder
 from wsisam_qupath.project.entries import Project
 from wsisam_qupath.project.reading import read_project
 from wsisam_qupath.qupath.process import QuPathProcess
@@ -392,7 +392,7 @@ def test_a_killed_create_leaves_no_project_and_the_next_one_makes_it(
 ) -> None:
     slide = write_slide(tmp_path / "a.tif")
     program = (
-        "import sys, pathlib; from wsisam_qupath.create_command import *; "
+        "import sys, pathlib; from wsisam_qupath.create.command import *; "
         "run_create(CreateRequest(pathlib.Path(sys.argv[1]), (sys.argv[2],)))"
     )
     running = subprocess.Popen(

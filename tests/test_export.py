@@ -18,10 +18,11 @@ from shapely.geometry import Point, Polygon, box, mapping, shape
 
 from command_line import features_of, write_prompts
 from qupath_fixtures import qupath, write_slide
-from wsisam_qupath.create_command import CreateRequest, run_create
+from wsisam_qupath.create.command import CreateRequest, run_create
 from wsisam_qupath.errors import OptionError, OutputError, ProjectError, PromptError
-from wsisam_qupath.export_command import Exported, ExportRequest, run_export, summary
-from wsisam_qupath.export_folder import check_out, replaced_whole
+from wsisam_qupath.export.command import Exported, ExportRequest, run_export, summary
+from wsisam_qupath.export.folder import check_out, replaced_whole
+from wsisam_qupath.export.truth import truth_of
 from wsisam_qupath.geojson import to_feature
 from wsisam_qupath.geometry import Box
 from wsisam_qupath.manifest import (
@@ -37,7 +38,6 @@ from wsisam_qupath.qupath.installation import find_installation
 from wsisam_qupath.qupath.process import QuPathProcess
 from wsisam_qupath.qupath.values import ImageContents
 from wsisam_qupath.results import Provenance, Result
-from wsisam_qupath.truth import truth_of
 
 __all__ = ["qupath"]  # a fixture
 

@@ -10,12 +10,15 @@ from pathlib import Path
 import pytest
 
 FLOORS = (
-    ("errors", "printing", "version"),
-    ("geometry", "validity", "uri"),
+    ("errors", "printing", "version", "options"),
+    ("geometry", "validity", "uri", "json_files"),
     ("files", "coverage", "prompts"),
+    ("console",),
     ("polygons", "grouping", "planning", "results"),
     ("slide", "geojson"),
-    ("pyramid", "overlay", "tokens"),
+    ("pyramid", "overlay", "tokens", "authorship", "manifest", "catch", "qupath.values"),
+    ("project",),
+    ("qupath",),
     ("model.bases", "model.card", "model.download"),
     ("model.weights", "model.adapter", "model.tiny_vit", "model.decoders"),
     ("model.encoder",),
@@ -26,7 +29,9 @@ FLOORS = (
     ("loading",),
     ("engine", "doctor"),
     ("work", "segment_command", "weights_command"),
+    ("batch", "create", "export", "restore_command", "setup_command"),
     ("demo",),
+    ("project_cli",),
     ("cli",),
     ("__main__", "__init__"),
 )

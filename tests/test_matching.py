@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from command_line import rectangle, write_prompts
+from wsisam_qupath.create.finding import bare_name, find_slides, natural_key
+from wsisam_qupath.create.matching import Source, find_annotations, match
 from wsisam_qupath.errors import PromptError, SlideError
-from wsisam_qupath.finding import bare_name, find_slides, natural_key
 from wsisam_qupath.geojson.cleaning import Cleaned
-from wsisam_qupath.matching import Source, find_annotations, match
 
 ID = "1b4e28ba-2fa1-51d2-883f-0016d3cca427"
 

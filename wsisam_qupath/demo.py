@@ -16,10 +16,10 @@ from rich.console import Console
 from .batch.command import run_batch
 from .batch.request import BatchRequest
 from .console import stderr_console
-from .create_command import CreateRequest, run_create
+from .create.command import CreateRequest, run_create
+from .create.folder import PROJECT_FILE
 from .errors import OutputError, QuPathError, SlideError
 from .files import write_atomically
-from .new_project import PROJECT_FILE
 from .project.reading import read_project
 from .pyramid import write_pyramid
 from .qupath.installation import find_installation

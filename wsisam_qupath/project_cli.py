@@ -103,7 +103,7 @@ def batch(**given: Any) -> None:
 )
 def create(**given: Any) -> None:
     """Make a QuPath PROJECT of a folder of slides, with annotations."""
-    from .create_command import CreateRequest, run_create  # noqa: PLC0415
+    from .create.command import CreateRequest, run_create  # noqa: PLC0415
 
     created = run_create(CreateRequest(**given))
     sys.exit(0 if created.is_complete else SOME_FAILED)
@@ -120,7 +120,7 @@ def export(**given: Any) -> None:
     Areas are objects; those of class Region* are completely annotated. Rectangles, points, other
     classes that end in * and detections are left out.
     """
-    from .export_command import ExportRequest, run_export  # noqa: PLC0415
+    from .export.command import ExportRequest, run_export  # noqa: PLC0415
 
     exported = run_export(ExportRequest(**given))
     sys.exit(0 if exported.is_complete else SOME_FAILED)

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-from .catch import catch_from_coco, is_coco
-from .errors import PromptError
+from ..catch import catch_from_coco, is_coco
+from ..errors import PromptError
+from ..geojson.cleaning import Cleaned, clean_objects, is_geojson, read_objects
+from ..json_files import read_json
+from ..manifest import MANIFEST_NAME
+from ..prompts import PathClass, Skipped
 from .finding import bare_name, natural_key
-from .geojson.cleaning import Cleaned, clean_objects, is_geojson, read_objects
-from .json_files import read_json
-from .manifest import MANIFEST_NAME
-from .prompts import PathClass, Skipped
 
 T = TypeVar("T")
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import OutputError, PromptError
-from .manifest import MANIFEST_NAME, read_manifest
+from ..errors import OutputError, PromptError
+from ..manifest import MANIFEST_NAME, read_manifest
 
 _OF_THE_SYSTEM = {".DS_Store", "Thumbs.db", "desktop.ini"}
 """What file managers leave in folders that somebody looked at."""

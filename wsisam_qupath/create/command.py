@@ -10,16 +10,16 @@ from pathlib import Path
 
 from rich.console import Console
 
-from .console import TASK, counted, name_cases, progress_bar, some_of, stderr_console
-from .errors import OptionError, PromptError, SlideError
+from ..console import TASK, counted, name_cases, progress_bar, some_of, stderr_console
+from ..errors import OptionError, PromptError, SlideError
+from ..manifest import REGION_CLASS
+from ..printing import printable
+from ..prompts import PathClass, Skipped
+from ..qupath.creation import IMAGE_TYPES, AddedImage, NewImage, add_images, set_classes
+from ..qupath.process import QuPathProcess
 from .finding import find_slides
-from .manifest import REGION_CLASS
+from .folder import PROJECT_FILE, built_beside, check_free, project_folder
 from .matching import Matched, Source, Sources, find_annotations, match
-from .new_project import PROJECT_FILE, built_beside, check_free, project_folder
-from .printing import printable
-from .prompts import PathClass, Skipped
-from .qupath.creation import IMAGE_TYPES, AddedImage, NewImage, add_images, set_classes
-from .qupath.process import QuPathProcess
 
 _AT_ONCE = 16
 """Slides between two saves of the project, and between two steps of the bar."""

@@ -12,23 +12,23 @@ from pathlib import Path
 
 from rich.console import Console
 
-from .console import TASK, counted, name_cases, progress_bar, some_of, stderr_console
-from .errors import ImageError, ProjectError, SlideError
-from .export_folder import check_out, replaced_whole
-from .geojson import write_features
-from .geometry import Mpp
-from .manifest import REGION_CLASS, ExportedImage, Manifest, file_names, write_manifest
-from .project.entries import ImageEntry, Project
-from .project.guards import check_count, check_data
-from .project.reading import read_project
-from .project.running import running_qupath
-from .prompts import Skipped
-from .qupath.objects import read_image
-from .qupath.process import QuPathProcess
-from .qupath.values import ImageContents
-from .slide import calibration, open_slide
+from ..console import TASK, counted, name_cases, progress_bar, some_of, stderr_console
+from ..errors import ImageError, ProjectError, SlideError
+from ..geojson import write_features
+from ..geometry import Mpp
+from ..manifest import REGION_CLASS, ExportedImage, Manifest, file_names, write_manifest
+from ..project.entries import ImageEntry, Project
+from ..project.guards import check_count, check_data
+from ..project.reading import read_project
+from ..project.running import running_qupath
+from ..prompts import Skipped
+from ..qupath.objects import read_image
+from ..qupath.process import QuPathProcess
+from ..qupath.values import ImageContents
+from ..slide import calibration, open_slide
+from ..uri import path_from_location
+from .folder import check_out, replaced_whole
 from .truth import UNREVIEWED, truth_of
-from .uri import path_from_location
 
 _AHEAD = 2
 """Images that QuPath reads while one is written."""

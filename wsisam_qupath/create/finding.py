@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from .errors import SlideError
+from ..errors import SlideError
 
 SUFFIXES = (
     ".ome.tif", ".ome.tiff", ".ome.btf",

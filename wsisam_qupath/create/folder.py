@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .errors import OutputError
-from .files import write_atomically
+from ..errors import OutputError
+from ..files import write_atomically
 
 PROJECT_FILE = "project.qpproj"
 """QuPath's name of it."""

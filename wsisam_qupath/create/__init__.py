@@ -1,0 +1,1 @@
+"""A folder of slides in, a QuPath project with their annotations out."""

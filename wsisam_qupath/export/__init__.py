@@ -1,0 +1,1 @@
+"""A QuPath project in, a folder of annotations to train on out."""
