@@ -112,12 +112,12 @@ SLIDES = [
 
 PROMPTS = [
     ("missing.geojson", "There is no file missing.geojson: check the name and the folder."),
-    ("folder", "name a GeoJSON file"),
+    ("folder", "name a file in it"),
     ("zero.geojson", "zero.geojson is not JSON"),
-    ("text.geojson", "Export it from QuPath again."),
+    ("text.geojson", "Export it from QuPath again, uncompressed, as .geojson."),
     ("other.geojson", "In QuPath use File > Export objects as GeoJSON."),
     ("number.geojson", "In QuPath use File > Export objects as GeoJSON."),
-    ("deep.geojson", "deep.geojson is nested too deep for GeoJSON. Export it from QuPath again."),
+    ("deep.geojson", "deep.geojson is nested too deep. Export it from QuPath again, uncompressed, as .geojson."),
     ("latin.geojson", "latin.geojson is not UTF-8 text"),
     ("slide.tif", "slide.tif is not UTF-8 text"),
     ("unusable.geojson", "2 skipped, first a line (a geometry of type LineString marks no object"),

@@ -363,7 +363,7 @@ def test_numbers_are_ids_too_and_half_characters_are_replaced() -> None:
         (b"", "is not JSON: Expecting value at line 1, column 1"),
         (b'{"type":\n "FeatureCollection",}', r"line 2, column \d+\."),
         (b"\xff\xfe{\x00}\x00", "is not UTF-8"),
-        (b"\x1f\x8b\x08\x00", "is not UTF-8 text: export it uncompressed"),
+        (b"\x1f\x8b\x08\x00", "is not UTF-8 text. Export it from QuPath again, uncompressed"),
         (b"[" * 200_000, "nested too deep"),
         (b'{"a":' * 200_000, "nested too deep"),
         (b"5", "is not GeoJSON"),
@@ -387,7 +387,7 @@ def test_a_file_that_is_no_geojson_is_refused(tmp_path: Path, content: bytes, me
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(PromptError, match="There is no file"):
         read_prompts(tmp_path / "none.geojson", hr_l0_box_of=lambda _: EVERYWHERE)
-    with pytest.raises(PromptError, match="name a GeoJSON file"):
+    with pytest.raises(PromptError, match="name a file in it"):
         read_prompts(tmp_path, hr_l0_box_of=lambda _: EVERYWHERE)
 
 

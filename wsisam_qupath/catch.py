@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import PromptError
-from .geojson.cleaning import clean_area, geometry_json
+from .geojson.cleaning import clean_area
 from .geojson.properties import classification_of, path_class_of, text_of
-from .geojson.shapes import UnusableError
+from .geojson.shapes import UnusableError, geometry_json
 from .geojson.writing import Feature
 from .grouping import derived_id
 from .json_files import read_json

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from .errors import PromptError
@@ -22,9 +23,10 @@ def read_json(path: Path, *, cure: str) -> object:
     except FileNotFoundError as exc:
         raise PromptError(f"There is no file {path}: check the name and the folder.") from exc
     except OSError as exc:
-        raise PromptError(
-            f"{path} cannot be read ({exc.strerror}): check that it is a file that you may read."
-        ) from exc
+        # Not Path.is_dir(), which raises where the name is too long.
+        is_folder = os.path.isdir(path)  # noqa: PTH112
+        wanted = "name a file in it" if is_folder else "check that you may read it"
+        raise PromptError(f"{path} cannot be read ({exc.strerror}): {wanted}.") from exc
     try:
         return json.loads(content.decode("utf-8-sig"), parse_int=_number)
     except UnicodeDecodeError as exc:

@@ -13,9 +13,8 @@ import shapely
 from shapely.geometry import MultiPolygon, Polygon
 
 from ..authorship import is_untouched
-from ..geojson.cleaning import geometry_json, on_grid
 from ..geojson.properties import classification_of, path_class_of, plane_of
-from ..geojson.shapes import UnusableError, read_area
+from ..geojson.shapes import UnusableError, geometry_json, on_grid, read_area
 from ..geojson.writing import Feature
 from ..geometry import Box
 from ..manifest import REGION_CLASS, UNCLASSIFIED

@@ -23,9 +23,15 @@ from ..geometry import Box
 from ..grouping import derived_id
 from ..json_files import read_json
 from ..prompts import PathClass, Plane, Skipped
-from ..validity import made_valid, polygonal
 from .properties import classification_of, path_class_of, plane_json, plane_of, text_of
-from .shapes import GRID_PX, LIMIT_PX, UnusableError, read_area, read_points
+from .shapes import (
+    LIMIT_PX,
+    UnusableError,
+    geometry_json,
+    on_grid,
+    read_area,
+    read_points,
+)
 from .writing import Feature
 
 _AREAS = ("Polygon", "MultiPolygon")
@@ -137,20 +143,6 @@ def clean_area(coordinates: object) -> tuple[Polygon | MultiPolygon, bool]:
     except _FOREIGN:
         return on_grid(area), True
     return on_grid(area), not drawn.is_valid
-
-
-def on_grid(geometry: Polygon | MultiPolygon) -> Polygon | MultiPolygon:
-    """Valid with the two decimals that QuPath writes; as it was where nothing would be left."""
-    rounded = polygonal(shapely.set_precision(made_valid(geometry), GRID_PX))
-    return geometry if rounded.is_empty else rounded
-
-
-def geometry_json(geometry: Polygon | MultiPolygon, plane: Plane) -> Feature:
-    """An area as GeoJSON; only another plane than the default one is stated."""
-    written: Feature = dict(mapping(geometry))
-    if plane != Plane():
-        written["plane"] = plane_json(plane)
-    return written
 
 
 class _Cleaner:

@@ -7,7 +7,6 @@ coordinate, missing ids); what cannot be a prompt is skipped and named.
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +20,7 @@ from shapely.geometry import MultiPolygon, Polygon
 from ..errors import PromptError
 from ..geometry import Box
 from ..grouping import Area, Clicks, HrBoxOf, Mark, PointsAs, derived_id, group_marks
+from ..json_files import read_json
 from ..prompts import PathClass, Plane, Point, PromptSet, Skipped
 from .properties import path_class_of, plane_of, text_of
 from .provenance import PROMPT_KEY
@@ -46,7 +46,7 @@ def read_prompts(
     Raises:
         PromptError: the file is missing, unreadable, or not GeoJSON.
     """
-    document = _load(Path(path))
+    document = read_json(Path(path), cure="Export it from QuPath again, uncompressed, as .geojson.")
     return prompts_from_geojson(
         document, points=points, hr_l0_box_of=hr_l0_box_of, source=os.fspath(path)
     )
@@ -115,43 +115,6 @@ def _clicked(points: Sequence[Point], class_name: str | None) -> _Feature:
         "geometry": {"type": "MultiPoint", "coordinates": points},
         "properties": {"classification": class_name},
     }
-
-
-def _load(path: Path) -> object:
-    """The parsed JSON of a file.
-
-    Raises:
-        PromptError: it cannot be read, is not UTF-8, or not JSON.
-    """
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError as exc:
-        raise PromptError(f"There is no file {path}: check the name and the folder.") from exc
-    except OSError as exc:
-        # Not Path.is_dir(), which raises where the name is too long.
-        is_folder = os.path.isdir(path)  # noqa: PTH112
-        cure = "name a GeoJSON file" if is_folder else "check that you may read it"
-        raise PromptError(f"{path} cannot be read ({exc.strerror}): {cure}.") from exc
-    try:
-        return json.loads(content.decode("utf-8-sig"), parse_int=_number)
-    except UnicodeDecodeError as exc:
-        raise PromptError(
-            f"{path} is not UTF-8 text: export it uncompressed, as .geojson, or save it as UTF-8."
-        ) from exc
-    except json.JSONDecodeError as exc:
-        raise PromptError(
-            f"{path} is not JSON: {exc.msg} at line {exc.lineno}, column {exc.colno}. "
-            "Export it from QuPath again."
-        ) from exc
-    except RecursionError as exc:
-        raise PromptError(
-            f"{path} is nested too deep for GeoJSON. Export it from QuPath again."
-        ) from exc
-
-
-def _number(digits: str) -> int | float:
-    """An int, or a float for more digits than int() takes."""
-    return int(digits) if len(digits) < 300 else float(digits)
 
 
 def _is_geojson(document: object) -> bool:

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import shapely
 from shapely.geometry import MultiPolygon, Polygon
 
 from ..geometry import Box, FloatArray
-from ..prompts import Point
-from ..validity import made_valid
+from ..prompts import Plane, Point
+from ..validity import made_valid, polygonal
+from .properties import plane_json
 
 GRID_PX = 0.01
 """QuPath writes coordinates with two decimals: what is smaller has no size."""
@@ -59,6 +61,31 @@ def read_area(coordinates: object) -> Box | Polygon | MultiPolygon:
     if outline.area < GRID_PX**2:
         raise UnusableError("it has no area")
     return outline
+
+
+def on_grid(geometry: Polygon | MultiPolygon) -> Polygon | MultiPolygon:
+    """Valid with the two decimals that QuPath writes; as it was where nothing would be left.
+
+    To round each number for itself would not ensure that.
+    """
+    rounded = polygonal(shapely.set_precision(made_valid(geometry), GRID_PX))
+    return geometry if rounded.is_empty else rounded
+
+
+def geometry_json(geometry: Polygon | MultiPolygon, plane: Plane) -> dict[str, object]:
+    """An area as GeoJSON; only another plane than the default one is stated."""
+    parts = [
+        [shapely.get_coordinates(ring).tolist() for ring in (part.exterior, *part.interiors)]
+        for part in shapely.get_parts(geometry)
+    ]
+    whole = isinstance(geometry, Polygon)
+    written: dict[str, object] = {
+        "type": "Polygon" if whole else "MultiPolygon",
+        "coordinates": parts[0] if whole else parts,
+    }
+    if plane != Plane():
+        written["plane"] = plane_json(plane)
+    return written
 
 
 def _sequence(value: object) -> Sequence[object]:

@@ -10,15 +10,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TextIO, TypeAlias
 
-import shapely
-from shapely.geometry import MultiPolygon, Polygon
-
 from ..files import write_atomically
-from ..prompts import Plane
 from ..results import Result
-from .properties import classification_of, plane_json
+from .properties import classification_of
 from .provenance import ObjectType, metadata_of
-from .shapes import GRID_PX
+from .shapes import geometry_json, on_grid
 
 Feature: TypeAlias = dict[str, Any]
 """A GeoJSON feature, ready for a JSON writer."""
@@ -37,11 +33,9 @@ def to_feature(result: Result, object_type: ObjectType) -> Feature:
             "Area µm^2": result.area_um2,
         }
     )
-    outline = _on_grid(result.l0_geometry)
+    outline = on_grid(result.l0_geometry)
     properties["metadata"] = metadata_of(result, outline, object_type)
-    geometry = _geometry_json(outline)
-    if result.prompt.plane != Plane():
-        geometry["plane"] = plane_json(result.prompt.plane)
+    geometry = geometry_json(outline, result.prompt.plane)
     return {"type": "Feature", "id": result.id, "geometry": geometry, "properties": properties}
 
 
@@ -71,20 +65,3 @@ def write_features(path: str | os.PathLike[str], features: Iterable[Feature]) ->
 
 def _finite(measurements: Mapping[str, float]) -> dict[str, float]:
     return {name: float(value) for name, value in measurements.items() if math.isfinite(value)}
-
-
-def _on_grid(geometry: Polygon | MultiPolygon) -> Polygon | MultiPolygon:
-    """Rounded to two decimals and valid still, which rounding each number would not ensure."""
-    rounded = shapely.set_precision(geometry, GRID_PX)
-    # What is smaller than the grid would be lost on it.
-    return geometry if rounded.is_empty else rounded
-
-
-def _geometry_json(geometry: Polygon | MultiPolygon) -> Feature:
-    parts = [
-        [shapely.get_coordinates(ring).tolist() for ring in (part.exterior, *part.interiors)]
-        for part in shapely.get_parts(geometry)
-    ]
-    if isinstance(geometry, Polygon):
-        return {"type": "Polygon", "coordinates": parts[0]}
-    return {"type": "MultiPolygon", "coordinates": parts}
