@@ -252,8 +252,9 @@ def _readings(qupath: QuPathProcess, project: Project) -> Iterator[_Reading]:
 
 def _begun(qupath: QuPathProcess, project: Project, entry: ImageEntry) -> _Reading:
     try:
-        if not _is_usable(entry):
-            raise ImageError(str(entry.trouble))
+        # Without its slide, an image still has its annotations.
+        if entry.trouble is not None and not entry.slide_is_missing:
+            raise ImageError(entry.trouble)
         # Before QuPath sees it, which may read a damaged file for ever.
         stated = check_data(entry)
     except ImageError as exc:
@@ -261,14 +262,6 @@ def _begun(qupath: QuPathProcess, project: Project, entry: ImageEntry) -> _Readi
         refused.set_exception(exc)
         return _Reading(entry, None, refused)
     return _Reading(entry, stated, qupath.submit(read_image, project.path, entry.id))
-
-
-def _is_usable(entry: ImageEntry) -> bool:
-    """Whether its annotations lie on the slide as the file has it, wherever that file is."""
-    if entry.trouble is None:
-        return True
-    path = _stated_path(entry.uri)
-    return bool(entry.uri) and (path is None or not os.path.exists(path))  # noqa: PTH110
 
 
 def _uri(entry: ImageEntry) -> str:

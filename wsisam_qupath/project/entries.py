@@ -25,6 +25,7 @@ class ImageEntry:
             what it shows may differ from what another reader shows.
         trouble: why the image cannot be used, one sentence with the cure; None if nothing is
             known to be wrong.
+        slide_is_missing: that, and nothing else, is the trouble.
     """
 
     id: str
@@ -38,6 +39,7 @@ class ImageEntry:
     t_count: int = 1
     with_arguments: bool = False
     trouble: str | None = None
+    slide_is_missing: bool = False
 
     @property
     def qpdata(self) -> Path:

@@ -186,7 +186,8 @@ def _entry(number: int, raw: object, data: Path, places: Locations) -> ImageEntr
     uri = builder.get("uri")
     trouble = _trouble(stated_id, builder, metadata)
     slide = None
-    if trouble is None:
+    is_sound = trouble is None
+    if is_sound:
         slide, trouble = _slide(builder["uri"], places)
     return ImageEntry(
         id=entry_id,
@@ -200,6 +201,7 @@ def _entry(number: int, raw: object, data: Path, places: Locations) -> ImageEntr
         t_count=_count(metadata.get("sizeT")) or 1,
         with_arguments=bool(builder.get("args")),
         trouble=trouble,
+        slide_is_missing=is_sound and slide is None,
     )
 
 
