@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..printing import printable
-from .outcome import ImageOutcome, PromptRow, PromptState
+from .outcome import ImageOutcome, PromptState
 
 _ROWS_MAX = 40
 """So many images have a row of their own in the last table; of more, those that failed."""
@@ -82,7 +82,7 @@ class Display:
             self._say(f"{name}: failed. {printable(outcome.reason, 600)}")
         elif not self._console.is_terminal:
             self._say(f"[{self._images_ended}/{self._images}] {name}: {summary_of(outcome)}")
-        _name(self._say, name, outcome.rows)
+        name_skipped(self._say, outcome)
         self._show()
 
     def _say(self, line: str) -> None:
@@ -108,9 +108,10 @@ class Display:
         return round(self._found * self._images / self._images_read)
 
 
-def _name(say: Callable[[str], None], name: str, rows: Sequence[PromptRow]) -> None:
+def name_skipped(say: Callable[[str], None], outcome: ImageOutcome) -> None:
     """Name the prompts that could not be used; of very many only the first."""
-    cases = [row for row in rows if row.state == "skipped"]
+    name = printable(outcome.name, 80)
+    cases = [row for row in outcome.rows if row.state == "skipped"]
     for row in cases[:_REASONS_MAX]:
         say(f"{name}: skipped {printable(row.prompt_id, 80)}: {printable(row.reason, 200)}.")
     if len(cases) > _REASONS_MAX:
@@ -132,6 +133,8 @@ def summary_of(outcome: ImageOutcome) -> str:
     left = outcome.plan.outlines_left
     if left:
         counts.append(f"{left} other area{'' if left == 1 else 's'} left alone")
+    if outcome.plan.beyond_limit:
+        counts.append(f"{outcome.plan.beyond_limit} beyond --limit")
     return ", ".join(counts) or "no prompts"
 
 

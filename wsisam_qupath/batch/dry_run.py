@@ -16,7 +16,7 @@ from ..printing import printable
 from ..prompts import Prompt, PromptKind
 from ..tokens import tokens_of
 from ..work import ModelSpec, load_segmenter
-from .display import duration, summary_of
+from .display import duration, name_skipped, summary_of
 from .outcome import ImageOutcome
 
 _KINDS = {
@@ -72,19 +72,22 @@ def print_plan(console: Console, outcomes: Sequence[ImageOutcome], pace: Pace | 
     for one in outcomes:
         table.add_row(*map(Text, _cells(one, pace)))
     console.print(table)
+
+    def say(line: str) -> None:
+        console.print(Text(line), soft_wrap=True)
+
     for one in outcomes:
         said = summary_of(one)
         if said != "no prompts":
-            console.print(Text(f"{printable(one.name, 120)}: {printable(said, 900)}"))
+            say(f"{printable(one.name, 120)}: {printable(said, 900)}")
+        name_skipped(say, one)
     prompts = sum(one.plan.prompts for one in outcomes)
     encodes = sum(one.plan.encodes for one in outcomes)
     seconds = sum(pace.seconds(one) for one in outcomes) if pace else 0.0
     failed = sum(one.state == "failed" for one in outcomes)
-    console.print(
-        Text(
-            f"{len(outcomes)} images, {prompts} prompts, {encodes} encodes: about "
-            f"{duration(seconds)} on this machine. {failed} cannot be done. Nothing was changed."
-        )
+    say(
+        f"{len(outcomes)} images, {prompts} prompts, {encodes} encodes: about "
+        f"{duration(seconds)} on this machine. {failed} cannot be done. Nothing was changed."
     )
 
 

@@ -70,11 +70,13 @@ class Plan:
         kinds: prompts to answer, by kind; those in the journal are left out.
         encodes: distinct patch pairs on which they are answered.
         outlines_left: areas that are somebody's work, since nobody asked to refine them.
+        beyond_limit: prompts that wait for another run, since the user set a limit.
     """
 
     kinds: Mapping[PromptKind, int] = field(default_factory=dict)
     encodes: int = 0
     outlines_left: int = 0
+    beyond_limit: int = 0
 
     @property
     def prompts(self) -> int:

@@ -12,7 +12,7 @@ import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from queue import Queue
@@ -113,7 +113,12 @@ class Watcher(Protocol):
 
 @dataclass
 class _Image:
-    """An image in hand."""
+    """An image in hand.
+
+    Attributes:
+        spare: answers from the journal that nobody asked for this time.
+        beyond_limit: prompts that wait for another run.
+    """
 
     entry: ImageEntry
     started: float = field(default_factory=time.perf_counter)
@@ -125,7 +130,9 @@ class _Image:
     slide_key: str = ""
     journal: Journal | None = None
     answers: dict[str, Answer] = field(default_factory=dict)
+    spare: tuple[Answer, ...] = ()
     jobs: set[Future[Sequence[Answer]]] = field(default_factory=set)
+    beyond_limit: int = 0
     plan: Plan = field(default_factory=Plan)
     ended: bool = False
 
@@ -229,22 +236,16 @@ class Batch:
         record = Ledger(setting.project, entry).read()
         known = record if record.slide_key == image.slide_key else Record(record.written)
         planner = setting.planner(slide)
-        image.selection = self._limited(
-            select(
-                contents,
-                known,
-                setting.rules,
-                l0_box=slide.l0_box,
-                hr_l0_box_of=lambda prompt: _hr_box(planner, prompt),
-                answer_id_of=partial(setting.answer_id, slide),
-            )
+        image.selection = select(
+            contents,
+            known,
+            setting.rules,
+            l0_box=slide.l0_box,
+            hr_l0_box_of=lambda prompt: _hr_box(planner, prompt),
+            answer_id_of=partial(setting.answer_id, slide),
         )
-        journaled = image.journal.answers()
-        image.answers = {
-            task.answer_id: journaled[task.answer_id]
-            for task in image.selection.tasks
-            if task.answer_id in journaled and _fits(journaled[task.answer_id], task)
-        }
+        self._limit(image)
+        self._recall(image, contents)
         image.plan = _plan(image, planner)
         if setting.plan_only:
             self._end(image, self._outcome(image, "done"))
@@ -253,13 +254,30 @@ class Batch:
         self._watcher.answered(len(image.answers))
         self._ask(image, planner)
 
-    def _limited(self, selection: Selection) -> Selection:
-        limit = self._setting.limit
-        if limit is None:
-            return selection
-        tasks = selection.tasks[: max(0, limit - self._tasks_taken)]
+    def _limit(self, image: _Image) -> None:
+        """Leave the prompts beyond the user's limit to another run."""
+        if self._setting.limit is None:
+            return
+        found = image.selection.tasks
+        tasks = found[: self._setting.limit - self._tasks_taken]
         self._tasks_taken += len(tasks)
-        return Selection(tasks, selection.rows, selection.outlines_left)
+        image.selection = replace(image.selection, tasks=tasks)
+        image.beyond_limit = len(found) - len(tasks)
+
+    def _recall(self, image: _Image, contents: ImageContents) -> None:
+        """Take from the journal what was answered and not written."""
+        assert image.journal is not None
+        journaled = image.journal.answers()
+        asked = {task.answer_id: task for task in image.selection.tasks}
+        there = {feature.get("id") for feature in (*contents.results, *contents.annotations)}
+        image.answers = {
+            key: answer
+            for key, answer in journaled.items()
+            if key in asked and _fits(answer, asked[key])
+        }
+        image.spare = tuple(journaled[key] for key in journaled if key not in {*asked, *there})
+        if journaled and not (image.answers or image.spare or self._setting.plan_only):
+            image.journal.clear()  # a kill came between the writing and this
 
     def _ask(self, image: _Image, planner: Planner) -> None:
         by_plane: dict[tuple[int, int], list[Prompt]] = {}
@@ -351,6 +369,7 @@ class Batch:
     def _finish(self, image: _Image, backup: Path | None) -> None:
         assert image.journal is not None
         image.journal.clear()
+        image.journal.append(image.spare)
         self._end(image, self._outcome(image, "done", backup))
 
     def _outcome(
@@ -407,7 +426,7 @@ def _plan(image: _Image, planner: Planner) -> Plan:
     prompts = [task.prompt for task in image.tasks_left()]
     pairs = {(p.plane.z, p.plane.t, planner.pair(p)) for p in prompts}
     kinds = Counter(prompt.kind for prompt in prompts)
-    return Plan(kinds, len(pairs), image.selection.outlines_left)
+    return Plan(kinds, len(pairs), image.selection.outlines_left, image.beyond_limit)
 
 
 def _fits(answer: Answer, task: Task) -> bool:
