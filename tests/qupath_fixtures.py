@@ -150,12 +150,7 @@ def _seen(one: Any) -> Seen:
         is_locked=bool(one.isLocked()),
         plane=(int(roi.getC()), int(roi.getZ()), int(roi.getT())),
         wkt=str(roi.getGeometry()),
-        measurements={
-            str(each.getName()): float(each.getValue())
-            for each in one.getMeasurementList().getMeasurements()
-        }
-        if one.hasMeasurements()
-        else {},
+        measurements={str(key): float(value) for key, value in one.getMeasurements().items()},
         metadata={str(key): str(value) for key, value in one.getMetadata().items()},
     )
 

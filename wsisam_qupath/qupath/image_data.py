@@ -106,23 +106,25 @@ def read_file(image: StoredImage, path: Path) -> Java:
         ImageError: QuPath cannot read it.
     """
     path_io = java_class("qupath.lib.io.PathIO")
-    builder = _builder(image)
+    source = _source(image)
     cure = f"put back a copy of {path.name} from a backup"
     with translated(f"Reading the objects of {image.name}", cure, ImageError):
         if _is_lazy():
-            return path_io.readImageData(java_path(path), builder)
+            return path_io.readImageData(java_path(path), source)
         pixels_as = java_class("java.awt.image.BufferedImage").class_
-        return path_io.readImageData(java_path(path), None, builder.build(), pixels_as)
+        return path_io.readImageData(java_path(path), None, source, pixels_as)
 
 
 def new_image_data(image: StoredImage) -> Java:
-    """An ImageData without objects, as QuPath makes it for an image that was never saved."""
+    """An ImageData without objects, as QuPath makes it for an image that was never saved.
+
+    Raises:
+        ImageError: QuPath knows no slide of it.
+    """
+    source = _source(image)
     unset = java_class("qupath.lib.images.ImageData$ImageType").UNSET
     hierarchy = java_class("qupath.lib.objects.hierarchy.PathObjectHierarchy")()
-    builder = _builder(image)
-    with translated(f"Opening {image.name}", "check that its slide is there", ImageError):
-        source = builder if _is_lazy() else builder.build()
-        return java_class("qupath.lib.images.ImageData")(source, hierarchy, unset)
+    return java_class("qupath.lib.images.ImageData")(source, hierarchy, unset)
 
 
 def write_file(image: StoredImage, image_data: Java, path: Path) -> None:
@@ -211,12 +213,20 @@ def _adopt_class_colors(project: Path) -> None:
                 path_class.setColor(integer(color))
 
 
-def _builder(image: StoredImage) -> Java:
+def _source(image: StoredImage) -> Java:
+    """What an ImageData gets its pixels from: a ServerBuilder, or before 0.6 an ImageServer.
+
+    Raises:
+        ImageError: the project says nothing that QuPath understands, or the slide is gone and
+            QuPath is older than 0.6.
+    """
     kind = java_class("qupath.lib.images.servers.ImageServerBuilder$ServerBuilder").class_
-    with translated(f"Reading the project's entry of {image.name}", error=ImageError):
-        return (
-            java_class("qupath.lib.io.GsonTools").getInstance().fromJson(image.server_builder, kind)
-        )
+    gson = java_class("qupath.lib.io.GsonTools").getInstance()
+    with translated(f"Opening {image.name}", "check that its slide is there", ImageError):
+        builder = gson.fromJson(image.server_builder, kind)
+        if builder is None:
+            raise ImageError(f"{image.name} has no slide: remove it from the project in QuPath.")
+        return builder if _is_lazy() else builder.build()
 
 
 def _is_lazy() -> bool:

@@ -96,13 +96,14 @@ def translated(
     try:
         yield
     except jpype.JException as exc:
-        name, message = str(exc.getClass().getSimpleName()), _first_line(str(exc.getMessage()))
+        name, message = str(exc.getClass().getSimpleName()), exc.getMessage()
         if name == "OutOfMemoryError":
             raise QuPathError(
                 f"{what} takes more memory than Java may use: allow it more, for example 8 GB with "
                 "PAQUO_JAVA_OPTS=-Xmx8g."
             ) from exc
-        raise error(f"{what} failed in QuPath ({name}: {message}): {cure}.") from exc
+        reason = name if message is None else f"{name}: {_first_line(str(message))}"
+        raise error(f"{what} failed in QuPath ({reason}): {cure}.") from exc
 
 
 def _own_options(installation: Installation) -> list[str]:

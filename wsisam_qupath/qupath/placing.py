@@ -11,7 +11,7 @@ from ..geojson.provenance import DRAWN_KEY, PROMPT_KEY
 from ..prompts import PathClass, Plane
 from .java import Java, java_class
 from .outlines import Stored, to_rois
-from .streams import PATH_OBJECT, function_of
+from .streams import PATH_OBJECT, function_of, has_method
 from .values import Feature, Placed
 
 _OWN_KEYS = (PROMPT_KEY, DRAWN_KEY)
@@ -159,12 +159,25 @@ def _measure(made: Java, measurements: Mapping[str, float], shared: _Shared) -> 
 def _describe(made: Java, metadata: Mapping[str, str], shared: _Shared) -> None:
     if not metadata:
         return
+    if not has_method(PATH_OBJECT, "hasMetadata"):
+        # Before 0.6, QuPath keeps metadata of detections, but lets nobody set them.
+        for key, value in metadata.items():
+            _setter_of_metadata().invoke(made, shared.text(key), shared.text(value))
+        return
     kept = made.getMetadata()
     of_the_run = tuple((key, value) for key, value in metadata.items() if key not in _OWN_KEYS)
     kept.putAll(shared.map_of(of_the_run))
     for key in _OWN_KEYS:
         if key in metadata:
             kept.put(shared.text(key), shared.text(metadata[key]))
+
+
+@cache
+def _setter_of_metadata() -> Java:
+    text = java_class("java.lang.String").class_
+    setter = java_class(PATH_OBJECT).class_.getDeclaredMethod("storeMetadataValue", text, text)
+    setter.setAccessible(True)
+    return setter
 
 
 @cache

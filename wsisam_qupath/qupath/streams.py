@@ -55,6 +55,7 @@ def text_or(default: str) -> Java:
     return _as("Function", handles.insertArguments(to_string, 1, text))
 
 
+@cache
 def has_method(owner: str, method: str) -> bool:
     """Whether this version of QuPath knows a method."""
     return hasattr(java_class(owner), method)
