@@ -79,7 +79,7 @@ class Display:
         self._images_read = max(self._images_read, self._images_ended)
         name = printable(outcome.name, 80)
         if outcome.state == "failed":
-            self._say(f"{name}: failed. {printable(outcome.reason, 600)}")
+            self._say(f"{name}: failed. {printable(summary_of(outcome), 600)}")
         elif not self._console.is_terminal:
             self._say(f"[{self._images_ended}/{self._images}] {name}: {summary_of(outcome)}")
         name_skipped(self._say, outcome)
@@ -121,7 +121,7 @@ def name_skipped(say: Callable[[str], None], outcome: ImageOutcome) -> None:
 def summary_of(outcome: ImageOutcome) -> str:
     """Counts of an image in a few words."""
     if outcome.state == "failed":
-        return outcome.reason
+        return outcome.reason.removeprefix(f"{printable(outcome.name)}: ")
     words: dict[PromptState, str] = {
         "outlined": "outlined",
         "empty": "empty",

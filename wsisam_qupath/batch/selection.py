@@ -92,7 +92,9 @@ def select(
     wanted = [mark for mark in marks if _is_wanted(mark, rules)]
     grouped = group_marks(wanted, points_as=rules.points_as, hr_l0_box_of=hr_l0_box_of)
     prompts = [p for p in grouped.prompts if _is_asked_for(p, rules)]
-    found = within_slide(PromptSet(tuple(prompts), (*skipped, *grouped.skipped)), l0_box)
+    # Where only some annotations are prompts, negative points may well belong to the others.
+    strays = () if rules.only or rules.classes else grouped.skipped
+    found = within_slide(PromptSet(tuple(prompts), (*skipped, *strays)), l0_box)
     parents = _parents(wanted)
     tasks: list[Task] = []
     rows = [PromptRow(one.id, "skipped", one.reason) for one in found.skipped]
