@@ -6,6 +6,7 @@ it crashes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -109,8 +110,8 @@ def translated(
 def _own_options(installation: Installation) -> list[str]:
     # Signals are Python's business. No window is ever opened, and without a screen none can be.
     options = ["-Xrs", "-Djava.awt.headless=true"]
-    version = installation.java_version
-    if version is None or int(version.partition(".")[0]) >= _NATIVE_ACCESS_JAVA_MIN:
+    stated = re.match(r"\d+", installation.java_version or "")
+    if stated is None or int(stated[0]) >= _NATIVE_ACCESS_JAVA_MIN:
         # Newer ones warn on each start without it, and older ones refuse it.
         options.append("--enable-native-access=ALL-UNNAMED")
     return options
