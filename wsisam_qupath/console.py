@@ -48,7 +48,8 @@ def progress_bar(console: Console, what: str, total: int) -> Iterator[Progress]:
 def name_cases(console: Console, what: str, cases: Sequence[Skipped]) -> None:
     """A line a case, by name and reason; of very many only the first."""
     for case in cases[:_NAMED_MAX]:
-        line = f"{what} {printable(case.id, 120)}: {printable(case.reason)}"
+        name = printable(case.id, 120)
+        line = f"{what} {name}: {printable(case.reason).removeprefix(f'{name}: ')}"
         console.print(f"{line.removesuffix('.')}.", markup=False)
     if len(cases) > _NAMED_MAX:
         console.print(f"{what} {len(cases) - _NAMED_MAX} more.")
