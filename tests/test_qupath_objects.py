@@ -480,19 +480,20 @@ def test_results_go_below_their_parents_and_else_below_the_root(
     }
 
 
+@pytest.mark.parametrize("order", [1, -1], ids=["parents first", "children first"])
 def test_children_of_removed_objects_move_up_to_their_parents(
-    qupath: QuPathProcess, project: Path
+    qupath: QuPathProcess, project: Path, order: int
 ) -> None:
     theirs = feature(coordinates=[HOLE])
-    deeper = result(childObjects=[theirs])
+    childless, sibling = result(), result()
+    deeper = result(childObjects=[theirs, childless])
     old = result(childObjects=[deeper])
-    childless = result()
-    outer = feature(coordinates=[SQUARE], childObjects=[old, childless])
+    outer = feature(coordinates=[SQUARE], childObjects=[old, sibling])
     qupath.run(add_objects, project, "1", [outer])
     new = result()
-    removed = (old["id"], deeper["id"], childless["id"])
+    removed = (old["id"], deeper["id"], childless["id"], sibling["id"])[::order]
 
-    staged = apply(qupath, project, Change(6, removed, placed(new, below=outer["id"])))
+    staged = apply(qupath, project, Change(7, removed, placed(new, below=outer["id"])))
 
     parents = {one.id: one.parent for one in seen_by_id(qupath, project).values()}
     assert parents == {outer["id"]: None, theirs["id"]: outer["id"], new["id"]: outer["id"]}

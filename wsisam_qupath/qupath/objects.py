@@ -19,8 +19,18 @@ from .features import features_of
 from .image_data import StoredImage, all_objects
 from .java import Java, java_class, translated
 from .outlines import Stored, are_equal, outlines_of, planes_of, storable
-from .placing import by_id, ids_of, java_path_class, make_objects, put_in, take_out, uuid
-from .streams import PATH_OBJECT, has_metadata_key, has_method, predicate_of
+from .placing import (
+    by_id,
+    ids_of,
+    in_order,
+    java_path_class,
+    make_objects,
+    parents_of,
+    put_in,
+    take_out,
+    uuid,
+)
+from .streams import PATH_OBJECT, function_of, has_metadata_key, has_method, predicate_of
 from .values import Change, ImageContents, Staged
 
 
@@ -95,12 +105,13 @@ class _Expected:
     Attributes:
         n_objects: with the root.
         ids: of all objects, a java.util.Set.
-        added_ids, parent_ids, planes: of the new objects, in one order with `stored`.
+        added_ids: of the new objects, a java.util.List.
+        parent_ids, planes, stored: of the new objects, in the same order.
     """
 
     n_objects: int
     ids: Java
-    added_ids: tuple[Java, ...]
+    added_ids: Java
     parent_ids: list[str]
     planes: list[Plane]
     stored: Stored
@@ -117,12 +128,13 @@ def _changed(image: StoredImage, image_data: Java, change: Change) -> _Expected:
         raise _changed_on_disk(image)
     known = by_id(objects)
     features = [one.feature for one in change.add]
-    added_ids = tuple(uuid(feature["id"]) for feature in features)
+    added_ids = java_class("java.util.ArrayList")([uuid(feature["id"]) for feature in features])
     removed = _removed(image, known, change.remove)
-    if len(set(map(str, added_ids))) < len(added_ids) or any(map(known.containsKey, added_ids)):
+    are_new = java_class("java.util.Collections").disjoint(known.keySet(), added_ids)
+    if not are_new or len({feature["id"] for feature in features}) < len(features):
         raise ImageError(f"{image.name} holds some of the new objects already: run this again.")
     stored = storable(outlines_of(features))
-    made = make_objects(features, stored)
+    made = make_objects(features, added_ids, stored)
     take_out(removed)
     hierarchy = image_data.getHierarchy()
     parent_ids = put_in(change.add, made, known, hierarchy.getRootObject())
@@ -174,11 +186,10 @@ def _difference(objects: Java, expected: _Expected) -> str | None:
     """The first thing that is not as it has to be."""
     if objects.size() != expected.n_objects or ids_of(objects) != expected.ids:
         return "objects"
-    known = by_id(objects)
-    added = [known.get(object_id)[0] for object_id in expected.added_ids]
-    if [str(one.getParent().getID()) for one in added] != expected.parent_ids:
+    added = in_order(by_id(objects), expected.added_ids)
+    if parents_of(added) != expected.parent_ids:
         return "parents of objects"
-    rois = java_class("java.util.ArrayList")([one.getROI() for one in added])
+    rois = added.stream().map(function_of(PATH_OBJECT, "getROI")).toList()
     if planes_of(rois) != expected.planes:
         return "planes of objects"
     return None if are_equal(expected.stored, rois) else "outlines"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from typing import Any
 
 from ..errors import ImageError
 from ..geojson.properties import path_class_of, plane_of
@@ -11,7 +12,7 @@ from ..geojson.provenance import DRAWN_KEY, PROMPT_KEY
 from ..prompts import PathClass, Plane
 from .java import Java, java_class
 from .outlines import Stored, to_rois
-from .streams import PATH_OBJECT, function_of, has_method
+from .streams import PATH_OBJECT, function_of, get_from, has_method, text_or
 from .values import Feature, Placed
 
 _OWN_KEYS = (PROMPT_KEY, DRAWN_KEY)
@@ -31,6 +32,24 @@ def ids_of(objects: Java) -> Java:
     return java_class("java.util.HashSet")(found)
 
 
+def in_order(known: Java, ids: Java) -> Java:
+    """The objects of these ids, a java.util.List.
+
+    Args:
+        known: of :func:`by_id`; it has all of the ids.
+        ids: a java.util.List.
+    """
+    elements = function_of("java.util.Collection", "stream")
+    return ids.stream().map(get_from(known)).flatMap(elements).toList()
+
+
+def parents_of(objects: Java) -> list[str]:
+    """The id of each one's parent."""
+    parents = objects.stream().map(function_of(PATH_OBJECT, "getParent"))
+    texts = parents.map(function_of(PATH_OBJECT, "getID")).map(text_or(""))
+    return str(texts.collect(java_class("java.util.stream.Collectors").joining(" "))).split()
+
+
 def uuid(text: str) -> Java:
     return java_class("java.util.UUID").fromString(text)
 
@@ -41,15 +60,20 @@ def take_out(objects: Iterable[Java]) -> None:
     QuPath's own removal moves them to the root, past all annotations that they lie in.
     """
     listed = java_class("java.util.ArrayList")
-    childless: dict[str, tuple[Java, list[Java]]] = {}
+    childless: list[Java] = []
     for one in objects:
+        if not one.hasChildObjects():
+            childless.append(one)
+            continue
         parent = one.getParent()
-        if one.hasChildObjects():
-            parent.removeChildObject(one)
-            parent.addChildObjects(listed(one.getChildObjects()))
-        else:
-            childless.setdefault(str(parent.getID()), (parent, []))[1].append(one)
-    for parent, children in childless.values():
+        parent.removeChildObject(one)
+        parent.addChildObjects(listed(one.getChildObjects()))
+    # Last, for until now their parents could change; and in bulk.
+    groups: dict[str, tuple[Java, list[Java]]] = {}
+    for one in childless:
+        parent = one.getParent()
+        groups.setdefault(str(parent.getID()), (parent, []))[1].append(one)
+    for parent, children in groups.values():
         parent.removeChildObjects(listed(children))
 
 
@@ -82,8 +106,11 @@ def _parent(parent_id: str | None, known: Java, root: Java) -> Java:
     return found[0] if found else root
 
 
-def make_objects(features: Sequence[Feature], stored: Stored) -> list[Java]:
+def make_objects(features: Sequence[Feature], ids: Java, stored: Stored) -> list[Java]:
     """QuPath's objects, with all that they are to have: a change later would move them.
+
+    Args:
+        ids: of the features, a java.util.List.
 
     Raises:
         ImageError: a feature is of a type that is not made here.
@@ -91,7 +118,12 @@ def make_objects(features: Sequence[Feature], stored: Stored) -> list[Java]:
     planes = [_java_plane(plane_of(feature["geometry"].get("plane"))) for feature in features]
     rois = to_rois(stored, planes)
     shared = _Shared()
-    return [_made(feature, roi, shared) for feature, roi in zip(features, rois, strict=True)]
+    objects = []
+    for feature, java_id, roi in zip(features, ids, rois, strict=True):
+        made = _made(feature["properties"], roi, shared)
+        made.setID(java_id)
+        objects.append(made)
+    return objects
 
 
 class _Shared:
@@ -124,19 +156,15 @@ class _Shared:
         return self._maps[items]
 
 
-def _made(feature: Feature, roi: Java, shared: _Shared) -> Java:
-    properties = feature["properties"]
+def _made(properties: Mapping[str, Any], roi: Java, shared: _Shared) -> Java:
     makers = java_class("qupath.lib.objects.PathObjects")
+    path_class = shared.path_class(properties.get("classification"))
     if properties["objectType"] == "detection":
-        made = makers.createDetectionObject(roi)
+        made = makers.createDetectionObject(roi, path_class)
     elif properties["objectType"] == "annotation":
-        made = makers.createAnnotationObject(roi)
+        made = makers.createAnnotationObject(roi, path_class)
     else:
         raise ImageError(f"An object of type {properties['objectType']} cannot be placed.")
-    made.setID(uuid(feature["id"]))
-    path_class = shared.path_class(properties.get("classification"))
-    if path_class is not None:
-        made.setPathClass(path_class)
     _measure(made, properties.get("measurements") or {}, shared)
     _describe(made, properties.get("metadata") or {}, shared)
     if properties.get("name") is not None:

@@ -46,6 +46,12 @@ def has_metadata_key(key: str) -> Java:
     return _as("Predicate", handles.filterReturnValue(metadata, contains_key))
 
 
+def get_from(java_map: Java) -> Java:
+    """What a java.util.Map has for a key."""
+    handle = _handle("java.util.Map", "get", "java.lang.Object")
+    return _as("Function", handle.bindTo(java_map))
+
+
 @cache
 def text_or(default: str) -> Java:
     """What ``toString()`` answers, or a default for null."""
