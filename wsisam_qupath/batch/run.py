@@ -12,6 +12,7 @@ import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -171,11 +172,17 @@ class Batch:
         waiting = deque(entries)
         order = [entry.id for entry in waiting]
         room = self._engine.images_in_hand + _IMAGES_READ_AHEAD
-        while waiting or self._in_hand:
-            while waiting and len(self._in_hand) < room:
-                self._begin(waiting.popleft())
-            if self._in_hand:
-                self._events.get()()
+        try:
+            while waiting or self._in_hand:
+                while waiting and len(self._in_hand) < room:
+                    self._begin(waiting.popleft())
+                if self._in_hand:
+                    self._events.get()()
+        except BaseException:  # Ctrl-C, or a mistake here
+            self._process.stop()  # it may be writing
+            for image in self._in_hand:
+                self._undo(image)
+            raise
         return [self._outcomes[entry_id] for entry_id in order]
 
     def _begin(self, entry: ImageEntry) -> None:
@@ -190,13 +197,23 @@ class Batch:
         try:
             step(image, *given)
         except WsiSamError as exc:
-            self._end(image, ImageOutcome(image.entry.id, image.entry.name, "failed", str(exc)))
+            self._fail(image, str(exc))
         except Exception:  # noqa: BLE001 - a night's work must not end at one image
             reason = (
                 "This program made a mistake: please report it, with what stands in "
                 f"{self._note_mistake(image)}."
             )
-            self._end(image, ImageOutcome(image.entry.id, image.entry.name, "failed", reason))
+            self._fail(image, reason)
+
+    def _fail(self, image: _Image, reason: str) -> None:
+        self._undo(image)
+        self._end(image, ImageOutcome(image.entry.id, image.entry.name, "failed", reason))
+
+    def _undo(self, image: _Image) -> None:
+        """Leave nothing of a change that came to no end, as where QuPath's process died of it."""
+        if not self._setting.plan_only:
+            with suppress(ImageError):  # the next run tries again
+                recover(image.entry)
 
     def _when_done(
         self, future: Future[Any], image: _Image, step: Callable[..., None], *given: Any

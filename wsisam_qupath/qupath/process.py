@@ -65,10 +65,15 @@ class QuPathProcess:
     ) -> None:
         """Waits for what was submitted; after an error, for nothing."""
         if kind is not None:
-            self._line.shutdown(wait=False, cancel_futures=True)
-            self._kill()
+            self.stop()
         self._line.shutdown()
         self._kill()
+
+    def stop(self) -> None:
+        """End it at once, whatever it is doing; what was submitted fails or never starts."""
+        self._line.shutdown(wait=False, cancel_futures=True)
+        self._kill()
+        self._line.shutdown()
 
     def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Call a function in QuPath's process, where Java is running.
