@@ -255,13 +255,22 @@ class RunningBatch:
             assert time.monotonic() < deadline
             time.sleep(0.001)
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def kill(self) -> None:
         self._process.kill()
         self.ended()
 
+    def pause(self) -> None:
+        """Until it is interrupted."""
+        self._process.send_signal(signal.SIGSTOP)
+
     def interrupt(self) -> None:
         """As Ctrl-C does it: every process of the group gets the signal."""
         os.killpg(self._process.pid, signal.SIGINT)
+        os.killpg(self._process.pid, signal.SIGCONT)
 
     def kill_java(self) -> None:
         """``kill -9`` of the process that QuPath lives in."""
