@@ -32,8 +32,9 @@ from .opening import SlideOpener
 from .outcome import ImageOutcome
 from .report import ReportHeader, check_report_path, write_report
 from .request import BatchRequest
-from .run import Batch, Setting
+from .run import Batch
 from .selection import Rules
+from .setting import Setting
 
 SOME_FAILED = 3
 """Exit code where some images failed and the others are done."""

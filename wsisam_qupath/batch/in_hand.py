@@ -1,0 +1,159 @@
+"""One image while a batch has it in hand: what was asked of it, and what is answered so far."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ..geojson.properties import path_class_of
+from ..geojson.provenance import DRAWN_KEY, PROMPT_KEY
+from ..planning import Planner
+from ..project.entries import ImageEntry
+from ..project.guards import Stamps
+from ..project.journal import Journal
+from ..project.ledger import Written
+from ..prompts import Prompt
+from ..qupath.values import Change, ImageContents, Placed
+from ..results import Answer
+from ..slide import Slide
+from .outcome import ImageOutcome, ImageState, Plan, PromptRow, PromptState
+from .selection import Selection, Task
+
+
+@dataclass
+class ImageInHand:
+    """An image in hand.
+
+    Attributes:
+        stamps: of when it was read.
+        stated_count, n_objects: how many objects ``summary.json`` and ``data.qpdata`` hold.
+        slide_key: names the content of the slide in journals and ledgers.
+        answers: by their ids.
+        spare: answers from the journal that nobody asked for this time.
+        jobs: that are not answered yet.
+        beyond_limit: prompts that wait for another run.
+        ended: whether it has its outcome.
+    """
+
+    entry: ImageEntry
+    started: float = field(default_factory=time.perf_counter)
+    stamps: Stamps | None = None
+    stated_count: int | None = None
+    n_objects: int = 1
+    selection: Selection = field(default_factory=Selection)
+    slide: Slide | None = None
+    slide_key: str = ""
+    journal: Journal | None = None
+    answers: dict[str, Answer] = field(default_factory=dict)
+    spare: tuple[Answer, ...] = ()
+    jobs: set[Future[Sequence[Answer]]] = field(default_factory=set)
+    beyond_limit: int = 0
+    plan: Plan = field(default_factory=Plan)
+    ended: bool = False
+
+    def limit(self, most: int) -> None:
+        """Leave the prompts beyond the user's limit to another run."""
+        found = self.selection.tasks
+        self.selection = replace(self.selection, tasks=found[:most])
+        self.beyond_limit = len(found) - len(self.selection.tasks)
+
+    def recall(self, journaled: dict[str, Answer], contents: ImageContents) -> None:
+        """Take over what was answered and not written.
+
+        Args:
+            journaled: answers from the journal.
+        """
+        asked = {task.answer_id: task for task in self.selection.tasks}
+        there = {feature.get("id") for feature in (*contents.results, *contents.annotations)}
+        self.answers = {
+            key: answer
+            for key, answer in journaled.items()
+            if key in asked and _fits(answer, asked[key])
+        }
+        self.spare = tuple(journaled[key] for key in journaled if key not in {*asked, *there})
+
+    def make_plan(self, planner: Planner) -> None:
+        """Count what is left to answer."""
+        prompts = self.prompts_left()
+        pairs = {(p.plane.z, p.plane.t, planner.pair(p)) for p in prompts}
+        kinds = Counter(prompt.kind for prompt in prompts)
+        self.plan = Plan(kinds, len(pairs), self.selection.outlines_left, self.beyond_limit)
+
+    def prompts_left(self) -> list[Prompt]:
+        return [t.prompt for t in self.selection.tasks if t.answer_id not in self.answers]
+
+    def placed(self) -> list[Placed]:
+        """The new objects."""
+        return [Placed(answer.feature, task.parent_id) for task, answer in self._outlined()]
+
+    def change(self) -> Change:
+        """New objects in the place of older ones; where the model now sees nothing, those stay."""
+        gone = [one for task, _ in self._outlined() for one in task.replaces]
+        return Change(self.n_objects, tuple(dict.fromkeys(gone)), tuple(self.placed()))
+
+    def empty(self) -> dict[str, str]:
+        """Why, by the ids of answers without an outline."""
+        return {a.id: a.reason for a in self.answers.values() if a.feature is None}
+
+    def _outlined(self) -> list[tuple[Task, Answer]]:
+        pairs = ((task, self.answers.get(task.answer_id)) for task in self.selection.tasks)
+        return [(task, answer) for task, answer in pairs if answer is not None and answer.feature]
+
+    def rows(self) -> tuple[PromptRow, ...]:
+        """What became of each prompt."""
+        rows = list(self.selection.rows)
+        for task in self.selection.tasks:
+            answer = self.answers.get(task.answer_id)
+            if answer is None:
+                continue
+            state: PromptState = "empty" if answer.feature is None else "outlined"
+            rows.append(
+                PromptRow(task.prompt.id, state, answer.reason, task.prompt, answer.feature)
+            )
+        return tuple(rows)
+
+    def outcome(self, state: ImageState, backup: Path | None = None) -> ImageOutcome:
+        """How it ended, if it did not fail."""
+        return ImageOutcome(
+            self.entry.id,
+            self.entry.name,
+            state,
+            rows=self.rows(),
+            slide=self.entry.slide,
+            mpp=self.slide.mpp if self.slide else None,
+            seconds=time.perf_counter() - self.started,
+            backup=backup,
+            plan=self.plan,
+        )
+
+
+def written_of(placed: Placed) -> Written:
+    """What a ledger keeps of a new object."""
+    properties = placed.feature["properties"]
+    path_class = path_class_of(properties.get("classification"))
+    return Written(
+        placed.feature["id"],
+        properties["metadata"][PROMPT_KEY],
+        properties["metadata"][DRAWN_KEY],
+        path_class.name if path_class else None,
+        properties["objectType"],
+    )
+
+
+def class_of(placed: Placed) -> dict[str, tuple[int, int, int] | None]:
+    """RGB by the name of an object's class; nothing for none."""
+    path_class = path_class_of(placed.feature["properties"].get("classification"))
+    return {path_class.name: path_class.color} if path_class else {}
+
+
+def _fits(answer: Answer, task: Task) -> bool:
+    """Whether an answer from the journal has the class that the prompt has now."""
+    if answer.feature is None:
+        return True
+    drawn_class = path_class_of(answer.feature["properties"].get("classification"))
+    path_class = task.prompt.path_class
+    return (drawn_class.name if drawn_class else None) == (path_class.name if path_class else None)

@@ -1,0 +1,72 @@
+"""What is the same for all images of a batch, and who is told how it goes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..engine import SegmentOptions, answer_id
+from ..model.adapter import Adapter
+from ..model.bases import Base
+from ..planning import Planner
+from ..project.entries import Project
+from ..prompts import Prompt
+from ..slide import Slide
+from .export import GeoJsonFolder
+from .outcome import ImageOutcome
+from .selection import Rules
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is the same for all images.
+
+    Attributes:
+        write: whether the project gets the results.
+        export: where outlines go too, or instead.
+        limit: of prompts to answer; None is all.
+        plan_only: look at every image and answer nothing.
+    """
+
+    project: Project
+    rules: Rules
+    options: SegmentOptions
+    base: Base
+    adapter: Adapter | None
+    object_type: str
+    write: bool = True
+    export: GeoJsonFolder | None = None
+    limit: int | None = None
+    plan_only: bool = False
+
+    def planner(self, slide: Slide) -> Planner:
+        """What decides on which patch pair a prompt is answered."""
+        hr_mpp = self.adapter.card.hr_mpp if self.adapter else 1.0
+        size_um = self.options.object_size_um
+        return Planner(slide.mpp, self.base.size_px, hr_mpp, size_um)
+
+    def answer_id(self, slide: Slide, prompt: Prompt) -> str:
+        """See :func:`.answer_id`."""
+        return answer_id(
+            prompt,
+            slide.mpp,
+            self.options,
+            base_sha256=self.base.sha256,
+            adapter_sha256=self.adapter.sha256 if self.adapter else None,
+        )
+
+
+class Watcher(Protocol):
+    """Is told how a batch goes; see :class:`.display.Display`."""
+
+    def found(self, tasks: int) -> None:
+        """An image was read; so many of its prompts need an answer."""
+
+    def answered(self, count: int) -> None:
+        """So many more prompts are answered, or were in the journal."""
+
+    def noticed(self, words: str) -> None:
+        """Something that a person should know, and that fails nothing."""
+
+    def ended(self, outcome: ImageOutcome) -> None:
+        """An image is done, or failed."""
