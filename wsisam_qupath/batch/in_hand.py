@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ..geojson import Feature
 from ..geojson.properties import path_class_of
 from ..geojson.provenance import DRAWN_KEY, PROMPT_KEY
 from ..planning import Planner
@@ -88,7 +89,7 @@ class ImageInHand:
 
     def placed(self) -> list[Placed]:
         """The new objects."""
-        return [Placed(answer.feature, task.parent_id) for task, answer in self._outlined()]
+        return [Placed(feature, task.parent_id) for task, feature in self._outlined()]
 
     def change(self) -> Change:
         """New objects in the place of older ones; where the model now sees nothing, those stay."""
@@ -99,9 +100,11 @@ class ImageInHand:
         """Why, by the ids of answers without an outline."""
         return {a.id: a.reason for a in self.answers.values() if a.feature is None}
 
-    def _outlined(self) -> list[tuple[Task, Answer]]:
-        pairs = ((task, self.answers.get(task.answer_id)) for task in self.selection.tasks)
-        return [(task, answer) for task, answer in pairs if answer is not None and answer.feature]
+    def _outlined(self) -> list[tuple[Task, Feature]]:
+        answered = ((task, self.answers.get(task.answer_id)) for task in self.selection.tasks)
+        return [
+            (task, a.feature) for task, a in answered if a is not None and a.feature is not None
+        ]
 
     def rows(self) -> tuple[PromptRow, ...]:
         """What became of each prompt."""
