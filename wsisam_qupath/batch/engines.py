@@ -7,20 +7,25 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeAlias
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
 
 from ..engine import Segmenter, SegmentOptions, Tally
-from ..errors import DeviceError, OptionError
+from ..errors import DeviceError, OptionError, SlideError, WsiSamError
 from ..geojson.provenance import ObjectType
 from ..geometry import PatchPair
 from ..planning import Planner
+from ..printing import printable
 from ..prompts import Prompt
 from ..results import Answer
 from ..slide import Slide
@@ -33,6 +38,12 @@ _JOB_PROMPTS = 32
 
 _TRIES = 3
 """A job that ended so many workers is at fault itself."""
+
+_CONNECT_SECONDS = 10
+"""For the scheduler to answer. It is tried anew as long, for it may be starting."""
+
+_SILENCE_SECONDS = 5
+"""More, for what takes the connection and then says nothing."""
 
 
 @dataclass(frozen=True)
@@ -147,33 +158,33 @@ class ProcessEngine(_JobEngine):
         return self._threads.submit(self._run, job)
 
     def _run(self, job: Job) -> Sequence[Answer]:
+        number = int(threading.current_thread().name.rpartition("_")[2])
+        own_job = replace(job, model=self._models[number])
         for _ in range(_TRIES):
-            number, pool = self._own_pool()
             try:
-                return pool.submit(run_job, replace(job, model=self._models[number])).result()
+                return self._begin(number, own_job).result()
             except BrokenProcessPool:
                 with self._lock:
                     self._pools.pop(number, None)
-                if self._closed:
-                    break
         raise DeviceError(
             f"A worker ended {_TRIES} times at the same prompts on {job.slide.location}. If memory "
             "ran out, use fewer --workers."
         )
 
-    def _own_pool(self) -> tuple[int, ProcessPoolExecutor]:
-        """The pool of this thread, by its number."""
-        number = int(threading.current_thread().name.rpartition("_")[2])
-        with self._lock:
+    def _begin(self, number: int, job: Job) -> Future[list[Answer]]:
+        """Hand a job to the process of this number, which is started where there is none."""
+        with self._lock:  # held until the process is there: else `close` could not see it
+            if self._closed:
+                raise DeviceError("The workers were stopped before these prompts.")
             if number not in self._pools:
                 self._pools[number] = ProcessPoolExecutor(
-                    1, multiprocessing.get_context("spawn"), initializer=_leave_interrupts
+                    1, multiprocessing.get_context("spawn"), initializer=_prepare
                 )
-            return number, self._pools[number]
+            return self._pools[number].submit(run_job, job)
 
     def close(self) -> None:
-        self._closed = True
         with self._lock:
+            self._closed = True
             pools = list(self._pools.values())
         for pool in pools:
             for process in list((pool._processes or {}).values()):
@@ -193,34 +204,141 @@ class DaskEngine(_JobEngine):
     def __init__(
         self, model: ModelSpec, options: SegmentOptions, object_type: ObjectType, address: str
     ) -> None:
-        try:
-            from distributed import Client  # noqa: PLC0415 - an extra, and a second to import
-        except ImportError as exc:
-            raise OptionError(
-                '--dask needs dask: run `pip install "wsisam-qupath[dask]"`.'
-            ) from exc
-        try:
-            self._client = Client(address, timeout=15, set_as_default=False)
-        except (OSError, ValueError) as exc:
-            raise OptionError(
-                f"No dask scheduler answers at {address}. Start one with `dask scheduler`, and "
-                "give its address, e.g. tcp://node1:8786."
-            ) from exc
+        self._address = address
+        self._client = _connected(address)
         threads = sum(self._client.nthreads().values())
-        super().__init__(model, options, object_type, max(1, threads))
-        self._executor: Executor = self._client.get_executor(pure=False, retries=_TRIES)
+        super().__init__(_from_any_folder(model), options, object_type, max(1, threads))
+        self._executor = self._client.get_executor(pure=False)
 
     def _send(self, job: Job) -> Future[Sequence[Answer]]:
-        return self._executor.submit(run_job, job)
+        # As bytes: a worker (or scheduler) that lacks this package would end at the job itself,
+        # without a word to us, and the next one after it.
+        sent = self._executor.submit(pickle.loads, pickle.dumps(_Call(job)))
+        told: Future[Sequence[Answer]] = Future()
+        told.add_done_callback(lambda _: sent.cancel())  # nothing, if it is done
+        sent.add_done_callback(lambda _: self._pass_on(sent, told))
+        return told
+
+    def _pass_on(self, sent: Future[Any], told: Future[Sequence[Answer]]) -> None:
+        if not told.set_running_or_notify_cancel():
+            return
+        error = self._error_of(sent)
+        if error is None:
+            told.set_result(sent.result())
+        else:
+            told.set_exception(error)
+
+    def _error_of(self, sent: Future[Any]) -> BaseException | None:
+        """What is wrong with an answer, in words for the user; None if there is one."""
+        from distributed import KilledWorker  # noqa: PLC0415
+
+        if sent.cancelled():
+            return DeviceError(
+                f"The dask scheduler at {self._address} is gone: start it again, and run this "
+                "again."
+            )
+        error = sent.exception()
+        if isinstance(error, KilledWorker):
+            return DeviceError(
+                "Several dask workers ended at the same prompts: see their logs. If memory ran "
+                "out, give them more."
+            )
+        if isinstance(error, ImportError):
+            return DeviceError(
+                f"A dask worker cannot do the work ({error}): install this version of "
+                "wsisam-qupath there too."
+            )
+        if isinstance(error, SlideError):
+            return SlideError(
+                f"A dask worker says: {error} Workers need the slides at the same paths as here."
+            )
+        if isinstance(error, WsiSamError):
+            return type(error)(f"A dask worker says: {error}")
+        return error
 
     def close(self) -> None:
         self._executor.shutdown(wait=False)
         self._client.close()
 
 
-def _leave_interrupts() -> None:
-    """Ctrl-C reaches every process of a terminal; the driver alone ends the others."""
+@dataclass(frozen=True)
+class _Call:
+    """Unpickles as the answers to a job."""
+
+    job: Job
+
+    def __reduce__(self) -> tuple[Callable[[Job], list[Answer]], tuple[Job]]:
+        return _run_in_thread, (self.job,)
+
+
+_loading = threading.Lock()
+
+
+def _run_in_thread(job: Job) -> list[Answer]:
+    """Like :func:`.run_job`, where a dask worker runs it in as many threads as it has cores."""
+    with _loading:  # else each thread that comes first would load a model
+        run_job(replace(job, prompts=()))
+    return run_job(job)
+
+
+def _connected(address: str) -> Any:
+    """A client of the scheduler there.
+
+    Raises:
+        OptionError: dask is not installed, or no scheduler answers.
+    """
+    try:
+        import distributed  # noqa: PLC0415 - an extra, and a second to import
+    except ImportError as exc:
+        raise OptionError('--dask needs dask: run `pip install "wsisam-qupath[dask]"`.') from exc
+    client: Any = distributed.Client  # has no types
+    connected: Future[Any] = Future()
+
+    def connect() -> None:
+        try:
+            connected.set_result(client(address, timeout=_CONNECT_SECONDS, set_as_default=False))
+        except BaseException as exc:  # noqa: BLE001 - goes to whoever waits
+            connected.set_exception(exc)
+
+    # Not in this thread: it waits for ever for what takes the connection and says nothing.
+    threading.Thread(target=connect, name="dask-connect", daemon=True).start()
+    try:
+        return connected.result(_CONNECT_SECONDS + _SILENCE_SECONDS)
+    except ImportError as exc:
+        raise OptionError(
+            f"The dask scheduler at {address} does not go together with the dask here ({exc}): "
+            "install the same version on both."
+        ) from exc
+    # MemoryError: it takes what a web server says for the length of an answer.
+    except (OSError, ValueError, TypeError, MemoryError, FutureTimeoutError, TimeoutError) as exc:
+        raise OptionError(
+            f"No dask scheduler answers at {printable(address)}. Start one with `dask scheduler`, "
+            "and give the address that it prints, e.g. tcp://node1:8786."
+        ) from exc
+
+
+def _from_any_folder(model: ModelSpec) -> ModelSpec:
+    """The same model where paths of here are not relative to the current folder."""
+    return replace(model, adapter=_absolute(model.adapter), weights=_absolute(model.weights))
+
+
+def _absolute(path: Path | None) -> Path | None:
+    return None if path is None else path.absolute()
+
+
+def _prepare() -> None:
+    """First thing in a worker process."""
+    # Ctrl-C reaches every process of a terminal; the driver alone ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_driver, daemon=True).start()
+
+
+def _end_with_driver() -> None:
+    """End this process when the driver is gone, also by ``kill -9``."""
+    driver = multiprocessing.parent_process()
+    assert driver is not None
+    wait([driver.sentinel])
+    os._exit(1)
 
 
 def _shared_out(model: ModelSpec, workers: int) -> list[ModelSpec]:
