@@ -17,6 +17,7 @@ from ..model.adapter import Adapter, read_adapter
 from ..model.bases import find_base
 from ..model.weights import locate_weights
 from ..project.access import check_closed, choose_images, writing
+from ..project.classes import as_spelled
 from ..project.entries import ImageEntry, Project
 from ..project.reading import read_project
 from ..prompts import Plane, PromptKind
@@ -51,9 +52,9 @@ def run_batch(request: BatchRequest) -> int:
     """
     console = stderr_console()
     started_at, started = datetime.now(timezone.utc).astimezone(), time.perf_counter()
-    if request.report is not None:
-        check_report_path(request.report)
     project = read_project(request.project, remap=request.remap)
+    if request.report is not None:
+        check_report_path(request.report, project=project)
     entries = choose_images(project, request.images)
     setting = _setting(request, project)
     check_closed(project, partial(console.print, markup=False))
@@ -83,10 +84,10 @@ def _setting(request: BatchRequest, project: Project) -> Setting:
     return Setting(
         project=project,
         rules=Rules(
-            frozenset(request.prompts),
+            frozenset(map(as_spelled, request.prompts)),
             request.only,
             request.points_as,
-            request.class_name,
+            request.class_name and as_spelled(request.class_name),
             request.keep,
             request.redo,
         ),

@@ -20,6 +20,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ from typing import Any
 from ..errors import OptionError
 from ..files import check_writable, write_atomically
 from ..printing import printable
+from ..project.entries import Project
 from ..results import Scalar
 from .outcome import ImageOutcome
 from .report_page import render_page
@@ -40,22 +42,35 @@ __all__ = ["ReportHeader", "check_report_path", "write_report"]
 _FORMAT = "wsisam-qupath batch report"
 _VERSION = 1
 
+
 _FORMULA = re.compile(r"(^|;)(\s*[=+\-@＝＋－＠])")
 """What a spreadsheet would run: at the start of a cell, and after a semicolon, which divides
 cells where commas are decimal."""
 
 
-def check_report_path(path: Path) -> None:
+def check_report_path(path: Path, *, project: Project | None = None) -> None:
     """Say before the work starts what would keep a report from being written there.
 
+    Args:
+        project: that the batch is of; some of its files are JSON too.
+
     Raises:
-        OptionError: the suffix is none of .json, .csv and .html.
+        OptionError: the suffix is none of .json, .csv and .html, or the report would lie in one of
+            its folders.
         OutputError: no such folder, no permission, or something else is there.
     """
     if path.suffix.lower() not in (".json", ".csv", ".html"):
         raise OptionError(
             f"--report {path} is no kind of report: end the name in .html to look at it, in .csv "
             "for a spreadsheet, or in .json for programs."
+        )
+    place = Path(os.path.realpath(path))
+    if project is not None and any(
+        place.is_relative_to(os.path.realpath(folder))
+        for folder in (project.folder / "data", project.folder / "classifiers", project.own_folder)
+    ):
+        raise OptionError(
+            f"--report {path} would lie among the project's own files: name another folder."
         )
     check_writable(path)
 

@@ -75,8 +75,13 @@ class BatchRequest:
                 "--export, or a file with --report."
             )
         name = self.class_name
-        if name is not None and (not name.strip() or "\n" in name or "\r" in name):
-            raise OptionError("--class is no name that QuPath takes: give one line of text.")
+        if name is not None and (
+            not all(map(str.strip, name.split(":"))) or "\n" in name or "\r" in name
+        ):
+            raise OptionError(
+                "--class is no name that QuPath takes: give one line of text, with a word on each "
+                "side of a colon."
+            )
 
     @property
     def options(self) -> SegmentOptions:

@@ -57,7 +57,7 @@ def add_classes(project: Project, colors: Mapping[str, int]) -> tuple[str, ...]:
     path = _path(project)
     content = _read(path) or {"pathClasses": _entries(_QUPATH_CLASSES)}
     known = {*_names(content), _NO_CLASS, ""}
-    named = {_normal(name): color for name, color in colors.items()}
+    named = {as_spelled(name): color for name, color in colors.items()}
     new = {name: color for name, color in named.items() if name not in known}
     if new:
         content["pathClasses"] += _entries(new)
@@ -94,10 +94,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _names(content: dict[str, Any]) -> list[str]:
     names = (entry.get("name") for entry in content.get("pathClasses", []))
-    return [_normal(name) for name in names if isinstance(name, str)]
+    return [as_spelled(name) for name in names if isinstance(name, str)]
 
 
-def _normal(name: str) -> str:
+def as_spelled(name: str) -> str:
     """As QuPath spells a class and those it is derived from, such as ``Tumor: Positive``."""
     return ": ".join(part.strip() for part in name.split(":"))
 
