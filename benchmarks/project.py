@@ -131,7 +131,8 @@ def write_many(folder: Path, objects: int) -> None:
     size_mb = staged.path.stat().st_size / 1e6
     print(
         f"{objects} detections ({size_mb:.1f} MB) written and read back: at first "
-        f"{took[0]:.2f} s, then median {median(took[1:]):.2f} s, best {min(took):.2f} s (target 3 s)"
+        f"{took[0]:.2f} s, then median {median(took[1:]):.2f} s, best {min(took):.2f} s "
+        "(target 3 s)"
     )
 
 
