@@ -10,6 +10,7 @@ from ..engine import SegmentOptions
 from ..errors import OptionError
 from ..geojson.provenance import ObjectType
 from ..grouping import PointsAs
+from ..slide.calibration import override
 from ..work import ModelSpec
 
 Only: TypeAlias = Literal["rectangles", "points", "outlines"]
@@ -36,7 +37,7 @@ class BatchRequest:
         dask: address of a scheduler.
 
     Raises:
-        OptionError: values that do not go together.
+        OptionError: values that do not go together, or are out of their range.
     """
 
     project: Path
@@ -67,6 +68,8 @@ class BatchRequest:
     dask: str | None = None
 
     def __post_init__(self) -> None:
+        if self.mpp is not None:
+            override(self.mpp)
         if self.workers and self.dask:
             raise OptionError("--workers and --dask exclude each other: give one of them.")
         if not self.write and self.export is None and self.report is None:

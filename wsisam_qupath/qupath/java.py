@@ -23,6 +23,9 @@ Java: TypeAlias = Any
 
 _NATIVE_ACCESS_JAVA_MIN = 17
 
+_TOLD_BY_US = ("qupath.lib.io.PathIO", "qupath.lib.plugins.workflow.Workflow")
+"""They log a damaged file with Java's traces; :mod:`.guards` finds it and says it in a sentence."""
+
 
 def start(installation: Installation | None = None) -> None:
     """Start the Java machine, quiet; nothing if it runs. Takes about a second.
@@ -124,9 +127,11 @@ def _quiet() -> None:
     # On import it turns QuPath's log to its most talkative, so it has to come first.
     import paquo._logging  # noqa: F401, PLC0415
 
-    level = jpype.JClass("ch.qos.logback.classic.Level").ERROR
+    levels = jpype.JClass("ch.qos.logback.classic.Level")
     loggers = jpype.JClass("org.slf4j.LoggerFactory").getILoggerFactory()
-    loggers.getLogger("ROOT").setLevel(level)
+    loggers.getLogger("ROOT").setLevel(levels.ERROR)
+    for reader in _TOLD_BY_US:
+        loggers.getLogger(reader).setLevel(levels.OFF)
 
 
 def _first_line(text: str) -> str:
