@@ -100,6 +100,7 @@ def test_a_project_without_a_list_keeps_the_usual_classes(tmp_path: Path) -> Non
         "Negative",
         "Gland",
     )
+    assert listed(project)[0] == {"name": "Tumor", "color": BLUE}
 
 
 def test_a_project_without_a_list_gets_none_for_the_usual_classes(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def batch(**given: Any) -> None:
     multiple=True,
     required=True,
     metavar="DIR|GLOB|FILE",
-    help="Slides, by folder, pattern or name; may be given again.",
+    help="Slides: a folder (not those below it), a pattern or a file; may be given again.",
 )
 @click.option(
     "--annotations",
@@ -102,7 +102,10 @@ def batch(**given: Any) -> None:
     "or other.",
 )
 def create(**given: Any) -> None:
-    """Make a QuPath PROJECT of a folder of slides, with annotations."""
+    """Make a QuPath PROJECT of a folder of slides, with annotations.
+
+    Exit codes: 0 done, 2 nothing was made, 3 some slides or annotations are missing.
+    """
     from .create.command import CreateRequest, run_create  # noqa: PLC0415
 
     created = run_create(CreateRequest(**given))
@@ -119,6 +122,8 @@ def export(**given: Any) -> None:
 
     Areas are objects; those of class Region* are completely annotated. Rectangles, points, other
     classes that end in * and detections are left out.
+
+    Exit codes: 0 done, 2 nothing was written, 3 some images failed.
     """
     from .export.command import ExportRequest, run_export  # noqa: PLC0415
 
@@ -165,7 +170,10 @@ def setup(**given: Any) -> None:
     help="Images by name, pattern or QuPath's id; may be given again.  [default: all]",
 )
 def restore(project: Path, images: tuple[str, ...]) -> None:
-    """Give the images of a QuPath PROJECT their newest backup; again, to take that back."""
+    """Give the images of a QuPath PROJECT their newest backup; again, to take that back.
+
+    Exit codes: 0 done, 2 nothing could start, 3 some images failed.
+    """
     from .restore_command import run_restore  # noqa: PLC0415
 
     sys.exit(0 if run_restore(project, images) else SOME_FAILED)

@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ..console import stderr_console
+from ..errors import OutputError
 from ..loading import choose
 from ..model.adapter import Adapter, read_adapter
 from ..model.bases import find_base
@@ -45,7 +46,7 @@ def run_batch(request: BatchRequest) -> int:
     """Do what the request says.
 
     Returns:
-        The exit code: 0, or 3 if images failed.
+        The exit code: 0, or 3 if images or the report failed.
 
     Raises:
         WsiSamError: nothing could start.
@@ -70,8 +71,13 @@ def run_batch(request: BatchRequest) -> int:
         if request.report is not None:
             header = _header(request, setting, started_at, seconds)
             by_id = {entry.id: entry for entry in entries}
-            with console.status("Drawing the report"):
-                write_report(request.report, outcomes, header, partial(_open_again, opener, by_id))
+            open_again = partial(_open_again, opener, by_id)
+            try:
+                with console.status("Drawing the report"):
+                    write_report(request.report, outcomes, header, open_again)
+            except OutputError as exc:  # the project has its outlines all the same
+                console.print(f"There is no report. {exc}", markup=False)
+                return SOME_FAILED
             console.print(f"{request.report}: the report.", markup=False)
     return _exit_code(outcomes)
 

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from ..console import counted
 from ..printing import printable
 from .outcome import ImageOutcome, PromptState
 
@@ -157,11 +158,11 @@ def print_outcomes(console: Console, outcomes: Sequence[ImageOutcome], seconds: 
 
 def _sums(outcomes: Sequence[ImageOutcome], seconds: float) -> str:
     states = [one.state for one in outcomes]
-    outlined = sum(one.count("outlined") for one in outcomes)
+    outlined = counted(sum(one.count("outlined") for one in outcomes), "outline")
     return (
         f"{len(outcomes)} image{'' if len(outcomes) == 1 else 's'}: {states.count('done')} done, "
         f"{states.count('nothing to do')} with nothing to do, {states.count('failed')} failed. "
-        f"{outlined} outlines in {duration(seconds)}."
+        f"{outlined} in {duration(seconds)}."
     )
 
 

@@ -147,12 +147,6 @@ def written_of(placed: Placed) -> Written:
     )
 
 
-def class_of(placed: Placed) -> dict[str, tuple[int, int, int] | None]:
-    """RGB by the name of an object's class; nothing for none."""
-    path_class = path_class_of(placed.feature["properties"].get("classification"))
-    return {path_class.name: path_class.color} if path_class else {}
-
-
 def _fits(answer: Answer, task: Task) -> bool:
     """Whether an answer from the journal has the class that the prompt has now."""
     if answer.feature is None:

@@ -35,10 +35,10 @@ from ..project.ledger import Ledger, Record
 from ..prompts import Plane, Prompt
 from ..qupath.objects import class_colors, read_image, stage_change
 from ..qupath.process import QuPathProcess
-from ..qupath.values import ImageContents, Placed, Staged
+from ..qupath.values import ImageContents, Staged
 from ..results import Answer
 from .engines import Engine, Work
-from .in_hand import ImageInHand, class_of, written_of
+from .in_hand import ImageInHand, written_of
 from .opening import SlideOpener
 from .outcome import ImageOutcome
 from .selection import select
@@ -74,7 +74,6 @@ class Batch:
         self._in_hand: list[ImageInHand] = []
         self._outcomes: dict[str, ImageOutcome] = {}
         self._tasks_taken = 0
-        self._class_names = set(read_class_names(setting.project))
 
     def run(self, entries: Iterable[ImageEntry]) -> list[ImageOutcome]:
         """Answer and write all images; outcomes in their order."""
@@ -92,7 +91,23 @@ class Batch:
             for image in self._in_hand:
                 self._undo(image)
             raise
-        return [self._outcomes[entry_id] for entry_id in order]
+        outcomes = [self._outcomes[entry_id] for entry_id in order]
+        if self._setting.write and not self._setting.plan_only:
+            self._announce_classes(outcomes)
+        return outcomes
+
+    def _announce_classes(self, outcomes: Iterable[ImageOutcome]) -> None:
+        """Let new classes, also those of earlier runs, reach the project's list.
+
+        Last of all: what the list says, QuPath applies to every image that it reads after.
+        """
+        project = self._setting.project
+        known = set(read_class_names(project))
+        rows = (row for one in outcomes if one.state != "failed" for row in one.rows if row.feature)
+        used = {row.path_class.name: row.path_class.color for row in rows if row.path_class}
+        new = {name: color for name, color in used.items() if name not in known}
+        if new:
+            add_classes(project, self._process.run(class_colors, new))
 
     def _begin(self, entry: ImageEntry) -> None:
         image = ImageInHand(entry)
@@ -232,20 +247,10 @@ class Batch:
         if not placed:
             self._finish(image, None)
             return
-        self._announce_classes(placed)
         future = self._process.submit(
             stage_change, setting.project.path, entry.id, image.change(), staging_path(entry)
         )
         self._when_done(future, image, self._commit)
-
-    def _announce_classes(self, placed: Iterable[Placed]) -> None:
-        """Let new classes reach the project's list, in QuPath's own colours."""
-        stated = {name: color for one in placed for name, color in class_of(one).items()}
-        new = [name for name in stated if name not in self._class_names]
-        if new:
-            colors = self._process.run(class_colors, {name: stated[name] for name in new})
-            add_classes(self._setting.project, colors)
-            self._class_names |= set(new)
 
     def _commit(self, image: ImageInHand, future: Future[Staged]) -> None:
         assert image.stamps is not None

@@ -88,7 +88,7 @@ def select(
     """
     history = _History.of(contents, record)
     drawn = [feature for feature in contents.annotations if not history.is_result(feature)]
-    marks, skipped = read_marks(feature for feature in drawn if not _is_ignored_area(feature))
+    marks, skipped = read_marks(feature for feature in drawn if _may_be_prompt(feature))
     wanted = [mark for mark in marks if _is_wanted(mark, rules)]
     grouped = group_marks(wanted, points_as=rules.points_as, hr_l0_box_of=hr_l0_box_of)
     prompts = [p for p in grouped.prompts if _is_asked_for(p, rules)]
@@ -165,12 +165,14 @@ class _History:
         return tuple(str(f["id"]) for f in self.results_of.get(prompt_id, ()) if "id" in f)
 
 
-def _is_ignored_area(feature: Feature) -> bool:
-    """An area whose class ends in ``*``: a region, or one to ignore. Points of such are clicks."""
+def _may_be_prompt(feature: Feature) -> bool:
+    """Whether it is an area or points: lines and areas whose class ends in ``*`` are other work."""
     properties, geometry = feature.get("properties") or {}, feature.get("geometry") or {}
+    if geometry.get("type") in ("Point", "MultiPoint"):
+        return True  # of an ignored class, they are clicks outside of objects
     path_class = path_class_of(properties.get("classification"))
-    is_area = geometry.get("type") in ("Polygon", "MultiPolygon")
-    return is_area and path_class is not None and path_class.is_ignored
+    is_ignored = path_class is not None and path_class.is_ignored
+    return geometry.get("type") in ("Polygon", "MultiPolygon") and not is_ignored
 
 
 def _is_wanted(mark: Mark, rules: Rules) -> bool:

@@ -42,8 +42,8 @@ def read_class_names(project: Project) -> tuple[str, ...]:
 def add_classes(project: Project, colors: Mapping[str, int]) -> tuple[str, ...]:
     """Append classes that the list does not have; what is in it stays as it is.
 
-    A project without a list gets QuPath's usual classes first: with a list of ours alone, its
-    window would offer nothing else.
+    A project without a list gets QuPath's usual classes first, in the colours that are given:
+    with a list of ours alone, its window would offer nothing else.
 
     Args:
         colors: packed ARGB, 32 bits with or without sign, by the names of classes.
@@ -55,9 +55,10 @@ def add_classes(project: Project, colors: Mapping[str, int]) -> tuple[str, ...]:
         ProjectError: the list is damaged, or cannot be written; it is as it was.
     """
     path = _path(project)
-    content = _read(path) or {"pathClasses": _entries(_QUPATH_CLASSES)}
-    known = {*_names(content), _NO_CLASS, ""}
     named = {as_spelled(name): color for name, color in colors.items()}
+    usual = {name: named.get(name, color) for name, color in _QUPATH_CLASSES.items()}
+    content = _read(path) or {"pathClasses": _entries(usual)}
+    known = {*_names(content), _NO_CLASS, ""}
     new = {name: color for name, color in named.items() if name not in known}
     if new:
         content["pathClasses"] += _entries(new)
