@@ -206,8 +206,10 @@ class DaskEngine(_JobEngine):
     ) -> None:
         self._address = address
         self._client = _connected(address)
-        threads = sum(self._client.nthreads().values())
-        super().__init__(_from_any_folder(model), options, object_type, max(1, threads))
+        threads = list(self._client.nthreads().values())
+        # A worker computes with the cores that it was given: there may be more of them on a node.
+        own = replace(_from_any_folder(model), threads=min(threads, default=None))
+        super().__init__(own, options, object_type, max(1, sum(threads)))
         self._executor = self._client.get_executor(pure=False)
 
     def _send(self, job: Job) -> Future[Sequence[Answer]]:
