@@ -43,9 +43,8 @@ def identity(number: int) -> str:
     return f"{number:08d}-2fa1-51d2-883f-0016d3cca427"
 
 
-BOX, CLICKS, NEGATIVE, NEAR, OUTLINE, REGION, CELL, PLAIN_BOX, LOW_BOX, HIGH_BOX = map(
-    identity, range(1, 11)
-)
+BOX, CLICKS, NEGATIVE, NEAR, OUTLINE, REGION, CELL = map(identity, range(1, 8))
+PLAIN_BOX, OUTSIDE, LOW_BOX, HIGH_BOX = map(identity, range(8, 12))
 
 
 def write_slides(folder: Path, tissue: ImageArray) -> Path:
@@ -90,7 +89,8 @@ def write_annotations(folder: Path) -> Path:
     high = rectangle(HIGH_BOX, LARGE_GLAND, "Gland")
     high["geometry"]["plane"] = {"c": -1, "z": 1, "t": 0}
     write_prompts(folder / f"{SECTION}.geojson", section)
-    write_prompts(folder / f"{MIRRORED}.geojson", [rectangle(PLAIN_BOX, LARGE_GLAND)])
+    outside = rectangle(OUTSIDE, (600, 600, 700, 700), "Gland")
+    write_prompts(folder / f"{MIRRORED}.geojson", [rectangle(PLAIN_BOX, LARGE_GLAND), outside])
     write_prompts(folder / f"{STACK}.geojson", [rectangle(LOW_BOX, GLAND, "Gland"), high])
     return folder
 
@@ -142,16 +142,24 @@ def leftovers(project: Path) -> list[str]:
     ]
 
 
+def journal_of(project: Path, name: str) -> Path:
+    """Where the answers of an image are kept until they are written."""
+    entry_id = data_of(project, name).parent.name
+    return project.parent / "wsisam-qupath" / "journal" / f"{entry_id}.jsonl"
+
+
 def journaled(project: Path, name: str) -> list[str]:
     """Ids of the answers in the journal of an image, those of whole lines."""
-    path = (
-        project.parent / "wsisam-qupath" / "journal" / f"{data_of(project, name).parent.name}.jsonl"
-    )
     try:
-        lines = path.read_bytes().splitlines(keepends=True)[1:]
+        lines = journal_of(project, name).read_bytes().splitlines(keepends=True)[1:]
     except FileNotFoundError:
         return []
     return [json.loads(line)[1]["id"] for line in lines if line.endswith(b"]\n")]
+
+
+def words_of(answer: Answer) -> list[str]:
+    """What is on stderr, but for the news that somebody has a QuPath open on this computer."""
+    return [line for line in answer.words if not line.startswith("QuPath is running")]
 
 
 def run_script(project: Path, script: Path, *options: str) -> list[dict[str, Any]]:
@@ -212,6 +220,7 @@ class RunningBatch:
     Args:
         at: a moment at which it gets a signal.
         signal_number: which.
+        variables: of its environment.
     """
 
     def __init__(
@@ -220,6 +229,7 @@ class RunningBatch:
         *options: object,
         at: Moment | None = None,
         signal_number: int = signal.SIGTERM,
+        **variables: str,
     ) -> None:
         program: Sequence[object] = ("-m", "wsisam_qupath")
         if at is not None:
@@ -227,7 +237,7 @@ class RunningBatch:
         self.project = project
         self._process = subprocess.Popen(
             [sys.executable, *map(str, (*program, "batch", project, *options))],
-            env=environment(),
+            env=environment(**variables),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -261,7 +271,6 @@ class RunningBatch:
 
     def kill(self) -> None:
         self._process.kill()
-        self.ended()
 
     def pause(self) -> None:
         """Until it is interrupted."""

@@ -19,8 +19,8 @@ from batch_projects import (
     HIGH_BOX,
     LOW_BOX,
     MIRRORED,
-    NEAR,
     OUTLINE,
+    OUTSIDE,
     PLAIN_BOX,
     SECTION,
     STACK,
@@ -223,13 +223,16 @@ def test_each_plane_of_a_stack_is_answered_by_its_own_pixels(story: Story) -> No
 
 def test_the_report_names_what_is_in_the_project(story: Story) -> None:
     rows = {
-        (row["image"], row["prompt_id"]): row["result_id"] for row in story.report if row["state"]
+        (row["image"], row["prompt_id"]): row["result_id"]
+        for row in story.report
+        if row["result_id"]
     }
 
     assert rows == {
         (name, str(one.parent)): one.id for name in PROMPTS for one in story.results(name)
     }
-    assert [row["image"] for row in story.report if not row["state"]] == [BLANK]
+    others = [(row["image"], row["state"]) for row in story.report if not row["result_id"]]
+    assert others == [(BLANK, ""), (MIRRORED, "skipped")]
 
 
 def test_qupath_itself_counts_the_same(story: Story, tmp_path: Path) -> None:
@@ -326,14 +329,14 @@ def test_what_a_person_took_over_is_neither_replaced_nor_a_prompt(
     told = run_script(done, script, "--save")
     assert sorted(one["results"] for one in told) == [0, 1, 2, 2]
     before = seen_by(qupath, done)
-    assert [one.type for one in before[MIRRORED].values()] == ["PathAnnotationObject"] * 2
+    assert [one.type for one in before[MIRRORED].values()] == ["PathAnnotationObject"] * 3
 
     assert run_batch(BatchRequest(done, images=("Schnitt *",), redo=True, simplify=2.0)) == 0
 
     assert seen_by(qupath, done) == before
     said = capfd.readouterr().err
     assert f"{SECTION}: 2 left to their reviewer, 1 other area left alone" in said
-    assert f"{MIRRORED}: 1 left to their reviewer" in said
+    assert f"{MIRRORED}: 1 left to their reviewer, 1 skipped" in said
 
 
 # Choices
@@ -381,10 +384,9 @@ def test_a_dry_run_prints_a_table_and_changes_no_byte(
         MIRRORED: ["-"] * 4,
         STACK: ["1", "-", "-", "1"],
     }
-    near = "its negative point lies in no rectangle or outline and near no positive point"
     assert lines[5:8] == [
-        f"{SECTION}: 1 skipped",
-        f"{SECTION}: skipped {NEAR}: {near}.",
+        f"{MIRRORED}: 1 skipped",
+        f"{MIRRORED}: skipped {OUTSIDE}: it lies outside of the slide.",
         f"{STACK}: 1 beyond --limit",
     ]
     assert lines[8].startswith("4 images, 3 prompts, 2 encodes: about ")
@@ -404,8 +406,8 @@ def test_without_writing_outlines_go_to_files_and_later_into_the_project(
     features = features_of(out / f"{SECTION}.geojson")
     assert {one["id"] for one in features} == {one.id for one in story.results(SECTION)}
     told = json.loads(report.read_bytes())
-    assert told["counts"]["prompts"] == {"outlined": 2}
-    assert [row["result_id"] for row in told["rows"] if row["state"]] == [
+    assert told["counts"]["prompts"] == {"outlined": 2, "skipped": 1}
+    assert [row["result_id"] for row in told["rows"] if row["result_id"]] == [
         one["id"] for one in features
     ]
 
@@ -413,7 +415,7 @@ def test_without_writing_outlines_go_to_files_and_later_into_the_project(
     assert len(journaled(fresh, SECTION)) == 2
     for _ in range(2):
         answer = run("batch", fresh, "--limit", "1", WSISAM_QUPATH_CACHE=str(tmp_path / "cache"))
-        assert "1 outlines in" in answer.err
+        assert "failed. 1 outline in" in answer.err
     assert not (tmp_path / "cache").exists()
     after = seen_by(qupath, fresh)
     assert after[SECTION] == story.after[SECTION]
@@ -428,7 +430,8 @@ def test_images_are_chosen_by_name_pattern_or_id(
 
     assert run_batch(BatchRequest(done, images=("*2.tif", stack))) == 0
 
-    assert [line.split(":")[0] for line in capfd.readouterr().err.splitlines()[:2]] == [
+    lines = [line.split(":")[0] for line in capfd.readouterr().err.splitlines()]
+    assert [line for line in lines if line.startswith("[")] == [
         f"[1/2] {MIRRORED}",
         f"[2/2] {STACK}",
     ]
