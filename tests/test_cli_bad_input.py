@@ -117,7 +117,7 @@ PROMPTS = [
     ("text.geojson", "Export it from QuPath again, uncompressed, as .geojson."),
     ("other.geojson", "In QuPath use File > Export objects as GeoJSON."),
     ("number.geojson", "In QuPath use File > Export objects as GeoJSON."),
-    ("deep.geojson", "deep.geojson is nested too deep. Export it from QuPath again, uncompressed, as .geojson."),
+    ("deep.geojson", "deep.geojson is nested too deep. Export it from QuPath again, uncompressed"),
     ("latin.geojson", "latin.geojson is not UTF-8 text"),
     ("slide.tif", "slide.tif is not UTF-8 text"),
     ("unusable.geojson", "2 skipped, first a line (a geometry of type LineString marks no object"),
