@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+import pytest
 import tifffile
 
 from command_line import Answer, annotation, environment, rectangle, write_prompts
@@ -36,6 +37,15 @@ SECTION, MIRRORED, STACK, BLANK = "Schnitt 1.tif", "Schnitt 2.tif", "Stapel.tif"
 
 STAGED = "data.qpdata.wsisam-new"
 MARKER = "data.qpdata.wsisam-commit"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_java() -> Iterator[None]:
+    """Java machines that live for seconds need no second compiler: a fifth of a short run."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "PAQUO_JAVA_OPTS" not in os.environ:
+            patch.setenv("PAQUO_JAVA_OPTS", "-XX:TieredStopAtLevel=1")
+        yield
 
 
 def identity(number: int) -> str:

@@ -25,6 +25,7 @@ from batch_projects import (
     journaled,
     leftovers,
     mirrored,
+    quick_java,
     seen_by,
     words_of,
 )
@@ -35,7 +36,7 @@ from wsisam_qupath.pyramid import write_pyramid
 from wsisam_qupath.qupath.creation import NewImage, add_images
 from wsisam_qupath.qupath.process import QuPathProcess
 
-__all__ = ["qupath"]  # a fixture
+__all__ = ["quick_java", "qupath"]  # fixtures
 
 pytestmark = [
     pytest.mark.qupath,
