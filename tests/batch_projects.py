@@ -200,13 +200,24 @@ def run_script(project: Path, script: Path, *options: str) -> list[dict[str, Any
     return [json.loads(line.removeprefix("TOLD ")) for line in lines]
 
 
-_HOOKED = """
+# SIGINT is ignored by what runs in the background of a shell, and by its children.
+_INTERRUPTIBLE = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+"""
+
+_PLAIN = f"""{_INTERRUPTIBLE}
+from wsisam_qupath.cli import main
+main()
+"""
+
+_HOOKED = f"""{_INTERRUPTIBLE}
 import os, sys
-signal, event, ending = sys.argv[1:4]
+number, event, ending = sys.argv[1:4]
 del sys.argv[1:4]
 def hook(name, given):
     if name == event and any(str(one).endswith(ending) for one in given[:2]):
-        os.kill(os.getpid(), int(signal))
+        os.kill(os.getpid(), int(number))
 sys.addaudithook(hook)
 from wsisam_qupath.cli import main
 main()
@@ -243,7 +254,7 @@ class RunningBatch:
         signal_number: int = signal.SIGTERM,
         **variables: str,
     ) -> None:
-        program: Sequence[object] = ("-m", "wsisam_qupath")
+        program: Sequence[object] = ("-c", _PLAIN)
         if at is not None:
             program = ("-c", _HOOKED, int(signal_number), at.event, at.ending)
         self.project = project
@@ -293,12 +304,14 @@ class RunningBatch:
         os.killpg(self._process.pid, signal.SIGINT)
         os.killpg(self._process.pid, signal.SIGCONT)
 
-    def kill_java(self) -> None:
-        """``kill -9`` of the process that QuPath lives in."""
+    def java_pids(self) -> list[int]:
+        """The process that QuPath lives in; to look for it takes longer than a short write."""
+        found = []
         for child in psutil.Process(self._process.pid).children():
             with suppress(psutil.NoSuchProcess):
                 if any("spawn_main" in word for word in child.cmdline()):
-                    child.kill()
+                    found.append(child.pid)
+        return found
 
     def ended(self) -> Answer:
         """Wait for its end."""

@@ -222,8 +222,10 @@ def test_one_image_that_java_died_of_and_one_that_changed_do_not_stop_the_third(
     old, theirs = data_of(project, FIRST).read_bytes(), data_of(others, SECOND).read_bytes()
 
     with RunningBatch(project) as batch:
+        batch.wait_until(lambda: has_answers(project, FIRST, 1))
+        (java_pid,) = batch.java_pids()
         batch.wait_until(lambda: is_staged(project, FIRST))
-        batch.kill_java()
+        os.kill(java_pid, signal.SIGKILL)
         batch.wait_until(lambda: has_answers(project, SECOND, 1))
         for name in ("data.qpdata", "summary.json"):
             new = data_of(others, SECOND).with_name(name)

@@ -10,7 +10,8 @@ from shapely.geometry import shape
 
 from command_line import Answer, features_of, run
 from wsisam_qupath.demo import MARKS, run_demo
-from wsisam_qupath.errors import SlideError
+from wsisam_qupath.errors import QuPathError, SlideError
+from wsisam_qupath.qupath.installation import find_installation
 from wsisam_qupath.slide import open_slide
 
 FILES = {"ihc.tiff", "ihc.geojson", "outlines.geojson", "overlay.png"}
@@ -23,12 +24,34 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Answer]:
     return folder, run("demo", "--out", folder)
 
 
+def there_is_a_qupath() -> bool:
+    try:
+        find_installation()
+    except QuPathError:
+        return False
+    return True
+
+
 def test_the_demo_writes_its_four_files_and_names_them(demo: tuple[Path, Answer]) -> None:
     folder, answer = demo
 
     assert (answer.code, answer.out) == (0, "")
-    assert {path.name for path in folder.iterdir()} == FILES
+    assert {path.name for path in folder.iterdir()} - {"project", "report.html"} == FILES
     assert all(str(folder / name) in answer.err for name in FILES)
+
+
+def test_with_a_qupath_the_demo_makes_a_project_and_says_what_it_reads_back(
+    demo: tuple[Path, Answer],
+) -> None:
+    folder, answer = demo
+    if not there_is_a_qupath():
+        assert "no QuPath was found" in answer.err
+        assert not (folder / "project").exists()
+        return
+
+    assert "7 annotations and 7 outlines, as QuPath reads it" in answer.err
+    assert (folder / "project" / "project.qpproj").is_file()
+    assert (folder / "report.html").is_file()
 
 
 def test_its_slide_is_a_pyramid_with_a_scale(demo: tuple[Path, Answer]) -> None:
@@ -66,13 +89,13 @@ def test_its_picture_shows_the_tissue(demo: tuple[Path, Answer]) -> None:
 
 def test_a_second_run_gives_the_same_files(demo: tuple[Path, Answer]) -> None:
     folder, _ = demo
-    first = {path.name: path.read_bytes() for path in folder.iterdir()}
+    first = {name: (folder / name).read_bytes() for name in FILES}
 
     # In its own folder, as `make demo` is run.
     answer = run("demo", "--out", folder.name, cwd=folder.parent)
 
     assert answer.code == 0
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
+    assert {name: (folder / name).read_bytes() for name in FILES} == first
 
 
 def test_without_scikit_image_the_demo_says_what_to_install(
