@@ -280,7 +280,7 @@ def test_an_image_that_the_disk_has_no_room_for_fails_before_it_is_read(
 
 # Some images fail, the others are done
 
-GONE, CUT, EMPTY, TEXT, NOISE = "weg", "gekürzt", "leer", "Text", "Rauschen"
+GONE, CUT, EMPTY, TEXT, NOISE, FOREIGN = "weg", "gekürzt", "leer", "Text", "Rauschen", "fremd"
 MISCOUNTED, LEFTOVER, ROTATED, GREY = "verzählt", "mitten drin", "gedreht", "grau"
 WITHOUT_SUMMARY, UNSEEN, ODD_ONES, CROWDED, MANY = "ohne", "nie offen", "seltsam", "voll", "viele"
 
@@ -290,6 +290,7 @@ TROUBLES = {
     EMPTY: r"data\.qpdata is empty\. ",
     TEXT: r"data\.qpdata is not what QuPath writes\. ",
     NOISE: r"failed in QuPath \(StreamCorrupted.*\): put back a copy of data\.qpdata",
+    FOREIGN: r"data\.qpdata reads as 1 objects, but summary\.json counts 2\. ",
     MISCOUNTED: r"data\.qpdata reads as 2 objects, but summary\.json counts 77\. ",
     LEFTOVER: r"QuPath was stopped while it saved the image, for .*data\.qpdata\.bkp is still",
     ROTATED: r"QuPath shows its slide rotated.*: add the slide to the project as it is",
@@ -440,6 +441,7 @@ def damage(data: Mapping[str, Path]) -> None:
         EMPTY: b"",
         TEXT: "Das war einmal ein Präparat.\n".encode() * 100,
         NOISE: QPDATA_HEAD + noise + QPDATA_TAIL,
+        FOREIGN: whole.replace(b"PathRootObject", b"PathR00tObject"),  # of an extension, say
     }
     for name, content in damaged.items():
         (data[name] / "data.qpdata").write_bytes(content)
@@ -482,7 +484,7 @@ def test_failed_images_stop_none_of_the_others(ward: Ward) -> None:
     done = {name for name, one in ward.report.items() if one["state"] == "done"}
     assert done == {WITHOUT_SUMMARY, ODD_ONES, CROWDED, MANY}
     assert ward.report[UNSEEN]["state"] == "nothing to do"
-    assert f"{len(NAMES)} images: 4 done, 1 with nothing to do, 9 failed." in ward.answer.err
+    assert f"{len(NAMES)} images: 4 done, 1 with nothing to do, 10 failed." in ward.answer.err
 
 
 @pytest.mark.qupath
