@@ -235,6 +235,48 @@ def test_prompts_answered_together_get_the_answers_that_they_get_alone(
     assert all(not torch.equal(one, other) for one, other in pairwise(alone))
 
 
+@torch.inference_mode()
+def test_prompts_on_pairs_of_their_own_get_the_answers_that_they_get_alone(
+    sam: PromptedSam,
+) -> None:
+    decoder = wsi_decoder(sam, iou_head=True)
+    hr, lr = torch.randn(2, 2, 4096, 256)
+    hr_early, lr_early = torch.randn(2, 2, 160, 64, 64)
+    features = decoder.hr.image_features(hr, hr_early), decoder.lr.image_features(lr, lr_early)
+    prompts = torch.cat([ODD_BOX, ODD_BOX + 20]), BOX_LABELS.expand(2, -1)
+    masks = torch.randn(2, 256, 256), torch.randn(2, 256, 256)
+
+    together = decoder.training_forward(hr, lr, *features, *prompts, *masks)
+
+    for i in range(2):
+        one = slice(i, i + 1)
+        alone = decoder.training_forward(
+            hr[one],
+            lr[one],
+            decoder.hr.image_features(hr[one], hr_early[one]),
+            decoder.lr.image_features(lr[one], lr_early[one]),
+            *(tensor[one] for tensor in (*prompts, *masks)),
+        )
+        for batched, single in zip(together, alone, strict=True):
+            assert (batched[one] - single).abs().max() < TOLERANCE
+
+
+@torch.inference_mode()
+def test_training_sees_the_answer_that_use_gets_and_the_lr_mask(
+    sam: PromptedSam, images: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+) -> None:
+    decoder = wsi_decoder(sam)
+    lr_features = torch.randn(1, 32, 256, 256)
+
+    both = decoder.training_forward(*images, lr_features, ODD_BOX, BOX_LABELS)
+
+    decoded = decoder(*images, ODD_BOX, BOX_LABELS)
+    answer = decoder.tokens(images[0], images[1], ODD_BOX, BOX_LABELS)
+    assert torch.equal(both.hr_logits, decoded.hr_logits)
+    assert torch.equal(both.iou, decoded.iou)
+    assert torch.equal(both.lr_logits, decoder.lr_logits(answer, lr_features))
+
+
 def test_every_aggregation_of_a_card_is_known_to_the_decoder() -> None:
     field = DecoderCard.model_fields["aggregation"].annotation
 

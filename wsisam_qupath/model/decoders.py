@@ -3,8 +3,10 @@
 What depends on the pixels alone is computed once a patch pair: the embeddings of the encoder,
 and :meth:`ResolutionDecoder.image_features`. ``forward`` computes the rest, one answer a prompt.
 
-Shapes: B prompts of one patch pair, N tokens each (padded with label -1 where SAM does so), and
-embeddings as 1 x 4096 x 256 tokens, the layout in which SAM's transformer wants them.
+Shapes: B prompts, N tokens each (padded with label -1 where SAM does so), and embeddings as
+4096 x 256 tokens, the layout in which SAM's transformer wants them. What comes from the pixels
+has a leading 1 where all prompts ask the same patch pair, as in use, or B where each brings a
+pair of its own, as in training.
 """
 
 from __future__ import annotations
@@ -41,6 +43,19 @@ class Decoded(NamedTuple):
     """
 
     hr_logits: torch.Tensor
+    iou: torch.Tensor
+
+
+class BothDecoded(NamedTuple):
+    """What training compares with the truth.
+
+    Attributes:
+        hr_logits, iou: see :class:`Decoded`.
+        lr_logits: B x 256 x 256, mask logits over the LR patch.
+    """
+
+    hr_logits: torch.Tensor
+    lr_logits: torch.Tensor
     iou: torch.Tensor
 
 
@@ -206,13 +221,13 @@ class ResolutionDecoder(nn.Module):
         """The part of the fusion that no prompt changes.
 
         Args:
-            embedding: 1 x 4096 x 256, the encoder's final tokens.
-            early: 1 x C x 64 x 64, its early feature map.
+            embedding: 1 or B x 4096 x 256, the encoder's final tokens.
+            early: 1 or B x C x 64 x 64, its early feature map.
 
         Returns:
-            1 x 32 x 256 x 256.
+            1 or B x 32 x 256 x 256.
         """
-        final = embedding.transpose(1, 2).reshape(1, TOKEN_DIM, *early.shape[-2:])
+        final = embedding.transpose(1, 2).reshape(-1, TOKEN_DIM, *early.shape[-2:])
         features: torch.Tensor = self.up_embedding(final) + self.up_early(early)
         return features
 
@@ -240,7 +255,7 @@ class ResolutionDecoder(nn.Module):
         Args:
             token: B x 32.
             upscaled: B x 32 x 256 x 256.
-            image_features: 1 x 32 x 256 x 256.
+            image_features: 1 or B x 32 x 256 x 256.
 
         Returns:
             B x 256 x 256.
@@ -320,8 +335,8 @@ class WsiSamDecoder(nn.Module):
         """Answer B prompts on the HR patch.
 
         Args:
-            hr_embedding, lr_embedding: 1 x 4096 x 256 each.
-            hr_features: 1 x 32 x 256 x 256, ``self.hr.image_features`` of the HR patch.
+            hr_embedding, lr_embedding: 1 or B x 4096 x 256 each.
+            hr_features: 1 or B x 32 x 256 x 256, ``self.hr.image_features`` of the HR patch.
             point_coords: B x N x 2 float, HR px; the LR prompt follows from it, exactly.
             point_labels: B x N, see :meth:`PromptedSam.sparse`.
             hr_mask, lr_mask: B x 256 x 256 mask logits over the two patches, both or neither.
@@ -329,6 +344,32 @@ class WsiSamDecoder(nn.Module):
         answer = self.tokens(
             hr_embedding, lr_embedding, point_coords, point_labels, hr_mask, lr_mask
         )
+        return self._decoded(answer, hr_features)
+
+    def training_forward(
+        self,
+        hr_embedding: torch.Tensor,
+        lr_embedding: torch.Tensor,
+        hr_features: torch.Tensor,
+        lr_features: torch.Tensor,
+        point_coords: torch.Tensor,
+        point_labels: torch.Tensor,
+        hr_mask: torch.Tensor | None = None,
+        lr_mask: torch.Tensor | None = None,
+    ) -> BothDecoded:
+        """Both masks in one pass: what :meth:`forward` answers, and the mask over the LR patch.
+
+        Args:
+            lr_features: like ``hr_features``, ``self.lr.image_features`` of the LR patch.
+            others: see :meth:`forward`.
+        """
+        answer = self.tokens(
+            hr_embedding, lr_embedding, point_coords, point_labels, hr_mask, lr_mask
+        )
+        hr_logits, iou = self._decoded(answer, hr_features)
+        return BothDecoded(hr_logits, self.lr_logits(answer, lr_features), iou)
+
+    def _decoded(self, answer: TokenAnswer, hr_features: torch.Tensor) -> Decoded:
         logits = self.hr.logits(answer.token, answer.hr_upscaled, hr_features)
         own = self.sam.own_answer(answer.hr_updated, answer.hr_upscaled)
         if self.add_sam_logits:
