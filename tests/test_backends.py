@@ -233,6 +233,22 @@ def test_pytorch_embeds_several_pairs_at_once_as_one_by_one(
     assert (nhwc.permute(0, 3, 1, 2) - features).abs().mean() < 0.05 * features.abs().mean()
 
 
+@pytest.mark.parametrize("where", ["on_openvino", "on_torch"])
+def test_encoding_gives_the_tokens_that_embedding_holds(
+    where: str, patches: Patches, request: pytest.FixtureRequest
+) -> None:
+    embedded_pair: Embedded = request.getfixturevalue(where)["boxes"]
+
+    tokens, early = embedded_pair.predictor.backend.encode(patches)
+
+    embedding = embedded_pair.embedding
+    assert tokens.shape == (2, 4096, 256)
+    assert early.shape == (2, 160, 64, 64)
+    assert {tokens.dtype, early.dtype} == {np.dtype(np.float32)}
+    # PyTorch on several patches at once rounds in another order.
+    assert np.allclose(tokens, np.concatenate([embedding.hr, embedding.lr]), atol=1e-4)
+
+
 def test_from_the_second_start_on_pytorch_is_not_imported(
     graphs: Path, tmp_path: Path, patches: Patches
 ) -> None:

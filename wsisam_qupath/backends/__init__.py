@@ -41,6 +41,18 @@ class Embedding:
     nbytes: int
 
 
+class Encoded(NamedTuple):
+    """What the encoder makes of patches, in NumPy, for training and for looking at.
+
+    Attributes:
+        tokens: B x 4096 x 256 float32.
+        early: B x C x 64 x 64 float32, the early features that WSI-SAM's fusion reads.
+    """
+
+    tokens: NDArray[np.float32]
+    early: NDArray[np.float32]
+
+
 class Backend(Protocol):
     """Runs the encoder of a base and the decoders of an adapter. Not thread-safe."""
 
@@ -51,6 +63,9 @@ class Backend(Protocol):
     @property
     def pairs_at_once(self) -> int:
         """How many patch pairs are best encoded in one call."""
+
+    def encode(self, patches: Sequence[ImageArray]) -> Encoded:
+        """Encode patches, and nothing more."""
 
     def embed(
         self, hr_patches: Sequence[ImageArray], lr_patches: Sequence[ImageArray]

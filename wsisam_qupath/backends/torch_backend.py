@@ -11,7 +11,7 @@ import torch
 from ..model.build import Model
 from ..model.decoders import Decoded, WsiSamDecoder
 from ..tokens import Tokens
-from . import Embedding, ImageArray, Prediction
+from . import Embedding, Encoded, ImageArray, Prediction
 
 _PAIRS_ON_GPU = 8
 
@@ -41,6 +41,14 @@ class TorchBackend:
     def pairs_at_once(self) -> int:
         """See :class:`.Backend`."""
         return 1 if self._device.type == "cpu" else _PAIRS_ON_GPU
+
+    @torch.inference_mode()
+    def encode(self, patches: Sequence[ImageArray]) -> Encoded:
+        """See :class:`.Backend`."""
+        stacked = torch.from_numpy(np.stack(patches)).to(self._device)
+        with self._autocast():
+            tokens, early = self._encoder(stacked)
+        return Encoded(tokens.float().cpu().numpy(), early.float().cpu().numpy())
 
     @torch.inference_mode()
     def embed(
