@@ -1,0 +1,121 @@
+"""Pictures of prompts, truth and every model's answer, side by side."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+
+from PIL import Image, ImageDraw, ImageFont
+
+from wsisam_qupath.errors import SlideError
+from wsisam_qupath.files import write_atomically
+from wsisam_qupath.overlay import Rgb, Sketch
+from wsisam_qupath.slide import Slide
+
+from ..fields import Field
+from .protocol import LABELS, Subject
+from .run import PICTURED_CLICKS, Picture
+
+PANEL_PX = 320
+_HEAD_PX = 18
+_TRUTH_RGB: Rgb = (48, 209, 88)
+_ANSWER_RGB: Rgb = (10, 132, 255)
+_ROWS = (*LABELS, *(f"click {number}" for number in PICTURED_CLICKS))
+
+
+def write_figures(
+    folder: Path,
+    pictures: Sequence[Picture],
+    fields: Sequence[Field],
+    models: Sequence[str],
+    count: int,
+) -> tuple[Path, ...]:
+    """One PNG an object: a row a prompt, first the truth (green), then each model's answer (blue).
+
+    Half of the objects are those that the last model answered worst, the others are spread evenly
+    over the rest.
+
+    Args:
+        count: of objects, at most.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    by_subject: dict[Subject, list[Picture]] = defaultdict(list)
+    for picture in pictures:
+        by_subject[picture.subject].append(picture)
+    chosen = _chosen(by_subject, models[-1], count)
+    own = {(field.dataset, field.name): field for field in fields}
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for number, subject in enumerate(chosen, 1):
+        path = folder / f"{number:02d}-{_file_name(subject)}.png"
+        try:
+            with own[subject.dataset, subject.field].slide.open() as slide:
+                sheet = _sheet(slide, by_subject[subject], models)
+        except SlideError:  # it was readable a moment ago; the numbers stand without its picture
+            continue
+        encoded = io.BytesIO()
+        sheet.save(encoded, format="PNG")
+        write_atomically(path, encoded.getvalue())
+        written.append(path)
+    return tuple(written)
+
+
+def _chosen(
+    by_subject: Mapping[Subject, Sequence[Picture]], model: str, count: int
+) -> list[Subject]:
+    def mean_dice(subject: Subject) -> float:
+        own = [p.dice for p in by_subject[subject] if p.model == model]
+        return fmean(own) if own else 0.0
+
+    ordered = sorted(by_subject, key=mean_dice)
+    worst = ordered[: (count + 1) // 2]
+    rest = ordered[len(worst) :]
+    others = min(count - len(worst), len(rest))
+    return worst + [rest[(2 * n + 1) * len(rest) // (2 * others)] for n in range(others)]
+
+
+def _sheet(slide: Slide, pictures: Sequence[Picture], models: Sequence[str]) -> Image.Image:
+    rows = [label for label in _ROWS if any(p.label == label for p in pictures)]
+    columns = 1 + len(models)
+    sheet = Image.new("RGB", (columns * PANEL_PX, len(rows) * (PANEL_PX + _HEAD_PX)), "white")
+    for row, label in enumerate(rows):
+        own = {p.model: p for p in pictures if p.label == label}
+        first = next(iter(own.values()))
+        top = row * (PANEL_PX + _HEAD_PX)
+        _place(sheet, 0, top, _panel(slide, first, is_truth=True), f"{label}: truth")
+        for column, model in enumerate(models, 1):
+            if model in own:
+                told = f"{model}: Dice {100 * own[model].dice:.1f}"
+                panel = _panel(slide, own[model], is_truth=False)
+                _place(sheet, column * PANEL_PX, top, panel, told)
+    return sheet
+
+
+def _panel(slide: Slide, picture: Picture, *, is_truth: bool) -> Image.Image:
+    l0_box = picture.pair.hr_l0_box
+    patch = Image.fromarray(slide.read(l0_box, PANEL_PX, PANEL_PX)).convert("RGBA")
+    sketch = Sketch(patch, l0_box, line_px=2)
+    if is_truth:
+        sketch.trace(picture.l0_outline, _TRUTH_RGB)
+    elif picture.l0_answer is not None:
+        sketch.fill(picture.l0_answer, _ANSWER_RGB)
+        sketch.trace(picture.l0_answer, _ANSWER_RGB)
+    sketch.prompt(picture.prompt)
+    return sketch.picture.convert("RGB")
+
+
+def _place(sheet: Image.Image, left: int, top: int, panel: Image.Image, text: str) -> None:
+    sheet.paste(panel, (left, top + _HEAD_PX))
+    pen = ImageDraw.Draw(sheet)
+    pen.text((left + 4, top + 3), text, fill=(0, 0, 0), font=ImageFont.load_default())
+
+
+def _file_name(subject: Subject) -> str:
+    name = f"{subject.dataset}-{subject.field}-{subject.object_id}"
+    return re.sub(r"[^\w.-]+", "_", name)[:100]

@@ -1,0 +1,56 @@
+"""Means with intervals that respect patients, and correlation."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+SAMPLES = 2000
+"""Bootstrap samples of an interval."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over objects, and the 95% interval that drawing other patients would give.
+
+    Attributes:
+        low, high: None where there is one patient, of whom nothing can be said about others.
+        objects, groups: how many it is the mean of, and of how many patients they are.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    objects: int
+    groups: int
+
+
+def estimate(values: Sequence[float], groups: Sequence[Hashable], *, seed: int = 0) -> Estimate:
+    """The mean over objects with the percentile bootstrap over whole groups.
+
+    Args:
+        values: at least one.
+        groups: of each value, the patient or slide that it comes from.
+    """
+    names = {group: index for index, group in enumerate(dict.fromkeys(groups))}
+    index = np.array([names[group] for group in groups])
+    sums = np.bincount(index, np.asarray(values, dtype=np.float64), len(names))
+    counts = np.bincount(index, minlength=len(names))
+    mean = float(sums.sum() / counts.sum())
+    if len(names) == 1:
+        return Estimate(mean, None, None, len(values), 1)
+    drawn = np.random.default_rng(seed).integers(len(names), size=(SAMPLES, len(names)))
+    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    low, high = np.percentile(means, (2.5, 97.5)).tolist()
+    return Estimate(mean, low, high, len(values), len(names))
+
+
+def correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Pearson's r of pairs of finite numbers; None where one of them does not vary."""
+    given = np.array([first, second], dtype=np.float64)
+    pairs = given[:, np.isfinite(given).all(axis=0)]
+    if pairs.shape[1] < 2 or (pairs.max(axis=1) - pairs.min(axis=1)).min() < 1e-12:
+        return None
+    return float(np.corrcoef(pairs)[0, 1])

@@ -1,0 +1,139 @@
+"""How well a mask fits an annotated object: pixels of both, over one HR patch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from scipy.ndimage import zoom
+from shapely.geometry import MultiPolygon, Polygon
+
+from wsisam_qupath.coverage import pixel_coverage
+from wsisam_qupath.errors import OptionError
+from wsisam_qupath.geometry import FloatArray, PatchPair
+from wsisam_qupath.tokens import MASK_PX, MaskArray
+from wsisam_qupath.validity import made_valid
+
+from ..clicker import Mask
+from ..fields import Field
+
+SCORE_PX = 512
+"""Side of the raster on which Dice is counted: twice as fine as the decoder's masks."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """An object over a patch.
+
+    Attributes:
+        truth: S x S, pixels of which the object covers at least half.
+        known: S x S, where the annotation says what is there; the rest does not count.
+        outside_px: area of the object that lies outside of the patch, pixels of this raster.
+    """
+
+    truth: Mask
+    known: Mask
+    outside_px: float
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Areas of an object and an answer, and what they share, in pixels."""
+
+    truth_px: float
+    predicted_px: float
+    shared_px: float
+
+    @property
+    def dice(self) -> float:
+        """0 to 1; an empty answer has 0."""
+        return 2 * self.shared_px / (self.truth_px + self.predicted_px)
+
+    @property
+    def iou(self) -> float:
+        """0 to 1."""
+        return self.shared_px / (self.truth_px + self.predicted_px - self.shared_px)
+
+
+def target_of(
+    l0_outline: Polygon | MultiPolygon,
+    l0_known: Polygon | MultiPolygon,
+    pair: PatchPair,
+    side_px: int,
+) -> Target:
+    """An object and what is known, as rasters over the HR patch.
+
+    An object of which no pixel is half covered is the pixel that it covers most.
+    """
+    outline = _on_raster(l0_outline, pair, side_px)
+    covered = pixel_coverage(outline, side_px)
+    truth = covered >= 0.5
+    if not truth.any():
+        truth = (covered == covered.max()) & (covered > 0)
+    frame = shapely.box(0, 0, side_px, side_px)
+    outside = 0.0 if frame.covers(outline) else shapely.difference(outline, frame).area
+    return Target(truth, _known(l0_known, pair, side_px), float(outside))
+
+
+def overlap(target: Target, predicted: Mask) -> Overlap:
+    """Count known pixels; what of the object lies outside of the patch was missed."""
+    truth, answer = target.truth & target.known, predicted & target.known
+    return Overlap(
+        max(float(np.count_nonzero(truth)) + target.outside_px, 1.0),
+        float(np.count_nonzero(answer)),
+        float(np.count_nonzero(truth & answer)),
+    )
+
+
+def predicted_mask(mask_logits: MaskArray, side_px: int = SCORE_PX) -> Mask:
+    """Where logits are above 0 after bilinear enlargement; NaN is outside.
+
+    Raises:
+        OptionError: they are no 256 x 256.
+    """
+    checked = np.nan_to_num(check_logits(mask_logits), nan=-1.0)
+    factor = side_px / MASK_PX
+    enlarged: NDArray[np.float32] = zoom(
+        checked, factor, order=1, mode="nearest", grid_mode=True, prefilter=False
+    )
+    return enlarged > 0
+
+
+def check_logits(mask_logits: MaskArray) -> MaskArray:
+    """The logits, if a model of someone else's keeps to their shape.
+
+    Raises:
+        OptionError: it does not.
+    """
+    if mask_logits.shape != (MASK_PX, MASK_PX):
+        raise OptionError(
+            f"A model answered with logits of shape {mask_logits.shape}, and should with "
+            f"{MASK_PX} x {MASK_PX} over the HR patch. Correct its answer()."
+        )
+    return mask_logits
+
+
+def known_part(field: Field, slide_box: Polygon | MultiPolygon) -> Polygon | MultiPolygon:
+    """Where a field's annotation says what is there: never outside of the image."""
+    if field.l0_complete is None:
+        return slide_box
+    outlines = [truth.l0_outline for truth in field.truths]
+    return shapely.intersection(shapely.union_all([field.l0_complete, *outlines]), slide_box)
+
+
+def _on_raster(
+    l0_geometry: Polygon | MultiPolygon, pair: PatchPair, side_px: int
+) -> Polygon | MultiPolygon:
+    def scaled(l0_points: FloatArray) -> FloatArray:
+        return pair.l0_to_hr(l0_points) * (side_px / pair.size_px)
+
+    return made_valid(shapely.transform(l0_geometry, scaled))
+
+
+def _known(l0_known: Polygon | MultiPolygon, pair: PatchPair, side_px: int) -> Mask:
+    if shapely.box(*pair.hr_l0_box.corners().ravel()).within(l0_known):
+        return np.ones((side_px, side_px), dtype=bool)
+    known: Mask = pixel_coverage(_on_raster(l0_known, pair, side_px), side_px) >= 0.5
+    return known

@@ -1,0 +1,83 @@
+"""Blocks of measures as plain text, aligned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from wsisam_qupath.console import counted
+from wsisam_qupath.printing import printable
+
+from .measures import Estimate
+from .summary import Block, Row, Unit
+
+_NAME_LONGEST = 28
+
+
+def table_text(
+    blocks: Sequence[Block],
+    models: Sequence[str],
+    correlations: Mapping[str, Mapping[str, float | None]],
+    seconds: Mapping[str, Mapping[str, float | None]],
+) -> str:
+    """A table a block with a row a measure and a column a model; then what is true of all."""
+    parts = [_block_text(block, models) for block in blocks]
+    parts.append(_plain("predicted and true IoU, r", models, correlations, "{:.2f}"))
+    parts.append(_plain("median time, s", models, seconds, "{:.3f}"))
+    return "\n\n".join(parts) + "\n"
+
+
+def cell(estimate: Estimate | None, unit: Unit, *, is_gain: bool = False) -> str:
+    """The mean with its interval, if there is one: "91.7 [90.2, 93.0]"; a gain has a sign."""
+    if estimate is None:
+        return "-"
+    scale = 100.0 if unit == "%" else 1.0
+    form = "{:+.1f}" if is_gain else "{:.1f}"
+    if unit == "clicks":
+        form = form.replace(".1f", ".2f")
+    mean = form.format(scale * estimate.mean)
+    if estimate.low is None or estimate.high is None:
+        return mean
+    return f"{mean} [{form.format(scale * estimate.low)}, {form.format(scale * estimate.high)}]"
+
+
+def _block_text(block: Block, models: Sequence[str]) -> str:
+    gained = [m for m in models[1:] if any(m in row.gains for row in block.rows)]
+    heads = [printable(m, _NAME_LONGEST) for m in models]
+    heads += [f"gain of {printable(m, _NAME_LONGEST)}" for m in gained]
+    title = (
+        f"{printable(block.title)}: {counted(block.objects, 'object')}, "
+        f"{counted(block.groups, 'patient')}"
+    )
+    return f"{title}\n" + _aligned(
+        ["", *heads], [_cells(row, models, gained) for row in block.rows]
+    )
+
+
+def _cells(row: Row, models: Sequence[str], gained: Sequence[str]) -> list[str]:
+    name = f"{row.name}, %" if row.unit == "%" else row.name
+    cells = [cell(row.cells.get(model), row.unit) for model in models]
+    gains = [cell(row.gains.get(model), row.unit, is_gain=True) for model in gained]
+    return [name, *cells, *gains]
+
+
+def _plain(
+    title: str,
+    models: Sequence[str],
+    values: Mapping[str, Mapping[str, float | None]],
+    form: str,
+) -> str:
+    names = dict.fromkeys(name for own in values.values() for name in own)
+    rows = []
+    for name in names:
+        found = [values[model].get(name) for model in models]
+        rows.append([name, *("-" if v is None else form.format(v) for v in found)])
+    return f"{title}\n" + _aligned(["", *(printable(m, _NAME_LONGEST) for m in models)], rows)
+
+
+def _aligned(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [heads, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
