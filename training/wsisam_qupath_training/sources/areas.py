@@ -1,0 +1,58 @@
+"""Areas of GeoJSON as truth: objects, and where the annotation is complete."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import shapely
+from shapely.geometry import MultiPolygon, Polygon, shape
+
+from wsisam_qupath.geojson import Feature
+from wsisam_qupath.geojson.properties import path_class_of
+from wsisam_qupath.manifest import REGION_CLASS, UNCLASSIFIED
+from wsisam_qupath.validity import polygonal
+
+from ..fields import Truth
+
+
+@dataclass(frozen=True)
+class Areas:
+    """What was drawn on one image.
+
+    Attributes:
+        truths: its objects.
+        l0_complete: the areas of class :data:`.REGION_CLASS` as one; None without any. An outline
+            itself says what is not that object, so that such an image can be learned from too.
+    """
+
+    truths: tuple[Truth, ...]
+    l0_complete: Polygon | MultiPolygon | None
+
+
+def areas_of(features: Sequence[Feature]) -> Areas:
+    """Objects and regions of clean features that are areas."""
+    truths = truths_of(features)
+    regions = [truth.l0_outline for truth in truths if truth.class_name == REGION_CLASS]
+    return Areas(
+        tuple(truth for truth in truths if truth.class_name != REGION_CLASS),
+        polygonal(shapely.union_all(regions)) if regions else None,
+    )
+
+
+def truths_of(features: Sequence[Feature]) -> tuple[Truth, ...]:
+    """Clean GeoJSON areas as truth."""
+    return tuple(
+        Truth(str(feature["id"]), shape(feature["geometry"]), _class_name(feature))
+        for feature in features
+    )
+
+
+def is_area(feature: Feature) -> bool:
+    """Whether a clean feature has an area, and is no points or line."""
+    return str(feature["geometry"]["type"]) in ("Polygon", "MultiPolygon")
+
+
+def _class_name(feature: Feature) -> str:
+    found = path_class_of(feature["properties"].get("classification"))
+    return found.name if found else UNCLASSIFIED

@@ -1,0 +1,83 @@
+"""What every format's fields must be before anybody learns from them, checked in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from wsisam_qupath.errors import OptionError, SlideError
+from wsisam_qupath.geometry import Box
+from wsisam_qupath.prompts import Skipped
+from wsisam_qupath.slide import Slide, open_slide
+
+from ..fields import Dataset, Field, Truth
+
+SMALLEST_AREA_PX = 9.0
+"""Objects of fewer level-0 pixels say nothing about an outline."""
+
+
+def checked(dataset: Dataset, *, mpp_if_unstated: float | None = None) -> Dataset:
+    """Open each slide once; leave out what cannot be used, and say so.
+
+    Left out are slides that cannot be opened or whose µm/px nothing states, objects of fewer than
+    :data:`SMALLEST_AREA_PX`, and those that lie wholly off their slide. Fields that lost all of
+    their objects stay, and so do objects that overlap or reach over the edge.
+
+    Args:
+        mpp_if_unstated: µm/px of slides for which neither the source nor the file says it.
+    """
+    fields: list[Field] = []
+    damaged = list(dataset.damaged)
+    for field in dataset.fields:
+        try:
+            found = _checked(field, mpp_if_unstated)
+        except (SlideError, OptionError) as exc:
+            damaged.append(Skipped(field.name, str(exc)))
+            continue
+        fields.append(found.field)
+        damaged += found.lost
+    return replace(dataset, fields=tuple(fields), damaged=tuple(damaged))
+
+
+@dataclass(frozen=True)
+class _Checked:
+    field: Field
+    lost: list[Skipped]
+
+
+def _checked(field: Field, mpp_if_unstated: float | None) -> _Checked:
+    """One field.
+
+    Raises:
+        SlideError: its slide cannot be opened, or states no µm/px.
+        OptionError: its µm/px is out of range.
+    """
+    own = field.slide
+    with own.open() if own.mpp else _opened(field, mpp_if_unstated) as slide:
+        l0_box, reference = slide.l0_box, own if own.mpp else slide.reference
+    reasons = [(truth, _reason_against(truth, l0_box)) for truth in field.truths]
+    return _Checked(
+        replace(
+            field,
+            slide=reference,
+            truths=tuple(truth for truth, reason in reasons if reason is None),
+        ),
+        [
+            Skipped(f"{field.name}, object {truth.id}", reason)
+            for truth, reason in reasons
+            if reason is not None
+        ],
+    )
+
+
+def _opened(field: Field, mpp_if_unstated: float | None) -> Slide:
+    return open_slide(Path(field.slide.location), mpp_if_unstated=mpp_if_unstated)
+
+
+def _reason_against(truth: Truth, l0_box: Box) -> str | None:
+    shared = truth.l0_box.intersection(l0_box)
+    if shared.width <= 0 or shared.height <= 0:
+        return "it lies outside of the slide"
+    if truth.l0_outline.area < SMALLEST_AREA_PX:
+        return f"it has fewer than {SMALLEST_AREA_PX:g} pixels"
+    return None

@@ -1,0 +1,54 @@
+"""MS COCO polygons beside their images: ``CATCH.json`` with its slides, and files like it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from wsisam_qupath.catch import read_catch
+from wsisam_qupath.prompts import Skipped
+from wsisam_qupath.slide import SlideReference
+
+from ..fields import Dataset, Field, Part
+from .areas import truths_of
+
+
+def read_coco(
+    file: Path,
+    *,
+    slides: Path,
+    dataset: str,
+    mpp: float | None,
+    group_of: Callable[[str], str] = str,
+    part_of: Callable[[str], Part | None] = lambda _: None,
+) -> Dataset:
+    """Read polygons in level-0 pixels and the slides that they were drawn on.
+
+    Args:
+        slides: folder that holds the images by the names of the file.
+        mpp: µm/px of all of them; None takes what they state.
+        group_of, part_of: patient and part by the image's name without its ending.
+
+    Raises:
+        PromptError: the file is not COCO.
+    """
+    catch = read_catch(file)
+    fields: list[Field] = []
+    damaged = list(catch.damaged)
+    for name, features in catch.features.items():
+        image = slides / name
+        if not image.is_file():
+            damaged.append(Skipped(name, f"it is not in {slides}"))
+            continue
+        stem = Path(name).stem
+        fields.append(
+            Field(
+                stem,
+                dataset,
+                group_of(stem),
+                SlideReference(str(image.resolve()), mpp),
+                truths_of(features),
+                part=part_of(stem),
+            )
+        )
+    return Dataset(tuple(fields), tuple(damaged), catch.repaired)

@@ -1,0 +1,94 @@
+"""Slides with QuPath's own *Export objects as GeoJSON* beside them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from wsisam_qupath.create.finding import bare_name, natural_key
+from wsisam_qupath.errors import PromptError, SlideError
+from wsisam_qupath.export.truth import truth_of
+from wsisam_qupath.geojson import Feature
+from wsisam_qupath.geojson.cleaning import Cleaned, all_features, read_objects
+from wsisam_qupath.prompts import Skipped
+from wsisam_qupath.qupath.values import ImageContents
+from wsisam_qupath.slide import SlideReference
+
+from ..fields import Dataset, Field
+from .areas import areas_of
+from .groups import GroupOf
+from .slides import SlideFolder, slides_in
+
+ENDING = ".geojson"
+
+
+def read_geojson(
+    folder: Path, *, dataset: str, group_of: GroupOf = str, slides: Path | None = None
+) -> Dataset:
+    """Read ``NAME.geojson`` with ``NAME.svs`` (or another slide) for each NAME.
+
+    What is truth goes by the rules of ``export``: areas that a person drew or checked, children
+    too; not points, lines, rectangles, classes that end in ``*`` and detections, which are counted.
+    Areas of class ``Region*`` say where an image is annotated completely, see :func:`.areas_of`.
+
+    Args:
+        group_of: patient by the slide's name without its ending.
+        slides: folder of the slides, where they are not beside.
+
+    Raises:
+        SlideError: there is no folder ``slides``.
+    """
+    known = slides_in(slides, below=True) if slides else slides_in(folder)
+    fields: list[Field] = []
+    damaged: list[Skipped] = []
+    repaired = 0
+    for file in sorted(folder.glob(f"*{ENDING}"), key=lambda path: natural_key(path.name)):
+        try:
+            cleaned = read_objects(file)
+            field, left_out = _field(file, cleaned, known, dataset, group_of)
+        except (PromptError, SlideError) as exc:
+            damaged.append(Skipped(file.name, str(exc)))
+            continue
+        damaged += [Skipped(f"{file.name}, {case.id}", case.reason) for case in cleaned.skipped]
+        damaged += left_out
+        repaired += cleaned.repaired
+        fields.append(field)
+    return Dataset(tuple(fields), tuple(damaged), repaired)
+
+
+def _field(
+    file: Path, cleaned: Cleaned, known: SlideFolder, dataset: str, group_of: GroupOf
+) -> tuple[Field, list[Skipped]]:
+    """A file's field, and what in it is no truth.
+
+    Raises:
+        SlideError: its slide is not there.
+    """
+    name = file.name.removesuffix(ENDING)
+    slide = known.find(name)
+    flat = list(all_features(cleaned.features))
+    drawn = [_without_children(one) for one in flat if _type(one) == "annotation"]
+    truth = truth_of(ImageContents(len(flat) + 1, tuple(drawn), ()))
+    left_out = Counter(truth.left_out)
+    left_out.update(f"{_type(one)}s" for one in flat if _type(one) != "annotation")
+    areas = areas_of(truth.features)
+    return (
+        Field(
+            name,
+            dataset,
+            group_of(bare_name(slide.name)),
+            SlideReference(str(slide)),
+            areas.truths,
+            areas.l0_complete,
+        ),
+        [Skipped(file.name, f"left out: {count} {what}") for what, count in left_out.items()],
+    )
+
+
+def _type(feature: Feature) -> str:
+    return str(feature["properties"]["objectType"])
+
+
+def _without_children(feature: Feature) -> Feature:
+    properties = {k: v for k, v in feature["properties"].items() if k != "childObjects"}
+    return {**feature, "properties": properties}

@@ -1,0 +1,51 @@
+"""Which patient an image is of, by its name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+from wsisam_qupath.errors import PromptError
+
+GroupOf: TypeAlias = Callable[[str], str]
+"""Patient, or slide where the patient is not known, by the name without its ending."""
+
+_KNOWN = (
+    re.compile(r"^([A-Za-z]+_\d{2})_\d$"),  # CATCH: Histiocytoma_01_1
+    re.compile(r"^(patient_\d+)_node_\d+$"),  # CAMELYON17: patient_004_node_4
+)
+"""How data sets that name patients in their files do so."""
+
+
+def by_pattern(pattern: str) -> GroupOf:
+    """By the first group of a regular expression; names that it does not match are their own.
+
+    Raises:
+        PromptError: it is none, or has no group.
+    """
+    try:
+        compiled = re.compile(pattern)
+    except re.error as exc:
+        raise PromptError(f"{pattern!r} is no regular expression ({exc}). Correct it.") from exc
+    if not compiled.groups:
+        raise PromptError(
+            f"{pattern!r} has no group: put what names the patient into brackets, as in "
+            r"'^(\w+)-'."
+        )
+    return lambda name: _first_group(compiled, name)
+
+
+def by_table(table: Mapping[str, str]) -> GroupOf:
+    """By a table; names that are not in it are their own."""
+    return lambda name: table.get(name, name)
+
+
+def by_known_names(name: str) -> str:
+    """By the names of CATCH and CAMELYON17; of other images each is its own."""
+    return next((found[1] for one in _KNOWN if (found := one.search(name))), name)
+
+
+def _first_group(pattern: re.Pattern[str], name: str) -> str:
+    found = pattern.search(name)
+    return name if found is None or found[1] is None else found[1]

@@ -1,0 +1,159 @@
+"""Images with label masks beside them: 0 is background, k is object k."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import shapely
+import shapely.affinity
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from shapely.geometry import MultiPolygon, Polygon
+from skimage.measure import label, regionprops
+
+from wsisam_qupath.geometry import Mpp, PatchPair
+from wsisam_qupath.polygons import mask_to_polygon
+from wsisam_qupath.prompts import Skipped
+from wsisam_qupath.slide import SlideReference
+
+from ..fields import Dataset, Field, Part, Truth
+
+Labels = NDArray[np.integer]
+
+SMALLEST_PX = 16
+"""Objects of fewer pixels say nothing about an outline."""
+
+_DAMAGE = (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError)
+"""What Pillow raises on damaged files, and we on masks that are none."""
+
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".svs")
+
+
+def read_masks(
+    folder: Path,
+    *,
+    dataset: str,
+    mpp: float | None,
+    ending: str = "_instances.png",
+    class_name: str = "object",
+    group_of: Callable[[str], str] = str,
+    part_of: Callable[[str], Part | None] = lambda _: None,
+) -> Dataset:
+    """Read ``NAME_instances.png`` with ``NAME.jpg`` (or another image) for each NAME.
+
+    A mask with two values marks regions: each connected one is an object.
+
+    Args:
+        mpp: µm/px of the images; None takes what they state.
+        group_of, part_of: patient and part by NAME.
+    """
+    fields: list[Field] = []
+    damaged: list[Skipped] = []
+    for mask in sorted(folder.glob(f"*{ending}")):
+        name = mask.name.removesuffix(ending)
+        image = _image(folder, name, mask)
+        if image is None:
+            damaged.append(Skipped(mask.name, "there is no image beside it"))
+            continue
+        try:
+            labels = _labels(mask)
+            _check_size(labels, image)
+        except _DAMAGE as exc:
+            damaged.append(Skipped(mask.name, f"it cannot be used ({exc})"))
+            continue
+        truths, lost = _truths(labels, class_name)
+        damaged += [Skipped(f"{mask.name}, object {number}", reason) for number, reason in lost]
+        fields.append(
+            Field(
+                name,
+                dataset,
+                group_of(name),
+                SlideReference(str(image.resolve()), mpp),
+                truths,
+                part=part_of(name),
+            )
+        )
+    return Dataset(tuple(fields), tuple(damaged))
+
+
+def _image(folder: Path, name: str, mask: Path) -> Path | None:
+    candidates = (folder / f"{name}{ending}" for ending in IMAGE_ENDINGS)
+    return next((path for path in candidates if path.is_file() and path != mask), None)
+
+
+def _check_size(labels: Labels, image: Path) -> None:
+    """Raises ValueError where the image has another size; whether it is sound is seen later."""
+    height, width = labels.shape
+    try:
+        with Image.open(image) as picture:
+            size = picture.size
+    except _DAMAGE:
+        return
+    if size != (width, height):
+        raise ValueError(
+            f"it has {width} x {height} pixels, and its image has {size[0]} x {size[1]}"
+        )
+
+
+def _labels(path: Path) -> Labels:
+    with Image.open(path) as picture:
+        marks = np.asarray(picture)
+    if marks.ndim != 2:
+        raise ValueError("it has colours, and should have one channel")
+    if marks.dtype.kind not in "bui":
+        raise ValueError("its numbers have fractions, and should be whole")
+    if len(np.unique(marks)) <= 2:
+        connected: Labels = label(marks > 0)  # type: ignore[no-untyped-call]
+        return connected
+    return marks
+
+
+def _truths(labels: Labels, class_name: str) -> tuple[tuple[Truth, ...], list[tuple[int, str]]]:
+    truths, lost = [], []
+    for number, outline in outlines_of(labels):
+        if outline is None:
+            lost.append((number, f"it has fewer than {SMALLEST_PX} pixels"))
+        else:
+            truths.append(Truth(str(number), outline, class_name))
+    return tuple(truths), lost
+
+
+def outlines_of(
+    labels: Labels | NDArray[np.bool_],
+) -> Iterator[tuple[int, Polygon | MultiPolygon | None]]:
+    """Each object's outline between pixel centres, with its holes, px of the mask.
+
+    Args:
+        labels: H x W; 0 is background, k is object k, and of a mask each connected region is one.
+
+    Yields:
+        Number and outline, level-0 px of the mask; None where it is too small to have one.
+    """
+    if labels.dtype == np.bool_:
+        labels = label(labels)  # type: ignore[no-untyped-call]
+    for region in regionprops(labels):  # type: ignore[no-untyped-call]
+        if region.num_pixels < SMALLEST_PX:
+            yield region.label, None
+            continue
+        row, column, _, _ = region.bbox
+        outline = _outline(region.image, simplify_px=0.0)
+        yield region.label, outline and shapely.affinity.translate(outline, column, row)
+
+
+def _outline(inside: NDArray[np.bool_], simplify_px: float) -> Polygon | MultiPolygon | None:
+    """Where a mask is true, px of the mask; what touches its edge ends there."""
+    side = max(inside.shape) + 2
+    logits = np.full((side, side), -1.0, dtype=np.float32)
+    logits[1 : inside.shape[0] + 1, 1 : inside.shape[1] + 1][inside] = 1.0
+    # A pair whose level-0 pixels are those of the mask, less the pixel of padding.
+    frame = PatchPair(side / 2 - 1, side / 2 - 1, 1.0, side, Mpp(1.0, 1.0))
+    return mask_to_polygon(logits, frame, simplify_um=simplify_px, min_area_um2=0.0)
+
+
+def cover_of(path: Path) -> Polygon | MultiPolygon | None:
+    """Where a mask is not 0, px; None where it is everywhere 0."""
+    with Image.open(path) as picture:
+        inside = np.asarray(picture) > 0
+    return _outline(inside, simplify_px=1.0)

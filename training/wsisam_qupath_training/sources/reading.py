@@ -1,0 +1,296 @@
+"""Annotated images in whatever format they are, recognised and made ready to learn from."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, TypeAlias, get_args
+
+from wsisam_qupath.create.finding import bare_name
+from wsisam_qupath.errors import OptionError, PromptError
+from wsisam_qupath.manifest import MANIFEST_NAME
+from wsisam_qupath.slide import calibration
+
+from ..fields import Dataset
+from ..splits import SplitRule, assigned, divided_fully, parts_of, read_groups
+from .camelyon import read_camelyon
+from .checking import checked
+from .coco import read_coco
+from .collection import Collection, read_collection
+from .export import read_export
+from .geojson import read_geojson
+from .groups import GroupOf, by_known_names, by_pattern, by_table
+from .masks import read_masks
+from .paip import has_masks, read_paip
+
+Format: TypeAlias = Literal[
+    "export", "project", "collection", "coco", "masks", "geojson", "camelyon", "paip"
+]
+
+COCO_NAMES = ("CATCH.json", "annotations.json")
+"""How a COCO file is called that is found in its folder."""
+
+TRUTH = "_instances.png"
+"""How the names of label masks end, unless somebody says otherwise."""
+
+_UNDERSTOOD = (
+    "a folder that wsisam-qupath export wrote, a QuPath project (.qpproj), a collection (.toml), "
+    "a COCO file (.json), or a folder with label masks (*_instances.png, or --truth), GeoJSON "
+    "beside slides, XML of ASAP (CAMELYON), or *_whole.tif and *_viable.tif (PAIP2019)"
+)
+
+
+@dataclass(frozen=True)
+class DatasetOptions:
+    """How to read a dataset; the names are those of the options.
+
+    Attributes:
+        slides: folder of the slides, where they are not beside or not where they were.
+        remap: (OLD, NEW) beginnings of the paths of slides that were moved.
+        mpp: µm/px of images for which nothing states it.
+        classes: only objects of these; empty is all.
+        split: table of parts by slide, see :func:`.assigned`.
+        format: what the data are; None recognises it.
+        truth: how the names of label masks end.
+        groups: table of two columns, the slide and its patient.
+        group_pattern: instead, a regular expression on the slide's name without its ending, whose
+            first group is the patient.
+        val_share, test_share, seed: where neither a table nor the data say it, see
+            :func:`.divided_fully`.
+    """
+
+    slides: Path | None = None
+    remap: tuple[tuple[str, str], ...] = ()
+    mpp: float | None = None
+    classes: tuple[str, ...] = ()
+    split: Path | None = None
+    format: Format | None = None
+    truth: str | None = None
+    groups: Path | None = None
+    group_pattern: str | None = None
+    val_share: float = 0.15
+    test_share: float = 0.0
+    seed: int = 0
+
+
+def read_dataset(path: Path, *, options: DatasetOptions | None = None) -> Collection:
+    """Read annotated images, check them, and divide them into parts.
+
+    Groups are slides, or patients where the format, the names (CATCH, CAMELYON17) or the options
+    tell them. Every field has a part. With a single group all of it is to train on.
+
+    Raises:
+        PromptError: the format is not known, nothing in it can be used, none of it is of the
+            wanted classes, or a patient would be in two parts.
+        OptionError: an option is out of range, or says nothing to the format.
+        SlideError: there is no folder ``slides``.
+        ProjectError, QuPathError: a QuPath project cannot be read.
+    """
+    options = options or DatasetOptions()
+    found = options.format or recognised(path, truth=options.truth)
+    _check_options(found, options)
+    collection = _read(path, found, options)
+    dataset = checked(collection.dataset, mpp_if_unstated=options.mpp)
+    dataset = _of_classes(_with_objects(dataset, path), options.classes)
+    dataset = _divided(dataset, options)
+    parts_of(dataset.fields)
+    return replace(collection, dataset=dataset)
+
+
+def recognised(path: Path, *, truth: str | None = None) -> Format:
+    """What a path holds, by names alone.
+
+    Args:
+        truth: how the names of label masks end.
+
+    Raises:
+        PromptError: it is not there, or nothing that is understood.
+    """
+    if not path.exists():
+        raise PromptError(f"There is no {path}: check the name and the folder.")
+    found = _format_of_folder(path, truth) if path.is_dir() else _format_of_file(path)
+    if found is None:
+        raise PromptError(f"{path} is nothing to learn from. Understood are {_UNDERSTOOD}.")
+    return found
+
+
+def _format_of_file(path: Path) -> Format | None:
+    if path.name == MANIFEST_NAME:
+        return "export"
+    known: dict[str, Format] = {".qpproj": "project", ".toml": "collection", ".json": "coco"}
+    return known.get(path.suffix.lower())
+
+
+def _format_of_folder(folder: Path, truth: str | None) -> Format | None:
+    """The first that fits: PAIP2019 has XML beside its masks, and an export GeoJSON."""
+    patterns: dict[str, Format] = {
+        MANIFEST_NAME: "export",
+        "*.qpproj": "project",
+        **dict.fromkeys(COCO_NAMES, "coco"),
+        f"*{truth or TRUTH}": "masks",
+    }
+    found = next((known for name, known in patterns.items() if any(folder.glob(name))), None)
+    if found is None and has_masks(folder):
+        return "paip"
+    others: dict[str, Format] = {"*.geojson": "geojson", "*.xml": "camelyon"}
+    last = next((known for name, known in others.items() if any(folder.glob(name))), None)
+    return found or last
+
+
+_NOT_FOR: dict[str, tuple[Format, ...]] = {
+    "slides": ("collection", "masks"),
+    "remap": ("collection", "coco", "masks", "geojson", "camelyon", "paip"),
+    "truth": ("export", "project", "collection", "coco", "geojson", "camelyon", "paip"),
+    "groups": ("collection",),
+    "group_pattern": ("collection",),
+}
+
+
+def _check_options(found: Format, options: DatasetOptions) -> None:
+    if found not in get_args(Format):
+        raise OptionError(f"{found} is no format. Use one of {', '.join(get_args(Format))}.")
+    for name, formats in _NOT_FOR.items():
+        if getattr(options, name) and found in formats:
+            raise OptionError(
+                f"--{name.replace('_', '-')} says nothing to data of the format {found}. Leave it "
+                "out."
+            )
+    if options.groups and options.group_pattern:
+        raise OptionError("--groups and --group-pattern both name the patients. Pass one of them.")
+    if options.mpp is not None:
+        calibration.override(options.mpp)
+    if min(options.val_share, options.test_share) < 0 or options.val_share + options.test_share > 1:
+        raise OptionError("The shares to validate and to test are from 0 to 1, together at most 1.")
+
+
+def _read(path: Path, found: Format, options: DatasetOptions) -> Collection:
+    if found == "collection":
+        return read_collection(path)
+    root = path if path.is_dir() else path.absolute().parent
+    name = root.absolute().name
+    if found == "project":
+        dataset = _read_project(path, name, options)
+    else:
+        dataset = _READERS[found](path, root, name, options)
+    return Collection(dataset, {name: 1.0})
+
+
+def _read_project(path: Path, name: str, options: DatasetOptions) -> Dataset:
+    """Its annotations, exported into a folder that goes again."""
+    from wsisam_qupath.export.command import ExportRequest, run_export  # noqa: PLC0415 - paquo
+
+    with tempfile.TemporaryDirectory(prefix="wsisam-qupath-") as folder:
+        out = Path(folder) / "export"
+        exported = run_export(ExportRequest(path, out, options.remap, options.mpp))
+        dataset = read_export(
+            out, dataset=name, group_of=_groups(options), slides=options.slides, remap=options.remap
+        )
+    return replace(dataset, damaged=(*exported.failed, *dataset.damaged))
+
+
+def _read_export(_: Path, root: Path, name: str, options: DatasetOptions) -> Dataset:
+    return read_export(
+        root, dataset=name, group_of=_groups(options), slides=options.slides, remap=options.remap
+    )
+
+
+def _read_coco(path: Path, root: Path, name: str, options: DatasetOptions) -> Dataset:
+    file = path
+    if path.is_dir():
+        file = next(
+            (root / one for one in COCO_NAMES if (root / one).is_file()), root / COCO_NAMES[0]
+        )
+    return read_coco(
+        file, slides=options.slides or root, dataset=name, mpp=None, group_of=_groups(options)
+    )
+
+
+def _read_masks(_: Path, root: Path, name: str, options: DatasetOptions) -> Dataset:
+    return read_masks(
+        root, dataset=name, mpp=None, ending=options.truth or TRUTH, group_of=_groups(options)
+    )
+
+
+def _read_geojson(_: Path, root: Path, name: str, options: DatasetOptions) -> Dataset:
+    return read_geojson(root, dataset=name, group_of=_groups(options), slides=options.slides)
+
+
+def _read_camelyon(_: Path, root: Path, name: str, options: DatasetOptions) -> Dataset:
+    return read_camelyon(root, dataset=name, group_of=_groups(options), slides=options.slides)
+
+
+def _read_paip(_: Path, root: Path, name: str, options: DatasetOptions) -> Dataset:
+    return read_paip(
+        root,
+        dataset=name,
+        group_of=_groups(options),
+        slides=options.slides,
+        mpp_if_unstated=options.mpp,
+    )
+
+
+_READERS: dict[str, Callable[[Path, Path, str, DatasetOptions], Dataset]] = {
+    "export": _read_export,
+    "coco": _read_coco,
+    "masks": _read_masks,
+    "geojson": _read_geojson,
+    "camelyon": _read_camelyon,
+    "paip": _read_paip,
+}
+
+
+def _groups(options: DatasetOptions) -> GroupOf:
+    if options.groups is not None:
+        return by_table(read_groups(options.groups))
+    if options.group_pattern is not None:
+        return by_pattern(options.group_pattern)
+    return by_known_names
+
+
+def _with_objects(dataset: Dataset, path: Path) -> Dataset:
+    """The same, unless there is nothing in it.
+
+    Raises:
+        PromptError: no field, or none with an object.
+    """
+    if dataset.classes:
+        return dataset
+    lost = dataset.damaged
+    first = f": {len(lost)} damaged, first {lost[0].id} ({lost[0].reason})" if lost else ""
+    raise PromptError(
+        f"{path} holds no objects that can be used{first}. Draw outlines round objects, or correct "
+        "what is named."
+    )
+
+
+def _of_classes(dataset: Dataset, classes: tuple[str, ...]) -> Dataset:
+    """Only objects of some classes.
+
+    Raises:
+        PromptError: one of them is not there.
+    """
+    if not classes:
+        return dataset
+    absent = [name for name in classes if name not in dataset.classes]
+    if absent:
+        there = ", ".join(f"{name} ({count})" for name, count in dataset.classes.items())
+        raise PromptError(
+            f"There are no objects of class {', '.join(absent)}. There are {there}: name one of "
+            "them with --class."
+        )
+    fields = (
+        replace(field, truths=tuple(one for one in field.truths if one.class_name in classes))
+        for field in dataset.fields
+    )
+    return replace(dataset, fields=tuple(fields))
+
+
+def _divided(dataset: Dataset, options: DatasetOptions) -> Dataset:
+    if options.split is not None:
+        missing = [bare_name(case.id) for case in dataset.damaged]
+        found = assigned(dataset.fields, options.split, missing=missing)
+        return replace(dataset, fields=found.fields, damaged=(*dataset.damaged, *found.damaged))
+    rule = SplitRule(val_share=options.val_share, test_share=options.test_share, seed=options.seed)
+    return replace(dataset, fields=divided_fully(dataset.fields, rule))

@@ -1,0 +1,293 @@
+"""Which patients train, which decide when to stop, and which are measured; never split by patch."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeAlias
+
+from wsisam_qupath.create.finding import bare_name
+from wsisam_qupath.errors import PromptError
+from wsisam_qupath.files import write_atomically
+from wsisam_qupath.prompts import Skipped
+
+from .fields import PARTS, Field, Part
+
+_HEADING = ("dataset", "field", "group", "part", "objects")
+
+_Group: TypeAlias = tuple[str, str]
+"""A dataset and a patient or slide of it."""
+
+
+@dataclass(frozen=True)
+class SplitRule:
+    """How the groups of one dataset are divided where no file says it.
+
+    Attributes:
+        val, test: groups by name, which go before the shares.
+        val_share, test_share: of the other groups, 0 to 1.
+        seed: which of them.
+    """
+
+    val: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+    val_share: float = 0.0
+    test_share: float = 0.0
+    seed: int = 0
+
+
+def divided(fields: Sequence[Field], rule: SplitRule) -> tuple[Field, ...]:
+    """The fields of one dataset, each with its part; those that have one keep it.
+
+    A group goes where a hash of its name falls, so that more patients move none of the others.
+
+    Raises:
+        PromptError: the rule names a group that is not there.
+    """
+    groups = {field.group for field in fields}
+    if unknown := sorted({*rule.val, *rule.test} - groups):
+        raise PromptError(
+            f"The split names {', '.join(unknown)}, but there are only "
+            f"{', '.join(sorted(groups))}. Correct its val and test groups."
+        )
+    return tuple(
+        field if field.part else replace(field, part=_part(field, rule)) for field in fields
+    )
+
+
+def parts_of(fields: Sequence[Field]) -> Mapping[Part, tuple[Field, ...]]:
+    """Fields by part.
+
+    Raises:
+        PromptError: a group is in two parts.
+    """
+    seen: dict[tuple[str, str], Part] = {}
+    found: dict[Part, list[Field]] = {part: [] for part in PARTS}
+    for field in fields:
+        part = field.part or "train"
+        if seen.setdefault((field.dataset, field.group), part) != part:
+            raise PromptError(
+                f"{field.group} of {field.dataset} is in two parts of the split. A patient's "
+                "images belong into one."
+            )
+        found[part].append(field)
+    return {part: tuple(members) for part, members in found.items()}
+
+
+def divided_fully(fields: Sequence[Field], rule: SplitRule) -> tuple[Field, ...]:
+    """As :func:`divided`, but no part that is needed stays empty because there are few groups.
+
+    There is something to train on; and where a share is to validate and there are two groups with
+    objects, so does one. The groups whose hashes are nearest move. With one group there is nothing
+    to validate on.
+    """
+    given = {_key(field) for field in fields if field.part}
+    placed = divided(fields, rule)
+    parts = {_key(field): field.part or "train" for field in placed if field.truths}
+    movable = sorted(
+        (key for key in parts if key not in given),
+        key=lambda key: _share_at(key[0], key[1], rule.seed),
+    )
+    moved = _moved(parts, movable, needs_val=rule.val_share > 0)
+    return tuple(replace(field, part=moved.get(_key(field), field.part)) for field in placed)
+
+
+def split_table(fields: Sequence[Field]) -> str:
+    """Every field with its group and part, tab-separated, for the file beside a result."""
+    text = io.StringIO()
+    table = csv.writer(text, delimiter="\t", lineterminator="\n")
+    table.writerow(_HEADING)
+    table.writerows(
+        (f.dataset, f.name, f.group, f.part or "train", str(len(f.truths))) for f in fields
+    )
+    return text.getvalue()
+
+
+def write_split(path: Path, fields: Sequence[Field]) -> None:
+    """Write :func:`split_table` to a file, whole or not at all; :func:`assigned` reads it again.
+
+    Raises:
+        OutputError: it cannot be written there.
+    """
+    write_atomically(path, split_table(fields).encode("utf-8"))
+
+
+@dataclass(frozen=True)
+class Assigned:
+    """Fields with the parts that a table gives them.
+
+    Attributes:
+        fields: those that it names.
+        damaged: fields that it does not name, and names in it that no field has.
+    """
+
+    fields: tuple[Field, ...]
+    damaged: tuple[Skipped, ...]
+
+
+def assigned(fields: Sequence[Field], file: Path, *, missing: Collection[str] = ()) -> Assigned:
+    """The fields that a table names, each in the part that it says.
+
+    The table is that of :func:`write_split`, CATCH's ``Slide;Dataset;Scanner``, or any CSV of
+    two columns: the slide, with or without its ending, and its part.
+
+    Args:
+        missing: images that are known not to be there: the table may name them.
+
+    Raises:
+        PromptError: it cannot be read, names a part that is none, gives one image two parts, or
+            names none of the fields.
+    """
+    parts = _parts(file)
+    if len({dataset for dataset, _ in parts}) == 1 and len({f.dataset for f in fields}) == 1:
+        # The folder may have another name by now.
+        parts = {("", name): part for (_, name), part in parts.items()}
+    names = [(field, _name_in(parts, field)) for field in fields]
+    found = tuple(replace(field, part=parts[name]) for field, name in names if name is not None)
+    if not found:
+        raise PromptError(
+            f"{file} names none of the images, such as {fields[0].name}. Check --split."
+            if fields
+            else f"There are no images that {file} could divide. Check the data."
+        )
+    unnamed = [Skipped(f.name, "the split does not name it") for f, name in names if name is None]
+    used = {name for _, name in names}
+    absent = {bare_name(name) for name in missing}
+    unknown = [
+        Skipped(name, "the split names it, but there is no such image")
+        for dataset, name in parts
+        if (dataset, name) not in used and bare_name(name) not in absent
+    ]
+    return Assigned(found, (*unnamed, *unknown))
+
+
+def read_split(file: Path) -> dict[str, Part]:
+    """A table of parts by slide: see :func:`assigned`.
+
+    Returns:
+        Parts by the slide's name without its ending.
+
+    Raises:
+        PromptError: it cannot be read, names a part that is none, or gives one image two parts.
+    """
+    return {bare_name(name): part for (_, name), part in _parts(file).items()}
+
+
+def read_groups(file: Path) -> dict[str, str]:
+    """A table of two columns: the slide, and the patient that it is of.
+
+    Returns:
+        Patients by the slide's name without its ending.
+
+    Raises:
+        PromptError: it cannot be read, or gives one slide two patients.
+    """
+    groups: dict[str, str] = {}
+    for line, _, slide, group in _rows(file):
+        if groups.setdefault(bare_name(slide), group) != group:
+            raise PromptError(f"{file}, line {line}: {slide} has two patients. Leave one of them.")
+    return groups
+
+
+def _parts(file: Path) -> dict[tuple[str, str], Part]:
+    """Parts by dataset (empty in a table of two columns) and image, as they are written."""
+    parts: dict[tuple[str, str], Part] = {}
+    for line, dataset, slide, part in _rows(file):
+        known = next((p for p in PARTS if p == part.lower()), None)
+        if known is None:
+            if line == 1:
+                continue  # the heading
+            raise PromptError(
+                f"{file}, line {line}: {part!r} is no part of a split. Use train, val or test."
+            )
+        if parts.setdefault((dataset, slide), known) != known:
+            raise PromptError(f"{file}, line {line}: {slide} has two parts. Leave one of them.")
+    return parts
+
+
+def _rows(file: Path) -> Iterator[tuple[int, str, str, str]]:
+    """Line, dataset, image and part."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise PromptError(f"{file} cannot be read as a table ({exc}). Check its name.") from exc
+    first = text.partition("\n")[0]
+    separator = next((mark for mark in "\t;," if mark in first), ";")
+    table = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    is_ours = False
+    try:
+        for row in table:
+            cells = [cell.strip() for cell in row]
+            if table.line_num == 1 and cells == list(_HEADING):
+                is_ours = True
+            elif is_ours and len(cells) == len(_HEADING):
+                yield table.line_num, cells[0], cells[1], cells[3]
+            elif len(cells) > 1:
+                yield table.line_num, "", cells[0], cells[1]
+            elif any(cells):
+                raise PromptError(
+                    f"{file}, line {table.line_num}: it has one column. Write slide;part."
+                )
+    except csv.Error as exc:
+        raise PromptError(f"{file} cannot be read as a table ({exc}). Check its name.") from exc
+
+
+def _name_in(parts: Mapping[tuple[str, str], Part], field: Field) -> tuple[str, str] | None:
+    """Under which name a table has a field."""
+    bare = bare_name(field.name)
+    exact = ((field.dataset, field.name), ("", field.name), ("", bare))
+    found = next((name for name in exact if name in parts), None)
+    if found is not None:
+        return found
+    return next((key for key in parts if not key[0] and bare_name(key[1]) == bare), None)
+
+
+def _moved(
+    parts: Mapping[_Group, Part], order: Sequence[_Group], *, needs_val: bool
+) -> dict[_Group, Part]:
+    """Parts by group, so that there is one to train and, where needed, one to validate."""
+    moved = dict(parts)
+
+    def members(part: Part) -> list[_Group]:
+        return [key for key in order if moved[key] == part]
+
+    if "train" not in moved.values():
+        val, test = members("val"), members("test")
+        spare = val[1:] or test or val
+        if spare:
+            moved[spare[-1]] = "train"
+    if needs_val and "val" not in moved.values():
+        train, test = members("train"), members("test")
+        # One at least of those that train stays: of the movable, or of those that a file names.
+        fixed = [key for key, part in moved.items() if part == "train" and key not in order]
+        spare = train if fixed else train[1:]
+        if train and spare:
+            moved[train[0]] = "val"
+        elif test:
+            moved[test[0]] = "val"
+    return moved
+
+
+def _key(field: Field) -> _Group:
+    return field.dataset, field.group
+
+
+def _part(field: Field, rule: SplitRule) -> Part:
+    if field.group in rule.test:
+        return "test"
+    if field.group in rule.val:
+        return "val"
+    at = _share_at(field.dataset, field.group, rule.seed)
+    if at < rule.test_share:
+        return "test"
+    return "val" if at < rule.test_share + rule.val_share else "train"
+
+
+def _share_at(dataset: str, group: str, seed: int) -> float:
+    """Where a group falls, 0 to 1."""
+    digest = hashlib.sha256(f"{seed}|{dataset}|{group}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
