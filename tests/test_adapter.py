@@ -26,7 +26,7 @@ from models import (
 )
 from wsisam_qupath.errors import AdapterError, OutputError
 from wsisam_qupath.model.adapter import CARD_KEY, read_adapter, write_adapter
-from wsisam_qupath.model.build import Model, build_model
+from wsisam_qupath.model.build import Model, build_model, encoder_state
 from wsisam_qupath.model.card import AdapterCard, DecoderCard, Route, SecondPass
 from wsisam_qupath.model.decoders import SamDecoder, WsiSamDecoder
 from wsisam_qupath.prompts import PromptKind
@@ -166,6 +166,10 @@ def without(kind: PromptKind) -> dict[str, Any]:
         ),
         ({"decoders": {**card_json()["decoders"], "a.b": {"architecture": "sam"}}}, "'a.b'"),
         ({"decoders": {"boxes": {"architecture": "unet"}}}, "decoders: boxes: architecture"),
+        (
+            {"decoders": {**card_json()["decoders"], "encoder": {"architecture": "sam"}}},
+            "a decoder is named 'encoder'",
+        ),
     ],
 )
 def test_a_card_that_is_wrong_says_where(
@@ -208,6 +212,43 @@ def test_a_tensor_of_no_decoder_is_named(path: Path, tensors: Tensors) -> None:
 
     with pytest.raises(AdapterError, match=r"'circles\.wsi\.hr\.token\.weight' belongs to no"):
         read_adapter(path, PLAIN_BASE)
+
+
+def test_a_tensor_of_an_encoder_that_the_card_does_not_tune_is_named(
+    path: Path, tensors: Tensors
+) -> None:
+    write_adapter(path, card(), {**tensors, "encoder.neck.0.weight": np.zeros(3)})
+
+    with pytest.raises(AdapterError, match=r"'encoder\.neck\.0\.weight' belongs to no"):
+        read_adapter(path, PLAIN_BASE)
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "message"),
+    [
+        ("encoder.neck.9.weight", np.zeros(1), r"'encoder\.neck\.9\.weight' is unknown"),
+        ("encoder.neck.0.weight", None, r"'encoder\.neck\.0\.weight' is missing"),
+        ("encoder.neck.0.weight", np.zeros(1), "tensors of its image encoder have other shapes"),
+    ],
+)
+def test_tensors_that_do_not_fit_the_image_encoder_are_named(
+    path: Path,
+    lite: Model,
+    lite_state: dict[str, torch.Tensor],
+    tensors: Tensors,
+    name: str,
+    tensor: Any,
+    message: str,
+) -> None:
+    tensors |= {n: t.numpy() for n, t in encoder_state(lite.encoder).items()}
+    tensors.pop(name, None)
+    added = {} if tensor is None else {name: tensor.astype(np.float32)}
+    tuned = card().model_copy(update={"tunes_encoder": True})
+    write_adapter(path, tuned, {**tensors, **added})
+    adapter = read_adapter(path, PLAIN_BASE)
+
+    with pytest.raises(AdapterError, match=message):
+        build_model(PLAIN_BASE, lite_state, adapter)
 
 
 def test_a_tensor_in_numbers_that_numpy_lacks_is_named(path: Path) -> None:

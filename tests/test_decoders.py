@@ -36,6 +36,11 @@ def wsi_decoder(sam: PromptedSam, **settings: object) -> WsiSamDecoder:
     return decoder
 
 
+def lr_of(decoder: WsiSamDecoder) -> ResolutionDecoder:
+    assert decoder.lr is not None
+    return decoder.lr
+
+
 @pytest.fixture
 def sam(lite: Model) -> PromptedSam:
     return sam_of(lite)
@@ -125,7 +130,7 @@ def tokens_by_hand(
     hr_sparse = sam.sparse(ODD_BOX, BOX_LABELS)
     lr_sparse = sam.sparse(lr_coords, BOX_LABELS)
     hr_token = decoder.hr.update(sam, images[0] + no_mask, hr_sparse)[0]
-    lr_token = decoder.lr.update(sam, images[1] + no_mask, lr_sparse)[0]
+    lr_token = lr_of(decoder).update(sam, images[1] + no_mask, lr_sparse)[0]
     return (hr_token + lr_token) / 2
 
 
@@ -156,7 +161,7 @@ def test_each_patch_gets_the_mask_prompt_of_its_own(
     lr_coords = ODD_BOX / 2 + 64
     sources = images[0] + sam.dense(hr_mask), images[1] + sam.dense(lr_mask)
     hr_token = decoder.hr.update(sam, sources[0], sam.sparse(ODD_BOX, BOX_LABELS))[0]
-    lr_token = decoder.lr.update(sam, sources[1], sam.sparse(lr_coords, BOX_LABELS))[0]
+    lr_token = lr_of(decoder).update(sam, sources[1], sam.sparse(lr_coords, BOX_LABELS))[0]
     assert torch.equal(answer.token, (hr_token + lr_token) / 2)
 
 
@@ -193,11 +198,12 @@ def test_the_lr_mask_is_the_token_on_the_lr_features(
     sam: PromptedSam, images: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 ) -> None:
     decoder = wsi_decoder(sam)
-    answer = TokenAnswer(torch.randn(3, 32), *torch.randn(3, 3, 32, 256, 256))
+    token, upscaled = torch.randn(3, 32), torch.randn(3, 32, 256, 256)
+    answer = TokenAnswer(token, torch.empty(0), torch.empty(0), upscaled)
 
     lr_logits = decoder.lr_logits(answer, images[2])
 
-    expected = decoder.lr.logits(answer.token, answer.lr_upscaled, images[2])
+    expected = lr_of(decoder).logits(token, upscaled, images[2])
     assert lr_logits.shape == (3, 256, 256)
     assert torch.equal(lr_logits, expected)
 
@@ -213,7 +219,7 @@ def test_with_a_frozen_sam_both_masks_teach_wsi_sam_alone(
     answer = decoder.tokens(images[0], images[1], ODD_BOX, BOX_LABELS)
     hr_features = decoder.hr.image_features(images[0], early)
     hr = decoder(images[0], images[1], hr_features, ODD_BOX, BOX_LABELS)
-    lr_logits = decoder.lr_logits(answer, decoder.lr.image_features(images[1], early))
+    lr_logits = decoder.lr_logits(answer, lr_of(decoder).image_features(images[1], early))
     (hr.hr_logits.square().mean() + lr_logits.square().mean() + hr.iou.sum()).backward()
 
     taught = {name for name, p in decoder.named_parameters() if p.grad is not None and p.grad.any()}
@@ -242,7 +248,7 @@ def test_prompts_on_pairs_of_their_own_get_the_answers_that_they_get_alone(
     decoder = wsi_decoder(sam, iou_head=True)
     hr, lr = torch.randn(2, 2, 4096, 256)
     hr_early, lr_early = torch.randn(2, 2, 160, 64, 64)
-    features = decoder.hr.image_features(hr, hr_early), decoder.lr.image_features(lr, lr_early)
+    features = decoder.hr.image_features(hr, hr_early), lr_of(decoder).image_features(lr, lr_early)
     prompts = torch.cat([ODD_BOX, ODD_BOX + 20]), BOX_LABELS.expand(2, -1)
     masks = torch.randn(2, 256, 256), torch.randn(2, 256, 256)
 
@@ -254,10 +260,12 @@ def test_prompts_on_pairs_of_their_own_get_the_answers_that_they_get_alone(
             hr[one],
             lr[one],
             decoder.hr.image_features(hr[one], hr_early[one]),
-            decoder.lr.image_features(lr[one], lr_early[one]),
+            lr_of(decoder).image_features(lr[one], lr_early[one]),
             *(tensor[one] for tensor in (*prompts, *masks)),
         )
         for batched, single in zip(together, alone, strict=True):
+            assert batched is not None
+            assert single is not None
             assert (batched[one] - single).abs().max() < TOLERANCE
 
 
@@ -274,6 +282,7 @@ def test_training_sees_the_answer_that_use_gets_and_the_lr_mask(
     answer = decoder.tokens(images[0], images[1], ODD_BOX, BOX_LABELS)
     assert torch.equal(both.hr_logits, decoded.hr_logits)
     assert torch.equal(both.iou, decoded.iou)
+    assert both.lr_logits is not None
     assert torch.equal(both.lr_logits, decoder.lr_logits(answer, lr_features))
 
 

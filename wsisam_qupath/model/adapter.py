@@ -1,13 +1,15 @@
 """Adapters: what was learned on top of a base, as one ``.safetensors`` file. No PyTorch here.
 
 The file holds one or more *decoders*, each a set of tensors whose names start with the decoder's
-own name, and a card (JSON in the file's metadata) that says for each kind of prompt which decoder
-answers. A tensor is named like this::
+own name, perhaps a tuned image encoder, and a card (JSON in the file's metadata) that says for
+each kind of prompt which decoder answers. A tensor is named like this::
 
     boxes.wsi.hr.token.weight                       a WSI-SAM part
     boxes.wsi.concat.weight                         only with concat aggregation
     points.mask_decoder.iou_token.weight            replaces a tensor of the base
     points.prompt_encoder.not_a_point_embed.weight  likewise
+    points.enhancement.attention.gate               a part of the enhanced decoder
+    encoder.neck.0.weight                           a tensor of the image encoder, for all decoders
 """
 
 from __future__ import annotations
@@ -27,12 +29,13 @@ from safetensors.numpy import save
 from ..errors import AdapterError
 from ..files import sha256_of, write_atomically
 from .bases import Base
-from .card import AdapterCard
+from .card import ENCODER, AdapterCard
 
 CARD_KEY = "wsisam_qupath"
 """Where the card stands in the metadata of the file."""
 
 WSI_PART = "wsi."
+ENHANCEMENT_PART = "enhancement."
 BASE_PARTS = ("prompt_encoder.", "mask_decoder.")
 _DTYPES = frozenset({"F16", "F32", "F64"})
 
@@ -61,7 +64,7 @@ class Adapter:
         return any(card.reads_lr for card in self.card.decoders.values())
 
     def tensors(self, decoder: str) -> dict[str, NDArray[np.float32]]:
-        """Tensors of one decoder, float32, named without the decoder's prefix.
+        """Tensors of one decoder, or of "encoder", float32, named without that prefix.
 
         Raises:
             AdapterError: the file is no longer there.
@@ -123,8 +126,9 @@ def _opened(path: Path) -> safe_open:
 
 def _check_tensors(path: Path, card: AdapterCard, dtypes: Mapping[str, str]) -> None:
     """Every tensor belongs to a decoder, in numbers that NumPy has too (bfloat16 is not one)."""
+    owners = {*card.decoders, *([ENCODER] if card.tunes_encoder else [])}
     for name, dtype in dtypes.items():
-        if name.partition(".")[0] not in card.decoders:
+        if name.partition(".")[0] not in owners:
             raise AdapterError(
                 f"{path}: the tensor {name!r} belongs to no decoder of its card. Copy or train "
                 "the adapter again."

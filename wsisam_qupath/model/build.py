@@ -20,11 +20,12 @@ from segment_anything.modeling import (
 from torch import nn
 
 from ..errors import AdapterError, WeightsError
-from .adapter import BASE_PARTS, WSI_PART, Adapter
+from .adapter import BASE_PARTS, ENHANCEMENT_PART, WSI_PART, Adapter
 from .bases import Base
-from .card import PLAIN, DecoderCard
+from .card import ENCODER, PLAIN, DecoderCard
 from .decoders import TOKEN_DIM, Aggregation, PromptedSam, SamDecoder, WsiSamDecoder
 from .encoder import PatchEncoder, VitEncoder
+from .prompted_sam import Enhancement
 from .tiny_vit import TinyVitEncoder, timm_state
 
 _TOKENS = (64, 64)
@@ -68,6 +69,8 @@ def build_model(base: Base, state: Mapping[str, torch.Tensor], adapter: Adapter 
         ) from exc
     decoders: dict[str, SamDecoder | WsiSamDecoder] = {PLAIN: SamDecoder(sam)}
     if adapter is not None:
+        if adapter.card.tunes_encoder:
+            _tune(encoder, adapter)
         decoders = {
             name: _adapted(base, sam, adapter, name, card)
             for name, card in adapter.card.decoders.items()
@@ -129,7 +132,12 @@ def build_prompted_sam(base: Base) -> PromptedSam:
 
 
 def build_decoder(base: Base, sam: PromptedSam, card: DecoderCard) -> SamDecoder | WsiSamDecoder:
-    """A decoder as its card says, on the given SAM; what WSI-SAM adds has random weights."""
+    """A decoder as its card says, on the given SAM; what it adds to SAM has random weights.
+
+    The modules of ``sam`` become part of the decoder; an enhanced one puts them together anew.
+    """
+    if card.enhanced:
+        sam = PromptedSam(sam.prompt_encoder, sam.mask_decoder, Enhancement())
     if card.architecture == "sam":
         return SamDecoder(sam)
     return WsiSamDecoder(
@@ -138,15 +146,25 @@ def build_decoder(base: Base, sam: PromptedSam, card: DecoderCard) -> SamDecoder
         aggregation=Aggregation(card.aggregation),
         add_sam_logits=card.add_sam_logits,
         iou_head=card.iou_head,
+        hr_only=card.hr_only,
     )
 
 
 def learned_state(decoder: SamDecoder | WsiSamDecoder) -> dict[str, torch.Tensor]:
     """What a decoder adds to SAM, by the names an adapter uses: ``wsi.hr.token.weight``."""
+    named = {_adapter_name(name): tensor for name, tensor in decoder.state_dict().items()}
+    return {name: tensor for name, tensor in named.items() if not name.startswith(BASE_PARTS)}
+
+
+def encoder_state(encoder: PatchEncoder) -> dict[str, torch.Tensor]:
+    """All of an image encoder, by the names an adapter uses: ``encoder.neck.0.weight``.
+
+    Batch normalisation's counters of training steps are left out: nothing reads them.
+    """
     return {
-        WSI_PART + name: tensor
-        for name, tensor in decoder.state_dict().items()
-        if not name.startswith("sam.")
+        f"{ENCODER}.{name}": tensor
+        for name, tensor in encoder.encoder.state_dict().items()
+        if tensor.is_floating_point()
     }
 
 
@@ -160,11 +178,9 @@ def _adapted(
     learned = {n: t for n, t in tensors.items() if n not in replaced}
     _check_names(adapter, name, set(learned) ^ set(learned_state(decoder)), set(tensors))
     _check_names(adapter, name, set(replaced) - set(own.state_dict()), set(tensors))
-    state = decoder.state_dict()
-    state |= {n.removeprefix(WSI_PART): t for n, t in learned.items()}
-    state |= {f"sam.{n}": t for n, t in replaced.items()}
+    given = {_module_name(n): t for n, t in tensors.items()}
     try:
-        decoder.load_state_dict(state)
+        decoder.load_state_dict(decoder.state_dict() | given)
     except RuntimeError as exc:
         raise AdapterError(
             f"{adapter.path}: tensors of its decoder {name!r} have other shapes than its card "
@@ -173,11 +189,36 @@ def _adapted(
     return decoder
 
 
-def _check_names(adapter: Adapter, decoder: str, odd: set[str], given: set[str]) -> None:
+def _tune(encoder: PatchEncoder, adapter: Adapter) -> None:
+    """Put the adapter's image encoder in the place of the base's."""
+    tensors = {n: torch.from_numpy(t) for n, t in adapter.tensors(ENCODER).items()}
+    wanted = {name.removeprefix(f"{ENCODER}.") for name in encoder_state(encoder)}
+    _check_names(adapter, ENCODER, set(tensors) ^ wanted, set(tensors))
+    try:
+        encoder.encoder.load_state_dict(encoder.encoder.state_dict() | tensors)
+    except RuntimeError as exc:
+        raise AdapterError(
+            f"{adapter.path}: tensors of its image encoder have other shapes than those of "
+            f"{adapter.card.base}. Train the adapter again."
+        ) from exc
+
+
+def _adapter_name(name: str) -> str:
+    """From a decoder's own name of a tensor to the adapter's; :func:`_module_name` turns back."""
+    return name.removeprefix("sam.") if name.startswith("sam.") else WSI_PART + name
+
+
+def _module_name(name: str) -> str:
+    if name.startswith((*BASE_PARTS, ENHANCEMENT_PART)):
+        return f"sam.{name}"
+    return name.removeprefix(WSI_PART)
+
+
+def _check_names(adapter: Adapter, owner: str, odd: set[str], given: set[str]) -> None:
     if odd:
         first = min(odd)
         raise AdapterError(
-            f"{adapter.path}: the tensor '{decoder}.{first}' is "
+            f"{adapter.path}: the tensor '{owner}.{first}' is "
             f"{'unknown' if first in given else 'missing'}. Copy or train the adapter again."
         )
 

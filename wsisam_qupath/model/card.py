@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..prompts import PromptKind
 
+ENCODER = "encoder"
+"""What prefixes the tensors of a tuned image encoder, so that no decoder has that name."""
+
 PLAIN = "sam"
 """Name of the one decoder, SAM's own, that answers where there is no adapter."""
 
@@ -30,17 +33,35 @@ class _Card(BaseModel):
 
 
 class DecoderCard(_Card):
-    """How the tensors of one decoder are put together."""
+    """How the tensors of one decoder are put together.
+
+    Attributes:
+        architecture: SAM's own decoder, or WSI-SAM's on top of it.
+        enhanced: whether SAM's decoder is the poster's enhanced one; see ``Enhancement``.
+        aggregation, add_sam_logits, iou_head, hr_only: of WSI-SAM; see ``WsiSamDecoder``.
+    """
 
     architecture: Literal["sam", "wsi-sam"]
-    aggregation: Literal["mean", "max", "concat"] = "mean"
+    enhanced: bool = False
+    aggregation: Literal["mean", "max", "concat", "features"] = "mean"
     add_sam_logits: bool = True
     iou_head: bool = False
+    hr_only: bool = False
+
+    @property
+    def fuses_features(self) -> bool:
+        """Whether it has image features of its own, made once a patch pair."""
+        return self.architecture == "wsi-sam"
 
     @property
     def reads_lr(self) -> bool:
         """Whether it looks at the LR patch."""
-        return self.architecture == "wsi-sam"
+        return self.architecture == "wsi-sam" and not self.hr_only
+
+    @property
+    def mixes_features(self) -> bool:
+        """Whether the LR patch's image features are part of the HR mask."""
+        return self.reads_lr and self.aggregation == "features"
 
 
 class Route(_Card):
@@ -66,6 +87,7 @@ class AdapterCard(_Card):
         hr_mpp: µm per encoder pixel of the HR patch it was trained at.
         decoders: by name; the name prefixes the tensors.
         routes: one for each kind of prompt.
+        tunes_encoder: whether it brings an image encoder in place of the base's.
         training, recipe, licence, version: for people; version is the program's.
     """
 
@@ -75,6 +97,7 @@ class AdapterCard(_Card):
     hr_mpp: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     decoders: dict[str, DecoderCard]
     routes: dict[PromptKind, Route]
+    tunes_encoder: bool = False
     training: str = ""
     recipe: str = ""
     licence: str = ""
@@ -91,6 +114,8 @@ class AdapterCard(_Card):
             raise ValueError(f"a route names {', '.join(unknown)}, which is no decoder of it")
         if dotted := [name for name in self.decoders if "." in name or not name]:
             raise ValueError(f"the decoder name {dotted[0]!r} is empty or has a dot")
+        if ENCODER in self.decoders:
+            raise ValueError(f"a decoder is named {ENCODER!r}, as the image encoder's tensors are")
         return self
 
 

@@ -15,35 +15,44 @@ from enum import Enum
 from typing import NamedTuple
 
 import torch
-from segment_anything.modeling import MaskDecoder, PromptEncoder
 from segment_anything.modeling.common import LayerNorm2d
 from segment_anything.modeling.mask_decoder import MLP
 from torch import nn
 from torch.nn import functional as F
 
-TOKEN_DIM = 256
+from .prompted_sam import TOKEN_DIM, Decoded, PromptedSam, as_tokens, point_wise
+
+__all__ = [
+    "FEATURE_CHANNELS",
+    "MASK_CHANNELS",
+    "TOKEN_DIM",
+    "Aggregation",
+    "BothDecoded",
+    "Decoded",
+    "PromptedSam",
+    "ResolutionDecoder",
+    "SamDecoder",
+    "TokenAnswer",
+    "WsiSamDecoder",
+    "as_tokens",
+]
+
 MASK_CHANNELS = TOKEN_DIM // 8
 FEATURE_CHANNELS = TOKEN_DIM // 4
 
 
 class Aggregation(str, Enum):
-    """How the updated HR and LR tokens become one (WSI-SAM, table 3a)."""
+    """How the two resolutions become one: as tokens (WSI-SAM, table 3a) or features (table 3b)."""
 
     MEAN = "mean"
     MAX = "max"
     CONCAT = "concat"
+    FEATURES = "features"
+    """Each mask has the token of its own resolution, and mean mask features of both.
 
-
-class Decoded(NamedTuple):
-    """What a decoder answers.
-
-    Attributes:
-        hr_logits: B x 256 x 256, mask logits over the HR patch.
-        iou: B, the decoder's own estimate of the mask's IoU.
+    The paper names this and does not say how. Our reading: the other resolution's mask features
+    are brought into the frame of the mask, and averaged with its own where they cover it.
     """
-
-    hr_logits: torch.Tensor
-    iou: torch.Tensor
 
 
 class BothDecoded(NamedTuple):
@@ -51,114 +60,12 @@ class BothDecoded(NamedTuple):
 
     Attributes:
         hr_logits, iou: see :class:`Decoded`.
-        lr_logits: B x 256 x 256, mask logits over the LR patch.
+        lr_logits: B x 256 x 256, mask logits over the LR patch; None where none is read.
     """
 
     hr_logits: torch.Tensor
-    lr_logits: torch.Tensor
+    lr_logits: torch.Tensor | None
     iou: torch.Tensor
-
-
-def as_tokens(feature_map: torch.Tensor) -> torch.Tensor:
-    """B x C x H x W to B x HW x C, rows first."""
-    return feature_map.flatten(2).transpose(1, 2)
-
-
-class PromptedSam(nn.Module):
-    """SAM's prompt encoder and mask decoder: what both decoders stand on.
-
-    Prompt coordinates are continuous patch pixels, [0, size_px]. SAM counts from pixel centres
-    and adds a half before it encodes a point; that half is part of our frame already.
-    """
-
-    def __init__(self, prompt_encoder: PromptEncoder, mask_decoder: MaskDecoder) -> None:
-        super().__init__()
-        self.prompt_encoder = prompt_encoder
-        self.mask_decoder = mask_decoder
-
-    @property
-    def size_px(self) -> int:
-        return int(self.prompt_encoder.input_image_size[0])
-
-    def sparse(self, point_coords: torch.Tensor, point_labels: torch.Tensor) -> torch.Tensor:
-        """Embed prompt tokens.
-
-        Args:
-            point_coords: B x N x 2 float, (x, y) patch px.
-            point_labels: B x N int: -1 padding, 0 negative, 1 positive, 2 / 3 the top left /
-                bottom right corner of a box.
-
-        Returns:
-            B x N x 256.
-        """
-        encoder = self.prompt_encoder
-        position: torch.Tensor = encoder.pe_layer._pe_encoding(point_coords / self.size_px)
-        kind = torch.cat(
-            [encoder.not_a_point_embed.weight, *(e.weight for e in encoder.point_embeddings)]
-        )
-        is_point = (point_labels >= 0).unsqueeze(-1).to(position.dtype)
-        return position * is_point + kind[point_labels + 1]
-
-    def dense(self, mask: torch.Tensor | None) -> torch.Tensor:
-        """Embed B x 256 x 256 mask logits to B x 4096 x 256; no mask to 1 x 1 x 256."""
-        if mask is None:
-            no_mask: torch.Tensor = self.prompt_encoder.no_mask_embed.weight.unsqueeze(0)
-            return no_mask
-        return as_tokens(self.prompt_encoder.mask_downscaling(mask.unsqueeze(1)))
-
-    def transform(
-        self, source: torch.Tensor, sparse: torch.Tensor, extra: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Run the two-way transformer over [iou, 4 mask, extra, prompt] tokens.
-
-        Args:
-            source: 1 or B x 4096 x 256, embedding plus dense prompt.
-            sparse: B x N x 256.
-            extra: K x 256 further output tokens.
-
-        Returns:
-            Updated tokens, B x (5 + K + N) x 256, and the upscaled mask features,
-            B x 32 x 256 x 256.
-        """
-        decoder, count = self.mask_decoder, sparse.shape[0]
-        own = [decoder.iou_token.weight, decoder.mask_tokens.weight]
-        output = torch.cat(own if extra is None else [*own, extra])
-        tokens = torch.cat([output.expand(count, -1, -1), sparse], dim=1)
-        updated, image = self._two_way(source.expand(count, -1, -1), tokens)
-        height, width = self.prompt_encoder.image_embedding_size
-        feature_map = image.transpose(1, 2).reshape(count, TOKEN_DIM, height, width)
-        return updated, decoder.output_upscaling(feature_map)
-
-    def _two_way(
-        self, image: torch.Tensor, tokens: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """SAM's two-way transformer on image tokens, B x 4096 x 256.
-
-        Its own ``forward`` takes a B x 256 x 64 x 64 map and transposes it at each prompt.
-        """
-        transformer = self.mask_decoder.transformer
-        position = as_tokens(self.prompt_encoder.get_dense_pe())
-        queries, keys = tokens, image
-        for layer in transformer.layers:
-            queries, keys = layer(queries=queries, keys=keys, query_pe=tokens, key_pe=position)
-        attended = transformer.final_attn_token_to_image(
-            q=queries + tokens, k=keys + position, v=keys
-        )
-        return transformer.norm_final_attn(queries + attended), keys
-
-    def own_answer(self, updated: torch.Tensor, upscaled: torch.Tensor) -> Decoded:
-        """SAM's single-mask answer from the updated tokens and the upscaled features."""
-        decoder = self.mask_decoder
-        hyper = decoder.output_hypernetworks_mlps[0](updated[:, 1])
-        logits = _point_wise(hyper, upscaled)
-        return Decoded(logits, decoder.iou_prediction_head(updated[:, 0])[:, 0])
-
-
-def _point_wise(token: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-    """B x C tokens times 1 or B x C x H x W features, to B x H x W."""
-    height, width = features.shape[-2:]
-    # A matrix product: OpenVINO would sum the einsum's products one by one.
-    return (token.unsqueeze(1) @ features.flatten(2)).reshape(-1, height, width)
 
 
 class SamDecoder(nn.Module):
@@ -268,7 +175,7 @@ class ResolutionDecoder(nn.Module):
             hidden = layer(hidden)
         taps = torch.einsum("bo,oihw->bhwi", token, last.weight).flatten(1, 2)
         planes = torch.einsum("bti,bihw->bthw", taps, hidden)
-        constant = _point_wise(token, image_features)
+        constant = point_wise(token, image_features)
         return _shift_and_add(planes) + constant + (token @ last.bias)[:, None, None]
 
 
@@ -283,13 +190,35 @@ def _shift_and_add(planes: torch.Tensor) -> torch.Tensor:
     return total
 
 
+def lr_middle_to_hr(lr_map: torch.Tensor) -> torch.Tensor:
+    """The part of a B x H x W map over the LR patch that the HR patch covers, twice as large."""
+    height, width = lr_map.shape[-2:]
+    middle = lr_map[:, height // 4 : height - height // 4, width // 4 : width - width // 4]
+    size = (height, width)
+    return F.interpolate(middle[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def hr_into_lr_middle(hr_map: torch.Tensor, lr_map: torch.Tensor) -> torch.Tensor:
+    """The mean of two B x H x W maps in the LR frame; ``lr_map`` alone where HR does not reach."""
+    height, width = lr_map.shape[-2:]
+    smaller = F.avg_pool2d(hr_map[:, None], 2)[:, 0]
+    sides = (width // 4, width // 4, height // 4, height // 4)
+    covered = F.pad(torch.ones_like(smaller), sides)
+    return lr_map + covered * (F.pad(smaller, sides) - lr_map) / 2
+
+
 class TokenAnswer(NamedTuple):
-    """The aggregated token, B x 32, and what both masks are made of."""
+    """The token of the HR mask, B x 32, and what both masks are made of.
+
+    ``lr_upscaled`` is None where no LR patch is read, and ``lr_token`` unless the LR mask has a
+    token of its own.
+    """
 
     token: torch.Tensor
     hr_updated: torch.Tensor
     hr_upscaled: torch.Tensor
-    lr_upscaled: torch.Tensor
+    lr_upscaled: torch.Tensor | None
+    lr_token: torch.Tensor | None = None
 
 
 class WsiSamDecoder(nn.Module):
@@ -298,9 +227,10 @@ class WsiSamDecoder(nn.Module):
     Args:
         sam: the base's prompt encoder and mask decoder, kept frozen in training.
         early_channels: channels of the encoder's early features.
-        aggregation: how the two tokens become one.
+        aggregation: how the two resolutions become one.
         add_sam_logits: add SAM's own HR logits to the HR mask, as the authors' inference does.
-        iou_head: predict the IoU from the aggregated token in place of SAM's own head.
+        iou_head: predict the IoU from the HR mask's token in place of SAM's own head.
+        hr_only: leave out all that reads the LR patch, to measure what it is worth.
     """
 
     def __init__(
@@ -311,47 +241,56 @@ class WsiSamDecoder(nn.Module):
         aggregation: Aggregation = Aggregation.MEAN,
         add_sam_logits: bool = True,
         iou_head: bool = False,
+        hr_only: bool = False,
     ) -> None:
         super().__init__()
         self.sam = sam
         self.hr = ResolutionDecoder(early_channels)
-        self.lr = ResolutionDecoder(early_channels)
+        self.lr = None if hr_only else ResolutionDecoder(early_channels)
         self.aggregation = aggregation
         self.add_sam_logits = add_sam_logits
-        if aggregation is Aggregation.CONCAT:
+        if aggregation is Aggregation.CONCAT and not hr_only:
             self.concat = nn.Linear(2 * MASK_CHANNELS, MASK_CHANNELS)
         self.iou_head = MLP(MASK_CHANNELS, TOKEN_DIM, 1, 3) if iou_head else None
+
+    @property
+    def mixes_features(self) -> bool:
+        """Whether the HR mask is made of the LR patch's image features too."""
+        return self.lr is not None and self.aggregation is Aggregation.FEATURES
 
     def forward(
         self,
         hr_embedding: torch.Tensor,
-        lr_embedding: torch.Tensor,
+        lr_embedding: torch.Tensor | None,
         hr_features: torch.Tensor,
         point_coords: torch.Tensor,
         point_labels: torch.Tensor,
         hr_mask: torch.Tensor | None = None,
         lr_mask: torch.Tensor | None = None,
+        lr_features: torch.Tensor | None = None,
     ) -> Decoded:
         """Answer B prompts on the HR patch.
 
         Args:
-            hr_embedding, lr_embedding: 1 or B x 4096 x 256 each.
+            hr_embedding, lr_embedding: 1 or B x 4096 x 256 each; LR's may be None with hr_only.
             hr_features: 1 or B x 32 x 256 x 256, ``self.hr.image_features`` of the HR patch.
             point_coords: B x N x 2 float, HR px; the LR prompt follows from it, exactly.
             point_labels: B x N, see :meth:`PromptedSam.sparse`.
             hr_mask, lr_mask: B x 256 x 256 mask logits over the two patches, both or neither.
+            lr_features: ``self.lr.image_features`` of the LR patch, needed where the decoder
+                ``mixes_features`` and nowhere else.
         """
         answer = self.tokens(
             hr_embedding, lr_embedding, point_coords, point_labels, hr_mask, lr_mask
         )
-        return self._decoded(answer, hr_features)
+        return self._decoded(answer, hr_features, lr_features)
 
     def training_forward(
         self,
         hr_embedding: torch.Tensor,
-        lr_embedding: torch.Tensor,
+        lr_embedding: torch.Tensor | None,
         hr_features: torch.Tensor,
-        lr_features: torch.Tensor,
+        lr_features: torch.Tensor | None,
         point_coords: torch.Tensor,
         point_labels: torch.Tensor,
         hr_mask: torch.Tensor | None = None,
@@ -360,53 +299,90 @@ class WsiSamDecoder(nn.Module):
         """Both masks in one pass: what :meth:`forward` answers, and the mask over the LR patch.
 
         Args:
-            lr_features: like ``hr_features``, ``self.lr.image_features`` of the LR patch.
+            lr_features: like ``hr_features``, ``self.lr.image_features`` of the LR patch; may be
+                None with hr_only.
             others: see :meth:`forward`.
         """
         answer = self.tokens(
             hr_embedding, lr_embedding, point_coords, point_labels, hr_mask, lr_mask
         )
-        hr_logits, iou = self._decoded(answer, hr_features)
-        return BothDecoded(hr_logits, self.lr_logits(answer, lr_features), iou)
+        hr_logits, iou = self._decoded(answer, hr_features, lr_features)
+        if self.lr is None:
+            return BothDecoded(hr_logits, None, iou)
+        assert lr_features is not None
+        return BothDecoded(hr_logits, self.lr_logits(answer, lr_features, hr_features), iou)
 
-    def _decoded(self, answer: TokenAnswer, hr_features: torch.Tensor) -> Decoded:
+    def _decoded(
+        self, answer: TokenAnswer, hr_features: torch.Tensor, lr_features: torch.Tensor | None
+    ) -> Decoded:
         logits = self.hr.logits(answer.token, answer.hr_upscaled, hr_features)
+        if self.mixes_features:
+            assert lr_features is not None
+            # The product is linear in the features, so that its maps may be averaged for them.
+            of_lr = self._lr_map(answer.token, answer, lr_features)
+            logits = (logits + lr_middle_to_hr(of_lr)) / 2
         own = self.sam.own_answer(answer.hr_updated, answer.hr_upscaled)
         if self.add_sam_logits:
             logits = logits + own.hr_logits
         iou = own.iou if self.iou_head is None else self.iou_head(answer.token)[:, 0]
         return Decoded(logits, iou)
 
-    def lr_logits(self, answer: TokenAnswer, lr_features: torch.Tensor) -> torch.Tensor:
-        """The mask over the LR patch, B x 256 x 256: half of the training loss (section 2.3)."""
-        return self.lr.logits(answer.token, answer.lr_upscaled, lr_features)
+    def lr_logits(
+        self,
+        answer: TokenAnswer,
+        lr_features: torch.Tensor,
+        hr_features: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The mask over the LR patch, B x 256 x 256: half of the training loss (section 2.3).
+
+        Args:
+            hr_features: needed where the decoder ``mixes_features``.
+        """
+        token = answer.token if answer.lr_token is None else answer.lr_token
+        logits = self._lr_map(token, answer, lr_features)
+        if not self.mixes_features:
+            return logits
+        assert hr_features is not None
+        return hr_into_lr_middle(self.hr.logits(token, answer.hr_upscaled, hr_features), logits)
+
+    def _lr_map(
+        self, token: torch.Tensor, answer: TokenAnswer, lr_features: torch.Tensor
+    ) -> torch.Tensor:
+        assert self.lr is not None
+        assert answer.lr_upscaled is not None
+        return self.lr.logits(token, answer.lr_upscaled, lr_features)
 
     def tokens(
         self,
         hr_embedding: torch.Tensor,
-        lr_embedding: torch.Tensor,
+        lr_embedding: torch.Tensor | None,
         point_coords: torch.Tensor,
         point_labels: torch.Tensor,
         hr_mask: torch.Tensor | None = None,
         lr_mask: torch.Tensor | None = None,
     ) -> TokenAnswer:
         """Both transformers and the aggregation; see :meth:`forward` for the arguments."""
-        lr_coords = point_coords / 2 + self.sam.size_px / 4
         hr_token, hr_updated, hr_upscaled = self.hr.update(
             self.sam,
             hr_embedding + self.sam.dense(hr_mask),
             self.sam.sparse(point_coords, point_labels),
         )
+        if self.lr is None:
+            return TokenAnswer(hr_token, hr_updated, hr_upscaled, None)
+        assert lr_embedding is not None
+        lr_coords = point_coords / 2 + self.sam.size_px / 4
         lr_token, _, lr_upscaled = self.lr.update(
             self.sam,
             lr_embedding + self.sam.dense(lr_mask),
             self.sam.sparse(lr_coords, point_labels),
         )
+        if self.mixes_features:
+            return TokenAnswer(hr_token, hr_updated, hr_upscaled, lr_upscaled, lr_token)
         token = self.aggregate(hr_token, lr_token)
         return TokenAnswer(token, hr_updated, hr_upscaled, lr_upscaled)
 
     def aggregate(self, hr_token: torch.Tensor, lr_token: torch.Tensor) -> torch.Tensor:
-        """Both B x 32 to one B x 32."""
+        """Both B x 32 to one B x 32; not where features are aggregated."""
         if self.aggregation is Aggregation.MEAN:
             return (hr_token + lr_token) / 2
         if self.aggregation is Aggregation.MAX:

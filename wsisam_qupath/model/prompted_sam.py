@@ -1,0 +1,214 @@
+"""SAM's prompt encoder and mask decoder as tokens in, tokens out, with the poster's enhancement.
+
+Shapes: see :mod:`.decoders`. PyTorch.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from segment_anything.modeling import MaskDecoder, PromptEncoder
+from segment_anything.modeling.transformer import TwoWayAttentionBlock
+from torch import nn
+from torch.nn import functional as F
+
+TOKEN_DIM = 256
+
+_HEADS, _MLP_DIM = 8, 2048
+"""As in SAM's own two-way transformer."""
+
+
+class Decoded(NamedTuple):
+    """What a decoder answers.
+
+    Attributes:
+        hr_logits: B x 256 x 256, mask logits over the HR patch.
+        iou: B, the decoder's own estimate of the mask's IoU.
+    """
+
+    hr_logits: torch.Tensor
+    iou: torch.Tensor
+
+
+def as_tokens(feature_map: torch.Tensor) -> torch.Tensor:
+    """B x C x H x W to B x HW x C, rows first."""
+    return feature_map.flatten(2).transpose(1, 2)
+
+
+class GlobalAttention(nn.Module):
+    """Every image token looks at all of them; nothing changes while the gate is zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        inner = TOKEN_DIM // 2
+        self.norm = nn.LayerNorm(TOKEN_DIM)
+        self.q_proj = nn.Linear(TOKEN_DIM, inner)
+        self.k_proj = nn.Linear(TOKEN_DIM, inner)
+        self.v_proj = nn.Linear(TOKEN_DIM, inner)
+        self.out_proj = nn.Linear(inner, TOKEN_DIM)
+        self.gate = nn.Parameter(torch.zeros(TOKEN_DIM))
+
+    def forward(self, image: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+        """B x 4096 x 256 tokens and their position, 1 x 4096 x 256, to B x 4096 x 256."""
+        normed = self.norm(image)
+        placed = normed + position
+        q, k, v = (
+            # B x heads x 4096 x channels of one head
+            projected.unflatten(-1, (_HEADS, -1)).transpose(1, 2)
+            for projected in (self.q_proj(placed), self.k_proj(placed), self.v_proj(normed))
+        )
+        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        seen: torch.Tensor = self.gate * self.out_proj(attended)
+        return image + seen
+
+
+class GatedTwoWayLayer(nn.Module):
+    """One more of SAM's two-way layers, of which a gate each lets the change of its two outputs by.
+
+    Called like the layer itself; nothing changes while the gates are zero.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = TwoWayAttentionBlock(TOKEN_DIM, _HEADS, _MLP_DIM)
+        self.token_gate = nn.Parameter(torch.zeros(TOKEN_DIM))
+        self.image_gate = nn.Parameter(torch.zeros(TOKEN_DIM))
+
+    def forward(
+        self,
+        queries: torch.Tensor,
+        keys: torch.Tensor,
+        query_pe: torch.Tensor,
+        key_pe: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        new_queries, new_keys = self.layer(queries, keys, query_pe, key_pe)
+        return (
+            queries + self.token_gate * (new_queries - queries),
+            keys + self.image_gate * (new_keys - keys),
+        )
+
+
+class Enhancement(nn.Module):
+    """The poster's enhanced decoder: a global attention block, and deeper layers; 3.3 M parameters.
+
+    The poster names both and says no more. Our reading: self-attention over the image tokens
+    before SAM's two-way transformer, and two more layers behind its two. Both start as nothing:
+    an untrained enhancement leaves SAM's own answers as they are, to the bit.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = GlobalAttention()
+        self.layers = nn.ModuleList(GatedTwoWayLayer() for _ in range(2))
+
+
+class PromptedSam(nn.Module):
+    """SAM's prompt encoder and mask decoder: what both decoders stand on.
+
+    Prompt coordinates are continuous patch pixels, [0, size_px]. SAM counts from pixel centres
+    and adds a half before it encodes a point; that half is part of our frame already.
+
+    Args:
+        enhancement: what makes it the poster's enhanced decoder; None is SAM as it is.
+    """
+
+    def __init__(
+        self,
+        prompt_encoder: PromptEncoder,
+        mask_decoder: MaskDecoder,
+        enhancement: Enhancement | None = None,
+    ) -> None:
+        super().__init__()
+        self.prompt_encoder = prompt_encoder
+        self.mask_decoder = mask_decoder
+        self.enhancement = enhancement
+
+    @property
+    def size_px(self) -> int:
+        return int(self.prompt_encoder.input_image_size[0])
+
+    def sparse(self, point_coords: torch.Tensor, point_labels: torch.Tensor) -> torch.Tensor:
+        """Embed prompt tokens.
+
+        Args:
+            point_coords: B x N x 2 float, (x, y) patch px.
+            point_labels: B x N int: -1 padding, 0 negative, 1 positive, 2 / 3 the top left /
+                bottom right corner of a box.
+
+        Returns:
+            B x N x 256.
+        """
+        encoder = self.prompt_encoder
+        position: torch.Tensor = encoder.pe_layer._pe_encoding(point_coords / self.size_px)
+        kind = torch.cat(
+            [encoder.not_a_point_embed.weight, *(e.weight for e in encoder.point_embeddings)]
+        )
+        is_point = (point_labels >= 0).unsqueeze(-1).to(position.dtype)
+        return position * is_point + kind[point_labels + 1]
+
+    def dense(self, mask: torch.Tensor | None) -> torch.Tensor:
+        """Embed B x 256 x 256 mask logits to B x 4096 x 256; no mask to 1 x 1 x 256."""
+        if mask is None:
+            no_mask: torch.Tensor = self.prompt_encoder.no_mask_embed.weight.unsqueeze(0)
+            return no_mask
+        return as_tokens(self.prompt_encoder.mask_downscaling(mask.unsqueeze(1)))
+
+    def transform(
+        self, source: torch.Tensor, sparse: torch.Tensor, extra: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run the two-way transformer over [iou, 4 mask, extra, prompt] tokens.
+
+        Args:
+            source: 1 or B x 4096 x 256, embedding plus dense prompt.
+            sparse: B x N x 256.
+            extra: K x 256 further output tokens.
+
+        Returns:
+            Updated tokens, B x (5 + K + N) x 256, and the upscaled mask features,
+            B x 32 x 256 x 256.
+        """
+        decoder, count = self.mask_decoder, sparse.shape[0]
+        own = [decoder.iou_token.weight, decoder.mask_tokens.weight]
+        output = torch.cat(own if extra is None else [*own, extra])
+        tokens = torch.cat([output.expand(count, -1, -1), sparse], dim=1)
+        position = as_tokens(self.prompt_encoder.get_dense_pe())
+        if self.enhancement is not None:
+            source = self.enhancement.attention(source, position)
+        updated, image = self._two_way(source.expand(count, -1, -1), tokens, position)
+        height, width = self.prompt_encoder.image_embedding_size
+        feature_map = image.transpose(1, 2).reshape(count, TOKEN_DIM, height, width)
+        return updated, decoder.output_upscaling(feature_map)
+
+    def _two_way(
+        self, image: torch.Tensor, tokens: torch.Tensor, position: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """SAM's two-way transformer on image tokens, B x 4096 x 256.
+
+        Its own ``forward`` takes a B x 256 x 64 x 64 map and transposes it at each prompt.
+        """
+        transformer = self.mask_decoder.transformer
+        layers = [*transformer.layers]
+        if self.enhancement is not None:
+            layers += self.enhancement.layers
+        queries, keys = tokens, image
+        for layer in layers:
+            queries, keys = layer(queries=queries, keys=keys, query_pe=tokens, key_pe=position)
+        attended = transformer.final_attn_token_to_image(
+            q=queries + tokens, k=keys + position, v=keys
+        )
+        return transformer.norm_final_attn(queries + attended), keys
+
+    def own_answer(self, updated: torch.Tensor, upscaled: torch.Tensor) -> Decoded:
+        """SAM's single-mask answer from the updated tokens and the upscaled features."""
+        decoder = self.mask_decoder
+        hyper = decoder.output_hypernetworks_mlps[0](updated[:, 1])
+        logits = point_wise(hyper, upscaled)
+        return Decoded(logits, decoder.iou_prediction_head(updated[:, 0])[:, 0])
+
+
+def point_wise(token: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+    """B x C tokens times 1 or B x C x H x W features, to B x H x W."""
+    height, width = features.shape[-2:]
+    # A matrix product: OpenVINO would sum the einsum's products one by one.
+    return (token.unsqueeze(1) @ features.flatten(2)).reshape(-1, height, width)
