@@ -31,7 +31,8 @@ class Embedding:
 
     Attributes:
         hr, lr: the encoder's tokens, 1 x 4096 x 256; no ``lr`` where no decoder reads it.
-        features: fused image features of each WSI-SAM decoder, by its name.
+        features: fused image features of each WSI-SAM decoder, by its name; the HR patch's, and
+            behind them the LR patch's where the decoder mixes both.
         nbytes: what all that occupies.
     """
 

@@ -53,8 +53,8 @@ class OpenVinoBackend:
         export: Export,
         threads: int | None = None,
     ) -> None:
-        cards = adapter.card.decoders if adapter else {PLAIN: DecoderCard(architecture="sam")}
-        self._reads_lr = {name: card.reads_lr for name, card in cards.items()}
+        plain = {PLAIN: DecoderCard(architecture="sam")}
+        self._cards = adapter.card.decoders if adapter else plain
         self._graphs = _Graphs(graph_folder(folder, base, adapter), export, threads)
 
     @property
@@ -89,19 +89,27 @@ class OpenVinoBackend:
 
     def _embedding(self, hr_patch: ImageArray, lr_patch: ImageArray | None) -> Embedding:
         hr, hr_early = self._graphs.run("encoder", [hr_patch[None]])
-        lr = None if lr_patch is None else self._graphs.run("encoder", [lr_patch[None]])[0]
-        features = {
-            name: self._graphs.run(f"{name}.features", [hr, hr_early])[0]
-            for name, reads_lr in self._reads_lr.items()
-            if reads_lr
-        }
+        lr = lr_early = None
+        if lr_patch is not None:
+            lr, lr_early = self._graphs.run("encoder", [lr_patch[None]])
+        features = {}
+        for name, card in self._cards.items():
+            if card.fuses_features:
+                features[name] = self._graphs.run(f"{name}.features", [hr, hr_early])[0]
+            if card.mixes_features:
+                assert lr is not None
+                assert lr_early is not None
+                of_lr = self._graphs.run(f"{name}.lr-features", [lr, lr_early])[0]
+                features[name] = np.concatenate([features[name], of_lr])
         arrays = [hr, *features.values(), *([] if lr is None else [lr])]
         return Embedding(hr, lr, features, sum(array.nbytes for array in arrays))
 
     def _answer(self, decoder: str, embedding: Embedding, prompt: Tokens) -> Prediction:
         images = [self._prompted(decoder, embedding.hr, prompt.hr_mask)]
-        if self._reads_lr[decoder]:
+        card = self._cards[decoder]
+        if card.reads_lr:
             images.append(self._prompted(decoder, embedding.lr, prompt.lr_mask))
+        if card.fuses_features:
             images.append(embedding.features[decoder])
         logits, iou = self._graphs.run(
             f"{decoder}.decoder", [*images, prompt.coords[None], prompt.labels[None]]

@@ -27,7 +27,7 @@ from .openvino_runtime import ov
 
 _TOKENS_PX = 64
 _EMBEDDING = (1, _TOKENS_PX**2, TOKEN_DIM)
-_FEATURES = (1, MASK_PX, MASK_PX, MASK_CHANNELS)
+_FEATURES = (MASK_PX, MASK_PX, MASK_CHANNELS)
 _MASK = (1, MASK_PX, MASK_PX)
 _trace: Callable[..., Any] = torch.jit.trace
 
@@ -44,16 +44,20 @@ class _FeaturesNhwc(nn.Module):
 
 
 class _WsiSamNhwc(nn.Module):
-    """A WSI-SAM decoder that takes such features."""
+    """A WSI-SAM decoder that takes such features: after the embeddings, before the prompt."""
 
     def __init__(self, decoder: WsiSamDecoder) -> None:
         super().__init__()
         self.decoder = decoder
 
-    def forward(
-        self, hr: torch.Tensor, lr: torch.Tensor, features: torch.Tensor, *prompt: torch.Tensor
-    ) -> Decoded:
-        answer: Decoded = self.decoder(hr, lr, features.permute(0, 3, 1, 2), *prompt)
+    def forward(self, hr: torch.Tensor, *others: torch.Tensor) -> Decoded:
+        *lr, features_nhwc, coords, labels = others
+        features, lr_features = features_nhwc.permute(0, 3, 1, 2), None
+        if self.decoder.mixes_features:
+            features, lr_features = torch.split(features, 1)
+        answer: Decoded = self.decoder(
+            hr, lr[0] if lr else None, features, coords, labels, lr_features=lr_features
+        )
         return answer
 
 
@@ -69,11 +73,13 @@ class _MaskPrompt(nn.Module):
 
 
 def export_model(model: Model, folder: Path) -> None:
-    """Write all graphs of a model: the encoder's, and two or three of each decoder."""
+    """Write all graphs of a model: the encoder's, and two to four of each decoder."""
     export_encoder(model, folder / "encoder.xml")
     for name, decoder in model.decoders.items():
         if isinstance(decoder, WsiSamDecoder):
-            export_features(decoder, model.base, folder / f"{name}.features.xml")
+            export_features(decoder.hr, model.base, folder / f"{name}.features.xml")
+            if decoder.lr is not None and decoder.mixes_features:
+                export_features(decoder.lr, model.base, folder / f"{name}.lr-features.xml")
         export_mask(decoder, folder / f"{name}.mask.xml")
         export_decoder(decoder, folder / f"{name}.decoder.xml")
 
@@ -85,10 +91,10 @@ def export_encoder(model: Model, path: Path) -> None:
     _save(model.encoder, (patch,), path)
 
 
-def export_features(decoder: WsiSamDecoder, base: Base, path: Path) -> None:
-    """Write the graph of all that a WSI-SAM decoder computes from the image alone."""
+def export_features(resolution: ResolutionDecoder, base: Base, path: Path) -> None:
+    """Write the graph of all that a WSI-SAM decoder computes from one patch's image alone."""
     early = torch.zeros((1, base.early_channels, _TOKENS_PX, _TOKENS_PX))
-    _save(_FeaturesNhwc(decoder.hr), (torch.zeros(_EMBEDDING), early), path)
+    _save(_FeaturesNhwc(resolution), (torch.zeros(_EMBEDDING), early), path)
 
 
 def export_mask(decoder: SamDecoder | WsiSamDecoder, path: Path) -> None:
@@ -102,7 +108,9 @@ def export_decoder(decoder: SamDecoder | WsiSamDecoder, path: Path) -> None:
     coords, labels = torch.zeros((1, tokens, 2)), torch.ones((1, tokens), dtype=torch.int64)
     embedding = torch.zeros(_EMBEDDING)
     if isinstance(decoder, WsiSamDecoder):
-        images: tuple[torch.Tensor, ...] = (embedding, embedding, torch.zeros(_FEATURES))
+        embeddings = (embedding,) if decoder.lr is None else (embedding, embedding)
+        patches = 2 if decoder.mixes_features else 1
+        images: tuple[torch.Tensor, ...] = (*embeddings, torch.zeros((patches, *_FEATURES)))
         module: nn.Module = _WsiSamNhwc(decoder)
     else:
         images, module = (embedding,), decoder

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import TypeAlias
 
 import numpy as np
 import torch
 
 from ..model.build import Model
-from ..model.decoders import Decoded, WsiSamDecoder
+from ..model.decoders import Decoded, SamDecoder, WsiSamDecoder
 from ..tokens import Tokens
 from . import Embedding, Encoded, ImageArray, Prediction
 
 _PAIRS_ON_GPU = 8
+
+_Encoded: TypeAlias = tuple[torch.Tensor, torch.Tensor]
+"""One patch: tokens, 1 x 4096 x 256, and early features, 1 x C x 64 x 64."""
 
 
 class TorchBackend:
@@ -58,13 +62,11 @@ class TorchBackend:
         patches = torch.from_numpy(np.stack([*hr_patches, *lr_patches])).to(self._device)
         with self._autocast():
             tokens, early = self._encoder(patches)
+            encoded = list(zip(tokens.split(1), early.split(1), strict=True))
+            hr, lr = encoded[: len(hr_patches)], encoded[len(hr_patches) :]
             return [
-                self._embedding(
-                    tokens[index, None],
-                    tokens[len(hr_patches) + index, None] if lr_patches else None,
-                    early[index, None],
-                )
-                for index in range(len(hr_patches))
+                self._embedding(of_hr, lr[index] if lr_patches else None)
+                for index, of_hr in enumerate(hr)
             ]
 
     @torch.inference_mode()
@@ -80,29 +82,32 @@ class TorchBackend:
 
     def _answer(self, decoder: str, embedding: Embedding, prompts: Sequence[Tokens]) -> Decoded:
         module = self._decoders[decoder]
-        images = [embedding.hr]
-        masks = [[p.hr_mask for p in prompts]]
-        if isinstance(module, WsiSamDecoder):
-            images += [embedding.lr, embedding.features[decoder]]
-            masks.append([p.lr_mask for p in prompts])
-        answer: Decoded = module(
-            *images,
+        prompt = [
             self._stacked([p.coords for p in prompts]),
             self._stacked([p.labels for p in prompts]),
-            *map(self._stacked, masks),
+            self._stacked([p.hr_mask for p in prompts]),
+        ]
+        answer: Decoded
+        if isinstance(module, SamDecoder):
+            answer = module(embedding.hr, *prompt)
+            return answer
+        features = embedding.features[decoder]
+        lr_masks = self._stacked([p.lr_mask for p in prompts])
+        answer = module(
+            embedding.hr, embedding.lr, features[:1], *prompt, lr_masks, lr_features=features[1:]
         )
         return answer
 
-    def _embedding(
-        self, hr: torch.Tensor, lr: torch.Tensor | None, hr_early: torch.Tensor
-    ) -> Embedding:
+    def _embedding(self, hr: _Encoded, lr: _Encoded | None) -> Embedding:
         features = {
-            name: decoder.hr.image_features(hr, hr_early)
+            name: _features(decoder, hr, lr)
             for name, decoder in self._decoders.items()
             if isinstance(decoder, WsiSamDecoder)
         }
-        arrays = [hr, *features.values(), *([] if lr is None else [lr])]
-        return Embedding(hr, lr, features, sum(a.numel() * a.element_size() for a in arrays))
+        lr_tokens = None if lr is None else lr[0]
+        arrays = [hr[0], *features.values(), *([] if lr_tokens is None else [lr_tokens])]
+        nbytes = sum(array.numel() * array.element_size() for array in arrays)
+        return Embedding(hr[0], lr_tokens, features, nbytes)
 
     def _stacked(self, arrays: Sequence[np.ndarray | None]) -> torch.Tensor | None:
         present = [array for array in arrays if array is not None]
@@ -113,3 +118,13 @@ class TorchBackend:
             return nullcontext()
         native = torch.cuda.is_bf16_supported()
         return torch.autocast("cuda", torch.bfloat16 if native else torch.float16)
+
+
+def _features(decoder: WsiSamDecoder, hr: _Encoded, lr: _Encoded | None) -> torch.Tensor:
+    """What :attr:`.Embedding.features` holds: 1 or 2 x 32 x 256 x 256."""
+    of_hr = decoder.hr.image_features(*hr)
+    if not decoder.mixes_features:
+        return of_hr
+    assert decoder.lr is not None
+    assert lr is not None
+    return torch.cat([of_hr, decoder.lr.image_features(*lr)])
