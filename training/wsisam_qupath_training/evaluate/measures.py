@@ -49,8 +49,9 @@ def estimate(values: Sequence[float], groups: Sequence[Hashable], *, seed: int =
 
 def correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
     """Pearson's r of pairs of finite numbers; None where one of them does not vary."""
-    given = np.array([first, second], dtype=np.float64)
-    pairs = given[:, np.isfinite(given).all(axis=0)]
-    if pairs.shape[1] < 2 or (pairs.max(axis=1) - pairs.min(axis=1)).min() < 1e-12:
+    x, y = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    finite = np.isfinite(x) & np.isfinite(y)
+    x, y = x[finite], y[finite]
+    if len(x) < 2 or min(np.ptp(x), np.ptp(y)) < 1e-12:
         return None
-    return float(np.corrcoef(pairs)[0, 1])
+    return float(np.corrcoef(x, y)[0, 1])
