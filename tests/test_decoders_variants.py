@@ -286,3 +286,21 @@ def test_pytorch_answers_mixed_prompts_together_as_alone(
     for prompt, answer in zip(prompts, together, strict=True):
         (alone,) = predictor.backend.decode("mixed", embedding, [prompt])
         assert np.allclose(answer.mask_logits, alone.mask_logits, atol=TOLERANCE)
+
+
+def test_an_adapter_of_hr_alone_answers_without_lr_patches(
+    tmp_path: Path, lite: Model, patches: tuple[ImageArray, ImageArray]
+) -> None:
+    learned = learned_state(built(sam_of(lite), "hr"))
+    path = tmp_path / "hr.safetensors"
+    described = card({"hr": VARIANTS["hr"]}, routed_to("hr"))
+    write_adapter(path, described, {f"hr.{name}": t.numpy() for name, t in learned.items()})
+    predictor = load_torch(path)
+
+    (embedding,) = predictor.embed([patches[0]], [])
+    (answer,) = predictor.predict(embedding, [clicks_with_masks()])
+
+    assert not predictor.reads_lr
+    assert not predictor.answers_with_lr(PromptKind.POINTS)
+    assert embedding.lr is None
+    assert answer.mask_logits.shape == (MASK_PX, MASK_PX)
