@@ -12,8 +12,10 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 from PIL import Image
-from shapely.geometry import MultiPolygon, Point, Polygon, mapping
+from shapely.geometry import MultiPolygon, Point, Polygon, box, mapping
 from shapely.geometry.base import BaseGeometry
+from wsisam_qupath_training.fields import Dataset, Field
+from wsisam_qupath_training.sources.reading import DatasetOptions, read_dataset
 
 from wsisam_qupath.geojson import write_features
 from wsisam_qupath.manifest import ExportedImage, Manifest, write_manifest
@@ -30,6 +32,12 @@ def ellipse(x: float, y: float, x_radius: float, y_radius: float) -> Polygon:
 
 OUTLINES = (ellipse(80, 70, 40, 30), ellipse(220, 80, 35, 45), ellipse(150, 180, 60, 35))
 """Three objects that do not touch."""
+
+BOW_TIE = Polygon([(10, 10), (60, 60), (60, 10), (10, 60)])
+"""Crosses itself; its two halves have 1250 px in all."""
+
+REGION = box(20, 20, 300, 230)
+"""Holds all three."""
 
 
 def inside_of(outline: BaseGeometry, width: int = WIDTH_PX, height: int = HEIGHT_PX) -> Any:
@@ -154,3 +162,19 @@ def glands(outlines: Sequence[BaseGeometry] = OUTLINES) -> list[dict[str, Any]]:
 def overlap(one: BaseGeometry, other: BaseGeometry) -> float:
     """Intersection over union."""
     return float(one.intersection(other).area / one.union(other).area)
+
+
+def read(path: Path, **options: Any) -> Dataset:
+    return read_dataset(path, options=DatasetOptions(**options)).dataset
+
+
+def reasons(dataset: Dataset) -> list[str]:
+    return [f"{case.id}: {case.reason}" for case in dataset.damaged]
+
+
+def assert_drawn(field: Field, outlines: Sequence[BaseGeometry], at_least: float = 0.999) -> None:
+    """Whether a field's objects are these, in this order."""
+    assert len(field.truths) == len(outlines)
+    for truth, outline in zip(field.truths, outlines, strict=True):
+        assert truth.l0_outline.is_valid
+        assert overlap(truth.l0_outline, outline) >= at_least

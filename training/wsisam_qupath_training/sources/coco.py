@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,6 +36,7 @@ def read_coco(
     catch = read_catch(file)
     fields: list[Field] = []
     damaged = list(catch.damaged)
+    stems = Counter(Path(name).stem for name in catch.features)
     for name, features in catch.features.items():
         image = slides / name
         if not image.is_file():
@@ -43,7 +45,7 @@ def read_coco(
         stem = Path(name).stem
         fields.append(
             Field(
-                stem,
+                stem if stems[stem] == 1 else name,
                 dataset,
                 group_of(stem),
                 SlideReference(str(image.resolve()), mpp),

@@ -80,7 +80,11 @@ def _in_folder(folder: Path) -> FindSlide:
     known = slides_in(folder, below=True)
 
     def find(image: ExportedImage) -> Path:
-        return known.find(pure_path(image.uri).name if image.uri else image.name)
+        try:
+            name = pure_path(image.uri).name
+        except SlideError:  # it was on a server
+            name = image.name
+        return known.find(name)
 
     return find
 
