@@ -113,6 +113,12 @@ def run_evaluate(dataset: Dataset, request: EvaluateRequest, console: Console) -
         with_pictures=request.figures is not None,
     )
     name_cases(console, "Skipped", findings.skipped)
+    if boxes is not None:
+        console.print(
+            f"Boxes of the other model that fit no object: {findings.spare_boxes}. Objects without "
+            "a box count as 0.",
+            markup=False,
+        )
     blocks = summarise(findings, models, request.by)
     table = table_text(
         blocks,

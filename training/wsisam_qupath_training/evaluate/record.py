@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from wsisam_qupath.version import VERSION
@@ -64,10 +65,20 @@ def hardware() -> dict[str, object]:
     """What it ran on."""
     return {
         "system": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
+        "processor": _processor(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
     }
+
+
+def _processor() -> str:
+    """Its brand where the system tells it: Python itself often knows only "x86_64"."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    brands = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(brands, "") or platform.processor() or platform.machine()
 
 
 def _libraries() -> dict[str, str]:

@@ -16,7 +16,7 @@ from shapely.geometry import MultiPolygon, Polygon
 
 from wsisam_qupath.backends import Prediction
 from wsisam_qupath.console import TASK, progress_bar
-from wsisam_qupath.errors import PromptError, SlideError
+from wsisam_qupath.errors import OptionError, PromptError, SlideError
 from wsisam_qupath.geometry import Box, PatchPair
 from wsisam_qupath.polygons import mask_to_polygon
 from wsisam_qupath.prompts import Prompt, Skipped
@@ -130,7 +130,7 @@ def ask_all(
 
     Raises:
         PromptError: nothing could be measured.
-        OptionError: a model answered in a wrong shape.
+        OptionError: a model answered in a wrong shape or number.
     """
     findings = Findings()
     sizes_um = _median_sizes_um(chosen) if settings.scale == "median" else {}
@@ -197,8 +197,9 @@ class _Asked:
             questions = list(asking.questions(truth))
             if not questions:
                 name = f"{asking.field.name}, object {truth.id}"
-                reason = "nothing of it lies in the window round its middle"
-                self.findings.skipped.append(Skipped(name, reason))
+                case = Skipped(name, "nothing of it lies in the window round its middle")
+                if case not in self.findings.skipped:  # by another model, whose window is as wide
+                    self.findings.skipped.append(case)
             for question in questions:
                 found[question.pair].append(question)
         return found
@@ -238,6 +239,11 @@ class _Pair:
         start = time.perf_counter()
         predictions = self.answerer.answer(embedding, tokens)
         seconds = time.perf_counter() - start
+        if len(predictions) != len(prompted):
+            raise OptionError(
+                f"{model} gave {len(predictions)} answers to {len(prompted)} prompts. Correct its "
+                "answer()."
+            )
         findings.decode_s[model] += [seconds / len(prompted)] * len(prompted)
         for (question, prompt), prediction in zip(prompted, predictions, strict=True):
             target = target_of(question.l0_outline, self.l0_known, self.pair, SCORE_PX)

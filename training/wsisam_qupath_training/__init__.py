@@ -1,0 +1,1 @@
+"""Learn WSI-SAM adapters from annotated slides, and measure them."""

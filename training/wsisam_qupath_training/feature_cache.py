@@ -1,0 +1,256 @@
+"""What a frozen encoder makes of each view, computed once and kept in memory-mapped files.
+
+One folder a set of views, named by a checksum over all that its content depends on. An interrupted
+filling goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from wsisam_qupath.backends import Backend
+from wsisam_qupath.errors import OutputError
+from wsisam_qupath.model.bases import Base
+from wsisam_qupath.slide import Slide
+from wsisam_qupath.tokens import MASK_PX
+
+from .fields import Field
+from .views import SeenTruth, View, ViewSettings, read_patches, see
+
+CACHE_VERSION = 1
+_TOKENS, _TOKEN_DIM = (64, 64), 256
+_PACKED = MASK_PX * MASK_PX // 8
+
+
+@dataclass(frozen=True)
+class CachedView:
+    """One view: features of both patches, float16, and the objects in it.
+
+    Attributes:
+        hr_tokens, lr_tokens: 4096 x 256.
+        hr_early, lr_early: C x 64 x 64.
+    """
+
+    hr_tokens: NDArray[np.float16]
+    hr_early: NDArray[np.float16]
+    lr_tokens: NDArray[np.float16]
+    lr_early: NDArray[np.float16]
+    truth: SeenTruth
+
+
+class FeatureCache:
+    """Views in the order in which they were sampled.
+
+    Args:
+        folder: made by :func:`fill_cache`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._arrays = {p.stem: np.load(p, mmap_mode="r") for p in folder.glob("*.npy")}
+
+    def __len__(self) -> int:
+        return len(self._arrays["done"])
+
+    @property
+    def usable(self) -> NDArray[np.intp]:
+        """Indices of the views in which there is an object to ask for."""
+        return np.flatnonzero((self._arrays["counts"] > 0) & (self._arrays["done"] > 0))
+
+    def view(self, index: int) -> CachedView:
+        """One view; its features are mapped, its masks unpacked."""
+        arrays = self._arrays
+        count = int(arrays["counts"][index])
+        areas = _unpacked(arrays["areas"][index])
+        return CachedView(
+            arrays["hr_tokens"][index],
+            arrays["hr_early"][index],
+            arrays["lr_tokens"][index],
+            arrays["lr_early"][index],
+            SeenTruth(
+                hr_masks=_unpacked(arrays["hr_masks"][index, :count]),
+                lr_masks=_unpacked(arrays["lr_masks"][index, :count]),
+                hr_objects=areas[0],
+                hr_known=areas[1],
+                lr_known=areas[2],
+                is_whole=arrays["is_whole"][index, :count].astype(bool),
+            ),
+        )
+
+
+def bytes_per_view(base: Base, settings: ViewSettings) -> int:
+    """What one view occupies on the disk."""
+    return sum(
+        int(np.prod(shape)) * np.dtype(dtype).itemsize
+        for shape, dtype in _layout(base, settings).values()
+    )
+
+
+def cache_key(
+    base: Base,
+    backend: str,
+    fields: Sequence[Field],
+    slides: Sequence[Slide],
+    views: Sequence[View],
+    settings: ViewSettings,
+) -> str:
+    """Checksum over the base, the backend's precision, the views, and the slides and objects."""
+    digest = hashlib.sha256(f"{CACHE_VERSION}|{base.sha256}|{backend}|".encode())
+    digest.update(settings.model_dump_json().encode())
+    for field, slide in zip(fields, slides, strict=True):
+        digest.update(repr((slide.identity.size_bytes, slide.mpp, field.name)).encode())
+        for truth in field.truths:
+            digest.update(truth.id.encode() + truth.l0_outline.wkb)
+        digest.update(b"" if field.l0_complete is None else field.l0_complete.wkb)
+    for view in views:
+        digest.update(json.dumps(asdict(view)).encode())
+    return digest.hexdigest()[:24]
+
+
+def fill_cache(
+    folder: Path,
+    backend: Backend,
+    base: Base,
+    fields: Sequence[Field],
+    slides: Sequence[Slide],
+    views: Sequence[View],
+    settings: ViewSettings,
+    on_view: Callable[[], None] = lambda: None,
+) -> FeatureCache:
+    """Encode the views that are not there yet.
+
+    Args:
+        folder: named by :func:`cache_key`; the arrays lie in it.
+        on_view: called after each.
+
+    Raises:
+        OutputError: the disk is full or cannot be written.
+        SlideError: a slide's pixels cannot be read.
+    """
+    with _said(folder):
+        arrays = _opened(folder, base, settings, len(views))
+        for index, view in enumerate(views):
+            if not arrays["done"][index]:
+                _write(
+                    arrays, index, backend, fields[view.field], slides[view.field], view, settings
+                )
+                arrays["done"][index] = 1
+            on_view()
+        for array in arrays.values():
+            array.flush()
+    return FeatureCache(folder)
+
+
+def _layout(base: Base, settings: ViewSettings) -> dict[str, tuple[tuple[int, ...], DTypeLike]]:
+    """Shape and type of each array, for one view."""
+    tokens = (_TOKENS[0] * _TOKENS[1], _TOKEN_DIM)
+    early = (base.early_channels, *_TOKENS)
+    objects = settings.largest_objects
+    return {
+        "hr_tokens": (tokens, np.float16),
+        "hr_early": (early, np.float16),
+        "lr_tokens": (tokens, np.float16),
+        "lr_early": (early, np.float16),
+        "hr_masks": ((objects, _PACKED), np.uint8),
+        "lr_masks": ((objects, _PACKED), np.uint8),
+        "areas": ((3, _PACKED), np.uint8),
+        "is_whole": ((objects,), np.uint8),
+        "counts": ((), np.uint8),
+        "done": ((), np.uint8),
+    }
+
+
+def _opened(
+    folder: Path, base: Base, settings: ViewSettings, count: int
+) -> dict[str, NDArray[np.generic]]:
+    folder.mkdir(parents=True, exist_ok=True)
+    return {
+        name: _array(folder / f"{name}.npy", (count, *shape), dtype)
+        for name, (shape, dtype) in _layout(base, settings).items()
+    }
+
+
+def _array(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[np.generic]:
+    if path.is_file():
+        found: NDArray[np.generic] = np.load(path, mmap_mode="r+")
+        return found
+    # All its room is taken at once: a mapped file on a full disk would kill the process later.
+    own = path.with_suffix(f".{os.getpid()}.part")
+    try:
+        array = np.lib.format.open_memmap(own, mode="w+", dtype=dtype, shape=shape)
+        array.flush()
+        del array
+        _take_room(own)
+        own.replace(path)
+    finally:
+        own.unlink(missing_ok=True)
+    return np.load(path, mmap_mode="r+")  # type: ignore[no-any-return]
+
+
+def _take_room(path: Path) -> None:
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+            return
+        block = bytes(1 << 20)
+        file.seek(128)  # behind the header, which is written already
+        file.seek(0, os.SEEK_SET)
+        header = file.read(4096)
+        file.seek(len(header))
+        for start in range(len(header), size, len(block)):
+            file.write(block[: size - start])
+
+
+@contextmanager
+def _said(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        cure = "Make room there" if exc.errno == errno.ENOSPC else "Check that it can be written"
+        raise OutputError(
+            f"The features cannot be kept in {folder.parent} ({exc.strerror or exc}). {cure}, use "
+            "fewer --views, or name another folder with --cache."
+        ) from exc
+
+
+def _write(
+    arrays: dict[str, NDArray[np.generic]],
+    index: int,
+    backend: Backend,
+    field: Field,
+    slide: Slide,
+    view: View,
+    settings: ViewSettings,
+) -> None:
+    seen = see(field, view, settings)
+    count = len(seen.hr_masks)
+    arrays["counts"][index] = count
+    if not count:
+        return
+    encoded = backend.encode(read_patches(slide, view))
+    arrays["hr_tokens"][index], arrays["lr_tokens"][index] = encoded.tokens
+    arrays["hr_early"][index], arrays["lr_early"][index] = encoded.early
+    arrays["hr_masks"][index, :count] = _packed(seen.hr_masks)
+    arrays["lr_masks"][index, :count] = _packed(seen.lr_masks)
+    arrays["areas"][index] = _packed(np.stack([seen.hr_objects, seen.hr_known, seen.lr_known]))
+    arrays["is_whole"][index, :count] = seen.is_whole
+
+
+def _packed(masks: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    return np.packbits(masks.reshape(len(masks), -1), axis=1)
+
+
+def _unpacked(packed: NDArray[np.generic]) -> NDArray[np.bool_]:
+    bits = np.unpackbits(np.asarray(packed, dtype=np.uint8), axis=1)
+    return bits.reshape(-1, MASK_PX, MASK_PX).astype(bool)

@@ -1,0 +1,50 @@
+"""Dice and cross-entropy of mask logits (WSI-SAM, section 2.3), and what the IoU head learns."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+_SMOOTH = 1.0
+"""Keeps the Dice loss of an empty object finite, as is usual."""
+
+
+def dice_loss(logits: torch.Tensor, truth: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """One minus the soft Dice coefficient, over the pixels that are known.
+
+    Args:
+        logits: B x H x W.
+        truth, known: B x H x W, 0 or 1.
+
+    Returns:
+        B, 0 to 1.
+    """
+    inside = torch.sigmoid(logits) * known
+    wanted = truth * known
+    shared = (inside * wanted).sum(dim=(1, 2))
+    total = inside.sum(dim=(1, 2)) + wanted.sum(dim=(1, 2))
+    return 1 - (2 * shared + _SMOOTH) / (total + _SMOOTH)
+
+
+def cross_entropy(logits: torch.Tensor, truth: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """Mean binary cross-entropy over the pixels that are known; B x H x W to B."""
+    each = F.binary_cross_entropy_with_logits(logits, truth, reduction="none") * known
+    return each.sum(dim=(1, 2)) / known.sum(dim=(1, 2)).clamp(min=1)
+
+
+def mask_loss(
+    logits: torch.Tensor, truth: torch.Tensor, known: torch.Tensor, *, cross_entropy_weight: float
+) -> torch.Tensor:
+    """Dice plus weighted cross-entropy, in float32; a number."""
+    logits = logits.float()
+    both = dice_loss(logits, truth, known) + cross_entropy_weight * cross_entropy(
+        logits, truth, known
+    )
+    return both.mean()
+
+
+def true_iou(logits: torch.Tensor, truth: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """IoU of the mask above 0 with the truth, over the pixels that are known; B."""
+    inside, wanted = (logits > 0) & (known > 0), (truth > 0) & (known > 0)
+    union = (inside | wanted).sum(dim=(1, 2))
+    return (inside & wanted).sum(dim=(1, 2)) / union.clamp(min=1)

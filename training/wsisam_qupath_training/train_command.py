@@ -1,0 +1,252 @@
+"""What ``train`` does: read, split, cache, train each decoder, put the adapter together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from wsisam_qupath.console import TASK, counted, name_cases, progress_bar
+from wsisam_qupath.errors import OptionError
+from wsisam_qupath.files import cache_folder, check_writable
+from wsisam_qupath.loading import load_predictor
+from wsisam_qupath.model.bases import Base, find_base
+from wsisam_qupath.model.build import read_state
+from wsisam_qupath.model.weights import locate_weights
+
+from .assembling import Made, write_made
+from .checkpoint import is_finished
+from .feature_cache import FeatureCache
+from .fields import Part
+from .learner import Learner
+from .logs import TrainingLog
+from .loop import OnStep, Place, Run, Trained, Views
+from .material import Material, cached, cached_views, opened, pixel_views
+from .places import place_of
+from .settings import DecoderSettings, Recipe
+from .sources.collection import Collection
+from .sources.reading import DatasetOptions, read_dataset
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """What ``train`` is asked for.
+
+    Attributes:
+        data, options: the annotated images; see :func:`.read_dataset`.
+        out: the adapter; its split and report lie beside it.
+        recipe: all settings.
+        base, weights, device, threads: see :func:`.load_predictor`.
+        run: folder of the checkpoints; None is beside the adapter.
+        cache: folder of the features; None is in the program's own.
+        cache_gb: how much room the features of a part may take.
+        without: datasets that are not trained on, by name.
+        only: the decoder to train, by name; the adapter is written when all are there.
+        licence: for the card.
+    """
+
+    data: Path
+    out: Path
+    options: DatasetOptions = field(default_factory=DatasetOptions)
+    recipe: Recipe = field(default_factory=Recipe)
+    base: str = "lite-medsam"
+    weights: Path | None = None
+    device: str = "auto"
+    threads: int | None = None
+    run: Path | None = None
+    cache: Path | None = None
+    cache_gb: float = 20.0
+    without: tuple[str, ...] = ()
+    only: str | None = None
+    licence: str = ""
+
+    @property
+    def run_folder(self) -> Path:
+        """Where the checkpoints are."""
+        return self.run or self.out.with_suffix(".training")
+
+
+def run_train(request: TrainRequest, console: Console) -> Made | None:
+    """Train an adapter, or go on where an interrupted run stopped.
+
+    Returns:
+        What was written; None where ``only`` left other decoders to train, and in all but the
+        first of several processes.
+
+    Raises:
+        WsiSamError: see the modules that each step comes from.
+    """
+    _check(request)
+    collection = read_dataset(request.data, options=request.options)
+    _tell(collection, console)
+    _check_datasets(collection, request.without)
+    base = find_base(request.base)
+    with (
+        place_of(request.device, request.threads) as place,
+        opened(collection, request.recipe, base) as parts,
+    ):
+        training = _Training(request, base, parts, place, console)
+        names = [request.only] if request.only else list(request.recipe.decoders)
+        for name in names:
+            training.train(name)
+        trained = training.all_trained()
+    if trained is None or place.rank:
+        return None
+    fields = tuple(f for f in collection.dataset.fields if f.dataset not in request.without)
+    return write_made(request.out, request.recipe, base, fields, trained, licence=request.licence)
+
+
+@dataclass(frozen=True)
+class _Training:
+    """The decoders of one recipe, on one device."""
+
+    request: TrainRequest
+    base: Base
+    parts: Mapping[Part, Material]
+    place: Place
+    console: Console
+
+    def train(self, name: str) -> Trained:
+        """One decoder, from its last checkpoint on."""
+        settings = self.request.recipe.decoders[name]
+        folder = self._folder(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(self.request.recipe.seed)  # what WSI-SAM adds begins at random
+        views, val_views = self._views(settings)
+        run = Run(
+            Learner(self.base, self._state, settings),
+            views,
+            val_views,
+            self.base.size_px,
+            self.request.recipe.seed,
+            folder,
+            self._made_for(settings),
+            self.request.recipe.validate_every,
+            self.place,
+        )
+        is_first = self.place.rank == 0
+        with (
+            TrainingLog(folder / "log", is_on=is_first) as log,
+            _progress(self.console, name, settings.steps) as on_step,
+        ):
+
+            def tell(step: int, row: Mapping[str, float]) -> None:
+                log.add(step, row)
+                on_step(step, row)
+
+            return run.train(tell)
+
+    def all_trained(self) -> dict[str, Trained] | None:
+        """Every decoder of the recipe, if all are finished."""
+        decoders = self.request.recipe.decoders
+        for name, settings in decoders.items():
+            if not is_finished(self._folder(name) / "checkpoint.pt", self._made_for(settings)):
+                return None
+        return {name: self.train(name) for name in decoders}
+
+    @cached_property
+    def _state(self) -> dict[str, torch.Tensor]:
+        return read_state(locate_weights(self.base, path=self.request.weights).path)
+
+    def _folder(self, name: str) -> Path:
+        return self.request.run_folder / name
+
+    def _made_for(self, settings: DecoderSettings) -> str:
+        recipe = self.request.recipe
+        depends_on = {
+            "base": self.base.sha256,
+            "views": {part: material.checksum for part, material in self.parts.items()},
+            "without": sorted(self.request.without),
+            "settings": settings.model_dump(mode="json"),
+            "sampling": recipe.sampling.model_dump(mode="json"),
+            "validate_every": recipe.validate_every,
+            "seed": recipe.seed,
+            "processes": self.place.world,
+        }
+        return json.dumps(depends_on, sort_keys=True)
+
+    def _views(self, settings: DecoderSettings) -> tuple[Views, Views]:
+        without, recipe = self.request.without, self.request.recipe
+        train, val = self.parts["train"], self.parts["val"]
+        if settings.tunes_encoder:
+            return pixel_views(train, recipe, without), pixel_views(val, recipe, without)
+        train_cache, val_cache = self._caches
+        return cached_views(train_cache, train, without), cached_views(val_cache, val, without)
+
+    @cached_property
+    def _caches(self) -> tuple[FeatureCache, FeatureCache]:
+        """Of both parts, filled; several processes wait for the first of them."""
+        request = self.request
+        backend = load_predictor(
+            self.base, weights=request.weights, device=request.device, threads=request.threads
+        ).backend
+        train, val = (
+            cached(
+                self.parts[part],
+                backend,
+                self.base,
+                request.recipe,
+                folder=request.cache or cache_folder() / "training",
+                limit_gb=request.cache_gb,
+                console=self.console,
+                what=f"Encoding views to {purpose}",
+            )
+            for part, purpose in (("train", "train on"), ("val", "validate on"))
+        )
+        return train, val
+
+
+def _check(request: TrainRequest) -> None:
+    if request.out.suffix != ".safetensors":
+        raise OptionError(f"{request.out} does not end in .safetensors. Name the adapter so.")
+    check_writable(request.out)
+    if request.only is not None and request.only not in request.recipe.decoders:
+        raise OptionError(
+            f"--only names {request.only}, and the recipe has "
+            f"{', '.join(request.recipe.decoders)}. Name one of them."
+        )
+
+
+def _check_datasets(collection: Collection, without: Sequence[str]) -> None:
+    datasets = {field.dataset for field in collection.dataset.fields}
+    if unknown := sorted(set(without) - datasets):
+        raise OptionError(
+            f"--without names {', '.join(unknown)}, and the data are {', '.join(sorted(datasets))}."
+        )
+
+
+def _tell(collection: Collection, console: Console) -> None:
+    dataset = collection.dataset
+    name_cases(console, "Left out", dataset.damaged)
+    if dataset.repaired:
+        console.print(f"Repaired {counted(dataset.repaired, 'outline')} that crossed themselves.")
+    parts = [f.part for f in dataset.fields]
+    console.print(
+        f"{counted(len(parts), 'image')}: {parts.count('train')} to train on, "
+        f"{parts.count('val')} to validate on, {parts.count('test')} left for a test."
+    )
+
+
+@contextmanager
+def _progress(console: Console, name: str, steps: int) -> Iterator[OnStep]:
+    """A bar with the loss and the last validation's Dice."""
+    with progress_bar(console, f"Training {name}", steps) as progress:
+        dice = ""
+
+        def on_step(step: int, row: Mapping[str, float]) -> None:
+            nonlocal dice
+            if "dice" in row:
+                dice = f", validation Dice {row['dice']:.1f}"
+                if not console.is_terminal:
+                    console.print(f"{name}: step {step}{dice}")
+                return
+            description = f"Training {name}: loss {row['loss']:.3f}{dice}"
+            progress.update(TASK, completed=step, description=description)
+
+        yield on_step
