@@ -10,6 +10,7 @@ import os
 import pickle
 import signal
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -118,7 +119,7 @@ class LocalEngine:
         self._thread.shutdown(cancel_futures=True)
 
 
-class _JobEngine:
+class _JobEngine(ABC):
     """Sends jobs away; what is common to processes and clusters."""
 
     def __init__(
@@ -135,8 +136,9 @@ class _JobEngine:
             for some in _packed(work.prompts, work.planner)
         ]
 
+    @abstractmethod
     def _send(self, job: Job) -> Future[Sequence[Answer]]:
-        raise NotImplementedError
+        """Let a job be answered somewhere."""
 
 
 class ProcessEngine(_JobEngine):
