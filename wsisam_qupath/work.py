@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -82,14 +83,18 @@ def answer(
 def run_job(job: Job) -> list[Answer]:
     """Answer a job: each prompt once.
 
-    A process keeps its last model for the next job.
+    A process keeps its last model for the next job; its threads share it.
 
     Raises:
         WsiSamError: the slide or the model cannot be loaded.
     """
-    segmenter = _last_segmenter(job.model)
+    with _loading:  # else each thread that comes first would load a model
+        segmenter = _last_segmenter(job.model)
     with job.slide.open() as slide:
         return list(answer(segmenter, slide, job.prompts, job.options, job.object_type))
+
+
+_loading = threading.Lock()
 
 
 @lru_cache(maxsize=1)

@@ -272,16 +272,11 @@ class _Call:
     job: Job
 
     def __reduce__(self) -> tuple[Callable[[Job], list[Answer]], tuple[Job]]:
-        return _run_in_thread, (self.job,)
+        return _run, (self.job,)
 
 
-_loading = threading.Lock()
-
-
-def _run_in_thread(job: Job) -> list[Answer]:
-    """Like :func:`.run_job`, where a dask worker runs it in as many threads as it has cores."""
-    with _loading:  # else each thread that comes first would load a model
-        run_job(replace(job, prompts=()))
+def _run(job: Job) -> list[Answer]:
+    # Here, where a worker with a version of this package from before batches lacks it, and says so.
     return run_job(job)
 
 
