@@ -29,13 +29,14 @@ from .geojson.writing import Feature
 from .geometry import Box
 from .grouping import PointsAs
 from .loading import choose, load_predictor
-from .model.adapter import Adapter, read_adapter
+from .model.adapter import Adapter
 from .model.bases import Base, find_base
 from .overlay import write_overlay
 from .planning import Planner
 from .prompts import Prompt, PromptSet, Skipped, require_usable, within_slide
 from .results import Empty, Result
 from .slide import Slide, open_slide
+from .work import find_adapter
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,8 @@ def run_segment(request: SegmentRequest) -> Outcome:
     for path in (request.file, request.overlay):
         if path is not None:
             check_writable(path)
-    base, adapter = find_base(request.base), _adapter(request)
+    base = find_base(request.base)
+    adapter = find_adapter(request.adapter, base)
     choose(request.device, request.backend)
     with open_slide(request.slide, mpp=request.mpp) as slide:
         _check_outputs(request, slide)
@@ -145,12 +147,6 @@ def _is_same(path: Path, other: Path) -> bool:
         return path.samefile(other)
     except OSError:  # one of them is not there yet
         return os.path.realpath(path) == os.path.realpath(other)
-
-
-def _adapter(request: SegmentRequest) -> Adapter | None:
-    if request.adapter == "none":
-        return None
-    return read_adapter(Path(request.adapter), find_base(request.base))
 
 
 def _prompts(

@@ -13,6 +13,8 @@ from .engine import Segmenter, SegmentOptions
 from .geojson import to_feature
 from .geojson.provenance import ObjectType
 from .loading import load_predictor
+from .model.adapter import Adapter, read_adapter
+from .model.bases import Base
 from .prompts import Prompt
 from .results import Answer, Result
 from .slide import Slide, SlideReference
@@ -28,6 +30,21 @@ class ModelSpec:
     device: str = "auto"
     backend: str = "auto"
     threads: int | None = None
+
+
+def adapter_path(given: str) -> Path | None:
+    """The file that ``--adapter`` names, or None for "none"."""
+    return None if given == "none" else Path(given)
+
+
+def find_adapter(given: str, base: Base) -> Adapter | None:
+    """The adapter that ``--adapter`` names, read; None for "none".
+
+    Raises:
+        AdapterError: see :func:`.read_adapter`.
+    """
+    path = adapter_path(given)
+    return None if path is None else read_adapter(path, base)
 
 
 @dataclass(frozen=True)

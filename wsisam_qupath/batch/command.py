@@ -7,14 +7,12 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import datetime, timezone
 from functools import partial
-from pathlib import Path
 
 from rich.console import Console
 
 from ..console import stderr_console
 from ..errors import OutputError
 from ..loading import choose
-from ..model.adapter import Adapter, read_adapter
 from ..model.bases import find_base
 from ..model.weights import locate_weights
 from ..project.access import check_closed, choose_images, writing
@@ -26,6 +24,7 @@ from ..qupath.process import QuPathProcess
 from ..segment_command import points_warning
 from ..slide import Slide
 from ..version import VERSION
+from ..work import find_adapter
 from .display import Display, print_outcomes
 from .dry_run import measure_pace, print_plan
 from .engines import DaskEngine, Engine, LocalEngine, ProcessEngine
@@ -84,7 +83,8 @@ def run_batch(request: BatchRequest) -> int:
 
 def _setting(request: BatchRequest, project: Project) -> Setting:
     """All that can be wrong with the options is found here, before any work."""
-    base, adapter = find_base(request.base), _adapter(request)
+    base = find_base(request.base)
+    adapter = find_adapter(request.adapter, base)
     choose(request.device, request.backend)
     locate_weights(base, path=request.weights)
     return Setting(
@@ -106,12 +106,6 @@ def _setting(request: BatchRequest, project: Project) -> Setting:
         limit=request.limit,
         plan_only=request.dry_run,
     )
-
-
-def _adapter(request: BatchRequest) -> Adapter | None:
-    if request.adapter == "none":
-        return None
-    return read_adapter(Path(request.adapter), find_base(request.base))
 
 
 def _export(request: BatchRequest, project: Project) -> GeoJsonFolder | None:

@@ -11,7 +11,7 @@ from ..errors import OptionError
 from ..geojson.provenance import ObjectType
 from ..grouping import PointsAs
 from ..slide.calibration import override
-from ..work import ModelSpec
+from ..work import ModelSpec, adapter_path
 
 Only: TypeAlias = Literal["rectangles", "points", "outlines"]
 
@@ -94,5 +94,5 @@ class BatchRequest:
     @property
     def model(self) -> ModelSpec:
         """The model as every worker loads it."""
-        adapter = None if self.adapter == "none" else Path(self.adapter)
+        adapter = adapter_path(self.adapter)
         return ModelSpec(self.base, adapter, self.weights, self.device, self.backend)
