@@ -75,7 +75,7 @@ def batch(**given: Any) -> None:
     from .batch.command import run_batch  # noqa: PLC0415
     from .batch.request import BatchRequest  # noqa: PLC0415
 
-    sys.exit(run_batch(BatchRequest(**given)))
+    sys.exit(0 if run_batch(BatchRequest(**given)) else SOME_FAILED)
 
 
 @click.command()

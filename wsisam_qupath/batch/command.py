@@ -1,4 +1,4 @@
-"""The ``batch`` command: options in, a project with detections and an exit code out."""
+"""The ``batch`` command: options in, a project with detections out."""
 
 from __future__ import annotations
 
@@ -37,15 +37,12 @@ from .run import Batch
 from .selection import Rules
 from .setting import Setting
 
-SOME_FAILED = 3
-"""Exit code where some images failed and the others are done."""
 
-
-def run_batch(request: BatchRequest) -> int:
+def run_batch(request: BatchRequest) -> bool:
     """Do what the request says.
 
     Returns:
-        The exit code: 0, or 3 if images or the report failed.
+        Whether no image failed, nor the report.
 
     Raises:
         WsiSamError: nothing could start.
@@ -76,9 +73,9 @@ def run_batch(request: BatchRequest) -> int:
                     write_report(request.report, outcomes, header, open_again)
             except OutputError as exc:  # the project has its outlines all the same
                 console.print(f"There is no report. {exc}", markup=False)
-                return SOME_FAILED
+                return False
             console.print(f"{request.report}: the report.", markup=False)
-    return _exit_code(outcomes)
+    return _is_complete(outcomes)
 
 
 def _setting(request: BatchRequest, project: Project) -> Setting:
@@ -180,7 +177,7 @@ def _plan(
     opener: SlideOpener,
     entries: Sequence[ImageEntry],
     console: Console,
-) -> int:
+) -> bool:
     engine = _local_engine(request)
     with console.status("Looking at the images"):
         batch = Batch(setting, process, opener, engine, lambda: engine, _Silent())
@@ -189,7 +186,7 @@ def _plan(
         pace = measure_pace(request.model) if needed else None
     print_plan(Console(highlight=False), outcomes, pace)
     _warn_of_points(outcomes, setting, console)
-    return _exit_code(outcomes)
+    return _is_complete(outcomes)
 
 
 def _warn_of_points(outcomes: Sequence[ImageOutcome], setting: Setting, console: Console) -> None:
@@ -199,8 +196,8 @@ def _warn_of_points(outcomes: Sequence[ImageOutcome], setting: Setting, console:
         console.print(warning, markup=False)
 
 
-def _exit_code(outcomes: Sequence[ImageOutcome]) -> int:
-    return SOME_FAILED if any(one.state == "failed" for one in outcomes) else 0
+def _is_complete(outcomes: Sequence[ImageOutcome]) -> bool:
+    return all(one.state != "failed" for one in outcomes)
 
 
 def _open_again(
