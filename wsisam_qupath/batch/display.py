@@ -133,7 +133,7 @@ def summary_of(outcome: ImageOutcome) -> str:
     counts = [f"{n} {word}" for state, word in words.items() if (n := outcome.count(state))]
     left = outcome.plan.outlines_left
     if left:
-        counts.append(f"{left} other area{'' if left == 1 else 's'} left alone")
+        counts.append(f"{counted(left, 'other area')} left alone")
     if outcome.plan.beyond_limit:
         counts.append(f"{outcome.plan.beyond_limit} beyond --limit")
     return ", ".join(counts) or "no prompts"
@@ -160,7 +160,7 @@ def _sums(outcomes: Sequence[ImageOutcome], seconds: float) -> str:
     states = [one.state for one in outcomes]
     outlined = counted(sum(one.count("outlined") for one in outcomes), "outline")
     return (
-        f"{len(outcomes)} image{'' if len(outcomes) == 1 else 's'}: {states.count('done')} done, "
+        f"{counted(len(outcomes), 'image')}: {states.count('done')} done, "
         f"{states.count('nothing to do')} with nothing to do, {states.count('failed')} failed. "
         f"{outlined} in {duration(seconds)}."
     )

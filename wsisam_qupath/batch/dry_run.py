@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..console import counted
 from ..geometry import Box, Mpp, PatchPair
 from ..printing import printable
 from ..prompts import Prompt, PromptKind
@@ -86,8 +87,9 @@ def print_plan(console: Console, outcomes: Sequence[ImageOutcome], pace: Pace | 
     seconds = sum(pace.seconds(one) for one in outcomes) if pace else 0.0
     failed = sum(one.state == "failed" for one in outcomes)
     say(
-        f"{len(outcomes)} images, {prompts} prompts, {encodes} encodes: about "
-        f"{duration(seconds)} on this machine. {failed} cannot be done. Nothing was changed."
+        f"{counted(len(outcomes), 'image')}, {counted(prompts, 'prompt')}, "
+        f"{counted(encodes, 'encode')}: about {duration(seconds)} on this machine. "
+        f"{failed} cannot be done. Nothing was changed."
     )
 
 
