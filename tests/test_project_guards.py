@@ -226,9 +226,10 @@ def test_other_objects_than_counted_are_refused(entry: ImageEntry, loaded: int) 
     with pytest.raises(ImageError) as caught:
         check_count(entry, 3, loaded)
 
-    assert str(caught.value).startswith(
+    assert str(caught.value) == (
         f"A ü.svs: {entry.qpdata} reads as {loaded} objects, but summary.json counts 3. Open the "
-        "image in QuPath: if its objects are right, save it. Else: Put back a copy"
+        "image in QuPath and save it if its objects are right, else put back a copy of it from a "
+        "backup of yours."
     )
 
 

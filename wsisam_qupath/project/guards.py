@@ -105,13 +105,13 @@ def check_data(entry: ImageEntry) -> int | None:
         if stated is not None and stated > 1:
             raise ImageError(
                 f"{_name(entry)}: {entry.qpdata} is gone, but {entry.summary.name} counts {stated} "
-                f"objects in it. {_cure(entry)}"
+                f"objects in it. Put back {_copy(entry)}."
             ) from exc
         return stated
     except OSError as exc:
         raise _unreadable(entry, exc) from exc
     if damage:
-        raise ImageError(f"{_name(entry)}: {entry.qpdata} {damage}. {_cure(entry)}")
+        raise ImageError(f"{_name(entry)}: {entry.qpdata} {damage}. Put back {_copy(entry)}.")
     return stated
 
 
@@ -128,13 +128,13 @@ def check_count(entry: ImageEntry, stated: int | None, loaded: int) -> None:
     if stated is not None and stated != loaded:
         raise ImageError(
             f"{_name(entry)}: {entry.qpdata} reads as {loaded} objects, but {entry.summary.name} "
-            f"counts {stated}. Open the image in QuPath: if its objects are right, save it. Else: "
-            f"{_cure(entry)}"
+            f"counts {stated}. Open the image in QuPath and save it if its objects are right, else "
+            f"put back {_copy(entry)}."
         )
     if stated is None and loaded <= 1 and _holds_objects(entry):
         raise ImageError(
             f"{_name(entry)}: {entry.qpdata} holds objects, but reads as if it held none. Open the "
-            f"image in QuPath: if its objects are right, save it. Else: {_cure(entry)}"
+            f"image in QuPath and save it if its objects are right, else put back {_copy(entry)}."
         )
 
 
@@ -174,14 +174,15 @@ def _holds_objects(entry: ImageEntry) -> bool:
         raise _unreadable(entry, exc) from exc
 
 
-def _cure(entry: ImageEntry) -> str:
+def _copy(entry: ImageEntry) -> str:
+    """Which copy of its objects a person can put back."""
     try:
         copies = backups(entry)
     except OSError:  # a folder may be entered that may not be listed
         copies = []
     if copies:
-        return f"Put back a copy of it: {copies[-1].name} in the same folder, or a backup of yours."
-    return "Put back a copy of it from a backup of yours."
+        return f"a copy of it: {copies[-1].name} in the same folder, or a backup of yours"
+    return "a copy of it from a backup of yours"
 
 
 def _unreadable(entry: ImageEntry, exc: OSError) -> ImageError:
