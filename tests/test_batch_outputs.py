@@ -70,8 +70,11 @@ def test_a_report_does_not_replace_files_of_the_project(tmp_path: Path, name: st
 
 def test_a_report_may_lie_beside_the_project_file(tmp_path: Path) -> None:
     project = read_project(make_project(tmp_path / "project"))
+    before = contents(project.folder)
 
     check_report_path(project.folder / "report.json", project=project)
+
+    assert contents(project.folder) == before
 
 
 @pytest.mark.parametrize("name", ["", " ", "A:", "A: ", ": A", "A\nB"])

@@ -248,8 +248,12 @@ def test_an_export_goes_where_nothing_is_or_an_earlier_one(tmp_path: Path) -> No
     earlier = export_to(tmp_path / "earlier")
     (earlier / ".DS_Store").write_text("")
 
-    for name in ("new", "empty", "earlier"):
-        check_out(tmp_path / name)
+    for out in (tmp_path / "new", tmp_path / "empty", earlier):
+        check_out(out)
+        with replaced_whole(out) as folder:
+            write_manifest(folder, Manifest(()))
+
+        assert [path.name for path in out.iterdir()] == [MANIFEST_NAME]
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,15 @@ def refusal(project: Project, entry: ImageEntry) -> str:
     return message
 
 
+def is_believed(entry: ImageEntry, stated: int | None, loaded: int) -> bool:
+    """Whether the objects that were read are taken for all that there are."""
+    try:
+        check_count(entry, stated, loaded)
+    except ImageError:
+        return False
+    return True
+
+
 def test_stamps_name_the_state_of_both_files(project: Project, entry: ImageEntry) -> None:
     os.utime(project.path, ns=(1, 1_700_000_000_123_456_700))
     os.utime(entry.qpdata, ns=(1, 1_600_000_000_000_000_100))
@@ -132,7 +141,7 @@ def test_a_whole_image_tells_its_count(entry: ImageEntry) -> None:
 
 def test_an_image_that_was_never_opened_is_ordinary(unopened: ImageEntry) -> None:
     assert check_data(unopened) is None
-    check_count(unopened, None, 1)
+    assert is_believed(unopened, None, 1)
 
 
 @pytest.mark.parametrize(
@@ -234,7 +243,7 @@ def test_other_objects_than_counted_are_refused(entry: ImageEntry, loaded: int) 
 
 
 def test_as_many_objects_as_counted_are_right(entry: ImageEntry) -> None:
-    check_count(entry, 3, 3)
+    assert is_believed(entry, 3, 3)
 
 
 def test_objects_that_nobody_counted_but_that_are_there_must_be_read(entry: ImageEntry) -> None:
@@ -243,9 +252,9 @@ def test_objects_that_nobody_counted_but_that_are_there_must_be_read(entry: Imag
 
 
 def test_what_nobody_counted_may_be_empty_or_read(entry: ImageEntry) -> None:
-    check_count(entry, None, 3)
+    assert is_believed(entry, None, 3)
     entry.qpdata.write_bytes(QPDATA_HEAD + b"a long history of edits" * 10_000 + QPDATA_TAIL)
-    check_count(entry, None, 1)
+    assert is_believed(entry, None, 1)
 
 
 def test_an_ordinary_project_can_be_written(project: Project, entry: ImageEntry) -> None:
