@@ -265,99 +265,115 @@ def written_json(folder: Path, outcomes: Sequence[ImageOutcome]) -> dict[str, ob
     return report
 
 
-def test_json_says_all_that_is_known(tmp_path: Path) -> None:
-    slide, backup = tmp_path / "ä.svs", tmp_path / "data.qpdata.old"
+@pytest.fixture
+def report(tmp_path: Path) -> dict[str, object]:
+    """JSON of an image with two prompts, and of one that failed."""
     done = ImageOutcome(
         "7",
         "ä.svs",
         "done",
         rows=(outlined("box"), skipped()),
-        slide=slide,
+        slide=tmp_path / "ä.svs",
         mpp=Mpp(0.5, 0.25),
         seconds=1.23456,
-        backup=backup,
+        backup=tmp_path / "data.qpdata.old",
     )
     failed = ImageOutcome("8", HOSTILE, "failed", "It is damaged. Restore the backup.")
+    return written_json(tmp_path, [done, failed])
 
-    report = written_json(tmp_path, [done, failed])
 
-    nothing = dict.fromkeys(COLUMNS)
-    of_done = {**nothing, "image": "ä.svs", "image_id": "7", "image_state": "done"} | {
-        "slide": str(slide),
-        "z": 0,
-        "t": 0,
-    }
-    assert report == {
+def test_json_says_what_it_is_and_counts_images_and_prompts(report: dict[str, object]) -> None:
+    assert {key: report[key] for key in report if key not in ("about", "images", "rows")} == {
         "format": "wsisam-qupath batch report",
         "version": 1,
-        "about": {
-            "project": "Glands",
-            "version": "1.2.3",
-            "base": "lite-medsam",
-            "adapter": None,
-            "device": "cpu",
-            "backend": "openvino",
-            "options": {"simplify, µm": 0.25, "only": None},
-            "started": "2026-11-21T14:30:00+01:00",
-            "seconds": 83.4,
-        },
         "counts": {
             "images": {"done": 1, "failed": 1},
             "prompts": {"outlined": 1, "skipped": 1},
         },
-        "images": [
-            {
-                "id": "7",
-                "name": "ä.svs",
-                "state": "done",
-                "reason": None,
-                "slide": str(slide),
-                "mpp": [0.5, 0.25],
-                "seconds": 1.235,
-                "backup": str(backup),
-            },
-            {
-                "id": "8",
-                "name": HOSTILE,
-                "state": "failed",
-                "reason": "It is damaged. Restore the backup.",
-                "slide": None,
-                "mpp": None,
-                "seconds": 0.0,
-                "backup": None,
-            },
-        ],
-        "rows": [
-            {
-                **of_done,
-                "prompt_id": "box",
-                "kind": "box",
-                "class": "Tumour",
-                "state": "outlined",
-                "result_id": "result of box",
-                "predicted_iou": 0.9,
-                "stability_score": 0.8,
-                "area_um2": 1234.5679,
-                "x0_px": 100.0,
-                "y0_px": 100.0,
-                "x1_px": 300.0,
-                "y1_px": 300.0,
-            },
-            {
-                **of_done,
-                "prompt_id": "a line",
-                "state": "skipped",
-                "reason": "a line encloses no area: draw a rectangle",
-            },
-            {
-                **nothing,
-                "image": HOSTILE,
-                "image_id": "8",
-                "image_state": "failed",
-                "image_reason": "It is damaged. Restore the backup.",
-            },
-        ],
     }
+
+
+def test_json_says_how_the_batch_was_run(report: dict[str, object]) -> None:
+    assert report["about"] == {
+        "project": "Glands",
+        "version": "1.2.3",
+        "base": "lite-medsam",
+        "adapter": None,
+        "device": "cpu",
+        "backend": "openvino",
+        "options": {"simplify, µm": 0.25, "only": None},
+        "started": "2026-11-21T14:30:00+01:00",
+        "seconds": 83.4,
+    }
+
+
+def test_json_says_of_each_image_how_it_ended(report: dict[str, object], tmp_path: Path) -> None:
+    assert report["images"] == [
+        {
+            "id": "7",
+            "name": "ä.svs",
+            "state": "done",
+            "reason": None,
+            "slide": str(tmp_path / "ä.svs"),
+            "mpp": [0.5, 0.25],
+            "seconds": 1.235,
+            "backup": str(tmp_path / "data.qpdata.old"),
+        },
+        {
+            "id": "8",
+            "name": HOSTILE,
+            "state": "failed",
+            "reason": "It is damaged. Restore the backup.",
+            "slide": None,
+            "mpp": None,
+            "seconds": 0.0,
+            "backup": None,
+        },
+    ]
+
+
+def test_json_has_a_row_for_each_prompt_and_for_each_image_without(
+    report: dict[str, object], tmp_path: Path
+) -> None:
+    nothing = dict.fromkeys(COLUMNS)
+    of_done = nothing | {
+        "image": "ä.svs",
+        "image_id": "7",
+        "image_state": "done",
+        "slide": str(tmp_path / "ä.svs"),
+        "z": 0,
+        "t": 0,
+    }
+    assert report["rows"] == [
+        of_done
+        | {
+            "prompt_id": "box",
+            "kind": "box",
+            "class": "Tumour",
+            "state": "outlined",
+            "result_id": "result of box",
+            "predicted_iou": 0.9,
+            "stability_score": 0.8,
+            "area_um2": 1234.5679,
+            "x0_px": 100.0,
+            "y0_px": 100.0,
+            "x1_px": 300.0,
+            "y1_px": 300.0,
+        },
+        of_done
+        | {
+            "prompt_id": "a line",
+            "state": "skipped",
+            "reason": "a line encloses no area: draw a rectangle",
+        },
+        nothing
+        | {
+            "image": HOSTILE,
+            "image_id": "8",
+            "image_state": "failed",
+            "image_reason": "It is damaged. Restore the backup.",
+        },
+    ]
 
 
 def test_measurements_that_are_no_numbers_are_null(tmp_path: Path) -> None:
