@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from disks import small_disk
 from wsisam_qupath.project.commit import commit, staging_path
 from wsisam_qupath.project.entries import ImageEntry, Project
 from wsisam_qupath.project.guards import Stamps, take_stamps
@@ -105,3 +108,15 @@ def make_image(parent: Path) -> Image:
     image.put("summary.json", OLD_SUMMARY)
     image.put("thumbnail.jpg", b"jpg")
     return image
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Image:
+    return make_image(tmp_path)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of one megabyte, on which an image is soon too large."""
+    with small_disk(tmp_path, 1024) as folder:
+        yield folder

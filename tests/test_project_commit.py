@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from disks import fill_up, small_disk
+from disks import fill_up
 from images import (
     BACKUP,
     DATE,
@@ -20,22 +20,15 @@ from images import (
     OLD_SUMMARY,
     QUPATHS,
     Image,
+    disk,
+    image,
     make_image,
 )
 from wsisam_qupath.errors import ImageError, ProjectError
 from wsisam_qupath.project.backups import backups, copy_synced
 from wsisam_qupath.project.commit import commit, recover, restore
 
-
-@pytest.fixture
-def image(tmp_path: Path) -> Image:
-    return make_image(tmp_path)
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    with small_disk(tmp_path, 1024) as folder:
-        yield folder
+__all__ = ["disk", "image"]  # fixtures
 
 
 def test_a_commit_replaces_data_and_summary_and_keeps_the_old_ones(image: Image) -> None:

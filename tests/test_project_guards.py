@@ -3,13 +3,11 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from disks import small_disk
 from project_files import (
     QPDATA_HEAD,
     QPDATA_TAIL,
@@ -59,20 +57,6 @@ def entry(project: Project) -> ImageEntry:
 @pytest.fixture
 def unopened(project: Project) -> ImageEntry:
     return project.images[1]
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of one megabyte."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    if sys.platform != "linux" or not shutil.which("mount"):
-        pytest.skip("small disks are made by Linux only")
-    if subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("only the administrator can make a small disk")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 def refusal(project: Project, entry: ImageEntry) -> str:
@@ -302,14 +286,15 @@ def test_read_only_objects_are_left_alone(entry: ImageEntry, name: str) -> None:
     )
 
 
-def test_a_full_disk_is_told_before_the_work(project: Project, small_disk: Path) -> None:
-    shutil.copytree(project.folder, small_disk / "p")
-    copy = read_project(small_disk / "p")
+def test_a_full_disk_is_told_before_the_work(project: Project, tmp_path: Path) -> None:
+    with small_disk(tmp_path, 1024) as disk:
+        shutil.copytree(project.folder, disk / "p")
+        copy = read_project(disk / "p")
 
-    with pytest.raises(ProjectError, match=r"is full \(\d+ kB are free\): make room on it"):
-        check_writable_project(copy)
-    for found in copy.images:
-        with pytest.raises(
-            ImageError, match="saving it needs 4 MB on the project's disk, of which 0"
-        ):
-            check_writable_image(found)
+        with pytest.raises(ProjectError, match=r"is full \(\d+ kB are free\): make room on it"):
+            check_writable_project(copy)
+        for found in copy.images:
+            with pytest.raises(
+                ImageError, match="saving it needs 4 MB on the project's disk, of which 0"
+            ):
+                check_writable_image(found)

@@ -6,13 +6,12 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
 import pytest
 
-from disks import fill_up, small_disk
+from disks import fill_up
 from images import (
     BACKUP,
     DATE,
@@ -23,6 +22,8 @@ from images import (
     QUPATHS,
     STAGED,
     Image,
+    disk,
+    image,
     make_image,
 )
 from killing import Killer
@@ -30,16 +31,7 @@ from wsisam_qupath.project.backups import backups
 from wsisam_qupath.project.commit import commit, recover, restore
 from wsisam_qupath.project.entries import ImageEntry
 
-
-@pytest.fixture
-def image(tmp_path: Path) -> Image:
-    return make_image(tmp_path)
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    with small_disk(tmp_path, 1024) as folder:
-        yield folder
+__all__ = ["disk", "image"]  # fixtures
 
 
 def test_nothing_is_to_recover_where_nothing_was_begun(image: Image, tmp_path: Path) -> None:
