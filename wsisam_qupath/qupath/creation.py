@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -141,14 +142,15 @@ def _add(java_project: _Java, image: NewImage, java_type: _Java) -> AddedImage:
     """
     objects, skipped = _objects(image.features)
     ids: list[str] = []
-    for server in _servers(image.slide):
-        try:
+    servers = _servers(image.slide)
+    with ExitStack() as opened:
+        for server in servers:
+            opened.callback(server.close)
+        for server in servers:
             is_first = not ids
             entry = _entry(java_project, server, image.label)
             _save(entry, server, objects if is_first else [], java_type)
             ids.append(str(entry.getID()))
-        finally:
-            server.close()
     n_objects = sum(1 + int(one.nDescendants()) for one in objects)
     return AddedImage(tuple(ids), n_objects, tuple(skipped))
 
@@ -178,14 +180,10 @@ def _servers(slide: Path) -> list[_Java]:
 
 
 def _built(builders: Sequence[_Java]) -> list[_Java]:
-    servers: list[_Java] = []
-    try:
-        for builder in builders:
-            servers.append(builder.build())
-    except BaseException:
-        for server in servers:
-            server.close()
-        raise
+    """All of them opened, or none left open."""
+    with ExitStack() as opened:
+        servers = [opened.enter_context(closing(builder.build())) for builder in builders]
+        opened.pop_all()
     return servers
 
 

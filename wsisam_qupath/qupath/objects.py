@@ -92,7 +92,7 @@ def stage_change(project: Path, entry_id: str, change: Change, to: Path) -> Stag
         # Room for what is read back.
         del image_data
         _check(image, to, expected)
-    except BaseException:
+    except BaseException:  # Ctrl-C too must leave no file that was not read back
         to.unlink(missing_ok=True)
         raise
     return Staged(to, summary["hierarchy"]["nObjects"], summary)
