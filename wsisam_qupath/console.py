@@ -1,4 +1,4 @@
-"""What commands tell on stderr: a bar, cases by name, numbers with their noun."""
+"""What commands tell on stderr: a bar, cases by name, numbers with their noun or unit."""
 
 from __future__ import annotations
 
@@ -64,3 +64,12 @@ def some_of(names: Sequence[str]) -> str:
 def counted(number: int, noun: str) -> str:
     """The number with its noun: "1 slide", "2 slides"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"

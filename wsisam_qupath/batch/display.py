@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from ..console import counted
+from ..console import counted, duration
 from ..printing import printable
 from .outcome import ImageOutcome, PromptState
 
@@ -164,12 +164,3 @@ def _sums(outcomes: Sequence[ImageOutcome], seconds: float) -> str:
         f"{states.count('nothing to do')} with nothing to do, {states.count('failed')} failed. "
         f"{outlined} in {duration(seconds)}."
     )
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"

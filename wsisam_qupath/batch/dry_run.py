@@ -11,20 +11,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..console import counted
+from ..console import counted, duration
 from ..geometry import Box, Mpp, PatchPair
 from ..printing import printable
-from ..prompts import Prompt, PromptKind
+from ..prompts import Prompt
 from ..tokens import tokens_of
 from ..work import ModelSpec, load_segmenter
-from .display import duration, name_skipped, summary_of
+from .display import name_skipped, summary_of
 from .outcome import ImageOutcome
-
-_KINDS = {
-    "rectangles": (PromptKind.BOX, PromptKind.BOX_POINTS),
-    "points": (PromptKind.POINTS,),
-    "outlines": (PromptKind.OUTLINE, PromptKind.OUTLINE_POINTS),
-}
+from .request import KINDS
 
 
 class Pace(NamedTuple):
@@ -68,7 +63,7 @@ def print_plan(console: Console, outcomes: Sequence[ImageOutcome], pace: Pace | 
     """
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("Image", overflow="fold")
-    for name in (*_KINDS, "encodes", "time"):
+    for name in (*KINDS, "encodes", "time"):
         table.add_column(name, justify="right", no_wrap=True)
     for one in outcomes:
         table.add_row(*map(Text, _cells(one, pace)))
@@ -95,7 +90,7 @@ def print_plan(console: Console, outcomes: Sequence[ImageOutcome], pace: Pace | 
 
 def _cells(outcome: ImageOutcome, pace: Pace | None) -> list[str]:
     plan = outcome.plan
-    counts = [sum(plan.kinds.get(kind, 0) for kind in kinds) for kinds in _KINDS.values()]
+    counts = [sum(plan.kinds.get(kind, 0) for kind in kinds) for kinds in KINDS.values()]
     shown = [str(count) if count else "-" for count in (*counts, plan.encodes)]
     seconds = duration(pace.seconds(outcome)) if pace and plan.prompts else "-"
     return [printable(outcome.name, 120), *shown, seconds]

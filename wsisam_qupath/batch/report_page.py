@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from ..console import duration
 from ..overlay import Rgb
 from ..printing import printable
 from .outcome import ImageOutcome, PromptRow
@@ -162,7 +163,7 @@ def _filled(**content: Any) -> str:
         "one_line": _one_line,
         "data_uri": _data_uri,
         "csp_hash": _csp_hash,
-        "duration": _duration,
+        "duration": duration,
         "area": _area,
     }
     return environment.get_template("report.html.j2").render(content)
@@ -179,14 +180,6 @@ def _data_uri(jpeg: bytes) -> str:
 def _csp_hash(script: str) -> str:
     """What the page allows to run: its own script, and nothing that a name might smuggle in."""
     return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
 def _area(um2: float) -> str:

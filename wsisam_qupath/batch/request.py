@@ -10,10 +10,18 @@ from ..engine import SegmentOptions
 from ..errors import OptionError
 from ..geojson.provenance import ObjectType
 from ..grouping import PointsAs
+from ..prompts import PromptKind
 from ..slide.calibration import override
 from ..work import ModelSpec, adapter_path
 
 Only: TypeAlias = Literal["rectangles", "points", "outlines"]
+
+KINDS: dict[Only, tuple[PromptKind, ...]] = {
+    "rectangles": (PromptKind.BOX, PromptKind.BOX_POINTS),
+    "points": (PromptKind.POINTS,),
+    "outlines": (PromptKind.OUTLINE, PromptKind.OUTLINE_POINTS),
+}
+"""All kinds of prompts, by the user's words for what is drawn."""
 
 
 @dataclass(frozen=True)

@@ -13,19 +13,13 @@ from ..geojson.properties import path_class_of
 from ..geometry import Box
 from ..grouping import Area, Clicks, HrBoxOf, Mark, PointsAs, derived_id, group_marks
 from ..project.ledger import Record
-from ..prompts import PathClass, Prompt, PromptKind, PromptSet, within_slide
+from ..prompts import PathClass, Prompt, PromptSet, within_slide
 from ..qupath.values import ImageContents
 from .outcome import PromptRow
-from .request import Only
+from .request import KINDS, Only
 
 AnswerIdOf: TypeAlias = Callable[[Prompt], str]
 """The id that the answer to a prompt will have."""
-
-_KINDS: dict[Only, tuple[PromptKind, ...]] = {
-    "rectangles": (PromptKind.BOX, PromptKind.BOX_POINTS),
-    "points": (PromptKind.POINTS,),
-    "outlines": (PromptKind.OUTLINE, PromptKind.OUTLINE_POINTS),
-}
 
 
 @dataclass(frozen=True)
@@ -189,7 +183,7 @@ def _is_wanted(mark: Mark, rules: Rules) -> bool:
 
 
 def _is_asked_for(prompt: Prompt, rules: Rules) -> bool:
-    if rules.only is not None and prompt.kind not in _KINDS[rules.only]:
+    if rules.only is not None and prompt.kind not in KINDS[rules.only]:
         return False
     return not rules.classes or (
         prompt.path_class is not None and prompt.path_class.name in rules.classes
