@@ -23,7 +23,15 @@ from ..geometry import Box
 from ..grouping import derived_id
 from ..json_files import read_json
 from ..prompts import PathClass, Plane, Skipped
-from .properties import classification_of, path_class_of, plane_json, plane_of, text_of
+from .properties import (
+    LEGACY_TYPES,
+    classification_of,
+    given_id,
+    path_class_of,
+    plane_json,
+    plane_of,
+    text_of,
+)
 from .shapes import (
     LIMIT_PX,
     UnusableError,
@@ -39,15 +47,6 @@ _POINTS = ("Point", "MultiPoint")
 _LINES = ("LineString", "MultiLineString")
 
 _OBJECT_TYPES = {"annotation", "detection", "cell", "tile"}
-_LEGACY_TYPES = {
-    "PathAnnotationObject": "annotation",
-    "PathDetectionObject": "detection",
-    "PathCellObject": "cell",
-    "PathTileObject": "tile",
-    "PathRootObject": "root",
-    "TMACoreObject": "tmaCore",
-}
-"""QuPath 0.2 wrote them where the id belongs."""
 
 _DEEPEST = 100
 """Objects nested deeper than this are left out; people nest two or three."""
@@ -163,7 +162,7 @@ class _Cleaner:
             return []
         properties = value.get("properties")
         properties = properties if isinstance(properties, dict) else {}
-        given = _given_id(value)
+        given = given_id(value)
         kind = _object_type(value, properties)
         feature: Feature | None = None
         try:
@@ -265,20 +264,12 @@ def _top(document: object) -> Iterator[object]:
         yield document
 
 
-def _given_id(feature: Feature) -> str | None:
-    value = feature.get("id")
-    if type(value) in (int, float):
-        return str(value)
-    given = text_of(value)
-    return None if given in _LEGACY_TYPES else given
-
-
 def _object_type(feature: Feature, properties: Feature) -> str:
     for value in (*map(properties.get, ("objectType", "object_type", "type")),):
         given = text_of(value)
         if given is not None:
-            return {"unknown": "annotation"}.get(given, _LEGACY_TYPES.get(given, given))
-    return _LEGACY_TYPES.get(str(feature.get("id")), "annotation")
+            return {"unknown": "annotation"}.get(given, LEGACY_TYPES.get(given, given))
+    return LEGACY_TYPES.get(str(feature.get("id")), "annotation")
 
 
 def _line(drawn: Feature) -> Feature:

@@ -1,4 +1,4 @@
-"""Classes and planes between GeoJSON and Python, as QuPath's own reader and writer have them."""
+"""Ids, classes and planes between GeoJSON and Python, as QuPath reads and writes them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,16 @@ _DELIMITER = ":"
 
 _DEFAULT_PLANE = Plane()
 
+LEGACY_TYPES = {
+    "PathAnnotationObject": "annotation",
+    "PathDetectionObject": "detection",
+    "PathCellObject": "cell",
+    "PathTileObject": "tile",
+    "PathRootObject": "root",
+    "TMACoreObject": "tmaCore",
+}
+"""Types of objects as QuPath 0.2 wrote them where the id belongs, and their names since."""
+
 
 def text_of(value: object) -> str | None:
     """A string that is not blank, fit for UTF-8; else None."""
@@ -18,6 +28,15 @@ def text_of(value: object) -> str | None:
         return None
     # JSON can hold half of a surrogate pair, which no file or terminal takes.
     return value.encode("utf-8", "replace").decode("utf-8")
+
+
+def given_id(feature: object) -> str | None:
+    """The id that a file gives a feature, or None; GeoJSON allows strings and numbers."""
+    value = feature.get("id") if isinstance(feature, dict) else None
+    if type(value) in (int, float):
+        return str(value)
+    given = text_of(value)
+    return None if given in LEGACY_TYPES else given
 
 
 def path_class_of(classification: object) -> PathClass | None:

@@ -22,7 +22,7 @@ from ..geometry import Box
 from ..grouping import Area, Clicks, HrBoxOf, Mark, PointsAs, derived_id, group_marks
 from ..json_files import read_json
 from ..prompts import PathClass, Plane, Point, PromptSet, Skipped
-from .properties import path_class_of, plane_of, text_of
+from .properties import given_id, path_class_of, plane_of
 from .provenance import PROMPT_KEY
 from .shapes import UnusableError, read_area, read_points
 
@@ -31,11 +31,6 @@ _Feature: TypeAlias = dict[str, Any]
 _AREAS = ("Polygon", "MultiPolygon")
 _POINTS = ("Point", "MultiPoint")
 _GEOMETRIES = (*_AREAS, *_POINTS, "LineString", "MultiLineString", "GeometryCollection")
-
-_LEGACY_IDS = frozenset(
-    f"Path{kind}Object" for kind in ("Tile", "Cell", "Detection", "Root", "Annotation")
-) | {"TMACoreObject"}
-"""QuPath 0.2 wrote the type of the object where its id belongs."""
 
 
 def read_prompts(
@@ -163,7 +158,7 @@ def read_marks(features: Iterable[object]) -> tuple[list[Mark], list[Skipped]]:
     skipped: list[Skipped] = []
     seen: Counter[str] = Counter()
     for number, feature in enumerate(features, start=1):
-        given = _given_id(feature)
+        given = given_id(feature)
         try:
             mark = _mark(feature, given)
         except UnusableError as exc:
@@ -224,15 +219,6 @@ def _content(area: Box | Polygon | MultiPolygon) -> tuple[float, ...] | str:
         return (area.x0, area.y0, area.x1, area.y1)
     wkb: str = shapely.to_wkb(area, hex=True, byte_order=1)
     return wkb
-
-
-def _given_id(feature: object) -> str | None:
-    """The id that the file gives a feature, or None; GeoJSON allows strings and numbers."""
-    value = feature.get("id") if isinstance(feature, dict) else None
-    if type(value) in (int, float):
-        return str(value)
-    given = text_of(value)
-    return None if given in _LEGACY_IDS else given
 
 
 def _with_distinct_id(mark: Mark, seen: Counter[str]) -> Mark:
