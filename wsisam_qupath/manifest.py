@@ -71,18 +71,12 @@ class Manifest:
     @property
     def classes(self) -> Mapping[str, int]:
         """Objects by class over all images, the most frequent first."""
-        total: Counter[str] = Counter()
-        for image in self.images:
-            total.update(image.classes)
-        return dict(total.most_common())
+        return _summed(image.classes for image in self.images)
 
     @property
     def left_out(self) -> Mapping[str, int]:
         """What was no truth over all images, by reason."""
-        total: Counter[str] = Counter()
-        for image in self.images:
-            total.update(image.left_out)
-        return dict(total.most_common())
+        return _summed(image.left_out for image in self.images)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -129,15 +123,6 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def is_manifest(folder: Path) -> bool:
-    """Whether a folder holds an export."""
-    try:
-        read_manifest(folder)
-    except PromptError:
-        return False
-    return True
-
-
 def file_names(images: Iterable[tuple[str, str]]) -> dict[str, str]:
     """GeoJSON file names by entry id: distinct and right on every system, also without case.
 
@@ -159,6 +144,13 @@ def file_names(images: Iterable[tuple[str, str]]) -> dict[str, str]:
             taken.add(distinct.lower())
         names[identity] = f"{distinct}.geojson"
     return names
+
+
+def _summed(counts: Iterable[Mapping[str, int]]) -> Mapping[str, int]:
+    total: Counter[str] = Counter()
+    for one in counts:
+        total.update(one)
+    return dict(total.most_common())
 
 
 def _stem(name: str) -> str:
