@@ -41,7 +41,7 @@ from .backups import (
     write_synced,
 )
 from .entries import ImageEntry, Project
-from .guards import Stamps, take_stamps
+from .guards import Stamps, stamp_of, take_stamps
 
 Recovery: TypeAlias = Literal["nothing", "finished", "undone"]
 
@@ -114,10 +114,10 @@ def restore(entry: ImageEntry, backup: Path | None) -> None:
         ImageError: as with :func:`commit`.
     """
     recover(entry)
-    before = _state(entry.qpdata)
+    before = stamp_of(entry.qpdata)
 
     def refuse_if_changed() -> None:
-        if _state(entry.qpdata) != before:
+        if stamp_of(entry.qpdata) != before:
             raise _changed(entry)
 
     def summary() -> str | None:
@@ -282,13 +282,6 @@ def _marker_path(entry: ImageEntry) -> Path:
 
 def _unfinished_marker_path(entry: ImageEntry) -> Path:
     return beside(entry.qpdata, "commit-new")
-
-
-def _state(path: Path) -> tuple[int, int] | None:
-    if not path.exists():
-        return None
-    found = path.stat()
-    return found.st_mtime_ns, found.st_size
 
 
 def _changed(entry: ImageEntry) -> ImageError:

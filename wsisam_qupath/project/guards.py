@@ -70,11 +70,21 @@ def take_stamps(project: Project, entry: ImageEntry) -> Stamps:
             "drive taken away?"
         ) from exc
     try:
-        return Stamps(stamp, _stamp(entry.qpdata))
-    except FileNotFoundError:
-        return Stamps(stamp, None)
+        return Stamps(stamp, stamp_of(entry.qpdata))
     except OSError as exc:
         raise _unreadable(entry, exc) from exc
+
+
+def stamp_of(path: Path) -> Stamp | None:
+    """The state of a file as it is now; None if there is none.
+
+    Raises:
+        OSError: it cannot be looked at.
+    """
+    try:
+        return _stamp(path)
+    except FileNotFoundError:
+        return None
 
 
 def _stamp(path: Path) -> Stamp:
