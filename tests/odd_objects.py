@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qupath_fixtures import java_entry
+
 ODD = "Seltsam: Größe"
 """A class that no project lists."""
 
@@ -47,7 +49,7 @@ def add_odd_annotations(project: Path, entry_id: str) -> int:
         rois.createPointsROI(doubles([1e9]), doubles([1e9]), plane),
         rois.createEmptyROI(),
     ]
-    entry = _entry(project, entry_id)
+    entry = java_entry(project, entry_id)
     image_data = entry.readImageData()
     path_class = jpype.JClass("qupath.lib.objects.classes.PathClass").fromString(ODD)
     make = jpype.JClass("qupath.lib.objects.PathObjects").createAnnotationObject
@@ -76,7 +78,7 @@ class Odd:
 
 def odd_objects_in(project: Path, entry_id: str) -> dict[str, Odd]:
     """All objects but the root by their ids, by QuPath's own reading of the entry."""
-    hierarchy = _entry(project, entry_id).readImageData().getHierarchy()
+    hierarchy = java_entry(project, entry_id).readImageData().getHierarchy()
     listed = [one for one in hierarchy.getObjects(None, None) if not one.isRootObject()]
     return {str(one.getID()): _odd(one) for one in listed}
 
@@ -96,7 +98,7 @@ def features_in(project: Path, entry_id: str) -> dict[str, dict[str, Any]]:
     """All objects but the root as QuPath's GeoJSON by their ids, fast, with ``parent``."""
     import jpype
 
-    hierarchy = _entry(project, entry_id).readImageData().getHierarchy()
+    hierarchy = java_entry(project, entry_id).readImageData().getHierarchy()
     listed = [one for one in hierarchy.getObjects(None, None) if not one.isRootObject()]
     gson = jpype.JClass("qupath.lib.io.GsonTools").getInstance()
     features = json.loads(str(gson.toJson(jpype.JClass("java.util.ArrayList")(listed))))
@@ -109,19 +111,9 @@ def features_in(project: Path, entry_id: str) -> dict[str, dict[str, Any]]:
 
 def nuclei_in(project: Path, entry_id: str) -> dict[str, str]:
     """WKT of the nuclei of all cells, by the cells' ids."""
-    cells = _entry(project, entry_id).readImageData().getHierarchy().getCellObjects()
+    cells = java_entry(project, entry_id).readImageData().getHierarchy().getCellObjects()
     return {
         str(cell.getID()): str(cell.getNucleusROI().getGeometry())
         for cell in cells
         if cell.hasNucleus()
     }
-
-
-def _entry(project: Path, entry_id: str) -> Any:
-    import jpype
-
-    pixels_as = jpype.JClass("java.awt.image.BufferedImage").class_
-    file = jpype.JClass("java.io.File")(str(project))
-    java_project = jpype.JClass("qupath.lib.projects.ProjectIO").loadProject(file, pixels_as)
-    (entry,) = (one for one in java_project.getImageList() if str(one.getID()) == entry_id)
-    return entry

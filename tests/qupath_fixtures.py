@@ -82,7 +82,7 @@ def add_objects(project: Path, entry_id: str, features: Sequence[Feature]) -> in
     """
     import jpype
 
-    entry = _entry(project, entry_id)
+    entry = java_entry(project, entry_id)
     image_data = entry.readImageData()
     content = json.dumps({"type": "FeatureCollection", "features": list(features)}).encode()
     stream = jpype.JClass("java.io.ByteArrayInputStream")(content)
@@ -101,7 +101,7 @@ def add_tma_grid(project: Path, entry_id: str) -> None:
         [make_core(10.0, 10.0, 80.0, 80.0, False), make_core(110.0, 10.0, 80.0, 80.0, True)]
     )
     grid = jpype.JClass("qupath.lib.objects.hierarchy.DefaultTMAGrid").create(cores, 2)
-    entry = _entry(project, entry_id)
+    entry = java_entry(project, entry_id)
     image_data = entry.readImageData()
     image_data.getHierarchy().setTMAGrid(grid)
     entry.saveImageData(image_data)
@@ -109,26 +109,27 @@ def add_tma_grid(project: Path, entry_id: str) -> None:
 
 def objects_in(project: Path, entry_id: str) -> list[Seen]:
     """All objects but the root, in QuPath's order, by QuPath's own reading of the entry."""
-    hierarchy = _entry(project, entry_id).readImageData().getHierarchy()
+    hierarchy = java_entry(project, entry_id).readImageData().getHierarchy()
     return [_seen(one) for one in hierarchy.getObjects(None, None) if not one.isRootObject()]
 
 
 def tma_core_names(project: Path, entry_id: str) -> list[bool]:
     """Whether each core of the grid is missing; empty if there is no grid."""
-    grid = _entry(project, entry_id).readImageData().getHierarchy().getTMAGrid()
+    grid = java_entry(project, entry_id).readImageData().getHierarchy().getTMAGrid()
     return [] if grid is None else [bool(core.isMissing()) for core in grid.getTMACoreList()]
 
 
 def resave(project: Path, entry_id: str) -> dict[str, Any]:
     """Let QuPath save the image as it is; what it then writes to ``summary.json``."""
-    entry = _entry(project, entry_id)
+    entry = java_entry(project, entry_id)
     entry.saveImageData(entry.readImageData())
     path = project.parent / "data" / entry_id / "summary.json"
     summary: dict[str, Any] = json.loads(path.read_text("utf-8"))
     return summary
 
 
-def _entry(project: Path, entry_id: str) -> Any:
+def java_entry(project: Path, entry_id: str) -> Any:
+    """An image of a project, as QuPath has it."""
     import jpype
 
     pixels_as = jpype.JClass("java.awt.image.BufferedImage").class_
@@ -160,7 +161,8 @@ def exported(project: Path, entry_id: str) -> list[Feature]:
     import jpype
 
     path_io = jpype.JClass("qupath.lib.io.PathIO")
-    annotations = _entry(project, entry_id).readImageData().getHierarchy().getAnnotationObjects()
+    hierarchy = java_entry(project, entry_id).readImageData().getHierarchy()
+    annotations = hierarchy.getAnnotationObjects()
     stream = jpype.JClass("java.io.ByteArrayOutputStream")()
     options = jpype.JClass("qupath.lib.io.PathIO$GeoJsonExportOptions")
     path_io.exportObjectsAsGeoJSON(stream, annotations, options.FEATURE_COLLECTION)
@@ -181,7 +183,7 @@ def add_ellipse_line_and_polyline(project: Path, entry_id: str) -> None:
         rois.createLineROI(1.0, 2.0, 3.0, 4.0, plane),
         rois.createPolylineROI(numbers([1.0, 5.0, 9.0]), numbers([1.0, 5.0, 1.0]), plane),
     )
-    entry = _entry(project, entry_id)
+    entry = java_entry(project, entry_id)
     image_data = entry.readImageData()
     image_data.getHierarchy().addObjects(
         jpype.JClass("java.util.ArrayList")(list(map(make, drawn)))
@@ -191,7 +193,7 @@ def add_ellipse_line_and_polyline(project: Path, entry_id: str) -> None:
 
 def validity(project: Path, entry_id: str) -> list[bool]:
     """Whether what QuPath makes of each outline is valid."""
-    hierarchy = _entry(project, entry_id).readImageData().getHierarchy()
+    hierarchy = java_entry(project, entry_id).readImageData().getHierarchy()
     return [
         bool(one.getROI().getGeometry().isValid())
         for one in hierarchy.getObjects(None, None)
