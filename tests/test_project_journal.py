@@ -8,21 +8,20 @@ import sys
 import time
 from collections.abc import Iterator
 from itertools import count
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from disks import small_disk
+from bare_project import ENTRY, SLIDE, full_disk, project
 from killing import Killer
 from wsisam_qupath.errors import ImageError
-from wsisam_qupath.project.entries import ImageEntry, Project
+from wsisam_qupath.project.entries import Project
 from wsisam_qupath.project.journal import Journal
 from wsisam_qupath.results import Answer
 
-SLIDE = "file:/Präparat 1.tif|123|456"
-ENTRY = ImageEntry("12", "Präparat 1", Path("data/12"), "file:/Pr%C3%A4parat%201.tif", None)
+__all__ = ["full_disk", "project"]  # fixtures
+
 SLOW_FILES = settings(
     deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60
 )
@@ -48,23 +47,9 @@ def by_id(answers: list[Answer]) -> dict[str, Answer]:
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
-    path = tmp_path / "Projekt Größe 1" / "project.qpproj"
-    path.parent.mkdir()
-    return Project(path, "0.6.0", (ENTRY,))
-
-
-@pytest.fixture
 def journal(project: Project) -> Iterator[Journal]:
     with Journal(project, ENTRY, SLIDE) as journal:
         yield journal
-
-
-@pytest.fixture
-def full_disk(tmp_path: Path) -> Iterator[Project]:
-    """A project on a disk of 64 KiB."""
-    with small_disk(tmp_path, 64) as folder:
-        yield Project(folder / "project.qpproj", "0.6.0", (ENTRY,))
 
 
 def test_answers_are_read_as_they_were_appended(project: Project, journal: Journal) -> None:

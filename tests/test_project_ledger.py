@@ -2,39 +2,22 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from itertools import count
-from pathlib import Path
 
 import pytest
 
-from disks import small_disk
+from bare_project import ENTRY, SLIDE, full_disk, project
 from killing import Killer
 from wsisam_qupath.errors import ImageError
-from wsisam_qupath.project.entries import ImageEntry, Project
+from wsisam_qupath.project.entries import Project
 from wsisam_qupath.project.ledger import Ledger, Record, Written
 
-SLIDE = "file:/Präparat 1.tif|123|456"
-ENTRY = ImageEntry("12", "Präparat 1", Path("data/12"), "file:/Pr%C3%A4parat%201.tif", None)
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    path = tmp_path / "Projekt Größe 1" / "project.qpproj"
-    path.parent.mkdir()
-    return Project(path, "0.6.0", (ENTRY,))
+__all__ = ["full_disk", "project"]  # fixtures
 
 
 @pytest.fixture
 def ledger(project: Project) -> Ledger:
     return Ledger(project, ENTRY)
-
-
-@pytest.fixture
-def full_disk(tmp_path: Path) -> Iterator[Project]:
-    """A project on a disk of 64 KiB."""
-    with small_disk(tmp_path, 64) as folder:
-        yield Project(folder / "project.qpproj", "0.6.0", (ENTRY,))
 
 
 def written(number: int) -> Written:
