@@ -27,7 +27,8 @@ _NAMED_MAX = 50
 
 def stderr_console() -> Console:
     """For words; results go to stdout."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    # Without emoji: rich would make a dog of ":dog:" in the name of a file.
+    return Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 @contextmanager
