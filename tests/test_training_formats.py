@@ -15,9 +15,6 @@ import tifffile
 from PIL import Image
 from shapely.geometry import Polygon, box
 from shapely.geometry.base import BaseGeometry
-from wsisam_qupath_training.sources import paip
-from wsisam_qupath_training.sources.collection import read_collection
-from wsisam_qupath_training.sources.reading import read_dataset
 
 from coco_files import coco
 from training_data import (
@@ -40,6 +37,9 @@ from training_data import (
     write_slide,
 )
 from wsisam_qupath.errors import OptionError, PromptError
+from wsisam_qupath_training.sources import paip
+from wsisam_qupath_training.sources.collection import read_collection
+from wsisam_qupath_training.sources.reading import read_dataset
 
 # GeoJSON beside slides.
 

@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 from shapely.geometry import box
-from wsisam_qupath_training.sources.reading import read_dataset, recognised
-from wsisam_qupath_training.splits import write_split
 
 from qupath_fixtures import qupath
 from training_data import (
@@ -34,6 +32,8 @@ from wsisam_qupath.errors import OptionError, PromptError, SlideError
 from wsisam_qupath.geometry import Mpp
 from wsisam_qupath.manifest import Manifest, write_manifest
 from wsisam_qupath.qupath.process import QuPathProcess
+from wsisam_qupath_training.sources.reading import read_dataset, recognised
+from wsisam_qupath_training.splits import write_split
 
 __all__ = ["qupath"]  # a fixture
 

@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from training_data import OUTLINES
+from wsisam_qupath.errors import OutputError, PromptError
+from wsisam_qupath.slide import SlideReference
 from wsisam_qupath_training.fields import PARTS, Field, Part, Truth
 from wsisam_qupath_training.splits import (
     SplitRule,
@@ -21,10 +25,6 @@ from wsisam_qupath_training.splits import (
     split_table,
     write_split,
 )
-
-from training_data import OUTLINES
-from wsisam_qupath.errors import OutputError, PromptError
-from wsisam_qupath.slide import SlideReference
 
 TRUTHS = (Truth("1", OUTLINES[0], "Gland"),)
 CATCH = "Slide;Dataset;Scanner\nSCC_01_1.svs;train;ScanScope v1\nSCC_02_1.svs;val;ScanScope v1\n"

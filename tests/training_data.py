@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from shapely.geometry import MultiPolygon, Point, Polygon, box, mapping
 from shapely.geometry.base import BaseGeometry
-from wsisam_qupath_training.fields import Dataset, Field
-from wsisam_qupath_training.sources.reading import DatasetOptions, read_dataset
 
 from wsisam_qupath.geojson import write_features
 from wsisam_qupath.manifest import ExportedImage, Manifest, write_manifest
 from wsisam_qupath.pyramid import write_pyramid
+from wsisam_qupath_training.fields import Dataset, Field
+from wsisam_qupath_training.sources.reading import DatasetOptions, read_dataset
 
 WIDTH_PX, HEIGHT_PX = 320, 240
 MPP = 0.5
