@@ -28,11 +28,13 @@ class Made:
     Attributes:
         adapter, split: the files.
         trained: by the decoder's name.
+        report: the page about it; None where it could not be written.
     """
 
     adapter: Path
     split: Path
     trained: Mapping[str, Trained]
+    report: Path | None = None
 
 
 def write_made(

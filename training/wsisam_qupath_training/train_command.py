@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 
 from wsisam_qupath.console import TASK, counted, name_cases, progress_bar
-from wsisam_qupath.errors import OptionError
+from wsisam_qupath.errors import OptionError, WsiSamError
 from wsisam_qupath.files import cache_folder, check_writable
 from wsisam_qupath.loading import load_predictor
 from wsisam_qupath.model.bases import Base, find_base
@@ -23,15 +23,20 @@ from wsisam_qupath.model.weights import locate_weights
 from .assembling import Made, write_made
 from .checkpoint import is_finished
 from .feature_cache import FeatureCache
-from .fields import Part
+from .fields import Field, Part
 from .learner import Learner
 from .logs import TrainingLog
 from .loop import OnStep, Place, Run, Trained, Views
 from .material import Material, cached, cached_views, opened, pixel_views
 from .places import place_of
+from .report import write_report
 from .settings import DecoderSettings, Recipe
 from .sources.collection import Collection
 from .sources.reading import DatasetOptions, read_dataset
+from .worst_cases import Answered, Case, picture, seen_views, worst_answers
+
+_PICTURED = 12
+"""Cases on the report."""
 
 
 @dataclass(frozen=True)
@@ -93,13 +98,14 @@ def run_train(request: TrainRequest, console: Console) -> Made | None:
     ):
         training = _Training(request, base, parts, place, console)
         names = [request.only] if request.only else list(request.recipe.decoders)
-        for name in names:
-            training.train(name)
-        trained = training.all_trained()
-    if trained is None or place.rank:
-        return None
-    fields = tuple(f for f in collection.dataset.fields if f.dataset not in request.without)
-    return write_made(request.out, request.recipe, base, fields, trained, licence=request.licence)
+        trained = training.all_trained({name: training.train(name) for name in names})
+        if trained is None or place.rank:
+            return None
+        fields = tuple(f for f in collection.dataset.fields if f.dataset not in request.without)
+        made = write_made(
+            request.out, request.recipe, base, fields, trained, licence=request.licence
+        )
+        return training.reported(made, fields)
 
 
 @dataclass(frozen=True)
@@ -142,13 +148,47 @@ class _Training:
 
             return run.train(tell)
 
-    def all_trained(self) -> dict[str, Trained] | None:
-        """Every decoder of the recipe, if all are finished."""
+    def all_trained(self, just: Mapping[str, Trained]) -> dict[str, Trained] | None:
+        """Every decoder of the recipe, if all are finished; some were just trained."""
         decoders = self.request.recipe.decoders
         for name, settings in decoders.items():
             if not is_finished(self._folder(name) / "checkpoint.pt", self._made_for(settings)):
                 return None
-        return {name: self.train(name) for name in decoders}
+        return {name: just.get(name) or self.train(name) for name in decoders}
+
+    def reported(self, made: Made, fields: Sequence[Field]) -> Made:
+        """Write the report; without one the adapter is as good."""
+        path = made.adapter.with_suffix(".report.html")
+        try:
+            cases = self._worst_cases(made.trained)
+            write_report(path, self.request.recipe, self.base, fields, made.trained, cases)
+        except WsiSamError as exc:
+            self.console.print(f"The adapter is written, but no report: {exc}", markup=False)
+            return made
+        return replace(made, report=path)
+
+    def _worst_cases(self, trained: Mapping[str, Trained]) -> list[Case]:
+        without, val = self.request.without, self.parts["val"]
+        found: list[Answered] = []
+        for name, result in trained.items():
+            learner = self._learned(name, result)
+            found += worst_answers(
+                name,
+                learner,
+                self._views(learner.settings)[1],
+                size_px=self.base.size_px,
+                place=self.place,
+                count=_PICTURED,
+            )
+        views = seen_views(val, self.request.recipe.sampling, without)
+        worst = sorted(found, key=lambda answer: answer.dice)[:_PICTURED]
+        return [picture(answer, views[answer.view], val) for answer in worst]
+
+    def _learned(self, name: str, trained: Trained) -> Learner:
+        """A decoder with its best weights."""
+        learner = Learner(self.base, self._state, self.request.recipe.decoders[name])
+        learner.load_state_dict(learner.state_dict() | dict(trained.state))
+        return learner.to(self.place.device)
 
     @cached_property
     def _state(self) -> dict[str, torch.Tensor]:
