@@ -21,9 +21,11 @@ from wsisam_qupath_training.evaluate.summary import correlations, iou_by_click, 
 from wsisam_qupath_training.fields import Dataset, Field, Truth
 
 from evaluate_models import SQUARE, TALL, OutlineModel, make_field
+from wsisam_qupath.backends import Prediction
 from wsisam_qupath.errors import OptionError, PromptError
 from wsisam_qupath.geometry import Box
 from wsisam_qupath.slide import SlideReference
+from wsisam_qupath.tokens import Tokens
 
 QUIET = Console(quiet=True)
 TRUTH_MODEL = "evaluate_models:truth_model"
@@ -111,6 +113,25 @@ def test_where_nothing_can_be_read_there_is_no_evaluation(tmp_path: Path) -> Non
 
     with pytest.raises(PromptError, match=r"No object could be measured: .*gone\.tif"):
         asked([gone], truth_model())
+
+
+def test_a_model_that_leaves_a_prompt_unanswered_is_named(tmp_path: Path) -> None:
+    class Silent(OutlineModel):
+        def answer(self, embedding: Any, tokens: Sequence[Tokens]) -> list[Prediction]:
+            return super().answer(embedding, tokens)[1:]
+
+    with pytest.raises(OptionError, match=r"silent gave \d answers to \d prompts"):
+        asked([make_field(tmp_path)], Silent("silent", (SQUARE, TALL)))
+
+
+def test_an_object_that_the_window_misses_is_named_once(tmp_path: Path) -> None:
+    middle = shapely.Point(200, 150)
+    ring = middle.buffer(149, 64) - middle.buffer(148, 64)
+    field = make_field(tmp_path, outlines=[ring, SQUARE], class_names=["x", "x"])
+
+    found = asked([field], truth_model("a"), truth_model("b"), window_mpp=0.5)
+
+    assert [case.id for case in found.skipped] == ["one, object 1"]
 
 
 def test_objects_without_a_box_of_the_other_model_count_0(tmp_path: Path) -> None:
