@@ -1,0 +1,267 @@
+"""The loop: what learns, that a killed run ends as an undisturbed one, and what stops it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from models import PLAIN_BASE, sam_of
+from training_models import (
+    ONLY_POINTS,
+    TUNED_SAM,
+    WSI_SAM,
+    losses_of,
+    make_cache,
+    make_run,
+    nothing,
+)
+from wsisam_qupath.errors import AdapterError, DeviceError
+from wsisam_qupath.model.build import Model
+from wsisam_qupath_training.ahead import ahead
+from wsisam_qupath_training.checkpoint import read_checkpoint
+from wsisam_qupath_training.learner import Images, Learner
+from wsisam_qupath_training.loop import Loaded, Run, Trained, schedule
+from wsisam_qupath_training.settings import DecoderSettings
+from wsisam_qupath_training.view_sources import CachedViews
+
+State = dict[str, torch.Tensor]
+CLICKED = TUNED_SAM.model_copy(update={"mix": ONLY_POINTS})
+
+
+class Killed(BaseException):
+    """As good as ``kill -9``: nothing is written any more."""
+
+
+def killed_at(last: int) -> Callable[[int, Mapping[str, float]], None]:
+    def on_step(step: int, row: Mapping[str, float]) -> None:
+        if step == last:
+            raise Killed
+
+    return on_step
+
+
+@pytest.fixture(scope="module")
+def views(tmp_path_factory: pytest.TempPathFactory) -> CachedViews:
+    return CachedViews(make_cache(tmp_path_factory.mktemp("views")))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    tmp_path_factory: pytest.TempPathFactory, views: CachedViews, lite_state: State
+) -> tuple[Run, Trained]:
+    """Four steps of points with further clicks."""
+    run = make_run(tmp_path_factory.mktemp("whole"), CLICKED, views, lite_state)
+    return run, run.train(nothing)
+
+
+def assert_same(ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor]) -> None:
+    assert ours.keys() == theirs.keys()
+    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+
+
+def test_a_run_that_was_killed_ends_to_the_bit_as_an_undisturbed_one(
+    undisturbed: tuple[Run, Trained], views: CachedViews, lite_state: State, tmp_path: Path
+) -> None:
+    whole_run, whole = undisturbed
+
+    with pytest.raises(Killed):
+        make_run(tmp_path, CLICKED, views, lite_state).train(killed_at(3))
+    stopped = read_checkpoint(tmp_path / "checkpoint.pt", "tiny")
+    run = make_run(tmp_path, CLICKED, views, lite_state)
+    resumed = run.train(nothing)
+
+    assert stopped is not None
+    assert (stopped.step, stopped.finished) == (2, False)
+    assert_same(resumed.state, whole.state)
+    assert_same(run.learner.state_dict(), whole_run.learner.state_dict())
+    assert resumed.history == whole.history
+    ends = [read_checkpoint(one.checkpoint_path, "tiny") for one in (run, whole_run)]
+    ours, theirs = (end.optimiser["state"] for end in ends if end is not None)
+    for number, state in theirs.items():
+        assert_same(ours[number], state)
+
+
+def test_a_finished_run_trains_no_more(
+    undisturbed: tuple[Run, Trained], views: CachedViews, lite_state: State
+) -> None:
+    finished, trained = undisturbed
+
+    again = make_run(finished.folder, CLICKED, views, lite_state).train(killed_at(1))
+
+    assert_same(again.state, trained.state)
+    assert again.history == trained.history
+
+
+def test_the_log_of_a_run_has_a_row_a_validation(undisturbed: tuple[Run, Trained]) -> None:
+    _, trained = undisturbed
+
+    assert [row["step"] for row in trained.history] == [2.0, 4.0]
+    kinds = {"1_points", "3_points", "10_points"}
+    assert all(kinds <= set(row) for row in trained.history)
+    assert all(0 <= row["dice"] <= 100 for row in trained.history)
+    assert trained.best_dice == max(row["dice"] for row in trained.history)
+
+
+def test_a_run_with_other_settings_does_not_go_on(
+    undisturbed: tuple[Run, Trained], views: CachedViews, lite_state: State
+) -> None:
+    folder = undisturbed[0].folder
+
+    with pytest.raises(AdapterError, match="of a run with other settings or data"):
+        make_run(folder, CLICKED, views, lite_state, made_for="other").train(nothing)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04"])
+def test_a_damaged_checkpoint_is_told(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(content)
+
+    with pytest.raises(AdapterError, match="is no sound checkpoint"):
+        read_checkpoint(path, "tiny")
+
+
+def test_scope_adapter_leaves_all_of_sam_as_it_was(
+    views: CachedViews, lite_state: State, lite: Model, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path, WSI_SAM.model_copy(update={"steps": 2}), views, lite_state)
+    before = {name: p.detach().clone() for name, p in run.learner.named_parameters()}
+
+    trained = run.train(nothing)
+
+    assert_same(run.learner.decoder.sam.state_dict(), sam_of(lite).state_dict())
+    assert run.learner.encoder is None
+    assert not any(name.startswith("decoder.sam.") for name in trained.state)
+    after = dict(run.learner.named_parameters())
+    still = {name for name in trained.state if torch.equal(before[name], after[name])}
+    assert still == set()
+
+
+def test_scope_decoder_leaves_what_no_answer_needs_as_it_was(
+    undisturbed: tuple[Run, Trained], lite: Model
+) -> None:
+    run, trained = undisturbed
+
+    sam, base = run.learner.decoder.sam.state_dict(), sam_of(lite).state_dict()
+    learned = {name.removeprefix("decoder.sam.") for name in trained.state}
+    frozen = set(base) - learned
+    assert frozen == {
+        "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix",
+        *(
+            name
+            for name in base
+            if ".output_hypernetworks_mlps." in name and ".mlps.0." not in name
+        ),
+    }
+    assert_same({n: sam[n] for n in frozen}, {n: base[n] for n in frozen})
+    assert not torch.equal(
+        sam["mask_decoder.mask_tokens.weight"], base["mask_decoder.mask_tokens.weight"]
+    )
+
+
+class Poisoned:
+    """Views whose features are no numbers from some step on."""
+
+    def __init__(self, views: CachedViews, good: int) -> None:
+        self._views = views
+        self._good = good
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    def load(self, index: int) -> Loaded:
+        return self._views.load(index)
+
+    def images(self, loaded: Loaded, learner: Learner, device: torch.device) -> Images:
+        images = self._views.images(loaded, learner, device)
+        self._good -= 1
+        return images if self._good >= 0 else Images(*(t * math.nan for t in images))
+
+
+def test_a_loss_that_is_not_a_number_stops_with_the_last_good_state_kept(
+    views: CachedViews, lite_state: State, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path, TUNED_SAM, views, lite_state)
+    run.views = Poisoned(views, good=2)
+
+    with pytest.raises(DeviceError, match=r"The loss is not a number at step 3\. .*checkpoint\.pt"):
+        run.train(nothing)
+
+    kept = read_checkpoint(run.checkpoint_path, "tiny")
+    assert kept is not None
+    assert kept.step == 2
+    assert all(torch.isfinite(tensor).all() for tensor in kept.learning.values())
+    assert_same(dict(run.learner.learning()), kept.learning)
+
+
+def test_training_stops_where_validation_gets_no_better(
+    views: CachedViews, lite_state: State, tmp_path: Path
+) -> None:
+    rates = dict.fromkeys(("decoder_rate", "prompt_rate", "wsi_rate"), 1e-30)
+    settings = TUNED_SAM.model_copy(update={"steps": 9, "patience": 2, **rates})
+
+    trained = make_run(tmp_path, settings, views, lite_state, validate_every=1).train(nothing)
+
+    assert [row["step"] for row in trained.history] == [1.0, 2.0, 3.0]
+    assert trained.best_step == 1
+
+
+@pytest.mark.parametrize("settings", [TUNED_SAM, WSI_SAM], ids=["sam", "wsi-sam"])
+def test_the_loss_goes_down(
+    settings: DecoderSettings, views: CachedViews, lite_state: State, tmp_path: Path
+) -> None:
+    longer = settings.model_copy(update={"steps": 10, "decoder_rate": 1e-3})
+    run = make_run(tmp_path, longer, views, lite_state, validate_every=10)
+
+    _, losses = losses_of(run)
+
+    assert len(losses) == 10
+    assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
+
+
+def test_the_rate_warms_up_and_then_falls_along_a_cosine() -> None:
+    settings = DecoderSettings(steps=1000, warm_up_steps=100)
+
+    factors = [schedule(step, settings) for step in range(1000)]
+
+    assert factors[0] == pytest.approx(0.01, rel=1e-3)
+    assert max(factors) == factors[99]
+    assert factors[500] == pytest.approx(0.01 + 0.99 / 2)
+    assert factors[-1] == pytest.approx(0.01, rel=0.01)
+
+
+def test_each_part_learns_at_its_own_rate(lite_state: State) -> None:
+    settings = WSI_SAM.model_copy(
+        update={"scope": "decoder", "wsi_rate": 0.1, "decoder_rate": 0.2, "prompt_rate": 0.3}
+    )
+    learner = Learner(PLAIN_BASE, lite_state, settings)
+
+    rates: dict[int, Any] = {
+        id(parameter): group["lr"] for group in learner.rates() for parameter in group["params"]
+    }
+
+    named = {name: rates[id(parameter)] for name, parameter in learner.learning().items()}
+    assert named["decoder.hr.token.weight"] == 0.1
+    assert named["decoder.sam.mask_decoder.mask_tokens.weight"] == 0.2
+    assert named["decoder.sam.prompt_encoder.no_mask_embed.weight"] == 0.3
+    assert len(rates) == len(named)
+
+
+def test_what_is_made_ahead_comes_in_order_and_its_error_where_it_happened() -> None:
+    def make(key: int) -> int:
+        if key == 3:
+            raise ValueError(key)
+        return 10 * key
+
+    found = []
+    with pytest.raises(ValueError, match="3"):
+        for made, waited in ahead(make, range(9)):
+            found.append(made)
+            assert waited >= 0
+
+    assert found == [0, 10, 20]
