@@ -58,7 +58,8 @@ def validate(
             ious += zip(answer.iou.float().tolist(), iou.tolist(), strict=True)
     means = {name: 100 * float(np.mean(values)) for name, values in dices.items()}
     predicted, true = np.array(ious).T
-    correlated = float(np.corrcoef(predicted, true)[0, 1]) if predicted.std() > 0 else 0.0
+    varies = predicted.std() > 0 and true.std() > 0
+    correlated = float(np.corrcoef(predicted, true)[0, 1]) if varies else 0.0
     return {**means, "dice": float(np.mean(list(means.values()))), "iou_correlation": correlated}
 
 
