@@ -16,6 +16,16 @@ from .loop import Place
 
 
 @contextmanager
+def first_alone(place: Place) -> Iterator[None]:
+    """The first of several processes runs the body before the others do."""
+    if place.rank:
+        distributed.barrier()
+    yield
+    if place.world > 1 and not place.rank:
+        distributed.barrier()
+
+
+@contextmanager
 def place_of(device: str, threads: int | None) -> Iterator[Place]:
     """The place of this process, for the time of the body.
 

@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 
 from wsisam_qupath.console import TASK, counted, name_cases, progress_bar
-from wsisam_qupath.errors import OptionError, WsiSamError
+from wsisam_qupath.errors import OptionError, PromptError, WsiSamError
 from wsisam_qupath.files import cache_folder, check_writable
 from wsisam_qupath.loading import load_predictor
 from wsisam_qupath.model.bases import Base, find_base
@@ -28,7 +28,7 @@ from .learner import Learner
 from .logs import TrainingLog
 from .loop import OnStep, Place, Run, Trained, Views
 from .material import Material, cached, cached_views, opened, pixel_views
-from .places import place_of
+from .places import first_alone, place_of
 from .report import write_report
 from .settings import DecoderSettings, Recipe
 from .sources.collection import Collection
@@ -124,7 +124,9 @@ class _Training:
         folder = self._folder(name)
         folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(self.request.recipe.seed)  # what WSI-SAM adds begins at random
-        views, val_views = self._views(settings)
+        with first_alone(self.place):  # two that fill one cache would undo each other's files
+            views, val_views = self._views(settings)
+        _check_views(views, val_views)
         run = Run(
             Learner(self.base, self._state, settings),
             views,
@@ -259,6 +261,15 @@ def _check_datasets(collection: Collection, without: Sequence[str]) -> None:
         raise OptionError(
             f"--without names {', '.join(unknown)}, and the data are {', '.join(sorted(datasets))}."
         )
+
+
+def _check_views(views: Views, val_views: Views) -> None:
+    for some, purpose in ((views, "train on"), (val_views, "validate on")):
+        if not len(some):
+            raise PromptError(
+                f"There is nothing to {purpose}: no view of that part holds an object. Annotate "
+                "more slides or patients, use more --views, or change the split."
+            )
 
 
 def _tell(collection: Collection, console: Console) -> None:
