@@ -98,8 +98,10 @@ def run_train(request: TrainRequest, console: Console) -> Made | None:
     ):
         training = _Training(request, base, parts, place, console)
         names = [request.only] if request.only else list(request.recipe.decoders)
-        trained = training.all_trained({name: training.train(name) for name in names})
-        if trained is None or place.rank:
+        with first_alone(place):  # two that fill one cache would undo each other's files
+            training.encode(names)
+        just = {name: training.train(name) for name in names}
+        if place.rank or (trained := training.all_trained(just)) is None:
             return None
         fields = tuple(f for f in collection.dataset.fields if f.dataset not in request.without)
         made = write_made(
@@ -118,14 +120,18 @@ class _Training:
     place: Place
     console: Console
 
+    def encode(self, names: Sequence[str]) -> None:
+        """Fill the caches that some decoders are trained from."""
+        for name in names:
+            self._views(self.request.recipe.decoders[name])
+
     def train(self, name: str) -> Trained:
         """One decoder, from its last checkpoint on."""
         settings = self.request.recipe.decoders[name]
         folder = self._folder(name)
         folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(self.request.recipe.seed)  # what WSI-SAM adds begins at random
-        with first_alone(self.place):  # two that fill one cache would undo each other's files
-            views, val_views = self._views(settings)
+        views, val_views = self._views(settings)
         _check_views(views, val_views)
         run = Run(
             Learner(self.base, self._state, settings),
