@@ -20,9 +20,8 @@ from wsisam_qupath_training.draws import PromptMix
 from wsisam_qupath_training.feature_cache import FeatureCache, fill_cache
 from wsisam_qupath_training.fields import Field
 from wsisam_qupath_training.learner import Learner
-from wsisam_qupath_training.loop import Place, Run, Trained
+from wsisam_qupath_training.loop import Place, Run, Trained, Views
 from wsisam_qupath_training.settings import DecoderSettings
-from wsisam_qupath_training.view_sources import CachedViews
 from wsisam_qupath_training.views import View, ViewSettings, sample_views
 
 OBJECT_RGB, TISSUE_RGB = (140, 80, 150), (230, 200, 220)
@@ -145,7 +144,7 @@ def make_cache(
 def make_run(
     folder: Path,
     settings: DecoderSettings,
-    views: CachedViews,
+    views: Views,
     state: Mapping[str, torch.Tensor],
     *,
     base: Base = PLAIN_BASE,
