@@ -22,7 +22,16 @@ from skimage.measure import label
 from torch.nn import functional as F
 
 from reference import lite_medsam
-from wsisam_qupath import Box, Prompt, Result, Segmenter, Slide, load_segmenter, open_slide
+from wsisam_qupath import (
+    Box,
+    ModelSpec,
+    Prompt,
+    Result,
+    Segmenter,
+    Slide,
+    load_segmenter,
+    open_slide,
+)
 from wsisam_qupath.engine import SegmentOptions
 from wsisam_qupath.geometry import PatchPair
 from wsisam_qupath.tokens import tokens_of
@@ -41,7 +50,7 @@ def main() -> None:
     parser.add_argument("--fields", type=int, help="only the first so many images")
     parser.add_argument("--kind", choices=["box", "outline"], default="box")
     given = parser.parse_args()
-    segmenter, reference = load_segmenter(), lite_medsam()
+    segmenter, reference = load_segmenter(ModelSpec(adapter=None)), lite_medsam()
     rng = np.random.default_rng(0)
     rows: list[tuple[float, float]] = []
     for image, truth in list(_fields(given.folder, given.truth))[: given.fields]:

@@ -127,7 +127,10 @@ def random_adapter(path: Path) -> Path:
 
 def rows(slide: Slide, adapter: Path, rounds: int) -> Iterator[tuple[str, ...]]:
     """The table, row by row; every row's two figures are measured in turns."""
-    plain, adapted = load_segmenter(), load_segmenter(ModelSpec(adapter=adapter))
+    plain, adapted = (
+        load_segmenter(ModelSpec(adapter=None)),
+        load_segmenter(ModelSpec(adapter=adapter)),
+    )
     patch = slide.read(Box(0, 0, 512, 512), 256, 256)
     encode, decode = bare_encode(patch), bare_sam_decoder()
     click = [Prompt("click", l0_box=Box(496, 596, 784, 1016))]
@@ -243,7 +246,7 @@ def rectangles(path: Path) -> None:
         Prompt(str(i), l0_box=Box(x, y, x + w, y + h))
         for i, ((x, y), (w, h)) in enumerate(zip(corners, sides, strict=True))
     ]
-    segmenter = load_segmenter()
+    segmenter = load_segmenter(ModelSpec(adapter=None))
     with open_slide(path) as slide:
         planner = segmenter.planner(slide, SegmentOptions())
         pairs = {planner.pair(prompt) for prompt in prompts}

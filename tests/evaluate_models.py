@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import shapely
 from shapely.geometry import Point, Polygon
-from wsisam_qupath_training.fields import Field, Part, Truth
 
 from wsisam_qupath.backends import Prediction
 from wsisam_qupath.geometry import Mpp, PatchPair
@@ -18,6 +17,7 @@ from wsisam_qupath.polygons import outline_to_mask
 from wsisam_qupath.pyramid import write_pyramid
 from wsisam_qupath.slide import Slide, SlideReference
 from wsisam_qupath.tokens import NEGATIVE, PADDING, Tokens
+from wsisam_qupath_training.fields import Field, Part, Truth
 
 WIDTH_PX, HEIGHT_PX = 400, 300
 MPP = Mpp(1.0, 1.0)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
-from wsisam_qupath_training.evaluate.cli import evaluate_command
 
 from wsisam_qupath.predictor import Predictor
+from wsisam_qupath_training.evaluate.cli import evaluate_command
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+
 from wsisam_qupath_training.evaluate.measures import correlation, estimate
 
 

@@ -7,9 +7,6 @@ import numpy as np
 import pytest
 import shapely
 from shapely.geometry import Polygon
-from wsisam_qupath_training.clicker import Click
-from wsisam_qupath_training.evaluate.noc import CLICKS_MOST, ClickRun, click_tokens, run_clicks
-from wsisam_qupath_training.evaluate.scoring import Target, target_of
 
 from evaluate_models import PAIR, SQUARE
 from wsisam_qupath.backends import Prediction
@@ -25,6 +22,9 @@ from wsisam_qupath.tokens import (
     Tokens,
     lr_mask_of,
 )
+from wsisam_qupath_training.clicker import Click
+from wsisam_qupath_training.evaluate.noc import CLICKS_MOST, ClickRun, click_tokens, run_clicks
+from wsisam_qupath_training.evaluate.scoring import Target, target_of
 
 EVERYWHERE = shapely.box(-1000, -1000, 1000, 1000)
 NOWHERE = np.full((MASK_PX, MASK_PX), -8, dtype=np.float32)

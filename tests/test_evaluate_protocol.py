@@ -8,6 +8,10 @@ import numpy as np
 import pytest
 import shapely
 from shapely.geometry import Point, Polygon
+
+from evaluate_models import MPP, SQUARE, OutlineModel, make_field
+from wsisam_qupath.errors import OptionError
+from wsisam_qupath.geometry import Box
 from wsisam_qupath_training.evaluate.prompting import coarse_outline, noisy_box, points_inside
 from wsisam_qupath_training.evaluate.protocol import (
     BOX_AND_POINTS,
@@ -17,10 +21,6 @@ from wsisam_qupath_training.evaluate.protocol import (
     ProtocolSettings,
     Question,
 )
-
-from evaluate_models import MPP, SQUARE, OutlineModel, make_field
-from wsisam_qupath.errors import OptionError
-from wsisam_qupath.geometry import Box
 
 LONG = shapely.box(20, 100, 350, 160)
 

@@ -11,6 +11,13 @@ import pytest
 import shapely
 from PIL import Image
 from rich.console import Console
+
+from evaluate_models import SQUARE, TALL, OutlineModel, make_field
+from wsisam_qupath.backends import Prediction
+from wsisam_qupath.errors import OptionError, PromptError
+from wsisam_qupath.geometry import Box
+from wsisam_qupath.slide import SlideReference
+from wsisam_qupath.tokens import Tokens
 from wsisam_qupath_training.evaluate.answerers import Answerer, Loading, load_answerer, parse_spec
 from wsisam_qupath_training.evaluate.boxes import box_iou, matched, read_boxes
 from wsisam_qupath_training.evaluate.choosing import Chosen, fields_of_part, limited
@@ -19,13 +26,6 @@ from wsisam_qupath_training.evaluate.protocol import GIVEN_BOX, LABELS, Protocol
 from wsisam_qupath_training.evaluate.run import Findings, ask_all
 from wsisam_qupath_training.evaluate.summary import correlations, iou_by_click, summarise
 from wsisam_qupath_training.fields import Dataset, Field, Truth
-
-from evaluate_models import SQUARE, TALL, OutlineModel, make_field
-from wsisam_qupath.backends import Prediction
-from wsisam_qupath.errors import OptionError, PromptError
-from wsisam_qupath.geometry import Box
-from wsisam_qupath.slide import SlideReference
-from wsisam_qupath.tokens import Tokens
 
 QUIET = Console(quiet=True)
 TRUTH_MODEL = "evaluate_models:truth_model"

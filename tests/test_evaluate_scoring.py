@@ -4,6 +4,12 @@ import numpy as np
 import pytest
 import shapely
 from shapely.geometry import Point, Polygon
+
+from evaluate_models import PAIR, SQUARE
+from wsisam_qupath.errors import OptionError
+from wsisam_qupath.polygons import outline_to_mask
+from wsisam_qupath.slide import SlideReference
+from wsisam_qupath.tokens import MaskArray
 from wsisam_qupath_training.evaluate.scoring import (
     SCORE_PX,
     Overlap,
@@ -13,12 +19,6 @@ from wsisam_qupath_training.evaluate.scoring import (
     target_of,
 )
 from wsisam_qupath_training.fields import Field, Truth
-
-from evaluate_models import PAIR, SQUARE
-from wsisam_qupath.errors import OptionError
-from wsisam_qupath.polygons import outline_to_mask
-from wsisam_qupath.slide import SlideReference
-from wsisam_qupath.tokens import MaskArray
 
 EVERYWHERE = shapely.box(-1000, -1000, 1000, 1000)
 

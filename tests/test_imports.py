@@ -19,9 +19,9 @@ FLOORS = (
     ("pyramid", "overlay", "tokens", "authorship", "manifest", "catch", "qupath.values"),
     ("project",),
     ("qupath",),
-    ("model.bases", "model.card", "model.download"),
+    ("model.bases", "model.card", "model.download", "model.prompted_sam"),
     ("model.weights", "model.adapter", "model.tiny_vit", "model.decoders"),
-    ("model.encoder",),
+    ("model.encoder", "model.shipped"),
     ("model.build",),
     ("backends", "backends.openvino_runtime"),
     ("backends.torch_backend", "backends.openvino_backend", "backends.openvino_export"),
@@ -40,6 +40,7 @@ FLOORS = (
 
 WITH_TORCH = {
     "model.tiny_vit",
+    "model.prompted_sam",
     "model.decoders",
     "model.encoder",
     "model.build",

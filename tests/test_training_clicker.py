@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
 from wsisam_qupath_training.clicker import Click, next_click
 
 Mask = NDArray[np.bool_]

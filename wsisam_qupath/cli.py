@@ -1,9 +1,8 @@
-"""The command line: ``wsisam-qupath segment | demo | weights | doctor``, and those of projects.
+"""The command line: ``wsisam-qupath segment | demo | weights | doctor``, projects and training.
 
 Results go to stdout, words to stderr. Exit codes: 0 done, 1 doctor found that the main job cannot
 run, 2 a reason that the user can cure, 3 some images of a project failed and the others are done,
-130 interrupted. Heavy imports stand inside the commands,
-so that ``--help`` answers at once.
+130 interrupted. Heavy imports stand inside the commands, so that ``--help`` answers at once.
 """
 
 from __future__ import annotations
@@ -18,6 +17,9 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import click
+
+from wsisam_qupath_training.cli import train_command
+from wsisam_qupath_training.evaluate.cli import evaluate_command
 
 from . import project_cli
 from .errors import WsiSamError
@@ -135,7 +137,7 @@ def doctor(project: Path | None) -> None:
     sys.exit(exit_code(checks))
 
 
-for _command in project_cli.COMMANDS:
+for _command in (*project_cli.COMMANDS, train_command, evaluate_command):
     cli.add_command(_command)
 
 

@@ -45,10 +45,11 @@ def model_options(command: F) -> F:
         ),
         click.option(
             "--adapter",
-            default="none",
+            default="default",
             show_default=True,
-            metavar="PATH|none",
-            help="WSI-SAM adapter (.safetensors) made for the base.",
+            metavar="PATH|default|none",
+            help="WSI-SAM adapter (.safetensors) made for the base; default is the one that comes "
+            "with this program, if there is one for the base.",
         ),
         click.option(
             "--weights",

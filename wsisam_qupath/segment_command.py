@@ -31,12 +31,12 @@ from .grouping import PointsAs
 from .loading import choose, load_predictor
 from .model.adapter import Adapter
 from .model.bases import Base, find_base
+from .model.shipped import adapter_choice, chosen_adapter
 from .overlay import write_overlay
 from .planning import Planner
 from .prompts import Prompt, PromptSet, Skipped, require_usable, within_slide
 from .results import Empty, Result
 from .slide import Slide, open_slide
-from .work import find_adapter
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class SegmentRequest:
     object_type: ObjectType = "detection"
     overlay: Path | None = None
     base: str = "lite-medsam"
-    adapter: str = "none"
+    adapter: str = "default"
     weights: Path | None = None
     device: str = "auto"
     backend: str = "auto"
@@ -97,7 +97,7 @@ def run_segment(request: SegmentRequest) -> Outcome:
         if path is not None:
             check_writable(path)
     base = find_base(request.base)
-    adapter = find_adapter(request.adapter, base)
+    adapter = chosen_adapter(adapter_choice(request.adapter), base)
     choose(request.device, request.backend)
     with open_slide(request.slide, mpp=request.mpp) as slide:
         _check_outputs(request, slide)

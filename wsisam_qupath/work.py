@@ -13,8 +13,8 @@ from .engine import Segmenter, SegmentOptions
 from .geojson import to_feature
 from .geojson.provenance import ObjectType
 from .loading import load_predictor
-from .model.adapter import Adapter, read_adapter
-from .model.bases import Base
+from .model.bases import find_base
+from .model.shipped import AdapterChoice, chosen_adapter
 from .prompts import Prompt
 from .results import Answer, Result
 from .slide import Slide, SlideReference
@@ -22,29 +22,17 @@ from .slide import Slide, SlideReference
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Which model is to run where; see :func:`.load_predictor` for the values."""
+    """Which model is to run where; see :func:`.load_predictor` for the values.
+
+    The adapter is the one that comes with this package, if it has one for the base.
+    """
 
     base: str = "lite-medsam"
-    adapter: Path | None = None
+    adapter: AdapterChoice = "default"
     weights: Path | None = None
     device: str = "auto"
     backend: str = "auto"
     threads: int | None = None
-
-
-def adapter_path(given: str) -> Path | None:
-    """The file that ``--adapter`` names, or None for "none"."""
-    return None if given == "none" else Path(given)
-
-
-def find_adapter(given: str, base: Base) -> Adapter | None:
-    """The adapter that ``--adapter`` names, read; None for "none".
-
-    Raises:
-        AdapterError: see :func:`.read_adapter`.
-    """
-    path = adapter_path(given)
-    return None if path is None else read_adapter(path, base)
 
 
 @dataclass(frozen=True)
@@ -65,10 +53,11 @@ def load_segmenter(model: ModelSpec | None = None) -> Segmenter:
         WsiSamError: see :func:`.load_predictor`.
     """
     model = model or ModelSpec()
+    base = find_base(model.base)
     return Segmenter(
         load_predictor(
-            model.base,
-            adapter=model.adapter,
+            base,
+            adapter=chosen_adapter(model.adapter, base),
             weights=model.weights,
             device=model.device,
             backend=model.backend,

@@ -15,7 +15,6 @@ from wsisam_qupath.model.card import AdapterCard
 from wsisam_qupath.version import VERSION
 
 from .fields import Field
-from .learner import learned_tensors
 from .loop import Trained
 from .settings import Recipe
 from .splits import write_split
@@ -53,9 +52,8 @@ def write_made(
     """
     tensors: dict[str, NDArray[np.float16]] = {}
     for name, result in trained.items():
-        for tensor, values in learned_tensors(result.state).items():
-            is_encoder = tensor.startswith("encoder.")
-            tensors[tensor if is_encoder else f"{name}.{tensor}"] = values
+        tensors |= {f"{name}.{own}": values for own, values in result.decoder.items()}
+        tensors |= result.encoder
     card = AdapterCard(
         base=base.name,
         base_sha256=base.sha256,

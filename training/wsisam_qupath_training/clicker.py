@@ -1,4 +1,4 @@
-"""The next click where a prediction is most wrong: the clicker of RITM, ClickSEG and SimpleClick."""
+"""The next click where a prediction is most wrong: the clicker of RITM and its successors."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from pydantic import Field as Limited
 from scipy.ndimage import distance_transform_edt, gaussian_filter
+from shapely.geometry import MultiPolygon, Polygon
 
 from wsisam_qupath.geometry import Mpp, PatchPair
 from wsisam_qupath.polygons import mask_to_polygon, outline_to_mask
@@ -297,12 +298,13 @@ def _corrected(
 def _fed_back(batch: PromptBatch, logits: MaskArray, plan: Plan, size_px: int) -> PromptBatch:
     """Answers as the mask prompts of the next click."""
     if plan.feeds_outlines and all((answer > 0).any() for answer in logits):
-        outlines = [
+        found = (
             mask_to_polygon(answer, _FRAME, simplify_um=0.25, min_area_um2=0.0) for answer in logits
-        ]
-        if all(outline is not None for outline in outlines):
+        )
+        outlines = [outline for outline in found if outline is not None]
+        if len(outlines) == len(logits):
             hr_masks = np.stack([_outline_logits(o, 1.0) for o in outlines])
-            boxes = np.stack([np.reshape(o.bounds, (2, 2)) for o in outlines if o is not None])
+            boxes = np.stack([np.reshape(o.bounds, (2, 2)) for o in outlines])
             return replace(
                 batch,
                 boxes=(boxes * (size_px / MASK_PX)).astype(np.float32),
@@ -315,11 +317,11 @@ def _fed_back(batch: PromptBatch, logits: MaskArray, plan: Plan, size_px: int) -
     )
 
 
-def _outline_logits(outline: object, zoom: float) -> MaskArray:
-    return outline_to_mask(outline, _FRAME, zoom=zoom, magnitude=OUTLINE_LOGIT)  # type: ignore[arg-type]
+def _outline_logits(outline: Polygon | MultiPolygon, zoom: float) -> MaskArray:
+    return outline_to_mask(outline, _FRAME, zoom=zoom, magnitude=OUTLINE_LOGIT)
 
 
 def _lr_outline(hr_mask: MaskArray) -> MaskArray:
     """An outline's mask over the LR patch, where all beyond the HR patch is outside of it."""
-    lr_mask = lr_mask_of(hr_mask)
-    return np.maximum(lr_mask, np.float32(-OUTLINE_LOGIT))
+    lr_mask: MaskArray = np.maximum(lr_mask_of(hr_mask), np.float32(-OUTLINE_LOGIT))
+    return lr_mask

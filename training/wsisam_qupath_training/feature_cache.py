@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -30,6 +31,11 @@ from .views import SeenTruth, View, ViewSettings, read_patches, see
 CACHE_VERSION = 1
 _TOKENS, _TOKEN_DIM = (64, 64), 256
 _PACKED = MASK_PX * MASK_PX // 8
+_MIB = 1 << 20
+_HEADER = 4096
+"""More than the header of an array's file; what lies behind it may be written over."""
+
+_Arrays: TypeAlias = "dict[str, np.memmap[Any, np.dtype[Any]]]"
 
 
 @dataclass(frozen=True)
@@ -170,9 +176,7 @@ def _layout(base: Base, settings: ViewSettings) -> dict[str, tuple[tuple[int, ..
     }
 
 
-def _opened(
-    folder: Path, base: Base, settings: ViewSettings, count: int
-) -> dict[str, NDArray[np.generic]]:
+def _opened(folder: Path, base: Base, settings: ViewSettings, count: int) -> _Arrays:
     folder.mkdir(parents=True, exist_ok=True)
     return {
         name: _array(folder / f"{name}.npy", (count, *shape), dtype)
@@ -180,10 +184,9 @@ def _opened(
     }
 
 
-def _array(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[np.generic]:
+def _array(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> np.memmap[Any, np.dtype[Any]]:
     if path.is_file():
-        found: NDArray[np.generic] = np.load(path, mmap_mode="r+")
-        return found
+        return np.lib.format.open_memmap(path, mode="r+")
     # All its room is taken at once: a mapped file on a full disk would kill the process later.
     own = path.with_suffix(f".{os.getpid()}.part")
     try:
@@ -194,7 +197,7 @@ def _array(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[np.g
         own.replace(path)
     finally:
         own.unlink(missing_ok=True)
-    return np.load(path, mmap_mode="r+")  # type: ignore[no-any-return]
+    return np.lib.format.open_memmap(path, mode="r+")
 
 
 def _take_room(path: Path) -> None:
@@ -203,12 +206,9 @@ def _take_room(path: Path) -> None:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), 0, size)
             return
-        block = bytes(1 << 20)
-        file.seek(128)  # behind the header, which is written already
-        file.seek(0, os.SEEK_SET)
-        header = file.read(4096)
-        file.seek(len(header))
-        for start in range(len(header), size, len(block)):
+        block = bytes(_MIB)
+        file.seek(_HEADER)
+        for start in range(_HEADER, size, _MIB):
             file.write(block[: size - start])
 
 
@@ -225,7 +225,7 @@ def _said(folder: Path) -> Iterator[None]:
 
 
 def _write(
-    arrays: dict[str, NDArray[np.generic]],
+    arrays: _Arrays,
     index: int,
     backend: Backend,
     field: Field,

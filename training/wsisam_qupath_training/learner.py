@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from wsisam_qupath.model.bases import Base
-from wsisam_qupath.model.build import build_decoder, build_model
+from wsisam_qupath.model.build import build_decoder, build_model, encoder_state
 from wsisam_qupath.model.decoders import SamDecoder, WsiSamDecoder
 from wsisam_qupath.model.encoder import PatchEncoder
 
@@ -222,19 +222,35 @@ def _prompt(
     return _tensor(prompts.coords, device), _tensor(prompts.labels, device), hr_mask, lr_mask
 
 
-def learned_tensors(state: Mapping[str, torch.Tensor]) -> dict[str, NDArray[np.float16]]:
-    """What an adapter keeps, float16, by the names of an adapter's decoder.
+def decoder_tensors(state: Mapping[str, torch.Tensor]) -> dict[str, NDArray[np.float16]]:
+    """What an adapter keeps of a decoder, float16, by the names that it uses.
 
     Args:
         state: parameters by the learner's names, such as their running means.
     """
-    return {_kept_name(name): _half(tensor) for name, tensor in state.items()}
+    return {
+        _kept_name(name): _half(tensor)
+        for name, tensor in state.items()
+        if not name.startswith("encoder.")
+    }
+
+
+def encoder_tensors(
+    learner: Learner, state: Mapping[str, torch.Tensor]
+) -> dict[str, NDArray[np.float16]]:
+    """The same of an image encoder that learned, whole; none of a frozen one.
+
+    Normalisation layers keep their running statistics, which no step changes.
+    """
+    if learner.encoder is None:
+        return {}
+    learned = {name.removeprefix("encoder."): tensor for name, tensor in state.items()}
+    whole = encoder_state(learner.encoder)
+    return {name: _half(learned.get(name, tensor)) for name, tensor in whole.items()}
 
 
 def _kept_name(name: str) -> str:
-    """``encoder.encoder.…`` to ``encoder.…``, ``decoder.sam.…`` to ``…``, else ``wsi.…``."""
-    if name.startswith("encoder."):
-        return name.removeprefix("encoder.")
+    """``decoder.sam.…`` to ``…``, else ``wsi.…``."""
     own = name.removeprefix("decoder.")
     return own.removeprefix("sam.") if own.startswith("sam.") else f"wsi.{own}"
 

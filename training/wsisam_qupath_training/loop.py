@@ -21,7 +21,7 @@ from wsisam_qupath.errors import DeviceError
 from .ahead import ahead
 from .checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from .draws import Plan, PromptBatch, clicked_again, draw_objects, draw_plan, first_prompts
-from .learner import Images, Learner, Loss, Wanted
+from .learner import Images, Learner, Loss, Wanted, decoder_tensors, encoder_tensors
 from .settings import DecoderSettings
 from .validation import validate
 from .views import SeenTruth
@@ -89,9 +89,19 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Trained:
-    """The end of a run: the best running means, by parameter name, and the log."""
+    """The end of a run, at its best validation.
+
+    Attributes:
+        state: running means by the learner's parameter names.
+        decoder, encoder: what an adapter keeps of both; see :func:`.decoder_tensors`.
+        best_step, best_dice: when that was.
+        history: a row a validation.
+        clock: what the loop waited for.
+    """
 
     state: Mapping[str, torch.Tensor]
+    decoder: Mapping[str, NDArray[np.float16]]
+    encoder: Mapping[str, NDArray[np.float16]]
     best_step: int
     best_dice: float
     history: tuple[Mapping[str, float], ...]
@@ -148,7 +158,15 @@ class Run:
         self._restore(state, optimiser)
         if not state.finished:
             state = self._continue(state, optimiser, on_step)
-        return Trained(state.best, state.best_step, state.best_dice, state.history, self.clock)
+        return Trained(
+            state.best,
+            decoder_tensors(state.best),
+            encoder_tensors(self.learner, state.best),
+            state.best_step,
+            state.best_dice,
+            state.history,
+            self.clock,
+        )
 
     def _beginning(self, optimiser: torch.optim.Optimizer) -> Checkpoint:
         learning = _copied(self.learner.learning())

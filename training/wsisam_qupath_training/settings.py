@@ -119,6 +119,12 @@ class Recipe(BaseModel):
     validate_every: int = Field(default=400, ge=1)
     seed: int = 0
 
+    @model_validator(mode="after")
+    def _encoder_has_one_decoder(self) -> Recipe:
+        if len(self.decoders) > 1 and any(s.tunes_encoder for s in self.decoders.values()):
+            raise ValueError("a tuned image encoder goes with one decoder")
+        return self
+
 
 def one_decoder(settings: DecoderSettings, **others: object) -> Recipe:
     """A recipe whose single decoder answers every kind of prompt."""

@@ -234,8 +234,9 @@ class _Training:
         backend = load_predictor(
             self.base, weights=request.weights, device=request.device, threads=request.threads
         ).backend
-        train, val = (
-            cached(
+
+        def filled(part: Part, what: str) -> FeatureCache:
+            return cached(
                 self.parts[part],
                 backend,
                 self.base,
@@ -243,11 +244,10 @@ class _Training:
                 folder=request.cache or cache_folder() / "training",
                 limit_gb=request.cache_gb,
                 console=self.console,
-                what=f"Encoding views to {purpose}",
+                what=what,
             )
-            for part, purpose in (("train", "train on"), ("val", "validate on"))
-        )
-        return train, val
+
+        return filled("train", "Encoding views to train on"), filled("val", "and to validate on")
 
 
 def _check(request: TrainRequest) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import shapely
@@ -26,6 +27,7 @@ from .fields import Field, Truth
 
 Mask = NDArray[np.bool_]
 Rng = np.random.Generator
+S = TypeVar("S", bound=np.generic)
 
 TURNS = 8
 """Quarter turns, and the same of the mirror image."""
@@ -145,7 +147,7 @@ def read_patches(slide: Slide, view: View) -> tuple[ImageArray, ImageArray]:
     return hr, lr
 
 
-def turned(array: NDArray, turn: int) -> NDArray:
+def turned(array: NDArray[S], turn: int) -> NDArray[S]:
     """One of eight symmetries: 0 is none; the bit of 4 mirrors left and right, then quarters."""
     if turn >= TURNS // 2:
         array = array[:, ::-1]
@@ -156,7 +158,8 @@ def restained(patch: ImageArray, stain: FloatArray) -> ImageArray:
     """Optical densities times a 3 x 3 matrix. White stays white."""
     density = -np.log((patch.astype(np.float32) + 1) / 256)
     changed = 256 * np.exp(-np.maximum(density @ stain.T.astype(np.float32), 0)) - 1
-    return np.clip(np.rint(changed), 0, 255).astype(np.uint8)
+    whole: ImageArray = np.clip(np.rint(changed), 0, 255).astype(np.uint8)
+    return whole
 
 
 def see(field: Field, view: View, settings: ViewSettings) -> SeenTruth:
@@ -172,7 +175,7 @@ def see(field: Field, view: View, settings: ViewSettings) -> SeenTruth:
     return SeenTruth(
         hr_masks=_stacked([turned(hr_masks[t.id], view.turn) for t in chosen]),
         lr_masks=_stacked([turned(_raster(t.l0_outline, pair, 2.0), view.turn) for t in chosen]),
-        hr_objects=turned(_stacked(list(hr_masks.values())).any(axis=0), view.turn),
+        hr_objects=turned(_any(list(hr_masks.values())), view.turn),
         hr_known=turned(_known(field, near, pair, 1.0), view.turn),
         lr_known=turned(_known(field, near, pair, 2.0), view.turn),
         is_whole=np.array([hr_box.contains(t.l0_outline) for t in chosen], dtype=bool),
@@ -283,7 +286,7 @@ def _is_seen(truth: Truth, hr_mask: Mask, pair: PatchPair, settings: ViewSetting
     side_l0 = np.array([pair.hr_l0_box.width, pair.hr_l0_box.height]) / MASK_PX
     whole_px = truth.l0_outline.area / side_l0.prod()
     seen_px = int(hr_mask.sum())
-    return seen_px >= max(settings.least_mask_px, settings.least_visible * whole_px)
+    return bool(seen_px >= max(settings.least_mask_px, settings.least_visible * whole_px))
 
 
 def _raster(outline: Polygon | MultiPolygon, pair: PatchPair, zoom: float) -> Mask:
@@ -303,6 +306,14 @@ def _known(field: Field, near: Sequence[Truth], pair: PatchPair, zoom: float) ->
     for truth in near:
         known |= _raster(truth.l0_outline, pair, zoom)
     return known
+
+
+def _any(masks: Sequence[Mask]) -> Mask:
+    """Pixels of any mask."""
+    inside = np.zeros((MASK_PX, MASK_PX), dtype=bool)
+    for mask in masks:
+        inside |= mask
+    return inside
 
 
 def _stacked(masks: Sequence[Mask]) -> Mask:

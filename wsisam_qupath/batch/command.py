@@ -14,6 +14,7 @@ from ..console import stderr_console
 from ..errors import OutputError
 from ..loading import choose
 from ..model.bases import find_base
+from ..model.shipped import adapter_choice, chosen_adapter
 from ..model.weights import locate_weights
 from ..project.access import check_closed, choose_images, writing
 from ..project.classes import as_spelled
@@ -24,7 +25,6 @@ from ..qupath.process import QuPathProcess
 from ..segment_command import points_warning
 from ..slide import Slide
 from ..version import VERSION
-from ..work import find_adapter
 from .display import Display, print_outcomes
 from .dry_run import measure_pace, print_plan
 from .engines import DaskEngine, Engine, LocalEngine, ProcessEngine
@@ -81,7 +81,7 @@ def run_batch(request: BatchRequest) -> bool:
 def _setting(request: BatchRequest, project: Project) -> Setting:
     """All that can be wrong with the options is found here, before any work."""
     base = find_base(request.base)
-    adapter = find_adapter(request.adapter, base)
+    adapter = chosen_adapter(adapter_choice(request.adapter), base)
     choose(request.device, request.backend)
     locate_weights(base, path=request.weights)
     return Setting(

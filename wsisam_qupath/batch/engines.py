@@ -318,11 +318,9 @@ def _connected(address: str) -> Any:
 
 def _from_any_folder(model: ModelSpec) -> ModelSpec:
     """The same model where paths of here are not relative to the current folder."""
-    return replace(model, adapter=_absolute(model.adapter), weights=_absolute(model.weights))
-
-
-def _absolute(path: Path | None) -> Path | None:
-    return None if path is None else path.absolute()
+    adapter = model.adapter.absolute() if isinstance(model.adapter, Path) else model.adapter
+    weights = None if model.weights is None else model.weights.absolute()
+    return replace(model, adapter=adapter, weights=weights)
 
 
 def _prepare() -> None:

@@ -10,9 +10,10 @@ from ..engine import SegmentOptions
 from ..errors import OptionError
 from ..geojson.provenance import ObjectType
 from ..grouping import PointsAs
+from ..model.shipped import adapter_choice
 from ..prompts import PromptKind
 from ..slide.calibration import override
-from ..work import ModelSpec, adapter_path
+from ..work import ModelSpec
 
 Only: TypeAlias = Literal["rectangles", "points", "outlines"]
 
@@ -68,7 +69,7 @@ class BatchRequest:
     simplify: float = 0.25
     min_area: float = 10.0
     base: str = "lite-medsam"
-    adapter: str = "none"
+    adapter: str = "default"
     weights: Path | None = None
     device: str = "auto"
     backend: str = "auto"
@@ -102,5 +103,5 @@ class BatchRequest:
     @property
     def model(self) -> ModelSpec:
         """The model as every worker loads it."""
-        adapter = adapter_path(self.adapter)
+        adapter = adapter_choice(self.adapter)
         return ModelSpec(self.base, adapter, self.weights, self.device, self.backend)

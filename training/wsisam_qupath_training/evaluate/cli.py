@@ -9,33 +9,15 @@ from typing import Any, TypeVar
 
 import click
 
-from wsisam_qupath.options import model_options, remap_option
+from wsisam_qupath.options import model_options
+
+from ..cli import data_options
+from ..extra import with_extra
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _KINDS = "box,points,box+points,outline,noc"
 _PATH = click.Path(path_type=Path)
-
-
-def data_options(command: F) -> F:
-    """The options that say how DATA is read."""
-    options = (
-        click.option("--class", "classes", multiple=True, metavar="NAME", help="Only this class."),
-        click.option(
-            "--slides", type=_PATH, help="Folder of the slides, where they are not beside."
-        ),
-        click.option(
-            "--mpp", type=float, help="µm per pixel of images that state none or a wrong one."
-        ),
-        click.option("--groups", type=_PATH, help="Table with each slide and its patient."),
-        click.option(
-            "--group-pattern", metavar="REGEX", help="Whose first group is the patient, on names."
-        ),
-        click.option("--truth", metavar="ENDING", help="How names of label masks end."),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return remap_option(command)
 
 
 @click.command("evaluate")
@@ -55,7 +37,6 @@ def data_options(command: F) -> F:
     show_default=True,
     help="Of the split; all of the data where it has none.",
 )
-@click.option("--split", type=_PATH, help="Table with each slide and its part, as train writes.")
 @click.option("--dataset", "datasets", multiple=True, metavar="NAME", help="Only this one.")
 @data_options
 @click.option("--limit", type=int, metavar="N", help="Objects of each dataset, at most.")
@@ -130,8 +111,9 @@ def evaluate_command(
     """
     from wsisam_qupath.console import stderr_console  # noqa: PLC0415
 
-    from ..sources.reading import DatasetOptions, read_dataset  # noqa: PLC0415
-    from .command import run_evaluate  # noqa: PLC0415
+    with with_extra():
+        from ..sources.reading import DatasetOptions, read_dataset  # noqa: PLC0415
+        from .command import run_evaluate  # noqa: PLC0415
 
     request = _request(**given)
     options = DatasetOptions(

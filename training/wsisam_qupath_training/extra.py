@@ -1,0 +1,28 @@
+"""What training needs beyond the main job comes with the extra ``train``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from wsisam_qupath.errors import OptionError
+
+_PACKAGES = frozenset({"matplotlib", "scipy", "skimage", "tensorboard", "tomli"})
+
+
+@contextmanager
+def with_extra() -> Iterator[None]:
+    """Translate that a package of the extra is missing.
+
+    Raises:
+        OptionError: one is.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as exc:
+        if exc.name is None or exc.name.partition(".")[0] not in _PACKAGES:
+            raise
+        raise OptionError(
+            f"Training and evaluation need the package {exc.name.partition('.')[0]}. Run "
+            "`pip install 'wsisam-qupath[train]'`."
+        ) from exc

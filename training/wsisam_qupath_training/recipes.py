@@ -1,0 +1,102 @@
+"""Recipes from files and from options."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from wsisam_qupath.errors import OptionError, PromptError
+
+from .settings import DecoderSettings, Recipe, one_decoder
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+def read_recipe(path: Path) -> Recipe:
+    """A recipe of a TOML file, whose tables are those of :class:`.Recipe`.
+
+    Raises:
+        PromptError: it cannot be read.
+        OptionError: it says something that no recipe can.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
+        raise PromptError(f"{path} cannot be read as TOML ({exc}). Correct it.") from exc
+    try:
+        return Recipe.model_validate(document)
+    except ValidationError as exc:
+        raise OptionError(f"{path} is no recipe ({_reason(exc)}). Correct it.") from exc
+
+
+def decoder_of(
+    *,
+    scope: str | None = None,
+    architecture: str | None = None,
+    decoder: str = "plain",
+    aggregation: str = "mean",
+    hr_share: float = 0.5,
+    hr_only: bool = False,
+    rate: float | None = None,
+) -> Recipe:
+    """A recipe with one decoder for all kinds of prompts.
+
+    Args:
+        scope: ``adapter`` where the architecture is WSI-SAM, else ``decoder``, if not given.
+        architecture: ``wsi-sam``, if not given.
+        decoder: ``plain`` or ``enhanced``.
+        others: see :class:`.DecoderSettings` and :class:`.DecoderCard`.
+
+    Raises:
+        OptionError: they do not go together.
+    """
+    architecture = architecture or "wsi-sam"
+    is_wsi = architecture == "wsi-sam"
+    card: dict[str, Any] = {"architecture": architecture, "enhanced": decoder == "enhanced"}
+    if is_wsi:
+        card |= {
+            "aggregation": aggregation,
+            "hr_only": hr_only,
+            "add_sam_logits": False,
+            "iou_head": True,
+        }
+    given: dict[str, Any] = {
+        "scope": scope or ("adapter" if is_wsi else "decoder"),
+        "card": card,
+        "hr_share": hr_share,
+    }
+    if rate is not None:
+        given["wsi_rate"] = rate
+    try:
+        return one_decoder(DecoderSettings.model_validate(given))
+    except ValidationError as exc:
+        raise OptionError(f"These options do not go together: {_reason(exc)}.") from exc
+
+
+def changed(
+    recipe: Recipe,
+    *,
+    steps: int | None = None,
+    views: int | None = None,
+    batch: int | None = None,
+    seed: int | None = None,
+) -> Recipe:
+    """A recipe with other numbers where they are given, in each of its decoders."""
+    own = {"steps": steps, "objects_per_step": batch}
+    decoders = {
+        name: settings.model_copy(update={k: v for k, v in own.items() if v is not None})
+        for name, settings in recipe.decoders.items()
+    }
+    others = {k: v for k, v in (("views", views), ("seed", seed)) if v is not None}
+    return recipe.model_copy(update={"decoders": decoders, **others})
+
+
+def _reason(exc: ValidationError) -> str:
+    first = exc.errors()[0]
+    return ": ".join([".".join(map(str, first["loc"])), first["msg"]]).removeprefix(": ")
