@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from .errors import ProjectError, QuPathError, WsiSamError
 from .files import CACHE_VARIABLE, cache_folder, sha256_of
 from .model.bases import BASES, Base, Bundled, Download
+from .model.shipped import chosen_adapter
 from .model.weights import cure as weights_cure
 from .model.weights import expected_path
 from .qupath.installation import find_installation
@@ -211,6 +212,13 @@ def _weights(base: Base) -> _Finding:
     return _Finding(f"{path.name}, checksum right")
 
 
+def _adapter(base: Base) -> _Finding:
+    adapter = chosen_adapter("default", base)
+    if adapter is None:
+        return _Finding("missing, so that points find little", _REINSTALL)
+    return _Finding(f"{adapter.name}, checksum {adapter.sha256[:12]}…; {_NOT_FOR_DIAGNOSIS}")
+
+
 def _cache() -> _Finding:
     from rich.filesize import decimal  # noqa: PLC0415 - 0.1 s, which `--help` need not spend
 
@@ -325,6 +333,9 @@ def _groovy_scripts() -> _Finding:
     return _Finding(detail)
 
 
+_REINSTALL = "Run `pip install --force-reinstall --no-deps wsisam-qupath`."
+_NOT_FOR_DIAGNOSIS = "for research, not for diagnosis"
+
 _SEE_QUPATH = "See the line of QuPath."
 _START_QUPATH = "Start QuPath itself, to see whether it works on this machine."
 
@@ -372,6 +383,7 @@ PROBES: dict[str, Probe] = {
             "Run `pip install --force-reinstall openslide-bin openslide-python`.",
         ),
         *(_weights_probe(base) for base in BASES.values()),
+        Probe("adapter", False, partial(_adapter, BASES["lite-medsam"]), _REINSTALL),
         Probe(
             "cache folder",
             False,

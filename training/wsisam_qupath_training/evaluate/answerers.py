@@ -14,6 +14,7 @@ from wsisam_qupath.errors import OptionError
 from wsisam_qupath.geometry import PatchPair
 from wsisam_qupath.loading import load_predictor
 from wsisam_qupath.model.bases import BASES
+from wsisam_qupath.model.shipped import shipped_adapter
 from wsisam_qupath.predictor import Predictor
 from wsisam_qupath.slide import Slide
 from wsisam_qupath.tokens import Tokens
@@ -92,7 +93,8 @@ def load_answerer(spec: str, loading: Loading) -> Answerer:
     """Load what a specification names.
 
     Args:
-        spec: ``none`` (the base alone), a base's name (that base alone), the path of an adapter,
+        spec: ``none`` (the base alone), ``default`` (the adapter that comes with this package
+            for the base), a base's name (that base alone), the path of an adapter,
             ``BASE+PATH`` (an adapter of another base), or ``module:factory``, a function without
             arguments that returns an :class:`Answerer`.
 
@@ -118,6 +120,8 @@ def parse_spec(spec: str, base: str) -> tuple[str, Path | None]:
     """The base and the adapter that a specification names, where ``base`` is the usual one."""
     if spec == "none":
         return base, None
+    if spec == "default":
+        return base, shipped_adapter(base)
     if spec in BASES:
         return spec, None
     other, plus, path = spec.partition("+")
