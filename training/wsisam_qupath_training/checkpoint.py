@@ -15,6 +15,9 @@ from wsisam_qupath.files import write_atomically
 
 FORMAT = 1
 
+_DAMAGED = (RuntimeError, EOFError, OSError, ValueError, TypeError, AttributeError)
+"""What reading a file that is no checkpoint raises."""
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -64,7 +67,7 @@ def read_checkpoint(path: Path, made_for: str) -> Checkpoint | None:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         found = Checkpoint(**{k: v for k, v in state.items() if k != "format"})
-    except (RuntimeError, EOFError, OSError, ValueError, TypeError, pickle.UnpicklingError) as exc:
+    except (*_DAMAGED, pickle.UnpicklingError) as exc:
         raise AdapterError(
             f"{path} is no sound checkpoint of a training run. Delete it to begin anew."
         ) from exc

@@ -237,9 +237,12 @@ class Run:
         parameters = [p for group in optimiser.param_groups for p in group["params"]]
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.clip_norm)
         if not math.isfinite(float(loss.total.detach()) + float(norm)):
+            kept = "No state was kept yet"
+            if self.checkpoint_path.is_file():
+                kept = f"The last good state is in {self.checkpoint_path}"
             raise DeviceError(
-                f"The loss is not a number at step {lesson.step + 1}. The last good state is in "
-                f"{self.checkpoint_path}; train with lower learning rates."
+                f"The loss is not a number at step {lesson.step + 1}. {kept}; train with lower "
+                "learning rates."
             )
         optimiser.step()
         self.clock.working += time.perf_counter() - start
@@ -297,6 +300,7 @@ class Run:
         )
         _put(learning, current)
         losses = {f"train_{k}": float(np.mean([r[k] for r in recent])) for k in recent[0]}
+        measured = self._agreed(measured)
         row = {"step": float(step), **losses, **measured}
         is_better = measured["dice"] > state.best_dice
         best_step = step if is_better else state.best_step
@@ -316,6 +320,14 @@ class Run:
         if self.place.rank == 0:
             write_checkpoint(self.checkpoint_path, new)
         return new
+
+    def _agreed(self, measured: dict[str, float]) -> dict[str, float]:
+        """The first process's numbers: all must stop at the same step."""
+        if self.place.world == 1:
+            return measured
+        shared = [measured]
+        distributed.broadcast_object_list(shared)
+        return shared[0]
 
     def _wrapped(self) -> torch.nn.Module:
         if self.place.world == 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 from torch import distributed
@@ -56,7 +57,9 @@ def place_of(device: str, threads: int | None) -> Iterator[Place]:
             )
         chosen = f"cuda:{local}"
         torch.cuda.set_device(local)
-    distributed.init_process_group("nccl" if chosen.startswith("cuda") else "gloo")
+    kind = "nccl" if chosen.startswith("cuda") else "gloo"
+    # The others wait while the first process encodes the views, which may take hours on a CPU.
+    distributed.init_process_group(kind, timeout=timedelta(days=1))
     try:
         yield Place(torch.device(chosen), distributed.get_rank(), world)
     finally:

@@ -176,7 +176,7 @@ class _Training:
         return replace(made, report=path)
 
     def _worst_cases(self, trained: Mapping[str, Trained]) -> list[Case]:
-        without, val = self.request.without, self.parts["val"]
+        without, val = self.request.without, self._val
         found: list[Answered] = []
         for name, result in trained.items():
             learner = self._learned(name, result)
@@ -197,6 +197,18 @@ class _Training:
         learner = Learner(self.base, self._state, self.request.recipe.decoders[name])
         learner.load_state_dict(learner.state_dict() | dict(trained.state))
         return learner.to(self.place.device)
+
+    @cached_property
+    def _val(self) -> Material:
+        """What decides which weights are best: views of training where there is one patient."""
+        train, val = self.parts["train"], self.parts["val"]
+        if val.views:
+            return val
+        self.console.print(
+            "No patient is left to validate on: the Dice below is that of views which are trained "
+            "on. Annotate another slide to know more."
+        )
+        return replace(train, views=train.views[: self.request.recipe.val_views])
 
     @cached_property
     def _state(self) -> dict[str, torch.Tensor]:
@@ -221,7 +233,7 @@ class _Training:
 
     def _views(self, settings: DecoderSettings) -> tuple[Views, Views]:
         without, recipe = self.request.without, self.request.recipe
-        train, val = self.parts["train"], self.parts["val"]
+        train, val = self.parts["train"], self._val
         if settings.tunes_encoder:
             return pixel_views(train, recipe, without), pixel_views(val, recipe, without)
         train_cache, val_cache = self._caches
@@ -247,7 +259,10 @@ class _Training:
                 what=what,
             )
 
-        return filled("train", "Encoding views to train on"), filled("val", "and to validate on")
+        train = filled("train", "Encoding views to train on")
+        if not self.parts["val"].views:
+            return train, train
+        return train, filled("val", "and to validate on")
 
 
 def _check(request: TrainRequest) -> None:
