@@ -155,7 +155,7 @@ def test_scope_decoder_leaves_what_no_answer_needs_as_it_was(
         *(
             name
             for name in base
-            if ".output_hypernetworks_mlps." in name and ".mlps.0." not in name
+            if ".output_hypernetworks_mlps." in name and "_mlps.0." not in name
         ),
     }
     assert_same({n: sam[n] for n in frozen}, {n: base[n] for n in frozen})

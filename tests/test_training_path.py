@@ -21,7 +21,7 @@ from models import PLAIN_BASE
 from training_data import OUTLINES, overlap
 from training_runs import ROUTED, export_of, train
 from wsisam_qupath.engine import Segmenter
-from wsisam_qupath.errors import AdapterError, PromptError
+from wsisam_qupath.errors import AdapterError
 from wsisam_qupath.geometry import Box
 from wsisam_qupath.loading import load_predictor
 from wsisam_qupath.model.adapter import read_adapter
@@ -133,11 +133,14 @@ def test_another_recipe_does_not_go_on_where_a_run_stopped(walked: Walked) -> No
         train(walked.export, walked.made.adapter, other, console())
 
 
-def test_with_one_slide_there_is_nothing_to_validate_on(tmp_path: Path) -> None:
-    export = export_of(tmp_path, ("a.tif",))
+def test_with_one_slide_views_of_it_decide_and_it_is_said(tmp_path: Path) -> None:
+    export, words = export_of(tmp_path, ("a.tif",)), console()
 
-    with pytest.raises(PromptError, match="There is nothing to validate on"):
-        train(export, tmp_path / "mine.safetensors", ROUTED, console())
+    made = train(export, tmp_path / "mine.safetensors", ROUTED, words)
+
+    assert made is not None
+    assert made.adapter.is_file()
+    assert "No patient is left to validate on" in told(words)
 
 
 def free_port() -> int:

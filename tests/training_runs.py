@@ -14,6 +14,7 @@ from training_data import glands, make_export, write_slide
 from training_models import PLAIN_VIEWS, TUNED_SAM
 from wsisam_qupath.console import stderr_console
 from wsisam_qupath_training.assembling import Made
+from wsisam_qupath_training.recipes import read_recipe
 from wsisam_qupath_training.settings import DecoderSettings, Recipe, one_decoder
 from wsisam_qupath_training.train_command import TrainRequest, run_train
 
@@ -25,10 +26,15 @@ def shortened(settings: DecoderSettings) -> DecoderSettings:
     return settings.model_copy(update=_STEPS)
 
 
-ROUTED = Recipe(
-    decoders={name: shortened(settings) for name, settings in Recipe().decoders.items()}, **SHORT
+_WHOLE = read_recipe(Path(__file__).parent.parent / "training" / "recipes" / "routed.toml")
+
+ROUTED = _WHOLE.model_copy(
+    update={
+        "decoders": {name: shortened(settings) for name, settings in _WHOLE.decoders.items()},
+        **SHORT,
+    }
 )
-"""What is trained where nothing is said, in two steps."""
+"""The recipe with two decoders, in two steps."""
 
 ONE_DECODER = one_decoder(shortened(TUNED_SAM), **SHORT)
 

@@ -71,32 +71,26 @@ class DecoderSettings(BaseModel):
         return self.scope in {"encoder+decoder", "whole"}
 
 
-_BOXES = DecoderSettings(
-    scope="adapter",
-    card=DecoderCard(architecture="wsi-sam", add_sam_logits=False, iou_head=True),
-    mix=PromptMix(box=0.65, outline=0.25, box_points=0.1, points=0.0, sequence_share=0.0),
-    steps=1800,
-)
-_POINTS = DecoderSettings(
-    scope="decoder", card=DecoderCard(architecture="sam"), mix=PromptMix(), steps=2800
-)
+_ONE = "all"
+"""Name of the decoder of a recipe that has one."""
 
 
-_DECODERS = {"boxes": _BOXES, "points": _POINTS}
-_ROUTES = {
-    PromptKind.BOX: Route(decoder="boxes"),
-    PromptKind.OUTLINE: Route(decoder="boxes"),
-    PromptKind.POINTS: Route(decoder="points", second_pass=SecondPass.OWN_MASK),
-    PromptKind.BOX_POINTS: Route(decoder="points"),
-    PromptKind.OUTLINE_POINTS: Route(decoder="points"),
-}
+def routes_to(decoder: str) -> dict[PromptKind, Route]:
+    """Routes of all prompts to one decoder; points are answered twice, which helps them most."""
+    routes = {kind: Route(decoder=decoder) for kind in PromptKind}
+    return routes | {PromptKind.POINTS: Route(decoder=decoder, second_pass=SecondPass.OWN_MASK)}
+
+
+def _best() -> dict[str, DecoderSettings]:
+    """What was best of all that was tried; see the card of the adapter that is shipped."""
+    card = DecoderCard(architecture="sam")
+    return {_ONE: DecoderSettings(scope="decoder", card=card, steps=2800)}
 
 
 class Recipe(BaseModel):
     """A whole adapter.
 
-    Without anything said, prompts are routed: boxes and outlines to WSI-SAM on a frozen SAM, and
-    points to a tuned mask decoder.
+    Without anything said, one tuned mask decoder answers all prompts.
 
     Attributes:
         decoders: by name.
@@ -110,8 +104,8 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    decoders: dict[str, DecoderSettings] = Field(default_factory=_DECODERS.copy)
-    routes: dict[PromptKind, Route] = Field(default_factory=_ROUTES.copy)
+    decoders: dict[str, DecoderSettings] = Field(default_factory=_best)
+    routes: dict[PromptKind, Route] = Field(default_factory=lambda: routes_to(_ONE))
     views: int = Field(default=1000, ge=1)
     val_views: int = Field(default=60, ge=1)
     sampling: ViewSettings = ViewSettings()
@@ -125,9 +119,16 @@ class Recipe(BaseModel):
             raise ValueError("a tuned image encoder goes with one decoder")
         return self
 
+    @model_validator(mode="after")
+    def _routes_lead_to_decoders(self) -> Recipe:
+        if missing := [kind.value for kind in PromptKind if kind not in self.routes]:
+            raise ValueError(f"no route for {', '.join(missing)}")
+        named = {name for r in self.routes.values() for name in (r.decoder, r.last_decoder)}
+        if unknown := sorted(named - set(self.decoders)):
+            raise ValueError(f"a route names {', '.join(unknown)}, which is no decoder of it")
+        return self
+
 
 def one_decoder(settings: DecoderSettings, **others: object) -> Recipe:
     """A recipe whose single decoder answers every kind of prompt."""
-    name = "all"
-    routes = {kind: Route(decoder=name) for kind in PromptKind}
-    return Recipe.model_validate({**others, "decoders": {name: settings}, "routes": routes})
+    return Recipe.model_validate({**others, "decoders": {_ONE: settings}})
