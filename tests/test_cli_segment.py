@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import shapely
 from PIL import Image
 from shapely.geometry import shape
 
@@ -85,13 +86,24 @@ def test_outlines_come_one_a_prompt_in_the_order_of_the_prompts(
     assert named == ["far left", "rough", "in a stack", "near left", "nucleus"]
 
 
-def test_a_base_that_never_learned_points_is_not_trusted_with_them(
+UNTRUSTED = "1 prompt with points, which lite-medsam was never trained on"
+
+
+def test_a_base_that_never_learned_points_is_not_trusted_with_them(tissue_path: Path) -> None:
+    answer = run("segment", tissue_path, "--point", "366,150", "--adapter", "none")
+
+    assert any(line.startswith(UNTRUSTED) for line in answer.words)
+
+
+def test_the_adapter_that_is_used_without_a_word_knows_points(
     mixed: tuple[Path, Path, Answer],
 ) -> None:
-    assert any(
-        line.startswith("1 prompt with points, which lite-medsam was never trained on")
-        for line in mixed[2].words
-    )
+    features = features_of(mixed[1])
+
+    assert {f["properties"]["metadata"]["wsisam_adapter"] for f in features} == {
+        "tissue-lite-medsam"
+    }
+    assert not any(UNTRUSTED in line for line in mixed[2].words)
 
 
 def test_outlines_follow_the_conventions_of_qupath(mixed: tuple[Path, Path, Answer]) -> None:
@@ -165,7 +177,7 @@ def test_the_picture_differs_from_bare_tissue_where_the_outlines_are(
 
     assert np.median(change[-80:, -80:]) <= 2  # no prompt there
     for feature in features_of(mixed[1])[:3]:
-        outline = shape(feature["geometry"])
+        outline = max(shapely.get_parts(shape(feature["geometry"])), key=shapely.area)
         along = [
             outline.exterior.interpolate(share, normalized=True) for share in np.arange(20) / 20
         ]

@@ -13,11 +13,11 @@ from PIL import Image
 
 from evaluate_models import make_field
 from models import PLAIN_BASE
+from training_runs import WHOLE
 from wsisam_qupath.errors import OutputError
-from wsisam_qupath.model.card import DecoderCard
 from wsisam_qupath_training.loop import Clock, Trained
 from wsisam_qupath_training.report import write_report
-from wsisam_qupath_training.settings import DecoderSettings, Recipe, routes_to
+from wsisam_qupath_training.settings import Recipe, routes_to
 from wsisam_qupath_training.worst_cases import Case
 
 ROW = {"train_loss": 1.5, "box": 60.0, "outline": 70.0, "dice": 65.0, "iou_correlation": 0.125}
@@ -36,7 +36,7 @@ TRAINED = Trained(
     clock=Clock(waiting=1.0, working=39.0),
 )
 RECIPE = Recipe(
-    decoders={"boxes": DecoderSettings(card=DecoderCard(architecture="wsi-sam"))},
+    decoders={"boxes": WHOLE.decoders["boxes"]},
     routes=routes_to("boxes"),
     seed=41,
 )

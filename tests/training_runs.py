@@ -26,11 +26,11 @@ def shortened(settings: DecoderSettings) -> DecoderSettings:
     return settings.model_copy(update=_STEPS)
 
 
-_WHOLE = read_recipe(Path(__file__).parent.parent / "training" / "recipes" / "routed.toml")
+WHOLE = read_recipe(Path(__file__).parent.parent / "training" / "recipes" / "routed.toml")
 
-ROUTED = _WHOLE.model_copy(
+ROUTED = WHOLE.model_copy(
     update={
-        "decoders": {name: shortened(settings) for name, settings in _WHOLE.decoders.items()},
+        "decoders": {name: shortened(settings) for name, settings in WHOLE.decoders.items()},
         **SHORT,
     }
 )
@@ -61,4 +61,4 @@ def main(export: str, out: str, environment: Mapping[str, str] = os.environ) -> 
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1], sys.argv[2])

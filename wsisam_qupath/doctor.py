@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from .errors import ProjectError, QuPathError, WsiSamError
 from .files import CACHE_VARIABLE, cache_folder, sha256_of
 from .model.bases import BASES, Base, Bundled, Download
-from .model.shipped import chosen_adapter
 from .model.weights import cure as weights_cure
 from .model.weights import expected_path
 from .qupath.installation import find_installation
@@ -213,6 +212,8 @@ def _weights(base: Base) -> _Finding:
 
 
 def _adapter(base: Base) -> _Finding:
+    from .model.shipped import chosen_adapter  # noqa: PLC0415 - imports NumPy
+
     adapter = chosen_adapter("default", base)
     if adapter is None:
         return _Finding("missing, so that points find little", _REINSTALL)
