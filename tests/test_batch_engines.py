@@ -51,7 +51,7 @@ THREADS = max(1, (os.cpu_count() or 1) // 2)
 PATIENCE_SECONDS = 300
 """For a machine that has much else to do."""
 
-MODEL = ModelSpec(device="cpu", threads=THREADS)
+MODEL = ModelSpec(adapter=None, device="cpu", threads=THREADS)
 PARTS: Parts = (MODEL, SegmentOptions(), "detection")
 GLAND = PathClass("Gland", (0, 122, 255))
 PROMPTS = (

@@ -37,6 +37,7 @@ TRAINED = Trained(
 )
 RECIPE = Recipe(
     decoders={"boxes": WHOLE.decoders["boxes"]},
+    blends={},
     routes=routes_to("boxes"),
     seed=41,
 )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from wsisam_qupath.model.adapter import write_adapter
@@ -43,6 +44,7 @@ def write_made(
     fields: tuple[Field, ...],
     trained: Mapping[str, Trained],
     *,
+    base_state: Mapping[str, torch.Tensor],
     licence: str,
 ) -> Made:
     """Write the adapter, and beside it which patient was in which part.
@@ -54,11 +56,14 @@ def write_made(
     for name, result in trained.items():
         tensors |= {f"{name}.{own}": values for own, values in result.decoder.items()}
         tensors |= result.encoder
+    for name, blend in recipe.blends.items():
+        mixed = blended(trained[blend.decoder].decoder, base_state, blend.base_share)
+        tensors |= {f"{name}.{own}": values for own, values in mixed.items()}
     card = AdapterCard(
         base=base.name,
         base_sha256=base.sha256,
         hr_mpp=recipe.hr_mpp,
-        decoders={name: settings.card for name, settings in recipe.decoders.items()},
+        decoders=recipe.cards,
         routes=dict(recipe.routes),
         tunes_encoder=any(s.tunes_encoder for s in recipe.decoders.values()),
         training=_told(fields),
@@ -70,6 +75,20 @@ def write_made(
     split = out.with_suffix(".split.tsv")
     write_split(split, fields)
     return Made(out, split, trained)
+
+
+def blended(
+    tuned: Mapping[str, NDArray[np.float16]],
+    base_state: Mapping[str, torch.Tensor],
+    base_share: float,
+) -> dict[str, NDArray[np.float16]]:
+    """Tuned tensors mixed with those of the base that they replace."""
+    return {
+        name: (
+            (1 - base_share) * values.astype(np.float32) + base_share * base_state[name].numpy()
+        ).astype(np.float16)
+        for name, values in tuned.items()
+    }
 
 
 def _told(fields: tuple[Field, ...]) -> str:

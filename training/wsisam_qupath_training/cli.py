@@ -63,8 +63,8 @@ def data_options(command: F) -> F:
 @click.option(
     "--scope",
     type=click.Choice(["adapter", "decoder", "encoder+decoder", "whole"]),
-    help="One decoder for all prompts, and what of it learns.  [default: one for boxes, "
-    "scope adapter, and one for points, scope decoder]",
+    help="One decoder for all prompts, and what of it learns.  [default: scope decoder, mixed with "
+    "the base for boxes]",
 )
 @click.option("--architecture", type=click.Choice(["sam", "wsi-sam"]), help="Of that decoder.")
 @click.option("--decoder", type=click.Choice(["plain", "enhanced"]), help="The same.")

@@ -71,6 +71,22 @@ class DecoderSettings(BaseModel):
         return self.scope in {"encoder+decoder", "whole"}
 
 
+class Blend(BaseModel):
+    """A decoder that is made of a trained one: its weights, mixed with those of the base.
+
+    What it learned is kept in part, and what it forgot comes back in part.
+
+    Attributes:
+        decoder: the trained one, of architecture sam.
+        base_share: of the base's weights.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    decoder: str
+    base_share: float = Field(default=0.5, ge=0, le=1)
+
+
 _ONE = "all"
 """Name of the decoder of a recipe that has one."""
 
@@ -84,16 +100,23 @@ def routes_to(decoder: str) -> dict[PromptKind, Route]:
 def _best() -> dict[str, DecoderSettings]:
     """What was best of all that was tried; see the card of the adapter that is shipped."""
     card = DecoderCard(architecture="sam")
-    return {_ONE: DecoderSettings(scope="decoder", card=card, steps=2800)}
+    return {"points": DecoderSettings(scope="decoder", card=card, steps=2800)}
+
+
+def _best_routes() -> dict[PromptKind, Route]:
+    boxes = Route(decoder="boxes")
+    return routes_to("points") | {PromptKind.BOX: boxes, PromptKind.OUTLINE: boxes}
 
 
 class Recipe(BaseModel):
     """A whole adapter.
 
-    Without anything said, one tuned mask decoder answers all prompts.
+    Without anything said, a mask decoder is tuned and answers points; mixed with the base it
+    answers boxes and outlines, of which the base knows more than any training set.
 
     Attributes:
-        decoders: by name.
+        decoders: by name; those that are trained.
+        blends: by name; those that are made of them.
         routes: which decoder answers which kind of prompt, and what follows.
         views, val_views: how many patch pairs are sampled for training and for validation.
         sampling: how.
@@ -105,7 +128,10 @@ class Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     decoders: dict[str, DecoderSettings] = Field(default_factory=_best)
-    routes: dict[PromptKind, Route] = Field(default_factory=lambda: routes_to(_ONE))
+    blends: dict[str, Blend] = Field(
+        default_factory=lambda: {"boxes": Blend(decoder="points", base_share=0.5)}
+    )
+    routes: dict[PromptKind, Route] = Field(default_factory=_best_routes)
     views: int = Field(default=1000, ge=1)
     val_views: int = Field(default=60, ge=1)
     sampling: ViewSettings = ViewSettings()
@@ -120,15 +146,33 @@ class Recipe(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _blends_have_their_decoder(self) -> Recipe:
+        for name, blend in self.blends.items():
+            source = self.decoders.get(blend.decoder)
+            if name in self.decoders or source is None:
+                raise ValueError(f"the blend {name} needs a name and a trained decoder of its own")
+            if source.card.architecture != "sam" or source.tunes_encoder or source.card.enhanced:
+                raise ValueError(f"the blend {name} needs a plain decoder of architecture sam")
+        return self
+
+    @property
+    def cards(self) -> dict[str, DecoderCard]:
+        """Of all decoders, by name."""
+        trained = {name: settings.card for name, settings in self.decoders.items()}
+        return trained | {name: trained[blend.decoder] for name, blend in self.blends.items()}
+
+    @model_validator(mode="after")
     def _routes_lead_to_decoders(self) -> Recipe:
         if missing := [kind.value for kind in PromptKind if kind not in self.routes]:
             raise ValueError(f"no route for {', '.join(missing)}")
         named = {name for r in self.routes.values() for name in (r.decoder, r.last_decoder)}
-        if unknown := sorted(named - set(self.decoders)):
+        if unknown := sorted(named - set(self.decoders) - set(self.blends)):
             raise ValueError(f"a route names {', '.join(unknown)}, which is no decoder of it")
         return self
 
 
 def one_decoder(settings: DecoderSettings, **others: object) -> Recipe:
     """A recipe whose single decoder answers every kind of prompt."""
-    return Recipe.model_validate({**others, "decoders": {_ONE: settings}})
+    return Recipe.model_validate(
+        {**others, "decoders": {_ONE: settings}, "blends": {}, "routes": routes_to(_ONE)}
+    )

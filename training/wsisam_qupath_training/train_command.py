@@ -105,7 +105,13 @@ def run_train(request: TrainRequest, console: Console) -> Made | None:
             return None
         fields = tuple(f for f in collection.dataset.fields if f.dataset not in request.without)
         made = write_made(
-            request.out, request.recipe, base, fields, trained, licence=request.licence
+            request.out,
+            request.recipe,
+            base,
+            fields,
+            trained,
+            base_state=training.base_state,
+            licence=request.licence,
         )
         return training.reported(made, fields)
 
@@ -134,7 +140,7 @@ class _Training:
         views, val_views = self._views(settings)
         _check_views(views, val_views)
         run = Run(
-            Learner(self.base, self._state, settings),
+            Learner(self.base, self.base_state, settings),
             views,
             val_views,
             self.base.size_px,
@@ -194,7 +200,7 @@ class _Training:
 
     def _learned(self, name: str, trained: Trained) -> Learner:
         """A decoder with its best weights."""
-        learner = Learner(self.base, self._state, self.request.recipe.decoders[name])
+        learner = Learner(self.base, self.base_state, self.request.recipe.decoders[name])
         learner.load_state_dict(learner.state_dict() | dict(trained.state))
         return learner.to(self.place.device)
 
@@ -211,7 +217,8 @@ class _Training:
         return replace(train, views=train.views[: self.request.recipe.val_views])
 
     @cached_property
-    def _state(self) -> dict[str, torch.Tensor]:
+    def base_state(self) -> dict[str, torch.Tensor]:
+        """All tensors of the base's weights file."""
         return read_state(locate_weights(self.base, path=self.request.weights).path)
 
     def _folder(self, name: str) -> Path:
