@@ -77,7 +77,7 @@ def adapted(
 ) -> tuple[Adapter, Model]:
     """The adapter that is written, and its model."""
     recipe = one_decoder(settings)
-    made = write_made(path, recipe, base, (), {"all": trained}, licence="none")
+    made = write_made(path, recipe, base, (), {"all": trained}, base_state=state, licence="none")
     adapter = read_adapter(made.adapter, base)
     return adapter, build_model(base, state, adapter)
 
