@@ -15,6 +15,7 @@ from .extra import with_extra
 F = TypeVar("F", bound=Callable[..., Any])
 
 _PATH = click.Path(path_type=Path)
+_DATA = ("split", "slides", "remap", "mpp", "classes", "groups", "group_pattern", "truth")
 _ONE_DECODER = ("scope", "architecture", "decoder", "aggregation", "hr_share", "hr_only", "rate")
 
 
@@ -40,6 +41,13 @@ def data_options(command: F) -> F:
     for option in reversed(options):
         command = option(command)
     return remap_option(command)
+
+
+def taken_options(given: dict[str, Any], *, val_share: float) -> Any:
+    """What :func:`data_options` brought, taken out of a command's options, as DatasetOptions."""
+    from .sources.reading import DatasetOptions  # noqa: PLC0415
+
+    return DatasetOptions(**{name: given.pop(name) for name in _DATA}, val_share=val_share)
 
 
 @click.command("train")
@@ -89,18 +97,7 @@ def data_options(command: F) -> F:
 @click.option("--device", default="auto", show_default=True, metavar="NAME", help="To compute on.")
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.")
 @click.option("--licence", default="", metavar="TEXT", help="For the adapter's card.")
-def train_command(
-    split: Path | None,
-    slides: Path | None,
-    remap: tuple[tuple[str, str], ...],
-    mpp: float | None,
-    classes: tuple[str, ...],
-    groups: Path | None,
-    group_pattern: str | None,
-    truth: str | None,
-    val_share: float,
-    **given: Any,
-) -> None:
+def train_command(val_share: float, **given: Any) -> None:
     """Learn an adapter from annotated images DATA.
 
     DATA is a folder that `wsisam-qupath export` wrote, a QuPath project, slides with GeoJSON
@@ -110,24 +107,13 @@ def train_command(
     from wsisam_qupath.console import stderr_console  # noqa: PLC0415
 
     with with_extra():
-        from .sources.reading import DatasetOptions  # noqa: PLC0415
         from .train_command import TrainRequest, run_train  # noqa: PLC0415
 
     recipe_options = {
         name: given.pop(name)
         for name in ("recipe", "steps", "views", "batch", "seed", *_ONE_DECODER)
     }
-    options = DatasetOptions(
-        slides=slides,
-        remap=remap,
-        mpp=mpp,
-        classes=classes,
-        split=split,
-        truth=truth,
-        groups=groups,
-        group_pattern=group_pattern,
-        val_share=val_share,
-    )
+    options = taken_options(given, val_share=val_share)
     request = TrainRequest(options=options, recipe=_recipe(**recipe_options), **given)
     made = run_train(request, stderr_console())
     if made is not None:

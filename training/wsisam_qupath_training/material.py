@@ -131,15 +131,19 @@ def cached(
 
 def cached_views(cache: FeatureCache, material: Material, without: Sequence[str]) -> Views:
     """Views of a cache, but for those of some datasets."""
-    kept = [
-        index
-        for index, view in enumerate(material.views)
-        if material.fields[view.field].dataset not in without
-    ]
-    return CachedViews(cache, kept)
+    return CachedViews(cache, _kept(material, without))
 
 
 def pixel_views(material: Material, recipe: Recipe, without: Sequence[str]) -> Views:
     """The same for an encoder that learns."""
-    kept = [v for v in material.views if material.fields[v.field].dataset not in without]
+    kept = [material.views[index] for index in _kept(material, without)]
     return PixelViews(material.fields, material.slides, kept, recipe.sampling)
+
+
+def _kept(material: Material, without: Sequence[str]) -> list[int]:
+    """Indices of the views that are of no dataset to leave out."""
+    return [
+        index
+        for index, view in enumerate(material.views)
+        if material.fields[view.field].dataset not in without
+    ]

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from wsisam_qupath.errors import OptionError, PromptError
+from wsisam_qupath.errors import OptionError
 
 from .settings import DecoderSettings, Recipe, one_decoder
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from .toml_files import read_toml
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -25,10 +20,7 @@ def read_recipe(path: Path) -> Recipe:
         PromptError: it cannot be read.
         OptionError: it says something that no recipe can.
     """
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
-        raise PromptError(f"{path} cannot be read as TOML ({exc}). Correct it.") from exc
+    document = read_toml(path)
     try:
         return Recipe.model_validate(document)
     except ValidationError as exc:

@@ -11,7 +11,7 @@ import click
 
 from wsisam_qupath.options import model_options
 
-from ..cli import data_options
+from ..cli import data_options, taken_options
 from ..extra import with_extra
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -93,18 +93,7 @@ _PATH = click.Path(path_type=Path)
 )
 @click.option("--threads", type=int, metavar="N", help="CPU threads; all without it.")
 @model_options
-def evaluate_command(
-    data: Path,
-    split: Path | None,
-    slides: Path | None,
-    remap: tuple[tuple[str, str], ...],
-    mpp: float | None,
-    classes: tuple[str, ...],
-    groups: Path | None,
-    group_pattern: str | None,
-    truth: str | None,
-    **given: Any,
-) -> None:
+def evaluate_command(data: Path, **given: Any) -> None:
     """Measure models on annotated images DATA: Dice by kind of prompt, and clicks that it takes.
 
     DATA is what `train` takes. The table goes to stdout.
@@ -112,21 +101,12 @@ def evaluate_command(
     from wsisam_qupath.console import stderr_console  # noqa: PLC0415
 
     with with_extra():
-        from ..sources.reading import DatasetOptions, read_dataset  # noqa: PLC0415
+        from ..sources.reading import read_dataset  # noqa: PLC0415
         from .command import run_evaluate  # noqa: PLC0415
 
+    # A user's own annotations: nothing of them was trained on.
+    options = taken_options(given, val_share=0.0)
     request = _request(**given)
-    options = DatasetOptions(
-        slides=slides,
-        remap=remap,
-        mpp=mpp,
-        classes=classes,
-        split=split,
-        truth=truth,
-        groups=groups,
-        group_pattern=group_pattern,
-        val_share=0.0,  # a user's own annotations, of which nothing was trained on
-    )
     dataset = read_dataset(data, options=options).dataset
     evaluation = run_evaluate(dataset, request, stderr_console())
     click.echo(evaluation.table, nl=False)

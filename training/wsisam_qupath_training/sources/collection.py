@@ -16,7 +16,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,14 +29,10 @@ from wsisam_qupath.json_files import read_json
 
 from ..fields import Dataset
 from ..splits import SplitRule, divided
+from ..toml_files import read_toml
 from .coco import read_coco
 from .groups import GroupOf, by_pattern, by_table
 from .masks import cover_of, read_masks
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 
 class DatasetEntry(BaseModel):
@@ -119,10 +114,9 @@ def read_collection(file: Path, *, without: tuple[str, ...] = ()) -> Collection:
 
 
 def _entries(file: Path) -> tuple[DatasetEntry, ...]:
+    document = read_toml(file)
     try:
-        return _File.model_validate(tomllib.loads(file.read_text(encoding="utf-8"))).dataset
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
-        raise PromptError(f"{file} cannot be read as TOML ({exc}). Correct it.") from exc
+        return _File.model_validate(document).dataset
     except ValidationError as exc:
         first = exc.errors()[0]
         where = ".".join(map(str, first["loc"]))
