@@ -235,6 +235,15 @@ def test_the_rate_warms_up_and_then_falls_along_a_cosine() -> None:
     assert factors[-1] == pytest.approx(0.01, rel=0.01)
 
 
+def test_every_cycle_of_the_rate_is_like_the_first() -> None:
+    once = DecoderSettings(steps=50, warm_up_steps=10)
+    twice = DecoderSettings(steps=100, warm_up_steps=10, cycles=2)
+
+    first, second = ([schedule(step, s) for step in range(s.steps)] for s in (once, twice))
+
+    assert second == [*first, *first]
+
+
 def test_each_part_learns_at_its_own_rate(lite_state: State) -> None:
     settings = WSI_SAM.model_copy(
         update={"scope": "decoder", "wsi_rate": 0.1, "decoder_rate": 0.2, "prompt_rate": 0.3}

@@ -337,10 +337,14 @@ class Run:
 
 
 def schedule(step: int, settings: DecoderSettings) -> float:
-    """Factor of the learning rates: a linear warm-up, then half a cosine down to a hundredth."""
-    warm = min(1.0, (step + 1) / max(1, settings.warm_up_steps))
-    progress = min(1.0, step / settings.steps)
-    return warm * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
+    """Factor of the learning rates: a linear warm-up, then half a cosine down to a hundredth.
+
+    Every cycle begins anew.
+    """
+    length = settings.steps / settings.cycles
+    done = step % length
+    warm = min(1.0, (done + 1) / max(1, settings.warm_up_steps))
+    return warm * (0.01 + 0.99 * (1 + math.cos(math.pi * done / length)) / 2)
 
 
 def _average(

@@ -30,6 +30,8 @@ class DecoderSettings(BaseModel):
         decoder_rate, prompt_rate, encoder_rate: of SAM's mask decoder, of what embeds prompts,
             and of the image encoder.
         weight_decay, warm_up_steps, clip_norm: of AdamW and its cosine schedule.
+        cycles: how often the schedule runs from its beginning to its end within the steps, each
+            time from the last weights on (SGDR, Loshchilov and Hutter 2017).
         ema: decay of the running mean of the weights, which is what is validated and kept.
         hr_share: λ, the share of the HR loss beside the LR loss (section 2.3).
         cross_entropy_weight: beside the Dice loss; the paper adds them as they are.
@@ -51,6 +53,7 @@ class DecoderSettings(BaseModel):
     encoder_rate: float = Field(default=2e-5, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
     warm_up_steps: int = Field(default=100, ge=0)
+    cycles: int = Field(default=1, ge=1)
     clip_norm: float = Field(default=1.0, gt=0)
     ema: float = Field(default=0.995, ge=0, lt=1)
     hr_share: float = Field(default=0.5, ge=0, le=1)
@@ -100,7 +103,7 @@ def routes_to(decoder: str) -> dict[PromptKind, Route]:
 def _best() -> dict[str, DecoderSettings]:
     """What was best of all that was tried; see the card of the adapter that is shipped."""
     card = DecoderCard(architecture="sam")
-    return {"points": DecoderSettings(scope="decoder", card=card, steps=2800)}
+    return {"points": DecoderSettings(scope="decoder", card=card, steps=5600, cycles=2, patience=8)}
 
 
 def _best_routes() -> dict[PromptKind, Route]:

@@ -21,6 +21,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         PromptError: it cannot be read.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        tables: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
         raise PromptError(f"{path} cannot be read as TOML ({exc}). Correct it.") from exc
+    return tables
