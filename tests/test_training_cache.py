@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,7 +16,7 @@ import shapely
 from disks import small_disk
 from evaluate_models import MPP, SQUARE, TALL, make_field
 from models import PLAIN_BASE
-from training_models import PLAIN_VIEWS, FormulaBackend, sampled
+from training_models import PLAIN_VIEWS, FormulaEncoder, sampled
 from wsisam_qupath.errors import OutputError
 from wsisam_qupath.geometry import PatchPair
 from wsisam_qupath.slide import Slide
@@ -31,7 +33,7 @@ class Tissue:
     slide: Slide
     views: tuple[View, ...]
 
-    def fill(self, folder: Path, backend: FormulaBackend) -> FeatureCache:
+    def fill(self, folder: Path, backend: FormulaEncoder) -> FeatureCache:
         return fill_cache(
             folder, backend, PLAIN_BASE, [self.field], [self.slide], self.views, PLAIN_VIEWS
         )
@@ -55,11 +57,11 @@ def tissue(tmp_path: Path) -> Iterator[Tissue]:
 
 
 def test_a_view_comes_back_as_it_was_encoded_and_seen(tissue: Tissue, tmp_path: Path) -> None:
-    cache = tissue.fill(tmp_path / "features", FormulaBackend())
+    cache = tissue.fill(tmp_path / "features", FormulaEncoder())
 
     assert cache.usable.tolist() == [0, 1, 2]
     view = cache.view(1)
-    encoded = FormulaBackend().encode(read_patches(tissue.slide, tissue.views[1]))
+    encoded = FormulaEncoder().encode(read_patches(tissue.slide, tissue.views[1]))
     assert np.array_equal(view.hr_tokens, encoded.tokens[0].astype(np.float16))
     assert np.array_equal(view.lr_early, encoded.early[1].astype(np.float16))
     seen = see(tissue.field, tissue.views[1], PLAIN_VIEWS)
@@ -68,7 +70,7 @@ def test_a_view_comes_back_as_it_was_encoded_and_seen(tissue: Tissue, tmp_path: 
 
 
 def test_no_view_is_encoded_twice(tissue: Tissue, tmp_path: Path) -> None:
-    first, second = FormulaBackend(), FormulaBackend()
+    first, second = FormulaEncoder(), FormulaEncoder()
 
     tissue.fill(tmp_path / "features", first)
     tissue.fill(tmp_path / "features", second)
@@ -77,14 +79,14 @@ def test_no_view_is_encoded_twice(tissue: Tissue, tmp_path: Path) -> None:
 
 
 def test_an_interrupted_filling_goes_on(tissue: Tissue, tmp_path: Path) -> None:
-    rest = FormulaBackend()
+    rest = FormulaEncoder()
 
     with pytest.raises(KeyboardInterrupt):
-        tissue.fill(tmp_path / "features", FormulaBackend(fails_after=2))
+        tissue.fill(tmp_path / "features", FormulaEncoder(fails_after=2))
     cache = tissue.fill(tmp_path / "features", rest)
 
     assert rest.encoded == 4
-    whole = tissue.fill(tmp_path / "others", FormulaBackend())
+    whole = tissue.fill(tmp_path / "others", FormulaEncoder())
     for index in range(3):
         ours, theirs = cache.view(index), whole.view(index)
         assert np.array_equal(ours.hr_tokens, theirs.hr_tokens)
@@ -93,16 +95,28 @@ def test_an_interrupted_filling_goes_on(tissue: Tissue, tmp_path: Path) -> None:
 
 def test_a_view_without_objects_is_neither_encoded_nor_used(tissue: Tissue, tmp_path: Path) -> None:
     corner = replace(tissue.views[0], pair=PatchPair(20, 20, 0.05, 256, MPP))
-    backend = FormulaBackend()
+    backend = FormulaEncoder()
 
     cache = replace(tissue, views=(corner,)).fill(tmp_path / "features", backend)
 
     assert (len(cache), cache.usable.tolist(), backend.encoded) == (1, [], 0)
 
 
-def test_a_key_stays_the_same_for_the_same(tissue: Tissue, tmp_path: Path) -> None:
-    with opened(tmp_path / "copy") as copy:
-        assert copy.key() == tissue.key()
+def test_a_key_stays_the_same_for_a_copy_with_its_date(tissue: Tissue, tmp_path: Path) -> None:
+    copied = make_field(tmp_path / "copy")
+    shutil.copystat(tissue.slide.location, copied.slide.location)
+
+    with copied.slide.open() as slide:
+        assert replace(tissue, slide=slide).key() == tissue.key()
+
+
+def test_a_key_is_another_when_the_file_was_written_again(tissue: Tissue) -> None:
+    path = Path(tissue.slide.location)
+    before = path.stat()
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+
+    with tissue.field.slide.open() as again:
+        assert replace(tissue, slide=again).key() != tissue.key()
 
 
 def test_a_key_depends_on_all_that_the_content_depends_on(tissue: Tissue, tmp_path: Path) -> None:
@@ -126,7 +140,7 @@ def test_a_key_depends_on_all_that_the_content_depends_on(tissue: Tissue, tmp_pa
 
 
 def test_a_full_disk_is_told_before_anything_is_encoded(tissue: Tissue, tmp_path: Path) -> None:
-    backend = FormulaBackend()
+    backend = FormulaEncoder()
 
     with small_disk(tmp_path, 1024) as disk:
         with pytest.raises(OutputError, match=r"cannot be kept in .* Make room there"):

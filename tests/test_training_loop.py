@@ -126,6 +126,29 @@ def test_a_damaged_checkpoint_is_told(tmp_path: Path, content: bytes) -> None:
         read_checkpoint(path, "tiny")
 
 
+def test_a_checkpoint_of_another_version_is_told(undisturbed: tuple[Run, Trained]) -> None:
+    content = torch.load(undisturbed[0].checkpoint_path, weights_only=True)
+    other = undisturbed[0].folder / "other.pt"
+    torch.save({**content, "format": 0}, other)
+
+    with pytest.raises(AdapterError, match="of a training run by this version"):
+        read_checkpoint(other, "tiny")
+
+
+def test_a_validation_tells_how_long_the_device_waited(
+    views: CachedViews, lite_state: State, tmp_path: Path
+) -> None:
+    rows: list[Mapping[str, float]] = []
+    run = make_run(tmp_path, CLICKED, views, lite_state)
+
+    run.train(lambda _, row: rows.append(row))
+
+    shares = [row["waiting_share"] for row in rows if "dice" in row]
+    assert len(shares) == 2
+    assert all(0 < share < 1 for share in shares)
+    assert shares[-1] == run.clock.waiting_share
+
+
 def test_scope_adapter_leaves_all_of_sam_as_it_was(
     views: CachedViews, lite_state: State, lite: Model, tmp_path: Path
 ) -> None:

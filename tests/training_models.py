@@ -11,11 +11,10 @@ import torch
 
 from evaluate_models import SQUARE, TALL, make_field
 from models import PLAIN_BASE
-from wsisam_qupath.backends import Embedding, Encoded, ImageArray, Prediction
+from wsisam_qupath.backends import Encoded, ImageArray
 from wsisam_qupath.model.bases import Base
 from wsisam_qupath.model.card import DecoderCard
 from wsisam_qupath.slide import Slide
-from wsisam_qupath.tokens import Tokens
 from wsisam_qupath_training.draws import PromptMix
 from wsisam_qupath_training.feature_cache import FeatureCache, fill_cache
 from wsisam_qupath_training.fields import Field
@@ -64,7 +63,7 @@ _COLOURS = np.random.default_rng(0).normal(size=(3, 1024))
 """How red, green and blue show in each channel of the features."""
 
 
-class FormulaBackend:
+class FormulaEncoder:
     """Tells the colour of each place; an encoder that needs no time.
 
     Attributes:
@@ -73,7 +72,6 @@ class FormulaBackend:
     """
 
     name = "formula"
-    pairs_at_once = 1
 
     def __init__(self, base: Base = PLAIN_BASE, fails_after: int | None = None) -> None:
         self._base = base
@@ -90,16 +88,6 @@ class FormulaBackend:
         tokens = colours.reshape(len(patches), -1, 3) @ _COLOURS[:, :256]
         early = np.moveaxis(colours @ _COLOURS[:, -self._base.early_channels :], -1, 1)
         return Encoded(tokens.astype(np.float32), early.astype(np.float32))
-
-    def embed(
-        self, hr_patches: Sequence[ImageArray], lr_patches: Sequence[ImageArray]
-    ) -> list[Embedding]:
-        raise NotImplementedError
-
-    def decode(
-        self, decoder: str, embedding: Embedding, prompts: Sequence[Tokens]
-    ) -> list[Prediction]:
-        raise NotImplementedError
 
 
 @contextmanager
@@ -137,7 +125,7 @@ def make_cache(
         views,
     ):
         return fill_cache(
-            folder / "features", FormulaBackend(base), base, [field], [slide], views, hr_scale
+            folder / "features", FormulaEncoder(base), base, [field], [slide], views, hr_scale
         )
 
 

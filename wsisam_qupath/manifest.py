@@ -17,8 +17,9 @@ MANIFEST_NAME = "manifest.json"
 SCHEMA_VERSION = 1
 
 REGION_CLASS = "Region*"
-"""Areas of this class are declared as completely annotated: what is no object there is background;
-anywhere else it is unknown."""
+"""Areas of this class are declared as completely annotated: what is no object there is background.
+Elsewhere in their image it is unknown; in an image without any, each outline says what is not that
+object."""
 
 UNCLASSIFIED = "Unclassified"
 """QuPath's word for objects without a class, which no class can have for a name."""

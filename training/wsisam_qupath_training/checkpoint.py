@@ -15,8 +15,8 @@ from wsisam_qupath.files import write_atomically
 
 FORMAT = 1
 
-_DAMAGED = (RuntimeError, EOFError, OSError, ValueError, TypeError, AttributeError)
-"""What reading a file that is no checkpoint raises."""
+_DAMAGED = (RuntimeError, EOFError, OSError, ValueError, TypeError, AttributeError, KeyError)
+"""What reading a file raises that is no checkpoint, or that of another version."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,13 @@ def read_checkpoint(path: Path, made_for: str) -> Checkpoint | None:
         return None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        found = Checkpoint(**{k: v for k, v in state.items() if k != "format"})
+        if state.pop("format") != FORMAT:
+            raise ValueError("another format")
+        found = Checkpoint(**state)
     except (*_DAMAGED, pickle.UnpicklingError) as exc:
         raise AdapterError(
-            f"{path} is no sound checkpoint of a training run. Delete it to begin anew."
+            f"{path} is no sound checkpoint of a training run by this version. Delete it to begin "
+            "anew."
         ) from exc
     if found.made_for != made_for:
         raise AdapterError(

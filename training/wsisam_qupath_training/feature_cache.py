@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from wsisam_qupath.backends import Backend
+from wsisam_qupath.backends import Encoder
 from wsisam_qupath.errors import OutputError
 from wsisam_qupath.model.bases import Base
 from wsisam_qupath.slide import Slide
@@ -114,7 +114,8 @@ def cache_key(
     digest = hashlib.sha256(f"{CACHE_VERSION}|{base.sha256}|{backend}|".encode())
     digest.update(settings.model_dump_json().encode())
     for field, slide in zip(fields, slides, strict=True):
-        digest.update(repr((slide.identity.size_bytes, slide.mpp, field.name)).encode())
+        content = (slide.identity.size_bytes, slide.identity.mtime_ns)
+        digest.update(repr((content, slide.mpp, field.name)).encode())
         for truth in field.truths:
             digest.update(truth.id.encode() + truth.l0_outline.wkb)
         digest.update(b"" if field.l0_complete is None else field.l0_complete.wkb)
@@ -125,7 +126,7 @@ def cache_key(
 
 def fill_cache(
     folder: Path,
-    backend: Backend,
+    encoder: Encoder,
     base: Base,
     fields: Sequence[Field],
     slides: Sequence[Slide],
@@ -148,7 +149,7 @@ def fill_cache(
         for index, view in enumerate(views):
             if not arrays["done"][index]:
                 _write(
-                    arrays, index, backend, fields[view.field], slides[view.field], view, settings
+                    arrays, index, encoder, fields[view.field], slides[view.field], view, settings
                 )
                 arrays["done"][index] = 1
             on_view()
@@ -227,7 +228,7 @@ def _said(folder: Path) -> Iterator[None]:
 def _write(
     arrays: _Arrays,
     index: int,
-    backend: Backend,
+    encoder: Encoder,
     field: Field,
     slide: Slide,
     view: View,
@@ -238,7 +239,7 @@ def _write(
     arrays["counts"][index] = count
     if not count:
         return
-    encoded = backend.encode(read_patches(slide, view))
+    encoded = encoder.encode(read_patches(slide, view))
     arrays["hr_tokens"][index], arrays["lr_tokens"][index] = encoded.tokens
     arrays["hr_early"][index], arrays["lr_early"][index] = encoded.early
     arrays["hr_masks"][index, :count] = _packed(seen.hr_masks)

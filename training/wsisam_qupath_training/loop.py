@@ -205,7 +205,7 @@ class Run:
             if done % self.validate_every == 0 or done == self.settings.steps:
                 state = self._validated(state, done, mean, optimiser, recent)
                 recent = []
-                on_step(done, state.history[-1])
+                on_step(done, {**state.history[-1], "waiting_share": self.clock.waiting_share})
                 if state.finished:
                     break
         return state

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from wsisam_qupath.backends import Backend
+from wsisam_qupath.backends import Encoder
 from wsisam_qupath.console import TASK, progress_bar
 from wsisam_qupath.errors import OptionError, PromptError
 from wsisam_qupath.model.bases import Base
@@ -87,7 +87,7 @@ def opened(collection: Collection, recipe: Recipe, base: Base) -> Iterator[Mappi
 
 def cached(
     material: Material,
-    backend: Backend,
+    encoder: Encoder,
     base: Base,
     recipe: Recipe,
     *,
@@ -114,12 +114,12 @@ def cached(
             f"--cache-gb allows {limit_gb:g}. Allow more, or use fewer --views."
         )
     key = cache_key(
-        base, backend.name, material.fields, material.slides, material.views, recipe.sampling
+        base, encoder.name, material.fields, material.slides, material.views, recipe.sampling
     )
     with progress_bar(console, what, len(material.views)) as progress:
         return fill_cache(
             folder / key,
-            backend,
+            encoder,
             base,
             material.fields,
             material.slides,

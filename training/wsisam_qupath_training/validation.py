@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
@@ -49,7 +50,7 @@ def validate(
         known = _mask(loaded.truth.hr_known[None], place)
         truth = _mask(loaded.truth.hr_masks[objects], place)
         for name, plan in plans(mix).items():
-            rng = np.random.default_rng((index, len(name)))
+            rng = np.random.default_rng((index, zlib.crc32(name.encode())))
             prompts = first_prompts(loaded.truth, objects, plan, mix, size_px, rng)
             with place.autocast():
                 answer = learner.answer(images, prompts)

@@ -54,19 +54,23 @@ class Encoded(NamedTuple):
     early: NDArray[np.float32]
 
 
-class Backend(Protocol):
-    """Runs the encoder of a base and the decoders of an adapter. Not thread-safe."""
+class Encoder(Protocol):
+    """Runs the encoder of a base."""
 
     @property
     def name(self) -> str:
         """Where and how it computes, for people: "OpenVINO on CPU, bf16"."""
 
+    def encode(self, patches: Sequence[ImageArray]) -> Encoded:
+        """Encode patches, and nothing more."""
+
+
+class Backend(Encoder, Protocol):
+    """Runs the encoder of a base and the decoders of an adapter. Not thread-safe."""
+
     @property
     def pairs_at_once(self) -> int:
         """How many patch pairs are best encoded in one call."""
-
-    def encode(self, patches: Sequence[ImageArray]) -> Encoded:
-        """Encode patches, and nothing more."""
 
     def embed(
         self, hr_patches: Sequence[ImageArray], lr_patches: Sequence[ImageArray]

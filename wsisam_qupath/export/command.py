@@ -124,8 +124,8 @@ def summary(exported: Exported) -> str:
         lines.append(f"Not exported: {reasons}.")
     if objects and not regions:
         lines.append(
-            f"No area of class {REGION_CLASS} says where everything is annotated: what lies "
-            "between the objects stays unknown to training."
+            f"No area of class {REGION_CLASS} says where everything is annotated: training takes "
+            "each outline at its word, and what lies outside of one as not that object."
         )
     if unreviewed:
         lines.append(
