@@ -15,6 +15,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
+_MOST_PROCESSES = 4
+"""Each takes about 2 GB."""
+
 
 def main() -> None:
     run("ruff", "check", ".")
@@ -25,8 +28,15 @@ def main() -> None:
         run("build", "--wheel", "--no-isolation", "--outdir", str(built), ".")
         (wheel,) = built.glob("*.whl")
         run("pip", "install", "--quiet", "--no-deps", "--target", str(unpacked), str(wheel))
-        # Not in the root: Python puts the folder that it starts in before all others.
-        run("pytest", *sys.argv[1:], folder="tests", PYTHONPATH=str(unpacked))
+        # Not in the root: Python puts the folder that it starts in before all others. A process a
+        # core, each with one thread of its own: small models gain nothing from more.
+        run(
+            *("pytest", "--numprocesses=auto", f"--maxprocesses={_MOST_PROCESSES}"),
+            *("--dist=loadfile", *sys.argv[1:]),
+            folder="tests",
+            PYTHONPATH=str(unpacked),
+            OMP_NUM_THREADS="1",
+        )
 
 
 def run(module: str, *arguments: str, folder: str = ".", **variables: str) -> None:
