@@ -108,3 +108,11 @@ def tissue_path(tmp_path_factory: pytest.TempPathFactory, tissue: ImageArray) ->
 def tissue_slide(tissue_path: Path) -> Iterator[Slide]:
     with open_slide(tissue_path) as slide:
         yield slide
+
+
+@pytest.fixture(scope="session")
+def grey(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A slide of one colour, 400 x 400 px at 0.5 µm/px."""
+    path = tmp_path_factory.mktemp("slides") / "grey.tif"
+    write_pyramid(path, np.full((400, 400, 3), 128, dtype=np.uint8), mpp=0.5)
+    return path
