@@ -11,8 +11,10 @@ from contextlib import ExitStack, closing
 from datetime import datetime
 
 from flask import Blueprint, Flask, Response, g, request
+from prometheus_client import CONTENT_TYPE_LATEST
 from werkzeug.exceptions import HTTPException, InternalServerError
 
+from ..console import counted
 from ..errors import WsiSamError
 from ..predictor import Predictor
 from ..printing import printable
@@ -29,6 +31,9 @@ from ..protocol import (
 from ..version import VERSION
 from .config import ServerConfig
 from .decoding import decode_segment
+from .metrics import Metrics
+from .openapi import openapi
+from .page import page_policy, status_page
 from .problems import ProblemError, ProblemName, document, problem_of
 from .security import check_host, check_token
 from .service import Record, Service
@@ -55,21 +60,26 @@ _HEADERS = {
 }
 
 
-def create_app(service: Service, config: ServerConfig, *blueprints: Blueprint) -> Flask:
+def create_app(
+    service: Service, config: ServerConfig, *blueprints: Blueprint, metrics: Metrics | None = None
+) -> Flask:
     """The application of one server; holds no state of its own.
 
     Args:
         blueprints: more routes, under the same rules: host, token, problems, log.
+        metrics: what the service counts with; None where nobody looks.
     """
+    metrics = metrics or Metrics()
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = config.limits.body_bytes
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.config["PROPAGATE_EXCEPTIONS"] = False
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
-    _add_rules(app, config)
+    _add_rules(app, config, metrics)
     _add_problems(app)
-    _add_routes(app, service, config)
+    _add_segment(app, service, config)
+    _add_looks(app, service, config, metrics)
     for blueprint in blueprints:
         app.register_blueprint(blueprint)
     return app
@@ -88,7 +98,7 @@ def json_body() -> bytes:
     return request.get_data(cache=False)
 
 
-def _add_rules(app: Flask, config: ServerConfig) -> None:
+def _add_rules(app: Flask, config: ServerConfig, metrics: Metrics) -> None:
     """What holds for every request: an id, the host, the token, a line in the log."""
 
     @app.before_request
@@ -104,21 +114,23 @@ def _add_rules(app: Flask, config: ServerConfig) -> None:
         response.headers["X-Request-Id"] = g.request_id
         for name, value in _HEADERS.items():
             response.headers.setdefault(name, value)
-        response.call_on_close(_logged(response))
+        response.call_on_close(_logged(response, metrics))
         return response
 
 
-def _logged(response: Response) -> Callable[[], None]:
-    """Writes the request's line when its answer has been sent."""
-    request_id, came = g.request_id, g.came
+def _logged(response: Response, metrics: Metrics) -> Callable[[], None]:
+    """Counts the request and writes its line, when its answer has been sent."""
+    request_id, came, prompts = g.request_id, g.came, g.get("prompts")
     asked = printable(f"{request.method} {request.full_path.removesuffix('?')}", 200)
-    client = request.remote_addr
+    client, route = request.remote_addr, request.url_rule.rule if request.url_rule else "none"
 
     def write() -> None:
-        ms = 1000 * (time.perf_counter() - came)
+        seconds = time.perf_counter() - came
+        metrics.finished(route, response.status_code, seconds, prompts)
         now = datetime.now().astimezone().isoformat(timespec="seconds")
-        line = f"{now} {request_id} {client} {asked} {response.status_code} {ms:.0f} ms"
-        print(line, file=sys.stderr, flush=True)  # noqa: T201
+        line = f"{now} {request_id} {client} {asked} {response.status_code} {1000 * seconds:.0f} ms"
+        about = "" if prompts is None else f" {counted(prompts, 'prompt')}"
+        print(line + about, file=sys.stderr, flush=True)  # noqa: T201
 
     return write
 
@@ -163,15 +175,7 @@ def problem_response(problem: ProblemError) -> Response:
     return Response(body, problem.status, headers=problem.headers, content_type=PROBLEM_JSON)
 
 
-def _add_routes(app: Flask, service: Service, config: ServerConfig) -> None:
-    @app.get("/healthz")
-    def health() -> Response:
-        return _json(Health(state=service.models.state, version=VERSION).model_dump_json())
-
-    @app.get("/v1/info")
-    def info() -> Response:
-        return _json(_info(service, config).model_dump_json())
-
+def _add_segment(app: Flask, service: Service, config: ServerConfig) -> None:
     @app.post("/v1/segment")
     def segment() -> Response:
         is_gone = request.environ.get(IS_GONE, lambda: False)
@@ -179,6 +183,7 @@ def _add_routes(app: Flask, service: Service, config: ServerConfig) -> None:
         with ExitStack() as stack:
             stack.callback(place.leave)
             wanted = decode_segment(json_body(), config.limits)
+            g.prompts = len(wanted.features)
             records = stack.enter_context(closing(service.segment(wanted, place)))
             if not _wants_stream():
                 return Response(_collection(records), content_type=GEOJSON)
@@ -188,6 +193,39 @@ def _add_routes(app: Flask, service: Service, config: ServerConfig) -> None:
             response = Response(sent, content_type=GEOJSON_SEQ)
             response.call_on_close(stack.pop_all().close)
             return response
+
+
+def _add_looks(app: Flask, service: Service, config: ServerConfig, metrics: Metrics) -> None:
+    """Routes that only look at the server."""
+
+    @app.get("/healthz")
+    def health() -> Response:
+        return _json(Health(state=service.models.state, version=VERSION).model_dump_json())
+
+    @app.get("/v1/info")
+    def info() -> Response:
+        return _json(_info(service, config).model_dump_json())
+
+    @app.get("/openapi.json", endpoint="openapi")
+    def described() -> Response:
+        return _json(json.dumps(openapi()))
+
+    @app.get("/metrics", endpoint="metrics")
+    def measured() -> Response:
+        return Response(metrics.text(), content_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/", endpoint="status_page")
+    def page() -> Response:
+        turns = service.turns
+        text = status_page(
+            _info(service, config),
+            url=request.host_url.rstrip("/"),
+            in_hand=turns.in_hand,
+            waiting=turns.waiting,
+            recent=metrics.recent,
+        )
+        headers = {"Content-Security-Policy": page_policy()}
+        return Response(text, headers=headers, content_type="text/html; charset=utf-8")
 
 
 def _wants_stream() -> bool:

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from ..errors import OptionError
+from ..errors import OptionError, OutputError
 from ..files import check_writable
 from ..model.bases import find_base
 from ..model.shipped import adapter_choice
 from ..work import ModelSpec, load_segmenter
 from .app import create_app
 from .config import DEFAULT_PORT, Limits, ServerConfig, is_loopback
+from .job_routes import project_jobs
+from .jobs import Jobs
 from .loading import ModelLoader
+from .metrics import Metrics
 from .security import new_token
 from .service import Service
-from .serving import run_server
+from .serving import listening
 from .slides import Slides
 from .turns import Turns
 
-CONNECTION_FILE = Path("~/.wsisam-qupath/server.json")
+OWN_FOLDER = Path("~/.wsisam-qupath")
 _TOKEN_LENGTH_MIN = 16
 
 
@@ -74,11 +78,38 @@ def run_serve(request: ServeRequest) -> None:
     config = _config(request)
     _warn(config)
     find_base(request.base)
-    turns = Turns(config.limits.requests_at_once)
-    models = ModelLoader(partial(load_segmenter, request.model))
+    metrics = Metrics()
+    turns = Turns(config.limits.requests_at_once, metrics.waited)
+    metrics.watch(turns)
+    models = ModelLoader(partial(load_segmenter, request.model, tally=metrics.tally))
     service = Service(models, Slides(config), turns, config.limits)
-    models.start()
-    run_server(create_app(service, config), turns, config)
+    jobs, job_routes = project_jobs(service, config, _own_folder() / "jobs")
+    app = create_app(service, config, job_routes, metrics=metrics)
+    with listening(app, config) as server:
+        models.start()
+        jobs.start()
+        server.run(partial(_finish, jobs, turns, config.limits.stop_seconds))
+    if models.state == "loading":
+        # The end of Python would pull the runtime from under the thread that loads, and crash.
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def _finish(jobs: Jobs, turns: Turns, seconds: float) -> None:
+    """Bring what is in hand to an end: jobs first, which go on when a server starts again."""
+    jobs.stop()
+    turns.close(seconds)
+
+
+def _own_folder() -> Path:
+    """Where a server keeps what is its user's alone."""
+    folder = OWN_FOLDER.expanduser()
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        folder.chmod(0o700)
+    except OSError as exc:
+        raise OutputError(f"{folder} cannot be made ({exc}): allow writing there.") from exc
+    return folder
 
 
 def _config(request: ServeRequest) -> ServerConfig:
@@ -109,10 +140,7 @@ def _token(file: Path | None) -> tuple[Path | None, str]:
         OptionError: the token is too short, or no text.
     """
     if file is None:
-        path = CONNECTION_FILE.expanduser()
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        path.parent.chmod(0o700)
-        return path, new_token()
+        return _own_folder() / "server.json", new_token()
     text = _text(file)
     if not text or text.startswith("{"):  # nothing, or what an earlier server left
         check_writable(file)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import socket
 import ssl
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
+from traceback import format_exc
 from types import FrameType
 from typing import Any
 
@@ -22,10 +23,10 @@ from flask import Flask
 
 from ..errors import OptionError
 from ..files import write_atomically
+from ..printing import printable
 from ..version import VERSION
 from .app import IS_GONE
 from .config import ServerConfig
-from .turns import Turns
 
 _SPARE_THREADS = 8
 """Beside one a request in hand: for those that are refused, and for looking at the server."""
@@ -35,28 +36,62 @@ _ALERT_BYTES_MAX = 64
 _TLS_ALERT, _TLS_DATA = 21, 23
 
 
-def run_server(app: Flask, turns: Turns, config: ServerConfig) -> None:
-    """Serve until a signal ends it: the work in hand is finished, or refused, first.
+class Listening:
+    """A server whose socket is open.
+
+    Attributes:
+        url: by which clients on this machine call it.
+    """
+
+    def __init__(self, server: wsgi.Server, url: str, config: ServerConfig) -> None:
+        self._server, self._config = server, config
+        self.url = url
+
+    def run(self, finish: Callable[[], None]) -> None:
+        """Answer until a signal comes.
+
+        Args:
+            finish: takes nothing more and ends what is in hand; then the socket is closed.
+
+        Raises:
+            OutputError: the connection file cannot be written.
+        """
+        with (
+            _connection_file(self._config, self.url),
+            _stopped_by_signals(self._server, finish),
+        ):
+            print(  # noqa: T201
+                f"wsisam-qupath {VERSION} listens at {self.url}\n{self._about_token()}",
+                file=sys.stderr,
+                flush=True,
+            )
+            self._server.serve()
+
+    def _about_token(self) -> str:
+        file = self._config.connection_file
+        kept = "as you gave it" if file is None else f"kept in {file}"
+        return f"Token ({kept}): {self._config.token}"
+
+
+@contextmanager
+def listening(app: Flask, config: ServerConfig) -> Iterator[Listening]:
+    """Open the socket, before anything costly begins.
 
     Raises:
         OptionError: the address, the port or the certificate cannot be used.
     """
-    server = _listening(app, config)
-    url = _url(config, server.bind_addr[1])
-    with _connection_file(config, url), _stopped_by_signals(server, turns, config):
-        print(  # noqa: T201
-            f"wsisam-qupath {VERSION} listens at {url}\nToken: {config.token}",
-            file=sys.stderr,
-            flush=True,
-        )
-        server.serve()
+    server = _prepared(app, config)
+    try:
+        yield Listening(server, _url(config, server.bind_addr[1]), config)
+    finally:
+        server.stop()
 
 
 class _Gateway(wsgi.Gateway_10):
     """Tells the application whether the client is still there."""
 
     def get_environ(self) -> dict[str, Any]:  # type: ignore[override]
-        environ: dict[str, Any] = super().get_environ()  # type: ignore[no-untyped-call, func-returns-value]
+        environ: dict[str, Any] = super().get_environ()  # type: ignore[no-untyped-call]
         connection = self.req.conn
         environ[IS_GONE] = lambda: is_gone(connection.socket)
         # What is too long is not read to its end, nor is what has no end.
@@ -69,6 +104,13 @@ class _Gateway(wsgi.Gateway_10):
 class _Server(wsgi.Server):
     max_request_header_size = _HEADER_BYTES_MAX
     keep_alive_conn_limit = 100
+
+    def error_log(self, msg: str = "", level: int = logging.INFO, traceback: bool = False) -> None:
+        """What happens below the application, such as a client that speaks no TLS."""
+        if level < logging.WARNING:
+            return
+        cause = f" {format_exc()}" if traceback else ""
+        print(f"{printable(msg)}{cause}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def is_gone(connection: socket.socket) -> bool:
@@ -98,7 +140,7 @@ def _peek(connection: socket.socket) -> bytes:
         connection.settimeout(before)
 
 
-def _listening(app: Flask, config: ServerConfig) -> _Server:
+def _prepared(app: Flask, config: ServerConfig) -> _Server:
     threads = config.limits.requests_at_once + _SPARE_THREADS
     server = _Server(
         (config.host, config.port),
@@ -140,16 +182,6 @@ def _url(config: ServerConfig, port: int) -> str:
     return f"{scheme}://{host}:{port}"
 
 
-@dataclass(frozen=True)
-class Connection:
-    """What a client on this machine needs to know."""
-
-    url: str
-    token: str
-    pid: int
-    version: str
-
-
 @contextmanager
 def _connection_file(config: ServerConfig, url: str) -> Iterator[None]:
     """Clients on this machine find us while we listen."""
@@ -171,12 +203,12 @@ def _connection_file(config: ServerConfig, url: str) -> Iterator[None]:
 
 
 @contextmanager
-def _stopped_by_signals(server: _Server, turns: Turns, config: ServerConfig) -> Iterator[None]:
+def _stopped_by_signals(server: wsgi.Server, finish: Callable[[], None]) -> Iterator[None]:
     """SIGTERM and Ctrl-C end the server in order; a second one ends it at once."""
     stopping = threading.Event()
 
     def stop() -> None:
-        turns.close(config.limits.stop_seconds)
+        finish()
         server.stop()
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
