@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from datetime import datetime
+from typing import Any
 
 from flask import Blueprint, Flask, Response, g, request
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -39,6 +41,8 @@ from .security import check_host, check_token
 from .service import Record, Service
 from .turns import ClientGoneError, Place
 
+_LOG = logging.getLogger(__name__)
+
 IS_GONE = "wsisam.is_gone"
 """WSGI environment: a function that says whether the client has gone away."""
 
@@ -60,6 +64,12 @@ _HEADERS = {
 }
 
 
+class _App(Flask):
+    def log_exception(self, exc_info: Any) -> None:
+        """The cause of a 500, under the id that the client was told."""
+        _LOG.error("Request %s", g.request_id, exc_info=exc_info)
+
+
 def create_app(
     service: Service, config: ServerConfig, *blueprints: Blueprint, metrics: Metrics | None = None
 ) -> Flask:
@@ -70,7 +80,7 @@ def create_app(
         metrics: what the service counts with; None where nobody looks.
     """
     metrics = metrics or Metrics()
-    app = Flask(__name__, static_folder=None)
+    app = _App(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = config.limits.body_bytes
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.config["PROPAGATE_EXCEPTIONS"] = False
@@ -247,14 +257,20 @@ def _sequence(
     """Records as they are ready; the problem instead, where the work fails in midstream."""
     if first is None:
         return
-    yield encoded(first)
     try:
+        yield encoded(first)
         for record in rest:
             place.renew()
             yield encoded(record)
+    except ClientGoneError:
+        return
     except WsiSamError as exc:
         yield encoded(document(problem_of(exc), request_id))
-    place.leave()
+    except Exception:  # noqa: BLE001 - what Flask does for an answer that has not begun
+        _LOG.exception("Request %s", request_id)
+        yield encoded(document(unforeseen_problem(), request_id))
+    finally:
+        place.leave()
 
 
 def encoded(record: Record) -> bytes:

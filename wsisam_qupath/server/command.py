@@ -133,7 +133,7 @@ def _config(request: ServeRequest) -> ServerConfig:
     )
 
 
-def _token(file: Path | None) -> tuple[Path | None, str]:
+def _token(file: Path | None) -> tuple[Path, str]:
     """The connection file, and the token; a file that holds a bare token is only read.
 
     Raises:
@@ -150,7 +150,7 @@ def _token(file: Path | None) -> tuple[Path | None, str]:
             f"{file} holds no token: write at least {_TOKEN_LENGTH_MIN} letters and digits in one "
             "line into it, or remove it for a new one."
         )
-    return None, text
+    return _own_folder() / "server.json", text
 
 
 def _text(file: Path) -> str:

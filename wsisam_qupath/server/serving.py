@@ -61,16 +61,11 @@ class Listening:
             _stopped_by_signals(self._server, finish),
         ):
             print(  # noqa: T201
-                f"wsisam-qupath {VERSION} listens at {self.url}\n{self._about_token()}",
+                f"wsisam-qupath {VERSION} listens at {self.url}\nToken: {self._config.token}",
                 file=sys.stderr,
                 flush=True,
             )
             self._server.serve()
-
-    def _about_token(self) -> str:
-        file = self._config.connection_file
-        kept = "as you gave it" if file is None else f"kept in {file}"
-        return f"Token ({kept}): {self._config.token}"
 
 
 @contextmanager
