@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +33,25 @@ PATIENCE_SECONDS = 300
 Json = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What came back; no JSON is an empty object."""
+
+    status_code: int
+    headers: Mapping[str, str]
+    data: bytes
+    json: Json
+
+    @classmethod
+    def of(cls, response: TestResponse) -> Answer:
+        return cls(
+            response.status_code,
+            dict(response.headers.items()),
+            response.data,
+            response.get_json() if response.is_json else {},
+        )
+
+
 @dataclass
 class JobServer:
     """Asks a server for jobs."""
@@ -40,13 +59,10 @@ class JobServer:
     app: Flask
     jobs: Jobs
 
-    def ask(self, method: str, path: str, body: object = None) -> TestResponse:
-        return self.app.test_client().open(
-            path,
-            method=method,
-            headers={"Authorization": f"Bearer {TOKEN}"},
-            **({} if body is None else {"json": body}),
-        )
+    def ask(self, method: str, path: str, body: object = None) -> Answer:
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        client = self.app.test_client()
+        return Answer.of(client.open(path, method=method, headers=headers, json=body))
 
     def add(self, project: Path, **wanted: object) -> str:
         """Ask for a job; its id."""
@@ -59,12 +75,11 @@ class JobServer:
     def status(self, job_id: str) -> Json:
         answer = self.ask("GET", f"/v1/jobs/{job_id}")
         assert answer.status_code == 200, answer.json
-        found: Json = answer.json
-        return found
+        return answer.json
 
     def results(self, job_id: str) -> list[Json]:
         answer = self.ask("GET", f"/v1/jobs/{job_id}/results")
-        assert answer.content_type == "application/geo+json-seq"
+        assert answer.headers["Content-Type"] == "application/geo+json-seq"
         records = answer.data.split(b"\x1e")[1:]
         assert all(record.endswith(b"\n") for record in records)
         return [json.loads(record) for record in records]

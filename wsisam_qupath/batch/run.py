@@ -98,6 +98,8 @@ class Batch:
             self._process.stop()  # it may be writing
             for image in self._in_hand:
                 self._undo(image)
+                if image.journal is not None:
+                    image.journal.close()
             raise
         outcomes = [self._outcomes[entry_id] for entry_id in order]
         if self._setting.write and not self._setting.plan_only:
