@@ -14,6 +14,7 @@ from typing import Any
 from flask import Flask
 from werkzeug.test import TestResponse
 
+from wsisam_qupath.batch.run import BatchCancelledError
 from wsisam_qupath.engine import Segmenter
 from wsisam_qupath.server.app import create_app
 from wsisam_qupath.server.config import ServerConfig
@@ -117,16 +118,16 @@ class Workshop:
     """Does jobs when it is told to, in place of QuPath and a model."""
 
     begun: list[str] = field(default_factory=list)
+    shown: list[frozenset[str]] = field(default_factory=list)
     may_end: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
 
     def run(self, job: JobInHand) -> None:
         self.begun.append(job.request.project)
+        self.shown += [] if job.shown is None else [job.shown.shown]
         stopped = threading.Event()
         job.cancellation.then(stopped.set)
         while not self.may_end.acquire(timeout=0.01):
             if stopped.is_set():
-                from wsisam_qupath.batch.run import BatchCancelledError
-
                 raise BatchCancelledError
 
 

@@ -152,6 +152,17 @@ def test_a_restart_takes_up_what_was_not_done(
     assert len(workshop.begun) == 4
 
 
+def test_a_restart_knows_what_qupath_shows(folder: Path, workshop: Workshop, project: Path) -> None:
+    with idle_server(folder, workshop) as first:
+        job_id = first.add(project, open_image="1")
+        first.wait_until(job_id, lambda status: status["state"] == "running")
+        first.ask("PUT", f"/v1/jobs/{job_id}/open-images", {"images": ["2"]})
+    with idle_server(folder, workshop) as second:
+        second.wait_until(job_id, lambda status: status["state"] == "running")
+
+    assert [sorted(one) for one in workshop.shown] == [["1"], ["2"]]
+
+
 def test_a_cancelled_job_stays_cancelled(folder: Path, workshop: Workshop, project: Path) -> None:
     with idle_server(folder, workshop) as first:
         job_id = first.add(project)

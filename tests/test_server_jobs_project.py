@@ -30,7 +30,7 @@ from batch_projects import (
     write_annotations,
     write_slides,
 )
-from command_line import run
+from command_line import rectangle, run
 from job_servers import JobServer, job_server
 from qupath_fixtures import Seen, qupath, resave
 from wsisam_qupath.backends import ImageArray
@@ -231,6 +231,21 @@ def test_a_crash_of_java_fails_an_image_with_its_cure_and_the_server_lives(
 
     assert again["failures"] == []
     assert seen_by(qupath, project) == batched.after
+
+
+def test_a_click_is_answered_while_a_job_runs(server: JobServer, project: Path) -> None:
+    entry = next(one for one in read_project(project).images if one.name == MIRRORED)
+    slide = {"uri": entry.uri, "width": 512, "height": 512, "mpp_x": 0.5, "mpp_y": 0.5}
+    wanted = {"slide": slide, "prompts": [rectangle(BOX, (20, 20, 240, 230))]}
+
+    job_id = server.add(project)
+    server.wait_until(job_id, lambda status: status["prompts_answered"] >= 1)
+    answer = server.ask("POST", "/v1/segment", wanted)
+
+    assert server.status(job_id)["state"] == "running"
+    assert answer.status_code == 200
+    assert len(answer.json["features"]) == 1
+    assert server.ended(job_id)["failures"] == []
 
 
 def test_a_cancelled_job_stops_and_leaves_each_image_old_or_new(

@@ -69,6 +69,11 @@ class JobRequest(_Strict):
         one = () if self.open_image is None else (self.open_image,)
         return frozenset((*one, *self.open_images))
 
+    def showing(self, images: list[str]) -> JobRequest:
+        """The same where QuPath shows other images."""
+        changes = {"project_is_open": True, "open_image": None, "open_images": images}
+        return self.model_copy(update=changes)
+
     @property
     def is_open(self) -> bool:
         """Whether QuPath has the project open."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -152,22 +152,25 @@ class Jobs:
                 "anew.",
             ) from exc
 
-    def show(self, job_id: str, images: Sequence[str]) -> JobStatus:
+    def show(self, job_id: str, images: list[str]) -> JobStatus:
         """QuPath shows other images than were said before.
 
         Raises:
             ProblemError: ``not-found``; ``invalid`` where the job was not told that QuPath has the
                 project open.
         """
-        job = self._job(job_id)
-        if job.shown is None:
-            raise ProblemError(
-                "invalid",
-                "The job was made for a project that is closed. Cancel it, and make another one "
-                "with project_is_open.",
-            )
-        job.shown.shown = frozenset(images)
-        return job.status
+        with self._changed:
+            job = self._job(job_id)
+            if job.shown is None:
+                raise ProblemError(
+                    "invalid",
+                    "The job was made for a project that is closed. Cancel it, and make another "
+                    "one with project_is_open.",
+                )
+            job.request = job.request.showing(images)
+            job.shown.shown = job.request.shown
+            self._save_if_possible(job)
+            return job.status
 
     def delete(self, job_id: str) -> JobStatus | None:
         """Cancel a job that has not ended; forget one that has.
