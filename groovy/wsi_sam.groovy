@@ -45,6 +45,7 @@ import javafx.scene.control.Button
 import javafx.scene.control.CheckMenuItem
 import javafx.scene.control.Label
 import javafx.scene.control.ProgressBar
+import javafx.scene.input.KeyCombination
 import javafx.scene.layout.HBox
 import javafx.stage.Stage
 import javax.imageio.ImageIO
@@ -60,6 +61,7 @@ import qupath.lib.gui.QuPathGUI
 import qupath.lib.gui.prefs.PathPrefs
 import qupath.lib.gui.tools.GuiTools
 import qupath.lib.gui.tools.MenuTools
+import qupath.lib.gui.viewer.tools.PathTools
 import qupath.lib.images.ImageData
 import qupath.lib.images.servers.ImageServer
 import qupath.lib.images.servers.ImageServerBuilder.ServerBuilder
@@ -83,6 +85,7 @@ import qupath.lib.scripting.QP
 @Field final String START = 'Start it in a terminal with `wsisam-qupath serve`, and try again.'
 @Field final String SETTINGS = 'Extensions > WSI-SAM > Settings…'
 @Field final Version OLDEST_SERVER = Version.parse('0.1.0')
+@Field final String OUTSIDE = 'Ignore*'
 @Field final String PROMPT_KEY = 'wsisam_prompt_id'
 @Field final String RECORD_SEPARATOR = '\u001e'
 @Field final Duration PAUSE_BEFORE_SENDING = Duration.ofMillis(250)
@@ -107,6 +110,10 @@ import qupath.lib.scripting.QP
 
 @Field HttpClient client
 @Field String clientCertificate
+
+/** What was in use before points were clicked outside. */
+@Field PathClass classInside
+@Field UUID idInside
 
 /** What live mode knows of the image that it watches. */
 @Field ImageData liveImage
@@ -184,7 +191,10 @@ void installCommands() {
     installImageDataCommand('Segment selected') { segmentSelected(it) }
     installImageDataCommand('Segment all prompts in this image') { segmentAll(it) }
     gui.installCommand("$MENU>Segment whole project…") { segmentProject() }
-    MenuTools.addMenuItems(menu, null, live)
+    def outside = new CheckMenuItem('Click outside of the object')
+    outside.selectedProperty().addListener({ o, was, now -> now ? clickOutside() : clickInside() } as ChangeListener)
+    MenuTools.addMenuItems(menu, null, live, outside)
+    gui.setAccelerator(outside, KeyCombination.valueOf('X'))
     installImageDataCommand('Refine selected with points') { refineSelected(it) }
     installImageDataCommand('Turn detections into annotations') { turnIntoAnnotations(it) }
     MenuTools.addMenuItems(menu, [null] as Object[])
@@ -283,6 +293,26 @@ void segmentWithoutWindow() {
     exchange(request)
     finish(request)
     println "prompts: ${prompts.size()}, without outline: ${request.reasons}"
+}
+
+/** Has the points tool mark what lies outside, in the points that do so already. */
+void clickOutside() {
+    classInside = PathPrefs.autoSetAnnotationClassProperty().get()
+    PathPrefs.autoSetAnnotationClassProperty().set(PathClass.fromString(OUTSIDE))
+    gui.getToolManager().setSelectedTool(PathTools.POINTS)
+    def viewer = gui.getViewer()
+    idInside = viewer?.getSelectedObject()?.getID()
+    def outside = viewer?.getHierarchy()?.getAnnotationObjects()?.find {
+        isPoints(it) && classOf(it) == OUTSIDE && it.getROI().getImagePlane() == viewer.getImagePlane()
+    }
+    viewer?.setSelectedObject(outside)
+}
+
+/** Goes back to what was selected before. */
+void clickInside() {
+    PathPrefs.autoSetAnnotationClassProperty().set(classInside)
+    def viewer = gui.getViewer()
+    viewer?.setSelectedObject(viewer?.getHierarchy()?.getAllObjects(false)?.find { it.getID() == idInside })
 }
 
 // Prompts
