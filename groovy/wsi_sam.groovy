@@ -117,6 +117,7 @@ import qupath.lib.scripting.QP
 
 /** What live mode knows of the image that it watches. */
 @Field ImageData liveImage
+@Field PathObject liveRoot
 @Field PauseTransition livePause
 @Field final Map<String, String> liveSeen = [:]
 @Field final Map<String, Request> liveRequests = [:]
@@ -914,6 +915,7 @@ void watch(ImageData imageData) {
     if (imageData == null)
         return
     promptsIn(imageData.getHierarchy()).each { liveSeen[it.id] = it.signature }
+    liveRoot = imageData.getHierarchy().getRootObject()
     imageData.getHierarchy().addListener(liveListener)
 }
 
@@ -923,21 +925,22 @@ void segmentChanged(CheckMenuItem item) {
     def hierarchy = liveImage.getHierarchy()
     def prompts = promptsIn(hierarchy)
     def ids = prompts*.id as Set
-    liveRequests.findAll { !(it.key in ids) }.each { id, request ->
-        request.cancel()
-        liveRequests.remove(id)
-    }
-    liveSeen.keySet().retainAll(ids)
-    def results = hierarchy.getAllObjects(false).findAll { isResult(it) }.groupBy { metadataOf(it)[PROMPT_KEY] }
+    liveRequests.keySet().findAll { !(it in ids) }.each { liveRequests.remove(it).cancel() }
     def changed = prompts.findAll { liveSeen[it.id] != it.signature }
-    changed.each { liveSeen[it.id] = it.signature }
-    // After undo or redo, the result that is there is that of the prompt that is there.
-    changed = changed.findAll { prompt -> !results[prompt.id].any { answered[it.getID().toString()]?.signature == prompt.signature } }
-    changed.each { prompt -> liveRequests.remove(prompt.id)?.cancel() }
-    if (changed.size() > LIVE_PROMPTS_AT_ONCE)
+    liveSeen.clear()
+    prompts.each { liveSeen[it.id] = it.signature }
+    // Undo and redo put in another root, and the result that belongs to it: nothing is to be sent.
+    if (liveRoot !== hierarchy.getRootObject()) {
+        liveRoot = hierarchy.getRootObject()
+        return
+    }
+    changed.each { liveRequests.remove(it.id)?.cancel() }
+    if (changed.size() > LIVE_PROMPTS_AT_ONCE) {
         segmentLive(item, changed)
-    else
-        changed.each { segmentLive(item, [refined(it, results[it.id])]) }
+        return
+    }
+    def results = hierarchy.getAllObjects(false).findAll { isResult(it) }.groupBy { metadataOf(it)[PROMPT_KEY] }
+    changed.each { segmentLive(item, [refined(it, results[it.id])]) }
 }
 
 void segmentLive(CheckMenuItem item, List<Prompt> prompts) {
