@@ -16,6 +16,7 @@ from werkzeug.test import TestResponse
 
 from wsisam_qupath.batch.run import BatchCancelledError
 from wsisam_qupath.engine import Segmenter
+from wsisam_qupath.errors import WeightsError
 from wsisam_qupath.server.app import create_app
 from wsisam_qupath.server.config import ServerConfig
 from wsisam_qupath.server.job_access import JobAccess
@@ -98,11 +99,11 @@ class JobServer:
 
 @contextmanager
 def job_server(
-    folder: Path, segmenter: Segmenter, config: ServerConfig | None = None
+    folder: Path, segmenter: Segmenter | None, config: ServerConfig | None = None
 ) -> Iterator[JobServer]:
-    """A server whose jobs are done."""
+    """A server whose jobs are done with a model, or which has none."""
     config = config or ServerConfig(TOKEN)
-    models = ModelLoader(lambda: segmenter)
+    models = ModelLoader(lambda: _given(segmenter))
     models.start()
     service = Service(models, Slides(config), Turns(8), config.limits)
     jobs, routes = project_jobs(service, config, folder)
@@ -137,7 +138,7 @@ def idle_server(
 ) -> Iterator[JobServer]:
     """A server whose jobs are done by a workshop."""
     config = config or ServerConfig(TOKEN)
-    models = ModelLoader(_no_model)
+    models = ModelLoader(lambda: _given(None))
     service = Service(models, Slides(config), Turns(8), config.limits)
     jobs = Jobs(folder, workshop.run)
     jobs.start()
@@ -148,5 +149,7 @@ def idle_server(
         jobs.stop()
 
 
-def _no_model() -> Segmenter:
-    raise AssertionError
+def _given(segmenter: Segmenter | None) -> Segmenter:
+    if segmenter is None:
+        raise WeightsError("There are no weights. Get some.")
+    return segmenter

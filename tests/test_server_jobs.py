@@ -10,12 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from job_servers import TOKEN, JobServer, Workshop, idle_server
+from job_servers import TOKEN, JobServer, Workshop, idle_server, job_server
 from project_files import image, make_project
+from qupath_fixtures import qupath
+from wsisam_qupath.qupath.process import QuPathProcess
 from wsisam_qupath.server import jobs as jobs_module
 from wsisam_qupath.server.config import ServerConfig
 from wsisam_qupath.server.job_access import JobAccess
 from wsisam_qupath.server.job_protocol import JobRequest
+
+__all__ = ["qupath"]  # a fixture
 
 PROBLEM = "urn:wsisam-qupath:problem:"
 
@@ -128,6 +132,28 @@ def test_old_jobs_make_room_unless_their_results_wait(
     kept = [job["id"] for job in server.ask("GET", "/v1/jobs").json["jobs"]]
 
     assert kept == ids[1:]
+
+
+@pytest.mark.qupath
+def test_without_a_model_a_job_fails_with_its_cure(
+    qupath: QuPathProcess, folder: Path, project: Path
+) -> None:
+    with job_server(folder, None) as server:
+        status = server.ended(server.add(project))
+
+    assert status["state"] == "failed"
+    assert status["reason"] == "The server has no model. There are no weights. Get some."
+
+
+def test_without_qupath_a_job_fails_with_its_cure(
+    folder: Path, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PAQUO_QUPATH_DIR", str(tmp_path / "none"))
+    with job_server(folder, None) as server:
+        status = server.ended(server.add(project))
+
+    assert status["state"] == "failed"
+    assert "PAQUO_QUPATH_DIR" in status["reason"]
 
 
 # A restart

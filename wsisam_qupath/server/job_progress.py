@@ -44,10 +44,21 @@ class Progress:
         self._status = status
         self._kept: dict[str, int] = {}
 
+    @property
+    def state(self) -> JobState:
+        """Its state alone."""
+        return self._status.state
+
     def status(self) -> JobStatus:
-        """As it is now; a copy."""
+        """As it is now; a copy, of which the lists do not grow."""
         with self._lock:
-            return self._status.model_copy(deep=True)
+            status = self._status
+            lists = {
+                "ended_images": status.ended_images.copy(),
+                "failures": status.failures.copy(),
+                "notes": status.notes.copy(),
+            }
+            return status.model_copy(update=lists)
 
     def begin(self) -> None:
         """Forget what an earlier try told, but for results, which are stored."""
@@ -65,10 +76,9 @@ class Progress:
 
     def wait_again(self) -> None:
         """The server ended in its middle, and another one took it up."""
-        words = "The server was started again, and the job goes on where it was."
         with self._lock:
             self._status.state = "waiting"
-            self._status.notes = [*dict.fromkeys((*self._status.notes, words))]
+        self.noticed("The server was started again, and the job goes on where it was.")
 
     def end(self, state: JobState, reason: str = "") -> None:
         """It will not go on."""
@@ -94,9 +104,10 @@ class Progress:
 
     def noticed(self, words: str) -> None:
         """See :class:`.Watcher`."""
+        note = in_words_of_server(words)
         with self._lock:
-            if words not in self._status.notes:
-                self._status.notes.append(in_words_of_server(words))
+            if note not in self._status.notes:
+                self._status.notes.append(note)
 
     def ended(self, outcome: ImageOutcome) -> None:
         """See :class:`.Watcher`."""

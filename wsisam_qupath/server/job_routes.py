@@ -51,7 +51,7 @@ def job_routes(jobs: Jobs, access: JobAccess, limits: Limits) -> Blueprint:
 
     @routes.get("")
     def listed() -> Response:
-        found = [JobSummary(**status.model_dump()) for status in jobs.all()]
+        found = [JobSummary(**status.model_dump(exclude={"ended_images"})) for status in jobs.all()]
         return _json(JobList(jobs=found))
 
     @routes.get("/<job_id>")

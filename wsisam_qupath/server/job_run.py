@@ -99,9 +99,9 @@ class JobRunner:
         job.progress.chosen(len(entries))
         if job.shown is None:
             check_closed(project, job.progress.noticed)
-        segmenter = self._segmenter(job.cancellation)
-        setting = _setting(job, project, segmenter)
         with QuPathProcess() as process, writing(project, what="project job"):
+            segmenter = self._segmenter(job.cancellation)
+            setting = _setting(job, project, segmenter)
             opener = SlideOpener(process, project, job.request.mpp)
             object_type = job.request.options.object_type
             engine = SharedEngine(segmenter, self.turns, setting.options, object_type)

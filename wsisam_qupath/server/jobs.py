@@ -28,6 +28,9 @@ MOST_WAITING = 16
 MOST_KEPT = 100
 """Jobs in all. Ended ones without results that wait make room, oldest first."""
 
+_FULL_SECONDS = 30
+"""After so long a client may ask again whether there is room."""
+
 _MOST_TRIES = 3
 """A job in whose middle the server ended so often may be the reason for it."""
 
@@ -91,7 +94,7 @@ class Jobs:
         """
         with self._changed:
             self._stopped = True
-            running = [job for job in self._jobs.values() if job.status.state == "running"]
+            running = [job for job in self._jobs.values() if job.progress.state == "running"]
             self._changed.notify_all()
         for job in running:
             job.cancellation.wish()
@@ -183,7 +186,7 @@ class Jobs:
         """
         with self._changed:
             job = self._job(job_id)
-            state = job.status.state
+            state = job.progress.state
             if state in ENDED:
                 del self._jobs[job_id]
                 self._store.remove(job_id)
@@ -231,19 +234,22 @@ class Jobs:
     def _check_room(self) -> None:
         if self._stopped:
             raise busy("The server stops. Start it again, then repeat this.", retry_after_s=10)
-        known = {job_id: job.status for job_id, job in self._jobs.items()}
-        waiting = sum(status.state == "waiting" for status in known.values())
+        waiting = sum(job.progress.state == "waiting" for job in self._jobs.values())
         if waiting >= MOST_WAITING:
-            raise busy(f"{waiting} jobs wait already. Try again when some are done, or cancel one.")
-        if len(known) < MOST_KEPT:
+            raise busy(
+                f"{waiting} jobs wait already. Try again when some are done, or cancel one.",
+                retry_after_s=_FULL_SECONDS,
+            )
+        if len(self._jobs) < MOST_KEPT:
             return
-        for job_id, status in known.items():
-            if status.state in ENDED and not status.results:
+        for job_id, job in self._jobs.items():
+            if job.progress.state in ENDED and not job.status.results:
                 del self._jobs[job_id]
                 self._store.remove(job_id)
                 return
         raise busy(
-            f"{len(known)} jobs are kept already, with results that nobody took. Delete some."
+            f"{len(self._jobs)} jobs are kept already, with results that nobody took. Delete some.",
+            retry_after_s=_FULL_SECONDS,
         )
 
     def _save(self, job: _Job) -> None:
@@ -257,7 +263,7 @@ class Jobs:
         """The oldest job that waits, which now runs; None when the server stops."""
 
         def waiting() -> list[_Job]:
-            return [job for job in self._jobs.values() if job.status.state == "waiting"]
+            return [job for job in self._jobs.values() if job.progress.state == "waiting"]
 
         with self._changed:
             self._changed.wait_for(lambda: self._stopped or waiting())
