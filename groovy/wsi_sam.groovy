@@ -532,6 +532,8 @@ List<PathObject> addArrived(Request request) {
         }
         def result = GEOJSON.fromJson(feature, PathObject)
         def prompt = request.prompts[metadataOf(result)[PROMPT_KEY]]
+        if (prompt == null)
+            logger.warn('An answer to a prompt that was not sent: {}', metadataOf(result)[PROMPT_KEY])
         def earlier = resultsByPrompt[prompt?.id] ?: []
         // A prompt that was deleted meanwhile wants no result any more.
         if (prompt != null && (byId.containsKey(prompt.id) || prompt.replacedId in byId))
@@ -684,14 +686,29 @@ void exchange(Request request, List<Prompt> prompts, List<Map> regions = null) {
 }
 
 Map documentFor(ImageData imageData, List<Prompt> prompts, List<Map> regions) {
+    def refined = prompts.size() == 1 && prompts[0].refine != null
     return [
         slide: slideOf(imageData.getServer(), prompts[0].plane),
-        prompts: [type: 'FeatureCollection', features: prompts*.features.flatten()],
-        refine: prompts.size() == 1 ? prompts[0].refine : null,
+        prompts: [type: 'FeatureCollection', features: refined ? correctionsOf(prompts[0]) : prompts*.features.flatten()],
+        refine: refined ? prompts[0].refine : null,
         regions: regions,
         on_unreadable: 'regions',
         options: optionsFor(prompts),
     ]
+}
+
+/** What is drawn to correct an area. The server names its answer after the first positive points, else the first. */
+List<Map> correctionsOf(Prompt prompt) {
+    def features = prompt.features.collect { it.findAll { it.key != 'id' } }
+    def points = features.findAll { it.geometry.type == 'MultiPoint' }
+    def first = points.find { !isOutside(it.properties.classification) } ?: points[0]
+    if (first != null)
+        first.id = prompt.id
+    return features
+}
+
+boolean isOutside(Map classification) {
+    return classification != null && (classification.names ?: [classification.name])[-1].endsWith('*')
 }
 
 /** The slide as QuPath shows it. What no file shows as it is goes by a name that no server can open. */

@@ -15,7 +15,7 @@ from typing import Any
 from qupath_fixtures import java_entry
 
 SCRIPT = Path(__file__).parents[1] / "groovy" / "wsi_sam.groovy"
-_START_S = 180.0
+_START_S = 600.0
 
 
 @dataclass
@@ -61,7 +61,7 @@ class RunningServer:
             assert self.process.poll() is None, self.log
             if (self.home / ".wsisam-qupath" / "server.json").exists() and self._state() == "ready":
                 return
-            time.sleep(0.2)
+            time.sleep(1)
         raise AssertionError(f"the server is not ready after {_START_S} s:\n{self.log}")
 
     def _state(self) -> str:
