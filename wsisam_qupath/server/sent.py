@@ -13,8 +13,8 @@ from ..protocol import NeededRegion
 from ..slide import RgbArray, Window
 from ..slide.resample import Axis, resample
 
-_MARGIN_PX = 1
-"""More than the patch, level-0 px: where it is enlarged, pixels round it count too."""
+_LEVEL_TOLERANCE = 1e-3
+"""As :class:`.Slide` has it for its levels."""
 
 _SLACK_SHARE, _SLACK_PX = 0.95, 2
 """An image may have a little less than is asked for: clients round scales and sizes."""
@@ -107,25 +107,38 @@ def _patches(pair: PatchPair, *, with_lr: bool) -> Iterator[Box]:
 
 
 def _needed(l0_box: Box, slide_box: Box, size_px: int) -> NeededRegion | None:
-    """What of a patch is on the slide, in whole pixels; None where nothing is."""
-    wider = Box(
-        math.floor(l0_box.x0) - _MARGIN_PX,
-        math.floor(l0_box.y0) - _MARGIN_PX,
-        math.ceil(l0_box.x1) + _MARGIN_PX,
-        math.ceil(l0_box.y1) + _MARGIN_PX,
+    """What of a patch is on the slide; None where nothing is.
+
+    In whole pixels of a level that is half, a quarter and so on of level 0, as most slides have
+    them: then these are the pixels that would be read here, and not some that were made of them.
+    """
+    x_step, y_step = _step(l0_box.width / size_px), _step(l0_box.height / size_px)
+    on_level = Box(
+        (math.floor(l0_box.x0 / x_step) - 1) * x_step,
+        (math.floor(l0_box.y0 / y_step) - 1) * y_step,
+        (math.ceil(l0_box.x1 / x_step) + 1) * x_step,
+        (math.ceil(l0_box.y1 / y_step) + 1) * y_step,
     )
-    inside = wider.intersection(slide_box)
-    width, height = round(inside.width), round(inside.height)
-    if min(width, height) < 1:
+    inside = on_level.intersection(slide_box)
+    if _is_empty(inside):
         return None
+    width, height = round(inside.width), round(inside.height)
     return NeededRegion(
         x=round(inside.x0),
         y=round(inside.y0),
         width=width,
         height=height,
-        width_px=min(width, math.ceil(width * size_px / l0_box.width)),
-        height_px=min(height, math.ceil(height * size_px / l0_box.height)),
+        width_px=math.ceil(width / x_step),
+        height_px=math.ceil(height / y_step),
     )
+
+
+def _step(downsample: float) -> int:
+    """Level-0 px per pixel of the coarsest such level that is fine enough."""
+    step = 1
+    while 2 * step <= downsample * (1 + _LEVEL_TOLERANCE):
+        step *= 2
+    return step
 
 
 def _is_empty(l0_box: Box) -> bool:
