@@ -99,13 +99,18 @@ def json_body() -> bytes:
     """The body of a request, if it is JSON.
 
     Raises:
-        ProblemError: it is said to be something else.
+        ProblemError: it is said to be something else, or breaks off.
     """
     if request.mimetype != "application/json":
         raise ProblemError(
             "unsupported-media-type", "Send JSON, with `Content-Type: application/json`."
         )
-    return request.get_data(cache=False)
+    try:
+        return request.get_data(cache=False)
+    except OSError as exc:
+        raise ProblemError(
+            "bad-request", f"The body did not come to its end ({exc}). Send it again."
+        ) from exc
 
 
 def _add_rules(app: Flask, config: ServerConfig, metrics: Metrics) -> None:

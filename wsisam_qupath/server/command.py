@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from ..errors import OptionError, OutputError
+from ..engine import Segmenter
+from ..errors import OptionError, OutputError, WsiSamError
 from ..files import check_writable
 from ..model.bases import find_base
 from ..model.shipped import adapter_choice
@@ -81,7 +82,7 @@ def run_serve(request: ServeRequest) -> None:
     metrics = Metrics()
     turns = Turns(config.limits.requests_at_once, metrics.waited)
     metrics.watch(turns)
-    models = ModelLoader(partial(load_segmenter, request.model, tally=metrics.tally))
+    models = ModelLoader(partial(_load, request.model, metrics))
     service = Service(models, Slides(config), turns, config.limits)
     jobs, job_routes = project_jobs(service, config, _own_folder() / "jobs")
     app = create_app(service, config, job_routes, metrics=metrics)
@@ -93,6 +94,19 @@ def run_serve(request: ServeRequest) -> None:
         # The end of Python would pull the runtime from under the thread that loads, and crash.
         sys.stderr.flush()
         os._exit(0)
+
+
+def _load(model: ModelSpec, metrics: Metrics) -> Segmenter:
+    """The model, with a word to the user."""
+    try:
+        segmenter = load_segmenter(model, tally=metrics.tally)
+    except WsiSamError as exc:
+        _say(f"The model cannot be loaded: {exc} Then start the server again.")
+        raise
+    predictor = segmenter.predictor
+    adapter = predictor.adapter.name if predictor.adapter else "no adapter"
+    _say(f"Ready: {predictor.base.name} with {adapter}, {predictor.backend.name}.")
+    return segmenter
 
 
 def _finish(jobs: Jobs, turns: Turns, seconds: float) -> None:
@@ -166,10 +180,12 @@ def _warn(config: ServerConfig) -> None:
     """Say aloud what others on the network can do."""
     if is_loopback(config.host) or config.tls_cert is not None:
         return
-    print(  # noqa: T201
+    _say(
         f"WARNING: {config.host} is reachable from other computers, and without TLS. Whoever "
         "listens on the network sees the token and the tissue. Pass --tls-cert and --tls-key, or "
-        "let clients come through an SSH tunnel to --host 127.0.0.1.",
-        file=sys.stderr,
-        flush=True,
+        "let clients come through an SSH tunnel to --host 127.0.0.1."
     )
+
+
+def _say(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)  # noqa: T201

@@ -64,12 +64,12 @@ class Service:
         prompt_set = _prompts(request, segmenter, pixels, options)
         if isinstance(pixels, SentPixels):
             _check_pixels(segmenter, pixels, prompt_set.prompts, options, trouble)
-        for skipped in prompt_set.skipped:
-            yield without_outline(skipped.id, skipped.reason)
         answers = segmenter.segment(pixels, prompt_set.prompts, options, turn=place.turn)
         with closing(answers):
             for answer in answers:
                 yield _record(answer, request)
+        for skipped in prompt_set.skipped:
+            yield without_outline(skipped.id, skipped.reason)
 
     def _pixels(self, request: SegmentRequest) -> tuple[PixelSource, ProblemError | None]:
         """Where the pixels come from; why the slide cannot be read, where the client is to help."""

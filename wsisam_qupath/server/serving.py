@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Any
 
 from cheroot import wsgi
+from cheroot.server import HTTPConnection
 from cheroot.ssl.builtin import BuiltinSSLAdapter
 from flask import Flask
 
@@ -34,6 +35,11 @@ _SPARE_THREADS = 8
 _HEADER_BYTES_MAX = 64 << 10
 _ALERT_BYTES_MAX = 64
 _TLS_ALERT, _TLS_DATA = 21, 23
+
+_NO_TLS = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n"
+    b"This server speaks TLS: begin its address with https.\n"
+)
 
 
 class Listening:
@@ -96,7 +102,31 @@ class _Gateway(wsgi.Gateway_10):
         return environ
 
 
+class _Connection(HTTPConnection):
+    """Greets in a thread of its own: whoever stays silent would keep all others from connecting."""
+
+    def communicate(self) -> bool:
+        """Answer a request; whether another one may follow."""
+        if isinstance(self.socket, ssl.SSLSocket):
+            try:
+                self.socket.do_handshake()  # nothing, the second time
+            except OSError as exc:
+                if getattr(exc, "reason", None) == "HTTP_REQUEST":
+                    # Not the method of an encrypted socket.
+                    socket.socket.sendall(self.socket, _NO_TLS)
+                return False
+        return bool(super().communicate())  # type: ignore[no-untyped-call]
+
+
+class _TlsAdapter(BuiltinSSLAdapter):
+    def wrap(self, sock: socket.socket) -> tuple[ssl.SSLSocket, dict[str, str]]:
+        """Without the greeting, for which the thread that accepts would have to wait."""
+        encrypted = self.context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+        return encrypted, {"wsgi.url_scheme": "https", "HTTPS": "on"}
+
+
 class _Server(wsgi.Server):
+    ConnectionClass = _Connection
     max_request_header_size = _HEADER_BYTES_MAX
     keep_alive_conn_limit = 100
 
@@ -157,9 +187,9 @@ def _prepared(app: Flask, config: ServerConfig) -> _Server:
     return server
 
 
-def _tls(cert: Path, key: Path) -> BuiltinSSLAdapter:
+def _tls(cert: Path, key: Path) -> _TlsAdapter:
     try:
-        adapter = BuiltinSSLAdapter(str(cert), str(key))
+        adapter = _TlsAdapter(str(cert), str(key))
     except (OSError, ssl.SSLError) as exc:
         raise OptionError(
             f"{cert} and {key} cannot be used for TLS ({exc.strerror or exc}). Pass a "
