@@ -94,7 +94,7 @@ import qupath.lib.scripting.QP
 @Field final int PROMPTS_AT_ONCE = 500
 @Field final int PROMPTS_WITH_PIXELS = 8
 @Field final Map<String, Double> OBJECT_SIZES_UM =
-    ['not known': null, 'nucleus (10 µm)': 10d, 'gland (60 µm)': 60d, 'region (300 µm)': 300d]
+    ['thing of unknown size': null, 'nucleus (10 µm)': 10d, 'gland (60 µm)': 60d, 'region (300 µm)': 300d]
 
 @Field final Logger logger = LoggerFactory.getLogger('wsi-sam')
 @Field final Gson JSON = new GsonBuilder().serializeNulls().disableHtmlEscaping().create()
@@ -106,7 +106,7 @@ import qupath.lib.scripting.QP
 @Field final StringProperty certificateProperty = PathPrefs.createPersistentPreference('wsisamCertificate', '')
 @Field final StringProperty classProperty = PathPrefs.createPersistentPreference('wsisamClass', '')
 @Field final StringProperty objectTypeProperty = PathPrefs.createPersistentPreference('wsisamObjectType', 'detection')
-@Field final StringProperty objectSizeProperty = PathPrefs.createPersistentPreference('wsisamObjectSize', 'not known')
+@Field final StringProperty objectSizeProperty = PathPrefs.createPersistentPreference('wsisamObjectSize', 'thing of unknown size')
 
 @Field HttpClient client
 @Field String clientCertificate
@@ -232,26 +232,37 @@ void segmentAll(ImageData imageData) {
         inform('There are no prompts: draw rectangles round objects, or points inside of them.')
 }
 
-/** The points that are selected, else those in and near the selected area, correct it. */
+/**
+ * The points that are selected, else those in and near the selected area, correct it. Without a
+ * selected area they correct the result that is nearest.
+ */
 void refineSelected(ImageData imageData) {
     def hierarchy = imageData.getHierarchy()
     def selected = hierarchy.getSelectionModel().getSelectedObjects()
+    def points = selected.findAll { isPoints(it) }
     def areas = selected.findAll { it.hasROI() && it.getROI().isArea() && (isResult(it) || !isPrompt(it)) }
-    if (areas.size() != 1) {
-        inform('Select one result or outline to refine, and, if you like, the points that correct it.')
+    def area = areas.size() == 1 ? areas[0] : areas.isEmpty() && points ? nearestResult(hierarchy, points[0].getROI()) : null
+    if (area == null) {
+        inform('Select a result or outline to refine, or the points that correct a result.')
         return
     }
-    def area = areas[0]
     if (area.isLocked()) {
         inform('This outline is locked: unlock it first (right-click > Annotations > Unlock).')
         return
     }
-    def prompt = refinement(hierarchy, area, selected.findAll { isPoints(it) })
+    def prompt = refinement(hierarchy, area, points)
     if (prompt == null) {
         inform('Put points on what the outline lacks, and points of a class that ends in * (such as Ignore*) on what is too much, and try again.')
         return
     }
     segment(imageData, [prompt])
+}
+
+PathObject nearestResult(PathObjectHierarchy hierarchy, ROI points) {
+    def point = points.getAllPoints()[0]
+    return hierarchy.getAllObjects(false)
+        .findAll { isResult(it) && samePlane(it.getROI(), points) && isNear(it.getROI(), point.getX(), point.getY()) }
+        .min { Math.hypot(it.getROI().getCentroidX() - point.getX(), it.getROI().getCentroidY() - point.getY()) }
 }
 
 /** Detections that are selected, else all results. */
@@ -412,7 +423,9 @@ Prompt refinement(PathObjectHierarchy hierarchy, PathObject area, Collection<Pat
     def prompt = new Prompt(
         plane: roi.getImagePlane(), pathClass: classOf(area), refine: featureOf(area),
         parentId: area.getParent()?.getID()?.toString(), replacedId: area.getID().toString(), isReplacementOfAny: true)
-    // The answer is named after the first points, best after positive ones.
+    def promptId = metadataOf(area)[PROMPT_KEY]
+    prompt.id = promptId != null && hierarchy.getAnnotationObjects().any { it.getID().toString() == promptId } ? promptId : null
+    // What has no prompt any more is named after the points, best after positive ones.
     for (annotation in near.sort { isIgnored(it) }) {
         def used = annotation.getROI().getAllPoints().findAll { points || isNear(roi, it.getX(), it.getY()) }
         prompt.id = prompt.id ?: (used ? annotation.getID().toString() : null)
@@ -435,7 +448,7 @@ Map featureOf(PathObject annotation, List points = null) {
     def geometry = points == null ? JSON.fromJson(GEOJSON.toJson(roi, ROI), Map) : [
         type: 'MultiPoint', coordinates: points.collect { [hundredths(it.getX()), hundredths(it.getY())] },
         plane: [c: roi.getC(), z: roi.getZ(), t: roi.getT()]]
-    def properties = [objectType: 'annotation']
+    def properties = [objectType: annotation.isDetection() ? 'detection' : 'annotation']
     if (annotation.getPathClass() != null)
         properties.classification = JSON.fromJson(GEOJSON.toJson(annotation.getPathClass(), PathClass), Object)
     return [type: 'Feature', id: annotation.getID().toString(), geometry: geometry, properties: properties]
@@ -674,6 +687,8 @@ void exchange(Request request, List<Prompt> prompts, List<Map> regions = null) {
         return
     }
     def problem = problemOf(response)
+    if (nameOf(problem) == 'not-found')
+        throw new ServerException(strangerAt(response))
     if (regions != null || nameOf(problem) != 'pixels-needed')
         throw new ServerException(messageOf(problem))
     if (prompts.size() > PROMPTS_WITH_PIXELS) {
@@ -885,7 +900,11 @@ JsonObject problemOf(HttpResponse<InputStream> response) {
     def problem = readJson(response.body().withCloseable { it.getText('UTF-8') })
     if (problem?.has('detail') && problem.has('type'))
         return problem
-    throw new ServerException("What answers at ${response.uri().resolve('/')} (with ${response.statusCode()}) is no server of wsisam-qupath, or too old: update it, or name another one in $SETTINGS.")
+    throw new ServerException(strangerAt(response))
+}
+
+String strangerAt(HttpResponse response) {
+    return "What answers at ${response.uri().resolve('/')} (with ${response.statusCode()}) is no server of wsisam-qupath, or too old: update it, or name another one in $SETTINGS."
 }
 
 String nameOf(JsonObject problem) {
@@ -903,7 +922,8 @@ String messageOf(JsonObject problem) {
 /** Sends each rectangle or points annotation that is drawn or changed from now on. */
 void startLiveMode(CheckMenuItem item) {
     livePause = new PauseTransition(new javafx.util.Duration(PAUSE_BEFORE_SENDING.toMillis()))
-    livePause.setOnFinished { segmentChanged(item) }
+    // Not within the animation: nothing may ask the user there.
+    livePause.setOnFinished { Platform.runLater { segmentChanged(item) } }
     gui.imageDataProperty().addListener(liveImageListener)
     watch(gui.getImageData())
     Dialogs.showInfoNotification(TITLE, 'Live mode is on: draw a rectangle round an object, or click points inside of it. Points of a class that ends in * lie outside.')
