@@ -82,8 +82,8 @@ import qupath.lib.scripting.QP
 
 @Field final String TITLE = 'WSI-SAM'
 @Field final String MENU = 'Extensions>WSI-SAM'
-@Field final String START = 'Start it in a terminal with `wsisam-qupath serve`, and try again.'
-@Field final String SETTINGS = 'Extensions > WSI-SAM > Settings…'
+@Field final String START = 'Start it in a terminal with `wsisam-qupath serve` and try again.'
+@Field final String SETTINGS = 'Extensions > WSI-SAM > Settings'
 @Field final Version OLDEST_SERVER = Version.parse('0.1.0')
 @Field final String OUTSIDE = 'Ignore*'
 @Field final String PROMPT_KEY = 'wsisam_prompt_id'
@@ -634,7 +634,7 @@ Request segment(ImageData imageData, List<Prompt> prompts, boolean isLive = fals
     Thread.startDaemon('wsi-sam') {
         def failure = failureOf(request) { exchange(request) }
         Platform.runLater {
-            progress?.close()
+            progress?.call()
             finish(request)
             whenDone?.call()
             report(request, failure)
@@ -669,9 +669,9 @@ String failureOf(Request request, Closure work) {
 
 void report(Request request, String failure) {
     if (failure)
-        Dialogs.showErrorNotification(TITLE, failure)
+        Dialogs.showErrorNotification(TITLE, wrapped(failure))
     else if (request.reasons && !request.isCancelled)
-        Dialogs.showWarningNotification(TITLE, "No outline for ${request.reasons.size()} of ${request.prompts.size()}: ${request.reasons[0]}.")
+        Dialogs.showWarningNotification(TITLE, wrapped("No outline for ${request.reasons.size()} of ${request.prompts.size()}: ${request.reasons[0]}."))
 }
 
 /** Asks for the outlines of all prompts; they arrive in the request. */
@@ -926,7 +926,7 @@ void startLiveMode(CheckMenuItem item) {
     livePause.setOnFinished { Platform.runLater { segmentChanged(item) } }
     gui.imageDataProperty().addListener(liveImageListener)
     watch(gui.getImageData())
-    Dialogs.showInfoNotification(TITLE, 'Live mode is on: draw a rectangle round an object, or click points inside of it. Points of a class that ends in * lie outside.')
+    inform('Live mode is on: draw a rectangle round an object, or click points inside of it. Points of a class that ends in * lie outside.')
 }
 
 void stopLiveMode() {
@@ -1020,7 +1020,7 @@ void segmentProject() {
         def told = null
         def failure = failureOf(request) { told = runJob(request, project) }
         Platform.runLater {
-            progress.close()
+            progress.call()
             report(request, failure)
             if (told)
                 inform(told)
@@ -1030,12 +1030,11 @@ void segmentProject() {
 
 /** Saves what is shown and was changed, for the server reads what is saved; false to cancel. */
 boolean saveShown(project) {
-    def changed = shownImages(project).findAll { id, imageData -> imageData.isChanged() }
-    if (!changed)
-        return true
-    if (!Dialogs.showConfirmDialog(TITLE, 'The server reads what is saved. Save the changes of the open image first?'))
+    def changed = shownImages(project).values().findAll { it.isChanged() }
+    if (changed && !Dialogs.showConfirmDialog(TITLE, 'The server reads what is saved. Save the changes of the open image first?'))
         return false
-    changed.each { id, imageData -> project.getEntry(imageData).saveImageData(imageData) }
+    changed.each { project.getEntry(it).saveImageData(it) }
+    project.syncChanges()   // a pixel size that was entered is kept there
     return true
 }
 
@@ -1128,11 +1127,16 @@ def onApplicationThread(Closure work) {
 // Dialogs
 
 void inform(String message) {
-    Dialogs.showInfoNotification(TITLE, message)
+    Dialogs.showInfoNotification(TITLE, wrapped(message))
 }
 
-/** A small window that blocks nothing, after a moment in which most answers are there. */
-Stage showProgress(Request request) {
+/** In lines that a notification has room for: it does not wrap them. */
+String wrapped(String text) {
+    return text.replaceAll(/(.{50,75}?) /, '$1\n')
+}
+
+/** A small window that blocks nothing, after a moment in which most answers are there. Returns what closes it. */
+Closure showProgress(Request request) {
     def bar = new ProgressBar()
     def label = new Label()
     def cancel = new Button('Cancel')
@@ -1153,9 +1157,11 @@ Stage showProgress(Request request) {
             stage.show()
         tick.playFromStart()
     }
-    stage.setOnHidden { tick.stop() }
     tick.play()
-    return stage
+    return {
+        tick.stop()
+        stage.close()
+    }
 }
 
 void checkPixelSize(ImageData imageData) {
@@ -1212,7 +1218,7 @@ void showServerStatus() {
             text = e.getMessage()
             isFailure = true
         }
-        Platform.runLater { isFailure ? Dialogs.showErrorNotification(TITLE, text) : Dialogs.showPlainMessage(TITLE, text) }
+        Platform.runLater { isFailure ? Dialogs.showErrorNotification(TITLE, wrapped(text)) : Dialogs.showPlainMessage(TITLE, text) }
     }
 }
 
