@@ -170,9 +170,7 @@ def test_pixels_that_are_missing_or_too_coarse_are_asked_for(
     assert needed["width_px"] <= needed["width"]
 
 
-def test_an_adapter_that_reads_both_patches_asks_for_both(
-    wsi_torch: Predictor, slide: Slide
-) -> None:
+def test_an_adapter_that_reads_both_patches_asks_for_both(wsi_torch: Predictor) -> None:
     both = client_of(Segmenter(wsi_torch), slides=[Path.cwd()])
     body = asked("file:/elsewhere/slide.svs", [BOX])
 
@@ -180,8 +178,6 @@ def test_an_adapter_that_reads_both_patches_asks_for_both(
 
     hr, lr = json_of(refused)["regions"]
     assert lr["width"] > hr["width"]
-    (feature,) = with_pixels(both, slide, body)
-    assert feature["type"] == "Feature"
 
 
 def test_pixels_sent_again_are_found_in_the_cache(
