@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 FLOORS = (
-    ("errors", "printing", "version", "options"),
+    ("errors", "printing", "version", "options", "protocol"),
     ("geometry", "validity", "uri", "json_files"),
     ("files", "coverage", "prompts"),
     ("console",),
@@ -31,6 +31,7 @@ FLOORS = (
     ("work", "weights_command"),
     ("segment_command",),
     ("batch", "create", "export", "restore_command", "setup_command"),
+    ("server",),
     ("demo",),
     ("project_cli",),
     ("cli",),

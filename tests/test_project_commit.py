@@ -27,6 +27,7 @@ from images import (
 from wsisam_qupath.errors import ImageError, ProjectError
 from wsisam_qupath.project.backups import backups, copy_synced
 from wsisam_qupath.project.commit import commit, recover, restore
+from wsisam_qupath.project.guards import take_stamps
 
 __all__ = ["disk", "image"]  # fixtures
 
@@ -237,6 +238,21 @@ def test_a_commit_that_fails_removes_no_older_backup(image: Image) -> None:
         commit(image.project, image.entry, staged, stamps)
 
     assert backups(image.entry) == made
+
+
+def test_where_qupath_has_the_project_open_it_may_save_it_in_the_middle_but_not_the_image(
+    image: Image,
+) -> None:
+    stamps = take_stamps(image.project, image.entry, with_project=False)
+    image.project.path.write_bytes(b"{}")
+
+    commit(image.project, image.entry, image.stage(), stamps)
+
+    assert image.is_new
+    image.put("data.qpdata", QUPATHS)
+    with pytest.raises(ImageError, match="changed on disk"):
+        commit(image.project, image.entry, image.stage(), stamps)
+    assert image.live[0] == QUPATHS
 
 
 def test_a_project_that_is_gone_is_said_to_be(image: Image) -> None:

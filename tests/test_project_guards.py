@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,15 @@ def test_an_image_without_objects_has_no_stamp_of_them(
     project: Project, unopened: ImageEntry
 ) -> None:
     assert take_stamps(project, unopened).qpdata is None
+
+
+def test_where_qupath_has_the_project_open_only_the_image_has_a_stamp(
+    project: Project, entry: ImageEntry
+) -> None:
+    with_project = take_stamps(project, entry)
+    project.path.unlink()  # as QuPath does for a moment, whenever it saves
+
+    assert take_stamps(project, entry, with_project=False) == replace(with_project, project=None)
 
 
 def test_a_project_that_goes_away_has_no_stamps(project: Project, entry: ImageEntry) -> None:

@@ -1,4 +1,6 @@
-"""The command line: ``wsisam-qupath segment | demo | weights | doctor``, projects and training.
+"""The command line: ``wsisam-qupath segment | serve | demo | weights | doctor``, and more.
+
+Projects and training have their commands in other modules.
 
 Results go to stdout, words to stderr. Exit codes: 0 done, 1 doctor found that the main job cannot
 run, 2 a reason that the user can cure, 3 some images of a project failed and the others are done,
@@ -23,7 +25,7 @@ from wsisam_qupath_training.evaluate.cli import evaluate_command
 
 from . import project_cli
 from .errors import WsiSamError
-from .options import Numbers, model_options, outline_options
+from .options import Numbers, Remap, model_options, outline_options
 from .printing import printable
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -53,6 +55,7 @@ def cli(context: click.Context) -> None:
 
     \b
     wsisam-qupath demo        run the main job on real tissue that ships with a package
+    wsisam-qupath serve       outline what is clicked in QuPath
     wsisam-qupath batch       outline all prompts of a QuPath project
     wsisam-qupath doctor      what works on this machine, and how to mend what does not
     """  # noqa: D301 - click reads the backspace
@@ -93,6 +96,60 @@ def segment(**given: Any) -> None:
     from .segment_command import SegmentRequest, run_segment  # noqa: PLC0415
 
     run_segment(SegmentRequest(**given))
+
+
+@cli.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8473, show_default=True, help="0: any free."
+)
+@click.option(
+    "--name", "names", multiple=True, metavar="NAME", help="Another name that clients call it by."
+)
+@click.option(
+    "--token-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where URL and token are kept for clients on this machine, or a file with a token.",
+)
+@click.option(
+    "--slides",
+    multiple=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="A folder whose slides may be read. Without it, on 127.0.0.1, all that you can open.",
+)
+@click.option(
+    "--map",
+    "maps",
+    multiple=True,
+    type=Remap(),
+    metavar="CLIENT=SERVER",
+    help="What is below CLIENT for QuPath is below SERVER here.",
+)
+@click.option("--tls-cert", type=click.Path(path_type=Path, dir_okay=False), help="PEM, for TLS.")
+@click.option("--tls-key", type=click.Path(path_type=Path, dir_okay=False), help="PEM, its key.")
+@click.option(
+    "--max-body-mib", type=click.IntRange(1, 2048), default=64, show_default=True, metavar="MIB"
+)
+@click.option("--max-prompts", type=click.IntRange(1), default=5000, show_default=True)
+@click.option(
+    "--max-requests",
+    type=click.IntRange(1, 1000),
+    default=32,
+    show_default=True,
+    help="In hand at a time; more are asked to come again.",
+)
+@click.option(
+    "--max-seconds", type=click.FloatRange(0.1), default=300, show_default=True, help="A request."
+)
+@model_options
+def serve(**given: Any) -> None:
+    """Answer QuPath over HTTP: a rectangle or a click in, the outline out.
+
+    The address and the token are printed, and kept where the script in QuPath finds them.
+    """
+    from .server.command import ServeRequest, run_serve  # noqa: PLC0415
+
+    run_serve(ServeRequest(**given))
 
 
 @cli.command()

@@ -8,10 +8,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from itertools import islice
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import shapely
 from cachetools import LRUCache
@@ -25,7 +25,7 @@ from .polygons import area_um2, mask_to_polygon, stability_score
 from .predictor import Predictor
 from .prompts import Prompt
 from .results import Empty, Provenance, Result, result_id
-from .slide import Slide
+from .slide import PixelSource
 from .tokens import tokens_of
 from .validity import polygonal
 from .version import VERSION
@@ -37,6 +37,9 @@ _MIB = 1 << 20
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+Turn: TypeAlias = Callable[[], AbstractContextManager[object]]
+"""Lets a caller wait for its turn at the device; what it raises ends the work."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class Tally:
     """What a :class:`Segmenter` did so far; seconds spent in each stage, summed over threads."""
 
     pairs_embedded: int = 0
+    pairs_cached: int = 0
     prompts_answered: int = 0
     seconds: dict[str, float] = field(
         default_factory=lambda: dict.fromkeys(("read", "encode", "decode", "outline"), 0.0)
@@ -104,18 +108,21 @@ class Segmenter:
     Args:
         predictor: the model.
         cache_bytes: how much the embeddings that are kept for later prompts may occupy.
+        tally: counts what is done; None for one of its own.
     """
 
-    def __init__(self, predictor: Predictor, *, cache_bytes: int = 512 * _MIB) -> None:
+    def __init__(
+        self, predictor: Predictor, *, cache_bytes: int = 512 * _MIB, tally: Tally | None = None
+    ) -> None:
         self.predictor = predictor
-        self.tally = Tally()
+        self.tally = tally or Tally()
         self._embeddings: LRUCache[tuple[object, PatchPair], Embedding] = LRUCache(
             cache_bytes, getsizeof=lambda embedding: embedding.nbytes
         )
         self._device_lock = threading.Lock()
         self._cache_lock = threading.Lock()
 
-    def planner(self, slide: Slide, options: SegmentOptions) -> Planner:
+    def planner(self, slide: PixelSource, options: SegmentOptions) -> Planner:
         """What decides on which patch pair a prompt is answered."""
         return Planner(
             slide.mpp,
@@ -125,12 +132,21 @@ class Segmenter:
         )
 
     def segment(
-        self, slide: Slide, prompts: Iterable[Prompt], options: SegmentOptions | None = None
+        self,
+        slide: PixelSource,
+        prompts: Iterable[Prompt],
+        options: SegmentOptions | None = None,
+        *,
+        turn: Turn = nullcontext,
     ) -> Generator[Result | Empty, None, None]:
         """Answer prompts, pair by pair, each answer as soon as it is there.
 
         Closing the iterator stops the work; until then threads may read the slide, which must
         stay open. Prompts that share a patch pair come together; else their order is kept.
+
+        Args:
+            turn: entered before each piece of work for the device, and left before its answers
+                are handed out. A piece is some pairs and the first of their prompts.
 
         Raises:
             SlideError: the slide's pixels cannot be read.
@@ -145,13 +161,22 @@ class Segmenter:
         ahead = _read_ahead(lambda pairs: self._read_missing(slide, pairs), chunks)
         with closing(ahead) as read:  # at once, whatever ends this: it has threads
             for pairs, patches in zip(chunks, read, strict=True):
-                for pair, embedding in zip(pairs, self._embed(slide, pairs, patches), strict=True):
-                    yield from self._answer(slide, pair, embedding, by_pair[pair], options)
+                embeddings: dict[PatchPair, Embedding] = {}
+                for pair, some in _steps(pairs, by_pair):
+                    with turn():  # both calls in one: an embedding that has to wait helps nobody
+                        embeddings = embeddings or self._embed(slide, pairs, patches)
+                        predictions = self._decode(pair, embeddings[pair], some)
+                    for prompt, prediction in zip(some, predictions, strict=True):
+                        with self.tally.timed("outline"):
+                            result = self._result(slide, pair, prompt, prediction, options)
+                        yield result
 
-    def _read_missing(self, slide: Slide, pairs: Sequence[PatchPair]) -> dict[PatchPair, _Patches]:
+    def _read_missing(
+        self, slide: PixelSource, pairs: Sequence[PatchPair]
+    ) -> dict[PatchPair, _Patches]:
         return {p: self._read(slide, p) for p in pairs if self._cached(slide, p) is None}
 
-    def _read(self, slide: Slide, pair: PatchPair) -> _Patches:
+    def _read(self, slide: PixelSource, pair: PatchPair) -> _Patches:
         size_px = pair.size_px
         with self.tally.timed("read"):
             hr = slide.read(pair.hr_l0_box, size_px, size_px)
@@ -160,8 +185,8 @@ class Segmenter:
             return _Patches(hr, slide.read(pair.lr_l0_box, size_px, size_px))
 
     def _embed(
-        self, slide: Slide, pairs: Sequence[PatchPair], patches: Mapping[PatchPair, _Patches]
-    ) -> list[Embedding]:
+        self, slide: PixelSource, pairs: Sequence[PatchPair], patches: Mapping[PatchPair, _Patches]
+    ) -> dict[PatchPair, Embedding]:
         """The embeddings of pairs, from the cache where another call has put them there."""
         with self._device_lock:
             found = {pair: self._cached(slide, pair) for pair in pairs}
@@ -176,40 +201,32 @@ class Segmenter:
                 found |= zip(missing, made, strict=True)
                 self.tally.pairs_embedded += len(missing)
                 self._keep(slide, dict(zip(missing, made, strict=True)))
-        return [embedding for embedding in found.values() if embedding is not None]
+            self.tally.pairs_cached += len(pairs) - len(missing)
+        return {pair: embedding for pair, embedding in found.items() if embedding is not None}
 
-    def _cached(self, slide: Slide, pair: PatchPair) -> Embedding | None:
+    def _cached(self, slide: PixelSource, pair: PatchPair) -> Embedding | None:
         with self._cache_lock:
             embedding: Embedding | None = self._embeddings.get((slide.identity, pair))
             return embedding
 
-    def _keep(self, slide: Slide, made: Mapping[PatchPair, Embedding]) -> None:
+    def _keep(self, slide: PixelSource, made: Mapping[PatchPair, Embedding]) -> None:
         with self._cache_lock:
             for pair, embedding in made.items():
                 if embedding.nbytes <= self._embeddings.maxsize:
                     self._embeddings[slide.identity, pair] = embedding
 
-    def _answer(
-        self,
-        slide: Slide,
-        pair: PatchPair,
-        embedding: Embedding,
-        prompts: Sequence[Prompt],
-        options: SegmentOptions,
-    ) -> Iterator[Result | Empty]:
-        for some in _chunks(prompts, _PROMPTS_AT_ONCE):
-            tokens = [tokens_of(prompt, pair) for prompt in some]
-            with self._device_lock, self.tally.timed("decode"):
-                predictions = self.predictor.predict(embedding, tokens)
-                self.tally.prompts_answered += len(some)
-            for prompt, prediction in zip(some, predictions, strict=True):
-                with self.tally.timed("outline"):
-                    result = self._result(slide, pair, prompt, prediction, options)
-                yield result
+    def _decode(
+        self, pair: PatchPair, embedding: Embedding, prompts: Sequence[Prompt]
+    ) -> list[Prediction]:
+        tokens = [tokens_of(prompt, pair) for prompt in prompts]
+        with self._device_lock, self.tally.timed("decode"):
+            predictions = self.predictor.predict(embedding, tokens)
+            self.tally.prompts_answered += len(prompts)
+        return predictions
 
     def _result(
         self,
-        slide: Slide,
+        slide: PixelSource,
         pair: PatchPair,
         prompt: Prompt,
         prediction: Prediction,
@@ -278,6 +295,15 @@ def _inside(l0_geometry: Polygon | MultiPolygon, l0_box: Box) -> Polygon | Multi
     """What of an outline lies on the slide: a patch may reach over its edge."""
     cut = polygonal(shapely.intersection(l0_geometry, shapely.box(*l0_box.corners().ravel())))
     return None if cut.is_empty else cut
+
+
+def _steps(
+    pairs: Iterable[PatchPair], by_pair: Mapping[PatchPair, Sequence[Prompt]]
+) -> Iterator[tuple[PatchPair, Sequence[Prompt]]]:
+    """Pairs with as many of their prompts as are answered at once."""
+    for pair in pairs:
+        for some in _chunks(by_pair[pair], _PROMPTS_AT_ONCE):
+            yield pair, some
 
 
 def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

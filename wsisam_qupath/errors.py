@@ -3,7 +3,8 @@
 ::
 
     WsiSamError
-    ├── SlideError      a slide is missing, damaged, or states no µm/px
+    ├── SlideError      a slide is missing or damaged
+    │   └── PixelSizeError  it states no µm/px, and nobody else does
     ├── PromptError     a prompts file cannot be read, or holds nothing usable
     ├── WeightsError    base weights are missing, unreachable, or have a wrong checksum
     ├── AdapterError    an adapter is damaged, or made for another base
@@ -24,7 +25,11 @@ class WsiSamError(Exception):
 
 
 class SlideError(WsiSamError):
-    """A slide is missing, damaged, or states no µm/px."""
+    """A slide is missing, damaged, or cannot be used as it is."""
+
+
+class PixelSizeError(SlideError):
+    """A slide states no µm/px, and nobody else does."""
 
 
 class PromptError(WsiSamError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
+from functools import partial
 from pathlib import Path
 
 from .errors import OutputError
@@ -41,10 +42,13 @@ def cache_folder() -> Path:
     return platformdirs.user_cache_path("wsisam-qupath", appauthor=False)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes, *, private: bool = False) -> None:
     """Write a file whole or not at all: what stood there before stays until the last moment.
 
     A link is followed: what it names is replaced, not the link.
+
+    Args:
+        private: whether only this user may read it.
 
     Raises:
         OutputError: it cannot be written there.
@@ -54,7 +58,9 @@ def write_atomically(path: Path, content: bytes) -> None:
     unfinished = target.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         try:
-            with unfinished.open("xb") as file:
+            # Not `chmod` afterwards: others could open it before.
+            opener = partial(os.open, mode=0o600) if private else None
+            with open(unfinished, "xb", opener=opener) as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())

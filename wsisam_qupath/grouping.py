@@ -103,6 +103,34 @@ def group_marks(marks: Sequence[Mark], *, points_as: PointsAs, hr_l0_box_of: HrB
     return PromptSet(tuple(p for mark in marks for p in prompts_of[mark.id]), tuple(skipped))
 
 
+def group_corrections(area: Area, marks: Sequence[Mark]) -> PromptSet:
+    """The one prompt that corrects an area by points, wherever they lie, and by a rectangle.
+
+    Without points the area is a rectangle or a coarse outline like any other.
+    """
+    clicks = sorted(
+        (mark for mark in marks if isinstance(mark, Clicks)), key=lambda mark: mark.are_negative
+    )
+    boxes = [mark for mark in marks if isinstance(mark, Area) and mark.l0_box is not None]
+    positives = [mark for mark in clicks if not mark.are_negative]
+    negatives = [mark for mark in clicks if mark.are_negative]
+    used: list[Mark] = [*clicks, *boxes[:1]]
+    named: list[Mark] = [*positives, *boxes[:1], area]
+    prompt = Prompt(
+        clicks[0].id if clicks else area.id,
+        l0_box=boxes[0].l0_box if boxes else None if clicks else area.l0_box,
+        l0_outline=None if clicks else area.l0_outline,
+        l0_earlier=_polygon(area) if clicks else None,
+        l0_positives=tuple(point for mark in positives for point in mark.l0_points),
+        l0_negatives=tuple(point for mark in negatives for point in mark.l0_points),
+        path_class=next((mark.path_class for mark in named if mark.path_class), None),
+        plane=used[0].plane if used else area.plane,
+    )
+    left = [mark.id for mark in marks if not any(mark is one for one in used)]
+    reason = "only points and one rectangle correct an area"
+    return PromptSet((prompt,), tuple(Skipped(mark_id, reason) for mark_id in left))
+
+
 def derived_id(*parts: object) -> str:
     """A UUIDv5 of numbers, strings and tuples of them, the same in every run and Python."""
     return str(uuid.uuid5(ID_NAMESPACE, ascii(parts)))

@@ -49,16 +49,27 @@ class Planner:
 
     def pair(self, prompt: Prompt) -> PatchPair:
         """The patch pair on which a prompt is answered."""
-        extent = prompt.l0_extent
-        l0_center = prompt.l0_positives[0] if extent is None else extent.center
-        size_um = self.object_size_um if extent is None else self._longest_um(extent)
+        earlier = prompt.l0_earlier_box
+        l0_center, size_um = self._about(prompt)
         pair = self._pair(l0_center, self._hr_mpp(size_um))
-        if self._holds(pair, prompt.l0_positives):
+        corners = [] if earlier is None else [(x, y) for x, y in earlier.corners().tolist()]
+        if self._holds(pair, [*prompt.l0_positives, *corners]):
             return pair
         # Widely spread points ask for a coarser pair, never for a finer one.
         bounds = prompt.l0_bounds
         spread_um = max(self._longest_um(bounds), size_um or 0.0)
         return self._pair(bounds.center, max(pair.hr_mpp, self._hr_mpp(spread_um)))
+
+    def _about(self, prompt: Prompt) -> tuple[Point, float | None]:
+        """Centre, and size in µm if known, of the object."""
+        extent, earlier = prompt.l0_extent, prompt.l0_earlier_box
+        if extent is not None:
+            return extent.center, self._longest_um(extent)
+        if earlier is None:
+            return prompt.l0_positives[0], self.object_size_um
+        # The first point again, not the middle of what it gave: its pair is in the cache.
+        l0_center = prompt.l0_positives[0] if prompt.l0_positives else earlier.center
+        return l0_center, self.object_size_um or self._longest_um(earlier)
 
     def _hr_mpp(self, longest_um: float | None) -> float:
         """The rung of the ladder on which an object of this size fits."""

@@ -54,12 +54,14 @@ class PathClass:
 
 @dataclass(frozen=True)
 class Prompt:
-    """One object to outline. At least one of box, outline and positive points is there.
+    """One object to outline. At least one of box, outline, earlier and positive points is there.
 
     Attributes:
         id: names the prompt; QuPath's object id, where there is one.
         l0_box: a rectangle round the object.
         l0_outline: a coarse outline to refine, valid; its bounding box is used as the box too.
+        l0_earlier: an earlier answer that the points correct, valid. They may lie outside of it, so
+            its bounding box says nothing; nor does the kind of the prompt.
         l0_positives, l0_negatives: points inside and outside of the object, in the order of the
             clicks.
         path_class, plane: carried over to the result.
@@ -71,13 +73,15 @@ class Prompt:
     id: str
     l0_box: Box | None = None
     l0_outline: Polygon | MultiPolygon | None = None
+    l0_earlier: Polygon | MultiPolygon | None = None
     l0_positives: tuple[Point, ...] = ()
     l0_negatives: tuple[Point, ...] = ()
     path_class: PathClass | None = None
     plane: Plane = field(default_factory=Plane)
 
     def __post_init__(self) -> None:
-        if self.l0_box is None and self.l0_outline is None and not self.l0_positives:
+        areas = (self.l0_box, self.l0_outline, self.l0_earlier)
+        if not self.l0_positives and all(area is None for area in areas):
             raise PromptError(
                 f"Prompt {self.id} has no box, outline or positive point: negative points alone "
                 "do not say where the object is."
@@ -97,9 +101,12 @@ class Prompt:
         """The box that bounds the object: its own, or its outline's; None for bare points."""
         if self.l0_box is not None:
             return self.l0_box
-        if self.l0_outline is not None:
-            return Box(*shapely.bounds(self.l0_outline).tolist())
-        return None
+        return None if self.l0_outline is None else _box_round(self.l0_outline)
+
+    @property
+    def l0_earlier_box(self) -> Box | None:
+        """The box round the earlier answer."""
+        return None if self.l0_earlier is None else _box_round(self.l0_earlier)
 
     @property
     def l0_points(self) -> FloatArray:
@@ -109,11 +116,15 @@ class Prompt:
     @property
     def l0_bounds(self) -> Box:
         """The box round everything that says where the object is (negatives do not)."""
-        extent = self.l0_extent
-        corners = [extent.corners()] if extent else []
+        boxes = (self.l0_extent, self.l0_earlier_box)
+        corners = [box.corners() for box in boxes if box is not None]
         if self.l0_positives:
             corners.append(np.array(self.l0_positives, dtype=np.float64))
         return bounding_box(np.concatenate(corners))
+
+
+def _box_round(area: Polygon | MultiPolygon) -> Box:
+    return Box(*shapely.bounds(area).tolist())
 
 
 @dataclass(frozen=True)
@@ -180,7 +191,7 @@ def within_slide(prompt_set: PromptSet, l0_box: Box) -> PromptSet:
 
 
 def _within(prompt: Prompt, l0_box: Box) -> Prompt | None:
-    extent = prompt.l0_extent
+    extent = prompt.l0_extent or prompt.l0_earlier_box
     if extent is not None:
         shared = extent.intersection(l0_box)
         if shared.width <= 0 or shared.height <= 0:

@@ -105,7 +105,7 @@ def result_id(
         options: settings that change the outline, such as the tolerance of simplification.
     """
     box, outline = prompt.l0_box, prompt.l0_outline
-    question = {
+    question: dict[str, Any] = {
         "prompt": prompt.id,
         "plane": [prompt.plane.c, prompt.plane.z, prompt.plane.t],
         "box": None if box is None else _rounded([(box.x0, box.y0), (box.x1, box.y1)]),
@@ -116,6 +116,8 @@ def result_id(
         "adapter": adapter_sha256,
         "options": dict(options),
     }
+    if prompt.l0_earlier is not None:  # else results of before would have other ids
+        question["earlier"] = _canonical(prompt.l0_earlier)
     text = json.dumps(question, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return str(uuid.uuid5(_NAMESPACE, text))
 

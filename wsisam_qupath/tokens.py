@@ -97,10 +97,11 @@ def lr_mask_of(hr_mask: MaskArray) -> MaskArray:
 
 
 def _outline_masks(prompt: Prompt, pair: PatchPair) -> tuple[MaskArray | None, MaskArray | None]:
-    if prompt.l0_outline is None:
+    l0_area = prompt.l0_earlier if prompt.l0_outline is None else prompt.l0_outline
+    if l0_area is None:
         return None, None
-    hr_mask = outline_to_mask(prompt.l0_outline, pair, zoom=1.0, magnitude=OUTLINE_LOGIT)
-    lr_mask = outline_to_mask(prompt.l0_outline, pair, zoom=2.0, magnitude=OUTLINE_LOGIT)
+    hr_mask = outline_to_mask(l0_area, pair, zoom=1.0, magnitude=OUTLINE_LOGIT)
+    lr_mask = outline_to_mask(l0_area, pair, zoom=2.0, magnitude=OUTLINE_LOGIT)
     return hr_mask, lr_mask
 
 

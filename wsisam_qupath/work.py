@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from .engine import Segmenter, SegmentOptions
+from .engine import Segmenter, SegmentOptions, Tally, Turn
 from .geojson import to_feature
 from .geojson.provenance import ObjectType
 from .loading import load_predictor
@@ -17,7 +17,7 @@ from .model.bases import find_base
 from .model.shipped import AdapterChoice, chosen_adapter
 from .prompts import Prompt
 from .results import Answer, Result
-from .slide import Slide, SlideReference
+from .slide import PixelSource, SlideReference
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,11 @@ class Job:
     object_type: ObjectType = "detection"
 
 
-def load_segmenter(model: ModelSpec | None = None) -> Segmenter:
+def load_segmenter(model: ModelSpec | None = None, *, tally: Tally | None = None) -> Segmenter:
     """Load a model and make it ready for prompts.
+
+    Args:
+        tally: counts what it does; None for one of its own.
 
     Raises:
         WsiSamError: see :func:`.load_predictor`.
@@ -62,23 +65,26 @@ def load_segmenter(model: ModelSpec | None = None) -> Segmenter:
             device=model.device,
             backend=model.backend,
             threads=model.threads,
-        )
+        ),
+        tally=tally,
     )
 
 
 def answer(
     segmenter: Segmenter,
-    slide: Slide,
+    slide: PixelSource,
     prompts: Sequence[Prompt],
     options: SegmentOptions,
     object_type: ObjectType,
+    *,
+    turn: Turn = nullcontext,
 ) -> Generator[Answer, None, None]:
     """Answers as they are ready; see :meth:`.Segmenter.segment`.
 
     Raises:
         SlideError: the slide's pixels cannot be read.
     """
-    with closing(segmenter.segment(slide, prompts, options)) as found:
+    with closing(segmenter.segment(slide, prompts, options, turn=turn)) as found:
         for one in found:
             if isinstance(one, Result):
                 yield Answer(one.id, one.prompt.id, to_feature(one, object_type))

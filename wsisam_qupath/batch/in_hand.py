@@ -21,7 +21,7 @@ from ..prompts import Prompt
 from ..qupath.values import Change, ImageContents, Placed
 from ..results import Answer
 from ..slide import Slide
-from .outcome import ImageOutcome, ImageState, Plan, PromptRow, PromptState
+from .outcome import ImageOutcome, ImageState, KeptResult, Plan, PromptRow, PromptState
 from .selection import Selection, Task
 
 
@@ -95,6 +95,10 @@ class ImageInHand:
         """New objects in the place of older ones; where the model now sees nothing, those stay."""
         gone = [one for task, _ in self._outlined() for one in task.replaces]
         return Change(self.n_objects, tuple(dict.fromkeys(gone)), tuple(self.placed()))
+
+    def kept(self) -> list[KeptResult]:
+        """The same for somebody else to do."""
+        return [KeptResult(f, task.parent_id, task.replaces) for task, f in self._outlined()]
 
     def empty(self) -> dict[str, str]:
         """Why, by the ids of answers without an outline."""

@@ -84,6 +84,21 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class KeptResult:
+    """A result that its image did not get, since QuPath shows it; whoever adds it needs to know.
+
+    Attributes:
+        feature: as :func:`.geojson.to_feature` makes it.
+        parent_id: the annotation that it goes below.
+        replaces: ids of earlier results that go when it comes.
+    """
+
+    feature: Feature
+    parent_id: str
+    replaces: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class ImageOutcome:
     """What became of one image.
 

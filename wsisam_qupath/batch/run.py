@@ -50,6 +50,10 @@ _IMAGES_READ_AHEAD = 2
 Event: TypeAlias = Callable[[], None]
 
 
+class BatchCancelledError(Exception):
+    """A batch was told to stop."""
+
+
 class Batch:
     """Runs over images; see the module.
 
@@ -76,7 +80,11 @@ class Batch:
         self._tasks_taken = 0
 
     def run(self, entries: Iterable[ImageEntry]) -> list[ImageOutcome]:
-        """Answer and write all images; outcomes in their order."""
+        """Answer and write all images; outcomes in their order.
+
+        Raises:
+            BatchCancelledError: see :meth:`cancel`. What was written by then stays.
+        """
         waiting = deque(entries)
         order = [entry.id for entry in waiting]
         room = self._engine.images_in_hand + _IMAGES_READ_AHEAD
@@ -86,15 +94,24 @@ class Batch:
                     self._begin(waiting.popleft())
                 if self._in_hand:
                     self._events.get()()
-        except BaseException:  # Ctrl-C, or a mistake here
+        except BaseException:  # Ctrl-C, cancelled, or a mistake here
             self._process.stop()  # it may be writing
             for image in self._in_hand:
                 self._undo(image)
+                if image.journal is not None:
+                    image.journal.close()
             raise
         outcomes = [self._outcomes[entry_id] for entry_id in order]
         if self._setting.write and not self._setting.plan_only:
             self._announce_classes(outcomes)
         return outcomes
+
+    def cancel(self) -> None:
+        """Have :meth:`run` stop after the step that it is at, each image wholly old or wholly new.
+
+        Called from any thread, also before it runs.
+        """
+        self._events.put(_cancel)
 
     def _announce_classes(self, outcomes: Iterable[ImageOutcome]) -> None:
         """Let new classes, also those of earlier runs, reach the project's list.
@@ -107,7 +124,11 @@ class Batch:
         used = {row.path_class.name: row.path_class.color for row in rows if row.path_class}
         new = {name: color for name, color in used.items() if name not in known}
         if new:
-            add_classes(project, self._process.run(class_colors, new))
+            colors = self._process.run(class_colors, new)
+            if self._setting.open_project is None:
+                add_classes(project, colors)
+            else:
+                self._setting.open_project.take_classes(colors)
 
     def _begin(self, entry: ImageEntry) -> None:
         image = ImageInHand(entry)
@@ -148,9 +169,9 @@ class Batch:
             raise ImageError(entry.trouble)
         if not self._setting.plan_only:
             recover(entry)
-            if self._setting.write:
+            if self._setting.write and not self._is_shown(image):
                 check_writable_image(entry)
-        image.stamps = take_stamps(project, entry)
+        image.stamps = take_stamps(project, entry, with_project=self._setting.open_project is None)
         if image.stamps.qpdata is None:  # never opened in QuPath: nobody drew anything
             self._end(image, image.outcome("nothing to do"))
             return
@@ -247,6 +268,9 @@ class Batch:
         if not placed:
             self._finish(image, None)
             return
+        if self._is_shown(image):
+            self._hand_over(image)
+            return
         future = self._process.submit(
             stage_change, setting.project.path, entry.id, image.change(), staging_path(entry)
         )
@@ -254,8 +278,26 @@ class Batch:
 
     def _commit(self, image: ImageInHand, future: Future[Staged]) -> None:
         assert image.stamps is not None
-        backup = commit(self._setting.project, image.entry, future.result(), image.stamps)
+        staged = future.result()
+        if self._is_shown(image):  # since a moment ago
+            self._undo(image)
+            self._hand_over(image)
+            return
+        backup = commit(self._setting.project, image.entry, staged, image.stamps)
         self._finish(image, backup)
+
+    def _is_shown(self, image: ImageInHand) -> bool:
+        open_project = self._setting.open_project
+        return open_project is not None and open_project.shows(image.entry)
+
+    def _hand_over(self, image: ImageInHand) -> None:
+        """Keep the results for QuPath to add.
+
+        They stay in the journal too: should nobody add them, the next run has only to write them.
+        """
+        assert self._setting.open_project is not None
+        self._setting.open_project.take_results(image.entry, image.kept())
+        self._end(image, image.outcome("done"))
 
     def _finish(self, image: ImageInHand, backup: Path | None) -> None:
         assert image.journal is not None
@@ -282,6 +324,10 @@ class Batch:
                 file.write(f"{time.ctime()} {image.entry.name}\n{traceback.format_exc()}\n")
             return f", with what stands in {path}"
         return ""
+
+
+def _cancel() -> None:
+    raise BatchCancelledError
 
 
 def _hr_box(planner: Planner, prompt: Prompt) -> Box:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,12 +10,29 @@ from ..engine import SegmentOptions, answer_id
 from ..model.adapter import Adapter
 from ..model.bases import Base
 from ..planning import Planner
-from ..project.entries import Project
+from ..project.entries import ImageEntry, Project
 from ..prompts import Prompt
 from ..slide import Slide
 from .export import GeoJsonFolder
-from .outcome import ImageOutcome
+from .outcome import ImageOutcome, KeptResult
 from .selection import Rules
+
+
+class OpenProject(Protocol):
+    """A project that QuPath has open meanwhile, and where what QuPath would overwrite goes instead.
+
+    QuPath knows no lock. It saves an image that it shows from memory, and so it does the class
+    list. The objects of all other images it reads when a person opens them.
+    """
+
+    def shows(self, entry: ImageEntry) -> bool:
+        """Whether QuPath shows an image now, so that it is not to be written."""
+
+    def take_results(self, entry: ImageEntry, results: Sequence[KeptResult]) -> None:
+        """Keep what an image did not get."""
+
+    def take_classes(self, colors: Mapping[str, int]) -> None:
+        """Keep what the class list did not get: packed ARGB with a sign, by names of classes."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +44,7 @@ class Setting:
         export: where outlines go too, or instead.
         limit: of prompts to answer; None is all.
         plan_only: look at every image and answer nothing.
+        open_project: stands between the batch and a QuPath that has the project open.
     """
 
     project: Project
@@ -38,6 +57,7 @@ class Setting:
     export: GeoJsonFolder | None = None
     limit: int | None = None
     plan_only: bool = False
+    open_project: OpenProject | None = None
 
     def planner(self, slide: Slide) -> Planner:
         """What decides on which patch pair a prompt is answered."""

@@ -1,7 +1,13 @@
 """GeoJSON as QuPath writes and reads it: prompts in, results out."""
 
 from .provenance import ObjectType
-from .reading import prompts_from_geojson, prompts_from_options, read_marks, read_prompts
+from .reading import (
+    prompts_from_geojson,
+    prompts_from_options,
+    prompts_to_refine,
+    read_marks,
+    read_prompts,
+)
 from .writing import (
     Feature,
     dump_features,
@@ -15,6 +21,7 @@ __all__ = [
     "dump_features",
     "prompts_from_geojson",
     "prompts_from_options",
+    "prompts_to_refine",
     "read_marks",
     "read_prompts",
     "to_feature",

@@ -19,7 +19,16 @@ from shapely.geometry import MultiPolygon, Polygon
 
 from ..errors import PromptError
 from ..geometry import Box
-from ..grouping import Area, Clicks, HrBoxOf, Mark, PointsAs, derived_id, group_marks
+from ..grouping import (
+    Area,
+    Clicks,
+    HrBoxOf,
+    Mark,
+    PointsAs,
+    derived_id,
+    group_corrections,
+    group_marks,
+)
 from ..json_files import read_json
 from ..prompts import PathClass, Plane, Point, PromptSet, Skipped
 from .properties import given_id, path_class_of, plane_of
@@ -74,6 +83,51 @@ def prompts_from_geojson(
     marks, skipped = read_marks(_features(document))
     grouped = group_marks(marks, points_as=points, hr_l0_box_of=hr_l0_box_of)
     return PromptSet(grouped.prompts, (*skipped, *grouped.skipped))
+
+
+def prompts_to_refine(document: object, area: object) -> PromptSet:
+    """The one prompt that corrects an area, which may be an earlier result, by marks.
+
+    All points of the document belong to it, wherever they lie, and so does its first rectangle.
+    Without any point the area is a coarse outline. It has the id of the first positive points,
+    else of the first points, else of the area; and class and plane of the first that has some.
+
+    Args:
+        document: see :func:`prompts_from_geojson`.
+        area: a feature.
+
+    Raises:
+        PromptError: the document is not GeoJSON, or the area is none.
+    """
+    try:
+        refined = _refined(area)
+    except UnusableError as exc:
+        raise PromptError(f"The area to refine is not usable: {exc}. Send another one.") from exc
+    marks, skipped = read_marks(_features(document))
+    grouped = group_corrections(refined, marks)
+    return PromptSet(grouped.prompts, (*skipped, *grouped.skipped))
+
+
+def _refined(feature: object) -> Area:
+    """An area, whoever made it and whatever its class says.
+
+    Raises:
+        UnusableError: it is none.
+    """
+    geometry = feature.get("geometry") if isinstance(feature, dict) else None
+    if not isinstance(feature, dict) or not isinstance(geometry, dict):
+        raise UnusableError("it has no geometry")
+    kind, coordinates = geometry.get("type"), geometry.get("coordinates")
+    if kind not in _AREAS:
+        raise UnusableError(f"a geometry of type {str(kind)[:40]} is no area")
+    area = read_area(coordinates if kind == "MultiPolygon" else [coordinates])
+    properties = feature.get("properties")
+    given_class = properties.get("classification") if isinstance(properties, dict) else None
+    identity = given_id(feature) or derived_id(_content(area))
+    path_class, plane = path_class_of(given_class), plane_of(geometry.get("plane"))
+    if isinstance(area, Box):
+        return Area(identity, l0_box=area, path_class=path_class, plane=plane)
+    return Area(identity, l0_outline=area, path_class=path_class, plane=plane)
 
 
 def prompts_from_options(

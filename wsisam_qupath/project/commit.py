@@ -90,7 +90,7 @@ def commit(project: Project, entry: ImageEntry, staged: Staged, stamps: Stamps) 
     assert staged.path == staging_path(entry), staged.path
 
     def refuse_if_changed() -> None:
-        if take_stamps(project, entry) != stamps:
+        if take_stamps(project, entry, with_project=stamps.project is not None) != stamps:
             raise _changed(entry)
 
     def summary() -> str:

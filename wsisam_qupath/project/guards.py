@@ -48,22 +48,26 @@ class Stamps:
     """The files that must not change between reading an image and replacing its objects.
 
     Attributes:
-        project: of the ``.qpproj``.
+        project: of the ``.qpproj``; None where QuPath has it open, and saves it when it likes.
         qpdata: of the image's ``data.qpdata``; None while there is none.
     """
 
-    project: Stamp
+    project: Stamp | None
     qpdata: Stamp | None
 
 
-def take_stamps(project: Project, entry: ImageEntry) -> Stamps:
+def take_stamps(project: Project, entry: ImageEntry, *, with_project: bool = True) -> Stamps:
     """The states of project and image as they are now.
+
+    Args:
+        with_project: False where QuPath has the project open: saving it, QuPath changes nothing
+            that an image's objects depend on, and takes the file away for a moment.
 
     Raises:
         ProjectError: the project is gone, or either cannot be looked at (ImageError for the image).
     """
     try:
-        stamp = _stamp(project.path)
+        stamp = _stamp(project.path) if with_project else None
     except OSError as exc:
         raise ProjectError(
             f"The project {project.path} is no longer there ({exc.strerror}): was it moved, or its "

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from typing import TypeAlias
 
 from ..errors import OptionError, SlideError
 from ..printing import printable
@@ -19,6 +20,9 @@ _WINDOWS = re.compile(
 
 _THIS_SYSTEM = type(PurePath())
 
+Moves: TypeAlias = tuple[tuple[PurePath, PurePath], ...]
+"""(old, new) folders or files."""
+
 
 @dataclass(frozen=True)
 class Locations:
@@ -30,7 +34,7 @@ class Locations:
         folder: where the project is.
     """
 
-    moves: tuple[tuple[PurePath, PurePath], ...]
+    moves: Moves
     old_folder: PurePath | None
     folder: Path
 
@@ -50,7 +54,7 @@ class Locations:
                 f"Its slide {printable(uri)} is not in a folder: download it, add the file to the "
                 "project, and use that image."
             ) from exc
-        moved = self._moved(stated)
+        moved = moved_by(self.moves, stated)
         found = self._first(stated) if moved is None else moved
         if found is not None and _is_there(found):
             return Path(found)
@@ -62,13 +66,6 @@ class Locations:
     def _first(self, stated: PurePath) -> PurePath | None:
         """Where it was, if it is still there; else where it may be."""
         return stated if _is_there(stated) else self._moved_along(stated)
-
-    def _moved(self, stated: PurePath) -> PurePath | None:
-        """Where the user says that it is now; None where nothing is said."""
-        for old, new in self.moves:
-            if type(old) is type(stated) and stated.is_relative_to(old):
-                return new.joinpath(*stated.relative_to(old).parts)
-        return None
 
     def _moved_along(self, stated: PurePath) -> PurePath | None:
         """Where it is if it moved together with the project."""
@@ -93,13 +90,33 @@ def locations(folder: Path, stated_uri: object, remap: Sequence[tuple[str, str]]
     Raises:
         OptionError: an OLD or NEW cannot be a path.
     """
-    moves = [_move(old, new) for old, new in remap]
-    moves.sort(key=lambda move: -len(move[0].parts))
+    moves = moves_of(remap)
     try:
         old_folder = pure_path(stated_uri).parent if isinstance(stated_uri, str) else None
     except SlideError:
         old_folder = None
-    return Locations(tuple(moves), old_folder, folder)
+    return Locations(moves, old_folder, folder)
+
+
+def moves_of(remap: Sequence[tuple[str, str]], option: str = "--remap") -> Moves:
+    """Pairs of (OLD, NEW) as paths, the most special one first.
+
+    Args:
+        option: that they were given with; for the message.
+
+    Raises:
+        OptionError: an OLD or NEW cannot be a path.
+    """
+    moves = [_move(old, new, option) for old, new in remap]
+    return tuple(sorted(moves, key=lambda move: -len(move[0].parts)))
+
+
+def moved_by(moves: Moves, stated: PurePath) -> PurePath | None:
+    """Where a path is now, by what a user says; None where nothing is said."""
+    for old, new in moves:
+        if type(old) is type(stated) and stated.is_relative_to(old):
+            return new.joinpath(*stated.relative_to(old).parts)
+    return None
 
 
 def pure_path(location: str) -> PurePath:
@@ -116,12 +133,12 @@ def _is_there(path: PurePath) -> bool:
     return isinstance(path, _THIS_SYSTEM) and path.is_absolute() and os.path.exists(path)  # noqa: PTH110 - Path.exists raises for names that are too long
 
 
-def _move(old: str, new: str) -> tuple[PurePath, PurePath]:
+def _move(old: str, new: str, option: str) -> tuple[PurePath, PurePath]:
     try:
         source, target = pure_path(old), pure_path(new)
     except SlideError as exc:
         raise OptionError(
-            f"--remap {printable(old)}={printable(new)} does not name two folders: pass OLD=NEW, "
+            f"{option} {printable(old)}={printable(new)} does not name two folders: pass OLD=NEW, "
             "where the slides were and where they are now."
         ) from exc
     return source, Path(target).absolute() if isinstance(target, _THIS_SYSTEM) else target

@@ -2,9 +2,11 @@
 
 from .reader import Bounds, Reader, RgbArray, Window
 from .slide import Slide, SlideIdentity, SlideReference, open_slide
+from .source import PixelSource
 
 __all__ = [
     "Bounds",
+    "PixelSource",
     "Reader",
     "RgbArray",
     "Slide",

@@ -23,7 +23,7 @@ PLAIN_PX_MAX = 1_000_000_000
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "GIF", "WEBP", "JPEG2000")
 """Not all that Pillow knows: EPS, for one, would start another program."""
 
-_DAMAGE = (OSError, ValueError, SyntaxError, EOFError, TypeError, struct.error)
+DAMAGE = (OSError, ValueError, SyntaxError, EOFError, TypeError, struct.error)
 """What Pillow raises on damaged files."""
 
 _PILLOW_LIMIT = threading.Lock()
@@ -64,13 +64,13 @@ def _decode(path: Path) -> tuple[RgbArray, Mpp | None]:
             image.load()
             x_dpi, y_dpi = image.info.get("dpi", (0, 0))
             mpp = calibration.from_resolution(float(x_dpi), float(y_dpi), "inch")
-            return _rgb(path, image), mpp
+            return rgb_of(path, image), mpp
     except UnidentifiedImageError as exc:
         raise SlideError(
             f"{path} is damaged or in no format that can be read here. Copy it again from its "
             "source, or export it from QuPath as OME-TIFF."
         ) from exc
-    except _DAMAGE as exc:
+    except DAMAGE as exc:
         raise SlideError(f"{path} is damaged ({exc}). Copy it again from its source.") from exc
     except MemoryError as exc:
         raise SlideError(
@@ -99,8 +99,15 @@ def _check_size(path: Path, image: Image) -> None:
         )
 
 
-def _rgb(path: Path, image: Image) -> RgbArray:
-    """Any mode to HWC uint8 RGB: 16 bits are scaled from their whole range, alpha is on white."""
+def rgb_of(path: Path | str, image: Image) -> RgbArray:
+    """Any mode to HWC uint8 RGB: 16 bits are scaled from their whole range, alpha is on white.
+
+    Args:
+        path: names the image in messages.
+
+    Raises:
+        SlideError: grey values without a fixed range.
+    """
     from PIL import Image  # noqa: PLC0415 - not needed for `--help`
 
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):

@@ -12,7 +12,7 @@ from types import TracebackType
 
 import numpy as np
 
-from ..errors import SlideError
+from ..errors import PixelSizeError, SlideError
 from ..geometry import Box, Mpp
 from ..uri import path_from_location
 from . import calibration
@@ -224,7 +224,7 @@ def open_slide(
     final_mpp = own_mpp or reader.stated_mpp or spare_mpp
     if final_mpp is None:
         reader.close()
-        raise SlideError(
+        raise PixelSizeError(
             f"{path} states no µm per pixel. Pass --mpp, e.g. --mpp 0.25 for a 40x scan."
         )
     reference = SlideReference(str(path), own_mpp if reader.stated_mpp else final_mpp)

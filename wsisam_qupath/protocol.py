@@ -1,0 +1,240 @@
+"""What clients and the server say to each other: requests, answers, problems. No I/O.
+
+All coordinates are level-0 px as QuPath shows them. The schema of ``/openapi.json`` is made from
+these types, and what they refuse is answered with 422.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from typing_extensions import NotRequired, TypedDict
+
+GEOJSON = "application/geo+json"
+GEOJSON_SEQ = "application/geo+json-seq"
+"""RFC 8142: each record is RS, a feature, LF."""
+
+PROBLEM_JSON = "application/problem+json"
+RECORD_SEPARATOR = b"\x1e"
+
+PROBLEM_PREFIX = "urn:wsisam-qupath:problem:"
+
+ServerState: TypeAlias = Literal["loading", "ready", "failed"]
+
+_LARGEST_PX = 1_000_000_000
+
+
+class _Strict(BaseModel):
+    """Says what it does not know, instead of passing over it."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, populate_by_name=True
+    )
+
+
+class Feature(TypedDict):
+    """A GeoJSON feature, as QuPath's ``GsonTools`` writes it; what else it holds is kept."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    type: Literal["Feature"]
+    id: NotRequired[str | int | float | None]
+    geometry: NotRequired[dict[str, Any] | None]
+    properties: NotRequired[dict[str, Any] | None]
+
+
+class FeatureCollection(TypedDict):
+    """GeoJSON's list of features."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    type: Literal["FeatureCollection"]
+    features: list[Feature]
+
+
+def _shape_of(prompts: object) -> str:
+    return "list" if isinstance(prompts, list) else "collection"
+
+
+Prompts: TypeAlias = Annotated[
+    Annotated[FeatureCollection, Tag("collection")] | Annotated[list[Feature], Tag("list")],
+    Discriminator(_shape_of),
+]
+
+PixelSize: TypeAlias = Annotated[float, Field(ge=0.01, le=100)]
+WholePx: TypeAlias = Annotated[int, Field(ge=1, le=_LARGEST_PX)]
+FirstPx: TypeAlias = Annotated[int, Field(ge=0, le=_LARGEST_PX)]
+
+
+class SlideAsOpen(_Strict):
+    """The slide as the client has it open.
+
+    Attributes:
+        uri: as QuPath states it; the server may not be able to read it.
+        width, height: of level 0, px.
+        mpp_x, mpp_y: µm per level-0 px; null where the client knows none. One counts for both.
+    """
+
+    uri: Annotated[str, Field(min_length=1, max_length=4096)]
+    width: WholePx
+    height: WholePx
+    mpp_x: PixelSize | None = None
+    mpp_y: PixelSize | None = None
+
+
+class Area(_Strict):
+    """A rectangle inside of the slide, whole level-0 px."""
+
+    x: FirstPx
+    y: FirstPx
+    width: WholePx
+    height: WholePx
+
+
+class Region(Area):
+    """Pixels of a rectangle.
+
+    Attributes:
+        image: PNG or JPEG that covers the rectangle, whatever its own size; base64.
+    """
+
+    image: Annotated[str, Field(min_length=1, json_schema_extra={"contentEncoding": "base64"})]
+
+
+class NeededRegion(Area):
+    """A rectangle whose pixels are wanted.
+
+    Attributes:
+        width_px, height_px: how large the image should be at least.
+    """
+
+    width_px: WholePx
+    height_px: WholePx
+
+
+class Options(_Strict):
+    """What changes an answer, beside the prompts and the model.
+
+    Attributes:
+        points_as: whether the points of one feature mark one object, or each its own.
+        object_size_um: how large the objects are that bare points mark; null is unknown.
+        simplify_um: how far a simplified outline may stray.
+        min_area_um2: smaller parts are dropped, smaller holes filled.
+        object_type: what the answers are in QuPath.
+        path_class: name of the class of all answers; null is that of the prompts.
+    """
+
+    points_as: Literal["together", "each"] = "together"
+    object_size_um: Annotated[float, Field(gt=0, le=100_000)] | None = None
+    simplify_um: Annotated[float, Field(ge=0, le=1_000)] = 0.25
+    min_area_um2: Annotated[float, Field(ge=0, le=1e9)] = 10.0
+    object_type: Literal["detection", "annotation"] = "detection"
+    path_class: Annotated[str, Field(min_length=1, max_length=1_000)] | None = Field(
+        default=None, alias="class"
+    )
+
+
+class SegmentRequest(_Strict):
+    """``POST /v1/segment``.
+
+    Attributes:
+        refine: an earlier answer, or any area, that the points among the prompts correct.
+        regions: the pixels, where the server cannot read the slide itself.
+        on_unreadable: "regions" asks for the list of regions to send, where it cannot.
+    """
+
+    slide: SlideAsOpen
+    prompts: Prompts
+    refine: Feature | None = None
+    regions: Annotated[list[Region], Field(min_length=1)] | None = None
+    on_unreadable: Literal["problem", "regions"] = "problem"
+    options: Options = Field(default_factory=Options)
+
+    @property
+    def features(self) -> list[Feature]:
+        """The prompts, whichever way they were sent."""
+        return self.prompts if isinstance(self.prompts, list) else self.prompts["features"]
+
+
+class FieldError(BaseModel):
+    """What is wrong with one field of a request.
+
+    Attributes:
+        field: its path: ``slide.width``, ``regions[0].image``.
+    """
+
+    field: str
+    message: str
+
+
+class Problem(BaseModel):
+    """RFC 9457, ``application/problem+json``.
+
+    Attributes:
+        type: ``urn:wsisam-qupath:problem:`` and a name that stays.
+        title: the name for people.
+        detail: what is wrong, and what cures it.
+        instance: ``urn:uuid:`` and the id of the request, as the server's log names it.
+        errors: of ``invalid``.
+        regions: of ``pixels-needed``.
+    """
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    errors: list[FieldError] | None = None
+    regions: list[NeededRegion] | None = None
+
+
+class Health(BaseModel):
+    """``GET /healthz``."""
+
+    state: ServerState
+    version: str
+
+
+class ModelInfo(BaseModel):
+    """Which weights answer."""
+
+    base: str
+    base_sha256: str
+    adapter: str | None
+    adapter_sha256: str | None
+    hr_mpp: float
+    reads_lr: bool
+
+
+class LimitsInfo(BaseModel):
+    """What the server takes in one request, and how long it works for one."""
+
+    body_bytes: int
+    prompts: int
+    vertices: int
+    regions: int
+    region_px: int
+    all_regions_px: int
+    requests_at_once: int
+    request_seconds: float
+
+
+class Info(BaseModel):
+    """``GET /v1/info``.
+
+    Attributes:
+        model, device: null until the model is loaded.
+        failure: why it cannot be loaded.
+        reads_slides: whether the server opens slides itself.
+    """
+
+    name: Literal["wsisam-qupath"] = "wsisam-qupath"
+    version: str
+    protocol: int = 1
+    state: ServerState
+    failure: str | None
+    model: ModelInfo | None
+    device: str | None
+    reads_slides: bool
+    limits: LimitsInfo

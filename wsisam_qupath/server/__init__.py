@@ -1,0 +1,1 @@
+"""The HTTP server: slides or pixels and prompts in, outlines out."""

@@ -1,0 +1,318 @@
+"""The Flask application: routes decode, call, encode."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing
+from datetime import datetime
+from typing import Any
+
+from flask import Blueprint, Flask, Response, g, request
+from prometheus_client import CONTENT_TYPE_LATEST
+from werkzeug.exceptions import HTTPException, InternalServerError
+
+from ..console import counted
+from ..errors import WsiSamError
+from ..predictor import Predictor
+from ..printing import printable
+from ..protocol import (
+    GEOJSON,
+    GEOJSON_SEQ,
+    PROBLEM_JSON,
+    RECORD_SEPARATOR,
+    Health,
+    Info,
+    LimitsInfo,
+    ModelInfo,
+)
+from ..version import VERSION
+from .config import ServerConfig
+from .decoding import decode_segment
+from .metrics import Metrics
+from .openapi import openapi
+from .page import page_policy, status_page
+from .problems import ProblemError, ProblemName, document, problem_of
+from .security import check_host, check_token
+from .service import Record, Service
+from .turns import ClientGoneError, Place
+
+_LOG = logging.getLogger(__name__)
+
+IS_GONE = "wsisam.is_gone"
+"""WSGI environment: a function that says whether the client has gone away."""
+
+_OPEN = {"health", "status_page"}
+"""Endpoints that answer without a token."""
+
+_NAME_OF: dict[int, ProblemName] = {
+    404: "not-found",
+    405: "method-not-allowed",
+    413: "too-large",
+    415: "unsupported-media-type",
+    500: "failed",
+}
+
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+class _App(Flask):
+    def log_exception(self, exc_info: Any) -> None:
+        """The cause of a 500, under the id that the client was told."""
+        _LOG.error("Request %s", g.request_id, exc_info=exc_info)
+
+
+def create_app(
+    service: Service, config: ServerConfig, *blueprints: Blueprint, metrics: Metrics | None = None
+) -> Flask:
+    """The application of one server; holds no state of its own.
+
+    Args:
+        blueprints: more routes, under the same rules: host, token, problems, log.
+        metrics: what the service counts with; None where nobody looks.
+    """
+    metrics = metrics or Metrics()
+    app = _App(__name__, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = config.limits.body_bytes
+    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+    app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False
+    _add_rules(app, config, metrics)
+    _add_problems(app)
+    _add_segment(app, service, config)
+    _add_looks(app, service, config, metrics)
+    for blueprint in blueprints:
+        app.register_blueprint(blueprint)
+    return app
+
+
+def json_body() -> bytes:
+    """The body of a request, if it is JSON.
+
+    Raises:
+        ProblemError: it is said to be something else, or breaks off.
+    """
+    if request.mimetype != "application/json":
+        raise ProblemError(
+            "unsupported-media-type", "Send JSON, with `Content-Type: application/json`."
+        )
+    try:
+        return request.get_data(cache=False)
+    except OSError as exc:
+        raise ProblemError(
+            "bad-request", f"The body did not come to its end ({exc}). Send it again."
+        ) from exc
+
+
+def _add_rules(app: Flask, config: ServerConfig, metrics: Metrics) -> None:
+    """What holds for every request: an id, the host, the token, a line in the log."""
+
+    @app.before_request
+    def check() -> None:
+        g.request_id = str(uuid.uuid4())
+        g.came = time.perf_counter()
+        check_host(request.headers.get("Host"), config)
+        if request.endpoint not in _OPEN:
+            check_token(request.headers.get("Authorization"), config.token)
+
+    @app.after_request
+    def finish(response: Response) -> Response:
+        response.headers["X-Request-Id"] = g.request_id
+        for name, value in _HEADERS.items():
+            response.headers.setdefault(name, value)
+        response.call_on_close(_logged(response, metrics))
+        return response
+
+
+def _logged(response: Response, metrics: Metrics) -> Callable[[], None]:
+    """Counts the request and writes its line, when its answer has been sent."""
+    request_id, came, prompts = g.request_id, g.came, g.get("prompts")
+    asked = printable(f"{request.method} {request.full_path.removesuffix('?')}", 200)
+    client, route = request.remote_addr, request.url_rule.rule if request.url_rule else "none"
+
+    def write() -> None:
+        seconds = time.perf_counter() - came
+        metrics.finished(route, response.status_code, seconds, prompts)
+        now = datetime.now().astimezone().isoformat(timespec="seconds")
+        line = f"{now} {request_id} {client} {asked} {response.status_code} {1000 * seconds:.0f} ms"
+        about = "" if prompts is None else f" {counted(prompts, 'prompt')}"
+        print(line + about, file=sys.stderr, flush=True)  # noqa: T201
+
+    return write
+
+
+def _add_problems(app: Flask) -> None:
+    @app.errorhandler(WsiSamError)
+    def of_ours(error: WsiSamError) -> Response:
+        return problem_response(problem_of(error))
+
+    @app.errorhandler(ClientGoneError)
+    def nobody_there(_: ClientGoneError) -> Response:
+        return Response(status=499)  # nginx's number; only the log sees it
+
+    @app.errorhandler(InternalServerError)
+    def unforeseen(_: InternalServerError) -> Response:
+        return problem_response(unforeseen_problem())
+
+    @app.errorhandler(HTTPException)
+    def of_http(error: HTTPException) -> Response:
+        name = _NAME_OF.get(error.code or 500, "bad-request")
+        detail = error.description or "The request cannot be understood."
+        problem = ProblemError(name, f"{detail} See /openapi.json.")
+        response = problem_response(problem)
+        for header, value in error.get_headers():
+            if header in ("Allow", "Location"):
+                response.headers[header] = value
+        return response
+
+
+def unforeseen_problem() -> ProblemError:
+    """A mistake of ours."""
+    return ProblemError(
+        "failed",
+        "The server met an unforeseen error. Its log has the cause under this id: please report "
+        "it with both.",
+    )
+
+
+def problem_response(problem: ProblemError) -> Response:
+    """As RFC 9457 wants it."""
+    body = json.dumps(document(problem, g.request_id), allow_nan=False)
+    return Response(body, problem.status, headers=problem.headers, content_type=PROBLEM_JSON)
+
+
+def _add_segment(app: Flask, service: Service, config: ServerConfig) -> None:
+    @app.post("/v1/segment")
+    def segment() -> Response:
+        is_gone = request.environ.get(IS_GONE, lambda: False)
+        place = service.turns.admit(is_gone, config.limits.request_seconds)
+        with ExitStack() as stack:
+            stack.callback(place.leave)
+            wanted = decode_segment(json_body(), config.limits)
+            g.prompts = len(wanted.features)
+            records = stack.enter_context(closing(service.segment(wanted, place)))
+            if not _wants_stream():
+                return Response(_collection(records), content_type=GEOJSON)
+            # The first one now: what goes wrong until then has a status of its own.
+            first = next(records, None)
+            sent = _sequence(first, records, place, g.request_id)
+            response = Response(sent, content_type=GEOJSON_SEQ)
+            response.call_on_close(stack.pop_all().close)
+            return response
+
+
+def _add_looks(app: Flask, service: Service, config: ServerConfig, metrics: Metrics) -> None:
+    """Routes that only look at the server."""
+
+    @app.get("/healthz")
+    def health() -> Response:
+        return _json(Health(state=service.models.state, version=VERSION).model_dump_json())
+
+    @app.get("/v1/info")
+    def info() -> Response:
+        return _json(_info(service, config).model_dump_json())
+
+    @app.get("/openapi.json", endpoint="openapi")
+    def described() -> Response:
+        return _json(json.dumps(openapi()))
+
+    @app.get("/metrics", endpoint="metrics")
+    def measured() -> Response:
+        return Response(metrics.text(), content_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/", endpoint="status_page")
+    def page() -> Response:
+        turns = service.turns
+        text = status_page(
+            _info(service, config),
+            url=request.host_url.rstrip("/"),
+            in_hand=turns.in_hand,
+            waiting=turns.waiting,
+            recent=metrics.recent,
+        )
+        headers = {"Content-Security-Policy": page_policy()}
+        return Response(text, headers=headers, content_type="text/html; charset=utf-8")
+
+
+def _wants_stream() -> bool:
+    accepted = request.accept_mimetypes.best_match([GEOJSON, GEOJSON_SEQ], default=GEOJSON)
+    return accepted == GEOJSON_SEQ
+
+
+def _json(text: str) -> Response:
+    return Response(text, content_type="application/json")
+
+
+def _collection(records: Iterable[Record]) -> str:
+    return json.dumps({"type": "FeatureCollection", "features": list(records)}, allow_nan=False)
+
+
+def _sequence(
+    first: Record | None, rest: Iterable[Record], place: Place, request_id: str
+) -> Iterator[bytes]:
+    """Records as they are ready; the problem instead, where the work fails in midstream."""
+    if first is None:
+        return
+    try:
+        yield encoded(first)
+        for record in rest:
+            place.renew()
+            yield encoded(record)
+    except ClientGoneError:
+        return
+    except WsiSamError as exc:
+        yield encoded(document(problem_of(exc), request_id))
+    except Exception:  # noqa: BLE001 - what Flask does for an answer that has not begun
+        _LOG.exception("Request %s", request_id)
+        yield encoded(document(unforeseen_problem(), request_id))
+    finally:
+        place.leave()
+
+
+def encoded(record: Record) -> bytes:
+    """One record of RFC 8142."""
+    return RECORD_SEPARATOR + json.dumps(record, allow_nan=False).encode("ascii") + b"\n"
+
+
+def _info(service: Service, config: ServerConfig) -> Info:
+    limits = config.limits
+    loaded = service.models.loaded
+    return Info(
+        version=VERSION,
+        state=service.models.state,
+        failure=service.models.failure,
+        model=_model_info(loaded.predictor) if loaded else None,
+        device=loaded.predictor.backend.name if loaded else None,
+        reads_slides=config.reads_slides,
+        limits=LimitsInfo(
+            body_bytes=limits.body_bytes,
+            prompts=limits.prompts,
+            vertices=limits.vertices,
+            regions=limits.regions,
+            region_px=limits.region_px,
+            all_regions_px=limits.all_regions_px,
+            requests_at_once=limits.requests_at_once,
+            request_seconds=limits.request_seconds,
+        ),
+    )
+
+
+def _model_info(predictor: Predictor) -> ModelInfo:
+    base, adapter = predictor.base, predictor.adapter
+    return ModelInfo(
+        base=base.name,
+        base_sha256=base.sha256,
+        adapter=adapter.name if adapter else None,
+        adapter_sha256=adapter.sha256 if adapter else None,
+        hr_mpp=predictor.hr_mpp,
+        reads_lr=predictor.reads_lr,
+    )

@@ -1,0 +1,191 @@
+"""The ``serve`` command."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from ..engine import Segmenter
+from ..errors import OptionError, OutputError, WsiSamError
+from ..files import check_writable
+from ..model.bases import find_base
+from ..model.shipped import adapter_choice
+from ..work import ModelSpec, load_segmenter
+from .app import create_app
+from .config import DEFAULT_PORT, Limits, ServerConfig, is_loopback
+from .job_routes import project_jobs
+from .jobs import Jobs
+from .loading import ModelLoader
+from .metrics import Metrics
+from .security import new_token
+from .service import Service
+from .serving import listening
+from .slides import Slides
+from .turns import Turns
+
+OWN_FOLDER = Path("~/.wsisam-qupath")
+_TOKEN_LENGTH_MIN = 16
+
+
+@dataclass(frozen=True)
+class ServeRequest:
+    """What the command line asks for; the names are those of its options."""
+
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_PORT
+    names: tuple[str, ...] = ()
+    token_file: Path | None = None
+    slides: tuple[Path, ...] = ()
+    maps: tuple[tuple[str, str], ...] = ()
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    max_body_mib: int = 64
+    max_prompts: int = 5_000
+    max_requests: int = 32
+    max_seconds: float = 300.0
+    base: str = "lite-medsam"
+    adapter: str = "default"
+    weights: Path | None = None
+    device: str = "auto"
+    backend: str = "auto"
+
+    @property
+    def limits(self) -> Limits:
+        """How much one request may ask for."""
+        return Limits(
+            body_bytes=self.max_body_mib << 20,
+            prompts=self.max_prompts,
+            requests_at_once=self.max_requests,
+            request_seconds=self.max_seconds,
+        )
+
+    @property
+    def model(self) -> ModelSpec:
+        """The model to load."""
+        adapter = adapter_choice(self.adapter)
+        return ModelSpec(self.base, adapter, self.weights, self.device, self.backend)
+
+
+def run_serve(request: ServeRequest) -> None:
+    """Serve until a signal ends it.
+
+    Raises:
+        OptionError: something about the options; see their messages.
+        OutputError: the connection file cannot be written.
+    """
+    config = _config(request)
+    _warn(config)
+    find_base(request.base)
+    metrics = Metrics()
+    turns = Turns(config.limits.requests_at_once, metrics.waited)
+    metrics.watch(turns)
+    models = ModelLoader(partial(_load, request.model, metrics))
+    service = Service(models, Slides(config), turns, config.limits)
+    jobs, job_routes = project_jobs(service, config, _own_folder() / "jobs")
+    app = create_app(service, config, job_routes, metrics=metrics)
+    with listening(app, config) as server:
+        models.start()
+        jobs.start()
+        server.run(partial(_finish, jobs, turns, config.limits.stop_seconds))
+    if models.state == "loading":
+        # The end of Python would pull the runtime from under the thread that loads, and crash.
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def _load(model: ModelSpec, metrics: Metrics) -> Segmenter:
+    """The model, with a word to the user."""
+    try:
+        segmenter = load_segmenter(model, tally=metrics.tally)
+    except WsiSamError as exc:
+        _say(f"The model cannot be loaded: {exc} Then start the server again.")
+        raise
+    predictor = segmenter.predictor
+    adapter = predictor.adapter.name if predictor.adapter else "no adapter"
+    _say(f"Ready: {predictor.base.name} with {adapter}, {predictor.backend.name}.")
+    return segmenter
+
+
+def _finish(jobs: Jobs, turns: Turns, seconds: float) -> None:
+    """Bring what is in hand to an end: jobs first, which go on when a server starts again."""
+    jobs.stop()
+    turns.close(seconds)
+
+
+def _own_folder() -> Path:
+    """Where a server keeps what is its user's alone."""
+    folder = OWN_FOLDER.expanduser()
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        folder.chmod(0o700)
+    except OSError as exc:
+        raise OutputError(f"{folder} cannot be made ({exc}): allow writing there.") from exc
+    return folder
+
+
+def _config(request: ServeRequest) -> ServerConfig:
+    if (request.tls_cert is None) != (request.tls_key is None):
+        raise OptionError("TLS needs both --tls-cert and --tls-key.")
+    for folder in request.slides:
+        if not folder.is_dir():
+            raise OptionError(f"There is no folder {folder}: give --slides one that is there.")
+    path, token = _token(request.token_file)
+    return ServerConfig(
+        token=token,
+        host=request.host,
+        port=request.port,
+        names=request.names,
+        slides=tuple(folder.absolute() for folder in request.slides),
+        maps=request.maps,
+        connection_file=path,
+        tls_cert=request.tls_cert,
+        tls_key=request.tls_key,
+        limits=request.limits,
+    )
+
+
+def _token(file: Path | None) -> tuple[Path, str]:
+    """The connection file, and the token; a file that holds a bare token is only read.
+
+    Raises:
+        OptionError: the token is too short, or no text.
+    """
+    if file is None:
+        return _own_folder() / "server.json", new_token()
+    text = _text(file)
+    if not text or text.startswith("{"):  # nothing, or what an earlier server left
+        check_writable(file)
+        return file, new_token()
+    if len(text) < _TOKEN_LENGTH_MIN or not all("!" <= c <= "~" for c in text):
+        raise OptionError(
+            f"{file} holds no token: write at least {_TOKEN_LENGTH_MIN} letters and digits in one "
+            "line into it, or remove it for a new one."
+        )
+    return _own_folder() / "server.json", text
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return ""
+    except (OSError, UnicodeDecodeError) as exc:
+        raise OptionError(f"{file} cannot be read as a token ({exc}). Name another file.") from exc
+
+
+def _warn(config: ServerConfig) -> None:
+    """Say aloud what others on the network can do."""
+    if is_loopback(config.host) or config.tls_cert is not None:
+        return
+    _say(
+        f"WARNING: {config.host} is reachable from other computers, and without TLS. Whoever "
+        "listens on the network sees the token and the tissue. Pass --tls-cert and --tls-key, or "
+        "let clients come through an SSH tunnel to --host 127.0.0.1."
+    )
+
+
+def _say(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)  # noqa: T201

@@ -1,0 +1,88 @@
+"""What a server is told when it starts. Values only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+
+DEFAULT_PORT = 8473
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much one request may ask for.
+
+    Attributes:
+        body_bytes: of its body.
+        depth: of nesting in its JSON.
+        prompts: features.
+        vertices: positions, counted as opening brackets before any object is built.
+        regions: images.
+        region_px, all_regions_px: pixels of one image, of all of them.
+        requests_at_once: admitted, computing or waiting; what comes on top is refused at once.
+        request_seconds: an answer is given up after so long; a streamed one so long after its
+            last record.
+        stop_seconds: what is in hand may take so long when the server stops.
+    """
+
+    body_bytes: int = 64 * _MIB
+    depth: int = 64
+    prompts: int = 5_000
+    vertices: int = 1_000_000
+    regions: int = 512
+    region_px: int = 16 * _MIB
+    all_regions_px: int = 64 * _MIB
+    requests_at_once: int = 32
+    request_seconds: float = 300.0
+    stop_seconds: float = 5.0
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """Everything about a server but the model.
+
+    Attributes:
+        token: what clients must show.
+        host, port: where to listen; port 0 is any free one.
+        names: DNS names by which clients may call this server, beside ``localhost``.
+        slides: folders in which slides may be read; none given, see :attr:`reads_slides`.
+        maps: (CLIENT, SERVER) beginnings of paths.
+        connection_file: where a client on this machine finds URL and token.
+        tls_cert, tls_key: PEM files; both or neither.
+    """
+
+    token: str
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_PORT
+    names: tuple[str, ...] = ()
+    slides: tuple[Path, ...] = ()
+    maps: tuple[tuple[str, str], ...] = ()
+    connection_file: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    limits: Limits = field(default_factory=Limits)
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        return is_loopback(self.host)
+
+    @property
+    def reads_anywhere(self) -> bool:
+        """Whether it reads what its user can open: on this machine, where no folder is named."""
+        return self.is_loopback and not self.slides
+
+    @property
+    def reads_slides(self) -> bool:
+        """Whether it opens slides at all, or takes pixels alone."""
+        return self.is_loopback or bool(self.slides)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address means this machine, seen from itself."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"

@@ -1,0 +1,218 @@
+"""From the bytes of a request to its type; what is too large is refused before it is built."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import io
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails, from_json
+
+from ..errors import SlideError
+from ..geometry import Box
+from ..protocol import FieldError, Region, SegmentRequest, SlideAsOpen
+from ..slide.plain_reader import DAMAGE, rgb_of
+from .config import Limits
+from .problems import ProblemError
+from .sent import SentImage
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+M = TypeVar("M", bound=BaseModel)
+
+_STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_STEPS = np.zeros(256, dtype=np.int8)
+_STEPS[list(b"[{")] = 1
+_STEPS[list(b"]}")] = -1
+_TAGS = {"collection", "list"}
+"""Names of alternatives in pydantic's paths, which are no fields."""
+
+_ERRORS_MAX = 20
+"""So many fields are named; more would bury the first."""
+
+_IMAGES = ("PNG", "JPEG")
+
+
+def decode(body: bytes, kind: type[M], limits: Limits) -> M:
+    """A typed request.
+
+    Raises:
+        ProblemError: it is no JSON, too much of it, or not what it should be.
+    """
+    _check_extent(body, limits)
+    try:
+        values = from_json(body, allow_inf_nan=False, cache_strings="none")
+    except ValueError as exc:
+        raise ProblemError(
+            "bad-request", f"The body is not JSON in UTF-8: {exc}. Send what /openapi.json says."
+        ) from exc
+    try:
+        return kind.model_validate(values)
+    except ValidationError as exc:
+        raise invalid(_field_error(error) for error in exc.errors(include_url=False)) from exc
+
+
+def invalid(errors: Iterable[FieldError]) -> ProblemError:
+    """Fields that cannot be used, at least one."""
+    found = list(errors)
+    first = found[0]
+    more = f" ({len(found) - 1} more)" if len(found) > 1 else ""
+    return ProblemError(
+        "invalid",
+        f"{first.field}: {first.message}{more}. Correct it and send it again.",
+        errors=found[:_ERRORS_MAX],
+    )
+
+
+def decode_segment(body: bytes, limits: Limits) -> SegmentRequest:
+    """What ``POST /v1/segment`` asks for.
+
+    Raises:
+        ProblemError: see :func:`decode`; also ids that stand twice.
+    """
+    request = decode(body, SegmentRequest, limits)
+    features = request.features
+    if not features and request.refine is None:
+        raise invalid([FieldError(field="prompts", message="there is nothing to outline")])
+    if len(features) > limits.prompts:
+        raise ProblemError(
+            "too-large",
+            f"The request has {len(features)} prompts; {limits.prompts} are taken at a time. Send "
+            "them in parts.",
+        )
+    if errors := list(_repeated_ids(features)):
+        raise invalid(errors)
+    return request
+
+
+def decode_images(
+    regions: Iterable[Region], slide: SlideAsOpen, limits: Limits
+) -> tuple[SentImage, ...]:
+    """The pixels that a client sent.
+
+    Raises:
+        ProblemError: too many or too large, found out before any is decoded; no images.
+    """
+    found = list(regions)
+    if len(found) > limits.regions:
+        raise ProblemError(
+            "too-large",
+            f"The request has {len(found)} regions; {limits.regions} are taken at a time. Send "
+            "fewer prompts at a time.",
+        )
+    opened: list[tuple[Region, bytes, Image]] = []
+    for number, region in enumerate(found):
+        _check_inside(region, slide, number)
+        content = _bytes_of(region.image, number)
+        opened.append((region, content, _header(content, number, limits)))
+    total_px = sum(image.width * image.height for _, _, image in opened)
+    if total_px > limits.all_regions_px:
+        raise ProblemError(
+            "too-large",
+            f"The images have {total_px} pixels in all; {limits.all_regions_px} are taken at a "
+            "time. Send fewer prompts at a time.",
+        )
+    return tuple(
+        _sent(region, content, image, number)
+        for number, (region, content, image) in enumerate(opened)
+    )
+
+
+def _check_extent(body: bytes, limits: Limits) -> None:
+    """Nesting and positions, counted on the bytes: objects of it would take 50 times the memory."""
+    plain = np.frombuffer(_STRINGS.sub(b"", body), dtype=np.uint8)
+    depth = np.cumsum(_STEPS[plain], dtype=np.int32)
+    if depth.max(initial=0) > limits.depth:
+        raise ProblemError(
+            "too-large", f"The JSON is nested deeper than {limits.depth}. Send plain GeoJSON."
+        )
+    brackets, commas = (int(np.count_nonzero(plain == ord(sign))) for sign in "[,")
+    # A position is a bracket with a comma or two; other things have commas too.
+    if brackets > limits.vertices or commas > 4 * limits.vertices:
+        raise ProblemError(
+            "too-large",
+            f"The GeoJSON has more than {limits.vertices} positions. Simplify the outlines, or "
+            "send fewer at a time.",
+        )
+
+
+def _field_error(error: ErrorDetails) -> FieldError:
+    path = ""
+    for part in error["loc"]:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif part not in _TAGS:
+            path += f".{part}" if path else part
+    return FieldError(field=path or "(all)", message=error["msg"].rstrip(".").lower())
+
+
+def _repeated_ids(features: Iterable[Mapping[str, object]]) -> Iterator[FieldError]:
+    seen: set[object] = set()
+    for number, feature in enumerate(features):
+        identity = feature.get("id")
+        if identity is not None and identity in seen:
+            yield FieldError(
+                field=f"prompts[{number}].id", message="another prompt has the same id"
+            )
+        seen.add(identity)
+
+
+def _check_inside(region: Region, slide: SlideAsOpen, number: int) -> None:
+    if region.x + region.width > slide.width or region.y + region.height > slide.height:
+        field = f"regions[{number}]"
+        raise invalid([FieldError(field=field, message="it reaches beyond the slide")])
+
+
+def _bytes_of(image: str, number: int) -> bytes:
+    try:
+        return base64.b64decode(image, validate=True)
+    except (binascii.Error, ValueError) as exc:
+        raise _no_image(number, "it is not base64") from exc
+
+
+def _header(content: bytes, number: int, limits: Limits) -> Image:
+    """The image, opened and not decoded."""
+    from PIL import Image, UnidentifiedImageError  # noqa: PLC0415
+
+    try:
+        image = Image.open(io.BytesIO(content), formats=_IMAGES)
+    except UnidentifiedImageError as exc:
+        raise _no_image(number, "it is neither PNG nor JPEG") from exc
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
+        raise _too_many_px(number, limits) from exc
+    except DAMAGE as exc:
+        raise _no_image(number, f"it is damaged ({exc})") from exc
+    if image.width * image.height > limits.region_px:
+        raise _too_many_px(number, limits)
+    return image
+
+
+def _sent(region: Region, content: bytes, image: Image, number: int) -> SentImage:
+    try:
+        image.load()
+        rgb = rgb_of(f"regions[{number}].image", image)
+    except DAMAGE as exc:
+        raise _no_image(number, f"it is damaged ({exc})") from exc
+    except SlideError as exc:
+        raise _no_image(number, str(exc)) from exc
+    l0_box = Box(region.x, region.y, region.x + region.width, region.y + region.height)
+    return SentImage(l0_box, rgb, hashlib.sha256(content).hexdigest())
+
+
+def _no_image(number: int, message: str) -> ProblemError:
+    return invalid([FieldError(field=f"regions[{number}].image", message=message)])
+
+
+def _too_many_px(number: int, limits: Limits) -> ProblemError:
+    return ProblemError(
+        "too-large",
+        f"regions[{number}].image has more than {limits.region_px} pixels. Send it smaller: what "
+        "is asked for with 409 says how large.",
+    )

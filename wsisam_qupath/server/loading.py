@@ -1,0 +1,78 @@
+"""The model: loaded in the background, while the server answers already."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from ..engine import Segmenter
+from ..errors import WsiSamError
+from ..protocol import ServerState
+from .problems import ProblemError
+
+
+class ModelLoader:
+    """Loads a model once.
+
+    Args:
+        load: takes seconds, or minutes where the model is prepared for the first time.
+    """
+
+    def __init__(self, load: Callable[[], Segmenter]) -> None:
+        self._load = load
+        self._segmenter: Segmenter | None = None
+        self._failure: str | None = None
+        self._done = threading.Event()
+
+    def start(self) -> None:
+        """Begin, in a thread that ends with the process."""
+        threading.Thread(target=self._run, name="model-loader", daemon=True).start()
+
+    def _run(self) -> None:
+        failure = "An unforeseen error kept it from loading; the server's log has it."
+        try:
+            self._segmenter = self._load()
+        except WsiSamError as exc:
+            failure = str(exc)
+        finally:
+            if self._segmenter is None:
+                self._failure = failure
+            self._done.set()
+
+    def wait(self) -> None:
+        """Until it is loaded or has failed."""
+        self._done.wait()
+
+    @property
+    def state(self) -> ServerState:
+        """How far it is."""
+        if self._segmenter is not None:
+            return "ready"
+        return "loading" if self._failure is None else "failed"
+
+    @property
+    def failure(self) -> str | None:
+        """Why it could not be loaded, with the cure."""
+        return self._failure
+
+    @property
+    def loaded(self) -> Segmenter | None:
+        """The model, if it is there."""
+        return self._segmenter
+
+    def segmenter(self) -> Segmenter:
+        """The model.
+
+        Raises:
+            ProblemError: it is not there yet, or will never be.
+        """
+        if self._segmenter is not None:
+            return self._segmenter
+        if self._failure is not None:
+            raise ProblemError("failed", f"The server has no model. {self._failure}")
+        raise ProblemError(
+            "loading",
+            "The model is still being loaded, which takes a minute at the very first start. Try "
+            "again in a moment.",
+            headers={"Retry-After": "2"},
+        )

@@ -1,0 +1,240 @@
+"""``/openapi.json``, made from the types that requests are checked with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal, TypeAlias
+
+from pydantic import TypeAdapter
+
+from ..protocol import (
+    GEOJSON,
+    GEOJSON_SEQ,
+    PROBLEM_JSON,
+    FeatureCollection,
+    Health,
+    Info,
+    Problem,
+    SegmentRequest,
+)
+from ..version import VERSION
+from .job_protocol import JobList, JobRequest, JobStatus, ShownImages
+from .problems import STATUS_OF, ProblemName
+
+JSON = "application/json"
+_TEXT: dict[str, Any] = {"type": "string"}
+
+Content: TypeAlias = Mapping[str, Any]
+"""Media types, and the type of what they hold; None is text."""
+
+
+Mode: TypeAlias = Literal["validation", "serialization"]
+References: TypeAlias = Mapping[tuple[Any, Mode], Any]
+"""By type, and whether it is received or sent: what names its schema."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One method of one path.
+
+    Attributes:
+        answers: what it answers with where nothing is wrong, by status.
+        problems: what can be wrong with a request to it, beside token and host.
+        is_open: whether it needs no token.
+    """
+
+    method: Literal["get", "post", "put", "delete"]
+    path: str
+    id: str
+    summary: str
+    answers: Mapping[int, Content]
+    request: type[Any] | None = None
+    problems: tuple[ProblemName, ...] = ()
+    is_open: bool = False
+
+
+_BODY: tuple[ProblemName, ...] = (
+    "bad-request",
+    "too-large",
+    "unsupported-media-type",
+    "invalid",
+    "busy",
+)
+
+_JOB = "/v1/jobs/{job_id}"
+
+OPERATIONS = (
+    Operation(
+        "post",
+        "/v1/segment",
+        "segment",
+        "Outline what prompts point at",
+        {200: {GEOJSON: FeatureCollection, GEOJSON_SEQ: None}},
+        SegmentRequest,
+        (
+            *_BODY,
+            "slide-outside",
+            "slide-missing",
+            "pixels-needed",
+            "slide-differs",
+            "no-pixel-size",
+            "slide-unreadable",
+            "failed",
+            "loading",
+            "too-slow",
+        ),
+    ),
+    Operation("get", "/v1/info", "info", "Version, model, device, limits", {200: {JSON: Info}}),
+    Operation(
+        "post",
+        "/v1/jobs",
+        "add_job",
+        "Outline all prompts of a QuPath project, and write them into it",
+        {202: {JSON: JobStatus}},
+        JobRequest,
+        (*_BODY, "slide-outside", "not-found", "failed"),
+    ),
+    Operation("get", "/v1/jobs", "jobs", "All jobs, oldest first", {200: {JSON: JobList}}),
+    Operation("get", _JOB, "job", "How far a job is", {200: {JSON: JobStatus}}),
+    Operation(
+        "delete",
+        _JOB,
+        "delete_job",
+        "Cancel a job that runs or waits; forget one that has ended",
+        {202: {JSON: JobStatus}, 204: {}},
+    ),
+    Operation(
+        "get",
+        f"{_JOB}/results",
+        "job_results",
+        "Outlines that were not written, because QuPath shows their image",
+        {200: {GEOJSON_SEQ: None}},
+        problems=("failed",),
+    ),
+    Operation(
+        "put",
+        f"{_JOB}/open-images",
+        "show_images",
+        "Say which images QuPath shows now",
+        {200: {JSON: JobStatus}},
+        ShownImages,
+        _BODY,
+    ),
+    Operation("get", "/metrics", "metrics", "For Prometheus", {200: {"text/plain": None}}),
+    Operation("get", "/openapi.json", "openapi", "This document", {200: {JSON: dict[str, Any]}}),
+    Operation(
+        "get",
+        "/healthz",
+        "health",
+        "Whether the model is loaded",
+        {200: {JSON: Health}},
+        is_open=True,
+    ),
+    Operation("get", "/", "status_page", "For people", {200: {"text/html": None}}, is_open=True),
+)
+
+
+@lru_cache(maxsize=1)
+def openapi() -> dict[str, Any]:
+    """The document, OpenAPI 3.1."""
+    schemas, references = _schemas()
+    paths: dict[str, Any] = {}
+    for operation in OPERATIONS:
+        described = _described(operation, references)
+        paths.setdefault(operation.path, {})[operation.method] = described
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "wsisam-qupath",
+            "version": VERSION,
+            "description": "Outlines on whole-slide images from rectangles, points and rough "
+            "outlines. All coordinates are level-0 px as QuPath shows them.",
+            "license": {"name": "GPL-3.0-or-later", "identifier": "GPL-3.0-or-later"},
+        },
+        "security": [{"token": []}],
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _schemas() -> tuple[dict[str, Any], References]:
+    """All named types, and what stands for each where it is used."""
+    received = {operation.request for operation in OPERATIONS if operation.request is not None}
+    sent = {Problem} | {
+        kind
+        for operation in OPERATIONS
+        for content in operation.answers.values()
+        for kind in content.values()
+        if kind is not None
+    }
+    # Sets have no order, and the document is to be the same each time.
+    wanted: list[tuple[Any, Mode, TypeAdapter[Any]]] = [
+        *((kind, "validation", TypeAdapter(kind)) for kind in sorted(received, key=str)),
+        *((kind, "serialization", TypeAdapter(kind)) for kind in sorted(sent, key=str)),
+    ]
+    references, definitions = TypeAdapter.json_schemas(
+        wanted, ref_template="#/components/schemas/{model}"
+    )
+    return definitions["$defs"], references
+
+
+def _described(operation: Operation, references: References) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "operationId": operation.id,
+        "summary": operation.summary,
+        "responses": {
+            **{
+                str(status): _answer("What was asked for", _content(content, references))
+                for status, content in operation.answers.items()
+            },
+            **_problems(operation, references),
+        },
+    }
+    if operation.is_open:
+        described["security"] = []
+    if "{job_id}" in operation.path:
+        described["parameters"] = [
+            {"name": "job_id", "in": "path", "required": True, "schema": {"type": "string"}}
+        ]
+    if operation.request is not None:
+        described["requestBody"] = {
+            "required": True,
+            "content": {JSON: {"schema": references[operation.request, "validation"]}},
+        }
+    return described
+
+
+def _problems(operation: Operation, references: References) -> dict[str, Any]:
+    names: list[ProblemName] = ["forbidden-host", *operation.problems]
+    names += [] if operation.is_open else ["unauthorized"]
+    names += ["not-found"] if "{job_id}" in operation.path else []
+    by_status: dict[int, list[str]] = {}
+    for name in dict.fromkeys(names):
+        by_status.setdefault(STATUS_OF[name], []).append(name)
+    content = {PROBLEM_JSON: {"schema": references[Problem, "serialization"]}}
+    return {
+        str(status): _answer(" or ".join(found), content, retry=status == 503)
+        for status, found in sorted(by_status.items())
+    }
+
+
+def _answer(description: str, content: Mapping[str, Any], *, retry: bool = False) -> dict[str, Any]:
+    headers = {"X-Request-Id": {"schema": _TEXT, "required": True}}
+    if retry:
+        headers["Retry-After"] = {"schema": _TEXT, "required": True}
+    answer: dict[str, Any] = {"description": description, "headers": headers}
+    if content:
+        answer["content"] = dict(content)
+    return answer
+
+
+def _content(content: Content, references: References) -> dict[str, Any]:
+    return {
+        media_type: {"schema": _TEXT if kind is None else references[kind, "serialization"]}
+        for media_type, kind in content.items()
+    }

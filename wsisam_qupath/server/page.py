@@ -1,0 +1,76 @@
+"""The status page: for people, and without anything that is secret."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined, Template
+
+from ..console import duration
+from ..protocol import Info
+from ..version import VERSION
+from .metrics import Finished
+
+_FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class _Row:
+    ago: str
+    prompts: int
+    took: str
+    status: int
+
+
+def status_page(info: Info, *, url: str, in_hand: int, waiting: int, recent: list[Finished]) -> str:
+    """The whole page.
+
+    Args:
+        url: by which the reader called the server.
+        in_hand, waiting: requests, and pieces of work in the line.
+    """
+    now = time.time()
+    rows = [
+        _Row(f"{duration(now - one.at)} ago", one.prompts or 0, _took(one.seconds), one.status)
+        for one in recent
+    ]
+    return _template().render(
+        info=info,
+        url=url,
+        in_hand=in_hand,
+        waiting=waiting,
+        rows=rows,
+        version=VERSION,
+        style=_style(),
+    )
+
+
+def page_policy() -> str:
+    """The page's Content-Security-Policy: its own style and nothing else."""
+    digest = base64.b64encode(hashlib.sha256(_style().encode()).digest()).decode("ascii")
+    return (
+        f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    )
+
+
+def _took(seconds: float) -> str:
+    return f"{1000 * seconds:.0f} ms" if seconds < 10 else duration(seconds)
+
+
+@lru_cache(maxsize=1)
+def _template() -> Template:
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string((_FOLDER / "status.html.j2").read_text(encoding="utf-8"))
+
+
+@lru_cache(maxsize=1)
+def _style() -> str:
+    return (_FOLDER / "status.css").read_text(encoding="utf-8")

@@ -1,0 +1,114 @@
+"""What goes wrong, as ``application/problem+json``: the one place that knows every status."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+
+from ..errors import OptionError, PixelSizeError, PromptError, SlideError, WsiSamError
+from ..protocol import PROBLEM_PREFIX, FieldError, NeededRegion, Problem
+
+ProblemName: TypeAlias = Literal[
+    "bad-request",
+    "unauthorized",
+    "forbidden-host",
+    "slide-outside",
+    "not-found",
+    "slide-missing",
+    "method-not-allowed",
+    "pixels-needed",
+    "slide-differs",
+    "too-large",
+    "unsupported-media-type",
+    "invalid",
+    "no-pixel-size",
+    "slide-unreadable",
+    "busy",
+    "loading",
+    "too-slow",
+    "failed",
+]
+
+STATUS_OF: Mapping[ProblemName, int] = {
+    "bad-request": 400,
+    "unauthorized": 401,
+    "forbidden-host": 403,
+    "slide-outside": 403,
+    "not-found": 404,
+    "slide-missing": 404,
+    "method-not-allowed": 405,
+    "pixels-needed": 409,
+    "slide-differs": 409,
+    "too-large": 413,
+    "unsupported-media-type": 415,
+    "invalid": 422,
+    "no-pixel-size": 422,
+    "slide-unreadable": 422,
+    "failed": 500,
+    "busy": 503,
+    "loading": 503,
+    "too-slow": 504,
+}
+
+
+class ProblemError(WsiSamError):
+    """A request that cannot be answered as it is.
+
+    Args:
+        detail: a sentence or two: what is wrong, and what cures it.
+        errors: of ``invalid``, by field.
+        regions: of ``pixels-needed``.
+        headers: of the answer, beside its own.
+    """
+
+    def __init__(
+        self,
+        name: ProblemName,
+        detail: str,
+        *,
+        errors: Sequence[FieldError] = (),
+        regions: Sequence[NeededRegion] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.name: ProblemName = name
+        self.detail = detail
+        self.errors = list(errors)
+        self.regions = list(regions)
+        self.headers = dict(headers or {})
+
+    @property
+    def status(self) -> int:
+        """Of HTTP."""
+        return STATUS_OF[self.name]
+
+
+def busy(detail: str, *, retry_after_s: int = 1) -> ProblemError:
+    """The server has enough to do, or stops."""
+    return ProblemError("busy", detail, headers={"Retry-After": str(retry_after_s)})
+
+
+def problem_of(exc: WsiSamError) -> ProblemError:
+    """The problem that an error of this package is to a client."""
+    if isinstance(exc, ProblemError):
+        return exc
+    if isinstance(exc, PixelSizeError):
+        return ProblemError("no-pixel-size", str(exc))
+    if isinstance(exc, SlideError):
+        return ProblemError("slide-unreadable", str(exc))
+    if isinstance(exc, (PromptError, OptionError)):
+        return ProblemError("invalid", str(exc))
+    return ProblemError("failed", str(exc))
+
+
+def document(problem: ProblemError, request_id: str) -> dict[str, Any]:
+    """As it is sent."""
+    return Problem(
+        type=PROBLEM_PREFIX + problem.name,
+        title=problem.name.replace("-", " ").capitalize(),
+        status=problem.status,
+        detail=problem.detail,
+        instance=f"urn:uuid:{request_id}",
+        errors=problem.errors or None,
+        regions=problem.regions or None,
+    ).model_dump(exclude_none=True)

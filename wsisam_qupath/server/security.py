@@ -1,0 +1,70 @@
+"""Who may ask: the token, and the name by which the server is called."""
+
+from __future__ import annotations
+
+import hmac
+import re
+import secrets
+import socket
+from ipaddress import ip_address
+
+from .config import ServerConfig
+from .problems import ProblemError
+
+_HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[^:\[\]/?#@\s]+)(:\d{1,5})?")
+_BEARER = re.compile(r"bearer +(?P<token>[!-~]+) *", re.IGNORECASE)
+
+
+def new_token() -> str:
+    """One that nobody guesses: 256 bits."""
+    return secrets.token_urlsafe(32)
+
+
+def check_token(authorization: str | None, token: str) -> None:
+    """Whether a request shows the token.
+
+    Raises:
+        ProblemError: ``unauthorized``.
+    """
+    shown = _BEARER.fullmatch(authorization or "")
+    if shown is None or not hmac.compare_digest(shown["token"], token):
+        raise ProblemError(
+            "unauthorized",
+            "The token is missing or wrong. The server printed it when it started; enter it in "
+            "QuPath under Extensions > WSI-SAM > Settings.",
+            headers={"WWW-Authenticate": 'Bearer realm="wsisam-qupath"'},
+        )
+
+
+def check_host(host: str | None, config: ServerConfig) -> None:
+    """Whether a request calls the server by a name of its own.
+
+    A page on the web can have a name of its own point to this computer, and then ask us in the
+    user's browser; but the name stays in the request.
+
+    Raises:
+        ProblemError: ``forbidden-host``.
+    """
+    called = _HOST.fullmatch(host or "")
+    if called is not None and _is_own(called["name"].strip("[]").lower(), config):
+        return
+    raise ProblemError(
+        "forbidden-host",
+        "This server is not called by that name. Use its address, or start it with --name for "
+        "each other name that it has.",
+    )
+
+
+def _is_own(name: str, config: ServerConfig) -> bool:
+    try:
+        address = ip_address(name)
+    except ValueError:
+        return name in _own_names(config)
+    return address.is_loopback or not config.is_loopback
+
+
+def _own_names(config: ServerConfig) -> set[str]:
+    names = {"localhost", *map(str.lower, config.names)}
+    if not config.is_loopback:
+        names |= {config.host.lower(), socket.gethostname().lower()}
+    return names

@@ -1,0 +1,166 @@
+"""A request and its answers: which pixels, which prompts, and each answer as it is ready."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+from ..engine import Segmenter, SegmentOptions
+from ..geojson import prompts_from_geojson, prompts_to_refine, to_feature
+from ..geojson.properties import path_class_of
+from ..geometry import Box, Mpp
+from ..prompts import Prompt, PromptSet, within_slide
+from ..protocol import SegmentRequest, SlideAsOpen
+from ..results import Empty, Result
+from ..slide import PixelSource
+from .config import Limits
+from .decoding import decode_images
+from .loading import ModelLoader
+from .problems import ProblemError, ProblemName
+from .sent import SentImage, SentPixels
+from .slides import Slides, no_pixel_size, pixel_size
+from .turns import Place, Turns
+
+Record: TypeAlias = dict[str, Any]
+"""A GeoJSON feature: an outline, or with geometry null the reason why there is none."""
+
+_UNREADABLE: set[ProblemName] = {
+    "slide-outside",
+    "slide-missing",
+    "slide-unreadable",
+    "slide-differs",
+}
+"""What pixels from the client cure."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """What a server shares between its requests.
+
+    Attributes:
+        models: the model, perhaps still on its way.
+        slides: those that may be read here.
+        turns: the line in front of the device.
+    """
+
+    models: ModelLoader
+    slides: Slides
+    turns: Turns
+    limits: Limits
+
+    def segment(self, request: SegmentRequest, place: Place) -> Generator[Record, None, None]:
+        """Answers as they are ready; closing the generator stops the work.
+
+        Raises:
+            ProblemError: it cannot be answered as it is; before the first answer.
+            SlideError: the slide is damaged at some place.
+            ClientGoneError: nobody is there any more.
+        """
+        segmenter = self.models.segmenter()
+        options = _options(request)
+        pixels, trouble = self._pixels(request)
+        prompt_set = _prompts(request, segmenter, pixels, options)
+        if isinstance(pixels, SentPixels):
+            _check_pixels(segmenter, pixels, prompt_set.prompts, options, trouble)
+        answers = segmenter.segment(pixels, prompt_set.prompts, options, turn=place.turn)
+        with closing(answers):
+            for answer in answers:
+                yield _record(answer, request)
+        for skipped in prompt_set.skipped:
+            yield without_outline(skipped.id, skipped.reason)
+
+    def _pixels(self, request: SegmentRequest) -> tuple[PixelSource, ProblemError | None]:
+        """Where the pixels come from; why the slide cannot be read, where the client is to help."""
+        if request.regions is not None:
+            mpp = _stated_mpp(request.slide)
+            images = decode_images(request.regions, request.slide, self.limits)
+            return _sent(request.slide, mpp, images), None
+        try:
+            return self.slides.open(request.slide), None
+        except ProblemError as problem:
+            if problem.name not in _UNREADABLE or request.on_unreadable != "regions":
+                raise
+            return _sent(request.slide, _stated_mpp(request.slide)), problem
+
+
+def without_outline(prompt_id: str, reason: str) -> Record:
+    """What stands in the place of an outline."""
+    return {
+        "type": "Feature",
+        "id": prompt_id,
+        "geometry": None,
+        "properties": {"reason": reason},
+    }
+
+
+def _options(request: SegmentRequest) -> SegmentOptions:
+    options = request.options
+    return SegmentOptions(options.object_size_um, options.simplify_um, options.min_area_um2)
+
+
+def _stated_mpp(slide: SlideAsOpen) -> Mpp:
+    mpp = pixel_size(slide)
+    if mpp is None:
+        raise no_pixel_size()
+    return mpp
+
+
+def _sent(slide: SlideAsOpen, mpp: Mpp, images: tuple[SentImage, ...] = ()) -> SentPixels:
+    return SentPixels(slide.width, slide.height, mpp, images)
+
+
+def _prompts(
+    request: SegmentRequest, segmenter: Segmenter, pixels: PixelSource, options: SegmentOptions
+) -> PromptSet:
+    planner = segmenter.planner(pixels, options)
+
+    def hr_l0_box_of(prompt: Prompt) -> Box:
+        return planner.pair(prompt).hr_l0_box
+
+    if request.refine is not None:
+        found = prompts_to_refine(request.features, request.refine)
+    else:
+        found = prompts_from_geojson(
+            request.features, points=request.options.points_as, hr_l0_box_of=hr_l0_box_of
+        )
+    return _classified(within_slide(found, pixels.l0_box), request.options.path_class)
+
+
+def _classified(prompt_set: PromptSet, class_name: str | None) -> PromptSet:
+    """The same prompts with the class that was asked for, if one was."""
+    path_class = path_class_of(class_name)
+    if path_class is None:
+        return prompt_set
+    prompts = tuple(replace(prompt, path_class=path_class) for prompt in prompt_set.prompts)
+    return replace(prompt_set, prompts=prompts)
+
+
+def _check_pixels(
+    segmenter: Segmenter,
+    pixels: SentPixels,
+    prompts: Iterable[Prompt],
+    options: SegmentOptions,
+    trouble: ProblemError | None,
+) -> None:
+    """Whether the client has sent all that its prompts need.
+
+    Raises:
+        ProblemError: ``pixels-needed``, with the regions.
+    """
+    planner = segmenter.planner(pixels, options)
+    pairs = dict.fromkeys(planner.pair(prompt) for prompt in prompts)
+    lacking = pixels.lacks(pairs, with_lr=segmenter.predictor.reads_lr)
+    if not lacking:
+        return
+    why = trouble.detail if trouble else "The regions sent do not hold all that the prompts need."
+    raise ProblemError(
+        "pixels-needed", f"{why} Send these regions with the request.", regions=lacking
+    )
+
+
+def _record(answer: Result | Empty, request: SegmentRequest) -> Record:
+    if isinstance(answer, Empty):
+        return without_outline(answer.prompt.id, answer.reason)
+    return to_feature(answer, request.options.object_type)

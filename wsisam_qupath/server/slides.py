@@ -1,0 +1,149 @@
+"""Which slide a reference names, and whether this server may read it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+
+from cachetools import LRUCache
+
+from ..errors import PixelSizeError, SlideError
+from ..geometry import Mpp
+from ..printing import printable
+from ..project.locations import moved_by, moves_of, pure_path
+from ..protocol import SlideAsOpen
+from ..slide import Slide, open_slide
+from .config import ServerConfig
+from .problems import ProblemError
+
+_OPEN_SLIDES = 8
+"""Kept open for the next click. Each holds a file, and OpenSlide up to 32 MB of its tiles."""
+
+_PATH_MAX = 200
+_THIS_SYSTEM = type(PurePath())
+
+Key = tuple[Path, Mpp | None, int, int]
+
+
+class Slides:
+    """Opens slides for clients.
+
+    Args:
+        config: see :attr:`.ServerConfig.slides`; its folders need not exist yet.
+    """
+
+    def __init__(self, config: ServerConfig) -> None:
+        self._folders = config.slides
+        self._reads_anywhere = config.reads_anywhere
+        self._moves = moves_of(config.maps, "--map")
+        self._open: LRUCache[Key, Slide] = LRUCache(_OPEN_SLIDES)
+        self._lock = threading.Lock()
+
+    def open(self, wanted: SlideAsOpen) -> Slide:
+        """The slide that a client has open. Not to be closed: the next request may use it.
+
+        Raises:
+            ProblemError: it may not be read, is not there, cannot be read, states no µm/px, or is
+                not what the client has open.
+        """
+        path = self.find(wanted.uri)
+        try:
+            slide = self._opened(path, pixel_size(wanted))
+        except PixelSizeError as exc:
+            raise no_pixel_size() from exc
+        except SlideError as exc:
+            raise ProblemError("slide-unreadable", str(exc)) from exc
+        stated, found = (wanted.width, wanted.height), (slide.width_px, slide.height_px)
+        if stated != found:
+            raise ProblemError(
+                "slide-differs",
+                f"The slide is {found[0]} x {found[1]} px here, and {stated[0]} x {stated[1]} px "
+                "where you have it open. Open it from the file itself, as its first image and "
+                "without rotation.",
+            )
+        return slide
+
+    def find(self, uri: str) -> Path:
+        """The file that a location means on this computer; it is there.
+
+        Raises:
+            ProblemError: it may not be read, or is not there.
+        """
+        path = allowed(self._located(uri), self._folders, anywhere=self._reads_anywhere)
+        if path is None:
+            raise _outside(uri, "is not in a folder that this server may read")
+        if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises for names that are too long
+            raise ProblemError(
+                "slide-missing",
+                f"There is no slide {printable(str(path), _PATH_MAX)} where the server runs. Check "
+                "where it is now, or start the server with --map for folders of other names.",
+            )
+        return path
+
+    def _located(self, uri: str) -> PurePath:
+        """The path that a location means, moved as ``--map`` says; it may be of another system."""
+        try:
+            stated = pure_path(uri)
+        except SlideError as exc:
+            raise _outside(uri, "names no file on this computer") from exc
+        return moved_by(self._moves, stated) or stated
+
+    def _opened(self, path: Path, mpp: Mpp | None) -> Slide:
+        try:
+            status = path.stat()
+        except OSError as exc:
+            raise SlideError(f"{path} cannot be reached ({exc}). Check the path.") from exc
+        key = (path, mpp, status.st_size, status.st_mtime_ns)
+        with self._lock:
+            slide: Slide | None = self._open.get(key)
+        if slide is None:  # two that come at once may both open it, which does no harm
+            slide = open_slide(path, mpp=mpp)
+            with self._lock:
+                self._open[key] = slide
+        return slide
+
+
+def pixel_size(wanted: SlideAsOpen) -> Mpp | None:
+    """What the client states; None where it knows nothing."""
+    x, y = wanted.mpp_x or wanted.mpp_y, wanted.mpp_y or wanted.mpp_x
+    return None if x is None or y is None else Mpp(x, y)
+
+
+def no_pixel_size() -> ProblemError:
+    """Neither the client nor the file states any."""
+    return ProblemError(
+        "no-pixel-size",
+        "Nothing states how large a pixel of this slide is. Set its pixel width and height in "
+        "µm, in QuPath in the Image tab: 0.25 for a 40x scan, 0.5 for 20x.",
+    )
+
+
+def allowed(path: PurePath, folders: Sequence[Path], *, anywhere: bool) -> Path | None:
+    """The real path of a file, if it may be read; else None. The file need not exist.
+
+    Args:
+        path: as a client names it, perhaps of another system.
+        folders: those in which files may be read.
+        anywhere: whether any file may be read.
+    """
+    if not isinstance(path, _THIS_SYSTEM) or not path.is_absolute():
+        return None
+    # A share is asked only where it is named: the question alone tells its server who we are.
+    is_share = path.drive.startswith("\\\\")
+    if is_share and not anywhere and not any(map(path.is_relative_to, folders)):
+        return None
+    # Links are followed first, so that what is checked is what will be opened.
+    real = Path(os.path.realpath(path))
+    if anywhere or any(real.is_relative_to(os.path.realpath(folder)) for folder in folders):
+        return real
+    return None
+
+
+def _outside(uri: str, why: str) -> ProblemError:
+    return ProblemError(
+        "slide-outside",
+        f"{printable(uri, _PATH_MAX)} {why}. Start the server with --slides for its folder, and "
+        "with --map where that has another name there.",
+    )

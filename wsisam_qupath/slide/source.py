@@ -1,0 +1,28 @@
+"""Where pixels come from: an open slide, or anything else that answers like one."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Protocol
+
+from ..geometry import Box, Mpp
+from .reader import RgbArray
+
+
+class PixelSource(Protocol):
+    """What the engine needs of a slide. Regions may be read from several threads at once."""
+
+    @property
+    def mpp(self) -> Mpp:
+        """µm per level-0 pixel."""
+
+    @property
+    def l0_box(self) -> Box:
+        """The whole slide."""
+
+    @property
+    def identity(self) -> Hashable:
+        """Names its content in caches."""
+
+    def read(self, l0_box: Box, width_px: int, height_px: int) -> RgbArray:
+        """A region at any scale, white outside of the slide; see :meth:`.Slide.read`."""
