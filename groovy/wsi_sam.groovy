@@ -1073,6 +1073,8 @@ String runJob(Request request, project) {
 
 String summaryOf(JsonObject job) {
     def failures = job.getAsJsonArray('failures').collect { "${it.get('name').getAsString()}: ${it.get('reason').getAsString()}" }
+    if (job.get('prompts').getAsInt() == 0 && job.getAsJsonArray('failures').isEmpty())
+        return "Nothing was left to do in ${job.get('images').getAsInt()} images."
     def lines = ["${job.get('prompts_answered').getAsInt()} of ${job.get('prompts').getAsInt()} prompts answered in ${job.get('images').getAsInt()} images."]
     return (lines + failures + job.getAsJsonArray('notes').collect { it.getAsString() }).join('\n')
 }
