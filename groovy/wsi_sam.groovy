@@ -56,7 +56,6 @@ import org.locationtech.jts.geom.Geometry
 import org.slf4j.Logger
 import org.slf4j.LoggerFactory
 import qupath.fx.dialogs.Dialogs
-import qupath.lib.common.Version
 import qupath.lib.gui.QuPathGUI
 import qupath.lib.gui.prefs.PathPrefs
 import qupath.lib.gui.tools.GuiTools
@@ -84,7 +83,6 @@ import qupath.lib.scripting.QP
 @Field final String MENU = 'Extensions>WSI-SAM'
 @Field final String START = 'Start it in a terminal with `wsisam-qupath serve` and try again.'
 @Field final String SETTINGS = 'Extensions > WSI-SAM > Settings'
-@Field final Version OLDEST_SERVER = Version.parse('0.1.0')
 @Field final String OUTSIDE = 'Ignore*'
 @Field final String PROMPT_KEY = 'wsisam_prompt_id'
 @Field final String RECORD_SEPARATOR = '\u001e'
@@ -531,6 +529,19 @@ Map<String, PathObject> objectsById(PathObjectHierarchy hierarchy) {
     return hierarchy.getAllObjects(false).collectEntries { [it.getID().toString(), it] }
 }
 
+PathObject resultOf(JsonObject feature) {
+    def metadata = feature.getAsJsonObject('properties').remove('metadata').entrySet()
+        .collectEntries { [it.getKey(), it.getValue().getAsString()] }
+    def result = GEOJSON.fromJson(feature, PathObject)
+    try {
+        result.getMetadata().putAll(metadata)
+    } catch (UnsupportedOperationException e) {
+        // QuPath 0.5.1 keeps metadata of detections, too, but lets nobody put some in.
+        metadata.each { name, value -> result.storeMetadataValue(name, value) }
+    }
+    return result
+}
+
 /** Puts what has arrived into the image, without an event. */
 List<PathObject> addArrived(Request request) {
     def hierarchy = request.imageData.getHierarchy()
@@ -543,7 +554,7 @@ List<PathObject> addArrived(Request request) {
             request.reasons << feature.getAsJsonObject('properties').get('reason').getAsString()
             continue
         }
-        def result = GEOJSON.fromJson(feature, PathObject)
+        def result = resultOf(feature)
         def prompt = request.prompts[metadataOf(result)[PROMPT_KEY]]
         if (prompt == null)
             logger.warn('An answer to a prompt that was not sent: {}', metadataOf(result)[PROMPT_KEY])
@@ -668,6 +679,8 @@ String failureOf(Request request, Closure work) {
 }
 
 void report(Request request, String failure) {
+    if (request.imageData != null && !isShown(request.imageData))
+        return
     if (failure)
         Dialogs.showErrorNotification(TITLE, wrapped(failure))
     else if (request.reasons && !request.isCancelled)
@@ -1073,6 +1086,8 @@ String runJob(Request request, project) {
 
 String summaryOf(JsonObject job) {
     def failures = job.getAsJsonArray('failures').collect { "${it.get('name').getAsString()}: ${it.get('reason').getAsString()}" }
+    if (job.get('prompts').getAsInt() == 0 && job.getAsJsonArray('failures').isEmpty())
+        return "Nothing was left to do in ${job.get('images').getAsInt()} images."
     def lines = ["${job.get('prompts_answered').getAsInt()} of ${job.get('prompts').getAsInt()} prompts answered in ${job.get('images').getAsInt()} images."]
     return (lines + failures + job.getAsJsonArray('notes').collect { it.getAsString() }).join('\n')
 }
@@ -1106,7 +1121,7 @@ void addKept(PathObjectHierarchy hierarchy, List<JsonObject> features) {
     def changed = []
     for (feature in features) {
         def outdated = feature.getAsJsonArray('replaces').collect { byId[it.getAsString()] }.findAll { it != null && isUntouched(it) }
-        def result = GEOJSON.fromJson(feature, PathObject)
+        def result = resultOf(feature)
         if (byId.containsKey(result.getID().toString()) && !(byId[result.getID().toString()] in outdated))
             continue
         def parent = feature.get('parent').isJsonNull() ? null : byId[feature.get('parent').getAsString()]

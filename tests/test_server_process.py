@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 from shutil import which
@@ -269,11 +269,30 @@ def test_it_speaks_tls_itself(tmp_path: Path, slides: Path) -> None:
             said_by(HTTPSConnection(*server.address, timeout=60))
         plain = said_by(HTTPConnection(*server.address, timeout=60))
         silent.close()
+        leave_over_tls(server, trusting, asked(slides / "tissue.tif", map(distinct, range(MANY))))
 
         assert server.url.startswith("https://127.0.0.1:")
         assert b'"state"' in answer
         assert b"begin its address with https" in plain
         assert server.stop() == 0
+
+
+def leave_over_tls(server: Running, trusting: ssl.SSLContext, body: object) -> None:
+    """Ask for work, and say goodbye as TLS has it, without closing the connection."""
+    while b'"ready"' not in said_by(HTTPSConnection(*server.address, context=trusting)):
+        time.sleep(0.1)
+    content = json.dumps(body).encode()
+    head = (
+        f"POST /v1/segment HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {server.token}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    )
+    plain = socket.create_connection(server.address)
+    with trusting.wrap_socket(plain, server_hostname="localhost") as connection:
+        connection.sendall(head.encode() + content)
+        connection.settimeout(0.5)
+        with suppress(OSError):  # nobody says goodbye to us
+            connection.unwrap()
+        server.wait_for(" 499 ")
 
 
 def said_by(connection: HTTPConnection) -> bytes:

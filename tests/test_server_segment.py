@@ -212,6 +212,16 @@ def test_options_choose_class_and_type(client: Client, tissue_path: Path) -> Non
     assert feature["properties"]["classification"] == "Tumor"
 
 
+@pytest.mark.parametrize("name", [" ", "two\nlines", ":"])
+def test_a_class_that_qupath_would_not_take_is_refused(
+    client: Client, tissue_path: Path, name: str
+) -> None:
+    answer = client.segment(asked(tissue_path, [BOX], options={"class": name}))
+
+    assert problem_name(answer) == "invalid"
+    assert json_of(answer)["errors"][0]["field"] == "options.class"
+
+
 def test_points_can_mark_an_object_each(client: Client, tissue_path: Path) -> None:
     points = annotation("points", "MultiPoint", [[320, 400], [100, 100]])
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from wsisam_qupath.qupath.preferences import (
     series_of,
     suggested_user_folder,
 )
+from wsisam_qupath.qupath.process import QuPathProcess
+from wsisam_qupath.qupath.startup import set_startup_script, startup_script
 from wsisam_qupath.setup_command import SetupRequest, Step, exit_code, print_steps, run_setup
 
 # Java's preferences
@@ -444,6 +447,49 @@ def test_where_no_user_folder_was_chosen_the_one_that_qupath_suggests_is_made(ho
     suggested = home / "QuPath" / "v0.6"
     assert contents(suggested / "scripts" / "WSI-SAM") == scripts.shipped_scripts()
     assert f"QuPath does not look there yet. Choose {suggested} in QuPath" in done.detail
+
+
+@pytest.fixture
+def own_preferences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SetupRequest:
+    """A QuPath that was never started: nothing of its user's is read or written."""
+    monkeypatch.setenv("PAQUO_JAVA_OPTS", f"-Djava.util.prefs.userRoot='{tmp_path.as_posix()}'")
+    try:
+        find_installation()
+    except QuPathError as exc:
+        pytest.skip(str(exc))
+    return SetupRequest(install=False, user_dir=tmp_path / "user", startup_script=True)
+
+
+@pytest.mark.qupath
+def test_our_script_is_made_qupaths_startup_script_once(own_preferences: SetupRequest) -> None:
+    wanted = step(run_setup(replace(own_preferences, dry_run=True)), "startup script")
+    done = step(run_setup(own_preferences), "startup script")
+    again = step(run_setup(own_preferences), "startup script")
+
+    assert own_preferences.user_dir is not None
+    path = scripts.menu_folder(own_preferences.user_dir) / "wsi_sam.groovy"
+    assert path.is_file()
+    assert (wanted.state, wanted.detail) == ("would be done", str(path))
+    assert done.state == "done"
+    assert done.detail.startswith(f"{path}. Start QuPath again")
+    assert (again.state, again.detail) == ("already there", str(path))
+
+
+@pytest.mark.qupath
+def test_another_startup_script_is_left_alone_and_told_how_to_call_ours(
+    own_preferences: SetupRequest, tmp_path: Path
+) -> None:
+    theirs = tmp_path / "theirs.groovy"
+    theirs.write_text("// mine")
+    with QuPathProcess() as qupath:
+        qupath.run(set_startup_script, str(theirs))
+
+    left = step(run_setup(own_preferences), "startup script")
+
+    with QuPathProcess() as qupath:
+        assert qupath.run(startup_script) == str(theirs)
+    assert left.state == "left alone"
+    assert left.detail.startswith(f"QuPath runs {theirs} when it starts. Add this line to it:")
 
 
 def test_steps_are_printed_a_line_each_as_plain_text() -> None:

@@ -149,6 +149,11 @@ def export(**given: Any) -> None:
     type=click.Path(path_type=Path, file_okay=False),
     help="QuPath's user folder, in place of the one that its preferences name.",
 )
+@click.option(
+    "--startup-script",
+    is_flag=True,
+    help="Have QuPath put Extensions > WSI-SAM into its menu whenever it starts.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
 def setup(**given: Any) -> None:
     """Find or install QuPath, and put the scripts into its menu."""

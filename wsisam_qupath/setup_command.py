@@ -45,6 +45,7 @@ class SetupRequest:
         install: whether to download a QuPath where there is none.
         qupath_dir: the folder to install QuPath in; None for one where paquo finds it.
         user_dir: QuPath's user folder; None for the one that its preferences name.
+        startup_script: whether QuPath is to run our script when it starts.
         dry_run: only look.
     """
 
@@ -52,6 +53,7 @@ class SetupRequest:
     install: bool = True
     qupath_dir: Path | None = None
     user_dir: Path | None = None
+    startup_script: bool = False
     dry_run: bool = False
 
 
@@ -85,6 +87,8 @@ def run_setup(request: SetupRequest) -> tuple[Step, ...]:
         *((f"weights {base.name}", partial(_set_up_weights, base, request)) for base in bases),
         ("Groovy scripts", partial(_set_up_scripts, request)),
     ]
+    if request.startup_script:
+        steps.append(("startup script", partial(_set_up_startup, request)))
     return tuple(_tried(name, step) for name, step in steps)
 
 
@@ -227,3 +231,28 @@ def _user_folder(request: SetupRequest, version: str) -> tuple[Path, str]:
     if folder == chosen:
         return folder, ""
     return folder, f" QuPath does not look there yet. {how_to_choose(folder)}"
+
+
+def _set_up_startup(request: SetupRequest) -> _Outcome:
+    """Have QuPath run our script when it starts, unless it runs one of its user's."""
+    from .qupath import startup  # noqa: PLC0415 - beside Java, which `--help` does not need
+    from .qupath.process import QuPathProcess  # noqa: PLC0415
+
+    user_folder, _ = _user_folder(request, _found_version())
+    ours = scripts.menu_folder(user_folder) / scripts.INTERACTIVE
+    with QuPathProcess() as qupath:
+        stated = qupath.run(startup.startup_script)
+        if stated is not None and Path(stated) == ours:
+            return "already there", str(ours)
+        if stated is not None and Path(stated).exists():
+            line = (
+                f"qupath.lib.gui.QuPathGUI.getInstance().runScript(new File({str(ours)!r}), null)"
+            )
+            return "left alone", f"QuPath runs {stated} when it starts. Add this line to it: {line}"
+        if request.dry_run:
+            return "would be done", str(ours)
+        qupath.run(startup.set_startup_script, str(ours))
+    return (
+        "done",
+        f"{ours}. Start QuPath again: its commands are under Extensions > {scripts.MENU}.",
+    )

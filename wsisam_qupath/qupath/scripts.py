@@ -15,6 +15,9 @@ from ..files import write_atomically
 MENU = "WSI-SAM"
 """The folder below QuPath's ``scripts``, hence the submenu of Automate > User scripts."""
 
+INTERACTIVE = "wsi_sam.groovy"
+"""The script that puts its commands into QuPath's menu."""
+
 _RECORD = ".wsisam-qupath.sha256"
 """What we put there, as ``sha256sum`` writes it. QuPath's menu shows no such file."""
 

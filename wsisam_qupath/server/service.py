@@ -12,11 +12,11 @@ from ..geojson import prompts_from_geojson, prompts_to_refine, to_feature
 from ..geojson.properties import path_class_of
 from ..geometry import Box, Mpp
 from ..prompts import Prompt, PromptSet, within_slide
-from ..protocol import SegmentRequest, SlideAsOpen
+from ..protocol import FieldError, SegmentRequest, SlideAsOpen
 from ..results import Empty, Result
 from ..slide import PixelSource
 from .config import Limits
-from .decoding import decode_images
+from .decoding import decode_images, invalid
 from .loading import ModelLoader
 from .problems import ProblemError, ProblemName
 from .sent import SentImage, SentPixels
@@ -130,9 +130,12 @@ def _prompts(
 
 def _classified(prompt_set: PromptSet, class_name: str | None) -> PromptSet:
     """The same prompts with the class that was asked for, if one was."""
+    if class_name is None:
+        return prompt_set
     path_class = path_class_of(class_name)
     if path_class is None:
-        return prompt_set
+        message = "QuPath takes no class of this name: use one line that is not blank"
+        raise invalid([FieldError(field="options.class", message=message)])
     prompts = tuple(replace(prompt, path_class=path_class) for prompt in prompt_set.prompts)
     return replace(prompt_set, prompts=prompts)
 
