@@ -18,8 +18,8 @@ KeepResults: TypeAlias = Callable[[str, Sequence[Feature]], None]
 
 _CLI_WORDS = {
     "--remap OLD=NEW": "the server's --map OLD=NEW",
-    "Pass --mpp, e.g. --mpp 0.25": "Set its pixel width in the Image tab of QuPath and save, or send "
-    "mpp with the job: 0.25",
+    "Pass --mpp, e.g. --mpp 0.25": "Set its pixel width in the Image tab of QuPath and save, or "
+    "send mpp with the job: 0.25",
     "--mpp": "mpp",
     "--images": "images",
 }
