@@ -32,6 +32,7 @@ from batch_projects import (
     quick_java,
     run_script,
     seen_by,
+    words_of,
     write_annotations,
     write_slides,
 )
@@ -439,6 +440,6 @@ def test_an_image_that_is_not_there_ends_it_before_anything_starts(fresh: Path) 
     answer = run("batch", fresh, "--images", MIRRORED, "--images", "*.svs")
 
     assert (answer.code, answer.out) == (2, "")
-    (line,) = answer.words
+    (line,) = words_of(answer)
     assert "--images *.svs is no image of" in line
     assert files_of(fresh) == before

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import pytest
 from shapely import from_wkt
 
-from batch_projects import copy_of, files_of
+from batch_projects import copy_of, files_of, words_of
 from command_line import Answer, Feature, annotation, rectangle, run
 from disks import small_disk
 from odd_objects import (
@@ -62,7 +62,7 @@ def batch(project: Path, variables: Mapping[str, str]) -> Answer:
 def complaint(answer: Answer) -> str:
     """The one line of a command that could not start."""
     assert (answer.code, answer.out) == (2, ""), answer
-    (line,) = answer.words
+    (line,) = words_of(answer)
     assert line.startswith("wsisam-qupath: ")
     assert len(line) < 500
     return line
