@@ -85,7 +85,14 @@ class Client:
             "Content-Type": "application/json",
             "Accept": accept,
         }
-        self._connection.request("POST", "/v1/segment", json.dumps(asked), headers)
+        try:
+            return self._asked(json.dumps(asked), headers)
+        except ConnectionError:  # the server closes what is idle for some seconds
+            self._connection.close()
+            return self._asked(json.dumps(asked), headers)
+
+    def _asked(self, body: str, headers: dict[str, str]) -> Any:
+        self._connection.request("POST", "/v1/segment", body, headers)
         return self._connection.getresponse()
 
     def click(self, box: Box) -> int:

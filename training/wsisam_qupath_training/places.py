@@ -41,9 +41,26 @@ def place_of(device: str, threads: int | None) -> Iterator[Place]:
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    # Numbers too small for the format cost a CPU a hundred times as much, and mean nothing here.
-    torch.set_flush_denormal(True)
     chosen, _ = choose(device, "torch")
+    with _without_denormals(), _place(chosen) as place:
+        yield place
+
+
+@contextmanager
+def _without_denormals() -> Iterator[None]:
+    """Numbers too small for the format cost a CPU a hundred times as much, and mean nothing here.
+
+    Elsewhere in the process they may mean something: afterwards all is as it was.
+    """
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+
+
+@contextmanager
+def _place(chosen: str) -> Iterator[Place]:
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         yield Place(torch.device(chosen))
