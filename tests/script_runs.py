@@ -16,6 +16,7 @@ from qupath_fixtures import java_entry
 
 SCRIPT = Path(__file__).parents[1] / "groovy" / "wsi_sam.groovy"
 _START_S = 600.0
+_DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @dataclass
@@ -65,7 +66,7 @@ class RunningServer:
         raise AssertionError(f"the server is not ready after {_START_S} s:\n{self.log}")
 
     def _state(self) -> str:
-        with urllib.request.urlopen(self.connection["url"] + "/healthz") as answer:
+        with _DIRECTLY.open(self.connection["url"] + "/healthz") as answer:
             state: str = json.load(answer)["state"]
         return state
 

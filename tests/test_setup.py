@@ -6,6 +6,7 @@ import plistlib
 import subprocess
 import sys
 import tarfile
+import urllib.request
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -228,6 +229,8 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
+    # It is made once and remembers the proxies: another test must not get ours.
+    monkeypatch.setattr(urllib.request, "_opener", None)
 
 
 @pytest.fixture
