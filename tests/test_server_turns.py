@@ -129,6 +129,8 @@ def test_one_that_waits_too_long_is_told() -> None:
 def test_an_answer_renews_the_time() -> None:
     slow = Turns(8).admit(here, 0.05)
     time.sleep(0.06)
+    with pytest.raises(ProblemError):
+        slow.check()
 
     slow.renew()
 

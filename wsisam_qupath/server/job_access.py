@@ -11,14 +11,14 @@ from ..errors import OptionError, ProjectError, SlideError
 from ..printing import printable
 from ..project.access import choose_images
 from ..project.entries import ImageEntry, Project
-from ..project.locations import moved_by, moves_of, pure_path
+from ..project.locations import moves_of
 from ..project.reading import SUFFIX, read_project
 from ..protocol import FieldError
 from .config import ServerConfig
 from .job_progress import in_words_of_server
 from .job_protocol import JobRequest
 from .problems import ProblemError
-from .slides import allowed
+from .slides import allowed, located
 
 _PATH_MAX = 200
 _OWN_FOLDERS = ("data", "classifiers", "wsisam-qupath")
@@ -66,7 +66,10 @@ class JobAccess:
         A link that stands for the file is not followed, for QuPath keeps the data beside the link;
         links that lead to its folder are.
         """
-        path = self._located(location)
+        try:
+            path = located(location, self._moves)
+        except SlideError as exc:
+            raise _outside(location) from exc
         is_file = path.suffix.lower() == SUFFIX
         folder = self._allowed(path.parent if is_file else path)
         if folder is None:
@@ -82,14 +85,6 @@ class JobAccess:
                 "Check where it is now, or start the server with --map for folders of other names.",
             )
         return real
-
-    def _located(self, location: str) -> PurePath:
-        """The path that a location means, moved as ``--map`` says; it may be of another system."""
-        try:
-            stated = pure_path(location)
-        except SlideError as exc:
-            raise _outside(location) from exc
-        return moved_by(self._moves, stated) or stated
 
     def _allowed(self, path: PurePath) -> Path | None:
         return allowed(path, self._folders, anywhere=self._anywhere)

@@ -12,7 +12,7 @@ from cachetools import LRUCache
 from ..errors import PixelSizeError, SlideError
 from ..geometry import Mpp
 from ..printing import printable
-from ..project.locations import moved_by, moves_of, pure_path
+from ..project.locations import Moves, moved_by, moves_of, pure_path
 from ..protocol import SlideAsOpen
 from ..slide import Slide, open_slide
 from .config import ServerConfig
@@ -71,7 +71,11 @@ class Slides:
         Raises:
             ProblemError: it may not be read, or is not there.
         """
-        path = allowed(self._located(uri), self._folders, anywhere=self._reads_anywhere)
+        try:
+            stated = located(uri, self._moves)
+        except SlideError as exc:
+            raise _outside(uri, "names no file on this computer") from exc
+        path = allowed(stated, self._folders, anywhere=self._reads_anywhere)
         if path is None:
             raise _outside(uri, "is not in a folder that this server may read")
         if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises for names that are too long
@@ -81,14 +85,6 @@ class Slides:
                 "where it is now, or start the server with --map for folders of other names.",
             )
         return path
-
-    def _located(self, uri: str) -> PurePath:
-        """The path that a location means, moved as ``--map`` says; it may be of another system."""
-        try:
-            stated = pure_path(uri)
-        except SlideError as exc:
-            raise _outside(uri, "names no file on this computer") from exc
-        return moved_by(self._moves, stated) or stated
 
     def _opened(self, path: Path, mpp: Mpp | None) -> Slide:
         try:
@@ -118,6 +114,16 @@ def no_pixel_size() -> ProblemError:
         "Nothing states how large a pixel of this slide is. Set its pixel width and height in "
         "µm, in QuPath in the Image tab: 0.25 for a 40x scan, 0.5 for 20x.",
     )
+
+
+def located(location: str, moves: Moves) -> PurePath:
+    """The path that a client means, moved as ``--map`` says; it may be of another system.
+
+    Raises:
+        SlideError: it names no file.
+    """
+    stated = pure_path(location)
+    return moved_by(moves, stated) or stated
 
 
 def allowed(path: PurePath, folders: Sequence[Path], *, anywhere: bool) -> Path | None:
