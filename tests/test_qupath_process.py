@@ -17,6 +17,7 @@ import pytest
 from command_line import environment
 from qupath_fixtures import exhaust_memory, fail, make_project, parse_int, qupath, write_slide
 from wsisam_qupath.errors import ImageError, OptionError, ProjectError, QuPathError
+from wsisam_qupath.files import CACHE_VARIABLE
 from wsisam_qupath.qupath.about import check_opens, describe
 from wsisam_qupath.qupath.installation import find_installation
 from wsisam_qupath.qupath.process import QuPathProcess
@@ -147,6 +148,33 @@ def test_leaving_waits_for_what_was_submitted_and_ends_the_process() -> None:
 
     assert future.result(timeout=0) is None
     assert wait_for_end(pid)
+
+
+@pytest.mark.parametrize("ends_badly", [False, True])
+def test_native_libraries_that_java_unpacks_go_with_the_process(
+    ends_badly: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    slide = write_slide(tmp_path / "s.tif")
+
+    with QuPathProcess() as process:
+        process.run(make_project, tmp_path / "project", [slide])
+        unpacked = list(tmp_path.glob("java-*/*"))
+        if ends_badly:
+            psutil.Process(process.run(os.getpid)).kill()
+
+    assert unpacked
+    assert not list(tmp_path.glob("java-*"))
+
+
+def test_a_cache_that_cannot_be_written_is_no_obstacle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "file"))
+
+    with QuPathProcess() as process:
+        assert process.run(parse_int, "7") == 7
 
 
 def test_leaving_with_an_error_waits_for_nothing() -> None:

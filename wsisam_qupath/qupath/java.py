@@ -27,7 +27,7 @@ _TOLD_BY_US = ("qupath.lib.io.PathIO", "qupath.lib.plugins.workflow.Workflow")
 """They log a damaged file with Java's traces; :mod:`.guards` finds it and says it in a sentence."""
 
 
-def start(installation: Installation | None = None) -> None:
+def start(installation: Installation | None = None, natives: str | None = None) -> None:
     """Start the Java machine, quiet; nothing if it runs. Takes about a second.
 
     paquo's modules of Java classes may be imported only after this: they start a machine of their
@@ -35,6 +35,7 @@ def start(installation: Installation | None = None) -> None:
 
     Args:
         installation: where QuPath is; found afresh if None.
+        natives: folder that native libraries are unpacked into; Java's choice if None.
 
     Raises:
         QuPathError: there is no QuPath, or Java does not start.
@@ -47,6 +48,8 @@ def start(installation: Installation | None = None) -> None:
 
     installation = installation or find_installation()
     options = [*installation.jvm_options, *_own_options(installation)]
+    if natives is not None:
+        options.append(f"-Djna.tmpdir={natives}")
     found = QuPathJVMInfo(
         installation.app_dir, installation.runtime_dir, installation.jvm_path, options
     )

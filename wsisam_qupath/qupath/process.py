@@ -17,10 +17,12 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection, wait
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import ParamSpec, TypeVar
 
 from ..errors import QuPathError
+from ..files import cache_folder
 from .installation import Installation, find_installation
 from .java import start, translated
 
@@ -139,8 +141,10 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self._leash, far_end = context.Pipe()
         self._far_end = far_end
+        self._natives = _folder_for_natives()
+        natives = self._natives.name if self._natives else None
         self.pool = ProcessPoolExecutor(
-            1, context, initializer=_prepare, initargs=(installation, far_end)
+            1, context, initializer=_prepare, initargs=(installation, natives, far_end)
         )
 
     def kill(self) -> None:
@@ -151,16 +155,31 @@ class _Worker:
         self._leash.close()
         self._far_end.close()
         self.pool.shutdown(cancel_futures=True)
+        if self._natives:
+            self._natives.cleanup()
 
 
-_installation: Installation | None = None
-"""Set in QuPath's process, and only there."""
+def _folder_for_natives() -> TemporaryDirectory[str] | None:
+    """Where Java unpacks its native libraries: it removes none where it is ended from outside.
+
+    In the cache, as programs may not be run from every machine's temporary folder. None, and Java
+    takes a folder of its own, if the cache cannot be written.
+    """
+    try:
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        return TemporaryDirectory(prefix="java-", dir=cache_folder(), ignore_cleanup_errors=True)
+    except OSError:
+        return None
 
 
-def _prepare(installation: Installation | None, leash: Connection) -> None:
+_machine: tuple[Installation | None, str | None] = (None, None)
+"""What :func:`.start` is called with; set in QuPath's process, and only there."""
+
+
+def _prepare(installation: Installation | None, natives: str | None, leash: Connection) -> None:
     """First thing in QuPath's process."""
-    global _installation  # noqa: PLW0603 - the only thing that an initializer can leave behind
-    _installation = installation
+    global _machine  # noqa: PLW0603 - the only thing that an initializer can leave behind
+    _machine = (installation, natives)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Java writes to the file descriptor, past sys.stdout.
     os.dup2(2, 1)
@@ -179,6 +198,6 @@ def _end_with(leash: Connection) -> None:
 
 
 def _call(call: Callable[[], T]) -> T:
-    start(_installation)
+    start(*_machine)
     with translated("What was asked for"):
         return call()
