@@ -139,7 +139,7 @@ def test_work_stops_when_the_client_of_a_stream_goes_away(
     assert prompts_answered(server) - before < MANY
 
 
-def test_one_that_waits_and_goes_away_is_never_computed(
+def test_one_that_goes_away_is_let_go_while_another_goes_on(
     server: Running, many: dict[str, object], slides: Path
 ) -> None:
     busy = send(server, many)
