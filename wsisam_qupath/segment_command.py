@@ -31,16 +31,17 @@ from .grouping import PointsAs
 from .loading import choose, load_predictor
 from .model.adapter import Adapter
 from .model.bases import Base, find_base
-from .model.shipped import adapter_choice, chosen_adapter
+from .model.shipped import chosen_adapter
 from .overlay import write_overlay
 from .planning import Planner
 from .prompts import Prompt, PromptSet, Skipped, require_usable, within_slide
 from .results import Empty, Result
 from .slide import Slide, open_slide
+from .work import ModelRequest
 
 
 @dataclass(frozen=True)
-class SegmentRequest:
+class SegmentRequest(ModelRequest):
     """What the command line asks for; the names are those of its options."""
 
     slide: str
@@ -56,11 +57,6 @@ class SegmentRequest:
     min_area: float = 10.0
     object_type: ObjectType = "detection"
     overlay: Path | None = None
-    base: str = "lite-medsam"
-    adapter: str = "default"
-    weights: Path | None = None
-    device: str = "auto"
-    backend: str = "auto"
 
     @property
     def options(self) -> SegmentOptions:
@@ -97,7 +93,7 @@ def run_segment(request: SegmentRequest) -> Outcome:
         if path is not None:
             check_writable(path)
     base = find_base(request.base)
-    adapter = chosen_adapter(adapter_choice(request.adapter), base)
+    adapter = chosen_adapter(request.model.adapter, base)
     choose(request.device, request.backend)
     with open_slide(request.slide, mpp=request.mpp) as slide:
         _check_outputs(request, slide)

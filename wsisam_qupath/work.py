@@ -14,7 +14,7 @@ from .geojson import to_feature
 from .geojson.provenance import ObjectType
 from .loading import load_predictor
 from .model.bases import find_base
-from .model.shipped import AdapterChoice, chosen_adapter
+from .model.shipped import AdapterChoice, adapter_choice, chosen_adapter
 from .prompts import Prompt
 from .results import Answer, Result
 from .slide import PixelSource, SlideReference
@@ -33,6 +33,23 @@ class ModelSpec:
     device: str = "auto"
     backend: str = "auto"
     threads: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRequest:
+    """What a user says of the model; the names are those of :func:`.model_options`."""
+
+    base: str = "lite-medsam"
+    adapter: str = "default"
+    weights: Path | None = None
+    device: str = "auto"
+    backend: str = "auto"
+
+    @property
+    def model(self) -> ModelSpec:
+        """The model as every thread, process or machine loads it."""
+        adapter = adapter_choice(self.adapter)
+        return ModelSpec(self.base, adapter, self.weights, self.device, self.backend)
 
 
 @dataclass(frozen=True)

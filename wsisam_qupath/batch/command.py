@@ -14,7 +14,7 @@ from ..console import stderr_console
 from ..errors import OutputError
 from ..loading import choose
 from ..model.bases import find_base
-from ..model.shipped import adapter_choice, chosen_adapter
+from ..model.shipped import chosen_adapter
 from ..model.weights import locate_weights
 from ..project.access import check_closed, choose_images, writing
 from ..project.classes import as_spelled
@@ -81,7 +81,7 @@ def run_batch(request: BatchRequest) -> bool:
 def _setting(request: BatchRequest, project: Project) -> Setting:
     """All that can be wrong with the options is found here, before any work."""
     base = find_base(request.base)
-    adapter = chosen_adapter(adapter_choice(request.adapter), base)
+    adapter = chosen_adapter(request.model.adapter, base)
     choose(request.device, request.backend)
     locate_weights(base, path=request.weights)
     return Setting(

@@ -10,10 +10,9 @@ from ..engine import SegmentOptions
 from ..errors import OptionError
 from ..geojson.provenance import ObjectType
 from ..grouping import PointsAs
-from ..model.shipped import adapter_choice
 from ..prompts import PromptKind
 from ..slide.calibration import override
-from ..work import ModelSpec
+from ..work import ModelRequest
 
 Only: TypeAlias = Literal["rectangles", "points", "outlines"]
 
@@ -26,7 +25,7 @@ KINDS: dict[Only, tuple[PromptKind, ...]] = {
 
 
 @dataclass(frozen=True)
-class BatchRequest:
+class BatchRequest(ModelRequest):
     """A project and what is to be done with it.
 
     Attributes:
@@ -68,11 +67,6 @@ class BatchRequest:
     object_size: float | None = None
     simplify: float = 0.25
     min_area: float = 10.0
-    base: str = "lite-medsam"
-    adapter: str = "default"
-    weights: Path | None = None
-    device: str = "auto"
-    backend: str = "auto"
     workers: int = 0
     dask: str | None = None
 
@@ -99,9 +93,3 @@ class BatchRequest:
     def options(self) -> SegmentOptions:
         """The engine's options, checked."""
         return SegmentOptions(self.object_size, self.simplify, self.min_area)
-
-    @property
-    def model(self) -> ModelSpec:
-        """The model as every worker loads it."""
-        adapter = adapter_choice(self.adapter)
-        return ModelSpec(self.base, adapter, self.weights, self.device, self.backend)

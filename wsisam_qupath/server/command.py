@@ -12,8 +12,7 @@ from ..engine import Segmenter
 from ..errors import OptionError, OutputError, WsiSamError
 from ..files import check_writable
 from ..model.bases import find_base
-from ..model.shipped import adapter_choice
-from ..work import ModelSpec, load_segmenter
+from ..work import ModelRequest, ModelSpec, load_segmenter
 from .app import create_app
 from .config import DEFAULT_PORT, Limits, ServerConfig, is_loopback
 from .job_routes import project_jobs
@@ -31,7 +30,7 @@ _TOKEN_LENGTH_MIN = 16
 
 
 @dataclass(frozen=True)
-class ServeRequest:
+class ServeRequest(ModelRequest):
     """What the command line asks for; the names are those of its options."""
 
     host: str = "127.0.0.1"
@@ -46,11 +45,6 @@ class ServeRequest:
     max_prompts: int = 5_000
     max_requests: int = 32
     max_seconds: float = 300.0
-    base: str = "lite-medsam"
-    adapter: str = "default"
-    weights: Path | None = None
-    device: str = "auto"
-    backend: str = "auto"
 
     @property
     def limits(self) -> Limits:
@@ -61,12 +55,6 @@ class ServeRequest:
             requests_at_once=self.max_requests,
             request_seconds=self.max_seconds,
         )
-
-    @property
-    def model(self) -> ModelSpec:
-        """The model to load."""
-        adapter = adapter_choice(self.adapter)
-        return ModelSpec(self.base, adapter, self.weights, self.device, self.backend)
 
 
 def run_serve(request: ServeRequest) -> None:
