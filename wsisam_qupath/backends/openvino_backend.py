@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from ..errors import DeviceError
@@ -26,6 +27,9 @@ from .openvino_runtime import ov
 
 GRAPH_VERSION = 1
 """Raised when the exported graphs change, so that older ones are not taken for them."""
+
+_COMPILING_S_MAX = 120.0
+"""It takes seconds; who has the lock for longer hangs."""
 
 Export: TypeAlias = Callable[[Path], None]
 FloatTensor: TypeAlias = NDArray[np.float32]
@@ -177,8 +181,9 @@ class _Graphs:
     def _compiled(self, name: str) -> ov.CompiledModel:
         # Never reshaped to a fixed number of prompt tokens: in bf16, OpenVINO 2026.4 answers
         # garbage where the transformer's tokens are then 8, as for WSI-SAM and a box.
-        graph = self._core.read_model(self._folder / f"{name}.xml")
-        return self._core.compile_model(graph, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
+        with _alone_in(self._folder):
+            graph = self._core.read_model(self._folder / f"{name}.xml")
+            return self._core.compile_model(graph, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
 
 
 def graph_folder(folder: Path, base: Base, adapter: Adapter | None) -> Path:
@@ -187,6 +192,19 @@ def graph_folder(folder: Path, base: Base, adapter: Adapter | None) -> Path:
     if adapter is not None:
         made_from.append(adapter.sha256)
     return folder / hashlib.sha256("|".join(made_from).encode()).hexdigest()[:16]
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """One process compiles at a time: of two that keep the same graph at once, OpenVINO fails one.
+
+    Where no lock can be had, they take their chance: who fails makes the graphs anew.
+    """
+    lock = FileLock(folder / "lock", timeout=_COMPILING_S_MAX)
+    with ExitStack() as held:
+        with suppress(OSError, NotImplementedError):  # Timeout is an OSError
+            held.enter_context(lock)
+        yield
 
 
 def _export_whole(folder: Path, export: Export) -> None:
