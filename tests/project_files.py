@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 Json = dict[str, Any]
 
 OPENSLIDE = "qupath.lib.images.servers.openslide.OpenslideServerBuilder"
@@ -153,6 +155,15 @@ def save_data(
     if qpdata is not None:
         (folder / "data.qpdata").write_bytes(qpdata)
     return folder
+
+
+@pytest.fixture
+def slide(tmp_path: Path) -> Path:
+    """A file that is there; nothing of it is read."""
+    path = tmp_path / "slides" / "a b ü.svs"
+    path.parent.mkdir()
+    path.touch()
+    return path
 
 
 def contents(folder: Path) -> dict[str, bytes]:

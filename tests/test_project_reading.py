@@ -1,43 +1,21 @@
+"""A QuPath project is read, or refused with what is wrong with it."""
+
 from __future__ import annotations
 
 import json
 import os
 import time
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
 import pytest
 
-from project_files import (
-    Json,
-    altered,
-    builder,
-    calibration,
-    contents,
-    image,
-    make_project,
-    metadata,
-)
-from wsisam_qupath.errors import OptionError, ProjectError
+from project_files import contents, image, make_project, metadata, slide
+from wsisam_qupath.errors import ProjectError
 from wsisam_qupath.geometry import Mpp
 from wsisam_qupath.project.entries import ImageEntry
-from wsisam_qupath.project.locations import locations, pure_path
 from wsisam_qupath.project.reading import read_project
 
-POSIX = pytest.mark.skipif(os.name == "nt", reason="paths of POSIX are not of this system")
-
-
-@pytest.fixture
-def slide(tmp_path: Path) -> Path:
-    """A file that is there; nothing of it is read."""
-    path = tmp_path / "slides" / "a b ü.svs"
-    path.parent.mkdir()
-    path.touch()
-    return path
-
-
-def only_image(tmp_path: Path, entry: object) -> ImageEntry:
-    (found,) = read_project(make_project(tmp_path / "project", [entry])).images
-    return found
+__all__ = ["slide"]  # a fixture
 
 
 def refusal(path: Path) -> str:
@@ -71,14 +49,6 @@ def test_an_image_that_was_saved_states_size_scale_and_planes(tmp_path: Path, sl
             t_count=2,
         ),
     )
-
-
-def test_an_image_that_was_only_added_states_its_slide(tmp_path: Path, slide: Path) -> None:
-    found = only_image(tmp_path, image(1, slide))
-
-    assert found.slide == slide
-    assert (found.mpp, found.size_px, found.z_count, found.t_count) == (None, None, 1, 1)
-    assert found.trouble is None
 
 
 def test_the_folder_stands_for_its_project(tmp_path: Path) -> None:
@@ -266,274 +236,6 @@ def test_a_project_that_may_not_be_read(tmp_path: Path) -> None:
 
     with pytest.raises(ProjectError, match="check that you may read it"):
         read_project(path)
-
-
-@pytest.mark.parametrize(
-    ("entry", "words"),
-    [
-        (None, "damaged (no entryID)"),
-        ("image", "damaged (no entryID)"),
-        ({"imageName": "A"}, "damaged (no entryID)"),
-        ({"entryID": True}, "damaged (no entryID)"),
-        ({"entryID": "../1"}, "damaged (no entryID)"),
-        ({"entryID": -1}, "damaged (no entryID)"),
-        ({"entryID": 1}, "does not say how to open a slide"),
-        ({"entryID": 1, "serverBuilder": None}, "does not say how to open a slide"),
-        ({"entryID": 1, "serverBuilder": ["uri"]}, "does not say how to open a slide"),
-        ({"entryID": 1, "serverBuilder": {"builderType": 3}}, "does not say how to open a slide"),
-        ({"entryID": 1, "serverBuilder": {"builderType": "uri"}}, "names no slide"),
-        ({"entryID": 1, "serverBuilder": {"builderType": "uri", "uri": ""}}, "names no slide"),
-        ({"entryID": 1, "serverBuilder": {"builderType": "uri", "uri": 5}}, "names no slide"),
-        (image(1, "/not absolute as a URI? relative.svs"), "is not there"),
-        (image(1, "relative.svs"), "is not there"),
-        (image(1, "file:///" + "x" * 5000), "is not there"),
-        (image(1, "file:///gone%ff.svs"), "is not in a folder: download it"),
-        (image(1, "https://omero.org/?show=image-5"), "is not in a folder: download it"),
-        (image(1, "omero-image://host/5"), "is not in a folder: download it"),
-    ],
-)
-def test_a_broken_entry_keeps_nobody_from_the_others(
-    tmp_path: Path, slide: Path, entry: object, words: str
-) -> None:
-    path = make_project(tmp_path / "p", [image(8, slide), entry, image(9, slide)])
-
-    first, broken, last = read_project(path).images
-
-    assert broken.trouble is not None
-    assert words in broken.trouble
-    assert broken.slide is None
-    assert (first.trouble, last.trouble) == (None, None)
-
-
-def test_an_entry_without_an_id_has_a_folder_of_no_other(tmp_path: Path, slide: Path) -> None:
-    broken = {"imageName": "A", "serverBuilder": builder(slide)}
-    path = make_project(tmp_path / "p", [broken, broken])
-
-    assert [found.id for found in read_project(path).images] == ["no-id-1", "no-id-2"]
-
-
-@pytest.mark.parametrize(
-    ("kind", "how"),
-    [
-        ("rotated", "rotated, so that"),
-        ("cropped", "cropped, so that"),
-        ("swapRedBlue", "with red and blue swapped, so that"),
-        ("z_projected", "as a projection of its stack, so that"),
-        ("kaleidoscope", "through its 'kaleidoscope', which is not known here, so that"),
-    ],
-)
-def test_a_slide_that_qupath_alters_is_refused(
-    tmp_path: Path, slide: Path, kind: str, how: str
-) -> None:
-    found = only_image(tmp_path, image(1, altered(kind, builder(slide))))
-
-    assert found.slide is None
-    assert found.trouble == (
-        f"QuPath shows its slide {how} places in it are not those of the file: add the slide to "
-        "the project as it is, and use that image."
-    )
-
-
-def test_levels_that_qupath_adds_change_no_pixel(tmp_path: Path, slide: Path) -> None:
-    inner = builder(slide, args=["--series", "0"], metadata=metadata(mpp=(9, 9)))
-    outer = altered("pyramidize", inner, metadata=metadata(mpp=(0.5, 0.5)))
-
-    found = only_image(tmp_path, image(1, outer))
-
-    assert (found.slide, found.trouble, found.mpp) == (slide, None, Mpp(0.5, 0.5))
-    assert found.with_arguments
-
-
-def test_levels_added_to_a_rotated_slide_leave_it_rotated(tmp_path: Path, slide: Path) -> None:
-    outer = altered("pyramidize", altered("rotated", builder(slide)))
-
-    found = only_image(tmp_path, image(1, outer))
-
-    assert found.trouble is not None
-    assert "rotated" in found.trouble
-
-
-def test_a_slide_that_is_not_rgb_is_refused(tmp_path: Path, slide: Path) -> None:
-    found = only_image(tmp_path, image(1, slide, metadata=metadata(rgb=False)))
-
-    assert found.trouble is not None
-    assert "is not RGB" in found.trouble
-
-
-def test_arguments_of_qupath_are_told(tmp_path: Path, slide: Path) -> None:
-    path = make_project(tmp_path / "p", [image(1, slide, args=["--no-crop"]), image(2, slide)])
-
-    assert [found.with_arguments for found in read_project(path).images] == [True, False]
-
-
-@pytest.mark.parametrize(
-    "stated",
-    [
-        calibration(1, 1, "px"),
-        calibration(0, 0.5),
-        calibration(-0.5, 0.5),
-        calibration(float("nan"), 0.5),
-        calibration(float("inf"), 0.5),
-        calibration(10**400, 0.5),
-        {"pixelWidth": {"value": "0.5", "unit": "µm"}, "pixelHeight": {"value": 0.5}},
-        {"pixelWidth": {"value": 0.5, "unit": "µm"}},
-        {"pixelWidth": 0.5, "pixelHeight": None},
-        None,
-        "0.5",
-    ],
-    ids=str,
-)
-def test_a_scale_that_is_none_is_none(tmp_path: Path, slide: Path, stated: object) -> None:
-    content = {**metadata(), "pixelCalibration": stated}
-
-    assert only_image(tmp_path, image(1, slide, metadata=content)).mpp is None
-
-
-@pytest.mark.parametrize("stated", [0, -5, 2.5, "5", None, True])
-def test_sizes_that_are_none_are_not_known(tmp_path: Path, slide: Path, stated: object) -> None:
-    content: Json = {**metadata(), "width": stated, "sizeZ": stated, "sizeT": stated}
-
-    found = only_image(tmp_path, image(1, slide, metadata=content))
-
-    assert (found.size_px, found.z_count, found.t_count) == (None, 1, 1)
-    assert found.trouble is None
-
-
-def test_a_name_with_half_a_character_can_be_written(tmp_path: Path, slide: Path) -> None:
-    path = make_project(tmp_path / "p", [image(1, slide, name="half")])
-    path.write_text(path.read_text().replace("half", "half \\ud83d"))
-
-    assert read_project(path).images[0].name.encode() == b"half ?"
-
-
-def test_a_missing_slide_says_how_to_find_it(tmp_path: Path) -> None:
-    found = only_image(tmp_path, image(1, tmp_path / "gone.svs"))
-
-    assert found.slide is None
-    assert found.trouble == (
-        f"Its slide {tmp_path / 'gone.svs'} is not there: put it back, or say with --remap OLD=NEW "
-        "which folder is now where."
-    )
-
-
-@pytest.mark.parametrize(
-    "uri",
-    [
-        "file:/old/x/a%20b%20%C3%BC.svs",
-        "file:///old/x/a%20b%20%C3%BC.svs",
-        "file:/C:/Old%20Slides/a%20b%20%C3%BC.svs",
-        "file:///c:/old%20slides/a%20b%20%C3%BC.svs",
-        "file:////server/share/a%20b%20%C3%BC.svs",
-        "file://server/share/a%20b%20%C3%BC.svs",
-    ],
-)
-def test_moved_slides_are_found_where_the_user_says(tmp_path: Path, slide: Path, uri: str) -> None:
-    path = make_project(tmp_path / "p", [image(1, uri)])
-    remap = [
-        ("/old/x", str(slide.parent)),
-        ("C:\\Old Slides\\", str(slide.parent)),
-        ("//server/share", slide.parent.as_uri()),
-    ]
-
-    (found,) = read_project(path, remap=remap).images
-
-    assert (found.slide, found.trouble) == (slide, None)
-    assert found.uri == uri
-
-
-def test_the_longest_old_place_wins(tmp_path: Path, slide: Path) -> None:
-    path = make_project(tmp_path / "p", [image(1, "file:///old/x/y/a%20b%20ü.svs")])
-    remap = [("/old", "/nowhere"), ("/old/x/y", str(slide.parent)), ("/old/x", "/nowhere")]
-
-    assert read_project(path, remap=remap).images[0].slide == slide
-
-
-def test_a_single_slide_can_be_moved(tmp_path: Path, slide: Path) -> None:
-    path = make_project(tmp_path / "p", [image(1, "file:///old/name.svs")])
-
-    assert read_project(path, remap=[("file:///old/name.svs", str(slide))]).images[0].slide == slide
-
-
-def test_half_a_name_of_a_folder_is_none(tmp_path: Path, slide: Path) -> None:
-    path = make_project(tmp_path / "p", [image(1, "file:///old/slides2/a%20b%20ü.svs")])
-
-    (found,) = read_project(path, remap=[("/old/slides", str(slide.parent))]).images
-
-    assert found.slide is None
-
-
-def test_what_the_user_says_wins_over_what_is_there(tmp_path: Path, slide: Path) -> None:
-    path = make_project(tmp_path / "p", [image(1, slide)])
-
-    (found,) = read_project(path, remap=[(str(slide.parent), str(tmp_path / "new"))]).images
-
-    assert found.trouble is not None
-    assert str(tmp_path / "new" / slide.name) in found.trouble
-
-
-@pytest.mark.parametrize(("old", "new"), [("", "/x"), ("/x", ""), ("https://host/x", "/x")])
-def test_a_remap_that_names_no_folders(tmp_path: Path, old: str, new: str) -> None:
-    path = make_project(tmp_path)
-
-    with pytest.raises(OptionError, match="pass OLD=NEW"):
-        read_project(path, remap=[(old, new)])
-
-
-@pytest.mark.parametrize(
-    ("old_project", "old_slide"),
-    [
-        ("file:/gone/study/p/project.qpproj", "file:///gone/study/slides/a%20b%20ü.svs"),
-        ("file:/C:/study/p/project.qpproj", "file:/c:/Study/slides/a%20b%20%C3%BC.svs"),
-        ("file:/C:/p/project.qpproj", "file:/C:/slides/a%20b%20%C3%BC.svs"),
-        ("file:////srv/share/p/project.qpproj", "file:////srv/share/slides/a%20b%20%C3%BC.svs"),
-    ],
-)
-def test_slides_that_moved_with_their_project_are_found(
-    tmp_path: Path, slide: Path, old_project: str, old_slide: str
-) -> None:
-    path = make_project(tmp_path / "p", [image(1, old_slide)], uri=old_project)
-
-    (found,) = read_project(path).images
-
-    assert found.slide == slide
-
-
-@pytest.mark.parametrize(
-    "uri", ["file:/D:/p/project.qpproj", "file:/p/project.qpproj", "?", "s3://x"]
-)
-def test_a_slide_that_was_elsewhere_did_not_move_along(
-    tmp_path: Path, slide: Path, uri: str
-) -> None:
-    path = make_project(tmp_path / "p", [image(1, "file:/C:/slides/a%20b%20ü.svs")], uri=uri)
-
-    assert read_project(path).images[0].slide is None
-
-
-@POSIX
-def test_posix_paths_can_be_moved_to_windows() -> None:
-    places = locations(Path("/p"), None, [("/mnt/slides", "D:\\slides")])
-
-    assert places.moves == ((PurePosixPath("/mnt/slides"), PureWindowsPath("D:\\slides")),)
-
-
-@pytest.mark.parametrize(
-    ("location", "path"),
-    [
-        ("/a b/x.svs", PurePosixPath("/a b/x.svs")),
-        ("file:/a%20b/x.svs", PurePosixPath("/a b/x.svs")),
-        ("file://localhost/x.svs", PurePosixPath("/x.svs")),
-        ("C:\\a\\x.svs", PureWindowsPath("C:/a/x.svs")),
-        ("c:/a/x.svs", PureWindowsPath("C:/A/X.SVS")),
-        ("file:///C:/a/x.svs", PureWindowsPath("C:/a/x.svs")),
-        ("\\\\server\\share\\x.svs", PureWindowsPath("//server/share/x.svs")),
-        ("file:////server/share/x.svs", PureWindowsPath("//server/share/x.svs")),
-        ("file://server/share/x.svs", PureWindowsPath("//server/share/x.svs")),
-    ],
-)
-def test_a_location_tells_the_system_that_it_is_of(
-    location: str, path: PurePosixPath | PureWindowsPath
-) -> None:
-    assert pure_path(location) == path
 
 
 def test_reading_leaves_no_trace(tmp_path: Path, slide: Path) -> None:
