@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 from flask import Flask
 from werkzeug.test import TestResponse
 
+from project_files import image, make_project
 from wsisam_qupath.batch.run import BatchCancelledError
 from wsisam_qupath.engine import Segmenter
 from wsisam_qupath.errors import WeightsError
@@ -29,6 +31,7 @@ from wsisam_qupath.server.slides import Slides
 from wsisam_qupath.server.turns import Turns
 
 TOKEN = "a-token-for-tests"
+PROBLEM = "urn:wsisam-qupath:problem:"
 PATIENCE_SECONDS = 300
 """For a machine that has much else to do."""
 
@@ -147,6 +150,34 @@ def idle_server(
         yield JobServer(create_app(service, config, routes), jobs)
     finally:
         jobs.stop()
+
+
+@pytest.fixture
+def workshop() -> Workshop:
+    return Workshop()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "kept" / "jobs"
+
+
+@pytest.fixture
+def server(folder: Path, workshop: Workshop) -> Iterator[JobServer]:
+    with idle_server(folder, workshop) as found:
+        yield found
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    return project_in(tmp_path / "Projekt")
+
+
+def project_in(folder: Path) -> Path:
+    slide = folder / "a.svs"
+    folder.mkdir(parents=True)
+    slide.touch()
+    return make_project(folder, [image(1, slide, name="a.svs"), image(2, slide, name="b.svs")])
 
 
 def _given(segmenter: Segmenter | None) -> Segmenter:
