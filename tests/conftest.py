@@ -12,6 +12,7 @@ import torch
 import wsisam_qupath
 from models import PLAIN_BASE, load_openvino, load_torch, tissue_rgb, write_random_adapter
 from wsisam_qupath.backends import Embedding, ImageArray
+from wsisam_qupath.backends.openvino_backend import graph_folder
 from wsisam_qupath.files import CACHE_VARIABLE
 from wsisam_qupath.model.build import Model, build_model, read_state
 from wsisam_qupath.model.weights import locate_weights
@@ -66,6 +67,12 @@ def wsi_torch(adapter_path: Path) -> Predictor:
 @pytest.fixture(scope="session")
 def plain_openvino(cache: Path) -> Predictor:
     return load_openvino()
+
+
+@pytest.fixture(scope="session")
+def graphs(cache: Path, plain_openvino: Predictor) -> Path:
+    """The exported graphs of lite-medsam."""
+    return graph_folder(cache / "openvino", PLAIN_BASE, None)
 
 
 @pytest.fixture(scope="session")

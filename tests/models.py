@@ -38,6 +38,8 @@ ROUTES = {
 }
 
 Tensors = dict[str, NDArray[np.float32]]
+Patches = tuple[ImageArray, ImageArray]
+"""A concentric pair: HR and LR."""
 
 
 def tissue_rgb() -> ImageArray:

@@ -1,9 +1,8 @@
+"""OpenVINO and PyTorch embed and answer alike."""
+
 from __future__ import annotations
 
-import multiprocessing
 import re
-import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,21 +12,15 @@ import openvino as ov
 import pytest
 import torch
 
-from command_line import run_python
-from models import PLAIN_BASE
-from workers import HR_BOX, answer, copy_graphs, export_together
-from wsisam_qupath.backends import Embedding, ImageArray, Prediction
-from wsisam_qupath.backends.openvino_backend import OpenVinoBackend, graph_folder
-from wsisam_qupath.errors import DeviceError, OptionError
-from wsisam_qupath.files import CACHE_VARIABLE
+from models import PLAIN_BASE, Patches
+from workers import HR_BOX
+from wsisam_qupath.backends import Embedding, Prediction
+from wsisam_qupath.backends.openvino_backend import graph_folder
 from wsisam_qupath.geometry import Box
-from wsisam_qupath.loading import choose, load_predictor
 from wsisam_qupath.model.adapter import read_adapter
 from wsisam_qupath.predictor import Predictor
 from wsisam_qupath.prompts import PromptKind
 from wsisam_qupath.tokens import MASK_PX, MaskArray, Tokens, box_tokens, lr_mask_of
-
-Patches = tuple[ImageArray, ImageArray]
 
 LOGIT_TOLERANCE, MEAN_LOGIT_TOLERANCE, IOU_TOLERANCE = 2.0, 0.5, 0.03
 """What bf16 may change, measured: 1.3, 0.41 and 0.01. Logits span about 40. Much less in float32.
@@ -37,12 +30,6 @@ A broken graph is far outside: OpenVINO's own mistake in bf16 was 11 to 28.
 
 GRAPH_TOLERANCE = 1e-3
 """In float32 the graphs differ from PyTorch by 0.00004."""
-
-
-@pytest.fixture(scope="module")
-def graphs(cache: Path, plain_openvino: Predictor) -> Path:
-    """The exported graphs of lite-medsam."""
-    return graph_folder(cache / "openvino", PLAIN_BASE, None)
 
 
 @dataclass
@@ -247,238 +234,3 @@ def test_encoding_gives_the_tokens_that_embedding_holds(
     assert {tokens.dtype, early.dtype} == {np.dtype(np.float32)}
     # PyTorch on several patches at once rounds in another order.
     assert np.allclose(tokens, np.concatenate([embedding.hr, embedding.lr]), atol=1e-4)
-
-
-def test_from_the_second_start_on_pytorch_is_not_imported(
-    graphs: Path, tmp_path: Path, patches: Patches
-) -> None:
-    np.save(tmp_path / "patch.npy", patches[0])
-    code = """
-import sys, numpy as np
-from wsisam_qupath.loading import load_predictor
-from workers import answer
-predictor = load_predictor(device="cpu", backend="openvino")
-assert answer(predictor.backend, np.load(sys.argv[1])).shape == (256, 256)
-print(*sorted({"torch", "torchvision", "timm", "segment_anything"} & set(sys.modules)))
-"""
-    script = tmp_path / "start.py"
-    script.write_text(f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n{code}")
-
-    done = run_python(script, tmp_path / "patch.npy")
-
-    assert (done.code, done.out.strip()) == (0, ""), done.err
-
-
-def truncate(path: Path) -> None:
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 2])
-
-
-def scramble(path: Path) -> None:
-    path.write_bytes(np.random.default_rng(0).bytes(path.stat().st_size))
-
-
-def truncate_compiled(folder: Path) -> None:
-    for blob in (folder / "compiled").iterdir():
-        truncate(blob)
-
-
-def scramble_compiled(folder: Path) -> None:
-    for blob in (folder / "compiled").iterdir():
-        scramble(blob)
-
-
-def empty(folder: Path) -> None:
-    shutil.rmtree(folder)
-    folder.mkdir()
-
-
-def block_compiled(folder: Path) -> None:
-    shutil.rmtree(folder / "compiled")
-    (folder / "compiled").write_text("no folder")
-
-
-@pytest.mark.parametrize(
-    ("damage", "exports"),
-    [
-        (lambda folder: truncate(folder / "encoder.xml"), 1),
-        (lambda folder: truncate(folder / "encoder.bin"), 1),
-        (lambda folder: truncate(folder / "sam.decoder.xml"), 1),
-        (lambda folder: truncate(folder / "sam.decoder.bin"), 1),
-        (lambda folder: (folder / "sam.decoder.bin").unlink(), 1),
-        (empty, 1),
-        (shutil.rmtree, 1),
-        (truncate_compiled, 0),
-        (scramble_compiled, 0),
-        (block_compiled, 0),
-    ],
-    ids=[
-        "encoder.xml truncated",
-        "encoder.bin truncated",
-        "decoder.xml truncated",
-        "decoder.bin truncated",
-        "decoder.bin gone",
-        "empty folder",
-        "no folder",
-        "compiled truncated",
-        "compiled scrambled",
-        "compiled no folder",
-    ],
-)
-def test_damaged_graphs_are_made_anew_as_far_as_need_be(
-    graphs: Path,
-    tmp_path: Path,
-    plain_openvino: Predictor,
-    patches: Patches,
-    damage: Callable[[Path], None],
-    exports: int,
-) -> None:
-    assert isinstance(plain_openvino.backend, OpenVinoBackend)
-    expected = answer(plain_openvino.backend, patches[0])
-    folder = graph_folder(tmp_path, PLAIN_BASE, None)
-    shutil.copytree(graphs, folder)
-    damage(folder)
-    exported: list[Path] = []
-
-    def export(target: Path) -> None:
-        exported.append(target)
-        copy_graphs(graphs, target)
-
-    backend = OpenVinoBackend(PLAIN_BASE, None, tmp_path, export)
-
-    assert np.array_equal(answer(backend, patches[0]), expected)
-    assert len(exported) == exports
-    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
-
-
-def test_graphs_that_stay_damaged_name_their_folder(graphs: Path, tmp_path: Path) -> None:
-    def export(target: Path) -> None:
-        copy_graphs(graphs, target)
-        truncate(target / "encoder.bin")
-
-    with pytest.raises(DeviceError, match=r"cannot use .* Delete that folder, or choose --backend"):
-        OpenVinoBackend(PLAIN_BASE, None, tmp_path, export)
-
-
-def test_an_export_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    def export(target: Path) -> None:
-        (target / "encoder.xml").write_text("half of it")
-        raise DeviceError("no more")
-
-    with pytest.raises(DeviceError, match="no more"):
-        OpenVinoBackend(PLAIN_BASE, None, tmp_path, export)
-
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_cache_that_cannot_be_written_names_its_variable(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "file").write_text("not a folder")
-    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "file"))
-
-    with pytest.raises(DeviceError, match=rf"cannot be kept in .*file.* {CACHE_VARIABLE}"):
-        load_predictor(device="cpu", backend="openvino")
-
-
-def test_a_full_disk_is_named(tmp_path: Path) -> None:
-    def export(target: Path) -> None:
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(DeviceError, match=r"\(No space left on device\)\. Make room there"):
-        OpenVinoBackend(PLAIN_BASE, None, tmp_path, export)
-
-
-def test_two_processes_that_export_at_once_both_answer(
-    graphs: Path, tmp_path: Path, plain_openvino: Predictor, patches: Patches
-) -> None:
-    np.save(tmp_path / "patch.npy", patches[0])
-    context = multiprocessing.get_context("spawn")
-    barrier, answers = context.Barrier(2), context.Queue()
-    arguments = (barrier, answers, graphs, tmp_path / "openvino", tmp_path / "patch.npy")
-    processes = [context.Process(target=export_together, args=arguments) for _ in range(2)]
-    for process in processes:
-        process.start()
-
-    found = [answers.get(timeout=240) for _ in processes]
-    for process in processes:
-        process.join()
-
-    assert isinstance(plain_openvino.backend, OpenVinoBackend)
-    expected = answer(plain_openvino.backend, patches[0])
-    assert all(np.array_equal(logits, expected) for logits in found)
-    assert len(list((tmp_path / "openvino").iterdir())) == 1
-
-
-def test_graphs_of_other_weights_or_another_adapter_lie_elsewhere(
-    tmp_path: Path, adapter_path: Path
-) -> None:
-    adapter = read_adapter(adapter_path, PLAIN_BASE)
-    other = replace(PLAIN_BASE, sha256="0" * 64)
-
-    folders = {
-        graph_folder(tmp_path, PLAIN_BASE, None),
-        graph_folder(tmp_path, PLAIN_BASE, adapter),
-        graph_folder(tmp_path, PLAIN_BASE, replace(adapter, sha256="1" * 64)),
-        graph_folder(tmp_path, other, None),
-    }
-
-    assert len(folders) == 4
-    assert {folder.parent for folder in folders} == {tmp_path}
-
-
-@pytest.mark.parametrize(
-    ("device", "backend", "chosen"),
-    [
-        ("cpu", "auto", ("cpu", "openvino")),
-        ("cpu", "openvino", ("cpu", "openvino")),
-        ("auto", "openvino", ("cpu", "openvino")),
-        ("cpu", "torch", ("cpu", "torch")),
-    ],
-)
-def test_a_cpu_gets_openvino_unless_pytorch_is_asked_for(
-    device: str, backend: str, chosen: tuple[str, str]
-) -> None:
-    assert choose(device, backend) == chosen
-
-
-@pytest.mark.parametrize(
-    ("device", "backend", "message"),
-    [
-        ("gpu", "auto", "There is no device 'gpu'. Use auto, cpu, cuda, cuda:1 … or mps."),
-        ("cuda:x", "auto", "There is no device 'cuda:x'"),
-        ("cuda:", "auto", "There is no device 'cuda:'"),
-        ("cpu:1", "torch", "There is no device 'cpu:1'"),
-        ("", "auto", "There is no device ''"),
-        ("cpu", "onnx", "There is no backend 'onnx'. Use auto, torch or openvino."),
-        ("cuda", "openvino", "OpenVINO runs on the CPU here. Use --backend torch with cuda."),
-        ("mps", "openvino", "OpenVINO runs on the CPU here. Use --backend torch with mps."),
-    ],
-)
-def test_what_there_is_not_is_an_error_of_the_option(
-    device: str, backend: str, message: str
-) -> None:
-    with pytest.raises(OptionError, match=re.escape(message)):
-        choose(device, backend)
-
-
-def test_a_gpu_that_is_not_there_is_an_error_of_the_device() -> None:
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    device = f"cuda:{count}"
-
-    with pytest.raises(
-        DeviceError, match=f"sees {count} CUDA devices here, so there is no {device}"
-    ):
-        choose(device, "auto")
-
-
-@pytest.mark.skipif(torch.backends.mps.is_available(), reason="this machine has an Apple GPU")
-def test_an_apple_gpu_that_is_not_there_is_an_error_of_the_device() -> None:
-    with pytest.raises(DeviceError, match="no Apple GPU"):
-        choose("mps", "auto")
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
-def test_without_a_gpu_auto_is_openvino_on_the_cpu() -> None:
-    assert choose("auto", "auto") == ("cpu", "openvino")
-    assert choose("auto", "torch") == ("cpu", "torch")
