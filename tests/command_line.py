@@ -65,6 +65,11 @@ def run_python(*arguments: object, cwd: Path | None = None, **variables: str) ->
     return Answer(done.returncode, out.replace("\r\n", "\n"), err.replace("\r\n", "\n"))
 
 
+def identity(number: int) -> str:
+    """QuPath keeps ids that are UUIDs."""
+    return f"{number:08d}-2fa1-51d2-883f-0016d3cca427"
+
+
 def rectangle(id: str, corners: Corners, class_name: str | None = None) -> Feature:
     """An annotation as QuPath exports a rectangle."""
     x0, y0, x1, y1 = corners
@@ -79,6 +84,11 @@ def annotation(id: str, kind: str, coordinates: object, class_name: str | None =
         properties["classification"] = {"name": class_name, "color": [0, 122, 255]}
     geometry = {"type": kind, "coordinates": coordinates}
     return {"type": "Feature", "id": id, "geometry": geometry, "properties": properties}
+
+
+def ring(*corners: tuple[float, float]) -> list[list[float]]:
+    """Closed, as GeoJSON has it."""
+    return [[*corner] for corner in (*corners, corners[0])]
 
 
 def write_prompts(path: Path, features: Iterable[Feature]) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from batch_projects import BLANK, copy_of, leftovers, quick_java, seen_by
-from command_line import rectangle, run, write_prompts
+from command_line import identity, rectangle, run, write_prompts
 from job_servers import Json
 from qupath_fixtures import qupath
 from servers import PATIENCE_SECONDS, Running, running
@@ -39,10 +39,7 @@ def created(
     drawn.mkdir()
     for name in ("a.tif", BLANK):
         write_pyramid(slides / name, tissue, mpp=0.5)
-    boxes = [
-        rectangle(f"{number:08d}-2fa1-51d2-883f-0016d3cca427", corners)
-        for number, corners in enumerate(BOXES)
-    ]
+    boxes = [rectangle(identity(number), corners) for number, corners in enumerate(BOXES)]
     write_prompts(drawn / "a.tif.geojson", boxes)
     answer = run("create", folder / "p", "--images", slides, "--annotations", drawn)
     assert answer.code == 0, answer.err
