@@ -1,27 +1,31 @@
-"""Real projects for the tests of batch, what QuPath says of them, and batches that get stopped."""
+"""Real projects for the tests of batch, what QuPath says of them, and what lies in them."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-import signal
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
-import psutil
 import pytest
 import tifffile
 
-from command_line import Answer, annotation, environment, rectangle, write_prompts
+from command_line import (
+    GLAND,
+    LARGE_GLAND,
+    Answer,
+    annotation,
+    identity,
+    rectangle,
+    ring,
+    run,
+    write_prompts,
+)
 from qupath_fixtures import Seen, objects_in
 from wsisam_qupath.backends import ImageArray
 from wsisam_qupath.project.reading import read_project
@@ -29,14 +33,13 @@ from wsisam_qupath.pyramid import write_pyramid
 from wsisam_qupath.qupath.installation import find_installation
 from wsisam_qupath.qupath.process import QuPathProcess
 
-GLAND = (262, 0, 470, 302)
-LARGE_GLAND = (0, 0, 280, 266)
-"""On the tissue of conftest.py and its mirror image, level-0 px; so are the others."""
-
 SECTION, MIRRORED, STACK, BLANK = "Schnitt 1.tif", "Schnitt 2.tif", "Stapel.tif", "leer.tif"
 
-STAGED = "data.qpdata.wsisam-new"
-MARKER = "data.qpdata.wsisam-commit"
+BOX, CLICKS, NEGATIVE, NEAR, OUTLINE, REGION, CELL = map(identity, range(1, 8))
+PLAIN_BOX, OUTSIDE, LOW_BOX, HIGH_BOX = map(identity, range(8, 12))
+
+Objects: TypeAlias = Mapping[str, Mapping[str, Seen]]
+"""What QuPath sees in a project, by the names of the images and the ids."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -48,13 +51,28 @@ def quick_java() -> Iterator[None]:
         yield
 
 
-def identity(number: int) -> str:
-    """QuPath keeps ids that are UUIDs."""
-    return f"{number:08d}-2fa1-51d2-883f-0016d3cca427"
+@pytest.fixture(scope="module")
+def created(
+    tmp_path_factory: pytest.TempPathFactory, qupath: QuPathProcess, tissue: ImageArray
+) -> Path:
+    """A project that ``create`` made; not to be changed."""
+    folder = tmp_path_factory.mktemp("created") / "Präparate 1"
+    folder.mkdir()
+    return create_project(folder, tissue)
 
 
-BOX, CLICKS, NEGATIVE, NEAR, OUTLINE, REGION, CELL = map(identity, range(1, 8))
-PLAIN_BOX, OUTSIDE, LOW_BOX, HIGH_BOX = map(identity, range(8, 12))
+@pytest.fixture
+def project(created: Path, tmp_path: Path) -> Path:
+    """A copy of the project as it was made, be it the one above or a module's own."""
+    return copy_of(created, tmp_path / "Projekt")
+
+
+def create_project(folder: Path, tissue: ImageArray) -> Path:
+    """A project of the slides with the annotations on them, and both beside it."""
+    slides, drawn = write_slides(folder / "Scans", tissue), write_annotations(folder / "drawn")
+    answer = run("create", folder / "Projekt", "--images", slides, "--annotations", drawn)
+    assert answer.code == 0, answer.err
+    return folder / "Projekt" / "project.qpproj"
 
 
 def write_slides(folder: Path, tissue: ImageArray) -> Path:
@@ -105,14 +123,26 @@ def write_annotations(folder: Path) -> Path:
     return folder
 
 
-def ring(*corners: tuple[float, float]) -> list[list[float]]:
-    return [[*corner] for corner in (*corners, corners[0])]
-
-
 def copy_of(project: Path, folder: Path) -> Path:
     """The project in another folder, file times and all; its slides stay where they are."""
     shutil.copytree(project.parent, folder)
     return folder / project.name
+
+
+@dataclass(frozen=True)
+class Batched:
+    """What QuPath sees in a project before and after a run that nobody disturbed."""
+
+    before: Objects
+    after: Objects
+
+
+def batched_copy(qupath: QuPathProcess, project: Path, folder: Path, *options: str) -> Batched:
+    """What a batch does to the project, by a copy of it in another folder."""
+    copy = copy_of(project, folder)
+    answer = run("batch", copy, *options)
+    assert answer.code == 0, answer.err
+    return Batched(seen_by(qupath, project), seen_by(qupath, copy))
 
 
 def seen_by(qupath: QuPathProcess, project: Path) -> dict[str, dict[str, Seen]]:
@@ -198,122 +228,3 @@ def run_script(project: Path, script: Path, *options: str) -> list[dict[str, Any
     lines = [line for line in done.stdout.splitlines() if line.startswith("TOLD ")]
     assert lines, done.stderr
     return [json.loads(line.removeprefix("TOLD ")) for line in lines]
-
-
-# SIGINT is ignored by what runs in the background of a shell, and by its children.
-_INTERRUPTIBLE = """
-import signal
-signal.signal(signal.SIGINT, signal.default_int_handler)
-"""
-
-_PLAIN = f"""{_INTERRUPTIBLE}
-from wsisam_qupath.cli import main
-main()
-"""
-
-_HOOKED = f"""{_INTERRUPTIBLE}
-import os, sys
-number, event, ending = sys.argv[1:4]
-del sys.argv[1:4]
-def hook(name, given):
-    if name == event and any(str(one).endswith(ending) for one in given[:2]):
-        os.kill(os.getpid(), int(number))
-sys.addaudithook(hook)
-from wsisam_qupath.cli import main
-main()
-"""
-
-
-@dataclass(frozen=True)
-class Moment:
-    """Just before a batch does something to a file.
-
-    Attributes:
-        event: Python's name of it, as for audit hooks.
-        ending: of the file's path.
-    """
-
-    event: str
-    ending: str
-
-
-class RunningBatch:
-    """``wsisam-qupath batch`` in a process group of its own, as from a shell.
-
-    Args:
-        at: a moment at which it gets a signal.
-        signal_number: which.
-        variables: of its environment.
-    """
-
-    def __init__(
-        self,
-        project: Path,
-        *options: object,
-        at: Moment | None = None,
-        signal_number: int = signal.SIGTERM,
-        **variables: str,
-    ) -> None:
-        program: Sequence[object] = ("-c", _PLAIN)
-        if at is not None:
-            program = ("-c", _HOOKED, int(signal_number), at.event, at.ending)
-        self.project = project
-        self._process = subprocess.Popen(
-            [sys.executable, *map(str, (*program, "batch", project, *options))],
-            env=environment(**variables),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-
-    def __enter__(self) -> RunningBatch:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.communicate()
-
-    def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Look every millisecond; the batch must not end before."""
-        deadline = time.monotonic() + 120
-        while not condition():
-            assert self._process.poll() is None, self._process.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.001)
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def kill(self) -> None:
-        self._process.kill()
-
-    def pause(self) -> None:
-        """Until it is interrupted."""
-        self._process.send_signal(signal.SIGSTOP)
-
-    def interrupt(self) -> None:
-        """As Ctrl-C does it: every process of the group gets the signal."""
-        os.killpg(self._process.pid, signal.SIGINT)
-        os.killpg(self._process.pid, signal.SIGCONT)
-
-    def java_pids(self) -> list[int]:
-        """The process that QuPath lives in; to look for it takes longer than a short write."""
-        found = []
-        for child in psutil.Process(self._process.pid).children():
-            with suppress(psutil.NoSuchProcess):
-                if any("spawn_main" in word for word in child.cmdline()):
-                    found.append(child.pid)
-        return found
-
-    def ended(self) -> Answer:
-        """Wait for its end."""
-        out, err = (stream.decode() for stream in self._process.communicate(timeout=300))
-        return Answer(self._process.returncode, out, err)

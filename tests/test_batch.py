@@ -19,31 +19,28 @@ from batch_projects import (
     HIGH_BOX,
     LOW_BOX,
     MIRRORED,
-    OUTLINE,
-    OUTSIDE,
     PLAIN_BOX,
     SECTION,
     STACK,
+    Objects,
     copy_of,
+    created,
     data_of,
     files_of,
     journaled,
     leftovers,
+    project,
     quick_java,
     run_script,
     seen_by,
-    words_of,
-    write_annotations,
-    write_slides,
 )
 from command_line import Answer, features_of, run
 from qupath_fixtures import Seen, qupath
-from wsisam_qupath.backends import ImageArray
 from wsisam_qupath.batch.command import run_batch
 from wsisam_qupath.batch.request import BatchRequest
 from wsisam_qupath.qupath.process import QuPathProcess
 
-__all__ = ["quick_java", "qupath"]  # fixtures
+__all__ = ["created", "project", "quick_java", "qupath"]  # fixtures
 
 pytestmark = pytest.mark.qupath
 
@@ -54,8 +51,6 @@ PROMPTS = {
     BLANK: [],
 }
 MEASUREMENTS = {"Predicted IoU", "Stability score", "Area µm^2"}
-
-Objects = Mapping[str, dict[str, Seen]]
 
 COUNT = """
 import qupath.lib.io.GsonTools
@@ -118,21 +113,6 @@ def overlap(one: Seen, other: Seen) -> float:
 
 
 @pytest.fixture(scope="module")
-def created(
-    tmp_path_factory: pytest.TempPathFactory, qupath: QuPathProcess, tissue: ImageArray
-) -> Path:
-    """A project that ``create`` made; not to be changed."""
-    folder = tmp_path_factory.mktemp("batch") / "Präparate 1"
-    folder.mkdir()
-    slides, drawn = write_slides(folder / "Scans", tissue), write_annotations(folder / "drawn")
-
-    answer = run("create", folder / "Projekt", "--images", slides, "--annotations", drawn)
-
-    assert answer.code == 0, answer.err
-    return folder / "Projekt" / "project.qpproj"
-
-
-@pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory, qupath: QuPathProcess, created: Path) -> Story:
     folder = tmp_path_factory.mktemp("story")
     project, report = copy_of(created, folder / "Größe 1"), folder / "report.csv"
@@ -147,12 +127,6 @@ def story(tmp_path_factory: pytest.TempPathFactory, qupath: QuPathProcess, creat
 def done(story: Story, tmp_path: Path) -> Path:
     """A copy of the project that went through batch."""
     return copy_of(story.project, tmp_path / "done")
-
-
-@pytest.fixture
-def fresh(created: Path, tmp_path: Path) -> Path:
-    """A copy of the project as it was made."""
-    return copy_of(created, tmp_path / "fresh")
 
 
 # The story
@@ -336,70 +310,15 @@ def test_what_a_person_took_over_is_neither_replaced_nor_a_prompt(
     assert f"{MIRRORED}: 1 left to their reviewer, 1 skipped" in said
 
 
-# Choices
-
-
-def test_outlines_are_refined_only_when_asked_for_and_as_annotations_if_wished(
-    fresh: Path, qupath: QuPathProcess, tmp_path: Path
-) -> None:
-    before, report = seen_by(qupath, fresh), tmp_path / "report.html"
-    request = BatchRequest(
-        fresh, images=(SECTION,), only="outlines", object_type="annotation", report=report
-    )
-
-    assert run_batch(request)
-
-    after = seen_by(qupath, fresh)
-    (refined,) = (one for key, one in after[SECTION].items() if key not in before[SECTION])
-    assert (refined.parent, refined.path_class) == (OUTLINE, "Rand")
-    assert refined.type == "PathAnnotationObject"
-    assert not refined.is_locked
-    page = report.read_text(encoding="utf-8")
-    assert OUTLINE in page
-    assert "data:image/" in page
-
-    # Now it is an annotation among others, and known as ours all the same.
-    changed = files_of(fresh)
-    assert run_batch(replace(request, report=None))
-    assert files_of(fresh) == changed
-
-
-def test_a_dry_run_prints_a_table_and_changes_no_byte(
-    fresh: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    before = files_of(fresh)
-
-    is_complete = run_batch(BatchRequest(fresh, dry_run=True, prompts=("Gland", "Rand"), limit=3))
-
-    lines = capfd.readouterr().out.splitlines()
-    table = {line[:14].rstrip(): line[14:].split()[:4] for line in lines[:5]}
-    assert is_complete
-    assert table == {
-        "Image": ["rectangles", "points", "outlines", "encodes"],
-        BLANK: ["-"] * 4,
-        SECTION: ["1", "-", "1", "1"],
-        MIRRORED: ["-"] * 4,
-        STACK: ["1", "-", "-", "1"],
-    }
-    assert lines[5:8] == [
-        f"{MIRRORED}: 1 skipped",
-        f"{MIRRORED}: skipped {OUTSIDE}: it lies outside of the slide.",
-        f"{STACK}: 1 beyond --limit",
-    ]
-    assert lines[8].startswith("4 images, 3 prompts, 2 encodes: about ")
-    assert lines[8].endswith(" on this machine. 0 cannot be done. Nothing was changed.")
-    assert files_of(fresh) == before
-
-
 def test_without_writing_outlines_go_to_files_and_later_into_the_project(
-    story: Story, fresh: Path, tmp_path: Path, qupath: QuPathProcess
+    story: Story, project: Path, tmp_path: Path, qupath: QuPathProcess
 ) -> None:
-    before, report, out = files_of(fresh, ours=False), tmp_path / "r.json", tmp_path / "out"
-    some = BatchRequest(fresh, images=("Schnitt *",), limit=2)
+    before, report, out = files_of(project, ours=False), tmp_path / "r.json", tmp_path / "out"
+    some = BatchRequest(project, images=("Schnitt *",), limit=2)
 
     assert run_batch(replace(some, write=False, export=out, report=report))
 
-    assert files_of(fresh, ours=False) == before
+    assert files_of(project, ours=False) == before
     features = features_of(out / f"{SECTION}.geojson")
     assert {one["id"] for one in features} == {one.id for one in story.results(SECTION)}
     told = json.loads(report.read_bytes())
@@ -409,15 +328,15 @@ def test_without_writing_outlines_go_to_files_and_later_into_the_project(
     ]
 
     # What was computed is not computed again, not even after a run that wrote a part of it.
-    assert len(journaled(fresh, SECTION)) == 2
+    assert len(journaled(project, SECTION)) == 2
     for _ in range(2):
-        answer = run("batch", fresh, "--limit", "1", WSISAM_QUPATH_CACHE=str(tmp_path / "cache"))
+        answer = run("batch", project, "--limit", "1", WSISAM_QUPATH_CACHE=str(tmp_path / "cache"))
         assert "failed. 1 outline in" in answer.err
     assert not (tmp_path / "cache").exists()
-    after = seen_by(qupath, fresh)
+    after = seen_by(qupath, project)
     assert after[SECTION] == story.after[SECTION]
     assert not results_in(after[MIRRORED])
-    assert not leftovers(fresh)
+    assert not leftovers(project)
 
 
 def test_images_are_chosen_by_name_pattern_or_id(
@@ -432,14 +351,3 @@ def test_images_are_chosen_by_name_pattern_or_id(
         f"[1/2] {MIRRORED}",
         f"[2/2] {STACK}",
     ]
-
-
-def test_an_image_that_is_not_there_ends_it_before_anything_starts(fresh: Path) -> None:
-    before = files_of(fresh)
-
-    answer = run("batch", fresh, "--images", MIRRORED, "--images", "*.svs")
-
-    assert (answer.code, answer.out) == (2, "")
-    (line,) = words_of(answer)
-    assert "--images *.svs is no image of" in line
-    assert files_of(fresh) == before

@@ -6,7 +6,6 @@ import os
 import signal
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -14,29 +13,28 @@ import numpy as np
 import pytest
 
 from batch_projects import (
-    GLAND,
-    LARGE_GLAND,
-    Moment,
-    RunningBatch,
+    Batched,
+    batched_copy,
     copy_of,
     data_of,
-    identity,
     journal_of,
     journaled,
     leftovers,
     mirrored,
+    project,
     quick_java,
     seen_by,
     words_of,
 )
-from command_line import Answer, Feature, rectangle, run
-from qupath_fixtures import Seen, add_objects, qupath
+from command_line import GLAND, LARGE_GLAND, Answer, Feature, identity, rectangle, run
+from qupath_fixtures import add_objects, qupath
+from running_batches import Moment, RunningBatch
 from wsisam_qupath.backends import ImageArray
 from wsisam_qupath.pyramid import write_pyramid
 from wsisam_qupath.qupath.creation import NewImage, add_images
 from wsisam_qupath.qupath.process import QuPathProcess
 
-__all__ = ["quick_java", "qupath"]  # fixtures
+__all__ = ["project", "quick_java", "qupath"]  # fixtures
 
 pytestmark = [
     pytest.mark.qupath,
@@ -44,8 +42,6 @@ pytestmark = [
 ]
 
 FIRST, SECOND, THIRD = NAMES = ("1 a.tif", "2 b.tif", "3 ü.tif")
-
-Objects = dict[str, dict[str, Seen]]
 
 BOXES = (LARGE_GLAND, (20, 20, 240, 230), (10, 40, 260, 250), GLAND)
 """The last one is answered on another pair of patches than the others."""
@@ -80,29 +76,13 @@ def created(
     return project
 
 
-@dataclass(frozen=True)
-class Undisturbed:
-    """What QuPath sees before and after a run that nobody disturbed."""
-
-    before: Objects
-    after: Objects
-
-
 @pytest.fixture(scope="module")
 def undisturbed(
     tmp_path_factory: pytest.TempPathFactory, qupath: QuPathProcess, created: Path
-) -> Undisturbed:
-    project = copy_of(created, tmp_path_factory.mktemp("undisturbed") / "p")
-    answer = run("batch", project)
-    assert answer.code == 0, answer.err
-    found = Undisturbed(seen_by(qupath, created), seen_by(qupath, project))
+) -> Batched:
+    found = batched_copy(qupath, created, tmp_path_factory.mktemp("undisturbed") / "p")
     assert [len(objects) for objects in found.after.values()] == [8, 6, 6]
     return found
-
-
-@pytest.fixture
-def project(created: Path, tmp_path: Path) -> Path:
-    return copy_of(created, tmp_path / "p")
 
 
 def is_staged(project: Path, name: str) -> bool:
@@ -158,7 +138,7 @@ def check_interrupted(answer: Answer, project: Path) -> None:
 
 
 def test_after_any_kill_or_ctrl_c_the_end_is_that_of_an_undisturbed_run(
-    undisturbed: Undisturbed, project: Path, qupath: QuPathProcess, tmp_path: Path
+    undisturbed: Batched, project: Path, qupath: QuPathProcess, tmp_path: Path
 ) -> None:
     known: dict[str, list[str]] = {name: [] for name in NAMES}
     cache = tmp_path / "no model"
@@ -215,7 +195,7 @@ def test_a_second_batch_says_who_works_on_the_project_and_the_first_goes_on(proj
 
 
 def test_one_image_that_java_died_of_and_one_that_changed_do_not_stop_the_third(
-    undisturbed: Undisturbed, project: Path, qupath: QuPathProcess, tmp_path: Path
+    undisturbed: Batched, project: Path, qupath: QuPathProcess, tmp_path: Path
 ) -> None:
     others = copy_of(project, tmp_path / "others")
     qupath.run(add_objects, others, "2", [rectangle(identity(99), (5, 5, 50, 50), "Neu")])

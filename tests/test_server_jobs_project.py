@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -21,43 +20,28 @@ from batch_projects import (
     PLAIN_BOX,
     SECTION,
     STACK,
-    copy_of,
+    Batched,
+    batched_copy,
+    created,
     data_of,
     files_of,
     leftovers,
+    project,
     quick_java,
     seen_by,
-    write_annotations,
-    write_slides,
 )
 from command_line import rectangle, run
 from job_servers import JobServer, job_server
-from qupath_fixtures import Seen, qupath, resave
-from wsisam_qupath.backends import ImageArray
+from qupath_fixtures import qupath, resave
 from wsisam_qupath.engine import Segmenter
 from wsisam_qupath.predictor import Predictor
 from wsisam_qupath.project.classes import read_class_names
 from wsisam_qupath.project.reading import read_project
 from wsisam_qupath.qupath.process import QuPathProcess
 
-__all__ = ["quick_java", "qupath"]  # fixtures
+__all__ = ["created", "project", "quick_java", "qupath"]  # fixtures
 
 pytestmark = pytest.mark.qupath
-
-Objects = Mapping[str, Mapping[str, Seen]]
-
-
-@pytest.fixture(scope="module")
-def created(
-    tmp_path_factory: pytest.TempPathFactory, qupath: QuPathProcess, tissue: ImageArray
-) -> Path:
-    """A project that ``create`` made; not to be changed."""
-    folder = tmp_path_factory.mktemp("jobs") / "Präparate 1"
-    folder.mkdir()
-    slides, drawn = write_slides(folder / "Scans", tissue), write_annotations(folder / "drawn")
-    answer = run("create", folder / "Projekt", "--images", slides, "--annotations", drawn)
-    assert answer.code == 0, answer.err
-    return folder / "Projekt" / "project.qpproj"
 
 
 @pytest.fixture(scope="module")
@@ -71,27 +55,13 @@ def server(tmp_path: Path, segmenter: Segmenter) -> Iterator[JobServer]:
         yield found
 
 
-@pytest.fixture
-def project(created: Path, tmp_path: Path) -> Path:
-    return copy_of(created, tmp_path / "Projekt")
-
-
-@dataclass(frozen=True)
-class Batched:
-    """What a batch does to the project."""
-
-    before: Objects
-    after: Objects
-
-
 @pytest.fixture(scope="module")
 def batched(
     tmp_path_factory: pytest.TempPathFactory, qupath: QuPathProcess, created: Path
 ) -> Batched:
-    project = copy_of(created, tmp_path_factory.mktemp("batched") / "p")
-    answer = run("batch", project, "--backend", "torch", "--adapter", "none")
-    assert answer.code == 0, answer.err
-    return Batched(seen_by(qupath, created), seen_by(qupath, project))
+    """What a batch with the model of the server does to the project."""
+    options = ("--backend", "torch", "--adapter", "none")
+    return batched_copy(qupath, created, tmp_path_factory.mktemp("batched") / "p", *options)
 
 
 def id_of(project: Path, name: str) -> str:
