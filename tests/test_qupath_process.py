@@ -224,22 +224,25 @@ def test_a_script_that_starts_itself_again_is_told_what_it_lacks(tmp_path: Path)
     assert 'must have its code under `if __name__ == "__main__":`' in done.stderr
 
 
-def test_a_driver_that_is_killed_takes_the_process_with_it(tmp_path: Path) -> None:
+def test_a_driver_that_is_killed_takes_the_process_and_its_folder_with_it(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     body = "print(process.run(os.getpid), flush=True); process.run(time.sleep, 300)"
     script.write_text(SCRIPT.format(body=body), encoding="utf-8")
+    cache = tmp_path / "cache"
     with subprocess.Popen(
         [sys.executable, str(script)],
-        env=_environment(),
+        env={**_environment(), CACHE_VARIABLE: str(cache)},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     ) as driver:
         assert driver.stdout is not None
         pid = int(driver.stdout.readline())
+        assert list(cache.iterdir())
 
         driver.kill()
 
         assert wait_for_end(pid)
+    assert list(cache.iterdir()) == []
 
 
 def test_options_that_java_refuses_are_named_as_the_cause(

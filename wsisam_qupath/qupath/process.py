@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -186,13 +187,15 @@ def _prepare(installation: Installation | None, natives: str | None, leash: Conn
     sys.stdout = sys.stderr
     # Features are many small lists without cycles, which Python would look through again and again.
     gc.set_threshold(_ALLOCATIONS_PER_COLLECTION)
-    threading.Thread(target=_end_with, args=(leash,), daemon=True).start()
+    threading.Thread(target=_end_with, args=(leash, natives), daemon=True).start()
 
 
-def _end_with(leash: Connection) -> None:
+def _end_with(leash: Connection, natives: str | None) -> None:
     """End this process when the driver lets go of it or is gone, also by ``kill -9``."""
     driver = multiprocessing.parent_process()
     wait([leash, *([driver.sentinel] if driver else [])])
+    if natives is not None:
+        shutil.rmtree(natives, ignore_errors=True)  # a driver that was killed does not
     # Neither Python's nor Java's way out, which wait for their threads.
     os._exit(1)
 
