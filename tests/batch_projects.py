@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -27,10 +25,10 @@ from command_line import (
     write_prompts,
 )
 from qupath_fixtures import Seen, objects_in
+from qupath_program import run_qupath
 from wsisam_qupath.backends import ImageArray
 from wsisam_qupath.project.reading import read_project
 from wsisam_qupath.pyramid import write_pyramid
-from wsisam_qupath.qupath.installation import find_installation
 from wsisam_qupath.qupath.process import QuPathProcess
 
 SECTION, MIRRORED, STACK, BLANK = "Schnitt 1.tif", "Schnitt 2.tif", "Stapel.tif", "leer.tif"
@@ -40,15 +38,6 @@ PLAIN_BOX, OUTSIDE, LOW_BOX, HIGH_BOX = map(identity, range(8, 12))
 
 Objects: TypeAlias = Mapping[str, Mapping[str, Seen]]
 """What QuPath sees in a project, by the names of the images and the ids."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_java() -> Iterator[None]:
-    """Java machines that live for seconds need no second compiler: a fifth of a short run."""
-    with pytest.MonkeyPatch.context() as patch:
-        if "PAQUO_JAVA_OPTS" not in os.environ:
-            patch.setenv("PAQUO_JAVA_OPTS", "-XX:TieredStopAtLevel=1")
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -204,27 +193,7 @@ def words_of(answer: Answer) -> list[str]:
 
 def run_script(project: Path, script: Path, *options: str) -> list[dict[str, Any]]:
     """QuPath's command line with a Groovy script, for each image; what the script told of each."""
-    found = find_installation()
-    java = found.runtime_dir / "bin" / "java"
-    if not java.is_file():
-        pytest.skip(f"the QuPath at {found.app_dir} brings no java program")
-    done = subprocess.run(
-        [
-            java,
-            "-cp",
-            found.app_dir / "*",
-            "qupath.QuPath",
-            "script",
-            "-p",
-            project,
-            *options,
-            script,
-        ],
-        capture_output=True,
-        encoding="utf-8",
-        timeout=300,
-        check=False,
-    )
+    done = run_qupath("script", "-p", project, *options, script)
     lines = [line for line in done.stdout.splitlines() if line.startswith("TOLD ")]
     assert lines, done.stderr
     return [json.loads(line.removeprefix("TOLD ")) for line in lines]

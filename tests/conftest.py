@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 
 import wsisam_qupath
 from models import PLAIN_BASE, load_openvino, load_torch, tissue_rgb, write_random_adapter
+from qupath_program import QUICK_JAVA
 from wsisam_qupath.backends import Embedding, ImageArray
 from wsisam_qupath.backends.openvino_backend import graph_folder
 from wsisam_qupath.files import CACHE_VARIABLE
@@ -27,11 +29,23 @@ def pytest_report_header() -> str:
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache folder of the tests' own, for this process and those that it starts."""
-    folder = tmp_path_factory.mktemp("cache")
+    """A cache folder of this run's own: its processes, and those that they start, share it."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    folder = folder / "cache"
+    folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(CACHE_VARIABLE, str(folder))
         yield folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_java() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        if "PAQUO_JAVA_OPTS" not in os.environ:
+            patch.setenv("PAQUO_JAVA_OPTS", QUICK_JAVA)
+        yield
 
 
 @pytest.fixture(scope="session")

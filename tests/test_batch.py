@@ -30,7 +30,6 @@ from batch_projects import (
     journaled,
     leftovers,
     project,
-    quick_java,
     run_script,
     seen_by,
 )
@@ -40,7 +39,7 @@ from wsisam_qupath.batch.command import run_batch
 from wsisam_qupath.batch.request import BatchRequest
 from wsisam_qupath.qupath.process import QuPathProcess
 
-__all__ = ["created", "project", "quick_java", "qupath"]  # fixtures
+__all__ = ["created", "project", "qupath"]  # fixtures
 
 pytestmark = pytest.mark.qupath
 

@@ -17,7 +17,6 @@ from batch_projects import (
     created,
     files_of,
     project,
-    quick_java,
     seen_by,
     words_of,
 )
@@ -27,7 +26,7 @@ from wsisam_qupath.batch.command import run_batch
 from wsisam_qupath.batch.request import BatchRequest
 from wsisam_qupath.qupath.process import QuPathProcess
 
-__all__ = ["created", "project", "quick_java", "qupath"]  # fixtures
+__all__ = ["created", "project", "qupath"]  # fixtures
 
 pytestmark = pytest.mark.qupath
 

@@ -22,7 +22,6 @@ from batch_projects import (
     leftovers,
     mirrored,
     project,
-    quick_java,
     seen_by,
     words_of,
 )
@@ -34,7 +33,7 @@ from wsisam_qupath.pyramid import write_pyramid
 from wsisam_qupath.qupath.creation import NewImage, add_images
 from wsisam_qupath.qupath.process import QuPathProcess
 
-__all__ = ["project", "quick_java", "qupath"]  # fixtures
+__all__ = ["project", "qupath"]  # fixtures
 
 pytestmark = [
     pytest.mark.qupath,

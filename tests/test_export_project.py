@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,7 @@ from export_examples import (
     result,
 )
 from qupath_fixtures import qupath, write_slide
+from qupath_program import run_qupath
 from wsisam_qupath.create.command import CreateRequest, run_create
 from wsisam_qupath.errors import ProjectError
 from wsisam_qupath.export.command import Exported, ExportRequest, run_export
@@ -39,7 +38,6 @@ from wsisam_qupath.manifest import (
     read_manifest,
     write_manifest,
 )
-from wsisam_qupath.qupath.installation import find_installation
 from wsisam_qupath.qupath.process import QuPathProcess
 
 __all__ = ["qupath"]  # a fixture
@@ -211,21 +209,8 @@ def test_slides_that_moved_are_exported_with_a_note_or_remapped(made: Made, tmp_
 
 def run_groovy(project: Path, *arguments: str) -> str:
     """Our script for each image of a project, as *Run for project* does; what it prints."""
-    installation = find_installation()
-    java = Path(installation.runtime_dir) / "bin" / "java"
-    if not java.is_file():
-        pytest.skip(f"the QuPath at {installation.app_dir} brings no java program")
-    done = subprocess.run(
-        [
-            *(str(java), "-cp", str(Path(installation.app_dir) / "*"), "qupath.QuPath"),
-            *("script", "-p", str(project), str(SCRIPT), *arguments),
-        ],
-        capture_output=True,
-        env={**os.environ, "JAVA_TOOL_OPTIONS": "-Dfile.encoding=UTF-8 -Dstdout.encoding=UTF-8"},
-        timeout=300,
-        check=False,
-    )
-    return done.stdout.decode("utf-8", "replace") + done.stderr.decode("utf-8", "replace")
+    done = run_qupath("script", "-p", project, SCRIPT, *arguments)
+    return done.stdout + done.stderr
 
 
 def outlines(folder: Path, image: ExportedImage) -> dict[str, tuple[Any, dict[str, Any]]]:

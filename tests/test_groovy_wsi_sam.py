@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +12,8 @@ import shapely
 from shapely.geometry import MultiPoint, box, mapping
 
 from qupath_fixtures import Seen, add_objects, make_project, objects_in, qupath
+from qupath_program import run_qupath
 from script_runs import SCRIPT, RunningServer, compile_script, live_in, run_script
-from wsisam_qupath.qupath.installation import find_installation
 from wsisam_qupath.qupath.process import QuPathProcess
 
 __all__ = ["qupath"]  # a fixture
@@ -100,7 +98,7 @@ def test_qupath_runs_it_on_an_image_and_again_without_doubling(
 ) -> None:
     command = ["script", "-p", str(project), "-i", "tissue.tif", "-s", str(SCRIPT)]
 
-    told = [run_qupath(server.home, *command) for _ in range(2)]
+    told = [run_at(server.home, *command) for _ in range(2)]
 
     assert [text.count("prompts: 2, without outline: []") for text in told] == [1, 1], told
     found = results(qupath, project)
@@ -114,21 +112,11 @@ def test_qupath_runs_it_on_an_image_and_again_without_doubling(
     assert gland.measurements["Predicted IoU"] > 0
 
 
-def run_qupath(home: Path, *arguments: str) -> str:
+def run_at(home: Path, *arguments: str) -> str:
     """QuPath's own command, as a user with that home; what it prints."""
-    installation = find_installation()
-    java = Path(installation.runtime_dir) / "bin" / "java"
-    if not java.is_file():
-        pytest.skip(f"the QuPath at {installation.app_dir} brings no java program")
-    settings = f"-Duser.home={home} -Djava.util.prefs.userRoot={home}"
-    done = subprocess.run(
-        [str(java), "-cp", str(Path(installation.app_dir) / "*"), "qupath.QuPath", *arguments],
-        capture_output=True,
-        env={**os.environ, "JAVA_TOOL_OPTIONS": f"{settings} -Dstdout.encoding=UTF-8"},
-        timeout=300,
-        check=False,
-    )
-    return done.stdout.decode("utf-8", "replace") + done.stderr.decode("utf-8", "replace")
+    own = (f"-Duser.home={home}", f"-Djava.util.prefs.userRoot={home}")
+    done = run_qupath(*arguments, java_options=own)
+    return done.stdout + done.stderr
 
 
 def test_a_slide_that_the_server_cannot_read_is_sent_to_it(

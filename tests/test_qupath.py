@@ -1,13 +1,13 @@
 """What a real QuPath makes of our files. Skipped where paquo finds none."""
 
 import json
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from command_line import identity
+from qupath_program import run_qupath
 from wsisam_qupath import Mpp, Prompt, Result, to_feature, write_features
 from wsisam_qupath.geometry import Box
 from wsisam_qupath.planning import Planner
@@ -39,25 +39,31 @@ println 'TOLD ' + GsonTools.getInstance().toJson([
 """
 
 
+CLASSES = [
+    None,
+    PathClass("Gland"),
+    PathClass("Gland", (0, 122, 255)),
+    PathClass("Tumor: Positive", (200, 0, 0)),
+]
+
+
 @pytest.fixture(scope="module")
-def java_command() -> list[str]:
-    """Runs QuPath's command line; found the way paquo finds it, without starting a JVM."""
-    from paquo import settings
-    from paquo._config import to_kwargs
-    from paquo.jpype_backend import find_qupath
-
-    settings.reload()  # an earlier test may have changed what it reads
-    try:
-        found = find_qupath(**{**to_kwargs(settings), "java_opts": []})
-    except (ValueError, FileNotFoundError) as exc:
-        pytest.skip(f"no QuPath here: {exc}")
-    java = Path(found.runtime_dir) / "bin" / "java"
-    if not java.is_file():
-        pytest.skip(f"the QuPath at {found.app_dir} brings no java program")
-    return [str(java), "-cp", str(Path(found.app_dir) / "*"), "qupath.QuPath", "script"]
+def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What QuPath says of a slide of ours and of outlines of these classes on it."""
+    folder = tmp_path_factory.mktemp("ours")
+    slide, outlines, script = (folder / n for n in ("s.tiff", "o.geojson", "read.groovy"))
+    write_pyramid(slide, np.full((1024, 1024, 3), 200, np.uint8), mpp=MPP.x)
+    results = map(ring_result, range(len(CLASSES)), CLASSES)
+    write_features(outlines, [to_feature(result, "detection") for result in results])
+    script.write_text(READ_OBJECTS, encoding="utf-8")
+    done = run_qupath("script", "-i", slide, script, "-a", outlines)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("TOLD ")]
+    assert lines, done.stderr
+    found: dict[str, Any] = json.loads(lines[0].removeprefix("TOLD "))
+    return found
 
 
-def ring_result(path_class: PathClass | None) -> Result:
+def ring_result(number: int, path_class: PathClass | None) -> Result:
     """A ring and a dot: a hole, two parts."""
     ys, xs = np.mgrid[:256, :256] + 0.5
     distance = np.hypot(xs - 128, ys - 128)
@@ -69,7 +75,7 @@ def ring_result(path_class: PathClass | None) -> Result:
     assert geometry is not None
     return Result(
         prompt=prompt,
-        id="1b4e28ba-2fa1-51d2-883f-0016d3cca427",
+        id=identity(number),
         l0_geometry=geometry,
         predicted_iou=0.875,
         stability_score=0.75,
@@ -78,47 +84,23 @@ def ring_result(path_class: PathClass | None) -> Result:
     )
 
 
+def test_qupath_opens_our_slides_with_their_scale(told: dict[str, Any]) -> None:
+    assert (told["width"], told["levels"], told["mpp"]) == (1024, 3, pytest.approx(MPP.x, 1e-3))
+
+
 @pytest.mark.parametrize(
-    "path_class",
-    [
-        None,
-        PathClass("Gland"),
-        PathClass("Gland", (0, 122, 255)),
-        PathClass("Tumor: Positive", (200, 0, 0)),
-    ],
+    ("number", "path_class"),
+    list(enumerate(CLASSES)),
     ids=["no class", "no colour", "colour", "derived"],
 )
 def test_qupath_reads_our_outlines_as_valid_detections(
-    java_command: list[str], tmp_path: Path, path_class: PathClass | None
+    told: dict[str, Any], number: int, path_class: PathClass | None
 ) -> None:
-    slide, outlines, script = (tmp_path / n for n in ("s.tiff", "o.geojson", "read.groovy"))
-    write_pyramid(slide, np.full((1024, 1024, 3), 200, np.uint8), mpp=MPP.x)
-    result = ring_result(path_class)
-    write_features(outlines, [to_feature(result, "detection")])
-    script.write_text(READ_OBJECTS, encoding="utf-8")
+    (read,) = (one for one in told["objects"] if one["id"] == identity(number))
 
-    told = run_script(java_command, script, slide, outlines)
-
-    assert (told["width"], told["levels"], told["mpp"]) == (1024, 3, pytest.approx(MPP.x, 1e-3))
-    (read,) = told["objects"]
-    assert read["id"] == result.id
     assert (read["detection"], read["locked"], read["valid"]) == (True, False, True)
     assert read.get("path_class") == (path_class.name if path_class else None)
     assert read["parts"] == 2
-    assert read["area_px"] == pytest.approx(result.l0_geometry.area, abs=5.0)
+    assert read["area_px"] == pytest.approx(ring_result(number, path_class).l0_geometry.area, abs=5)
     assert read["measurements"]["Predicted IoU"] == pytest.approx(0.875)
     assert read["metadata"]["wsisam_prompt_id"] == "ring"
-
-
-def run_script(command: list[str], script: Path, slide: Path, argument: Path) -> dict[str, Any]:
-    done = subprocess.run(
-        [*command, "-i", str(slide), str(script), "-a", str(argument)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    lines = [line for line in done.stdout.splitlines() if line.startswith("TOLD ")]
-    assert lines, done.stderr
-    told: dict[str, Any] = json.loads(lines[0].removeprefix("TOLD "))
-    return told

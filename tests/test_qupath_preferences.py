@@ -1,13 +1,12 @@
 """The user folder that somebody chose in QuPath, as Java keeps it on each system."""
 
 import plistlib
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from homes import XML, linux, write_preferences
-from wsisam_qupath.errors import QuPathError
+from qupath_program import run_qupath
 from wsisam_qupath.qupath.installation import find_installation
 from wsisam_qupath.qupath.preferences import (
     find_user_folder,
@@ -102,10 +101,6 @@ def test_user_folder_is_the_chosen_one_of_that_series_while_it_is_there(tmp_path
 @linux
 @pytest.mark.qupath
 def test_user_folder_is_found_where_qupath_itself_keeps_it(tmp_path: Path) -> None:
-    try:
-        found = find_installation()
-    except QuPathError as exc:
-        pytest.skip(str(exc))
     chosen = tmp_path / "Meine Skripte & ü"
     chosen.mkdir()
     script = tmp_path / "choose.groovy"
@@ -115,9 +110,11 @@ def test_user_folder_is_found_where_qupath_itself_keeps_it(tmp_path: Path) -> No
         "PathPrefs.savePreferences()\n",
         encoding="utf-8",
     )
-    command = (found.runtime_dir / "bin" / "java", f"-Djava.util.prefs.userRoot={tmp_path}")
-    classes = ("-cp", found.app_dir / "*", "qupath.QuPath")
-    subprocess.run([*command, *classes, "script", script, "-a", chosen], check=True, timeout=300)
+    user_root = f"-Djava.util.prefs.userRoot={tmp_path}"
 
-    assert found.version is not None
-    assert find_user_folder(found.version, tmp_path) == chosen
+    done = run_qupath("script", script, "-a", chosen, java_options=[user_root])
+
+    assert done.returncode == 0, done.stderr
+    version = find_installation().version
+    assert version is not None
+    assert find_user_folder(version, tmp_path) == chosen

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from batch_projects import BLANK, copy_of, leftovers, quick_java, seen_by
+from batch_projects import BLANK, copy_of, leftovers, seen_by
 from command_line import identity, rectangle, run, write_prompts
 from job_servers import Json
 from qupath_fixtures import qupath
@@ -18,7 +18,7 @@ from wsisam_qupath.backends import ImageArray
 from wsisam_qupath.pyramid import write_pyramid
 from wsisam_qupath.qupath.process import QuPathProcess
 
-__all__ = ["quick_java", "qupath"]  # fixtures
+__all__ = ["qupath"]  # fixtures
 
 pytestmark = [
     pytest.mark.qupath,

@@ -27,7 +27,6 @@ from batch_projects import (
     files_of,
     leftovers,
     project,
-    quick_java,
     seen_by,
 )
 from command_line import rectangle, run
@@ -39,7 +38,7 @@ from wsisam_qupath.project.classes import read_class_names
 from wsisam_qupath.project.reading import read_project
 from wsisam_qupath.qupath.process import QuPathProcess
 
-__all__ = ["created", "project", "quick_java", "qupath"]  # fixtures
+__all__ = ["created", "project", "qupath"]  # fixtures
 
 pytestmark = pytest.mark.qupath
 

@@ -19,7 +19,7 @@ from torch import distributed
 import training_runs
 from models import PLAIN_BASE
 from training_data import OUTLINES, overlap
-from training_runs import ROUTED, export_of, train
+from training_runs import ONE_DECODER, ROUTED, export_of, train
 from wsisam_qupath.engine import Segmenter
 from wsisam_qupath.errors import AdapterError
 from wsisam_qupath.geometry import Box
@@ -136,7 +136,7 @@ def test_another_recipe_does_not_go_on_where_a_run_stopped(walked: Walked) -> No
 def test_with_one_slide_views_of_it_decide_and_it_is_said(tmp_path: Path) -> None:
     export, words = export_of(tmp_path, ("a.tif",)), console()
 
-    made = train(export, tmp_path / "mine.safetensors", ROUTED, words)
+    made = train(export, tmp_path / "mine.safetensors", ONE_DECODER, words)
 
     assert made is not None
     assert made.adapter.is_file()
