@@ -32,7 +32,7 @@ def main() -> None:
         # core, each with one thread of its own: small models gain nothing from more.
         run(
             *("pytest", "--numprocesses=auto", f"--maxprocesses={_MOST_PROCESSES}"),
-            *("--dist=loadfile", *sys.argv[1:]),
+            *("--dist=loadfile", "--no-loadscope-reorder", *sys.argv[1:]),
             folder="tests",
             PYTHONPATH=str(unpacked),
             OMP_NUM_THREADS="1",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,12 @@ from wsisam_qupath.model.weights import locate_weights
 from wsisam_qupath.predictor import Predictor
 from wsisam_qupath.pyramid import write_pyramid
 from wsisam_qupath.slide import Slide, open_slide
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with few tests first: those are whole stories, and none of them must begin last."""
+    tests_in = Counter(item.path for item in items)
+    items.sort(key=lambda item: tests_in[item.path])
 
 
 def pytest_report_header() -> str:
