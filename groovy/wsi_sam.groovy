@@ -746,6 +746,7 @@ Map slideOf(ImageServer server, ImagePlane plane) {
         uri: isPlain ? server.getURIs()[0].toString() : 'qupath:pixels',
         width: server.getWidth(), height: server.getHeight(),
         mpp_x: calibration.getPixelWidthMicrons(), mpp_y: calibration.getPixelHeightMicrons(),
+        downsamples: server.getPreferredDownsamples().toList().findAll { it >= 1 },
     ]
 }
 

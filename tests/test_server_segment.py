@@ -9,6 +9,7 @@ import pytest
 import tifffile
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from shapely.geometry import shape
 
 from command_line import GLAND, LARGE_GLAND, Feature, annotation, rectangle
@@ -24,6 +25,7 @@ from servers import (
     records_of,
     sent_regions,
 )
+from wsisam_qupath.backends import ImageArray
 from wsisam_qupath.engine import Segmenter, SegmentOptions
 from wsisam_qupath.geojson import prompts_from_geojson, to_feature
 from wsisam_qupath.geometry import Box
@@ -140,6 +142,26 @@ def test_pixels_give_the_outlines_that_the_slide_gives(
 
     assert iou(expected, sent) >= IOU_MIN
     assert referred == expected
+
+
+@pytest.mark.parametrize("drawn", OBJECTS[:3])
+def test_of_a_slide_without_coarser_levels_they_do_so_too(
+    client: Client,
+    segmenter: Segmenter,
+    tissue: ImageArray,
+    tmp_path: Path,
+    drawn: tuple[float, float, float, float],
+) -> None:
+    Image.fromarray(tissue).save(tmp_path / "tissue.png")
+    prompts = [rectangle("box", drawn)]
+    body = asked("file:/elsewhere/slide.svs", prompts)
+    body["slide"] |= {"mpp_x": 0.2, "mpp_y": 0.2, "downsamples": [1]}
+
+    with open_slide(tmp_path / "tissue.png", mpp=0.2) as slide:
+        (expected,) = by_engine(segmenter, slide, prompts)
+        (sent,) = with_pixels(client, slide, body)
+
+    assert iou(expected, sent) >= IOU_MIN
 
 
 def test_pixels_that_are_finer_than_asked_for_do_too(

@@ -95,6 +95,29 @@ def test_the_lr_patch_is_asked_for_only_where_it_is_read() -> None:
     assert hr == NeededRegion(x=434, y=334, width=132, height=132, width_px=66, height_px=66)
 
 
+@pytest.mark.parametrize(
+    ("downsamples", "hr_mpp", "px_per_image_px"),
+    [
+        ((), 2.0, 4),
+        ((1.0,), 2.0, 1),
+        ((1.0, 4.0003, 16.01), 1.0, 1),
+        ((1.0, 4.0003, 16.01), 2.0, 4),
+        ((1.0, 4.0003, 16.01), 7.9, 4),
+        ((1.0, 4.0003, 16.01), 8.0, 16),
+        ((2.5,), 2.0, 2.5),
+        ((1.0,), 0.5 * 40, 2),  # or one image would have more than 2048 px a side
+    ],
+)
+def test_pixels_are_asked_for_at_a_level_of_the_slide(
+    downsamples: tuple[float, ...], hr_mpp: float, px_per_image_px: float
+) -> None:
+    pixels = SentPixels(100_000, 80_000, MPP, downsamples=downsamples)
+
+    (one,) = pixels.lacks([PatchPair(50_000, 40_000, hr_mpp, SIZE_PX, MPP)], with_lr=False)
+
+    assert one.width / one.width_px == pytest.approx(px_per_image_px, rel=0.01)
+
+
 def test_a_patch_off_the_slide_needs_nothing_and_is_white() -> None:
     pixels = SentPixels(WIDTH, HEIGHT, MPP)
     far = PatchPair(9000, 9000, 1.0, SIZE_PX, MPP)

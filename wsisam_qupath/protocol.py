@@ -23,6 +23,7 @@ PROBLEM_PREFIX = "urn:wsisam-qupath:problem:"
 ServerState: TypeAlias = Literal["loading", "ready", "failed"]
 
 _LARGEST_PX = 1_000_000_000
+_MOST_LEVELS = 64
 
 
 class _Strict(BaseModel):
@@ -63,6 +64,7 @@ Prompts: TypeAlias = Annotated[
 ]
 
 PixelSize: TypeAlias = Annotated[float, Field(ge=0.01, le=100)]
+Downsample: TypeAlias = Annotated[float, Field(ge=1, le=_LARGEST_PX)]
 WholePx: TypeAlias = Annotated[int, Field(ge=1, le=_LARGEST_PX)]
 FirstPx: TypeAlias = Annotated[int, Field(ge=0, le=_LARGEST_PX)]
 
@@ -74,6 +76,9 @@ class SlideAsOpen(_Strict):
         uri: as QuPath states it; the server may not be able to read it.
         width, height: of level 0, px.
         mpp_x, mpp_y: µm per level-0 px; null where the client knows none. One counts for both.
+        downsamples: level-0 px per pixel of each level that the file has, as QuPath's
+            ``getPreferredDownsamples``; without them 1, 2, 4 and so on. Pixels are then asked for
+            at a level, so that they are those that the server would have read.
     """
 
     uri: Annotated[str, Field(min_length=1, max_length=4096)]
@@ -81,6 +86,7 @@ class SlideAsOpen(_Strict):
     height: WholePx
     mpp_x: PixelSize | None = None
     mpp_y: PixelSize | None = None
+    downsamples: Annotated[list[Downsample], Field(max_length=_MOST_LEVELS)] = []
 
 
 class Area(_Strict):

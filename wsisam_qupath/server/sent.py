@@ -16,6 +16,13 @@ from ..slide.resample import Axis, resample
 _LEVEL_TOLERANCE = 1e-3
 """As :class:`.Slide` has it for its levels."""
 
+_CUT_TOLERANCE = 1e-2
+
+_HALVED = tuple(2.0**level for level in range(32))
+
+_REGION_PX_MAX, _FINER_MIN = 2048, 2.0
+"""Side of an image that is asked for, about; and a patch's pixels are at least so much finer."""
+
 _SLACK_SHARE, _SLACK_PX = 0.95, 2
 """An image may have a little less than is asked for: clients round scales and sizes."""
 
@@ -42,12 +49,25 @@ class SentImage:
 
 
 class SentPixels:
-    """A slide of which only some regions are known; see :class:`.PixelSource`."""
+    """A slide of which only some regions are known; see :class:`.PixelSource`.
+
+    Args:
+        width_px, height_px: of level 0.
+        images: what is known.
+        downsamples: level-0 px per pixel of the slide's levels; 1, 2, 4 and so on if none is
+            known.
+    """
 
     def __init__(
-        self, width_px: int, height_px: int, mpp: Mpp, images: tuple[SentImage, ...] = ()
+        self,
+        width_px: int,
+        height_px: int,
+        mpp: Mpp,
+        images: tuple[SentImage, ...] = (),
+        downsamples: tuple[float, ...] = (),
     ) -> None:
         self.mpp = mpp
+        self._downsamples = downsamples or _HALVED
         self.l0_box = Box(0, 0, width_px, height_px)
         self._images = images
         self.identity: Hashable = (
@@ -84,7 +104,7 @@ class SentPixels:
         for pair in pairs:
             for l0_box in _patches(pair, with_lr=with_lr):
                 if self._image_for(l0_box, pair.size_px, pair.size_px) is None:
-                    needed = _needed(l0_box, self.l0_box, pair.size_px)
+                    needed = _needed(l0_box, self.l0_box, pair.size_px, self._downsamples)
                     if needed is not None:
                         lacking[needed] = None
         return list(lacking)
@@ -106,13 +126,18 @@ def _patches(pair: PatchPair, *, with_lr: bool) -> Iterator[Box]:
         yield pair.lr_l0_box
 
 
-def _needed(l0_box: Box, slide_box: Box, size_px: int) -> NeededRegion | None:
+def _needed(
+    l0_box: Box, slide_box: Box, size_px: int, downsamples: tuple[float, ...]
+) -> NeededRegion | None:
     """What of a patch is on the slide; None where nothing is.
 
-    In whole pixels of a level that is half, a quarter and so on of level 0, as most slides have
-    them: then these are the pixels that would be read here, and not some that were made of them.
+    In whole pixels of a level: then these are the pixels that would be read here, and not some
+    that were made of them.
     """
-    x_step, y_step = _step(l0_box.width / size_px), _step(l0_box.height / size_px)
+    finer_max = max(_FINER_MIN, _REGION_PX_MAX / size_px)
+    x_step, y_step = (
+        _step(side / size_px, downsamples, finer_max) for side in (l0_box.width, l0_box.height)
+    )
     on_level = Box(
         (math.floor(l0_box.x0 / x_step) - 1) * x_step,
         (math.floor(l0_box.y0 / y_step) - 1) * y_step,
@@ -122,10 +147,11 @@ def _needed(l0_box: Box, slide_box: Box, size_px: int) -> NeededRegion | None:
     inside = on_level.intersection(slide_box)
     if _is_empty(inside):
         return None
-    width, height = round(inside.width), round(inside.height)
+    x, y = math.floor(inside.x0), math.floor(inside.y0)
+    width, height = math.ceil(inside.x1) - x, math.ceil(inside.y1) - y
     return NeededRegion(
-        x=round(inside.x0),
-        y=round(inside.y0),
+        x=x,
+        y=y,
         width=width,
         height=height,
         width_px=math.ceil(width / x_step),
@@ -133,10 +159,17 @@ def _needed(l0_box: Box, slide_box: Box, size_px: int) -> NeededRegion | None:
     )
 
 
-def _step(downsample: float) -> int:
-    """Level-0 px per pixel of the coarsest such level that is fine enough."""
-    step = 1
-    while 2 * step <= downsample * (1 + _LEVEL_TOLERANCE):
+def _step(downsample: float, downsamples: tuple[float, ...], finer_max: float) -> float:
+    """Level-0 px per pixel of the coarsest level that is fine enough.
+
+    Where that is far too fine, as on a large slide without levels, coarser pixels are to be made of
+    it, or one patch would take many megabytes.
+    """
+    fine = (level for level in downsamples if level <= downsample * (1 + _LEVEL_TOLERANCE))
+    step = max(fine, default=1.0)
+    # Levels are cut to whole pixels, so that files state 4.0003 for a 4.
+    step = round(step) if math.isclose(step, round(step), rel_tol=_CUT_TOLERANCE) else step
+    while step * finer_max < downsample:
         step *= 2
     return step
 

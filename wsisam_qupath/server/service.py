@@ -108,7 +108,7 @@ def _stated_mpp(slide: SlideAsOpen) -> Mpp:
 
 
 def _sent(slide: SlideAsOpen, mpp: Mpp, images: tuple[SentImage, ...] = ()) -> SentPixels:
-    return SentPixels(slide.width, slide.height, mpp, images)
+    return SentPixels(slide.width, slide.height, mpp, images, tuple(slide.downsamples))
 
 
 def _prompts(
