@@ -18,7 +18,7 @@ from wsisam_qupath_training.recipes import read_recipe
 from wsisam_qupath_training.settings import DecoderSettings, Recipe, one_decoder
 from wsisam_qupath_training.train_command import TrainRequest, run_train
 
-SHORT: dict[str, Any] = {"views": 3, "val_views": 2, "validate_every": 2, "sampling": PLAIN_VIEWS}
+SHORT: dict[str, Any] = {"views": 2, "val_views": 1, "validate_every": 2, "sampling": PLAIN_VIEWS}
 _STEPS: dict[str, Any] = {"steps": 2, "objects_per_step": 1, "warm_up_steps": 0}
 
 
