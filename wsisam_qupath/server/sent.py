@@ -11,10 +11,7 @@ import numpy as np
 from ..geometry import Box, Mpp, PatchPair
 from ..protocol import NeededRegion
 from ..slide import RgbArray, Window
-from ..slide.resample import Axis, resample
-
-_LEVEL_TOLERANCE = 1e-3
-"""As :class:`.Slide` has it for its levels."""
+from ..slide.resample import Axis, is_fine_enough, resample
 
 _CUT_TOLERANCE = 1e-2
 
@@ -165,7 +162,7 @@ def _step(downsample: float, downsamples: tuple[float, ...], finer_max: float) -
     Where that is far too fine, as on a large slide without levels, coarser pixels are to be made of
     it, or one patch would take many megabytes.
     """
-    fine = (level for level in downsamples if level <= downsample * (1 + _LEVEL_TOLERANCE))
+    fine = (level for level in downsamples if is_fine_enough(level, downsample))
     step = max(fine, default=1.0)
     # Levels are cut to whole pixels, so that files state 4.0003 for a 4.
     step = round(step) if math.isclose(step, round(step), rel_tol=_CUT_TOLERANCE) else step

@@ -18,6 +18,14 @@ from .reader import RgbArray, Window
 _DECIMALS = 6
 """Edges are rounded to a millionth of a pixel, so that 2.9999999999 touches no third pixel."""
 
+_COARSER = 1e-3
+"""A level may be coarser than wanted by a thousandth, as by 0.2501 instead of 0.25 µm/px."""
+
+
+def is_fine_enough(level_downsample: float, downsample: float) -> bool:
+    """Whether a level need not be enlarged, both in level-0 px per pixel."""
+    return level_downsample <= downsample * (1 + _COARSER)
+
 
 @dataclass(frozen=True)
 class Axis:

@@ -19,15 +19,12 @@ from . import calibration
 from .openslide_reader import OpenSlideReader, detect_format
 from .plain_reader import PlainReader
 from .reader import Reader, RgbArray
-from .resample import Axis, resample, tiles
+from .resample import Axis, is_fine_enough, resample, tiles
 from .tiff_reader import MAGIC as TIFF_MAGIC
 from .tiff_reader import open_tiff
 
 _TILE_SOURCE_PX_MAX = 1 << 23
 """Source pixels in memory at a time: 32 MB as RGBA, and up to 100 MB while they are averaged."""
-
-_LEVEL_TOLERANCE = 1e-3
-"""A level may be coarser than wanted by a thousandth, as by 0.2501 instead of 0.25 µm/px."""
 
 
 @dataclass(frozen=True)
@@ -143,8 +140,7 @@ class Slide:
         fit = [
             level
             for level, (x_factor, y_factor) in enumerate(self._factors)
-            if x_factor <= x_downsample * (1 + _LEVEL_TOLERANCE)
-            and y_factor <= y_downsample * (1 + _LEVEL_TOLERANCE)
+            if is_fine_enough(x_factor, x_downsample) and is_fine_enough(y_factor, y_downsample)
         ]
         return max(fit, key=lambda level: self._factors[level], default=0)
 
