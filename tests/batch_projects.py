@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import pytest
@@ -25,7 +25,6 @@ from command_line import (
     write_prompts,
 )
 from qupath_fixtures import Seen, objects_in
-from qupath_program import run_qupath
 from wsisam_qupath.backends import ImageArray
 from wsisam_qupath.project.reading import read_project
 from wsisam_qupath.pyramid import write_pyramid
@@ -189,11 +188,3 @@ def journaled(project: Path, name: str) -> list[str]:
 def words_of(answer: Answer) -> list[str]:
     """What is on stderr, but for the news that somebody has a QuPath open on this computer."""
     return [line for line in answer.words if not line.startswith("QuPath is running")]
-
-
-def run_script(project: Path, script: Path, *options: str) -> list[dict[str, Any]]:
-    """QuPath's command line with a Groovy script, for each image; what the script told of each."""
-    done = run_qupath("script", "-p", project, *options, script)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("TOLD ")]
-    assert lines, done.stderr
-    return [json.loads(line.removeprefix("TOLD ")) for line in lines]

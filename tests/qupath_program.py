@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import json
 import subprocess
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,14 @@ def run_qupath(
         capture_output=True,
         encoding="utf-8",
         errors="replace",
-        env=dict(os.environ),
         timeout=300,
         check=False,
     )
+
+
+def told_by_script(*arguments: object) -> list[dict[str, Any]]:
+    """``QuPath script ARGUMENTS``: what the script printed after ``TOLD``, for each image."""
+    done = run_qupath("script", *arguments)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("TOLD ")]
+    assert lines, done.stderr
+    return [json.loads(line.removeprefix("TOLD ")) for line in lines]

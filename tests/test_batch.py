@@ -30,11 +30,11 @@ from batch_projects import (
     journaled,
     leftovers,
     project,
-    run_script,
     seen_by,
 )
 from command_line import Answer, features_of, run
 from qupath_fixtures import Seen, qupath
+from qupath_program import told_by_script
 from wsisam_qupath.batch.command import run_batch
 from wsisam_qupath.batch.request import BatchRequest
 from wsisam_qupath.qupath.process import QuPathProcess
@@ -214,7 +214,7 @@ def test_qupath_itself_counts_the_same(story: Story, tmp_path: Path) -> None:
     project, script = copy_of(story.project, tmp_path / "p"), tmp_path / "count.groovy"
     script.write_text(COUNT, encoding="utf-8")
 
-    told = {one["image"]: one for one in run_script(project, script)}
+    told = {one["image"]: one for one in told_by_script("-p", project, script)}
 
     assert {name: one["objects"] for name, one in told.items()} == {
         name: len(objects) for name, objects in story.after.items()
@@ -296,7 +296,7 @@ def test_what_a_person_took_over_is_neither_replaced_nor_a_prompt(
 ) -> None:
     script = tmp_path / "take over.groovy"
     script.write_text(TAKE_OVER, encoding="utf-8")
-    told = run_script(done, script, "--save")
+    told = told_by_script("-p", done, "--save", script)
     assert sorted(one["results"] for one in told) == [0, 1, 2, 2]
     before = seen_by(qupath, done)
     assert [one.type for one in before[MIRRORED].values()] == ["PathAnnotationObject"] * 3

@@ -11,6 +11,7 @@ import pytest
 import shapely
 from shapely.geometry import MultiPoint, box, mapping
 
+from command_line import identity
 from qupath_fixtures import Seen, add_objects, make_project, objects_in, qupath
 from qupath_program import run_qupath
 from script_runs import SCRIPT, RunningServer, compile_script, live_in, run_script
@@ -22,10 +23,6 @@ pytestmark = pytest.mark.qupath
 
 GLAND = box(150, 150, 290, 290)
 CLICKS = MultiPoint([(370, 360), (380, 372)])
-
-
-def identity(number: int) -> str:
-    return f"{number:08d}-2fa1-51d2-883f-0016d3cca427"
 
 
 def drawn(number: int, geometry: Any, path_class: str | None = None) -> dict[str, Any]:

@@ -1,13 +1,12 @@
 """What a real QuPath makes of our files. Skipped where paquo finds none."""
 
-import json
 from typing import Any
 
 import numpy as np
 import pytest
 
 from command_line import identity
-from qupath_program import run_qupath
+from qupath_program import told_by_script
 from wsisam_qupath import Mpp, Prompt, Result, to_feature, write_features
 from wsisam_qupath.geometry import Box
 from wsisam_qupath.planning import Planner
@@ -56,10 +55,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     results = map(ring_result, range(len(CLASSES)), CLASSES)
     write_features(outlines, [to_feature(result, "detection") for result in results])
     script.write_text(READ_OBJECTS, encoding="utf-8")
-    done = run_qupath("script", "-i", slide, script, "-a", outlines)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("TOLD ")]
-    assert lines, done.stderr
-    found: dict[str, Any] = json.loads(lines[0].removeprefix("TOLD "))
+    (found,) = told_by_script("-i", slide, script, "-a", outlines)
     return found
 
 
