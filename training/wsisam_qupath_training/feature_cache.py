@@ -28,7 +28,7 @@ from wsisam_qupath.tokens import MASK_PX
 from .fields import Field
 from .views import SeenTruth, View, ViewSettings, read_patches, see
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 _TOKENS, _TOKEN_DIM = (64, 64), 256
 _PACKED = MASK_PX * MASK_PX // 8
 _MIB = 1 << 20

@@ -18,6 +18,7 @@ from wsisam_qupath.files import cache_folder, check_writable
 from wsisam_qupath.loading import load_predictor
 from wsisam_qupath.model.bases import Base, find_base
 from wsisam_qupath.model.build import read_state
+from wsisam_qupath.model.card import CARD_FORMAT
 from wsisam_qupath.model.weights import locate_weights
 
 from .assembling import Made, write_made
@@ -227,6 +228,7 @@ class _Training:
     def _made_for(self, settings: DecoderSettings) -> str:
         recipe = self.request.recipe
         depends_on = {
+            "card_format": CARD_FORMAT,
             "base": self.base.sha256,
             "views": {part: material.checksum for part, material in self.parts.items()},
             "without": sorted(self.request.without),

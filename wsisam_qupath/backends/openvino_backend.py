@@ -25,7 +25,7 @@ from ..tokens import MaskArray, Tokens
 from . import Embedding, Encoded, ImageArray, Prediction
 from .openvino_runtime import ov
 
-GRAPH_VERSION = 1
+GRAPH_VERSION = 2
 """Raised when the exported graphs change, so that older ones are not taken for them."""
 
 _COMPILING_S_MAX = 120.0

@@ -29,7 +29,7 @@ from safetensors.numpy import save
 from ..errors import AdapterError
 from ..files import sha256_of, write_atomically
 from .bases import Base
-from .card import ENCODER, AdapterCard
+from .card import CARD_FORMAT, ENCODER, AdapterCard
 
 CARD_KEY = "wsisam_qupath"
 """Where the card stands in the metadata of the file."""
@@ -146,13 +146,26 @@ def _card(path: Path, metadata: Mapping[str, str]) -> AdapterCard:
             f"{CARD_KEY!r}. Pass one that wsisam-qupath wrote, or --adapter none."
         )
     try:
-        return AdapterCard.model_validate(json.loads(metadata[CARD_KEY]))
+        stated = json.loads(metadata[CARD_KEY])
+        _check_format(path, stated)
+        return AdapterCard.model_validate(stated)
     except (ValidationError, ValueError) as exc:
         reason = _first_reason(exc) if isinstance(exc, ValidationError) else str(exc)
         raise AdapterError(
             f"{path} has a card that this version cannot read ({reason}). Update wsisam-qupath, "
             "or train the adapter again."
         ) from exc
+
+
+def _check_format(path: Path, stated: object) -> None:
+    """Refuse an older card; a newer one is refused by the card itself."""
+    number = stated.get("format") if isinstance(stated, dict) else None
+    if isinstance(number, int) and number < CARD_FORMAT:
+        raise AdapterError(
+            f"{path} was written by an older wsisam-qupath (card format {number}, now "
+            f"{CARD_FORMAT}): its decoders expect other image features than this version "
+            "computes. Train the adapter again."
+        )
 
 
 def _first_reason(exc: ValidationError) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import Enum
 from types import MappingProxyType
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -13,6 +13,12 @@ from ..prompts import PromptKind
 
 ENCODER = "encoder"
 """What prefixes the tensors of a tuned image encoder, so that no decoder has that name."""
+
+CARD_FORMAT: Final = 2
+"""Raised when the same tensors would be read as another network.
+
+1 took WSI-SAM's early features after 10 of TinyViT's 12 blocks, 2 takes them after 4.
+"""
 
 PLAIN = "sam"
 """Name of the one decoder, SAM's own, that answers where there is no adapter."""
@@ -91,7 +97,7 @@ class AdapterCard(_Card):
         training, recipe, licence, version: for people; version is the program's.
     """
 
-    format: Literal[1] = 1
+    format: Literal[2] = CARD_FORMAT
     base: str
     base_sha256: str
     hr_mpp: float = Field(default=1.0, gt=0, allow_inf_nan=False)

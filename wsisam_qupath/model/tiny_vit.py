@@ -70,11 +70,16 @@ class TinyVitEncoder(nn.Module):
             images: B x 3 x S x S float, S = 256 with a pixelwise stem, else 1024.
 
         Returns:
-            The embedding, B x 256 x 64 x 64, and the output of the stage before the last,
-            B x 160 x 64 x 64, which WSI-SAM's fusion modules read as the early features.
+            The embedding, B x 256 x 64 x 64, and what leaves the second stage together with its
+            down-sampling, B x 160 x 64 x 64, after 4 of the 12 blocks: the early features that
+            the fusion modules of WSI-SAM (section 2.2) and of HQ-SAM's light model read.
         """
-        early = self.stages[:-1](self.patch_embed(images))
-        return self.neck(self.stages[-1](early)), early
+        second = self.stages[:2](self.patch_embed(images))
+        # timm down-samples at the start of a stage, the authors at the end of the one before.
+        early = self.stages[2].get_submodule("downsample")(second)
+        blocks = self.stages[2].get_submodule("blocks")
+        third = blocks(early.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return self.neck(self.stages[3](third)), early
 
 
 def timm_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
