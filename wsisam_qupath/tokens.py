@@ -96,6 +96,19 @@ def lr_mask_of(hr_mask: MaskArray) -> MaskArray:
     return lr_mask
 
 
+def hr_mask_of(lr_mask: MaskArray) -> MaskArray:
+    """The part of a mask over the LR patch that the HR patch covers, bilinear."""
+    half = MASK_PX // 2
+    middle = lr_mask[half // 2 - 1 : half // 2 + half + 1, half // 2 - 1 : half // 2 + half + 1]
+    near, far = middle[1:-1], (middle[:-2], middle[2:])
+    rows = np.stack([0.75 * near + 0.25 * other for other in far], axis=1)
+    tall = rows.reshape(MASK_PX, half + 2)
+    near, far = tall[:, 1:-1], (tall[:, :-2], tall[:, 2:])
+    columns = np.stack([0.75 * near + 0.25 * other for other in far], axis=2)
+    hr_mask: MaskArray = columns.reshape(MASK_PX, MASK_PX).astype(np.float32)
+    return hr_mask
+
+
 def _outline_masks(prompt: Prompt, pair: PatchPair) -> tuple[MaskArray | None, MaskArray | None]:
     l0_area = prompt.l0_earlier if prompt.l0_outline is None else prompt.l0_outline
     if l0_area is None:

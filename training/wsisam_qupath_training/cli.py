@@ -64,6 +64,9 @@ def taken_options(given: dict[str, Any], *, val_share: float) -> Any:
 )
 @click.option("--without", multiple=True, metavar="NAME", help="Leave out this dataset.")
 @click.option("--recipe", type=_PATH, help="TOML with any settings; see training/README.md.")
+@click.option(
+    "--init", type=_PATH, metavar="FILE", help="Adapter to start from.  [default: the bare base]"
+)
 @click.option("--steps", type=click.IntRange(min=1), help="Of the optimiser, for each decoder.")
 @click.option("--views", type=click.IntRange(min=1), help="Patch pairs that are sampled.")
 @click.option("--batch", type=click.IntRange(min=1), help="Prompts in a step.")

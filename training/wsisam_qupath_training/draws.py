@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,7 @@ from wsisam_qupath.tokens import (
     POSITIVE,
     TOP_LEFT,
     MaskArray,
+    hr_mask_of,
     lr_mask_of,
 )
 
@@ -41,6 +43,9 @@ Rng = np.random.Generator
 
 _FRAME = PatchPair(MASK_PX / 2, MASK_PX / 2, 1.0, MASK_PX, Mpp(1.0, 1.0))
 """A pair whose level-0 pixels are mask pixels."""
+
+_LR_FRAME = replace(_FRAME, hr_mpp=2.0)
+"""The LR patch of that pair as the HR patch of another."""
 
 
 class PromptMix(BaseModel):
@@ -175,9 +180,37 @@ def first_prompts(
     )
 
 
+class PairMasks(NamedTuple):
+    """Answers as mask logits over both patches of a pair, B x 256 x 256 each.
+
+    Attributes:
+        is_lr: B, whether the answer was given over the LR patch; else it ends where HR does.
+    """
+
+    hr: MaskArray
+    lr: MaskArray
+    is_lr: NDArray[np.bool_]
+
+
+def chosen_answers(logits: MaskArray, ious: NDArray[np.float32]) -> PairMasks:
+    """Of the masks over the R patches, the one with the highest predicted IoU, in both frames.
+
+    Args:
+        logits: B x R x 256 x 256.
+        ious: B x R.
+    """
+    is_lr = ious.argmax(axis=1) == 1
+    hr = [a[1] if lr else a[0] for a, lr in zip(logits, is_lr, strict=True)]
+    return PairMasks(
+        np.stack([hr_mask_of(m) if lr else m for m, lr in zip(hr, is_lr, strict=True)]),
+        np.stack([m if lr else lr_mask_of(m) for m, lr in zip(hr, is_lr, strict=True)]),
+        is_lr,
+    )
+
+
 def clicked_again(
     batch: PromptBatch,
-    logits: MaskArray,
+    answers: PairMasks,
     seen: SeenTruth,
     objects: Sequence[int],
     plan: Plan,
@@ -188,11 +221,11 @@ def clicked_again(
     """The same prompts with one more click each, and the last answers as the mask prompts.
 
     Args:
-        logits: B x 256 x 256, the last answers.
+        answers: the last ones.
     """
     hr_per_mask = size_px / MASK_PX
     points, labels = [], []
-    for index, answer in zip(objects, logits, strict=True):
+    for index, answer in zip(objects, answers.hr, strict=True):
         truth, predicted = seen.hr_masks[index], answer > 0
         column, row, label = _corrected(truth, predicted, seen.hr_known, mix, rng)
         points.append(((column + 0.5) * hr_per_mask, (row + 0.5) * hr_per_mask))
@@ -205,7 +238,7 @@ def clicked_again(
             [batch.point_labels, np.array(labels, dtype=np.int64)[:, None]], axis=1
         ),
     )
-    return _fed_back(clicked, logits, plan, size_px)
+    return _fed_back(clicked, answers, plan, size_px)
 
 
 def outline_prompts(masks: Sequence[Mask], size_px: int) -> PromptBatch:
@@ -295,14 +328,12 @@ def _corrected(
     return click.column, click.row, POSITIVE if click.is_positive else NEGATIVE
 
 
-def _fed_back(batch: PromptBatch, logits: MaskArray, plan: Plan, size_px: int) -> PromptBatch:
+def _fed_back(batch: PromptBatch, answers: PairMasks, plan: Plan, size_px: int) -> PromptBatch:
     """Answers as the mask prompts of the next click."""
-    if plan.feeds_outlines and all((answer > 0).any() for answer in logits):
-        found = (
-            mask_to_polygon(answer, _FRAME, simplify_um=0.25, min_area_um2=0.0) for answer in logits
-        )
+    if plan.feeds_outlines:
+        found = [_outline_of(answers, index) for index in range(len(answers.hr))]
         outlines = [outline for outline in found if outline is not None]
-        if len(outlines) == len(logits):
+        if len(outlines) == len(found):
             hr_masks = np.stack([_outline_logits(o, 1.0) for o in outlines])
             boxes = np.stack([np.reshape(o.bounds, (2, 2)) for o in outlines])
             return replace(
@@ -311,10 +342,16 @@ def _fed_back(batch: PromptBatch, logits: MaskArray, plan: Plan, size_px: int) -
                 hr_masks=hr_masks,
                 lr_masks=np.stack([_outline_logits(o, 2.0) for o in outlines]),
             )
-    hr_masks = np.clip(logits, -CLAMP_LOGIT, CLAMP_LOGIT).astype(np.float32)
-    return replace(
-        batch, hr_masks=hr_masks, lr_masks=np.stack([lr_mask_of(mask) for mask in hr_masks])
+    hr_masks, lr_masks = (
+        np.clip(masks, -CLAMP_LOGIT, CLAMP_LOGIT).astype(np.float32) for masks in answers[:2]
     )
+    return replace(batch, hr_masks=hr_masks, lr_masks=lr_masks)
+
+
+def _outline_of(answers: PairMasks, index: int) -> Polygon | MultiPolygon | None:
+    """An answer's outline, HR mask px; it may reach beyond the HR patch."""
+    masks, frame = (answers.lr, _LR_FRAME) if answers.is_lr[index] else (answers.hr, _FRAME)
+    return mask_to_polygon(masks[index], frame, simplify_um=0.25, min_area_um2=0.0)
 
 
 def _outline_logits(outline: Polygon | MultiPolygon, zoom: float) -> MaskArray:

@@ -1,7 +1,8 @@
 """What a frozen encoder makes of each view, computed once and kept in memory-mapped files.
 
-One folder a set of views, named by a checksum over all that its content depends on. An interrupted
-filling goes on where it stopped.
+One folder per set of views, named by a checksum over all that its content depends on. An
+interrupted filling goes on where it stopped. The pairs of a chain share their patches: what is the
+LR patch of one view is kept once, and is the HR patch of the next.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from wsisam_qupath.slide import Slide
 from wsisam_qupath.tokens import MASK_PX
 
 from .fields import Field
-from .views import SeenTruth, View, ViewSettings, read_patches, see
+from .views import SeenTruth, View, ViewSettings, read_patch, see
 
 CACHE_VERSION = 2
 _TOKENS, _TOKEN_DIM = (64, 64), 256
@@ -59,10 +60,12 @@ class FeatureCache:
 
     Args:
         folder: made by :func:`fill_cache`.
+        chain: pairs of a chain; see :class:`.ViewSettings`.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, chain: int) -> None:
         self.folder = folder
+        self._chain = chain
         self._arrays = {p.stem: np.load(p, mmap_mode="r") for p in folder.glob("*.npy")}
 
     def __len__(self) -> int:
@@ -78,27 +81,29 @@ class FeatureCache:
         arrays = self._arrays
         count = int(arrays["counts"][index])
         areas = _unpacked(arrays["areas"][index])
+        hr, lr = _patches_of(index, self._chain)
         return CachedView(
-            arrays["hr_tokens"][index],
-            arrays["hr_early"][index],
-            arrays["lr_tokens"][index],
-            arrays["lr_early"][index],
+            arrays["tokens"][hr],
+            arrays["early"][hr],
+            arrays["tokens"][lr],
+            arrays["early"][lr],
             SeenTruth(
                 hr_masks=_unpacked(arrays["hr_masks"][index, :count]),
                 lr_masks=_unpacked(arrays["lr_masks"][index, :count]),
                 hr_objects=areas[0],
                 hr_known=areas[1],
                 lr_known=areas[2],
+                hr_whole_px=arrays["whole_px"][index, :count].astype(np.float64),
                 is_whole=arrays["is_whole"][index, :count].astype(bool),
             ),
         )
 
 
-def bytes_per_view(base: Base, settings: ViewSettings) -> int:
-    """What one view occupies on the disk."""
+def bytes_of(count: int, base: Base, settings: ViewSettings) -> int:
+    """What the features of a number of views occupy on the disk."""
     return sum(
         int(np.prod(shape)) * np.dtype(dtype).itemsize
-        for shape, dtype in _layout(base, settings).values()
+        for shape, dtype in _layout(base, settings, count).values()
     )
 
 
@@ -155,33 +160,41 @@ def fill_cache(
             on_view()
         for array in arrays.values():
             array.flush()
-    return FeatureCache(folder)
+    return FeatureCache(folder, settings.chain)
 
 
-def _layout(base: Base, settings: ViewSettings) -> dict[str, tuple[tuple[int, ...], DTypeLike]]:
-    """Shape and type of each array, for one view."""
-    tokens = (_TOKENS[0] * _TOKENS[1], _TOKEN_DIM)
-    early = (base.early_channels, *_TOKENS)
+def _patches_of(index: int, chain: int) -> tuple[int, int]:
+    """Where the HR and the LR patch of a view are kept."""
+    number, level = divmod(index, chain)
+    first = number * (chain + 1)
+    return first + level, first + level + 1
+
+
+def _layout(
+    base: Base, settings: ViewSettings, count: int
+) -> dict[str, tuple[tuple[int, ...], DTypeLike]]:
+    """Shape and type of each array for a number of views."""
+    patches = _patches_of(count - 1, settings.chain)[1] + 1 if count else 0
     objects = settings.largest_objects
     return {
-        "hr_tokens": (tokens, np.float16),
-        "hr_early": (early, np.float16),
-        "lr_tokens": (tokens, np.float16),
-        "lr_early": (early, np.float16),
-        "hr_masks": ((objects, _PACKED), np.uint8),
-        "lr_masks": ((objects, _PACKED), np.uint8),
-        "areas": ((3, _PACKED), np.uint8),
-        "is_whole": ((objects,), np.uint8),
-        "counts": ((), np.uint8),
-        "done": ((), np.uint8),
+        "tokens": ((patches, _TOKENS[0] * _TOKENS[1], _TOKEN_DIM), np.float16),
+        "early": ((patches, base.early_channels, *_TOKENS), np.float16),
+        "encoded": ((patches,), np.uint8),
+        "hr_masks": ((count, objects, _PACKED), np.uint8),
+        "lr_masks": ((count, objects, _PACKED), np.uint8),
+        "areas": ((count, 3, _PACKED), np.uint8),
+        "whole_px": ((count, objects), np.float32),
+        "is_whole": ((count, objects), np.uint8),
+        "counts": ((count,), np.uint8),
+        "done": ((count,), np.uint8),
     }
 
 
 def _opened(folder: Path, base: Base, settings: ViewSettings, count: int) -> _Arrays:
     folder.mkdir(parents=True, exist_ok=True)
     return {
-        name: _array(folder / f"{name}.npy", (count, *shape), dtype)
-        for name, (shape, dtype) in _layout(base, settings).items()
+        name: _array(folder / f"{name}.npy", shape, dtype)
+        for name, (shape, dtype) in _layout(base, settings, count).items()
     }
 
 
@@ -239,12 +252,16 @@ def _write(
     arrays["counts"][index] = count
     if not count:
         return
-    encoded = encoder.encode(read_patches(slide, view))
-    arrays["hr_tokens"][index], arrays["lr_tokens"][index] = encoded.tokens
-    arrays["hr_early"][index], arrays["lr_early"][index] = encoded.early
+    l0_boxes = view.pair.hr_l0_box, view.pair.lr_l0_box
+    for patch, l0_box in zip(_patches_of(index, settings.chain), l0_boxes, strict=True):
+        if not arrays["encoded"][patch]:
+            encoded = encoder.encode([read_patch(slide, view, l0_box)])
+            arrays["tokens"][patch], arrays["early"][patch] = encoded.tokens[0], encoded.early[0]
+            arrays["encoded"][patch] = 1
     arrays["hr_masks"][index, :count] = _packed(seen.hr_masks)
     arrays["lr_masks"][index, :count] = _packed(seen.lr_masks)
     arrays["areas"][index] = _packed(np.stack([seen.hr_objects, seen.hr_known, seen.lr_known]))
+    arrays["whole_px"][index, :count] = seen.hr_whole_px
     arrays["is_whole"][index, :count] = seen.is_whole
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,58 +12,48 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from wsisam_qupath.errors import AdapterError
+from wsisam_qupath.model.adapter import Adapter
 from wsisam_qupath.model.bases import Base
-from wsisam_qupath.model.build import build_decoder, build_model, encoder_state
-from wsisam_qupath.model.decoders import SamDecoder, WsiSamDecoder
+from wsisam_qupath.model.build import build_decoder, build_model, encoder_state, module_name
+from wsisam_qupath.model.card import SamLogits
+from wsisam_qupath.model.decoders import Decoded, SamDecoder, WsiSamDecoder
 from wsisam_qupath.model.encoder import PatchEncoder
+from wsisam_qupath.prompts import PromptKind
 
 from .draws import PromptBatch
 from .losses import mask_loss, true_iou
 from .settings import DecoderSettings
-from .windows import Windows, windows_round
+from .windows import Windows, windows_at_edges, windows_round
 
 _UNUSED = tuple(f"mask_decoder.output_hypernetworks_mlps.{index}." for index in (1, 2, 3))
 """They make SAM's other three masks, which nobody asks for here."""
 
 
 class Images(NamedTuple):
-    """The features of one view, float32: 1 x 4096 x 256 tokens, 1 x C x 64 x 64 early ones."""
+    """The features of one view, float32, HR patch first; the LR patch where it is read.
 
-    hr: torch.Tensor
-    hr_early: torch.Tensor
-    lr: torch.Tensor
-    lr_early: torch.Tensor
+    Attributes:
+        tokens: R times 1 x 4096 x 256.
+        early: R times 1 x C x 64 x 64.
+    """
+
+    tokens: tuple[torch.Tensor, ...]
+    early: tuple[torch.Tensor, ...]
 
 
 class Wanted(NamedTuple):
-    """Truth over both patches, B x 256 x 256 each, 0 or 1; what is known is one for all."""
+    """Truth over the R patches that are read.
 
-    hr: torch.Tensor
-    lr: torch.Tensor
-    hr_known: torch.Tensor
-    lr_known: torch.Tensor
+    Attributes:
+        truth: B x R x 256 x 256, 0 or 1.
+        known: 1 x R x 256 x 256, 0 or 1.
+        whole_px: B x R, area of the whole object in mask px of each patch.
+    """
 
-
-class Answer(NamedTuple):
-    """Mask logits, B x 256 x 256 each, and predicted IoU, B."""
-
-    hr_logits: torch.Tensor
-    lr_logits: torch.Tensor | None
-    iou: torch.Tensor
-
-
-@dataclass(frozen=True)
-class _Cuts:
-    """Windows of both patches; None is all of it."""
-
-    hr_windows: Windows | None = None
-    lr_windows: Windows | None = None
-
-    def hr(self, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor if self.hr_windows is None else self.hr_windows.cut(tensor)
-
-    def lr(self, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor if self.lr_windows is None else self.lr_windows.cut(tensor)
+    truth: torch.Tensor
+    known: torch.Tensor
+    whole_px: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -99,6 +89,33 @@ class Learner(nn.Module):
             parameter.requires_grad_(_learns(name, settings))
         self.eval()  # neither dropout nor running statistics: TinyViT's stay as they are
 
+    def start_from(self, adapter: Adapter) -> None:
+        """Take the weights of an adapter's decoder: of one that answers points.
+
+        What it does not have starts as it is: of WSI-SAM's tokens a tenth, so that the first
+        answers are nearly those of the adapter.
+
+        Raises:
+            AdapterError: it is another network.
+        """
+        name = adapter.card.routes[PromptKind.POINTS].last_decoder
+        given = {
+            f"decoder.{module_name(n)}": torch.from_numpy(t)
+            for n, t in adapter.tensors(name).items()
+        }
+        own = self.state_dict()
+        if odd := [n for n, t in given.items() if n not in own or own[n].shape != t.shape]:
+            raise AdapterError(
+                f"{adapter.path} has a tensor {odd[0]!r} that this recipe's decoder has not. Start "
+                "from another adapter, or with --init none."
+            )
+        self.load_state_dict(own | given)
+        if isinstance(self.decoder, WsiSamDecoder) and not any(".hr." in n for n in given):
+            for resolution in self.decoder.resolutions:
+                last = resolution.token_mlp.layers[-1]
+                nn.init.normal_(last.weight, 0.0, 0.1 * float(last.weight.detach().std()))
+                nn.init.zeros_(last.bias)
+
     @property
     def reads_lr(self) -> bool:
         """Whether it looks at the LR patch."""
@@ -115,111 +132,179 @@ class Learner(nn.Module):
             groups.setdefault(_rate(name, self.settings), []).append(parameter)
         return [{"params": members, "lr": rate} for rate, members in groups.items()]
 
-    def encode(self, hr_patch: torch.Tensor, lr_patch: torch.Tensor) -> Images:
-        """Features of one view, 1 x S x S x 3 uint8 each, through the encoder that learns."""
+    @property
+    def patches(self) -> int:
+        """R: how many patches of a pair it reads."""
+        return 2 if self.reads_lr else 1
+
+    def encode(self, patches: Sequence[torch.Tensor]) -> Images:
+        """Features of the patches of one view, 1 x S x S x 3 uint8 each, HR first.
+
+        They go through the encoder that learns.
+        """
         assert self.encoder is not None
-        hr, hr_early = self.encoder(hr_patch)
-        if not self.reads_lr:
-            return Images(hr, hr_early, hr, hr_early)
-        return Images(hr, hr_early, *self.encoder(lr_patch))
+        encoded = [self.encoder(patch) for patch in patches[: self.patches]]
+        tokens, early = zip(*encoded, strict=True)
+        return Images(tokens, early)
 
-    def answer(self, images: Images, prompts: PromptBatch) -> Answer:
+    def answer(self, images: Images, prompts: PromptBatch) -> Decoded:
         """Answer B prompts on one view."""
+        coords, labels, masks = self._prompt(prompts)
+        answered: Decoded
         if isinstance(self.decoder, SamDecoder):
-            hr_prompt = _prompt(prompts, images.hr.device)[:3]
-            own = self.decoder(images.hr, *hr_prompt)
-            return Answer(own.hr_logits, None, own.iou)
-        inputs = self._features(self.decoder, images)
-        return Answer(*self.decoder.training_forward(*inputs, *_prompt(prompts, images.hr.device)))
-
-    def _answer_in(
-        self, decoder: WsiSamDecoder, images: Images, prompts: PromptBatch, cuts: _Cuts
-    ) -> Answer:
-        """The same with masks in windows only: the convolutions there cost the most."""
-        hr, lr, hr_features, lr_features = self._features(decoder, images)
-        tokens = decoder.tokens(hr, lr, *_prompt(prompts, images.hr.device))
-        hr_logits = decoder.hr.logits(
-            tokens.token, cuts.hr(tokens.hr_upscaled), cuts.hr(hr_features)
-        )
-        assert decoder.iou_head is not None
-        iou = decoder.iou_head(tokens.token)[:, 0]
-        if decoder.lr is None or lr_features is None or tokens.lr_upscaled is None:
-            return Answer(hr_logits, None, iou)
-        lr_logits = decoder.lr.logits(
-            tokens.token, cuts.lr(tokens.lr_upscaled), cuts.lr(lr_features)
-        )
-        return Answer(hr_logits, lr_logits, iou)
-
-    def _features(
-        self, decoder: WsiSamDecoder, images: Images
-    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor | None]:
-        hr_features = decoder.hr.image_features(images.hr, images.hr_early)
-        if decoder.lr is None:
-            return images.hr, None, hr_features, None
-        lr_features = decoder.lr.image_features(images.lr, images.lr_early)
-        return images.hr, images.lr, hr_features, lr_features
+            hr_mask = None if masks is None else masks[0]
+            answered = self.decoder(images.tokens[0], coords, labels, hr_mask)
+        else:
+            features = self._features(self.decoder, images)
+            answered = self.decoder(images.tokens, features, coords, labels, masks)
+        return answered
 
     def forward(
-        self, images: Images, prompts: PromptBatch, wanted: Wanted, is_windowed: bool = False
+        self, images: Images, prompts: PromptBatch, wanted: Wanted, windows_seed: int | None = None
     ) -> Loss:
         """λ·L_HR + (1 - λ)·L_LR (WSI-SAM, section 2.3), and the error of the predicted IoU.
 
         Args:
-            is_windowed: look only round the objects, where that is cheaper.
+            windows_seed: of the windows in which alone the fused masks are computed, where that
+                is possible; None is whole masks.
         """
-        cuts = _Cuts()
-        if is_windowed and _can_be_windowed(self.decoder):
-            cuts = _Cuts(windows_round(wanted.hr), windows_round(wanted.lr))
-            assert isinstance(self.decoder, WsiSamDecoder)
-            answer = self._answer_in(self.decoder, images, prompts, cuts)
-        else:
-            answer = self.answer(images, prompts)
-        hr_known, lr_known = (
-            known.expand_as(truth)
-            for known, truth in ((wanted.hr_known, wanted.hr), (wanted.lr_known, wanted.lr))
+        decoder = self.decoder
+        if windows_seed is None or isinstance(decoder, SamDecoder) or decoder.mixes_features:
+            answered = self.answer(images, prompts)
+            return self._loss(answered.logits, answered.iou, wanted, answered.logits)
+        return self._windowed(decoder, images, prompts, wanted, windows_seed)
+
+    def _windowed(
+        self,
+        decoder: WsiSamDecoder,
+        images: Images,
+        prompts: PromptBatch,
+        wanted: Wanted,
+        seed: int,
+    ) -> Loss:
+        """The same with WSI-SAM's convolutions in windows only: they cost the most."""
+        updated = decoder.update(images.tokens, *self._prompt(prompts))
+        own = decoder.answer_as_sam(updated)
+        windows = self._windows(decoder, wanted, seed)
+        if windows is None:
+            fused = decoder.fuse(
+                updated, [u.upscaled for u in updated], self._features(decoder, images)
+            )
+            logits = decoder.add_sam(fused, own.logits)
+            return self._loss(logits, decoder.predict_iou(updated, own.iou), wanted, logits, own)
+        fused = decoder.fuse(
+            updated,
+            [w.cut(u.upscaled) for w, u in zip(windows, updated, strict=True)],
+            [
+                w.cut(features)
+                for w, features in zip(windows, self._features(decoder, images), strict=True)
+            ],
         )
-        return self._loss(
-            answer,
-            (cuts.hr(wanted.hr), cuts.hr(hr_known)),
-            (cuts.lr(wanted.lr), cuts.lr(lr_known)),
+        logits = decoder.add_sam(fused, _cut_each(windows, own.logits))
+        whole = torch.stack(
+            [
+                w.put(own.logits[:, r].detach(), logits[:, r].detach())
+                for r, w in enumerate(windows)
+            ],
+            dim=1,
         )
+        cut = Wanted(
+            _cut_each(windows, wanted.truth), _cut_each(windows, wanted.known), wanted.whole_px
+        )
+        iou = decoder.predict_iou(updated, own.iou)
+        return self._loss(logits, iou, cut, whole, own, wanted)
+
+    def _windows(
+        self, decoder: WsiSamDecoder, wanted: Wanted, seed: int
+    ) -> list[Windows] | None:
+        """Windows of each patch, all of one size; None where whole masks are needed."""
+        truths = wanted.truth.unbind(dim=1)
+        if decoder.sam_logits is SamLogits.BOTH or (
+            decoder.sam_logits is SamLogits.HR and decoder.lr is None
+        ):
+            rng = np.random.default_rng(seed)
+            return [windows_at_edges(truth, self.settings.window_px, rng) for truth in truths]
+        found = [windows_round(truth) for truth in truths]
+        if None in found:
+            return None
+        side = max(w.side for w in found if w is not None)
+        return [w for t in truths if (w := windows_round(t, side)) is not None]
+
+    def _features(self, decoder: WsiSamDecoder, images: Images) -> list[torch.Tensor]:
+        return [
+            resolution.image_features(tokens, early)
+            for resolution, tokens, early in zip(
+                decoder.resolutions, images.tokens, images.early, strict=True
+            )
+        ]
 
     def _loss(
         self,
-        answer: Answer,
-        hr_wanted: tuple[torch.Tensor, torch.Tensor],
-        lr_wanted: tuple[torch.Tensor, torch.Tensor],
+        logits: torch.Tensor,
+        iou: torch.Tensor,
+        wanted: Wanted,
+        whole: torch.Tensor,
+        own: Decoded | None = None,
+        wanted_whole: Wanted | None = None,
     ) -> Loss:
-        settings = self.settings
-        weight = settings.cross_entropy_weight
-        hr = mask_loss(answer.hr_logits, *hr_wanted, cross_entropy_weight=weight)
-        iou = true_iou(answer.hr_logits.detach(), *hr_wanted)
-        iou_error = ((answer.iou.float() - iou) ** 2).mean()
-        parts = {"hr": hr.item(), "iou_error": iou_error.item(), "iou": iou.mean().item()}
-        total = hr
-        if answer.lr_logits is not None:
-            lr = mask_loss(answer.lr_logits, *lr_wanted, cross_entropy_weight=weight)
-            parts["lr"] = lr.item()
-            total = settings.hr_share * hr + (1 - settings.hr_share) * lr
-        return Loss(total + settings.iou_weight * iou_error, parts)
+        """Put the loss together.
+
+        Args:
+            logits, wanted: B x R x H x W each, whole or windows.
+            whole: B x R x 256 x 256 logits, of which the true IoU is measured.
+            own: SAM's own answer, where it has a loss of its own.
+            wanted_whole: over whole patches; None where ``wanted`` is.
+        """
+        settings, wanted_whole = self.settings, wanted_whole or wanted
+        true = true_iou(whole.detach(), wanted_whole.truth, wanted_whole.known, wanted.whole_px)
+        iou_error = ((iou.float() - true) ** 2).mean()
+        total, parts = self._mask_loss(logits, wanted)
+        parts |= {"iou_error": iou_error.item(), "iou": true.max(dim=1).values.mean().item()}
+        total = total + settings.iou_weight * iou_error
+        if own is not None and settings.sam_weight:
+            of_sam, _ = self._mask_loss(own.logits, wanted_whole)
+            parts["sam"] = of_sam.item()
+            total = total + settings.sam_weight * of_sam
+        return Loss(total, parts)
+
+    def _mask_loss(
+        self, logits: torch.Tensor, wanted: Wanted
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        weight = self.settings.cross_entropy_weight
+        losses = [
+            mask_loss(
+                logits[:, r],
+                wanted.truth[:, r],
+                wanted.known[:, r].expand_as(logits[:, r]),
+                cross_entropy_weight=weight,
+            )
+            for r in range(logits.shape[1])
+        ]
+        parts = {name: loss.item() for name, loss in zip(("hr", "lr"), losses, strict=False)}
+        if len(losses) == 1:
+            return losses[0], parts
+        share = self.settings.hr_share
+        return share * losses[0] + (1 - share) * losses[1], parts
+
+    def _prompt(
+        self, prompts: PromptBatch
+    ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor] | None]:
+        """Coordinates, labels, and mask prompts of each patch."""
+        device = self._device
+        masks = None
+        if prompts.hr_masks is not None and prompts.lr_masks is not None:
+            both = (prompts.hr_masks, prompts.lr_masks)[: self.patches]
+            masks = [_tensor(mask, device) for mask in both]
+        return _tensor(prompts.coords, device), _tensor(prompts.labels, device), masks
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.parameters()).device
 
 
-def _can_be_windowed(decoder: SamDecoder | WsiSamDecoder) -> bool:
-    """Whether the masks come from WSI-SAM's own convolutions alone."""
-    return (
-        isinstance(decoder, WsiSamDecoder)
-        and decoder.iou_head is not None
-        and not decoder.add_sam_logits
-        and not decoder.mixes_features
-    )
-
-
-def _prompt(
-    prompts: PromptBatch, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-    hr_mask = None if prompts.hr_masks is None else _tensor(prompts.hr_masks, device)
-    lr_mask = None if prompts.lr_masks is None else _tensor(prompts.lr_masks, device)
-    return _tensor(prompts.coords, device), _tensor(prompts.labels, device), hr_mask, lr_mask
+def _cut_each(windows: Sequence[Windows], maps: torch.Tensor) -> torch.Tensor:
+    """B or 1 x R x 256 x 256 to B x R x side x side."""
+    return torch.stack([w.cut(maps[:, r]) for r, w in enumerate(windows)], dim=1)
 
 
 def decoder_tensors(state: Mapping[str, torch.Tensor]) -> dict[str, NDArray[np.float16]]:
@@ -290,6 +375,15 @@ def _tensor(array: NDArray[Any], device: torch.device) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
 
-def images_of(arrays: Iterable[NDArray[np.float16]], device: torch.device) -> Images:
+def images_of(
+    tokens: Iterable[NDArray[np.float16]],
+    early: Iterable[NDArray[np.float16]],
+    device: torch.device,
+) -> Images:
     """Cached features of one view as float32 tensors, with a batch of one."""
-    return Images(*(_tensor(np.asarray(a, dtype=np.float32), device)[None] for a in arrays))
+    return Images(
+        *(
+            tuple(_tensor(np.asarray(a, dtype=np.float32), device)[None] for a in arrays)
+            for arrays in (tokens, early)
+        )
+    )

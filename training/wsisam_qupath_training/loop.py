@@ -20,10 +20,18 @@ from wsisam_qupath.errors import DeviceError
 
 from .ahead import ahead
 from .checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from .draws import Plan, PromptBatch, clicked_again, draw_objects, draw_plan, first_prompts
+from .draws import (
+    Plan,
+    PromptBatch,
+    chosen_answers,
+    clicked_again,
+    draw_objects,
+    draw_plan,
+    first_prompts,
+)
 from .learner import Images, Learner, Loss, Wanted, decoder_tensors, encoder_tensors
 from .settings import DecoderSettings
-from .validation import validate
+from .validation import validate, wanted_of
 from .views import SeenTruth
 
 
@@ -56,8 +64,8 @@ class Place:
     world: int = 1
 
     def autocast(self) -> AbstractContextManager[object]:
-        """bf16 where the device has it; CPUs without it compute as slowly, and no worse."""
-        if self.device.type == "mps":
+        """bf16 where the device computes in it; elsewhere it would be slower, not only worse."""
+        if self.device.type == "mps" or (self.device.type == "cpu" and not _has_bf16()):
             return nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
 
@@ -84,7 +92,7 @@ class Lesson:
     plan: Plan
     objects: NDArray[np.intp]
     prompts: PromptBatch
-    is_windowed: bool
+    windows_seed: int | None
 
 
 @dataclass(frozen=True)
@@ -223,8 +231,9 @@ class Run:
         prompts = first_prompts(
             loaded.truth, objects.tolist(), plan, self.settings.mix, self.size_px, rng
         )
-        is_windowed = bool(rng.random() < self.settings.windowed_share)
-        return Lesson(step, loaded, plan, objects, prompts, is_windowed)
+        is_windowed = rng.random() < self.settings.windowed_share
+        windows_seed = int(rng.integers(2**31)) if is_windowed else None
+        return Lesson(step, loaded, plan, objects, prompts, windows_seed)
 
     def _step(
         self, module: torch.nn.Module, optimiser: torch.optim.Optimizer, lesson: Lesson
@@ -251,7 +260,7 @@ class Run:
     def _loss(self, module: torch.nn.Module, lesson: Lesson) -> Loss:
         images = self.views.images(lesson.loaded, self.learner, self.place.device)
         prompts = self._clicked(lesson, images)
-        answered: Loss = module(images, prompts, self._wanted(lesson), lesson.is_windowed)
+        answered: Loss = module(images, prompts, self._wanted(lesson), lesson.windows_seed)
         return answered
 
     def _clicked(self, lesson: Lesson, images: Images) -> PromptBatch:
@@ -260,10 +269,10 @@ class Run:
         rng = np.random.default_rng((self.seed, lesson.step, self.place.rank, 1))
         for _ in range(lesson.plan.clicks):
             with torch.no_grad():
-                logits = self.learner.answer(images, prompts).hr_logits.float().cpu().numpy()
+                answered = self.learner.answer(images, prompts)
             prompts = clicked_again(
                 prompts,
-                logits,
+                chosen_answers(*(part.float().cpu().numpy() for part in answered)),
                 truth,
                 lesson.objects.tolist(),
                 lesson.plan,
@@ -274,14 +283,7 @@ class Run:
         return prompts
 
     def _wanted(self, lesson: Lesson) -> Wanted:
-        truth, device = lesson.loaded.truth, self.place.device
-        masks = (
-            truth.hr_masks[lesson.objects],
-            truth.lr_masks[lesson.objects],
-            truth.hr_known[None],
-            truth.lr_known[None],
-        )
-        return Wanted(*(torch.from_numpy(m.astype(np.float32)).to(device) for m in masks))
+        return wanted_of(lesson.loaded.truth, lesson.objects, self.learner.patches, self.place)
 
     def _validated(
         self,
@@ -334,6 +336,11 @@ class Run:
             return self.learner
         assert distributed.is_initialized()
         return DistributedDataParallel(self.learner, find_unused_parameters=True)
+
+
+def _has_bf16() -> bool:
+    """Whether this CPU multiplies matrices in bf16."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def schedule(step: int, settings: DecoderSettings) -> float:

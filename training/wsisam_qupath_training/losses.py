@@ -43,8 +43,24 @@ def mask_loss(
     return both.mean()
 
 
-def true_iou(logits: torch.Tensor, truth: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-    """IoU of the mask above 0 with the truth, over the pixels that are known; B."""
+def true_iou(
+    logits: torch.Tensor,
+    truth: torch.Tensor,
+    known: torch.Tensor,
+    whole_px: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """IoU of the mask above 0 with the whole object, over the pixels that are known.
+
+    Args:
+        logits, truth, known: ... x H x W.
+        whole_px: ..., area of the object with what lies outside of the patch; None is that it
+            lies in it wholly.
+
+    Returns:
+        ..., 0 to 1.
+    """
     inside, wanted = (logits > 0) & (known > 0), (truth > 0) & (known > 0)
-    union = (inside | wanted).sum(dim=(1, 2))
-    return (inside & wanted).sum(dim=(1, 2)) / union.clamp(min=1)
+    shared, union = ((part).sum(dim=(-2, -1)) for part in (inside & wanted, inside | wanted))
+    if whole_px is not None:
+        union = union + (whole_px - truth.sum(dim=(-2, -1))).clamp(min=0)
+    return shared / union.clamp(min=1)

@@ -16,7 +16,7 @@ from wsisam_qupath.errors import OptionError, PromptError
 from wsisam_qupath.model.bases import Base
 from wsisam_qupath.slide import Slide
 
-from .feature_cache import FeatureCache, bytes_per_view, cache_key, fill_cache
+from .feature_cache import FeatureCache, bytes_of, cache_key, fill_cache
 from .fields import Field, Part
 from .loop import Views
 from .settings import Recipe
@@ -107,7 +107,7 @@ def cached(
         OptionError: the views do not fit.
         OutputError: the disk is full, or cannot be written.
     """
-    needed = len(material.views) * bytes_per_view(base, recipe.sampling)
+    needed = bytes_of(len(material.views), base, recipe.sampling)
     if needed > limit_gb * _GIB:
         raise OptionError(
             f"The features of {len(material.views)} views take {needed / _GIB:.1f} GiB, and "

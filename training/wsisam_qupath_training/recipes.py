@@ -55,7 +55,7 @@ def decoder_of(
         card |= {
             "aggregation": aggregation,
             "hr_only": hr_only,
-            "add_sam_logits": False,
+            "sam_logits": "none",
             "iou_head": True,
         }
     given: dict[str, Any] = {

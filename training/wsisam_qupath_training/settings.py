@@ -36,7 +36,12 @@ class DecoderSettings(BaseModel):
         hr_share: λ, the share of the HR loss beside the LR loss (section 2.3).
         cross_entropy_weight: beside the Dice loss; the paper adds them as they are.
         iou_weight: of the squared error of the predicted IoU.
-        windowed_share: of the steps of WSI-SAM, those whose loss looks only round the objects.
+        windowed_share: of the steps of WSI-SAM, those in which its fused masks are computed in
+            windows only: around the objects or, where SAM's logits are added, of ``window_px``
+            at their edges.
+        window_px: see there, mask px.
+        sam_weight: of the loss of SAM's own whole masks where they are added to the fused ones;
+            the paper, which leaves SAM frozen, has none.
         patience: validations without a better Dice after which training stops.
     """
 
@@ -60,6 +65,8 @@ class DecoderSettings(BaseModel):
     cross_entropy_weight: float = Field(default=2.0, ge=0)
     iou_weight: float = Field(default=0.5, ge=0)
     windowed_share: float = Field(default=0.75, ge=0, le=1)
+    window_px: int = Field(default=96, ge=32, le=256)
+    sam_weight: float = Field(default=0.0, ge=0)
     patience: int = Field(default=6, ge=1)
 
     @model_validator(mode="after")

@@ -16,6 +16,7 @@ from wsisam_qupath.console import TASK, counted, name_cases, progress_bar
 from wsisam_qupath.errors import OptionError, PromptError, WsiSamError
 from wsisam_qupath.files import cache_folder, check_writable
 from wsisam_qupath.loading import load_predictor
+from wsisam_qupath.model.adapter import Adapter, read_adapter
 from wsisam_qupath.model.bases import Base, find_base
 from wsisam_qupath.model.build import read_state
 from wsisam_qupath.model.card import CARD_FORMAT
@@ -48,6 +49,7 @@ class TrainRequest:
         data, options: the annotated images; see :func:`.read_dataset`.
         out: the adapter; its split and report lie beside it.
         recipe: all settings.
+        init: adapter whose decoder the training starts from; None is the bare base.
         base, weights, device, threads: see :func:`.load_predictor`.
         run: folder of the checkpoints; None is beside the adapter.
         cache: folder of the features; None is in the program's own.
@@ -61,6 +63,7 @@ class TrainRequest:
     out: Path
     options: DatasetOptions = field(default_factory=DatasetOptions)
     recipe: Recipe = field(default_factory=Recipe)
+    init: Path | None = None
     base: str = "lite-medsam"
     weights: Path | None = None
     device: str = "auto"
@@ -140,8 +143,11 @@ class _Training:
         torch.manual_seed(self.request.recipe.seed)  # what WSI-SAM adds begins at random
         views, val_views = self._views(settings)
         _check_views(views, val_views)
+        learner = Learner(self.base, self.base_state, settings)
+        if self.init is not None:
+            learner.start_from(self.init)
         run = Run(
-            Learner(self.base, self.base_state, settings),
+            learner,
             views,
             val_views,
             self.base.size_px,
@@ -206,6 +212,11 @@ class _Training:
         return learner.to(self.place.device)
 
     @cached_property
+    def init(self) -> Adapter | None:
+        """What the training starts from, if not from the bare base."""
+        return self.request.init and read_adapter(self.request.init, self.base)
+
+    @cached_property
     def _val(self) -> Material:
         """What decides which weights are best: views of training where there is one patient."""
         train, val = self.parts["train"], self.parts["val"]
@@ -230,6 +241,7 @@ class _Training:
         depends_on = {
             "card_format": CARD_FORMAT,
             "base": self.base.sha256,
+            "init": self.init.sha256 if self.init else None,
             "views": {part: material.checksum for part, material in self.parts.items()},
             "without": sorted(self.request.without),
             "settings": settings.model_dump(mode="json"),

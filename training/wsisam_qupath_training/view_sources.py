@@ -41,10 +41,10 @@ class CachedViews:
     def images(self, loaded: Loaded, learner: Learner, device: torch.device) -> Images:
         """See :class:`.Views`."""
         view: CachedView = loaded.content
-        hr = view.hr_tokens, view.hr_early
         # Where nobody looks at the LR patch it is not read from the disk.
-        lr = (view.lr_tokens, view.lr_early) if learner.reads_lr else hr
-        return images_of((*hr, *lr), device)
+        count = learner.patches
+        tokens, early = (view.hr_tokens, view.lr_tokens), (view.hr_early, view.lr_early)
+        return images_of(tokens[:count], early[:count], device)
 
 
 class PixelViews:
@@ -74,5 +74,4 @@ class PixelViews:
     def images(self, loaded: Loaded, learner: Learner, device: torch.device) -> Images:
         """See :class:`.Views`."""
         patches: tuple[ImageArray, ImageArray] = loaded.content
-        hr, lr = (torch.from_numpy(patch).to(device)[None] for patch in patches)
-        return learner.encode(hr, lr)
+        return learner.encode([torch.from_numpy(patch).to(device)[None] for patch in patches])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -16,7 +16,7 @@ from shapely.geometry import MultiPolygon, Polygon
 
 from wsisam_qupath.backends import ImageArray
 from wsisam_qupath.coverage import pixel_coverage
-from wsisam_qupath.geometry import FloatArray, PatchPair
+from wsisam_qupath.geometry import Box, FloatArray, PatchPair
 from wsisam_qupath.planning import Planner
 from wsisam_qupath.prompts import Prompt
 from wsisam_qupath.slide import Slide
@@ -34,11 +34,16 @@ TURNS = 8
 
 
 class ViewSettings(BaseModel):
-    """How patch pairs are sampled round objects.
+    """How patch pairs are sampled around objects.
+
+    Pairs come in chains about one center: the LR patch of each is the HR patch of the next, so
+    that a chain of two pairs needs three encodes, and shows one object at three scales.
 
     Attributes:
-        zoomed_share: of the pairs, how many have a free scale, in which the object's longest side
-            is between the two ``zoomed_*`` shares of the HR patch (log-uniform).
+        chain: pairs of a chain.
+        zoomed_share: of the chains, how many have a free scale, in which the object's longest
+            side is between the two ``zoomed_*`` multiples of the first HR patch (log-uniform).
+            Above 1 it does not fit; its outline beyond the patch is known all the same.
         default_share: how many have the scale that bare points get.
         scale_jitter: standard deviation of the logarithm of the scale.
         centre_jitter: how far the centre strays along each axis, of the HR patch (uniform).
@@ -47,15 +52,17 @@ class ViewSettings(BaseModel):
         stain_jitter: standard deviation of the logarithm of the optical densities' gains.
         mixing_jitter: of how much the optical densities of the channels mix.
         largest_objects: of a pair; more are left out at random.
-        least_visible: share of an object's area that must lie in the HR patch.
+        least_visible: share of an object's area that must lie in the HR patch; not of the object
+            that the chain was placed for.
         least_mask_px: pixels of the 256 x 256 mask that it must cover there.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    zoomed_share: float = Limited(default=0.3, ge=0, le=1)
-    zoomed_least: float = Limited(default=0.1, gt=0, le=1)
-    zoomed_most: float = Limited(default=0.9, gt=0, le=2)
+    chain: int = Limited(default=2, ge=1, le=4)
+    zoomed_share: float = Limited(default=0.5, ge=0, le=1)
+    zoomed_least: float = Limited(default=0.06, gt=0, le=1)
+    zoomed_most: float = Limited(default=3.0, gt=0, le=8)
     default_share: float = Limited(default=0.15, ge=0, le=1)
     scale_jitter: float = Limited(default=0.18, ge=0)
     centre_jitter: float = Limited(default=0.125, ge=0, le=0.5)
@@ -75,6 +82,7 @@ class View:
     Attributes:
         field: index of the field.
         pair: what is read, before it is turned.
+        level: which pair of its chain it is; 0 is the finest.
         turn: 0 to 7; see :func:`turned`.
         stain: 3 x 3, by which optical densities are multiplied.
         anchor: id of the object that it was placed for.
@@ -83,6 +91,7 @@ class View:
 
     field: int
     pair: PatchPair
+    level: int
     turn: int
     stain: tuple[tuple[float, float, float], ...]
     anchor: str
@@ -97,6 +106,7 @@ class SeenTruth:
         hr_masks, lr_masks: N x 256 x 256, the objects; the anchor is the first.
         hr_objects: 256 x 256, the pixels of any object, of those that were left out too.
         hr_known, lr_known: 256 x 256, where the annotation says what is there.
+        hr_whole_px: N, area of the whole object, that outside of the patch too, HR mask px.
         is_whole: N, whether the object lies wholly in the HR patch.
     """
 
@@ -105,6 +115,7 @@ class SeenTruth:
     hr_objects: Mask
     hr_known: Mask
     lr_known: Mask
+    hr_whole_px: FloatArray
     is_whole: Mask
 
 
@@ -119,32 +130,37 @@ def sample_views(
     settings: ViewSettings,
     seed: int,
 ) -> Iterator[View]:
-    """Views round objects: datasets by weight, in them larger objects more often (by the root).
+    """Views around objects: datasets by weight, in them larger objects more often (by the root).
 
     The first of many views are those of fewer.
 
     Args:
+        count: of views; the last chain may stay unfinished.
         fields, slides: of one part of the split, in the same order; fields without objects are
             never looked at.
         size_px, hr_mpp: of the base's input, and the scale that the adapter is for.
         weights: of datasets by name; 1 where none is given.
     """
     choices = _choices(fields, slides, weights)
-    for number in range(count):
+    for number in range(math.ceil(count / settings.chain)):
         rng = np.random.default_rng((seed, number))
         field, truth = choices.objects[int(rng.choice(len(choices.objects), p=choices.shares))]
         planner = Planner(slides[field].mpp, size_px, hr_mpp)
-        yield _view(field, truth, slides[field], planner, settings, rng)
+        first = _view(field, truth, slides[field], planner, settings, rng)
+        for level in range(min(settings.chain, count - number * settings.chain)):
+            yield _coarser(first, level)
 
 
 def read_patches(slide: Slide, view: View) -> tuple[ImageArray, ImageArray]:
     """The HR and the LR patch of a view, S x S x 3 uint8 RGB each, turned and stained."""
+    hr_l0_box, lr_l0_box = view.pair.hr_l0_box, view.pair.lr_l0_box
+    return read_patch(slide, view, hr_l0_box), read_patch(slide, view, lr_l0_box)
+
+
+def read_patch(slide: Slide, view: View, l0_box: Box) -> ImageArray:
+    """One patch of a view, S x S x 3 uint8 RGB, turned and stained."""
     size_px = view.pair.size_px
-    hr, lr = (
-        restained(turned(slide.read(box, size_px, size_px), view.turn), np.array(view.stain))
-        for box in (view.pair.hr_l0_box, view.pair.lr_l0_box)
-    )
-    return hr, lr
+    return restained(turned(slide.read(l0_box, size_px, size_px), view.turn), np.array(view.stain))
 
 
 def turned(array: NDArray[S], turn: int) -> NDArray[S]:
@@ -167,7 +183,8 @@ def see(field: Field, view: View, settings: ViewSettings) -> SeenTruth:
     pair, rng = view.pair, np.random.default_rng(view.seed)
     near = _near(field.truths, pair)
     hr_masks = {t.id: _raster(t.l0_outline, pair, 1.0) for t in near}
-    enough = [t for t in near if _is_seen(t, hr_masks[t.id], pair, settings)]
+    whole_px = {t.id: _whole_px(t, pair) for t in near}
+    enough = [t for t in near if _is_seen(t, hr_masks[t.id], whole_px[t.id], view, settings)]
     others = [t for t in enough if t.id != view.anchor]
     order = rng.permutation(len(others))[: settings.largest_objects - 1]
     chosen = [t for t in enough if t.id == view.anchor] + [others[i] for i in order]
@@ -178,6 +195,7 @@ def see(field: Field, view: View, settings: ViewSettings) -> SeenTruth:
         hr_objects=turned(_any(list(hr_masks.values())), view.turn),
         hr_known=turned(_known(field, near, pair, 1.0), view.turn),
         lr_known=turned(_known(field, near, pair, 2.0), view.turn),
+        hr_whole_px=np.array([whole_px[t.id] for t in chosen], dtype=np.float64),
         is_whole=np.array([hr_box.contains(t.l0_outline) for t in chosen], dtype=bool),
     )
 
@@ -217,11 +235,18 @@ def _view(
     return View(
         field,
         PatchPair(l0_x, l0_y, hr_mpp, planner.size_px, planner.mpp),
+        0,
         int(rng.integers(TURNS)),
         _stain(settings, rng),
         truth.id,
         int(rng.integers(2**31)),
     )
+
+
+def _coarser(view: View, level: int) -> View:
+    """A later pair of the chain: its HR patch is the LR patch of the one before."""
+    pair = replace(view.pair, hr_mpp=view.pair.hr_mpp * 2**level)
+    return replace(view, pair=pair, level=level, seed=view.seed + level)
 
 
 def _inwards(centre_um: FloatArray, sides_um: FloatArray, patch_um: float) -> FloatArray:
@@ -282,11 +307,17 @@ def _near(truths: Sequence[Truth], pair: PatchPair) -> list[Truth]:
     return [t for t, box in shared if box.width > 0 and box.height > 0]
 
 
-def _is_seen(truth: Truth, hr_mask: Mask, pair: PatchPair, settings: ViewSettings) -> bool:
-    side_l0 = np.array([pair.hr_l0_box.width, pair.hr_l0_box.height]) / MASK_PX
-    whole_px = truth.l0_outline.area / side_l0.prod()
-    seen_px = int(hr_mask.sum())
-    return bool(seen_px >= max(settings.least_mask_px, settings.least_visible * whole_px))
+def _whole_px(truth: Truth, pair: PatchPair) -> float:
+    """Area of an object, HR mask px, as if the patch had no end."""
+    l0_per_mask = np.array([pair.hr_l0_box.width, pair.hr_l0_box.height]) / MASK_PX
+    return float(truth.l0_outline.area / l0_per_mask.prod())
+
+
+def _is_seen(
+    truth: Truth, hr_mask: Mask, whole_px: float, view: View, settings: ViewSettings
+) -> bool:
+    share = 0.0 if truth.id == view.anchor else settings.least_visible
+    return int(hr_mask.sum()) >= max(settings.least_mask_px, share * whole_px)
 
 
 def _raster(outline: Polygon | MultiPolygon, pair: PatchPair, zoom: float) -> Mask:

@@ -18,12 +18,12 @@ from wsisam_qupath.polygons import mask_to_polygon
 from wsisam_qupath.prompts import Prompt
 from wsisam_qupath.tokens import MASK_PX, NEGATIVE, POSITIVE, MaskArray
 
-from .draws import PromptBatch, first_prompts
+from .draws import PromptBatch, chosen_answers, first_prompts
 from .learner import Learner
 from .loop import Place, Views
 from .losses import true_iou
 from .material import Material
-from .validation import plans
+from .validation import plans, wanted_of
 from .views import Mask, View, ViewSettings, read_patches, see
 
 PICTURE_PX = 320
@@ -140,19 +140,18 @@ def _worst_of_view(
     truth = loaded.truth
     objects = list(range(min(_OBJECTS, len(truth.hr_masks))))
     images = views.images(loaded, learner, place.device)
-    known, wanted = (
-        torch.from_numpy(mask.astype(np.float32)).to(place.device)
-        for mask in (truth.hr_known[None], truth.hr_masks[objects])
-    )
+    wanted = wanted_of(truth, objects, learner.patches, place)
     answers: list[list[Answered]] = [[] for _ in objects]
     for kind, plan in plans(mix).items():
         rng = np.random.default_rng((index, len(kind)))  # as in validation: the same prompts
         prompts = first_prompts(truth, objects, plan, mix, size_px, rng)
         with place.autocast():
-            logits = learner.answer(images, prompts).hr_logits
-        iou = true_iou(logits, wanted, known)
+            answer = learner.answer(images, prompts)
+        chosen = answer.iou.argmax(dim=1, keepdim=True)
+        iou = true_iou(answer.logits, *wanted).gather(1, chosen)[:, 0]
         dices = (200 * iou / (1 + iou)).tolist()
-        for number, mask in zip(objects, logits.float().cpu().numpy(), strict=True):
+        masks = chosen_answers(*(part.float().cpu().numpy() for part in answer)).hr
+        for number, mask in zip(objects, masks, strict=True):
             answers[number].append(
                 Answered(
                     decoder, kind, index, number, dices[number], prompts,

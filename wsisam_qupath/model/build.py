@@ -144,7 +144,7 @@ def build_decoder(base: Base, sam: PromptedSam, card: DecoderCard) -> SamDecoder
         sam,
         early_channels=base.early_channels,
         aggregation=Aggregation(card.aggregation),
-        add_sam_logits=card.add_sam_logits,
+        sam_logits=card.sam_logits,
         iou_head=card.iou_head,
         hr_only=card.hr_only,
     )
@@ -178,7 +178,7 @@ def _adapted(
     learned = {n: t for n, t in tensors.items() if n not in replaced}
     _check_names(adapter, name, set(learned) ^ set(learned_state(decoder)), set(tensors))
     _check_names(adapter, name, set(replaced) - set(own.state_dict()), set(tensors))
-    given = {_module_name(n): t for n, t in tensors.items()}
+    given = {module_name(n): t for n, t in tensors.items()}
     try:
         decoder.load_state_dict(decoder.state_dict() | given)
     except RuntimeError as exc:
@@ -204,11 +204,12 @@ def _tune(encoder: PatchEncoder, adapter: Adapter) -> None:
 
 
 def _adapter_name(name: str) -> str:
-    """From a decoder's own name of a tensor to the adapter's; :func:`_module_name` turns back."""
+    """From a decoder's own name of a tensor to the adapter's; :func:`module_name` turns back."""
     return name.removeprefix("sam.") if name.startswith("sam.") else WSI_PART + name
 
 
-def _module_name(name: str) -> str:
+def module_name(name: str) -> str:
+    """From an adapter's name of a tensor to the decoder's own."""
     if name.startswith((*BASE_PARTS, ENHANCEMENT_PART)):
         return f"sam.{name}"
     return name.removeprefix(WSI_PART)

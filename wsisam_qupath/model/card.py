@@ -34,6 +34,15 @@ class SecondPass(str, Enum):
     """The same prompt again, with the answer's logits as the mask prompt."""
 
 
+class SamLogits(str, Enum):
+    """The masks of WSI-SAM to which SAM's own mask logits are added."""
+
+    NONE = "none"
+    HR = "hr"
+    """The HR mask alone, as the authors' inference does."""
+    BOTH = "both"
+
+
 class _Card(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -44,13 +53,13 @@ class DecoderCard(_Card):
     Attributes:
         architecture: SAM's own decoder, or WSI-SAM's on top of it.
         enhanced: whether SAM's decoder is the poster's enhanced one; see ``Enhancement``.
-        aggregation, add_sam_logits, iou_head, hr_only: of WSI-SAM; see ``WsiSamDecoder``.
+        aggregation, sam_logits, iou_head, hr_only: of WSI-SAM; see ``WsiSamDecoder``.
     """
 
     architecture: Literal["sam", "wsi-sam"]
     enhanced: bool = False
     aggregation: Literal["mean", "max", "concat", "features"] = "mean"
-    add_sam_logits: bool = True
+    sam_logits: SamLogits = SamLogits.HR
     iou_head: bool = False
     hr_only: bool = False
 
@@ -63,11 +72,6 @@ class DecoderCard(_Card):
     def reads_lr(self) -> bool:
         """Whether it looks at the LR patch."""
         return self.architecture == "wsi-sam" and not self.hr_only
-
-    @property
-    def mixes_features(self) -> bool:
-        """Whether the LR patch's image features are part of the HR mask."""
-        return self.reads_lr and self.aggregation == "features"
 
 
 class Route(_Card):

@@ -1,16 +1,18 @@
 """The decoders: SAM's own, and WSI-SAM's dual one. PyTorch, inference and training alike.
 
-What depends on the pixels alone is computed once a patch pair: the embeddings of the encoder,
-and :meth:`ResolutionDecoder.image_features`. ``forward`` computes the rest, one answer a prompt.
+What depends on the pixels alone is computed once per patch pair: the embeddings of the encoder,
+and :meth:`ResolutionDecoder.image_features`. ``forward`` computes the rest, once per prompt.
 
-Shapes: B prompts, N tokens each (padded with label -1 where SAM does so), and embeddings as
-4096 x 256 tokens, the layout in which SAM's transformer wants them. What comes from the pixels
-has a leading 1 where all prompts ask the same patch pair, as in use, or B where each brings a
-pair of its own, as in training.
+Shapes: B prompts, N tokens each (padded with label -1 where SAM does so), R patches (the HR patch,
+then the LR patch where one is read), embeddings as 4096 x 256 tokens, the layout in which SAM's
+transformer wants them, and feature maps with their channels last. What comes from the pixels has
+a leading 1 where all prompts ask the same patch pair, as in use, or B where each brings a pair of
+its own, as in training.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
 from typing import NamedTuple
 
@@ -20,19 +22,28 @@ from segment_anything.modeling.mask_decoder import MLP
 from torch import nn
 from torch.nn import functional as F
 
-from .prompted_sam import TOKEN_DIM, Decoded, PromptedSam, as_tokens, point_wise
+from .card import SamLogits
+from .prompted_sam import (
+    TOKEN_DIM,
+    Decoded,
+    PromptedSam,
+    as_pixels,
+    as_tokens,
+    expand_tokens,
+    point_wise,
+)
 
 __all__ = [
     "FEATURE_CHANNELS",
     "MASK_CHANNELS",
     "TOKEN_DIM",
     "Aggregation",
-    "BothDecoded",
     "Decoded",
+    "PairIouHead",
     "PromptedSam",
     "ResolutionDecoder",
     "SamDecoder",
-    "TokenAnswer",
+    "UpdatedTokens",
     "WsiSamDecoder",
     "as_tokens",
 ]
@@ -53,19 +64,6 @@ class Aggregation(str, Enum):
     The paper names this and does not say how. Our reading: the other resolution's mask features
     are brought into the frame of the mask, and averaged with its own where they cover it.
     """
-
-
-class BothDecoded(NamedTuple):
-    """What training compares with the truth.
-
-    Attributes:
-        hr_logits, iou: see :class:`Decoded`.
-        lr_logits: B x 256 x 256, mask logits over the LR patch; None where none is read.
-    """
-
-    hr_logits: torch.Tensor
-    lr_logits: torch.Tensor | None
-    iou: torch.Tensor
 
 
 class SamDecoder(nn.Module):
@@ -91,17 +89,32 @@ class SamDecoder(nn.Module):
         """
         sparse = self.sam.sparse(point_coords, point_labels)
         source = hr_embedding + self.sam.dense(hr_mask)
-        return self.sam.own_answer(*self.sam.transform(source, sparse))
+        logits, iou = self.sam.own_answer(*self.sam.transform(source, sparse))
+        return Decoded(logits[:, None], iou[:, None])
 
 
 def _up(channels: int, middle: int) -> nn.Sequential:
-    """B x channels x 64 x 64 to B x 32 x 256 x 256 (HQ-SAM's up-scaling, as WSI-SAM uses it)."""
+    """From 64 x 64 x channels to 256 x 256 x 32 (HQ-SAM's up-scaling, as WSI-SAM uses it)."""
     return nn.Sequential(
         nn.ConvTranspose2d(channels, middle, kernel_size=2, stride=2),
         LayerNorm2d(middle),
         nn.GELU(),
         nn.ConvTranspose2d(middle, MASK_CHANNELS, kernel_size=2, stride=2),
     )
+
+
+class UpdatedTokens(NamedTuple):
+    """One resolution behind SAM's transformer.
+
+    Attributes:
+        token: B x 32, WSI-SAM's token after its MLP.
+        all_tokens: B x T x 256, in the order of :meth:`PromptedSam.transform`.
+        upscaled: B x 256 x 256 x 32, SAM's mask features.
+    """
+
+    token: torch.Tensor
+    all_tokens: torch.Tensor
+    upscaled: torch.Tensor
 
 
 class ResolutionDecoder(nn.Module):
@@ -132,24 +145,18 @@ class ResolutionDecoder(nn.Module):
             early: 1 or B x C x 64 x 64, its early feature map.
 
         Returns:
-            1 or B x 32 x 256 x 256.
+            1 or B x 256 x 256 x 32.
         """
-        final = embedding.transpose(1, 2).reshape(-1, TOKEN_DIM, *early.shape[-2:])
-        features: torch.Tensor = self.up_embedding(final) + self.up_early(early)
-        return features
+        final = expand_tokens(self.up_embedding, embedding)
+        return as_pixels(final + expand_tokens(self.up_early, as_tokens(early)))
 
     def update(
         self, sam: PromptedSam, source: torch.Tensor, sparse: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Run the token through SAM's frozen transformer.
-
-        Returns:
-            The updated token after its MLP, B x 32; all updated tokens, B x T x 256; SAM's
-            upscaled mask features, B x 32 x 256 x 256.
-        """
+    ) -> UpdatedTokens:
+        """Run the token through SAM's transformer, beside SAM's own tokens and the prompt's."""
         updated, upscaled = sam.transform(source, sparse, extra=self.token.weight)
         after_mask_tokens = 1 + sam.mask_decoder.num_mask_tokens
-        return self.token_mlp(updated[:, after_mask_tokens]), updated, upscaled
+        return UpdatedTokens(self.token_mlp(updated[:, after_mask_tokens]), updated, upscaled)
 
     def logits(
         self, token: torch.Tensor, upscaled: torch.Tensor, image_features: torch.Tensor
@@ -161,32 +168,32 @@ class ResolutionDecoder(nn.Module):
 
         Args:
             token: B x 32.
-            upscaled: B x 32 x 256 x 256.
-            image_features: 1 or B x 32 x 256 x 256.
+            upscaled: B x H x W x 32.
+            image_features: 1 or B x H x W x 32.
 
         Returns:
-            B x 256 x 256.
+            B x H x W.
         """
-        *hidden_layers, last = self.mask_features
-        assert isinstance(last, nn.Conv2d)
-        assert last.bias is not None
-        hidden = upscaled
-        for layer in hidden_layers:
-            hidden = layer(hidden)
-        taps = torch.einsum("bo,oihw->bhwi", token, last.weight).flatten(1, 2)
-        planes = torch.einsum("bti,bihw->bthw", taps, hidden)
+        first, norm, activation, last = self.mask_features
+        hidden = first(upscaled.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        hidden = activation(
+            F.layer_norm(hidden, norm.weight.shape, norm.weight, norm.bias, norm.eps)
+        )
+        taps = torch.einsum("bo,oihw->bihw", token, last.weight).flatten(2)
+        height, width = hidden.shape[1:3]
+        planes = (hidden.flatten(1, 2) @ taps).unflatten(1, (height, width))
         constant = point_wise(token, image_features)
         return _shift_and_add(planes) + constant + (token @ last.bias)[:, None, None]
 
 
 def _shift_and_add(planes: torch.Tensor) -> torch.Tensor:
-    """Sum the nine tap planes of a zero-padded 3x3 convolution, B x 9 x H x W to B x H x W."""
-    height, width = planes.shape[-2:]
-    padded = F.pad(planes, (1, 1, 1, 1))
-    total = padded[:, 0, :height, :width]
+    """Sum the nine tap planes of a zero-padded 3x3 convolution, B x H x W x 9 to B x H x W."""
+    height, width = planes.shape[1:3]
+    padded = F.pad(planes, (0, 0, 1, 1, 1, 1))
+    total = padded[:, :height, :width, 0]
     for tap in range(1, 9):
         dy, dx = divmod(tap, 3)
-        total = total + padded[:, tap, dy : dy + height, dx : dx + width]
+        total = total + padded[:, dy : dy + height, dx : dx + width, tap]
     return total
 
 
@@ -207,29 +214,36 @@ def hr_into_lr_middle(hr_map: torch.Tensor, lr_map: torch.Tensor) -> torch.Tenso
     return lr_map + covered * (F.pad(smaller, sides) - lr_map) / 2
 
 
-class TokenAnswer(NamedTuple):
-    """The token of the HR mask, B x 32, and what both masks are made of.
+class PairIouHead(nn.Module):
+    """Predicts how well each of R masks covers the whole object, from the tokens of all of them.
 
-    ``lr_upscaled`` is None where no LR patch is read, and ``lr_token`` unless the LR mask has a
-    token of its own.
+    Its last layer starts at zero: an untrained head leaves SAM's own predictions as they are.
     """
 
-    token: torch.Tensor
-    hr_updated: torch.Tensor
-    hr_upscaled: torch.Tensor
-    lr_upscaled: torch.Tensor | None
-    lr_token: torch.Tensor | None = None
+    def __init__(self, patches: int) -> None:
+        super().__init__()
+        self.mlp = MLP(patches * (TOKEN_DIM + MASK_CHANNELS), TOKEN_DIM, patches, 3)
+        nn.init.zeros_(self.mlp.layers[-1].weight)
+        nn.init.zeros_(self.mlp.layers[-1].bias)
+
+    def forward(self, updated: Sequence[UpdatedTokens], own: torch.Tensor) -> torch.Tensor:
+        """Correct SAM's own predictions, B x R."""
+        seen = [part for u in updated for part in (u.all_tokens[:, 0], u.token)]
+        corrected: torch.Tensor = own + self.mlp(torch.cat(seen, dim=1))
+        return corrected
 
 
 class WsiSamDecoder(nn.Module):
     """WSI-SAM's dual mask decoder with token aggregation (section 2.2, figure 2).
 
+    Both masks are answers: the one over the HR patch and the one over the LR patch.
+
     Args:
-        sam: the base's prompt encoder and mask decoder, kept frozen in training.
+        sam: the base's prompt encoder and mask decoder.
         early_channels: channels of the encoder's early features.
         aggregation: how the two resolutions become one.
-        add_sam_logits: add SAM's own HR logits to the HR mask, as the authors' inference does.
-        iou_head: predict the IoU from the HR mask's token in place of SAM's own head.
+        sam_logits: the masks to which SAM's own logits of their patch are added.
+        iou_head: correct SAM's predicted IoU by a :class:`PairIouHead`.
         hr_only: leave out all that reads the LR patch, to measure what it is worth.
     """
 
@@ -239,7 +253,7 @@ class WsiSamDecoder(nn.Module):
         *,
         early_channels: int,
         aggregation: Aggregation = Aggregation.MEAN,
-        add_sam_logits: bool = True,
+        sam_logits: SamLogits = SamLogits.HR,
         iou_head: bool = False,
         hr_only: bool = False,
     ) -> None:
@@ -248,144 +262,122 @@ class WsiSamDecoder(nn.Module):
         self.hr = ResolutionDecoder(early_channels)
         self.lr = None if hr_only else ResolutionDecoder(early_channels)
         self.aggregation = aggregation
-        self.add_sam_logits = add_sam_logits
+        self.sam_logits = sam_logits
         if aggregation is Aggregation.CONCAT and not hr_only:
             self.concat = nn.Linear(2 * MASK_CHANNELS, MASK_CHANNELS)
-        self.iou_head = MLP(MASK_CHANNELS, TOKEN_DIM, 1, 3) if iou_head else None
+        self.iou_head = PairIouHead(len(self.resolutions)) if iou_head else None
+
+    @property
+    def resolutions(self) -> tuple[ResolutionDecoder, ...]:
+        """What is learned for each patch that is read, HR first."""
+        return (self.hr,) if self.lr is None else (self.hr, self.lr)
 
     @property
     def mixes_features(self) -> bool:
-        """Whether the HR mask is made of the LR patch's image features too."""
+        """Whether each mask is made of both patches' features, and not of an aggregated token."""
         return self.lr is not None and self.aggregation is Aggregation.FEATURES
 
     def forward(
         self,
-        hr_embedding: torch.Tensor,
-        lr_embedding: torch.Tensor | None,
-        hr_features: torch.Tensor,
+        embeddings: Sequence[torch.Tensor],
+        features: Sequence[torch.Tensor],
         point_coords: torch.Tensor,
         point_labels: torch.Tensor,
-        hr_mask: torch.Tensor | None = None,
-        lr_mask: torch.Tensor | None = None,
-        lr_features: torch.Tensor | None = None,
+        masks: Sequence[torch.Tensor] | None = None,
     ) -> Decoded:
-        """Answer B prompts on the HR patch.
+        """Answer B prompts on a patch pair.
 
         Args:
-            hr_embedding, lr_embedding: 1 or B x 4096 x 256 each; LR's may be None with hr_only.
-            hr_features: 1 or B x 32 x 256 x 256, ``self.hr.image_features`` of the HR patch.
+            embeddings: R times 1 or B x 4096 x 256.
+            features: R times 1 or B x 256 x 256 x 32, ``image_features`` of each patch.
             point_coords: B x N x 2 float, HR px; the LR prompt follows from it, exactly.
             point_labels: B x N, see :meth:`PromptedSam.sparse`.
-            hr_mask, lr_mask: B x 256 x 256 mask logits over the two patches, both or neither.
-            lr_features: ``self.lr.image_features`` of the LR patch, needed where the decoder
-                ``mixes_features`` and nowhere else.
+            masks: R times B x 256 x 256 mask logits over the patches; None is no mask prompt.
         """
-        answer = self.tokens(
-            hr_embedding, lr_embedding, point_coords, point_labels, hr_mask, lr_mask
-        )
-        return self._decoded(answer, hr_features, lr_features)
+        updated = self.update(embeddings, point_coords, point_labels, masks)
+        fused = self.fuse(updated, [u.upscaled for u in updated], features)
+        own = self.answer_as_sam(updated)
+        return Decoded(self.add_sam(fused, own.logits), self.predict_iou(updated, own.iou))
 
-    def training_forward(
+    def update(
         self,
-        hr_embedding: torch.Tensor,
-        lr_embedding: torch.Tensor | None,
-        hr_features: torch.Tensor,
-        lr_features: torch.Tensor | None,
+        embeddings: Sequence[torch.Tensor],
         point_coords: torch.Tensor,
         point_labels: torch.Tensor,
-        hr_mask: torch.Tensor | None = None,
-        lr_mask: torch.Tensor | None = None,
-    ) -> BothDecoded:
-        """Both masks in one pass: what :meth:`forward` answers, and the mask over the LR patch.
+        masks: Sequence[torch.Tensor] | None = None,
+    ) -> list[UpdatedTokens]:
+        """Run the transformer once per patch; see :meth:`forward` for the arguments."""
+        coords = (point_coords, point_coords / 2 + self.sam.size_px / 4)
+        return [
+            resolution.update(
+                self.sam,
+                embedding + self.sam.dense(None if masks is None else masks[index]),
+                self.sam.sparse(coords[index], point_labels),
+            )
+            for index, (resolution, embedding) in enumerate(
+                zip(self.resolutions, embeddings, strict=True)
+            )
+        ]
+
+    def fuse(
+        self,
+        updated: Sequence[UpdatedTokens],
+        upscaled: Sequence[torch.Tensor],
+        features: Sequence[torch.Tensor],
+    ) -> torch.Tensor:
+        """WSI-SAM's own masks, B x R x H x W.
 
         Args:
-            lr_features: like ``hr_features``, ``self.lr.image_features`` of the LR patch; may be
-                None with hr_only.
-            others: see :meth:`forward`.
+            upscaled, features: R times B x H x W x 32, whole or cut to windows of equal size
+                (whole where the decoder ``mixes_features``).
         """
-        answer = self.tokens(
-            hr_embedding, lr_embedding, point_coords, point_labels, hr_mask, lr_mask
+        tokens = self.aggregate([u.token for u in updated])
+        maps = torch.stack(
+            [
+                resolution.logits(*parts)
+                for resolution, *parts in zip(
+                    self.resolutions, tokens, upscaled, features, strict=True
+                )
+            ],
+            dim=1,
         )
-        hr_logits, iou = self._decoded(answer, hr_features, lr_features)
-        if self.lr is None:
-            return BothDecoded(hr_logits, None, iou)
-        assert lr_features is not None
-        return BothDecoded(hr_logits, self.lr_logits(answer, lr_features, hr_features), iou)
+        if not self.mixes_features:
+            return maps
+        # The product is linear in the features, so that its maps may be averaged for them. Each
+        # mask has one token, so that the other patch's map is made again with this one's.
+        hr_token, lr_token = tokens
+        of_lr = self.resolutions[1].logits(hr_token, upscaled[1], features[1])
+        of_hr = self.resolutions[0].logits(lr_token, upscaled[0], features[0])
+        hr_map = (maps[:, 0] + lr_middle_to_hr(of_lr)) / 2
+        return torch.stack([hr_map, hr_into_lr_middle(of_hr, maps[:, 1])], dim=1)
 
-    def _decoded(
-        self, answer: TokenAnswer, hr_features: torch.Tensor, lr_features: torch.Tensor | None
-    ) -> Decoded:
-        logits = self.hr.logits(answer.token, answer.hr_upscaled, hr_features)
-        if self.mixes_features:
-            assert lr_features is not None
-            # The product is linear in the features, so that its maps may be averaged for them.
-            of_lr = self._lr_map(answer.token, answer, lr_features)
-            logits = (logits + lr_middle_to_hr(of_lr)) / 2
-        own = self.sam.own_answer(answer.hr_updated, answer.hr_upscaled)
-        if self.add_sam_logits:
-            logits = logits + own.hr_logits
-        iou = own.iou if self.iou_head is None else self.iou_head(answer.token)[:, 0]
+    def answer_as_sam(self, updated: Sequence[UpdatedTokens]) -> Decoded:
+        """SAM's own answer on each patch."""
+        own = [self.sam.own_answer(u.all_tokens, u.upscaled) for u in updated]
+        logits, iou = (torch.stack(parts, dim=1) for parts in zip(*own, strict=True))
         return Decoded(logits, iou)
 
-    def lr_logits(
-        self,
-        answer: TokenAnswer,
-        lr_features: torch.Tensor,
-        hr_features: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """The mask over the LR patch, B x 256 x 256: half of the training loss (section 2.3).
+    def add_sam(self, fused: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+        """Add SAM's own logits, B x R x H x W, to the masks that take them."""
+        if self.sam_logits is SamLogits.NONE:
+            return fused
+        if self.sam_logits is SamLogits.BOTH or self.lr is None:
+            return fused + own
+        return torch.stack([fused[:, 0] + own[:, 0], fused[:, 1]], dim=1)
 
-        Args:
-            hr_features: needed where the decoder ``mixes_features``.
-        """
-        token = answer.token if answer.lr_token is None else answer.lr_token
-        logits = self._lr_map(token, answer, lr_features)
-        if not self.mixes_features:
-            return logits
-        assert hr_features is not None
-        return hr_into_lr_middle(self.hr.logits(token, answer.hr_upscaled, hr_features), logits)
+    def predict_iou(self, updated: Sequence[UpdatedTokens], own: torch.Tensor) -> torch.Tensor:
+        """Predicted IoU of each mask, B x R, from SAM's own."""
+        return own if self.iou_head is None else self.iou_head(updated, own)
 
-    def _lr_map(
-        self, token: torch.Tensor, answer: TokenAnswer, lr_features: torch.Tensor
-    ) -> torch.Tensor:
-        assert self.lr is not None
-        assert answer.lr_upscaled is not None
-        return self.lr.logits(token, answer.lr_upscaled, lr_features)
-
-    def tokens(
-        self,
-        hr_embedding: torch.Tensor,
-        lr_embedding: torch.Tensor | None,
-        point_coords: torch.Tensor,
-        point_labels: torch.Tensor,
-        hr_mask: torch.Tensor | None = None,
-        lr_mask: torch.Tensor | None = None,
-    ) -> TokenAnswer:
-        """Both transformers and the aggregation; see :meth:`forward` for the arguments."""
-        hr_token, hr_updated, hr_upscaled = self.hr.update(
-            self.sam,
-            hr_embedding + self.sam.dense(hr_mask),
-            self.sam.sparse(point_coords, point_labels),
-        )
-        if self.lr is None:
-            return TokenAnswer(hr_token, hr_updated, hr_upscaled, None)
-        assert lr_embedding is not None
-        lr_coords = point_coords / 2 + self.sam.size_px / 4
-        lr_token, _, lr_upscaled = self.lr.update(
-            self.sam,
-            lr_embedding + self.sam.dense(lr_mask),
-            self.sam.sparse(lr_coords, point_labels),
-        )
-        if self.mixes_features:
-            return TokenAnswer(hr_token, hr_updated, hr_upscaled, lr_upscaled, lr_token)
-        token = self.aggregate(hr_token, lr_token)
-        return TokenAnswer(token, hr_updated, hr_upscaled, lr_upscaled)
-
-    def aggregate(self, hr_token: torch.Tensor, lr_token: torch.Tensor) -> torch.Tensor:
-        """Both B x 32 to one B x 32; not where features are aggregated."""
+    def aggregate(self, tokens: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """The token of each mask, R times B x 32, from those of the patches."""
+        if self.lr is None or self.mixes_features:
+            return list(tokens)
+        hr_token, lr_token = tokens
         if self.aggregation is Aggregation.MEAN:
-            return (hr_token + lr_token) / 2
-        if self.aggregation is Aggregation.MAX:
-            return torch.maximum(hr_token, lr_token)
-        concatenated: torch.Tensor = self.concat(torch.cat([hr_token, lr_token], dim=1))
-        return concatenated
+            one = (hr_token + lr_token) / 2
+        elif self.aggregation is Aggregation.MAX:
+            one = torch.maximum(hr_token, lr_token)
+        else:
+            one = self.concat(torch.cat([hr_token, lr_token], dim=1))
+        return [one, one]

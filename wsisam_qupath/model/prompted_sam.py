@@ -5,6 +5,7 @@ Shapes: see :mod:`.decoders`. PyTorch.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -20,14 +21,14 @@ _HEADS, _MLP_DIM = 8, 2048
 
 
 class Decoded(NamedTuple):
-    """What a decoder answers.
+    """What a decoder answers: a mask over each of the R patches that it reads.
 
     Attributes:
-        hr_logits: B x 256 x 256, mask logits over the HR patch.
-        iou: B, the decoder's own estimate of the mask's IoU.
+        logits: B x R x 256 x 256, mask logits over the HR patch and, with R = 2, the LR patch.
+        iou: B x R, the decoder's own estimate of each mask's IoU with the whole object.
     """
 
-    hr_logits: torch.Tensor
+    logits: torch.Tensor
     iou: torch.Tensor
 
 
@@ -166,7 +167,7 @@ class PromptedSam(nn.Module):
 
         Returns:
             Updated tokens, B x (5 + K + N) x 256, and the upscaled mask features,
-            B x 32 x 256 x 256.
+            B x 256 x 256 x 32.
         """
         decoder, count = self.mask_decoder, sparse.shape[0]
         own = [decoder.iou_token.weight, decoder.mask_tokens.weight]
@@ -176,9 +177,7 @@ class PromptedSam(nn.Module):
         if self.enhancement is not None:
             source = self.enhancement.attention(source, position)
         updated, image = self._two_way(source.expand(count, -1, -1), tokens, position)
-        height, width = self.prompt_encoder.image_embedding_size
-        feature_map = image.transpose(1, 2).reshape(count, TOKEN_DIM, height, width)
-        return updated, decoder.output_upscaling(feature_map)
+        return updated, as_pixels(expand_tokens(decoder.output_upscaling, image))
 
     def _two_way(
         self, image: torch.Tensor, tokens: torch.Tensor, position: torch.Tensor
@@ -199,16 +198,59 @@ class PromptedSam(nn.Module):
         )
         return transformer.norm_final_attn(queries + attended), keys
 
-    def own_answer(self, updated: torch.Tensor, upscaled: torch.Tensor) -> Decoded:
-        """SAM's single-mask answer from the updated tokens and the upscaled features."""
+    def own_answer(
+        self, updated: torch.Tensor, upscaled: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """SAM's single-mask answer from the updated tokens and the upscaled features.
+
+        Returns:
+            Mask logits, B x 256 x 256, and predicted IoU, B.
+        """
         decoder = self.mask_decoder
         hyper = decoder.output_hypernetworks_mlps[0](updated[:, 1])
-        logits = point_wise(hyper, upscaled)
-        return Decoded(logits, decoder.iou_prediction_head(updated[:, 0])[:, 0])
+        return point_wise(hyper, upscaled), decoder.iou_prediction_head(updated[:, 0])[:, 0]
 
 
 def point_wise(token: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-    """B x C tokens times 1 or B x C x H x W features, to B x H x W."""
-    height, width = features.shape[-2:]
-    # A matrix product: OpenVINO would sum the einsum's products one by one.
-    return (token.unsqueeze(1) @ features.flatten(2)).reshape(-1, height, width)
+    """B x C tokens times 1 or B x H x W x C features, to B x H x W."""
+    height, width = features.shape[1:3]
+    # A matrix product: OpenVINO would sum an einsum's products one by one.
+    return (features.flatten(1, 2) @ token.unsqueeze(2)).reshape(-1, height, width)
+
+
+def expand_tokens(layers: nn.Sequential, tokens: torch.Tensor) -> torch.Tensor:
+    """Run a chain with two 2 x 2 transposed convolutions of stride 2 on image tokens.
+
+    Kernel and stride are equal, so that every token becomes its own 4 x 4 pixels: matrix
+    products, which a CPU computes several times as fast, with channels last all the way.
+
+    Args:
+        layers: transposed convolution, LayerNorm2d, GELU, transposed convolution, perhaps GELU.
+        tokens: B x N x C.
+
+    Returns:
+        B x N x 4 x 4 x C': for each token its 2 x 2 quarters, and their 2 x 2 pixels.
+    """
+    first, norm, activation, second, *rest = layers
+    quarters = activation(
+        F.layer_norm(_doubled(first, tokens), norm.weight.shape, norm.weight, norm.bias, norm.eps)
+    )
+    pixels = _doubled(second, quarters)
+    for layer in rest:
+        pixels = layer(pixels)
+    return pixels
+
+
+def _doubled(layer: nn.ConvTranspose2d, tokens: torch.Tensor) -> torch.Tensor:
+    """... x C to ... x 4 x C': what a 2 x 2 transposed convolution makes of single pixels."""
+    assert layer.bias is not None
+    weight = layer.weight.permute(2, 3, 1, 0).flatten(0, 2)
+    return F.linear(tokens, weight, layer.bias.repeat(4)).unflatten(-1, (4, -1))
+
+
+def as_pixels(blocks: torch.Tensor) -> torch.Tensor:
+    """B x HW x 4 x 4 x C, as :func:`expand_tokens` returns it, to B x 4H x 4W x C."""
+    count, tokens, _, _, channels = blocks.shape
+    side = math.isqrt(tokens)
+    grid = blocks.reshape(count, side, side, 2, 2, 2, 2, channels)
+    return grid.permute(0, 1, 3, 5, 2, 4, 6, 7).reshape(count, 4 * side, 4 * side, channels)

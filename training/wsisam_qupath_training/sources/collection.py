@@ -28,6 +28,7 @@ from wsisam_qupath.errors import PromptError
 from wsisam_qupath.json_files import read_json
 
 from ..fields import Dataset
+from ..fields import Field as AnnotatedField
 from ..splits import SplitRule, divided
 from ..toml_files import read_toml
 from .coco import read_coco
@@ -45,6 +46,7 @@ class DatasetEntry(BaseModel):
         truth: how the names of the masks end.
         cover: how the names of masks end that say where the annotation is complete.
         mpp: µm/px of the images; None takes what they state.
+        mpp_key: instead, where the table ``groups`` has each image's µm/px.
         class_name: of the objects of masks (``class`` in the file).
         groups, group_key: a JSON list with each image's name and its patient or slide.
         group_pattern: instead, a regular expression on the name, whose first group is the patient.
@@ -61,6 +63,7 @@ class DatasetEntry(BaseModel):
     truth: str = "_instances.png"
     cover: str | None = None
     mpp: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    mpp_key: str | None = None
     class_name: str = Field(default="object", alias="class")
     groups: str | None = None
     group_key: str = "group"
@@ -145,11 +148,25 @@ def _read(root: Path, entry: DatasetEntry) -> Dataset:
             group_of=group_of,
         )
     fields = divided(dataset.fields, rule)
+    if entry.groups is not None and entry.mpp_key is not None:
+        stated = _table(folder / entry.groups, entry.mpp_key)
+        fields = tuple(_with_mpp(field, stated, folder / entry.groups) for field in fields)
     if entry.cover is not None:
         fields = tuple(
             replace(field, l0_complete=_cover(folder, field.name, entry.cover)) for field in fields
         )
     return replace(dataset, fields=fields)
+
+
+def _with_mpp(field: AnnotatedField, stated: dict[str, str], file: Path) -> AnnotatedField:
+    """The field at the µm/px of a table."""
+    try:
+        mpp = float(stated[field.name])
+    except (KeyError, ValueError) as exc:
+        raise PromptError(
+            f"{file} states no µm/px of {field.name}. Correct the collection."
+        ) from exc
+    return replace(field, slide=replace(field.slide, mpp=mpp))
 
 
 def _cover(folder: Path, name: str, ending: str) -> Polygon | MultiPolygon | None:
