@@ -32,9 +32,9 @@ from wsisam_qupath import (
     load_segmenter,
     open_slide,
 )
-from wsisam_qupath.engine import SegmentOptions
 from wsisam_qupath.geometry import PatchPair
-from wsisam_qupath.tokens import tokens_of
+from wsisam_qupath.inference.options import SegmentOptions
+from wsisam_qupath.prompts.encoding import encode_prompt
 
 Mask = NDArray[np.bool_]
 
@@ -124,7 +124,9 @@ def _reference(
     """The reference's answer on our patch, brought back to the pixels of the field."""
     patch = slide.read(pair.hr_l0_box, pair.size_px, pair.size_px).astype(np.float32)
     patch = (patch - patch.min()) / max(float(patch.max() - patch.min()), 1e-8)
-    box = tokens_of(Prompt("box", l0_box=prompt.l0_extent), pair).coords.reshape(1, 4) - 0.5
+    box = (
+        encode_prompt(Prompt("box", l0_box=prompt.l0_extent), pair).point_coords.reshape(1, 4) - 0.5
+    )
     logits = model(torch.from_numpy(patch).permute(2, 0, 1)[None], box)
     ys, xs = np.mgrid[: shape[0], : shape[1]] + 0.5
     hr = pair.l0_to_hr(np.stack([xs.ravel(), ys.ravel()], axis=1))

@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 
 from speed import FIELD_MPP, FIELD_PX, hardware, large_field
 from wsisam_qupath import Box, Prompt, SegmentOptions, open_slide
-from wsisam_qupath.create.command import CreateRequest, run_create
 from wsisam_qupath.geojson import write_features
-from wsisam_qupath.pyramid import write_pyramid
-from wsisam_qupath.qupath.objects import read_image, stage_change
-from wsisam_qupath.qupath.process import QuPathProcess
+from wsisam_qupath.inference.tasks import load_segmenter, predict
+from wsisam_qupath.project.create.command import CreateRequest, run_create
+from wsisam_qupath.qupath.jvm.objects import read_image, stage_change
+from wsisam_qupath.qupath.jvm.process import QuPathProcess
 from wsisam_qupath.qupath.values import Change, Feature, Placed
-from wsisam_qupath.work import answer, load_segmenter
+from wsisam_qupath.slide.pyramid import write_pyramid
 
 VERTICES = 40
 
@@ -109,7 +109,7 @@ def engine_alone(folder: Path, rectangles: int) -> None:
     segmenter = load_segmenter()
     for path in sorted(folder.glob("*.tiff")):
         with open_slide(path) as slide:
-            found = answer(segmenter, slide, prompts(rectangles), SegmentOptions(), "detection")
+            found = predict(segmenter, slide, prompts(rectangles), SegmentOptions(), "detection")
             assert sum(one.feature is not None for one in found)
 
 

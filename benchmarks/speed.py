@@ -37,13 +37,13 @@ from wsisam_qupath import (
     load_segmenter,
     open_slide,
 )
-from wsisam_qupath.backends.openvino_backend import graph_folder
-from wsisam_qupath.backends.openvino_runtime import ov
-from wsisam_qupath.demo import demo_tissue
+from wsisam_qupath.cli.demo_run import demo_tissue
 from wsisam_qupath.files import cache_folder
+from wsisam_qupath.inference.backends.openvino_backend import graph_folder
+from wsisam_qupath.inference.backends.openvino_runtime import ov
 from wsisam_qupath.model.bases import find_base
-from wsisam_qupath.pyramid import write_pyramid
-from wsisam_qupath.tokens import box_tokens
+from wsisam_qupath.prompts.encoding import encode_box
+from wsisam_qupath.slide.pyramid import write_pyramid
 
 FIELD_PX = 4000
 FIELD_MPP = 0.5
@@ -99,19 +99,15 @@ def random_adapter(path: Path) -> Path:
 
     Its tokens end at zero, so that the outlines are SAM's own and cost what outlines cost.
     """
-    from wsisam_qupath.model.adapter import write_adapter  # noqa: PLC0415
-    from wsisam_qupath.model.build import (  # noqa: PLC0415
-        build_decoder,
-        build_prompted_sam,
-        learned_state,
-    )
-    from wsisam_qupath.model.card import AdapterCard, DecoderCard, Route  # noqa: PLC0415
-    from wsisam_qupath.prompts import PromptKind  # noqa: PLC0415
+    from wsisam_qupath.model.adapter import write_adapter
+    from wsisam_qupath.model.build import build_decoder, build_prompted_sam, extract_learned_state
+    from wsisam_qupath.model.card import AdapterCard, DecoderCard, Route
+    from wsisam_qupath.prompts import PromptKind
 
     base = find_base("lite-medsam")
     torch.manual_seed(0)
     card = DecoderCard(architecture="wsi-sam")
-    learned = learned_state(build_decoder(base, build_prompted_sam(base), card))
+    learned = extract_learned_state(build_decoder(base, build_prompted_sam(base), card))
     for resolution in ("hr", "lr"):
         for part in ("weight", "bias"):
             learned[f"wsi.{resolution}.token_mlp.layers.2.{part}"].zero_()
@@ -258,7 +254,7 @@ def rectangles(path: Path) -> None:
     made = segmenter.tally.pairs_embedded - before
     patch = demo_tissue()[:256, :256]
     embedding = segmenter.predictor.embed([patch], [])[0]
-    tokens = box_tokens(Box(40, 50, 200, 180))
+    tokens = encode_box(Box(40, 50, 200, 180))
     encode = median(seconds(lambda: segmenter.predictor.embed([patch], [])) for _ in range(9))
     decode = median(
         seconds(lambda: segmenter.predictor.predict(embedding, [tokens])) for _ in range(30)

@@ -1,4 +1,4 @@
-"""Everything that CI runs: style, types, and the tests against the built wheel.
+"""Everything that CI runs: style, types, import rules, and the tests against the built wheel.
 
     python scripts/check.py [pytest arguments]
 
@@ -13,6 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import importlinter.cli
+
 ROOT = Path(__file__).resolve().parent.parent
 
 _MOST_PROCESSES = 4
@@ -23,6 +25,7 @@ def main() -> None:
     run("ruff", "check", ".")
     run("ruff", "format", "--check", ".")
     run("mypy")
+    lint_imports()
     with tempfile.TemporaryDirectory(prefix="wsisam-qupath-wheel-") as folder:
         built, unpacked = Path(folder) / "dist", Path(folder) / "site"
         run("build", "--wheel", "--no-isolation", "--outdir", str(built), ".")
@@ -37,6 +40,13 @@ def main() -> None:
             PYTHONPATH=str(unpacked),
             OMP_NUM_THREADS="1",
         )
+
+
+def lint_imports() -> None:
+    """Check the import rules of ``pyproject.toml``."""
+    print("== lint-imports", flush=True)
+    if code := importlinter.cli.lint_imports():
+        sys.exit(code)
 
 
 def run(module: str, *arguments: str, folder: str = ".", **variables: str) -> None:

@@ -12,20 +12,32 @@ import pytest
 import torch
 
 import wsisam_qupath
-from models import PLAIN_BASE, load_openvino, load_torch, tissue_rgb, write_random_adapter
-from qupath_program import QUICK_JAVA
-from wsisam_qupath.backends import Embedding, ImageArray
-from wsisam_qupath.backends.openvino_backend import graph_folder
+from fixtures.models import PLAIN_BASE, load_openvino, load_torch, tissue_rgb, write_random_adapter
+from fixtures.qupath_fixtures import qupath
+from fixtures.qupath_program import QUICK_JAVA
 from wsisam_qupath.files import CACHE_VARIABLE
-from wsisam_qupath.model.build import Model, build_model, read_state
+from wsisam_qupath.inference.backends import Embedding, ImageArray
+from wsisam_qupath.inference.backends.openvino_backend import graph_folder
+from wsisam_qupath.inference.predictor import Predictor
+from wsisam_qupath.model.build import Networks, build_networks, read_state
 from wsisam_qupath.model.weights import locate_weights
-from wsisam_qupath.predictor import Predictor
-from wsisam_qupath.pyramid import write_pyramid
 from wsisam_qupath.slide import Slide, open_slide
+from wsisam_qupath.slide.pyramid import write_pyramid
+
+__all__ = ["qupath"]
+
+_SLOW_FIXTURES = {"lite_state", "qupath", "plain_openvino", "plain_torch", "graphs"}
+"""Each loads a network or starts QuPath, which takes seconds."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with few tests first: those are whole stories, and none of them must begin last."""
+    """Mark what needs a network or QuPath as slow; files with few tests first.
+
+    Those are whole stories, and none of them must begin last.
+    """
+    for item in items:
+        if _SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
     tests_in = Counter(item.path for item in items)
     items.sort(key=lambda item: tests_in[item.path])
 
@@ -62,13 +74,13 @@ def lite_state() -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="session")
-def lite(lite_state: dict[str, torch.Tensor]) -> Model:
+def lite(lite_state: dict[str, torch.Tensor]) -> Networks:
     """lite-medsam without an adapter, float32; not to be changed."""
-    return build_model(PLAIN_BASE, lite_state, None)
+    return build_networks(PLAIN_BASE, lite_state, None)
 
 
 @pytest.fixture(scope="session")
-def adapter_path(tmp_path_factory: pytest.TempPathFactory, lite: Model) -> Path:
+def adapter_path(tmp_path_factory: pytest.TempPathFactory, lite: Networks) -> Path:
     """A random adapter: boxes to WSI-SAM, points to a decoder of its own, with second passes."""
     path = tmp_path_factory.mktemp("adapter") / "random.safetensors"
     write_random_adapter(path, lite)

@@ -16,19 +16,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .engine import Segmenter, SegmentOptions
     from .errors import WsiSamError
     from .geojson import read_prompts, to_feature, write_features
     from .geometry import Box, Mpp
+    from .inference.options import SegmentOptions
+    from .inference.segmenter import Segmenter
+    from .inference.tasks import ModelSpec, SegmentTask, load_segmenter, run_task
     from .prompts import PathClass, Plane, Prompt
-    from .results import Empty, Provenance, Result
+    from .prompts.results import Empty, Provenance, Result
     from .slide import Slide, open_slide
-    from .work import Job, ModelSpec, load_segmenter, run_job
 
 __all__ = [
     "Box",
     "Empty",
-    "Job",
     "ModelSpec",
     "Mpp",
     "PathClass",
@@ -37,26 +37,27 @@ __all__ = [
     "Provenance",
     "Result",
     "SegmentOptions",
+    "SegmentTask",
     "Segmenter",
     "Slide",
     "WsiSamError",
     "load_segmenter",
     "open_slide",
     "read_prompts",
-    "run_job",
+    "run_task",
     "to_feature",
     "write_features",
 ]
 
 _HOMES = {
-    "engine": ("Segmenter", "SegmentOptions"),
+    "inference.segmenter": ("Segmenter", "SegmentOptions"),
     "errors": ("WsiSamError",),
     "geojson": ("read_prompts", "to_feature", "write_features"),
     "geometry": ("Box", "Mpp"),
     "prompts": ("PathClass", "Plane", "Prompt"),
-    "results": ("Empty", "Provenance", "Result"),
+    "prompts.results": ("Empty", "Provenance", "Result"),
     "slide": ("Slide", "open_slide"),
-    "work": ("Job", "ModelSpec", "load_segmenter", "run_job"),
+    "inference.tasks": ("SegmentTask", "ModelSpec", "load_segmenter", "run_task"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -11,7 +11,7 @@ _PACKAGES = frozenset({"matplotlib", "scipy", "skimage", "tensorboard", "tomli"}
 
 
 @contextmanager
-def with_extra() -> Iterator[None]:
+def require_extra() -> Iterator[None]:
     """Translate that a package of the extra is missing.
 
     Raises:

@@ -27,7 +27,7 @@ def read_recipe(path: Path) -> Recipe:
         raise OptionError(f"{path} is no recipe ({_reason(exc)}). Correct it.") from exc
 
 
-def decoder_of(
+def make_single_decoder_recipe(
     *,
     scope: str | None = None,
     architecture: str | None = None,
@@ -71,7 +71,7 @@ def decoder_of(
         raise OptionError(f"These options do not go together: {_reason(exc)}.") from exc
 
 
-def changed(
+def override_recipe(
     recipe: Recipe,
     *,
     steps: int | None = None,

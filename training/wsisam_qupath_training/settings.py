@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import Field as Limited
 
 from wsisam_qupath.model.card import DecoderCard, Route, SecondPass
 from wsisam_qupath.prompts import PromptKind
 
-from .draws import PromptMix
-from .views import ViewSettings
+from .sampling.prompt_sampling import PromptMix
+from .sampling.samples import SamplingSettings
 
 Scope = Literal["adapter", "decoder", "encoder+decoder", "whole"]
 
@@ -50,27 +51,27 @@ class DecoderSettings(BaseModel):
     scope: Scope = "adapter"
     card: DecoderCard = DecoderCard(architecture="wsi-sam")
     mix: PromptMix = PromptMix()
-    steps: int = Field(default=3000, ge=1)
-    objects_per_step: int = Field(default=4, ge=1)
-    wsi_rate: float = Field(default=1e-3, gt=0)
-    decoder_rate: float = Field(default=2e-4, gt=0)
-    prompt_rate: float = Field(default=1e-3, gt=0)
-    encoder_rate: float = Field(default=2e-5, gt=0)
-    weight_decay: float = Field(default=0.01, ge=0)
-    warm_up_steps: int = Field(default=100, ge=0)
-    cycles: int = Field(default=1, ge=1)
-    clip_norm: float = Field(default=1.0, gt=0)
-    ema: float = Field(default=0.995, ge=0, lt=1)
-    hr_share: float = Field(default=0.5, ge=0, le=1)
-    cross_entropy_weight: float = Field(default=2.0, ge=0)
-    iou_weight: float = Field(default=0.5, ge=0)
-    windowed_share: float = Field(default=0.75, ge=0, le=1)
-    window_px: int = Field(default=96, ge=32, le=256)
-    sam_weight: float = Field(default=0.0, ge=0)
-    patience: int = Field(default=6, ge=1)
+    steps: int = Limited(default=3000, ge=1)
+    objects_per_step: int = Limited(default=4, ge=1)
+    wsi_rate: float = Limited(default=1e-3, gt=0)
+    decoder_rate: float = Limited(default=2e-4, gt=0)
+    prompt_rate: float = Limited(default=1e-3, gt=0)
+    encoder_rate: float = Limited(default=2e-5, gt=0)
+    weight_decay: float = Limited(default=0.01, ge=0)
+    warm_up_steps: int = Limited(default=100, ge=0)
+    cycles: int = Limited(default=1, ge=1)
+    clip_norm: float = Limited(default=1.0, gt=0)
+    ema: float = Limited(default=0.995, ge=0, lt=1)
+    hr_share: float = Limited(default=0.5, ge=0, le=1)
+    cross_entropy_weight: float = Limited(default=2.0, ge=0)
+    iou_weight: float = Limited(default=0.5, ge=0)
+    windowed_share: float = Limited(default=0.75, ge=0, le=1)
+    window_px: int = Limited(default=96, ge=32, le=256)
+    sam_weight: float = Limited(default=0.0, ge=0)
+    patience: int = Limited(default=6, ge=1)
 
     @model_validator(mode="after")
-    def _something_learns(self) -> DecoderSettings:
+    def _check_something_learns(self) -> DecoderSettings:
         if self.scope == "adapter" and self.card.architecture == "sam" and not self.card.enhanced:
             raise ValueError("scope adapter leaves all of SAM frozen, and sam adds nothing to it")
         return self
@@ -94,7 +95,7 @@ class Blend(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     decoder: str
-    base_share: float = Field(default=0.5, ge=0, le=1)
+    base_share: float = Limited(default=0.5, ge=0, le=1)
 
 
 _ONE = "all"
@@ -107,13 +108,13 @@ def routes_to(decoder: str) -> dict[PromptKind, Route]:
     return routes | {PromptKind.POINTS: Route(decoder=decoder, second_pass=SecondPass.OWN_MASK)}
 
 
-def _best() -> dict[str, DecoderSettings]:
+def _make_best_decoders() -> dict[str, DecoderSettings]:
     """What was best of all that was tried; see the card of the adapter that is shipped."""
     card = DecoderCard(architecture="sam")
     return {"points": DecoderSettings(scope="decoder", card=card, steps=5600, cycles=2, patience=8)}
 
 
-def _best_routes() -> dict[PromptKind, Route]:
+def _make_best_routes() -> dict[PromptKind, Route]:
     boxes = Route(decoder="boxes")
     return routes_to("points") | {PromptKind.BOX: boxes, PromptKind.OUTLINE: boxes}
 
@@ -137,16 +138,16 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    decoders: dict[str, DecoderSettings] = Field(default_factory=_best)
-    blends: dict[str, Blend] = Field(
+    decoders: dict[str, DecoderSettings] = Limited(default_factory=_make_best_decoders)
+    blends: dict[str, Blend] = Limited(
         default_factory=lambda: {"boxes": Blend(decoder="points", base_share=0.5)}
     )
-    routes: dict[PromptKind, Route] = Field(default_factory=_best_routes)
-    views: int = Field(default=1000, ge=1)
-    val_views: int = Field(default=60, ge=1)
-    sampling: ViewSettings = ViewSettings()
-    hr_mpp: float = Field(default=1.0, gt=0)
-    validate_every: int = Field(default=400, ge=1)
+    routes: dict[PromptKind, Route] = Limited(default_factory=_make_best_routes)
+    views: int = Limited(default=1000, ge=1)
+    val_views: int = Limited(default=60, ge=1)
+    sampling: SamplingSettings = SamplingSettings()
+    hr_mpp: float = Limited(default=1.0, gt=0)
+    validate_every: int = Limited(default=400, ge=1)
     seed: int = 0
 
     @model_validator(mode="after")

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
-from wsisam_qupath.create.finding import bare_name
 from wsisam_qupath.errors import PromptError
 from wsisam_qupath.files import write_atomically
+from wsisam_qupath.project.create.finding import strip_format
 from wsisam_qupath.prompts import Skipped
 
-from .fields import PARTS, Field, Part
+from .dataset import PARTS, AnnotatedImage, Part
 
 _HEADING = ("dataset", "field", "group", "part", "objects")
 
@@ -40,80 +40,80 @@ class SplitRule:
     seed: int = 0
 
 
-def divided(fields: Sequence[Field], rule: SplitRule) -> tuple[Field, ...]:
-    """The fields of one dataset, each with its part; those that have one keep it.
+def divide(images: Sequence[AnnotatedImage], rule: SplitRule) -> tuple[AnnotatedImage, ...]:
+    """The images of one dataset, each with its part; those that have one keep it.
 
     A group goes where a hash of its name falls, so that more patients move none of the others.
 
     Raises:
         PromptError: the rule names a group that is not there.
     """
-    groups = {field.group for field in fields}
+    groups = {image.group for image in images}
     if unknown := sorted({*rule.val, *rule.test} - groups):
         raise PromptError(
             f"The split names {', '.join(unknown)}, but there are only "
             f"{', '.join(sorted(groups))}. Correct its val and test groups."
         )
     return tuple(
-        field if field.part else replace(field, part=_part(field, rule)) for field in fields
+        image if image.part else replace(image, part=_part(image, rule)) for image in images
     )
 
 
-def parts_of(fields: Sequence[Field]) -> Mapping[Part, tuple[Field, ...]]:
+def group_by_part(images: Sequence[AnnotatedImage]) -> Mapping[Part, tuple[AnnotatedImage, ...]]:
     """Fields by part.
 
     Raises:
         PromptError: a group is in two parts.
     """
     seen: dict[tuple[str, str], Part] = {}
-    found: dict[Part, list[Field]] = {part: [] for part in PARTS}
-    for field in fields:
-        part = field.part or "train"
-        if seen.setdefault((field.dataset, field.group), part) != part:
+    found: dict[Part, list[AnnotatedImage]] = {part: [] for part in PARTS}
+    for image in images:
+        part = image.part or "train"
+        if seen.setdefault((image.dataset, image.group), part) != part:
             raise PromptError(
-                f"{field.group} of {field.dataset} is in two parts of the split. A patient's "
+                f"{image.group} of {image.dataset} is in two parts of the split. A patient's "
                 "images belong into one."
             )
-        found[part].append(field)
+        found[part].append(image)
     return {part: tuple(members) for part, members in found.items()}
 
 
-def divided_fully(fields: Sequence[Field], rule: SplitRule) -> tuple[Field, ...]:
-    """As :func:`divided`, but no part that is needed stays empty because there are few groups.
+def divide_fully(images: Sequence[AnnotatedImage], rule: SplitRule) -> tuple[AnnotatedImage, ...]:
+    """As :func:`divide`, but no part that is needed stays empty because there are few groups.
 
     There is something to train on; and where a share is to validate and there are two groups with
     objects, so does one. The groups whose hashes are nearest move. With one group there is nothing
     to validate on.
     """
-    given = {_key(field) for field in fields if field.part}
-    placed = divided(fields, rule)
-    parts = {_key(field): field.part or "train" for field in placed if field.truths}
+    given = {_key(image) for image in images if image.part}
+    placed = divide(images, rule)
+    parts = {_key(image): image.part or "train" for image in placed if image.truths}
     movable = sorted(
         (key for key in parts if key not in given),
         key=lambda key: _share_at(key[0], key[1], rule.seed),
     )
-    moved = _moved(parts, movable, needs_val=rule.val_share > 0)
-    return tuple(replace(field, part=moved.get(_key(field), field.part)) for field in placed)
+    moved = _move_groups(parts, movable, needs_val=rule.val_share > 0)
+    return tuple(replace(image, part=moved.get(_key(image), image.part)) for image in placed)
 
 
-def split_table(fields: Sequence[Field]) -> str:
-    """Every field with its group and part, tab-separated, for the file beside a result."""
+def split_table(images: Sequence[AnnotatedImage]) -> str:
+    """Every image with its group and part, tab-separated, for the file beside a result."""
     text = io.StringIO()
     table = csv.writer(text, delimiter="\t", lineterminator="\n")
     table.writerow(_HEADING)
     table.writerows(
-        (f.dataset, f.name, f.group, f.part or "train", str(len(f.truths))) for f in fields
+        (f.dataset, f.name, f.group, f.part or "train", str(len(f.truths))) for f in images
     )
     return text.getvalue()
 
 
-def write_split(path: Path, fields: Sequence[Field]) -> None:
-    """Write :func:`split_table` to a file, whole or not at all; :func:`assigned` reads it again.
+def write_split(path: Path, images: Sequence[AnnotatedImage]) -> None:
+    """Write :func:`split_table` to a file, whole or not at all; see :func:`assign_parts`.
 
     Raises:
         OutputError: it cannot be written there.
     """
-    write_atomically(path, split_table(fields).encode("utf-8"))
+    write_atomically(path, split_table(images).encode("utf-8"))
 
 
 @dataclass(frozen=True)
@@ -121,16 +121,18 @@ class Assigned:
     """Fields with the parts that a table gives them.
 
     Attributes:
-        fields: those that it names.
-        damaged: fields that it does not name, and names in it that no field has.
+        images: those that it names.
+        damaged: images that it does not name, and names in it that no image has.
     """
 
-    fields: tuple[Field, ...]
+    images: tuple[AnnotatedImage, ...]
     damaged: tuple[Skipped, ...]
 
 
-def assigned(fields: Sequence[Field], file: Path, *, missing: Collection[str] = ()) -> Assigned:
-    """The fields that a table names, each in the part that it says.
+def assign_parts(
+    images: Sequence[AnnotatedImage], file: Path, *, missing: Collection[str] = ()
+) -> Assigned:
+    """The images that a table names, each in the part that it says.
 
     The table is that of :func:`write_split`, CATCH's ``Slide;Dataset;Scanner``, or any CSV of
     two columns: the slide, with or without its ending, and its part.
@@ -143,30 +145,30 @@ def assigned(fields: Sequence[Field], file: Path, *, missing: Collection[str] = 
             names none of the fields.
     """
     parts = _parts(file)
-    if len({dataset for dataset, _ in parts}) == 1 and len({f.dataset for f in fields}) == 1:
+    if len({dataset for dataset, _ in parts}) == 1 and len({f.dataset for f in images}) == 1:
         # The folder may have another name by now.
         parts = {("", name): part for (_, name), part in parts.items()}
-    names = [(field, _name_in(parts, field)) for field in fields]
-    found = tuple(replace(field, part=parts[name]) for field, name in names if name is not None)
+    names = [(image, _name_in(parts, image)) for image in images]
+    found = tuple(replace(image, part=parts[name]) for image, name in names if name is not None)
     if not found:
         raise PromptError(
-            f"{file} names none of the images, such as {fields[0].name}. Check --split."
-            if fields
+            f"{file} names none of the images, such as {images[0].name}. Check --split."
+            if images
             else f"There are no images that {file} could divide. Check the data."
         )
     unnamed = [Skipped(f.name, "the split does not name it") for f, name in names if name is None]
     used = {name for _, name in names}
-    absent = {bare_name(name) for name in missing}
+    absent = {strip_format(name) for name in missing}
     unknown = [
         Skipped(name, "the split names it, but there is no such image")
         for dataset, name in parts
-        if (dataset, name) not in used and bare_name(name) not in absent
+        if (dataset, name) not in used and strip_format(name) not in absent
     ]
     return Assigned(found, (*unnamed, *unknown))
 
 
 def read_split(file: Path) -> dict[str, Part]:
-    """A table of parts by slide: see :func:`assigned`.
+    """A table of parts by slide: see :func:`assign_parts`.
 
     Returns:
         Parts by the slide's name without its ending.
@@ -174,7 +176,7 @@ def read_split(file: Path) -> dict[str, Part]:
     Raises:
         PromptError: it cannot be read, names a part that is none, or gives one image two parts.
     """
-    return {bare_name(name): part for (_, name), part in _parts(file).items()}
+    return {strip_format(name): part for (_, name), part in _parts(file).items()}
 
 
 def read_groups(file: Path) -> dict[str, str]:
@@ -188,7 +190,7 @@ def read_groups(file: Path) -> dict[str, str]:
     """
     groups: dict[str, str] = {}
     for line, _, slide, group in _rows(file):
-        if groups.setdefault(bare_name(slide), group) != group:
+        if groups.setdefault(strip_format(slide), group) != group:
             raise PromptError(f"{file}, line {line}: {slide} has two patients. Leave one of them.")
     return groups
 
@@ -236,17 +238,19 @@ def _rows(file: Path) -> Iterator[tuple[int, str, str, str]]:
         raise PromptError(f"{file} cannot be read as a table ({exc}). Check its name.") from exc
 
 
-def _name_in(parts: Mapping[tuple[str, str], Part], field: Field) -> tuple[str, str] | None:
-    """Under which name a table has a field."""
-    bare = bare_name(field.name)
-    exact = ((field.dataset, field.name), ("", field.name), ("", bare))
+def _name_in(
+    parts: Mapping[tuple[str, str], Part], image: AnnotatedImage
+) -> tuple[str, str] | None:
+    """Under which name a table has an image."""
+    bare = strip_format(image.name)
+    exact = ((image.dataset, image.name), ("", image.name), ("", bare))
     found = next((name for name in exact if name in parts), None)
     if found is not None:
         return found
-    return next((key for key in parts if not key[0] and bare_name(key[1]) == bare), None)
+    return next((key for key in parts if not key[0] and strip_format(key[1]) == bare), None)
 
 
-def _moved(
+def _move_groups(
     parts: Mapping[_Group, Part], order: Sequence[_Group], *, needs_val: bool
 ) -> dict[_Group, Part]:
     """Parts by group, so that there is one to train and, where needed, one to validate."""
@@ -272,16 +276,16 @@ def _moved(
     return moved
 
 
-def _key(field: Field) -> _Group:
-    return field.dataset, field.group
+def _key(image: AnnotatedImage) -> _Group:
+    return image.dataset, image.group
 
 
-def _part(field: Field, rule: SplitRule) -> Part:
-    if field.group in rule.test:
+def _part(image: AnnotatedImage, rule: SplitRule) -> Part:
+    if image.group in rule.test:
         return "test"
-    if field.group in rule.val:
+    if image.group in rule.val:
         return "val"
-    at = _share_at(field.dataset, field.group, rule.seed)
+    at = _share_at(image.dataset, image.group, rule.seed)
     if at < rule.test_share:
         return "test"
     return "val" if at < rule.test_share + rule.val_share else "train"

@@ -8,12 +8,7 @@ from .reading import (
     read_marks,
     read_prompts,
 )
-from .writing import (
-    Feature,
-    dump_features,
-    to_feature,
-    write_features,
-)
+from .writing import Feature, dump_features, to_feature, write_features
 
 __all__ = [
     "Feature",

@@ -19,27 +19,20 @@ from shapely.errors import ShapelyError
 from shapely.geometry import MultiPolygon, Polygon, mapping, shape
 
 from ..errors import PromptError
+from ..files import read_json
 from ..geometry import Box
-from ..grouping import derived_id
-from ..json_files import read_json
 from ..prompts import PathClass, Plane, Skipped
+from ..prompts.grouping import derive_id
 from .properties import (
     LEGACY_TYPES,
-    classification_of,
+    clean_text,
     given_id,
-    path_class_of,
+    make_classification,
     plane_json,
-    plane_of,
-    text_of,
+    read_path_class,
+    read_plane,
 )
-from .shapes import (
-    LIMIT_PX,
-    UnusableError,
-    geometry_json,
-    on_grid,
-    read_area,
-    read_points,
-)
+from .shapes import LIMIT_PX, UnusableError, geometry_json, read_area, read_points, snap_to_grid
 from .writing import Feature
 
 _AREAS = ("Polygon", "MultiPolygon")
@@ -74,14 +67,14 @@ class Cleaned:
     @property
     def n_objects(self) -> int:
         """How many there are, children too."""
-        return sum(1 for _ in all_features(self.features))
+        return sum(1 for _ in iterate_features(self.features))
 
     @property
     def path_classes(self) -> tuple[PathClass, ...]:
         """The classes of all objects, each once, in the order of their first use."""
         classes: dict[str, PathClass] = {}
-        for feature in all_features(self.features):
-            found = path_class_of(feature["properties"].get("classification"))
+        for feature in iterate_features(self.features):
+            found = read_path_class(feature["properties"].get("classification"))
             if found is not None:
                 classes.setdefault(found.name, found)
         return tuple(classes.values())
@@ -121,11 +114,11 @@ def is_geojson(document: object) -> bool:
     return kind == "Feature" or kind in (*_AREAS, *_POINTS, *_LINES)
 
 
-def all_features(features: Sequence[Feature]) -> Iterator[Feature]:
+def iterate_features(features: Sequence[Feature]) -> Iterator[Feature]:
     """Features and the children nested in them, each before its children."""
     for feature in features:
         yield feature
-        yield from all_features(feature["properties"].get("childObjects", ()))
+        yield from iterate_features(feature["properties"].get("childObjects", ()))
 
 
 def clean_area(coordinates: object) -> tuple[Polygon | MultiPolygon, bool]:
@@ -140,8 +133,8 @@ def clean_area(coordinates: object) -> tuple[Polygon | MultiPolygon, bool]:
     try:
         drawn = shape({"type": "MultiPolygon", "coordinates": coordinates})
     except _FOREIGN:
-        return on_grid(area), True
-    return on_grid(area), not drawn.is_valid
+        return snap_to_grid(area), True
+    return snap_to_grid(area), not drawn.is_valid
 
 
 class _Cleaner:
@@ -200,19 +193,19 @@ class _Cleaner:
         if not isinstance(drawn, dict):
             raise UnusableError("it has no geometry")
         geometry = self._geometry(drawn)
-        cleaned = {"objectType": kind, **_plain_properties(properties)}
+        cleaned = {"objectType": kind, **_clean_properties(properties)}
         if properties.get("classification") and "classification" not in cleaned:
             self.skipped.append(Skipped(label, "its class cannot be read; it has none now"))
         feature: Feature = {"type": "Feature", "id": "", "geometry": geometry}
         if kind == "cell":
             feature |= self._nucleus(value.get("nucleusGeometry"))
-        feature["id"] = self._distinct_id(given, feature["geometry"], cleaned)
+        feature["id"] = self._make_distinct_id(given, feature["geometry"], cleaned)
         feature["properties"] = cleaned
         return feature
 
     def _geometry(self, drawn: Feature) -> Feature:
         kind, coordinates = drawn.get("type"), drawn.get("coordinates")
-        plane = plane_of(drawn.get("plane"))
+        plane = read_plane(drawn.get("plane"))
         several = coordinates if str(kind).startswith("Multi") else [coordinates]
         if kind in _AREAS:
             area, is_repaired = clean_area(several)
@@ -239,15 +232,15 @@ class _Cleaner:
         except UnusableError:
             return {}
 
-    def _distinct_id(self, given: str | None, *content: object) -> str:
+    def _make_distinct_id(self, given: str | None, *content: object) -> str:
         try:
             wanted = str(uuid.UUID(given or ""))
         except ValueError:
-            wanted = derived_id(given) if given else derived_id(*map(ascii, content))
+            wanted = derive_id(given) if given else derive_id(*map(ascii, content))
         distinct, again = wanted, 0
         while distinct in self._ids:
             again += 1
-            distinct = derived_id(wanted, "again", again)
+            distinct = derive_id(wanted, "again", again)
         self._ids.add(distinct)
         return distinct
 
@@ -266,7 +259,7 @@ def _top(document: object) -> Iterator[object]:
 
 def _object_type(feature: Feature, properties: Feature) -> str:
     for value in (*map(properties.get, ("objectType", "object_type", "type")),):
-        given = text_of(value)
+        given = clean_text(value)
         if given is not None:
             return {"unknown": "annotation"}.get(given, LEGACY_TYPES.get(given, given))
     return LEGACY_TYPES.get(str(feature.get("id")), "annotation")
@@ -283,18 +276,18 @@ def _line(drawn: Feature) -> Feature:
     return dict(mapping(line))
 
 
-def _plain_properties(properties: Feature) -> Feature:
+def _clean_properties(properties: Feature) -> Feature:
     """Those that QuPath reads, in its form; what is ``null`` or strange is left out."""
     plain: Feature = {}
-    name = text_of(properties.get("name"))
+    name = clean_text(properties.get("name"))
     if name is not None:
         plain["name"] = name
     color = properties.get("color")
     if isinstance(color, list) and len(color) == 3 and all(_is_byte(part) for part in color):
         plain["color"] = color
-    path_class = path_class_of(properties.get("classification"))
+    path_class = read_path_class(properties.get("classification"))
     if path_class is not None:
-        plain["classification"] = classification_of(path_class)
+        plain["classification"] = make_classification(path_class)
     if properties.get("isLocked") is True:
         plain["isLocked"] = True
     measurements = _measurements(properties.get("measurements"))

@@ -22,7 +22,7 @@ LEGACY_TYPES = {
 """Types of objects as QuPath 0.2 wrote them where the id belongs, and their names since."""
 
 
-def text_of(value: object) -> str | None:
+def clean_text(value: object) -> str | None:
     """A string that is not blank, fit for UTF-8; else None."""
     if not isinstance(value, str) or not value.strip():
         return None
@@ -35,30 +35,30 @@ def given_id(feature: object) -> str | None:
     value = feature.get("id") if isinstance(feature, dict) else None
     if type(value) in (int, float):
         return str(value)
-    given = text_of(value)
+    given = clean_text(value)
     return None if given in LEGACY_TYPES else given
 
 
-def path_class_of(classification: object) -> PathClass | None:
+def read_path_class(classification: object) -> PathClass | None:
     """A class from any form that QuPath writes; None where it is none, or not to be read.
 
     These are "X", {"name" or "names", "color"} and, before QuPath 0.4, {"name", "colorRGB",
     "parentClass"}. A color that cannot be read is left out.
     """
     if not isinstance(classification, dict):
-        name = _joined([classification])
+        name = _join_names([classification])
         return PathClass(name) if name else None
     names = classification.get("names")
     if not isinstance(names, (list, tuple)):
         names = _lineage(classification)
-    name = _joined(names)
+    name = _join_names(names)
     if name is None:
         return None
     color = _rgb(classification.get("color"))
-    return PathClass(name, color or _unpacked(classification.get("colorRGB")))
+    return PathClass(name, color or _unpack_rgb(classification.get("colorRGB")))
 
 
-def classification_of(path_class: PathClass) -> str | dict[str, object]:
+def make_classification(path_class: PathClass) -> str | dict[str, object]:
     """A class in a form that QuPath reads: it throws on a name without a color in an object."""
     if path_class.color is None:
         return path_class.name
@@ -69,7 +69,7 @@ def classification_of(path_class: PathClass) -> str | dict[str, object]:
     )
 
 
-def plane_of(plane: object) -> Plane:
+def read_plane(plane: object) -> Plane:
     """{"c", "z", "t"}, each of which may be missing; the default plane for anything else."""
     if not isinstance(plane, dict):
         return _DEFAULT_PLANE
@@ -95,9 +95,9 @@ def _lineage(classification: dict[str, object]) -> list[object]:
     return names
 
 
-def _joined(names: Iterable[object]) -> str | None:
+def _join_names(names: Iterable[object]) -> str | None:
     """Names as QuPath shows them; None where one is no text or QuPath would refuse it."""
-    texts = [text_of(name) for name in names]
+    texts = [clean_text(name) for name in names]
     if not texts or any(text is None or "\n" in text or "\r" in text for text in texts):
         return None
     parts = [part.strip() for text in texts if text for part in text.split(_DELIMITER)]
@@ -114,7 +114,7 @@ def _rgb(color: object) -> tuple[int, int, int] | None:
     return (r, g, b)
 
 
-def _unpacked(color: object) -> tuple[int, int, int] | None:
+def _unpack_rgb(color: object) -> tuple[int, int, int] | None:
     """Red, green and blue of Java's packed ARGB, which is negative where it is opaque."""
     if type(color) is not int:
         return None

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 import shapely
 from shapely.geometry import MultiPolygon, Polygon
 
-from ..results import Result
+from ..prompts.results import Result
 
 ObjectType: TypeAlias = Literal["detection", "annotation"]
 
@@ -24,7 +24,7 @@ _TOLERANCE_PX = 0.02
 _FLOAT32_STEP = 2.0**-23
 
 
-def metadata_of(
+def make_metadata(
     result: Result, l0_geometry: Polygon | MultiPolygon, object_type: ObjectType
 ) -> dict[str, str]:
     """Strings only, as QuPath keeps them; what does not apply is left out.
@@ -37,19 +37,20 @@ def metadata_of(
         PROMPT_KEY: result.prompt.id,
         TYPE_KEY: object_type,
         CLASS_KEY: path_class.name if path_class else None,
-        DRAWN_KEY: drawn(l0_geometry),
+        DRAWN_KEY: sign_outline(l0_geometry),
         "wsisam_base": provenance.base,
         "wsisam_base_sha256": provenance.base_sha256,
         "wsisam_adapter": provenance.adapter,
         "wsisam_adapter_sha256": provenance.adapter_sha256,
         "wsisam_hr_mpp": f"{provenance.hr_mpp:.6g}",
         "wsisam_lr_mpp": None if provenance.lr_mpp is None else f"{provenance.lr_mpp:.6g}",
+        "wsisam_patch": provenance.patch,
         "wsisam_version": provenance.version,
     }
     return {name: value for name, value in values.items() if value is not None}
 
 
-def drawn(l0_geometry: Polygon | MultiPolygon) -> str:
+def sign_outline(l0_geometry: Polygon | MultiPolygon) -> str:
     """A signature of an outline: its bounds, area and length, level-0 px.
 
     It tells whether somebody edited the outline since, and survives QuPath's rounding, which

@@ -18,20 +18,20 @@ import shapely
 from shapely.geometry import MultiPolygon, Polygon
 
 from ..errors import PromptError
+from ..files import read_json
 from ..geometry import Box
-from ..grouping import (
+from ..prompts import PathClass, Plane, Point, PromptSet, Skipped
+from ..prompts.grouping import (
     Area,
     Clicks,
     HrBoxOf,
     Mark,
     PointsAs,
-    derived_id,
+    derive_id,
     group_corrections,
     group_marks,
 )
-from ..json_files import read_json
-from ..prompts import PathClass, Plane, Point, PromptSet, Skipped
-from .properties import given_id, path_class_of, plane_of
+from .properties import given_id, read_path_class, read_plane
 from .provenance import PROMPT_KEY
 from .shapes import UnusableError, read_area, read_points
 
@@ -100,7 +100,7 @@ def prompts_to_refine(document: object, area: object) -> PromptSet:
         PromptError: the document is not GeoJSON, or the area is none.
     """
     try:
-        refined = _refined(area)
+        refined = _read_refined_area(area)
     except UnusableError as exc:
         raise PromptError(f"The area to refine is not usable: {exc}. Send another one.") from exc
     marks, skipped = read_marks(_features(document))
@@ -108,7 +108,7 @@ def prompts_to_refine(document: object, area: object) -> PromptSet:
     return PromptSet(grouped.prompts, (*skipped, *grouped.skipped))
 
 
-def _refined(feature: object) -> Area:
+def _read_refined_area(feature: object) -> Area:
     """An area, whoever made it and whatever its class says.
 
     Raises:
@@ -123,8 +123,8 @@ def _refined(feature: object) -> Area:
     area = read_area(coordinates if kind == "MultiPolygon" else [coordinates])
     properties = feature.get("properties")
     given_class = properties.get("classification") if isinstance(properties, dict) else None
-    identity = given_id(feature) or derived_id(_content(area))
-    path_class, plane = path_class_of(given_class), plane_of(geometry.get("plane"))
+    identity = given_id(feature) or derive_id(_content(area))
+    path_class, plane = read_path_class(given_class), read_plane(geometry.get("plane"))
     if isinstance(area, Box):
         return Area(identity, l0_box=area, path_class=path_class, plane=plane)
     return Area(identity, l0_outline=area, path_class=path_class, plane=plane)
@@ -147,9 +147,9 @@ def prompts_from_options(
     features = [_rectangle(*box) for box in boxes]
     positive, negative = list(points), list(negatives)
     if positive:
-        features.append(_clicked(positive, None))
+        features.append(_make_click_feature(positive, None))
     if negative:
-        features.append(_clicked(negative, "Ignore*"))
+        features.append(_make_click_feature(negative, "Ignore*"))
     return prompts_from_geojson(features, points=points_as, hr_l0_box_of=hr_l0_box_of)
 
 
@@ -158,7 +158,7 @@ def _rectangle(x0: float, y0: float, x1: float, y1: float) -> _Feature:
     return {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}}
 
 
-def _clicked(points: Sequence[Point], class_name: str | None) -> _Feature:
+def _make_click_feature(points: Sequence[Point], class_name: str | None) -> _Feature:
     return {
         "type": "Feature",
         "geometry": {"type": "MultiPoint", "coordinates": points},
@@ -218,7 +218,7 @@ def read_marks(features: Iterable[object]) -> tuple[list[Mark], list[Skipped]]:
         except UnusableError as exc:
             skipped.append(Skipped(given or f"feature {number}", str(exc)))
             continue
-        marks.append(_with_distinct_id(mark, seen))
+        marks.append(_make_id_distinct(mark, seen))
     return marks, skipped
 
 
@@ -239,11 +239,11 @@ def _mark(feature: object, given_id: str | None) -> Mark:
     geometry = feature.get("geometry")
     if not isinstance(geometry, dict) or not geometry:
         raise UnusableError("it has no geometry")
-    path_class = path_class_of(properties.get("classification"))
-    return _drawn(geometry, given_id, path_class, plane_of(geometry.get("plane")))
+    path_class = read_path_class(properties.get("classification"))
+    return _make_mark(geometry, given_id, path_class, read_plane(geometry.get("plane")))
 
 
-def _drawn(
+def _make_mark(
     geometry: _Feature, given_id: str | None, path_class: PathClass | None, plane: Plane
 ) -> Mark:
     kind, coordinates = geometry.get("type"), geometry.get("coordinates")
@@ -258,11 +258,11 @@ def _drawn(
     about = (path_class.name if path_class else None, plane.c, plane.z, plane.t)
     if kind in _POINTS:
         points = read_points(several)
-        return Clicks(given_id or derived_id(points, *about), points, path_class, plane)
+        return Clicks(given_id or derive_id(points, *about), points, path_class, plane)
     if path_class is not None and path_class.is_ignored:
         raise UnusableError(f"its class {path_class.name} says to ignore it")
     area = read_area(several)
-    area_id = given_id or derived_id(_content(area), *about)
+    area_id = given_id or derive_id(_content(area), *about)
     if isinstance(area, Box):
         return Area(area_id, l0_box=area, path_class=path_class, plane=plane)
     return Area(area_id, l0_outline=area, path_class=path_class, plane=plane)
@@ -275,11 +275,11 @@ def _content(area: Box | Polygon | MultiPolygon) -> tuple[float, ...] | str:
     return wkb
 
 
-def _with_distinct_id(mark: Mark, seen: Counter[str]) -> Mark:
+def _make_id_distinct(mark: Mark, seen: Counter[str]) -> Mark:
     """The mark, under another id where its own was seen before."""
     distinct = mark.id
     while seen[distinct]:
         seen[mark.id] += 1
-        distinct = derived_id(mark.id, "again", seen[mark.id])
+        distinct = derive_id(mark.id, "again", seen[mark.id])
     seen[distinct] += 1
     return replace(mark, id=distinct) if distinct != mark.id else mark

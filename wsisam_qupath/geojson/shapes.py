@@ -12,8 +12,8 @@ import shapely
 from shapely.geometry import MultiPolygon, Polygon
 
 from ..geometry import Box, FloatArray
+from ..geometry.validity import keep_polygons, make_valid
 from ..prompts import Plane, Point
-from ..validity import made_valid, polygonal
 from .properties import plane_json
 
 GRID_PX = 0.01
@@ -57,18 +57,18 @@ def read_area(coordinates: object) -> Box | Polygon | MultiPolygon:
         if box is not None:
             return box
     parts = [Polygon(shell, [h for h in holes if len(h) >= 3]) for shell, *holes in drawn]
-    outline = made_valid(parts[0] if len(parts) == 1 else MultiPolygon(parts))
+    outline = make_valid(parts[0] if len(parts) == 1 else MultiPolygon(parts))
     if outline.area < GRID_PX**2:
         raise UnusableError("it has no area")
     return outline
 
 
-def on_grid(geometry: Polygon | MultiPolygon) -> Polygon | MultiPolygon:
+def snap_to_grid(geometry: Polygon | MultiPolygon) -> Polygon | MultiPolygon:
     """Valid with the two decimals that QuPath writes; as it was where nothing would be left.
 
     To round each number for itself would not ensure that.
     """
-    rounded = polygonal(shapely.set_precision(made_valid(geometry), GRID_PX))
+    rounded = keep_polygons(shapely.set_precision(make_valid(geometry), GRID_PX))
     return geometry if rounded.is_empty else rounded
 
 
@@ -135,7 +135,7 @@ def _as_box(ring: FloatArray) -> Box | None:
     box = Box(min(x), min(y), max(x), max(y))
     if min(box.width, box.height) < GRID_PX:
         raise UnusableError("it has no area")
-    right, low = _at_far_end(x), _at_far_end(y)
+    right, low = _find_far_end(x), _find_far_end(y)
     if right is None or low is None:
         return None
     # Each edge of a rectangle changes sides along one axis, and stays along the other.
@@ -143,7 +143,7 @@ def _as_box(ring: FloatArray) -> Box | None:
     return box if all(along_x != along_y for along_x, along_y in changes) else None
 
 
-def _at_far_end(values: list[float]) -> list[bool] | None:
+def _find_far_end(values: list[float]) -> list[bool] | None:
     """Which coordinates along one axis are the largest, where all others are the smallest."""
     least, most = min(values), max(values)
     # Two numbers that were one before they were rounded are up to one step of the grid apart.

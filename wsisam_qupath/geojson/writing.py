@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, TextIO, TypeAlias
 
 from ..files import write_atomically
-from ..results import Result
-from .properties import classification_of
-from .provenance import ObjectType, metadata_of
-from .shapes import geometry_json, on_grid
+from ..prompts.results import Result
+from .properties import make_classification
+from .provenance import ObjectType, make_metadata
+from .shapes import geometry_json, snap_to_grid
 
 Feature: TypeAlias = dict[str, Any]
 """A GeoJSON feature, ready for a JSON writer."""
@@ -24,17 +24,17 @@ def to_feature(result: Result, object_type: ObjectType) -> Feature:
     """One object as QuPath writes its own: level-0 px to two decimals, valid at that."""
     properties: Feature = {"objectType": object_type}
     if result.prompt.path_class is not None:
-        properties["classification"] = classification_of(result.prompt.path_class)
+        properties["classification"] = make_classification(result.prompt.path_class)
     properties["isLocked"] = False
-    properties["measurements"] = _finite(
+    properties["measurements"] = _drop_nonfinite(
         {
             "Predicted IoU": result.predicted_iou,
             "Stability score": result.stability_score,
             "Area µm^2": result.area_um2,
         }
     )
-    outline = on_grid(result.l0_geometry)
-    properties["metadata"] = metadata_of(result, outline, object_type)
+    outline = snap_to_grid(result.l0_geometry)
+    properties["metadata"] = make_metadata(result, outline, object_type)
     geometry = geometry_json(outline, result.prompt.plane)
     return {"type": "Feature", "id": result.id, "geometry": geometry, "properties": properties}
 
@@ -63,5 +63,5 @@ def write_features(path: str | os.PathLike[str], features: Iterable[Feature]) ->
     write_atomically(Path(path), text.getvalue().encode("ascii"))
 
 
-def _finite(measurements: Mapping[str, float]) -> dict[str, float]:
+def _drop_nonfinite(measurements: Mapping[str, float]) -> dict[str, float]:
     return {name: float(value) for name, value in measurements.items() if math.isfinite(value)}

@@ -27,7 +27,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from ..errors import AdapterError
-from ..files import sha256_of, write_atomically
+from ..files import compute_sha256, write_atomically
 from .bases import Base
 from .card import CARD_FORMAT, ENCODER, AdapterCard
 
@@ -70,7 +70,7 @@ class Adapter:
             AdapterError: the file is no longer there.
         """
         prefix = f"{decoder}."
-        with _opened(self.path) as file:
+        with _open_adapter(self.path) as file:
             return {
                 name.removeprefix(prefix): np.asarray(file.get_tensor(name), dtype=np.float32)
                 for name in file.keys()  # noqa: SIM118 - safetensors' handle is no mapping
@@ -88,7 +88,7 @@ def read_adapter(path: Path, base: Base) -> Adapter:
         raise AdapterError(
             f"There is no adapter at {path}. Check --adapter, or use --adapter none."
         )
-    with _opened(path) as file:
+    with _open_adapter(path) as file:
         metadata: Mapping[str, str] = file.metadata() or {}
         dtypes = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
     card = _card(path, metadata)
@@ -99,7 +99,7 @@ def read_adapter(path: Path, base: Base) -> Adapter:
             f"{base.name} (SHA-256 {base.sha256[:12]}…). Use --base {card.base}, or another "
             "adapter."
         )
-    return Adapter(path.resolve(), sha256_of(path), card)
+    return Adapter(path.resolve(), compute_sha256(path), card)
 
 
 def write_adapter(
@@ -115,7 +115,7 @@ def write_adapter(
     write_atomically(path, save(contiguous, metadata))
 
 
-def _opened(path: Path) -> safe_open:
+def _open_adapter(path: Path) -> safe_open:
     try:
         return safe_open(path, framework="numpy")
     except (SafetensorError, OSError) as exc:
@@ -150,7 +150,7 @@ def _card(path: Path, metadata: Mapping[str, str]) -> AdapterCard:
         _check_format(path, stated)
         return AdapterCard.model_validate(stated)
     except (ValidationError, ValueError) as exc:
-        reason = _first_reason(exc) if isinstance(exc, ValidationError) else str(exc)
+        reason = _find_first_reason(exc) if isinstance(exc, ValidationError) else str(exc)
         raise AdapterError(
             f"{path} has a card that this version cannot read ({reason}). Update wsisam-qupath, "
             "or train the adapter again."
@@ -168,6 +168,6 @@ def _check_format(path: Path, stated: object) -> None:
         )
 
 
-def _first_reason(exc: ValidationError) -> str:
+def _find_first_reason(exc: ValidationError) -> str:
     first = exc.errors()[0]
     return ": ".join([*map(str, first["loc"]), first["msg"]])

@@ -39,7 +39,7 @@ _VITS = MappingProxyType(
 
 
 @dataclass(frozen=True)
-class Model:
+class Networks:
     """A base with its decoders, in evaluation mode, float32, on the CPU."""
 
     base: Base
@@ -47,7 +47,9 @@ class Model:
     decoders: Mapping[str, SamDecoder | WsiSamDecoder]
 
 
-def build_model(base: Base, state: Mapping[str, torch.Tensor], adapter: Adapter | None) -> Model:
+def build_networks(
+    base: Base, state: Mapping[str, torch.Tensor], adapter: Adapter | None
+) -> Networks:
     """Put a base and the decoders of an adapter together.
 
     Args:
@@ -72,10 +74,10 @@ def build_model(base: Base, state: Mapping[str, torch.Tensor], adapter: Adapter 
         if adapter.card.tunes_encoder:
             _tune(encoder, adapter)
         decoders = {
-            name: _adapted(base, sam, adapter, name, card)
+            name: _adapt_decoder(base, sam, adapter, name, card)
             for name, card in adapter.card.decoders.items()
         }
-    return Model(base, encoder.eval(), {name: d.eval() for name, d in decoders.items()})
+    return Networks(base, encoder.eval(), {name: d.eval() for name, d in decoders.items()})
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:
@@ -150,7 +152,7 @@ def build_decoder(base: Base, sam: PromptedSam, card: DecoderCard) -> SamDecoder
     )
 
 
-def learned_state(decoder: SamDecoder | WsiSamDecoder) -> dict[str, torch.Tensor]:
+def extract_learned_state(decoder: SamDecoder | WsiSamDecoder) -> dict[str, torch.Tensor]:
     """What a decoder adds to SAM, by the names an adapter uses: ``wsi.hr.token.weight``."""
     named = {_adapter_name(name): tensor for name, tensor in decoder.state_dict().items()}
     return {name: tensor for name, tensor in named.items() if not name.startswith(BASE_PARTS)}
@@ -168,7 +170,7 @@ def encoder_state(encoder: PatchEncoder) -> dict[str, torch.Tensor]:
     }
 
 
-def _adapted(
+def _adapt_decoder(
     base: Base, sam: PromptedSam, adapter: Adapter, name: str, card: DecoderCard
 ) -> SamDecoder | WsiSamDecoder:
     tensors = {n: torch.from_numpy(t) for n, t in adapter.tensors(name).items()}
@@ -176,7 +178,7 @@ def _adapted(
     own = copy.deepcopy(sam) if replaced else sam
     decoder = build_decoder(base, own, card)
     learned = {n: t for n, t in tensors.items() if n not in replaced}
-    _check_names(adapter, name, set(learned) ^ set(learned_state(decoder)), set(tensors))
+    _check_names(adapter, name, set(learned) ^ set(extract_learned_state(decoder)), set(tensors))
     _check_names(adapter, name, set(replaced) - set(own.state_dict()), set(tensors))
     given = {module_name(n): t for n, t in tensors.items()}
     try:

@@ -73,6 +73,11 @@ class DecoderCard(_Card):
         """Whether it looks at the LR patch."""
         return self.architecture == "wsi-sam" and not self.hr_only
 
+    @property
+    def patches(self) -> int:
+        """How many patches of a pair it reads, and answers over."""
+        return 2 if self.reads_lr else 1
+
 
 class Route(_Card):
     """Which decoder answers a kind of prompt, and what follows."""

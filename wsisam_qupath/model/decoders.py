@@ -30,6 +30,7 @@ from .prompted_sam import (
     as_pixels,
     as_tokens,
     expand_tokens,
+    normalize_channels,
     point_wise,
 )
 
@@ -89,11 +90,11 @@ class SamDecoder(nn.Module):
         """
         sparse = self.sam.sparse(point_coords, point_labels)
         source = hr_embedding + self.sam.dense(hr_mask)
-        logits, iou = self.sam.own_answer(*self.sam.transform(source, sparse))
+        logits, iou = self.sam.predict_plain_mask(*self.sam.transform(source, sparse))
         return Decoded(logits[:, None], iou[:, None])
 
 
-def _up(channels: int, middle: int) -> nn.Sequential:
+def _make_upscaler(channels: int, middle: int) -> nn.Sequential:
     """From 64 x 64 x channels to 256 x 256 x 32 (HQ-SAM's up-scaling, as WSI-SAM uses it)."""
     return nn.Sequential(
         nn.ConvTranspose2d(channels, middle, kernel_size=2, stride=2),
@@ -128,8 +129,8 @@ class ResolutionDecoder(nn.Module):
         super().__init__()
         self.token = nn.Embedding(1, TOKEN_DIM)
         self.token_mlp = MLP(TOKEN_DIM, TOKEN_DIM, MASK_CHANNELS, 3)
-        self.up_embedding = _up(TOKEN_DIM, FEATURE_CHANNELS)
-        self.up_early = _up(early_channels, TOKEN_DIM)
+        self.up_embedding = _make_upscaler(TOKEN_DIM, FEATURE_CHANNELS)
+        self.up_early = _make_upscaler(early_channels, TOKEN_DIM)
         self.mask_features = nn.Sequential(
             nn.Conv2d(MASK_CHANNELS, FEATURE_CHANNELS, kernel_size=3, padding=1),
             LayerNorm2d(FEATURE_CHANNELS),
@@ -150,9 +151,7 @@ class ResolutionDecoder(nn.Module):
         final = expand_tokens(self.up_embedding, embedding)
         return as_pixels(final + expand_tokens(self.up_early, as_tokens(early)))
 
-    def update(
-        self, sam: PromptedSam, source: torch.Tensor, sparse: torch.Tensor
-    ) -> UpdatedTokens:
+    def update(self, sam: PromptedSam, source: torch.Tensor, sparse: torch.Tensor) -> UpdatedTokens:
         """Run the token through SAM's transformer, beside SAM's own tokens and the prompt's."""
         updated, upscaled = sam.transform(source, sparse, extra=self.token.weight)
         after_mask_tokens = 1 + sam.mask_decoder.num_mask_tokens
@@ -175,10 +174,11 @@ class ResolutionDecoder(nn.Module):
             B x H x W.
         """
         first, norm, activation, last = self.mask_features
+        assert isinstance(norm, LayerNorm2d)
+        assert isinstance(last, nn.Conv2d)
+        assert last.bias is not None
         hidden = first(upscaled.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        hidden = activation(
-            F.layer_norm(hidden, norm.weight.shape, norm.weight, norm.bias, norm.eps)
-        )
+        hidden = activation(normalize_channels(norm, hidden))
         taps = torch.einsum("bo,oihw->bihw", token, last.weight).flatten(2)
         height, width = hidden.shape[1:3]
         planes = (hidden.flatten(1, 2) @ taps).unflatten(1, (height, width))
@@ -296,7 +296,7 @@ class WsiSamDecoder(nn.Module):
         """
         updated = self.update(embeddings, point_coords, point_labels, masks)
         fused = self.fuse(updated, [u.upscaled for u in updated], features)
-        own = self.answer_as_sam(updated)
+        own = self.predict_as_sam(updated)
         return Decoded(self.add_sam(fused, own.logits), self.predict_iou(updated, own.iou))
 
     def update(
@@ -351,9 +351,9 @@ class WsiSamDecoder(nn.Module):
         hr_map = (maps[:, 0] + lr_middle_to_hr(of_lr)) / 2
         return torch.stack([hr_map, hr_into_lr_middle(of_hr, maps[:, 1])], dim=1)
 
-    def answer_as_sam(self, updated: Sequence[UpdatedTokens]) -> Decoded:
+    def predict_as_sam(self, updated: Sequence[UpdatedTokens]) -> Decoded:
         """SAM's own answer on each patch."""
-        own = [self.sam.own_answer(u.all_tokens, u.upscaled) for u in updated]
+        own = [self.sam.predict_plain_mask(u.all_tokens, u.upscaled) for u in updated]
         logits, iou = (torch.stack(parts, dim=1) for parts in zip(*own, strict=True))
         return Decoded(logits, iou)
 

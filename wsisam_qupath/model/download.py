@@ -21,7 +21,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
 from ..errors import WeightsError
-from ..files import CACHE_VARIABLE, sha256_of
+from ..files import CACHE_VARIABLE, compute_sha256
 
 Progress: TypeAlias = Callable[[int, int | None], None]
 """Called with the bytes that are there, and the bytes of the whole file, None if unknown."""
@@ -44,10 +44,10 @@ def download(url: str, path: Path, sha256: str, *, progress: Progress | None = N
         WeightsError: no connection, an error of the server, a wrong checksum, no place to write.
             What came is kept for the next call, but not if its checksum is wrong.
     """
-    with _errors_translated(url, path):
+    with _translate_errors(url, path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock", timeout=_LOCK_TIMEOUT_S):
-            if path.exists() and sha256_of(path) == sha256:
+            if path.exists() and compute_sha256(path) == sha256:
                 return
             part = _Part(path)
             with _session() as session:
@@ -137,7 +137,7 @@ def _fetch_some(session: requests.Session, url: str, part: _Part, progress: Prog
     with session.get(url, headers=part.request_headers, stream=True, timeout=timeouts) as response:
         done, total = _content_range(response)
         if response.status_code == requests.codes.requested_range_not_satisfiable:
-            return _complete_or_discarded(part, total)
+            return _complete_or_discard(part, total)
         response.raise_for_status()
         if response.status_code == requests.codes.partial_content and done != part.size_bytes:
             part.discard()
@@ -146,7 +146,7 @@ def _fetch_some(session: requests.Session, url: str, part: _Part, progress: Prog
         return _save_body(response, part, done, total, progress)
 
 
-def _complete_or_discarded(part: _Part, total_bytes: int | None) -> bool:
+def _complete_or_discard(part: _Part, total_bytes: int | None) -> bool:
     """The server has nothing after the end of the part: it is complete, or of no use."""
     if part.size_bytes == total_bytes:
         return True
@@ -185,7 +185,7 @@ def _save_body(
 
 
 def _install(part: _Part, path: Path, url: str, sha256: str) -> None:
-    found = sha256_of(part.path)
+    found = compute_sha256(part.path)
     if found != sha256:
         part.discard()
         raise WeightsError(
@@ -197,7 +197,7 @@ def _install(part: _Part, path: Path, url: str, sha256: str) -> None:
 
 
 @contextmanager
-def _errors_translated(url: str, path: Path) -> Iterator[None]:
+def _translate_errors(url: str, path: Path) -> Iterator[None]:
     host = urlsplit(url).netloc or url
     by_hand = f"or download {url} on another machine and save it as {path}."
     try:

@@ -56,10 +56,10 @@ class PatchEncoder(nn.Module):
         Returns:
             The embedding as tokens, B x 4096 x 256, and the early features, B x C x 64 x 64.
         """
-        embedding, early = self.encoder(self.normalise(patches))
+        embedding, early = self.encoder(self.normalize(patches))
         return as_tokens(embedding), early
 
-    def normalise(self, patches: torch.Tensor) -> torch.Tensor:
+    def normalize(self, patches: torch.Tensor) -> torch.Tensor:
         """B x S x S x 3 uint8 RGB to B x 3 x S x S float, as the base was trained."""
         images = patches.permute(0, 3, 1, 2).float()
         if self.normalisation == "imagenet":

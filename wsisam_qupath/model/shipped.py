@@ -11,30 +11,30 @@ from typing import Literal, TypeAlias
 from .adapter import Adapter, read_adapter
 from .bases import Base
 
-FOLDER = Path(__file__).resolve().parent.parent / "adapters"
+FOLDER = Path(__file__).resolve().parent / "adapters"
 
 AdapterChoice: TypeAlias = Path | Literal["default"] | None
 """A file, the one that comes with this package, or none."""
 
 
-def shipped_adapter(base: str) -> Path | None:
+def find_shipped_adapter(base: str) -> Path | None:
     """The adapter that comes with this package for a base; None where there is none."""
     path = FOLDER / f"tissue-{base}.safetensors"
     return path if path.is_file() else None
 
 
-def adapter_choice(given: str) -> AdapterChoice:
+def parse_adapter_choice(given: str) -> AdapterChoice:
     """What ``--adapter`` names: "default", "none" or a file."""
     if given == "default":
         return "default"
     return None if given == "none" else Path(given)
 
 
-def chosen_adapter(choice: AdapterChoice, base: Base) -> Adapter | None:
+def load_chosen_adapter(choice: AdapterChoice, base: Base) -> Adapter | None:
     """The adapter that a choice means for a base, read.
 
     Raises:
         AdapterError: see :func:`.read_adapter`.
     """
-    path = shipped_adapter(base.name) if choice == "default" else choice
+    path = find_shipped_adapter(base.name) if choice == "default" else choice
     return None if path is None else read_adapter(path, base)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import WeightsError
-from ..files import cache_folder, sha256_of
+from ..files import cache_folder, compute_sha256
 from .bases import Base, Bundled, Download
 
 if TYPE_CHECKING:
@@ -23,12 +23,12 @@ class Weights:
     sha256: str
 
 
-def weights_folder() -> Path:
+def find_weights_folder() -> Path:
     """Where downloaded weights are kept; not created here."""
     return cache_folder() / "weights"
 
 
-def expected_path(base: Base) -> Path:
+def find_expected_path(base: Base) -> Path:
     """Where the weights of a base lie, or will lie once they are downloaded.
 
     Raises:
@@ -36,7 +36,7 @@ def expected_path(base: Base) -> Path:
     """
     source = base.source
     if isinstance(source, Download):
-        return weights_folder() / source.file_name
+        return find_weights_folder() / source.file_name
     # The spec says where a package lies without importing it, and with it PyTorch.
     spec = find_spec(source.package)
     if spec is None or not spec.submodule_search_locations:
@@ -66,10 +66,10 @@ def locate_weights(
         WeightsError: they are not there, cannot be read, or have another checksum.
     """
     if path is not None:
-        return _verified(base, path, f"Name an unchanged copy of the weights of {base.name}.")
+        return _verify(base, path, f"Name an unchanged copy of the weights of {base.name}.")
     if download and isinstance(base.source, Download):
-        return download_weights(base, weights_folder(), progress=progress)
-    return _verified(base, expected_path(base), cure(base))
+        return download_weights(base, find_weights_folder(), progress=progress)
+    return _verify(base, find_expected_path(base), cure(base))
 
 
 def cure(base: Base) -> str:
@@ -99,16 +99,16 @@ def download_weights(
             f"The weights of {base.name} are not downloaded: they come with the Python package "
             f"{source.distribution}."
         )
-    from .download import download  # noqa: PLC0415 - requests takes 0.2 s, only needed here
+    from .download import download  # requests takes 0.2 s, only needed here
 
     path = folder / source.file_name
     download(url or source.url, path, base.sha256, progress=progress)
     return Weights(path, base.sha256)
 
 
-def _verified(base: Base, path: Path, remedy: str) -> Weights:
+def _verify(base: Base, path: Path, remedy: str) -> Weights:
     try:
-        found = sha256_of(path)
+        found = compute_sha256(path)
     except FileNotFoundError as exc:
         raise WeightsError(
             f"The weights of {base.name} are not there: no file {path}. {remedy}"

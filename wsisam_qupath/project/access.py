@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from ..errors import OptionError, ProjectError
-from .entries import ImageEntry, Project
-from .guards import check_writable_project
+from ..qupath.files.entries import ImageEntry, Project
+from ..qupath.files.integrity import check_writable_project
 from .lock import project_lock
-from .running import running_qupath
+from .qupath_processes import find_running_qupath
 
 
 def choose_images(project: Project, wanted: Sequence[str]) -> list[ImageEntry]:
@@ -52,7 +52,7 @@ def check_closed(project: Project, warn: Callable[[str], None]) -> None:
     Raises:
         ProjectError: a QuPath was started with this project.
     """
-    running = running_qupath(project.path)
+    running = find_running_qupath(project.path)
     if running is None:
         return
     if running.has_project:
@@ -67,7 +67,7 @@ def check_closed(project: Project, warn: Callable[[str], None]) -> None:
 
 
 @contextmanager
-def writing(project: Project, *, what: str) -> Iterator[None]:
+def lock_for_writing(project: Project, *, what: str) -> Iterator[None]:
     """While the project is written: it can be, and no other command of ours does.
 
     Raises:

@@ -21,27 +21,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from ..errors import ImageError, ProjectError
-from ..files import sha256_of
-from ..printing import printable
-from ..qupath.values import Staged
-from .backups import (
+from ..errors import ImageError, ProjectError, escape
+from ..files import compute_sha256
+from ..qupath.files.backups import (
     back_up,
     backups,
-    beside,
-    content_of,
     copy_synced,
     drop,
+    find_summary,
+    make_path_beside,
+    make_unfinished_path,
     orphans,
     prune,
-    summary_of,
+    read_content,
     sync_file,
     sync_folder,
-    unfinished_path,
     write_synced,
 )
-from .entries import ImageEntry, Project
-from .guards import Stamps, stamp_of, take_stamps
+from ..qupath.files.entries import ImageEntry, Project
+from ..qupath.files.integrity import FileVersions, read_version, read_versions
+from ..qupath.values import Staged
 
 Recovery: TypeAlias = Literal["nothing", "finished", "undone"]
 
@@ -62,12 +61,14 @@ class _Marker:
     backup: str | None
 
 
-def staging_path(entry: ImageEntry) -> Path:
+def make_staging_path(entry: ImageEntry) -> Path:
     """Where the new ``data.qpdata`` of an image is to be staged: on the same file system."""
-    return beside(entry.qpdata, "new")
+    return make_path_beside(entry.qpdata, "new")
 
 
-def commit(project: Project, entry: ImageEntry, staged: Staged, stamps: Stamps) -> Path | None:
+def commit(
+    project: Project, entry: ImageEntry, staged: Staged, versions: FileVersions
+) -> Path | None:
     """Make the staged file the image's, keeping the old one as a backup.
 
     Call :func:`recover` before staging, and let no other batch write into the project meanwhile.
@@ -75,8 +76,8 @@ def commit(project: Project, entry: ImageEntry, staged: Staged, stamps: Stamps) 
     stamps and the step: some microseconds.
 
     Args:
-        staged: at :func:`staging_path`; not there afterwards, whatever comes.
-        stamps: of when the image was read.
+        staged: at :func:`make_staging_path`; not there afterwards, whatever comes.
+        versions: of when the image was read.
 
     Returns:
         The backup: an older one if that is byte for byte the same. None for an image that had no
@@ -87,11 +88,11 @@ def commit(project: Project, entry: ImageEntry, staged: Staged, stamps: Stamps) 
             the next :func:`recover` finishes the rest.
         ProjectError: the project is gone.
     """
-    assert staged.path == staging_path(entry), staged.path
+    assert staged.path == make_staging_path(entry), staged.path
 
     def refuse_if_changed() -> None:
-        if take_stamps(project, entry, with_project=stamps.project is not None) != stamps:
-            raise _changed(entry)
+        if read_versions(project, entry, with_project=versions.project is not None) != versions:
+            raise _make_changed_error(entry)
 
     def summary() -> str:
         # QuPath states the time of the data's file, which renaming keeps.
@@ -114,14 +115,14 @@ def restore(entry: ImageEntry, backup: Path | None) -> None:
         ImageError: as with :func:`commit`.
     """
     recover(entry)
-    before = stamp_of(entry.qpdata)
+    before = read_version(entry.qpdata)
 
     def refuse_if_changed() -> None:
-        if stamp_of(entry.qpdata) != before:
-            raise _changed(entry)
+        if read_version(entry.qpdata) != before:
+            raise _make_changed_error(entry)
 
     def summary() -> str | None:
-        old = None if backup is None else content_of(summary_of(backup))
+        old = None if backup is None else read_content(find_summary(backup))
         return None if old is None else old.decode("utf-8", "surrogateescape")
 
     _exchange(entry, backup, summary, refuse_if_changed)
@@ -136,11 +137,13 @@ def recover(entry: ImageEntry) -> Recovery:
     Raises:
         ImageError: files of the image cannot be read, written or removed.
     """
-    with _told(entry, "is still in the middle of an earlier change", "then run again"):
-        if not _marker_path(entry).exists():
+    with _translate_os_errors(
+        entry, "is still in the middle of an earlier change", "then run again"
+    ):
+        if not _make_marker_path(entry).exists():
             return "undone" if _tidy(entry) else "nothing"
         marker = _read_marker(entry)
-        if marker is not None and _took_place(entry, marker):
+        if marker is not None and _has_taken_place(entry, marker):
             _finish(entry, marker)
             return "finished"
         _tidy(entry)
@@ -163,10 +166,12 @@ def _exchange(
     older: list[Path] = []
     backup: Path | None = None
     try:
-        with _told(entry, "cannot be written", "then run again; nothing of it was changed"):
+        with _translate_os_errors(
+            entry, "cannot be written", "then run again; nothing of it was changed"
+        ):
             refuse_if_changed()
-            if new is not None and new != staging_path(entry):
-                copy_synced(entry, new, staging_path(entry))
+            if new is not None and new != make_staging_path(entry):
+                copy_synced(entry, new, make_staging_path(entry))
             older = backups(entry)
             backup = back_up(entry, older)
             marker = _announce(entry, new is not None, summary(), backup)
@@ -174,17 +179,19 @@ def _exchange(
             if new is None:
                 entry.qpdata.unlink(missing_ok=True)
             else:
-                staging_path(entry).replace(entry.qpdata)
+                make_staging_path(entry).replace(entry.qpdata)
     except ProjectError:
-        if not _settled(entry, None if backup in older else backup):
+        if not _settle(entry, None if backup in older else backup):
             raise
         return backup
-    with _told(entry, "has its new objects, but the old summary.json", "then run again to end it"):
+    with _translate_os_errors(
+        entry, "has its new objects, but the old summary.json", "then run again to end it"
+    ):
         _finish(entry, marker)
     return backup
 
 
-def _settled(entry: ImageEntry, made: Path | None) -> bool:
+def _settle(entry: ImageEntry, made: Path | None) -> bool:
     """After an error: whether the step took place all the same; leaves nothing if it did not.
 
     On a network drive a file may be renamed although the answer is an error.
@@ -206,15 +213,15 @@ def _announce(
     """Have all that the step needs on the disk, and last of all the marker."""
     sha256, size_bytes = None, None
     if has_data:
-        staged = staging_path(entry)
+        staged = make_staging_path(entry)
         sync_file(staged)
-        sha256, size_bytes = sha256_of(staged), staged.stat().st_size
+        sha256, size_bytes = compute_sha256(staged), staged.stat().st_size
     if summary is not None:
         _stage_summary(entry, summary)
     marker = _Marker(sha256, size_bytes, summary, backup.name if backup else None)
-    unfinished = _unfinished_marker_path(entry)
+    unfinished = _make_unfinished_marker_path(entry)
     write_synced(unfinished, json.dumps(vars(marker), indent=1).encode("ascii"))
-    unfinished.replace(_marker_path(entry))
+    unfinished.replace(_make_marker_path(entry))
     sync_folder(entry.folder)
     return marker
 
@@ -231,8 +238,11 @@ def _finish(entry: ImageEntry, marker: _Marker) -> None:
 
 
 def _stage_summary(entry: ImageEntry, summary: str) -> Path:
-    path, content = beside(entry.summary, "new"), summary.encode("utf-8", "surrogateescape")
-    if content_of(path) != content:
+    path, content = (
+        make_path_beside(entry.summary, "new"),
+        summary.encode("utf-8", "surrogateescape"),
+    )
+    if read_content(path) != content:
         write_synced(path, content)
     return path
 
@@ -240,7 +250,7 @@ def _stage_summary(entry: ImageEntry, summary: str) -> Path:
 def _read_marker(entry: ImageEntry) -> _Marker | None:
     """The marker; None if it is damaged, which no kill can do once the step took place."""
     try:
-        marker = _Marker(**json.loads(_marker_path(entry).read_bytes()))
+        marker = _Marker(**json.loads(_make_marker_path(entry).read_bytes()))
     except (ValueError, TypeError, RecursionError):
         return None
     kinds = {"size_bytes": int}
@@ -251,24 +261,24 @@ def _read_marker(entry: ImageEntry) -> _Marker | None:
     return marker if right else None
 
 
-def _took_place(entry: ImageEntry, marker: _Marker) -> bool:
+def _has_taken_place(entry: ImageEntry, marker: _Marker) -> bool:
     if marker.sha256 is None or not entry.qpdata.exists():
         return marker.sha256 is None and not entry.qpdata.exists()
     same_size = entry.qpdata.stat().st_size == marker.size_bytes
-    return same_size and sha256_of(entry.qpdata) == marker.sha256
+    return same_size and compute_sha256(entry.qpdata) == marker.sha256
 
 
 def _tidy(entry: ImageEntry) -> bool:
     """Remove what only the middle of a change needs, the marker last; whether there was any."""
-    staged = staging_path(entry)
+    staged = make_staging_path(entry)
     ours = (
         staged,
         staged.with_name(f"{staged.name}.backup"),  # QuPath's, while it writes the staged file
-        unfinished_path(entry),
+        make_unfinished_path(entry),
         *orphans(entry),
-        beside(entry.summary, "new"),
-        _unfinished_marker_path(entry),
-        _marker_path(entry),
+        make_path_beside(entry.summary, "new"),
+        _make_unfinished_marker_path(entry),
+        _make_marker_path(entry),
     )
     found = [path for path in ours if path.exists()]
     for path in found:
@@ -276,28 +286,28 @@ def _tidy(entry: ImageEntry) -> bool:
     return bool(found)
 
 
-def _marker_path(entry: ImageEntry) -> Path:
-    return beside(entry.qpdata, "commit")
+def _make_marker_path(entry: ImageEntry) -> Path:
+    return make_path_beside(entry.qpdata, "commit")
 
 
-def _unfinished_marker_path(entry: ImageEntry) -> Path:
-    return beside(entry.qpdata, "commit-new")
+def _make_unfinished_marker_path(entry: ImageEntry) -> Path:
+    return make_path_beside(entry.qpdata, "commit-new")
 
 
-def _changed(entry: ImageEntry) -> ImageError:
+def _make_changed_error(entry: ImageEntry) -> ImageError:
     return ImageError(
-        f"Image {printable(entry.name)} changed on disk while it was being answered: close the "
+        f"Image {escape(entry.name)} changed on disk while it was being answered: close the "
         "project in QuPath and run again; nothing was written."
     )
 
 
 @contextmanager
-def _told(entry: ImageEntry, what: str, then: str) -> Iterator[None]:
+def _translate_os_errors(entry: ImageEntry, what: str, then: str) -> Iterator[None]:
     """Turns the operating system's errors into sentences."""
     try:
         yield
     except OSError as exc:
         raise ImageError(
-            f"Image {printable(entry.name)} {what} ({exc.strerror or exc}): free space and "
+            f"Image {escape(entry.name)} {what} ({exc.strerror or exc}): free space and "
             f"permissions in {entry.folder}, {then}."
         ) from exc

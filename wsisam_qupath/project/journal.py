@@ -10,10 +10,9 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
-from ..errors import ImageError
-from ..printing import printable
-from ..results import Answer
-from .entries import ImageEntry, Project
+from ..errors import ImageError, escape
+from ..prompts.results import SerializedResult
+from ..qupath.files.entries import ImageEntry, Project
 
 _FORMAT = 1
 
@@ -34,11 +33,11 @@ class Journal:
                 the slide's file: any text.
         """
         self.path = project.own_folder / "journal" / f"{entry.id}.jsonl"
-        self._name = printable(entry.name)
+        self._name = escape(entry.name)
         self._header = _line({"journal": _FORMAT, "slide": slide_key})
         self._file: io.FileIO | None = None
 
-    def answers(self) -> dict[str, Answer]:
+    def answers(self) -> dict[str, SerializedResult]:
         """By the ids of the results, in the order in which they came; of two the later one.
 
         Raises:
@@ -47,11 +46,11 @@ class Journal:
         header, *lines = self._read().splitlines(keepends=True) or [b""]
         if header != self._header:
             return {}
-        found = (_content_of(line) for line in lines)
-        answers = (Answer(**content) for content in found if content is not None)
+        found = (_parse_line(line) for line in lines)
+        answers = (SerializedResult(**content) for content in found if content is not None)
         return {answer.id: answer for answer in answers}
 
-    def append(self, answers: Iterable[Answer]) -> None:
+    def append(self, answers: Iterable[SerializedResult]) -> None:
         """Hand answers to the operating system: from then on no kill of this process loses them.
 
         Raises:
@@ -61,7 +60,7 @@ class Journal:
         lines = b"".join(_line(vars(answer)) for answer in answers)
         if not lines:
             return
-        with self._told("written", "free space and permissions there"):
+        with self._translate_os_errors("written", "free space and permissions there"):
             try:
                 _write(self._file or self._open(), lines)
             except OSError:
@@ -75,7 +74,7 @@ class Journal:
             ImageError: the journal cannot be removed.
         """
         self.close()
-        with self._told("removed", "allow deleting it"):
+        with self._translate_os_errors("removed", "allow deleting it"):
             self.path.unlink(missing_ok=True)
 
     def close(self) -> None:
@@ -96,7 +95,7 @@ class Journal:
         self.close()
 
     def _read(self) -> bytes:
-        with self._told("read", "allow reading it, or delete it"):
+        with self._translate_os_errors("read", "allow reading it, or delete it"):
             try:
                 return self.path.read_bytes()
             except FileNotFoundError:
@@ -115,7 +114,7 @@ class Journal:
         return self._file
 
     @contextmanager
-    def _told(self, verb: str, cure: str) -> Iterator[None]:
+    def _translate_os_errors(self, verb: str, cure: str) -> Iterator[None]:
         try:
             yield
         except OSError as exc:
@@ -135,7 +134,7 @@ def _start(body: bytes) -> bytes:
     return b'["%08x",' % zlib.crc32(body)
 
 
-def _content_of(line: bytes) -> dict[str, Any] | None:
+def _parse_line(line: bytes) -> dict[str, Any] | None:
     """What a line holds; None if a byte of it is missing or another."""
     length = len(_start(b""))
     body = line[length:-2]

@@ -13,11 +13,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import ProjectError
-from ..printing import printable
-from .entries import Project
-from .guards import check_writable_project
-from .json_text import as_object, parse
+from ..errors import ProjectError, escape
+from ..qupath.files.entries import Project
+from ..qupath.files.integrity import check_writable_project
+from ..qupath.files.json_text import as_object, parse
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -80,7 +79,7 @@ def _acquire(project: Project) -> BaseFileLock:
         ProjectError: somebody else has it.
         OSError: it cannot be had there.
     """
-    from filelock import FileLock, SoftFileLock, Timeout  # noqa: PLC0415 - not for `--help`
+    from filelock import FileLock, SoftFileLock, Timeout  # not for `--help`
 
     project.own_folder.mkdir(exist_ok=True)
     path = project.own_folder / _LOCK
@@ -96,7 +95,7 @@ def _acquire(project: Project) -> BaseFileLock:
             lock = SoftFileLock(path.with_suffix(".file"), timeout=0, thread_local=False)
             lock.acquire()
     except Timeout as exc:
-        raise ProjectError(_held_message(project, lock)) from exc
+        raise ProjectError(_describe_holder(project, lock)) from exc
     return lock
 
 
@@ -110,15 +109,15 @@ def _write_holder(path: Path, what: str) -> None:
     path.write_text(json.dumps(holder), encoding="utf-8")
 
 
-def _held_message(project: Project, lock: BaseFileLock) -> str:
+def _describe_holder(project: Project, lock: BaseFileLock) -> str:
     """Who has the lock, as far as its file says."""
-    from filelock import SoftFileLock  # noqa: PLC0415
+    from filelock import SoftFileLock
 
     try:
         holder = as_object(parse((project.own_folder / _HOLDER).read_bytes()))
     except (OSError, ValueError):
         holder = {}
-    said = {key: printable(str(value), 100) for key, value in holder.items()}
+    said = {key: escape(str(value), 100) for key, value in holder.items()}
     who = "process {pid} on {host}, since {since}".format_map({**_UNKNOWN, **said})
     after_a_kill = ""
     if isinstance(lock, SoftFileLock):

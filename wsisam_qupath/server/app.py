@@ -16,11 +16,18 @@ from flask import Blueprint, Flask, Response, g, request
 from prometheus_client import CONTENT_TYPE_LATEST
 from werkzeug.exceptions import HTTPException, InternalServerError
 
-from ..console import counted
-from ..errors import WsiSamError
-from ..predictor import Predictor
-from ..printing import printable
-from ..protocol import (
+from ..errors import WsiSamError, escape
+from ..inference.predictor import Predictor
+from ..report.progress import count_noun
+from ..version import VERSION
+from .config import ServerConfig
+from .decoding import decode_segment
+from .metrics import Metrics
+from .openapi import openapi
+from .page import page_policy, status_page
+from .problems import ProblemError, ProblemName, document, make_problem
+from .queue import ClientGoneError, QueueSlot
+from .schemas import (
     GEOJSON,
     GEOJSON_SEQ,
     PROBLEM_JSON,
@@ -30,16 +37,8 @@ from ..protocol import (
     LimitsInfo,
     ModelInfo,
 )
-from ..version import VERSION
-from .config import ServerConfig
-from .decoding import decode_segment
-from .metrics import Metrics
-from .openapi import openapi
-from .page import page_policy, status_page
-from .problems import ProblemError, ProblemName, document, problem_of
 from .security import check_host, check_token
 from .service import Record, Service
-from .turns import ClientGoneError, Place
 
 _LOG = logging.getLogger(__name__)
 
@@ -129,22 +128,22 @@ def _add_rules(app: Flask, config: ServerConfig, metrics: Metrics) -> None:
         response.headers["X-Request-Id"] = g.request_id
         for name, value in _HEADERS.items():
             response.headers.setdefault(name, value)
-        response.call_on_close(_logged(response, metrics))
+        response.call_on_close(_log_when_sent(response, metrics))
         return response
 
 
-def _logged(response: Response, metrics: Metrics) -> Callable[[], None]:
+def _log_when_sent(response: Response, metrics: Metrics) -> Callable[[], None]:
     """Counts the request and writes its line, when its answer has been sent."""
     request_id, came, prompts = g.request_id, g.came, g.get("prompts")
-    asked = printable(f"{request.method} {request.full_path.removesuffix('?')}", 200)
+    asked = escape(f"{request.method} {request.full_path.removesuffix('?')}", 200)
     client, route = request.remote_addr, request.url_rule.rule if request.url_rule else "none"
 
     def write() -> None:
         seconds = time.perf_counter() - came
-        metrics.finished(route, response.status_code, seconds, prompts)
+        metrics.observe_request(route, response.status_code, seconds, prompts)
         now = datetime.now().astimezone().isoformat(timespec="seconds")
         line = f"{now} {request_id} {client} {asked} {response.status_code} {1000 * seconds:.0f} ms"
-        about = "" if prompts is None else f" {counted(prompts, 'prompt')}"
+        about = "" if prompts is None else f" {count_noun(prompts, 'prompt')}"
         print(line + about, file=sys.stderr, flush=True)  # noqa: T201
 
     return write
@@ -152,8 +151,8 @@ def _logged(response: Response, metrics: Metrics) -> Callable[[], None]:
 
 def _add_problems(app: Flask) -> None:
     @app.errorhandler(WsiSamError)
-    def of_ours(error: WsiSamError) -> Response:
-        return problem_response(problem_of(error))
+    def handle_own_error(error: WsiSamError) -> Response:
+        return problem_response(make_problem(error))
 
     @app.errorhandler(ClientGoneError)
     def nobody_there(_: ClientGoneError) -> Response:
@@ -164,7 +163,7 @@ def _add_problems(app: Flask) -> None:
         return problem_response(unforeseen_problem())
 
     @app.errorhandler(HTTPException)
-    def of_http(error: HTTPException) -> Response:
+    def handle_http_error(error: HTTPException) -> Response:
         name = _NAME_OF.get(error.code or 500, "bad-request")
         detail = error.description or "The request cannot be understood."
         problem = ProblemError(name, f"{detail} See /openapi.json.")
@@ -194,17 +193,17 @@ def _add_segment(app: Flask, service: Service, config: ServerConfig) -> None:
     @app.post("/v1/segment")
     def segment() -> Response:
         is_gone = request.environ.get(IS_GONE, lambda: False)
-        place = service.turns.admit(is_gone, config.limits.request_seconds)
+        slot = service.device_queue.acquire(is_gone, config.limits.request_seconds)
         with ExitStack() as stack:
-            stack.callback(place.leave)
+            stack.callback(slot.release)
             wanted = decode_segment(json_body(), config.limits)
             g.prompts = len(wanted.features)
-            records = stack.enter_context(closing(service.segment(wanted, place)))
+            records = stack.enter_context(closing(service.segment(wanted, slot)))
             if not _wants_stream():
                 return Response(_collection(records), content_type=GEOJSON)
             # The first one now: what goes wrong until then has a status of its own.
             first = next(records, None)
-            sent = _sequence(first, records, place, g.request_id)
+            sent = _sequence(first, records, slot, g.request_id)
             response = Response(sent, content_type=GEOJSON_SEQ)
             response.call_on_close(stack.pop_all().close)
             return response
@@ -222,21 +221,21 @@ def _add_looks(app: Flask, service: Service, config: ServerConfig, metrics: Metr
         return _json(_info(service, config).model_dump_json())
 
     @app.get("/openapi.json", endpoint="openapi")
-    def described() -> Response:
+    def describe_api() -> Response:
         return _json(json.dumps(openapi()))
 
     @app.get("/metrics", endpoint="metrics")
-    def measured() -> Response:
+    def report_metrics() -> Response:
         return Response(metrics.text(), content_type=CONTENT_TYPE_LATEST)
 
     @app.get("/", endpoint="status_page")
     def page() -> Response:
-        turns = service.turns
+        device_queue = service.device_queue
         text = status_page(
             _info(service, config),
             url=request.host_url.rstrip("/"),
-            in_hand=turns.in_hand,
-            waiting=turns.waiting,
+            in_hand=device_queue.in_hand,
+            waiting=device_queue.waiting,
             recent=metrics.recent,
         )
         headers = {"Content-Security-Policy": page_policy()}
@@ -257,28 +256,28 @@ def _collection(records: Iterable[Record]) -> str:
 
 
 def _sequence(
-    first: Record | None, rest: Iterable[Record], place: Place, request_id: str
+    first: Record | None, rest: Iterable[Record], slot: QueueSlot, request_id: str
 ) -> Iterator[bytes]:
     """Records as they are ready; the problem instead, where the work fails in midstream."""
     if first is None:
         return
     try:
-        yield encoded(first)
+        yield encode_record(first)
         for record in rest:
-            place.renew()
-            yield encoded(record)
+            slot.extend_deadline()
+            yield encode_record(record)
     except ClientGoneError:
         return
     except WsiSamError as exc:
-        yield encoded(document(problem_of(exc), request_id))
+        yield encode_record(document(make_problem(exc), request_id))
     except Exception:  # noqa: BLE001 - what Flask does for an answer that has not begun
         _LOG.exception("Request %s", request_id)
-        yield encoded(document(unforeseen_problem(), request_id))
+        yield encode_record(document(unforeseen_problem(), request_id))
     finally:
-        place.leave()
+        slot.release()
 
 
-def encoded(record: Record) -> bytes:
+def encode_record(record: Record) -> bytes:
     """One record of RFC 8142."""
     return RECORD_SEPARATOR + json.dumps(record, allow_nan=False).encode("ascii") + b"\n"
 

@@ -8,22 +8,22 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from ..engine import Segmenter
 from ..errors import OptionError, OutputError, WsiSamError
 from ..files import check_writable
+from ..inference.segmenter import Segmenter
+from ..inference.tasks import ModelRequest, ModelSpec, load_segmenter
 from ..model.bases import find_base
-from ..work import ModelRequest, ModelSpec, load_segmenter
 from .app import create_app
 from .config import DEFAULT_PORT, Limits, ServerConfig, is_loopback
-from .job_routes import project_jobs
-from .jobs import Jobs
+from .jobs.queue import JobQueue
+from .jobs.routes import project_jobs
 from .loading import ModelLoader
 from .metrics import Metrics
-from .security import new_token
+from .queue import DeviceQueue
+from .security import make_token
 from .service import Service
 from .serving import listening
 from .slides import Slides
-from .turns import Turns
 
 OWN_FOLDER = Path("~/.wsisam-qupath")
 _TOKEN_LENGTH_MIN = 16
@@ -68,16 +68,16 @@ def run_serve(request: ServeRequest) -> None:
     _warn(config)
     find_base(request.base)
     metrics = Metrics()
-    turns = Turns(config.limits.requests_at_once, metrics.waited)
-    metrics.watch(turns)
+    device_queue = DeviceQueue(config.limits.requests_at_once, metrics.observe_wait)
+    metrics.watch(device_queue)
     models = ModelLoader(partial(_load, request.model, metrics))
-    service = Service(models, Slides(config), turns, config.limits)
-    jobs, job_routes = project_jobs(service, config, _own_folder() / "jobs")
+    service = Service(models, Slides(config), device_queue, config.limits)
+    jobs, job_routes = project_jobs(service, config, _make_own_folder() / "jobs")
     app = create_app(service, config, job_routes, metrics=metrics)
     with listening(app, config) as server:
         models.start()
         jobs.start()
-        server.run(partial(_finish, jobs, turns, config.limits.stop_seconds))
+        server.run(partial(_finish, jobs, device_queue, config.limits.stop_seconds))
     if models.state == "loading":
         # The end of Python would pull the runtime from under the thread that loads, and crash.
         sys.stderr.flush()
@@ -97,13 +97,13 @@ def _load(model: ModelSpec, metrics: Metrics) -> Segmenter:
     return segmenter
 
 
-def _finish(jobs: Jobs, turns: Turns, seconds: float) -> None:
+def _finish(jobs: JobQueue, device_queue: DeviceQueue, seconds: float) -> None:
     """Bring what is in hand to an end: jobs first, which go on when a server starts again."""
     jobs.stop()
-    turns.close(seconds)
+    device_queue.close(seconds)
 
 
-def _own_folder() -> Path:
+def _make_own_folder() -> Path:
     """Where a server keeps what is its user's alone."""
     folder = OWN_FOLDER.expanduser()
     try:
@@ -142,17 +142,17 @@ def _token(file: Path | None) -> tuple[Path, str]:
         OptionError: the token is too short, or no text.
     """
     if file is None:
-        return _own_folder() / "server.json", new_token()
+        return _make_own_folder() / "server.json", make_token()
     text = _text(file)
     if not text or text.startswith("{"):  # nothing, or what an earlier server left
         check_writable(file)
-        return file, new_token()
+        return file, make_token()
     if len(text) < _TOKEN_LENGTH_MIN or not all("!" <= c <= "~" for c in text):
         raise OptionError(
             f"{file} holds no token: write at least {_TOKEN_LENGTH_MIN} letters and digits in one "
             "line into it, or remove it for a new one."
         )
-    return _own_folder() / "server.json", text
+    return _make_own_folder() / "server.json", text
 
 
 def _text(file: Path) -> str:

@@ -16,11 +16,11 @@ from pydantic_core import ErrorDetails, from_json
 
 from ..errors import SlideError
 from ..geometry import Box
-from ..protocol import FieldError, Region, SegmentRequest, SlideAsOpen
-from ..slide.plain_reader import DAMAGE, rgb_of
+from ..slide.plain_reader import DAMAGE, convert_to_rgb
+from .client_pixels import SentImage
 from .config import Limits
 from .problems import ProblemError
-from .sent import SentImage
+from .schemas import FieldError, Region, SegmentRequest, SlideAsOpen
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -56,10 +56,12 @@ def decode(body: bytes, kind: type[M], limits: Limits) -> M:
     try:
         return kind.model_validate(values)
     except ValidationError as exc:
-        raise invalid(_field_error(error) for error in exc.errors(include_url=False)) from exc
+        raise make_invalid_problem(
+            _field_error(error) for error in exc.errors(include_url=False)
+        ) from exc
 
 
-def invalid(errors: Iterable[FieldError]) -> ProblemError:
+def make_invalid_problem(errors: Iterable[FieldError]) -> ProblemError:
     """Fields that cannot be used, at least one."""
     found = list(errors)
     first = found[0]
@@ -80,15 +82,17 @@ def decode_segment(body: bytes, limits: Limits) -> SegmentRequest:
     request = decode(body, SegmentRequest, limits)
     features = request.features
     if not features and request.refine is None:
-        raise invalid([FieldError(field="prompts", message="there is nothing to outline")])
+        raise make_invalid_problem(
+            [FieldError(field="prompts", message="there is nothing to outline")]
+        )
     if len(features) > limits.prompts:
         raise ProblemError(
             "too-large",
             f"The request has {len(features)} prompts; {limits.prompts} are taken at a time. Send "
             "them in parts.",
         )
-    if errors := list(_repeated_ids(features)):
-        raise invalid(errors)
+    if errors := list(_find_repeated_ids(features)):
+        raise make_invalid_problem(errors)
     return request
 
 
@@ -110,7 +114,7 @@ def decode_images(
     opened: list[tuple[Region, bytes, Image]] = []
     for number, region in enumerate(found):
         _check_inside(region, slide, number)
-        content = _bytes_of(region.image, number)
+        content = _decode_bytes(region.image, number)
         opened.append((region, content, _header(content, number, limits)))
     total_px = sum(image.width * image.height for _, _, image in opened)
     if total_px > limits.all_regions_px:
@@ -120,7 +124,7 @@ def decode_images(
             "time. Send fewer prompts at a time.",
         )
     return tuple(
-        _sent(region, content, image, number)
+        _decode_sent_image(region, content, image, number)
         for number, (region, content, image) in enumerate(opened)
     )
 
@@ -153,7 +157,7 @@ def _field_error(error: ErrorDetails) -> FieldError:
     return FieldError(field=path or "(all)", message=error["msg"].rstrip(".").lower())
 
 
-def _repeated_ids(features: Iterable[Mapping[str, object]]) -> Iterator[FieldError]:
+def _find_repeated_ids(features: Iterable[Mapping[str, object]]) -> Iterator[FieldError]:
     seen: set[object] = set()
     for number, feature in enumerate(features):
         identity = feature.get("id")
@@ -167,10 +171,10 @@ def _repeated_ids(features: Iterable[Mapping[str, object]]) -> Iterator[FieldErr
 def _check_inside(region: Region, slide: SlideAsOpen, number: int) -> None:
     if region.x + region.width > slide.width or region.y + region.height > slide.height:
         field = f"regions[{number}]"
-        raise invalid([FieldError(field=field, message="it reaches beyond the slide")])
+        raise make_invalid_problem([FieldError(field=field, message="it reaches beyond the slide")])
 
 
-def _bytes_of(image: str, number: int) -> bytes:
+def _decode_bytes(image: str, number: int) -> bytes:
     try:
         return base64.b64decode(image, validate=True)
     except (binascii.Error, ValueError) as exc:
@@ -179,25 +183,25 @@ def _bytes_of(image: str, number: int) -> bytes:
 
 def _header(content: bytes, number: int, limits: Limits) -> Image:
     """The image, opened and not decoded."""
-    from PIL import Image, UnidentifiedImageError  # noqa: PLC0415
+    from PIL import Image, UnidentifiedImageError
 
     try:
         image = Image.open(io.BytesIO(content), formats=_IMAGES)
     except UnidentifiedImageError as exc:
         raise _no_image(number, "it is neither PNG nor JPEG") from exc
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
-        raise _too_many_px(number, limits) from exc
+        raise _make_too_many_px_problem(number, limits) from exc
     except DAMAGE as exc:
         raise _no_image(number, f"it is damaged ({exc})") from exc
     if image.width * image.height > limits.region_px:
-        raise _too_many_px(number, limits)
+        raise _make_too_many_px_problem(number, limits)
     return image
 
 
-def _sent(region: Region, content: bytes, image: Image, number: int) -> SentImage:
+def _decode_sent_image(region: Region, content: bytes, image: Image, number: int) -> SentImage:
     try:
         image.load()
-        rgb = rgb_of(f"regions[{number}].image", image)
+        rgb = convert_to_rgb(f"regions[{number}].image", image)
     except DAMAGE as exc:
         raise _no_image(number, f"it is damaged ({exc})") from exc
     except SlideError as exc:
@@ -207,10 +211,10 @@ def _sent(region: Region, content: bytes, image: Image, number: int) -> SentImag
 
 
 def _no_image(number: int, message: str) -> ProblemError:
-    return invalid([FieldError(field=f"regions[{number}].image", message=message)])
+    return make_invalid_problem([FieldError(field=f"regions[{number}].image", message=message)])
 
 
-def _too_many_px(number: int, limits: Limits) -> ProblemError:
+def _make_too_many_px_problem(number: int, limits: Limits) -> ProblemError:
     return ProblemError(
         "too-large",
         f"regions[{number}].image has more than {limits.region_px} pixels. Send it smaller: what "

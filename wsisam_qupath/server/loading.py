@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from ..engine import Segmenter
 from ..errors import WsiSamError
-from ..protocol import ServerState
+from ..inference.segmenter import Segmenter
 from .problems import ProblemError
+from .schemas import ServerState
 
 
 class ModelLoader:

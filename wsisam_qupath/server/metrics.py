@@ -13,8 +13,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
-from ..engine import Tally
-from .turns import Turns
+from ..inference.segmenter import Tally
+from .queue import DeviceQueue
 
 _RECENT = 12
 
@@ -45,8 +45,8 @@ class _MeasuredTally(Tally):
         self._stages = stages
 
     @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        with super().timed(stage), self._stages.labels(stage).time():
+    def measure_time(self, stage: str) -> Iterator[None]:
+        with super().measure_time(stage), self._stages.labels(stage).time():
             yield
 
 
@@ -96,18 +96,18 @@ class Metrics:
         self.tally: Tally = _MeasuredTally(self._stages)
         self._registry.register(_Pairs(self.tally))
 
-    def watch(self, turns: Turns) -> None:
+    def watch(self, device_queue: DeviceQueue) -> None:
         """Show how long the line is."""
         in_hand = Gauge("wsisam_requests_in_hand", "Computing or waiting", registry=self._registry)
-        in_hand.set_function(lambda: turns.in_hand)
+        in_hand.set_function(lambda: device_queue.in_hand)
         waiting = Gauge("wsisam_queue_length", "Waiting for their turn", registry=self._registry)
-        waiting.set_function(lambda: turns.waiting)
+        waiting.set_function(lambda: device_queue.waiting)
 
-    def waited(self, seconds: float) -> None:
+    def observe_wait(self, seconds: float) -> None:
         """A turn came after so long."""
         self._stages.labels("queue").observe(seconds)
 
-    def finished(self, route: str, status: int, seconds: float, prompts: int | None) -> None:
+    def observe_request(self, route: str, status: int, seconds: float, prompts: int | None) -> None:
         """A request was answered."""
         self._requests.labels(route).observe(seconds)
         self._statuses.labels(route, str(status)).inc()

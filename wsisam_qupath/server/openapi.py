@@ -9,7 +9,10 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import TypeAdapter
 
-from ..protocol import (
+from ..version import VERSION
+from .job_schemas import JobList, JobRequest, JobStatus, ShownImages
+from .problems import STATUS_OF, ProblemName
+from .schemas import (
     GEOJSON,
     GEOJSON_SEQ,
     PROBLEM_JSON,
@@ -19,9 +22,6 @@ from ..protocol import (
     Problem,
     SegmentRequest,
 )
-from ..version import VERSION
-from .job_protocol import JobList, JobRequest, JobStatus, ShownImages
-from .problems import STATUS_OF, ProblemName
 
 JSON = "application/json"
 _TEXT: dict[str, Any] = {"type": "string"}
@@ -142,7 +142,7 @@ def openapi() -> dict[str, Any]:
     schemas, references = _schemas()
     paths: dict[str, Any] = {}
     for operation in OPERATIONS:
-        described = _described(operation, references)
+        described = _describe_operation(operation, references)
         paths.setdefault(operation.path, {})[operation.method] = described
     return {
         "openapi": "3.1.0",
@@ -183,7 +183,7 @@ def _schemas() -> tuple[dict[str, Any], References]:
     return definitions["$defs"], references
 
 
-def _described(operation: Operation, references: References) -> dict[str, Any]:
+def _describe_operation(operation: Operation, references: References) -> dict[str, Any]:
     described: dict[str, Any] = {
         "operationId": operation.id,
         "summary": operation.summary,

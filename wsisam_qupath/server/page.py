@@ -11,10 +11,10 @@ from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined, Template
 
-from ..console import duration
-from ..protocol import Info
+from ..report.progress import duration
 from ..version import VERSION
 from .metrics import Finished
+from .schemas import Info
 
 _FOLDER = Path(__file__).parent
 
@@ -36,7 +36,12 @@ def status_page(info: Info, *, url: str, in_hand: int, waiting: int, recent: lis
     """
     now = time.time()
     rows = [
-        _Row(f"{duration(now - one.at)} ago", one.prompts or 0, _took(one.seconds), one.status)
+        _Row(
+            f"{duration(now - one.at)} ago",
+            one.prompts or 0,
+            _format_seconds(one.seconds),
+            one.status,
+        )
         for one in recent
     ]
     return _template().render(
@@ -59,7 +64,7 @@ def page_policy() -> str:
     )
 
 
-def _took(seconds: float) -> str:
+def _format_seconds(seconds: float) -> str:
     return f"{1000 * seconds:.0f} ms" if seconds < 10 else duration(seconds)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from ..errors import OptionError, PixelSizeError, PromptError, SlideError, WsiSamError
-from ..protocol import PROBLEM_PREFIX, FieldError, NeededRegion, Problem
+from .schemas import PROBLEM_PREFIX, FieldError, NeededRegion, Problem
 
 ProblemName: TypeAlias = Literal[
     "bad-request",
@@ -83,12 +83,12 @@ class ProblemError(WsiSamError):
         return STATUS_OF[self.name]
 
 
-def busy(detail: str, *, retry_after_s: int = 1) -> ProblemError:
+def make_busy_problem(detail: str, *, retry_after_s: int = 1) -> ProblemError:
     """The server has enough to do, or stops."""
     return ProblemError("busy", detail, headers={"Retry-After": str(retry_after_s)})
 
 
-def problem_of(exc: WsiSamError) -> ProblemError:
+def make_problem(exc: WsiSamError) -> ProblemError:
     """The problem that an error of this package is to a client."""
     if isinstance(exc, ProblemError):
         return exc

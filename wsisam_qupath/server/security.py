@@ -15,7 +15,7 @@ _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[^:\[\]/?#@\s]+)(:\d{1,5})?")
 _BEARER = re.compile(r"bearer +(?P<token>[!-~]+) *", re.IGNORECASE)
 
 
-def new_token() -> str:
+def make_token() -> str:
     """One that nobody guesses: 256 bits."""
     return secrets.token_urlsafe(32)
 
@@ -59,11 +59,11 @@ def _is_own(name: str, config: ServerConfig) -> bool:
     try:
         address = ip_address(name)
     except ValueError:
-        return name in _own_names(config)
+        return name in _list_own_names(config)
     return address.is_loopback or not config.is_loopback
 
 
-def _own_names(config: ServerConfig) -> set[str]:
+def _list_own_names(config: ServerConfig) -> set[str]:
     names = {"localhost", *map(str.lower, config.names)}
     if not config.is_loopback:
         names |= {config.host.lower(), socket.gethostname().lower()}

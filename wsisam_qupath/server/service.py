@@ -7,21 +7,22 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from ..engine import Segmenter, SegmentOptions
 from ..geojson import prompts_from_geojson, prompts_to_refine, to_feature
-from ..geojson.properties import path_class_of
+from ..geojson.properties import read_path_class
 from ..geometry import Box, Mpp
-from ..prompts import Prompt, PromptSet, within_slide
-from ..protocol import FieldError, SegmentRequest, SlideAsOpen
-from ..results import Empty, Result
+from ..inference.options import SegmentOptions
+from ..inference.segmenter import Segmenter
+from ..prompts import Prompt, PromptSet, clip_to_slide
+from ..prompts.results import Empty, Result
 from ..slide import PixelSource
+from .client_pixels import SentImage, SentPixels
 from .config import Limits
-from .decoding import decode_images, invalid
+from .decoding import decode_images, make_invalid_problem
 from .loading import ModelLoader
 from .problems import ProblemError, ProblemName
-from .sent import SentImage, SentPixels
+from .queue import DeviceQueue, QueueSlot
+from .schemas import FieldError, SegmentRequest, SlideAsOpen
 from .slides import Slides, no_pixel_size, pixel_size
-from .turns import Place, Turns
 
 Record: TypeAlias = dict[str, Any]
 """A GeoJSON feature: an outline, or with geometry null the reason why there is none."""
@@ -42,15 +43,15 @@ class Service:
     Attributes:
         models: the model, perhaps still on its way.
         slides: those that may be read here.
-        turns: the line in front of the device.
+        device_queue: the line in front of the device.
     """
 
     models: ModelLoader
     slides: Slides
-    turns: Turns
+    device_queue: DeviceQueue
     limits: Limits
 
-    def segment(self, request: SegmentRequest, place: Place) -> Generator[Record, None, None]:
+    def segment(self, request: SegmentRequest, slot: QueueSlot) -> Generator[Record, None, None]:
         """Answers as they are ready; closing the generator stops the work.
 
         Raises:
@@ -64,7 +65,7 @@ class Service:
         prompt_set = _prompts(request, segmenter, pixels, options)
         if isinstance(pixels, SentPixels):
             _check_pixels(segmenter, pixels, prompt_set.prompts, options, trouble)
-        answers = segmenter.segment(pixels, prompt_set.prompts, options, turn=place.turn)
+        answers = segmenter.segment(pixels, prompt_set.prompts, options, turn=slot.turn)
         with closing(answers):
             for answer in answers:
                 yield _record(answer, request)
@@ -74,15 +75,15 @@ class Service:
     def _pixels(self, request: SegmentRequest) -> tuple[PixelSource, ProblemError | None]:
         """Where the pixels come from; why the slide cannot be read, where the client is to help."""
         if request.regions is not None:
-            mpp = _stated_mpp(request.slide)
+            mpp = _read_stated_mpp(request.slide)
             images = decode_images(request.regions, request.slide, self.limits)
-            return _sent(request.slide, mpp, images), None
+            return _read_sent_images(request.slide, mpp, images), None
         try:
             return self.slides.open(request.slide), None
         except ProblemError as problem:
             if problem.name not in _UNREADABLE or request.on_unreadable != "regions":
                 raise
-            return _sent(request.slide, _stated_mpp(request.slide)), problem
+            return _read_sent_images(request.slide, _read_stated_mpp(request.slide)), problem
 
 
 def without_outline(prompt_id: str, reason: str) -> Record:
@@ -100,14 +101,16 @@ def _options(request: SegmentRequest) -> SegmentOptions:
     return SegmentOptions(options.object_size_um, options.simplify_um, options.min_area_um2)
 
 
-def _stated_mpp(slide: SlideAsOpen) -> Mpp:
+def _read_stated_mpp(slide: SlideAsOpen) -> Mpp:
     mpp = pixel_size(slide)
     if mpp is None:
         raise no_pixel_size()
     return mpp
 
 
-def _sent(slide: SlideAsOpen, mpp: Mpp, images: tuple[SentImage, ...] = ()) -> SentPixels:
+def _read_sent_images(
+    slide: SlideAsOpen, mpp: Mpp, images: tuple[SentImage, ...] = ()
+) -> SentPixels:
     return SentPixels(slide.width, slide.height, mpp, images, tuple(slide.downsamples))
 
 
@@ -125,17 +128,17 @@ def _prompts(
         found = prompts_from_geojson(
             request.features, points=request.options.points_as, hr_l0_box_of=hr_l0_box_of
         )
-    return _classified(within_slide(found, pixels.l0_box), request.options.path_class)
+    return _set_class(clip_to_slide(found, pixels.l0_box), request.options.path_class)
 
 
-def _classified(prompt_set: PromptSet, class_name: str | None) -> PromptSet:
+def _set_class(prompt_set: PromptSet, class_name: str | None) -> PromptSet:
     """The same prompts with the class that was asked for, if one was."""
     if class_name is None:
         return prompt_set
-    path_class = path_class_of(class_name)
+    path_class = read_path_class(class_name)
     if path_class is None:
         message = "QuPath takes no class of this name: use one line that is not blank"
-        raise invalid([FieldError(field="options.class", message=message)])
+        raise make_invalid_problem([FieldError(field="options.class", message=message)])
     prompts = tuple(replace(prompt, path_class=path_class) for prompt in prompt_set.prompts)
     return replace(prompt_set, prompts=prompts)
 

@@ -22,9 +22,8 @@ from cheroot.server import HTTPConnection
 from cheroot.ssl.builtin import BuiltinSSLAdapter
 from flask import Flask
 
-from ..errors import OptionError
+from ..errors import OptionError, escape
 from ..files import write_atomically
-from ..printing import printable
 from ..version import VERSION
 from .app import IS_GONE
 from .config import ServerConfig
@@ -64,7 +63,7 @@ class Listening:
         """
         with (
             _connection_file(self._config, self.url),
-            _stopped_by_signals(self._server, finish),
+            _stop_on_signals(self._server, finish),
         ):
             print(  # noqa: T201
                 f"wsisam-qupath {VERSION} listens at {self.url}\nToken: {self._config.token}",
@@ -81,7 +80,7 @@ def listening(app: Flask, config: ServerConfig) -> Iterator[Listening]:
     Raises:
         OptionError: the address, the port or the certificate cannot be used.
     """
-    server = _prepared(app, config)
+    server = _prepare_server(app, config)
     try:
         yield Listening(server, _url(config, server.bind_addr[1]), config)
     finally:
@@ -135,7 +134,7 @@ class _Server(wsgi.Server):
         if level < logging.WARNING:
             return
         cause = f" {format_exc()}" if traceback else ""
-        print(f"{printable(msg)}{cause}", file=sys.stderr, flush=True)  # noqa: T201
+        print(f"{escape(msg)}{cause}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def is_gone(connection: socket.socket) -> bool:
@@ -165,7 +164,7 @@ def _peek(connection: socket.socket) -> bytes:
         connection.settimeout(before)
 
 
-def _prepared(app: Flask, config: ServerConfig) -> _Server:
+def _prepare_server(app: Flask, config: ServerConfig) -> _Server:
     threads = config.limits.requests_at_once + _SPARE_THREADS
     server = _Server(
         (config.host, config.port),
@@ -228,7 +227,7 @@ def _connection_file(config: ServerConfig, url: str) -> Iterator[None]:
 
 
 @contextmanager
-def _stopped_by_signals(server: wsgi.Server, finish: Callable[[], None]) -> Iterator[None]:
+def _stop_on_signals(server: wsgi.Server, finish: Callable[[], None]) -> Iterator[None]:
     """SIGTERM and Ctrl-C end the server in order; a second one ends it at once."""
     stopping = threading.Event()
 

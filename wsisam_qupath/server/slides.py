@@ -9,14 +9,13 @@ from pathlib import Path, PurePath
 
 from cachetools import LRUCache
 
-from ..errors import PixelSizeError, SlideError
+from ..errors import PixelSizeError, SlideError, escape
 from ..geometry import Mpp
-from ..printing import printable
-from ..project.locations import Moves, moved_by, moves_of, pure_path
-from ..protocol import SlideAsOpen
+from ..qupath.files.locations import Moves, apply_moves, parse_moves, parse_pure_path
 from ..slide import Slide, open_slide
 from .config import ServerConfig
 from .problems import ProblemError
+from .schemas import SlideAsOpen
 
 _OPEN_SLIDES = 8
 """Kept open for the next click. Each holds a file, and OpenSlide up to 32 MB of its tiles."""
@@ -37,7 +36,7 @@ class Slides:
     def __init__(self, config: ServerConfig) -> None:
         self._folders = config.slides
         self._reads_anywhere = config.reads_anywhere
-        self._moves = moves_of(config.maps, "--map")
+        self._moves = parse_moves(config.maps, "--map")
         self._open: LRUCache[Key, Slide] = LRUCache(_OPEN_SLIDES)
         self._lock = threading.Lock()
 
@@ -50,7 +49,7 @@ class Slides:
         """
         path = self.find(wanted.uri)
         try:
-            slide = self._opened(path, pixel_size(wanted))
+            slide = self._open_cached(path, pixel_size(wanted))
         except PixelSizeError as exc:
             raise no_pixel_size() from exc
         except SlideError as exc:
@@ -72,21 +71,21 @@ class Slides:
             ProblemError: it may not be read, or is not there.
         """
         try:
-            stated = located(uri, self._moves)
+            stated = locate(uri, self._moves)
         except SlideError as exc:
-            raise _outside(uri, "names no file on this computer") from exc
-        path = allowed(stated, self._folders, anywhere=self._reads_anywhere)
+            raise _make_outside_problem(uri, "names no file on this computer") from exc
+        path = find_allowed(stated, self._folders, anywhere=self._reads_anywhere)
         if path is None:
-            raise _outside(uri, "is not in a folder that this server may read")
+            raise _make_outside_problem(uri, "is not in a folder that this server may read")
         if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises for names that are too long
             raise ProblemError(
                 "slide-missing",
-                f"There is no slide {printable(str(path), _PATH_MAX)} where the server runs. Check "
+                f"There is no slide {escape(str(path), _PATH_MAX)} where the server runs. Check "
                 "where it is now, or start the server with --map for folders of other names.",
             )
         return path
 
-    def _opened(self, path: Path, mpp: Mpp | None) -> Slide:
+    def _open_cached(self, path: Path, mpp: Mpp | None) -> Slide:
         try:
             status = path.stat()
         except OSError as exc:
@@ -116,17 +115,17 @@ def no_pixel_size() -> ProblemError:
     )
 
 
-def located(location: str, moves: Moves) -> PurePath:
+def locate(location: str, moves: Moves) -> PurePath:
     """The path that a client means, moved as ``--map`` says; it may be of another system.
 
     Raises:
         SlideError: it names no file.
     """
-    stated = pure_path(location)
-    return moved_by(moves, stated) or stated
+    stated = parse_pure_path(location)
+    return apply_moves(moves, stated) or stated
 
 
-def allowed(path: PurePath, folders: Sequence[Path], *, anywhere: bool) -> Path | None:
+def find_allowed(path: PurePath, folders: Sequence[Path], *, anywhere: bool) -> Path | None:
     """The real path of a file, if it may be read; else None. The file need not exist.
 
     Args:
@@ -147,9 +146,9 @@ def allowed(path: PurePath, folders: Sequence[Path], *, anywhere: bool) -> Path 
     return None
 
 
-def _outside(uri: str, why: str) -> ProblemError:
+def _make_outside_problem(uri: str, why: str) -> ProblemError:
     return ProblemError(
         "slide-outside",
-        f"{printable(uri, _PATH_MAX)} {why}. Start the server with --slides for its folder, and "
+        f"{escape(uri, _PATH_MAX)} {why}. Start the server with --slides for its folder, and "
         "with --map where that has another name there.",
     )

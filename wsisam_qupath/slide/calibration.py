@@ -49,12 +49,12 @@ def override(mpp: float | Mpp) -> Mpp:
     return Mpp(float(mpp), float(mpp))
 
 
-def stated(x_um: object, y_um: object) -> Mpp | None:
+def parse_mpp(x_um: object, y_um: object) -> Mpp | None:
     """µm/px as a header states them: numbers, or text with a decimal point or comma.
 
     None where neither axis can be believed; where only one can, it counts for both.
     """
-    x, y = _believed(x_um), _believed(y_um)
+    x, y = _check_plausible(x_um), _check_plausible(y_um)
     if x is None and y is None:
         return None
     return Mpp(x or y or 0.0, y or x or 0.0)
@@ -62,16 +62,16 @@ def stated(x_um: object, y_um: object) -> Mpp | None:
 
 def from_resolution(x_per_unit: object, y_per_unit: object, unit: str) -> Mpp | None:
     """µm/px from pixels per unit; a unit that is no length ("none", "pixel") states nothing."""
-    um_per_unit = um_of(unit)
+    um_per_unit = convert_to_um(unit)
     if um_per_unit is None:
         return None
     x, y = (_number(value) for value in (x_per_unit, y_per_unit))
-    return stated(um_per_unit / x if x else None, um_per_unit / y if y else None)
+    return parse_mpp(um_per_unit / x if x else None, um_per_unit / y if y else None)
 
 
 def from_ome(xml: str) -> Mpp | None:
     """µm/px of the first image of OME-XML: PhysicalSizeX and Y, in µm where no unit is given."""
-    from xml.etree import ElementTree  # noqa: PLC0415 - for OME-TIFF alone
+    from xml.etree import ElementTree  # for OME-TIFF alone
 
     try:
         pixels = ElementTree.fromstring(xml).find(".//{*}Pixels")
@@ -82,18 +82,18 @@ def from_ome(xml: str) -> Mpp | None:
     sizes: list[float | None] = []
     for axis in ("X", "Y"):
         size = _number(pixels.get(f"PhysicalSize{axis}"))
-        um_per_unit = um_of(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
+        um_per_unit = convert_to_um(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
         sizes.append(size * um_per_unit if size and um_per_unit else None)
-    return stated(*sizes)
+    return parse_mpp(*sizes)
 
 
-def um_of(unit: str) -> float | None:
+def convert_to_um(unit: str) -> float | None:
     """How many µm a unit of length has; None where it is no unit of length."""
     plain = unit.strip().replace("\\u00B5", "µ").translate(_MICRO_SIGNS)
     return _UM_PER_UNIT.get(plain.lower())
 
 
-def _believed(um: object) -> float | None:
+def _check_plausible(um: object) -> float | None:
     number = _number(um)
     return number if number and STATED_MPP_MIN <= number <= STATED_MPP_MAX else None
 

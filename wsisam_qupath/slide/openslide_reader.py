@@ -18,7 +18,7 @@ _DECIMALS = 6
 
 def detect_format(path: Path) -> str | None:
     """OpenSlide's name of the format; None where it does not know the file."""
-    import openslide  # noqa: PLC0415 - loads a shared library
+    import openslide  # loads a shared library
 
     vendor: str | None = openslide.OpenSlide.detect_format(path)
     return vendor
@@ -33,7 +33,7 @@ class OpenSlideReader:
         Raises:
             SlideError: OpenSlide cannot open it.
         """
-        import openslide  # noqa: PLC0415 - loads a shared library
+        import openslide  # loads a shared library
 
         self.name = "openslide"
         self.foreign_errors: tuple[type[Exception], ...] = (openslide.OpenSlideError, OSError)
@@ -48,7 +48,7 @@ class OpenSlideReader:
         self._downsamples: tuple[float, ...] = self._slide.level_downsamples
         properties = self._slide.properties
         self.bounds = _bounds(properties, self.level_sizes_px[0])
-        self.stated_mpp = _stated_mpp(properties)
+        self.stated_mpp = _read_stated_mpp(properties)
         self.is_ome = "<OME" in properties.get("tiff.ImageDescription", "")
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> Window:
@@ -57,17 +57,17 @@ class OpenSlideReader:
         OpenSlide takes a whole level-0 pixel, divides it by the level's downsample, the same for
         both axes, and interpolates where that gives a fraction of the level's pixels.
         """
-        from PIL import Image  # noqa: PLC0415 - not needed for `--help`
+        from PIL import Image  # not needed for `--help`
 
-        l0_x, start_x = self._nearest(level, x, self.bounds.x)
-        l0_y, start_y = self._nearest(level, y, self.bounds.y)
+        l0_x, start_x = self._find_nearest(level, x, self.bounds.x)
+        l0_y, start_y = self._find_nearest(level, y, self.bounds.y)
         size = (math.ceil(x + width - start_x), math.ceil(y + height - start_y))
         pixels = self._slide.read_region((l0_x, l0_y), level, size)
         on_white = Image.new("RGB", pixels.size, "white")
         on_white.paste(pixels, mask=pixels)
         return Window(np.array(on_white, dtype=np.uint8), start_x, start_y)
 
-    def _nearest(self, level: int, position: int, l0_bound: int) -> tuple[int, float]:
+    def _find_nearest(self, level: int, position: int, l0_bound: int) -> tuple[int, float]:
         """Where to read, so that the window begins at or just before a position of the level.
 
         Counted in whole pixels of the level from the bounds, as that is where the scanner's own
@@ -95,8 +95,8 @@ def _bounds(properties: Mapping[str, str], size_px: tuple[int, int]) -> Bounds:
     return Bounds(x, y, width, height)
 
 
-def _stated_mpp(properties: Mapping[str, str]) -> Mpp | None:
-    header = calibration.stated(
+def _read_stated_mpp(properties: Mapping[str, str]) -> Mpp | None:
+    header = calibration.parse_mpp(
         properties.get("openslide.mpp-x"), properties.get("openslide.mpp-y")
     )
     return header or calibration.from_resolution(

@@ -56,7 +56,7 @@ class PlainReader:
 
 
 def _decode(path: Path) -> tuple[RgbArray, Mpp | None]:
-    from PIL import UnidentifiedImageError  # noqa: PLC0415 - not needed for `--help`
+    from PIL import UnidentifiedImageError  # not needed for `--help`
 
     try:
         with _open_unlimited(path) as image:
@@ -64,7 +64,7 @@ def _decode(path: Path) -> tuple[RgbArray, Mpp | None]:
             image.load()
             x_dpi, y_dpi = image.info.get("dpi", (0, 0))
             mpp = calibration.from_resolution(float(x_dpi), float(y_dpi), "inch")
-            return rgb_of(path, image), mpp
+            return convert_to_rgb(path, image), mpp
     except UnidentifiedImageError as exc:
         raise SlideError(
             f"{path} is damaged or in no format that can be read here. Copy it again from its "
@@ -80,7 +80,7 @@ def _decode(path: Path) -> tuple[RgbArray, Mpp | None]:
 
 def _open_unlimited(path: Path) -> Image:
     """Reads the header. Pillow's limit of 179 Mpx is for web servers; ours is below."""
-    from PIL import Image  # noqa: PLC0415 - not needed for `--help`
+    from PIL import Image  # not needed for `--help`
 
     with _PILLOW_LIMIT:
         limit = Image.MAX_IMAGE_PIXELS
@@ -99,7 +99,7 @@ def _check_size(path: Path, image: Image) -> None:
         )
 
 
-def rgb_of(path: Path | str, image: Image) -> RgbArray:
+def convert_to_rgb(path: Path | str, image: Image) -> RgbArray:
     """Any mode to HWC uint8 RGB: 16 bits are scaled from their whole range, alpha is on white.
 
     Args:
@@ -108,7 +108,7 @@ def rgb_of(path: Path | str, image: Image) -> RgbArray:
     Raises:
         SlideError: grey values without a fixed range.
     """
-    from PIL import Image  # noqa: PLC0415 - not needed for `--help`
+    from PIL import Image  # not needed for `--help`
 
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         return to_rgb8(np.asarray(image)[..., None].astype(np.uint16))

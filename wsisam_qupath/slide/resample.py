@@ -130,8 +130,8 @@ def tiles(x_axis: Axis, y_axis: Axis, max_px: int) -> Iterator[tuple[range, rang
     The tiles are square where the output allows it: each source tile on their rim is decoded
     twice. The smallest tile is one output pixel.
     """
-    columns = _at_least_one(math.sqrt(max_px) / x_axis.footprint, x_axis.count)
-    rows = _at_least_one(max_px / (columns * x_axis.footprint) / y_axis.footprint, y_axis.count)
+    columns = _clamp_to_one(math.sqrt(max_px) / x_axis.footprint, x_axis.count)
+    rows = _clamp_to_one(max_px / (columns * x_axis.footprint) / y_axis.footprint, y_axis.count)
     for y in range(0, y_axis.count, rows):
         for x in range(0, x_axis.count, columns):
             yield (
@@ -140,5 +140,5 @@ def tiles(x_axis: Axis, y_axis: Axis, max_px: int) -> Iterator[tuple[range, rang
             )
 
 
-def _at_least_one(wanted: float, most: int) -> int:
+def _clamp_to_one(wanted: float, most: int) -> int:
     return max(1, min(int(wanted), most))

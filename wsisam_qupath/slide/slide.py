@@ -14,7 +14,6 @@ import numpy as np
 
 from ..errors import PixelSizeError, SlideError
 from ..geometry import Box, Mpp
-from ..uri import path_from_location
 from . import calibration
 from .openslide_reader import OpenSlideReader, detect_format
 from .plain_reader import PlainReader
@@ -22,6 +21,7 @@ from .reader import Reader, RgbArray
 from .resample import Axis, is_fine_enough, resample, tiles
 from .tiff_reader import MAGIC as TIFF_MAGIC
 from .tiff_reader import open_tiff
+from .uri import path_from_location
 
 _TILE_SOURCE_PX_MAX = 1 << 23
 """Source pixels in memory at a time: 32 MB as RGBA, and up to 100 MB while they are averaged."""
@@ -253,18 +253,18 @@ def _identify(path: Path) -> SlideIdentity:
 
 def _reader_for(path: Path) -> Reader:
     """OpenSlide where it reads all there is, else tifffile for tiled TIFF, else Pillow."""
-    is_tiff = _first_bytes(path) in TIFF_MAGIC
+    is_tiff = _read_first_bytes(path) in TIFF_MAGIC
     if path.suffix.lower() == ".mrxs" and not path.with_suffix("").is_dir():
         raise SlideError(f"{path} needs the folder {path.stem} beside it. Copy that too.")
     vendor = detect_format(path)
     if vendor == "generic-tiff":
-        return _generic_tiff_reader(path)
+        return _open_generic_tiff(path)
     if vendor is not None:
         return OpenSlideReader(path)
     return open_tiff(path) if is_tiff else PlainReader(path)
 
 
-def _generic_tiff_reader(path: Path) -> Reader:
+def _open_generic_tiff(path: Path) -> Reader:
     try:
         reader = OpenSlideReader(path)
     except SlideError:  # a compression that OpenSlide lacks
@@ -275,7 +275,7 @@ def _generic_tiff_reader(path: Path) -> Reader:
     return reader
 
 
-def _first_bytes(path: Path) -> bytes:
+def _read_first_bytes(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             return file.read(4)

@@ -39,7 +39,7 @@ def open_tiff(path: Path) -> Reader:
     Raises:
         SlideError: it is damaged, a stack of planes or channels, or of an unsuitable kind.
     """
-    import tifffile  # noqa: PLC0415 - 0.15 s
+    import tifffile  # 0.15 s
 
     logging.getLogger("tifffile").addHandler(_QUIET)
     damage = _damage()
@@ -48,26 +48,26 @@ def open_tiff(path: Path) -> Reader:
             tiff = stack.enter_context(tifffile.TiffFile(path))
             series = tiff.series[0]
             _check_series(path, series, tiff.filehandle.size)
-            mpp = _stated_mpp(tiff)
+            mpp = _read_stated_mpp(tiff)
             if series.keyframe.is_tiled:
                 reader = TiffReader(path, tiff, mpp)
                 stack.pop_all()
                 return reader
     except damage as exc:
-        raise SlideError(_damaged(path)) from exc
+        raise SlideError(_describe_damage(path)) from exc
     return PlainReader(path, mpp)
 
 
 def _damage() -> tuple[type[Exception], ...]:
     """What tifffile and its codecs raise on damaged files; found by damaging files at random."""
-    import tifffile  # noqa: PLC0415 - imported by the caller
+    import tifffile  # imported by the caller
 
     named = (tifffile.TiffFileError, struct.error, zlib.error)
     builtin = (OSError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError)
     return (*named, *builtin, ImportError)  # a codec that this imagecodecs lacks
 
 
-def _damaged(path: Path) -> str:
+def _describe_damage(path: Path) -> str:
     return f"{path} is a damaged or truncated TIFF file. Copy it again from its source."
 
 
@@ -82,10 +82,10 @@ def _check_series(path: Path, series: Any, file_bytes: int) -> None:
         segments = zip(page.dataoffsets, page.databytecounts, strict=True)
         end = max((offset + count for offset, count in segments), default=0)
         if not page.imagewidth > 0 < page.imagelength or not 0 < end <= file_bytes:
-            raise SlideError(_damaged(path))
+            raise SlideError(_describe_damage(path))
 
 
-def _stated_mpp(tiff: Any) -> Mpp | None:
+def _read_stated_mpp(tiff: Any) -> Mpp | None:
     """µm/px of the first page: from OME-XML, else from the resolution tags.
 
     OME comes first, as its only purpose is to state it; editors write resolutions unasked.
@@ -163,7 +163,7 @@ class TiffReader:
 
 
 def _check_pixels(path: Path, page: Any) -> None:
-    from tifffile import PHOTOMETRIC  # noqa: PLC0415 - imported by the caller
+    from tifffile import PHOTOMETRIC  # imported by the caller
 
     kinds = {PHOTOMETRIC.RGB: (3, 4), PHOTOMETRIC.YCBCR: (3,), PHOTOMETRIC.MINISBLACK: (1,)}
     samples = kinds.get(page.photometric, ())

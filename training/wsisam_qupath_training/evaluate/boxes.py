@@ -10,11 +10,11 @@ from typing import Any
 import shapely
 
 from wsisam_qupath.errors import PromptError
+from wsisam_qupath.files import read_json
 from wsisam_qupath.geojson import read_prompts
 from wsisam_qupath.geometry import Box
-from wsisam_qupath.json_files import read_json
 
-from ..fields import Field, Truth
+from ..dataset import AnnotatedImage, Truth
 
 LEAST_IOU = 0.5
 """A box belongs to an object if their boxes have at least this IoU, as in object detection."""
@@ -22,22 +22,22 @@ LEAST_IOU = 0.5
 _ENDINGS = (".geojson", ".json")
 
 
-def read_boxes(path: Path, fields: Sequence[Field]) -> Mapping[str, tuple[Box, ...]]:
-    """Boxes by the name of their field, level-0 px.
+def read_boxes(path: Path, images: Sequence[AnnotatedImage]) -> Mapping[str, tuple[Box, ...]]:
+    """Boxes by the name of their image, level-0 px.
 
     Args:
         path: MS COCO (``images`` and ``annotations`` with ``bbox``; names of images without their
-            ending are those of fields), a folder with one GeoJSON a field, or one GeoJSON where
-            there is one field.
+            ending are those of images), a folder with one GeoJSON an image, or one GeoJSON where
+            there is one image.
 
     Raises:
         PromptError: it cannot be read, or is about none of the fields.
     """
-    names = {field.name for field in fields}
+    names = {image.name for image in images}
     found: Mapping[str, tuple[Box, ...]]
     if path.is_dir():
         found = {
-            file.stem: _of_geojson(file)
+            file.stem: _read_geojson(file)
             for ending in _ENDINGS
             for file in sorted(path.glob(f"*{ending}"))
             if file.stem in names
@@ -45,9 +45,9 @@ def read_boxes(path: Path, fields: Sequence[Field]) -> Mapping[str, tuple[Box, .
     else:
         document = read_json(path, cure="Correct --boxes.")
         if isinstance(document, dict) and "annotations" in document:
-            found = _of_coco(path, document)
+            found = _read_coco(path, document)
         elif len(names) == 1:
-            found = {next(iter(names)): _of_geojson(path)}
+            found = {next(iter(names)): _read_geojson(path)}
         else:
             raise PromptError(
                 f"{path} does not say which image its boxes belong to, and there are {len(names)}. "
@@ -61,7 +61,7 @@ def read_boxes(path: Path, fields: Sequence[Field]) -> Mapping[str, tuple[Box, .
     return found
 
 
-def matched(truths: Sequence[Truth], boxes: Sequence[Box]) -> Mapping[str, Box]:
+def match_boxes(truths: Sequence[Truth], boxes: Sequence[Box]) -> Mapping[str, Box]:
     """Boxes by the id of their object: each box for one object, the best fits first.
 
     Objects without a box are not in it: the other model missed them.
@@ -92,7 +92,7 @@ def box_iou(first: Box, second: Box) -> float:
     return both / (first.width * first.height + second.width * second.height - both)
 
 
-def _of_geojson(path: Path) -> tuple[Box, ...]:
+def _read_geojson(path: Path) -> tuple[Box, ...]:
     found = []
     for prompt in read_prompts(path, hr_l0_box_of=lambda prompt: prompt.l0_bounds).prompts:
         if prompt.l0_outline is not None:
@@ -102,7 +102,7 @@ def _of_geojson(path: Path) -> tuple[Box, ...]:
     return tuple(found)
 
 
-def _of_coco(path: Path, document: Any) -> Mapping[str, tuple[Box, ...]]:
+def _read_coco(path: Path, document: Any) -> Mapping[str, tuple[Box, ...]]:
     found: dict[str, list[Box]] = defaultdict(list)
     try:
         names = {image["id"]: Path(image["file_name"]).stem for image in document["images"]}

@@ -10,52 +10,58 @@ import numpy as np
 
 from wsisam_qupath.errors import PromptError
 
-from ..fields import Field, Truth
-from ..splits import parts_of
+from ..dataset import AnnotatedImage, Truth
+from ..splits import group_by_part
 
 Wanted: TypeAlias = Literal["test", "val", "train", "all"]
 WANTED: tuple[Wanted, ...] = ("test", "val", "train", "all")
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """A field, and those of its objects that are asked about."""
+class SelectedObjects:
+    """An image, and those of its objects that are asked about."""
 
-    field: Field
+    image: AnnotatedImage
     truths: tuple[Truth, ...]
 
 
-def fields_of_part(fields: Sequence[Field], part: Wanted) -> tuple[tuple[Field, ...], str | None]:
-    """The fields of one part of the split, and a remark for the user.
+def select_part(
+    images: Sequence[AnnotatedImage], part: Wanted
+) -> tuple[tuple[AnnotatedImage, ...], str | None]:
+    """The images of one part of the split, and a remark for the user.
 
     Raises:
         PromptError: a patient is in two parts, or the part is empty.
     """
     if part == "all":
-        return tuple(fields), None
-    found = parts_of(fields)[part]
-    if any(field.truths for field in found):
+        return tuple(images), None
+    found = group_by_part(images)[part]
+    if any(image.truths for image in found):
         return found, None
     if part == "test":
-        return tuple(fields), (
+        return tuple(images), (
             "The data has no test part: all of it is measured. If a model was trained on it, the "
             "numbers say nothing about other patients. Name the split with --split."
         )
     raise PromptError(f"No object is in the {part} part of the split. Use --part all.")
 
 
-def limited(fields: Sequence[Field], limit: int | None, seed: int) -> tuple[Chosen, ...]:
+def limit_objects(
+    images: Sequence[AnnotatedImage], limit: int | None, seed: int
+) -> tuple[SelectedObjects, ...]:
     """At most so many objects of each dataset, as evenly from its images as they have them."""
-    chosen = tuple(Chosen(field, field.truths) for field in fields if field.truths)
+    chosen = tuple(SelectedObjects(image, image.truths) for image in images if image.truths)
     if limit is None:
         return chosen
-    kept: list[Chosen] = []
-    for dataset in dict.fromkeys(one.field.dataset for one in chosen):
-        kept += _limited([one for one in chosen if one.field.dataset == dataset], limit, seed)
+    kept: list[SelectedObjects] = []
+    for dataset in dict.fromkeys(one.image.dataset for one in chosen):
+        kept += _limit_dataset([one for one in chosen if one.image.dataset == dataset], limit, seed)
     return tuple(kept)
 
 
-def _limited(chosen: Sequence[Chosen], limit: int, seed: int) -> list[Chosen]:
+def _limit_dataset(
+    chosen: Sequence[SelectedObjects], limit: int, seed: int
+) -> list[SelectedObjects]:
     rng = np.random.default_rng(seed)
     turns = [
         (turn, place, int(which), int(index))
@@ -64,7 +70,7 @@ def _limited(chosen: Sequence[Chosen], limit: int, seed: int) -> list[Chosen]:
     ]
     kept = {(which, index) for _, _, which, index in sorted(turns)[:limit]}
     own = [
-        Chosen(one.field, tuple(t for n, t in enumerate(one.truths) if (which, n) in kept))
+        SelectedObjects(one.image, tuple(t for n, t in enumerate(one.truths) if (which, n) in kept))
         for which, one in enumerate(chosen)
     ]
     return [one for one in own if one.truths]

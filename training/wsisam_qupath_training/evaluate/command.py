@@ -9,20 +9,20 @@ from pathlib import Path
 
 from rich.console import Console
 
-from wsisam_qupath.console import counted, name_cases
 from wsisam_qupath.errors import OptionError
 from wsisam_qupath.files import check_writable, write_atomically
+from wsisam_qupath.report.progress import count_noun, name_cases
 
-from ..fields import Dataset, Field
-from .answerers import Loading, described, load_answerers
+from ..dataset import AnnotatedImage, Dataset
 from .boxes import read_boxes
-from .choosing import Chosen, Wanted, fields_of_part, limited
+from .choosing import SelectedObjects, Wanted, limit_objects, select_part
 from .figures import write_figures
+from .models import Loading, describe_model, load_models
 from .plots import write_plots
 from .protocol import ProtocolSettings
-from .record import record_of
-from .run import Findings, ask_all
-from .summary import Block, By, correlations, seconds, summarise
+from .record import make_record
+from .run import EvaluationResults, evaluate_models
+from .summary import Block, By, correlations, seconds, summarize
 from .table import table_text
 
 PAPER_MPP = 1.0
@@ -34,7 +34,7 @@ class EvaluateRequest:
     """What the command line asks for; the names are those of its options.
 
     Attributes:
-        models: see :func:`.load_answerer`; the first is what the others are compared with.
+        models: see :func:`.load_model`; the first is what the others are compared with.
         datasets: only these, where any is named.
         limit: objects of each dataset, at most.
         json_file, plots, figures: what is written beside the table.
@@ -78,7 +78,7 @@ class Evaluation:
     """
 
     models: tuple[str, ...]
-    findings: Findings
+    results: EvaluationResults
     blocks: tuple[Block, ...]
     table: str
 
@@ -98,72 +98,74 @@ def run_evaluate(dataset: Dataset, request: EvaluateRequest, console: Console) -
     if request.json_file is not None:
         check_writable(request.json_file)
     name_cases(console, "Damaged", dataset.damaged)
-    chosen = _chosen(dataset.fields, request, console)
-    fields = [one.field for one in chosen]
-    boxes = None if request.boxes is None else read_boxes(request.boxes, fields)
+    chosen = _choose_objects(dataset.images, request, console)
+    images = [one.image for one in chosen]
+    boxes = None if request.boxes is None else read_boxes(request.boxes, images)
     with console.status("Loading the models"):
-        answerers = load_answerers(request.models, request.loading)
-    models = tuple(answerer.name for answerer in answerers)
-    findings = ask_all(
+        models = load_models(request.models, request.loading)
+    names = tuple(model.name for model in models)
+    results = evaluate_models(
         chosen,
-        answerers,
+        models,
         request.settings,
         console,
         boxes=boxes,
         with_pictures=request.figures is not None,
     )
-    name_cases(console, "Skipped", findings.skipped)
+    name_cases(console, "Skipped", results.skipped)
     if boxes is not None:
         console.print(
-            f"Boxes of the other model that fit no object: {findings.spare_boxes}. Objects without "
+            f"Boxes of the other model that fit no object: {results.spare_boxes}. Objects without "
             "a box count as 0.",
             markup=False,
         )
-    blocks = summarise(findings, models, request.by)
+    blocks = summarize(results, names, request.by)
     table = table_text(
         blocks,
-        models,
-        {model: correlations(findings, model) for model in models},
-        {model: seconds(findings, model) for model in models},
+        names,
+        {name: correlations(results, name) for name in names},
+        {name: seconds(results, name) for name in names},
     )
-    told = [described(answerer) for answerer in answerers]
-    _write(request, findings, told, fields, models)
-    return Evaluation(models, findings, blocks, table)
+    told = [describe_model(model) for model in models]
+    _write(request, results, told, images, names)
+    return Evaluation(names, results, blocks, table)
 
 
-def _chosen(
-    fields: Sequence[Field], request: EvaluateRequest, console: Console
-) -> tuple[Chosen, ...]:
-    wanted = _named(fields, request)
-    of_part, remark = fields_of_part(wanted, request.part)
+def _choose_objects(
+    images: Sequence[AnnotatedImage], request: EvaluateRequest, console: Console
+) -> tuple[SelectedObjects, ...]:
+    wanted = _filter_datasets(images, request)
+    of_part, remark = select_part(wanted, request.part)
     if remark is not None and request.part != "all":
         console.print(remark, markup=False)
-    chosen = limited(of_part, request.limit, request.settings.seed)
+    chosen = limit_objects(of_part, request.limit, request.settings.seed)
     if not chosen:
         raise OptionError("No object is left to measure. Check --dataset and --part.")
-    patients = len({(one.field.dataset, one.field.group) for one in chosen})
+    patients = len({(one.image.dataset, one.image.group) for one in chosen})
     objects = sum(len(one.truths) for one in chosen)
     part = "" if remark is not None or request.part == "all" else f" of the {request.part} part"
     console.print(
-        f"{counted(objects, 'object')} in {counted(len(chosen), 'image')} of "
-        f"{counted(patients, 'patient')}{part}.",
+        f"{count_noun(objects, 'object')} in {count_noun(len(chosen), 'image')} of "
+        f"{count_noun(patients, 'patient')}{part}.",
         markup=False,
     )
     return chosen
 
 
-def _named(fields: Sequence[Field], request: EvaluateRequest) -> Sequence[Field]:
-    names = {field.dataset for field in fields}
+def _filter_datasets(
+    images: Sequence[AnnotatedImage], request: EvaluateRequest
+) -> Sequence[AnnotatedImage]:
+    names = {image.dataset for image in images}
     if unknown := sorted(set(request.datasets) - names):
         raise OptionError(f"There is no dataset {unknown[0]!r}, but {', '.join(sorted(names))}.")
-    return [f for f in fields if not request.datasets or f.dataset in request.datasets]
+    return [f for f in images if not request.datasets or f.dataset in request.datasets]
 
 
 def _write(
     request: EvaluateRequest,
-    findings: Findings,
+    results: EvaluationResults,
     told: Sequence[Mapping[str, object]],
-    fields: Sequence[Field],
+    images: Sequence[AnnotatedImage],
     models: Sequence[str],
 ) -> None:
     if request.json_file is not None:
@@ -174,9 +176,9 @@ def _write(
             "models": list(request.models),
             "boxes": None if request.boxes is None else request.boxes.name,
         }
-        record = record_of(findings, told, settings, fields)
+        record = make_record(results, told, settings, images)
         write_atomically(request.json_file, json.dumps(record, indent=1).encode())
     if request.plots is not None:
-        write_plots(request.plots, findings, models)
+        write_plots(request.plots, results, models)
     if request.figures is not None:
-        write_figures(request.figures, findings.pictures, fields, models, request.figures_count)
+        write_figures(request.figures, results.pictures, images, models, request.figures_count)

@@ -13,11 +13,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from wsisam_qupath.errors import SlideError
 from wsisam_qupath.files import write_atomically
-from wsisam_qupath.overlay import Rgb, Sketch
+from wsisam_qupath.report.overlay import Rgb, Sketch
 from wsisam_qupath.slide import Slide
 
-from ..fields import Field
-from .protocol import LABELS, Subject
+from ..dataset import AnnotatedImage
+from .protocol import LABELS, ObjectKey
 from .run import PICTURED_CLICKS, Picture
 
 PANEL_PX = 320
@@ -30,7 +30,7 @@ _ROWS = (*LABELS, *(f"click {number}" for number in PICTURED_CLICKS))
 def write_figures(
     folder: Path,
     pictures: Sequence[Picture],
-    fields: Sequence[Field],
+    images: Sequence[AnnotatedImage],
     models: Sequence[str],
     count: int,
 ) -> tuple[Path, ...]:
@@ -45,18 +45,18 @@ def write_figures(
     Raises:
         OutputError: the folder cannot be written.
     """
-    by_subject: dict[Subject, list[Picture]] = defaultdict(list)
+    by_subject: dict[ObjectKey, list[Picture]] = defaultdict(list)
     for picture in pictures:
-        by_subject[picture.subject].append(picture)
-    chosen = _chosen(by_subject, models[-1], count)
-    own = {(field.dataset, field.name): field for field in fields}
+        by_subject[picture.object_key].append(picture)
+    chosen = _choose_objects(by_subject, models[-1], count)
+    own = {(image.dataset, image.name): image for image in images}
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for number, subject in enumerate(chosen, 1):
-        path = folder / f"{number:02d}-{_file_name(subject)}.png"
+    for number, object_key in enumerate(chosen, 1):
+        path = folder / f"{number:02d}-{_file_name(object_key)}.png"
         try:
-            with own[subject.dataset, subject.field].slide.open() as slide:
-                sheet = _sheet(slide, by_subject[subject], models)
+            with own[object_key.dataset, object_key.field].slide.open() as slide:
+                sheet = _sheet(slide, by_subject[object_key], models)
         except SlideError:  # it was readable a moment ago; the numbers stand without its picture
             continue
         encoded = io.BytesIO()
@@ -66,11 +66,11 @@ def write_figures(
     return tuple(written)
 
 
-def _chosen(
-    by_subject: Mapping[Subject, Sequence[Picture]], model: str, count: int
-) -> list[Subject]:
-    def mean_dice(subject: Subject) -> float:
-        own = [p.dice for p in by_subject[subject] if p.model == model]
+def _choose_objects(
+    by_subject: Mapping[ObjectKey, Sequence[Picture]], model: str, count: int
+) -> list[ObjectKey]:
+    def mean_dice(object_key: ObjectKey) -> float:
+        own = [p.dice for p in by_subject[object_key] if p.model == model]
         return fmean(own) if own else 0.0
 
     ordered = sorted(by_subject, key=mean_dice)
@@ -116,6 +116,6 @@ def _place(sheet: Image.Image, left: int, top: int, panel: Image.Image, text: st
     pen.text((left + 4, top + 3), text, fill=(0, 0, 0), font=ImageFont.load_default())
 
 
-def _file_name(subject: Subject) -> str:
-    name = f"{subject.dataset}-{subject.field}-{subject.object_id}"
+def _file_name(object_key: ObjectKey) -> str:
+    name = f"{object_key.dataset}-{object_key.field}-{object_key.object_id}"
     return re.sub(r"[^\w.-]+", "_", name)[:100]

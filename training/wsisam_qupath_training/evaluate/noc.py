@@ -9,20 +9,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wsisam_qupath.backends import Prediction
+from wsisam_qupath.inference.backends import Prediction
+from wsisam_qupath.inference.predictor import project_mask
 from wsisam_qupath.prompts import PromptKind
-from wsisam_qupath.tokens import (
+from wsisam_qupath.prompts.encoding import (
     CLAMP_LOGIT,
     MASK_PX,
     NEGATIVE,
     PADDING,
     POSITIVE,
+    EncodedPrompt,
     MaskArray,
-    Tokens,
-    lr_mask_of,
 )
 
-from ..clicker import Click, next_click
+from ..sampling.clicker import Click, next_click
 from .scoring import Target, check_logits, overlap
 
 CLICKS_MOST = 20
@@ -45,7 +45,8 @@ class ClickRun:
         ious: after each click.
         predicted_ious: the model's own estimates of them.
         seconds: of each answer.
-        kept: logits after some of the clicks, by their number from 1, for pictures.
+        kept: logits over the HR patch after some of the clicks, by their number from 1, for
+            pictures.
     """
 
     clicks: tuple[Click, ...]
@@ -68,7 +69,7 @@ class ClickRun:
 
 
 def run_clicks(
-    answer: Callable[[Tokens], Prediction],
+    predict: Callable[[EncodedPrompt], Prediction],
     target: Target,
     size_px: int,
     keep: Sequence[int] = (),
@@ -76,14 +77,14 @@ def run_clicks(
     """Click where the answer is most wrong, until its IoU is 0.90 or after 20 clicks.
 
     Args:
-        answer: one prompt on the object's patch pair.
+        predict: one prompt on the object's patch pair.
         target: the object over the 256 x 256 mask.
         size_px: side of the HR patch, encoder px.
         keep: numbers of clicks whose logits are kept; the last click's are kept for those beyond.
     """
     predicted = np.zeros((MASK_PX, MASK_PX), dtype=bool)
     clicked = predicted.copy()
-    logits: MaskArray | None = None
+    masks: tuple[MaskArray, MaskArray] | None = None
     clicks: list[Click] = []
     answers: list[tuple[float, float, float]] = []
     kept: dict[int, MaskArray] = {}
@@ -94,30 +95,37 @@ def run_clicks(
         clicks.append(click)
         clicked[click.row, click.column] = True
         start = time.perf_counter()
-        prediction = answer(click_tokens(clicks, size_px, logits))
+        prediction = predict(encode_clicks(clicks, size_px, masks))
         seconds = time.perf_counter() - start
-        logits = check_logits(prediction.mask_logits)
-        predicted = logits > THRESHOLD_LOGIT
+        logits = np.nan_to_num(check_logits(prediction.mask_logits), nan=-1.0)
+        masks = project_mask(logits, prediction.patch)
+        predicted = masks[0] > THRESHOLD_LOGIT
         iou = overlap(target, predicted).iou
         answers.append((iou, float(prediction.predicted_iou), seconds))
         if number in keep:
-            kept[number] = logits
+            kept[number] = masks[0]
         if iou >= TARGETS[-1]:
             break
-    if logits is not None:
-        kept |= {number: logits for number in keep if number > len(clicks)}
+    if masks is not None:
+        kept |= {number: masks[0] for number in keep if number > len(clicks)}
     ious, predicted_ious, seconds_each = zip(*answers, strict=True) if answers else ((), (), ())
     return ClickRun(tuple(clicks), ious, predicted_ious, seconds_each, kept)
 
 
-def click_tokens(clicks: Sequence[Click], size_px: int, logits: MaskArray | None) -> Tokens:
-    """All clicks so far at the centres of their pixels, with the last answer as the mask prompt."""
-    centres = np.array([(c.column + 0.5, c.row + 0.5) for c in clicks]) * (size_px / MASK_PX)
-    coords = np.vstack([centres, np.zeros(2)]).astype(np.float32)
-    labels = np.array(
+def encode_clicks(
+    clicks: Sequence[Click], size_px: int, masks: tuple[MaskArray, MaskArray] | None
+) -> EncodedPrompt:
+    """All clicks so far at the centers of their pixels, with the last answer as the mask prompt.
+
+    Args:
+        masks: logits of that answer over the HR and the LR patch; None before the first.
+    """
+    centers = np.array([(c.column + 0.5, c.row + 0.5) for c in clicks]) * (size_px / MASK_PX)
+    point_coords = np.vstack([centers, np.zeros(2)]).astype(np.float32)
+    point_labels = np.array(
         [*(POSITIVE if c.is_positive else NEGATIVE for c in clicks), PADDING], dtype=np.int64
     )
-    if logits is None:
-        return Tokens(PromptKind.POINTS, coords, labels)
-    hr_mask = np.clip(np.nan_to_num(logits), -CLAMP_LOGIT, CLAMP_LOGIT).astype(np.float32)
-    return Tokens(PromptKind.POINTS, coords, labels, hr_mask, lr_mask_of(hr_mask))
+    if masks is None:
+        return EncodedPrompt(PromptKind.POINTS, point_coords, point_labels)
+    hr_mask, lr_mask = (np.clip(m, -CLAMP_LOGIT, CLAMP_LOGIT).astype(np.float32) for m in masks)
+    return EncodedPrompt(PromptKind.POINTS, point_coords, point_labels, hr_mask, lr_mask)

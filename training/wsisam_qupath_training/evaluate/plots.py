@@ -13,13 +13,15 @@ from wsisam_qupath.files import write_atomically
 
 from .noc import CLICKS_MOST, TARGETS
 from .protocol import POINT_COUNTS, points_label
-from .run import Findings
+from .run import EvaluationResults
 from .summary import correlations, iou_by_click
 
 _DPI = 130
 
 
-def write_plots(folder: Path, findings: Findings, models: Sequence[str]) -> tuple[Path, ...]:
+def write_plots(
+    folder: Path, results: EvaluationResults, models: Sequence[str]
+) -> tuple[Path, ...]:
     """Dice by number of points, IoU by click, predicted against true IoU: what there is of them.
 
     Raises:
@@ -27,9 +29,9 @@ def write_plots(folder: Path, findings: Findings, models: Sequence[str]) -> tupl
         OutputError: the folder cannot be written.
     """
     drawn = {
-        "dice-by-points.png": _dice_by_points(findings, models),
-        "iou-by-click.png": _iou_by_click(findings, models),
-        "predicted-iou.png": _predicted_iou(findings, models),
+        "dice-by-points.png": _plot_dice_by_points(results, models),
+        "iou-by-click.png": _plot_iou_by_click(results, models),
+        "predicted-iou.png": _plot_predicted_iou(results, models),
     }
     written = []
     for name, figure in drawn.items():
@@ -45,7 +47,7 @@ def write_plots(folder: Path, findings: Findings, models: Sequence[str]) -> tupl
 
 def _axes(width: float = 6.0, height: float = 4.5) -> tuple[Any, Any]:
     try:
-        from matplotlib.figure import Figure  # noqa: PLC0415 - 0.3 s, and without any window
+        from matplotlib.figure import Figure  # 0.3 s, and without any window
     except ImportError as exc:
         raise OptionError(
             "matplotlib is not installed, which --plots needs. Run `pip install matplotlib`."
@@ -54,13 +56,13 @@ def _axes(width: float = 6.0, height: float = 4.5) -> tuple[Any, Any]:
     return figure, figure.subplots()
 
 
-def _dice_by_points(findings: Findings, models: Sequence[str]) -> Any:
+def _plot_dice_by_points(results: EvaluationResults, models: Sequence[str]) -> Any:
     figure, axes = _axes()
     for model in models:
         means = {}
         for count in POINT_COUNTS:
             label = points_label(count)
-            own = [s.dice for s in findings.scores if s.model == model and s.label == label]
+            own = [s.dice for s in results.scores if s.model == model and s.label == label]
             if own:
                 means[count] = 100 * fmean(own)
         if not means:
@@ -71,10 +73,10 @@ def _dice_by_points(findings: Findings, models: Sequence[str]) -> Any:
     return figure
 
 
-def _iou_by_click(findings: Findings, models: Sequence[str]) -> Any:
+def _plot_iou_by_click(results: EvaluationResults, models: Sequence[str]) -> Any:
     figure, axes = _axes()
     for model in models:
-        means = [100 * iou for iou in iou_by_click(findings, model)]
+        means = [100 * iou for iou in iou_by_click(results, model)]
         if not means:
             return None
         axes.plot(range(1, CLICKS_MOST + 1), means, marker=".", label=model)
@@ -85,17 +87,17 @@ def _iou_by_click(findings: Findings, models: Sequence[str]) -> Any:
     return figure
 
 
-def _predicted_iou(findings: Findings, models: Sequence[str]) -> Any:
+def _plot_predicted_iou(results: EvaluationResults, models: Sequence[str]) -> Any:
     figure, axes = _axes(5.5, 5.5)
     for model in models:
         own = [
             (s.predicted_iou, s.iou)
-            for s in findings.scores
+            for s in results.scores
             if s.model == model and s.predicted_iou is not None
         ]
         if not own:
             return None
-        r = correlations(findings, model)["all prompts"]
+        r = correlations(results, model)["all prompts"]
         label = model if r is None else f"{model}, r = {r:.2f}"
         axes.scatter([p for p, _ in own], [t for _, t in own], s=6, alpha=0.4, label=label)
     axes.plot([0, 1], [0, 1], linewidth=0.6, color="grey", linestyle=":")

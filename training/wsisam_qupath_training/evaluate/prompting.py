@@ -10,13 +10,13 @@ import shapely
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 from shapely.geometry import MultiPolygon, Polygon
 
-from wsisam_qupath.coverage import pixel_coverage
 from wsisam_qupath.geometry import Box, FloatArray, Mpp, PatchPair
-from wsisam_qupath.polygons import mask_to_polygon
+from wsisam_qupath.geometry.polygons import mask_to_polygon
+from wsisam_qupath.geometry.raster import pixel_coverage
+from wsisam_qupath.geometry.validity import make_valid
 from wsisam_qupath.prompts import Point
-from wsisam_qupath.validity import made_valid
 
-from ..clicker import Mask
+from ..sampling.clicker import Mask
 
 Rng = np.random.Generator
 Outline: TypeAlias = Polygon | MultiPolygon
@@ -33,7 +33,7 @@ _WAVE_SHARE = 0.1
 """Length over which the noise of an outline is alike, of the square root of the area."""
 
 
-def noisy_box(l0_box: Box, rng: Rng, share: float) -> Box:
+def add_box_noise(l0_box: Box, rng: Rng, share: float) -> Box:
     """Each edge moved by N(0, share of the side that it bounds); never turned inside out."""
     sides = np.array([l0_box.width, l0_box.height] * 2)
     edges = np.array([l0_box.x0, l0_box.y0, l0_box.x1, l0_box.y1])
@@ -41,7 +41,7 @@ def noisy_box(l0_box: Box, rng: Rng, share: float) -> Box:
     return Box(min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1))
 
 
-def points_inside(l0_outline: Outline, rng: Rng, count: int) -> tuple[Point, ...]:
+def sample_points_inside(l0_outline: Outline, rng: Rng, count: int) -> tuple[Point, ...]:
     """Points spread evenly over an object, a pixel away from its edge where it is wide enough."""
     inner = l0_outline.buffer(-1.0)
     area = l0_outline if inner.is_empty else inner
@@ -57,7 +57,7 @@ def points_inside(l0_outline: Outline, rng: Rng, count: int) -> tuple[Point, ...
     return (*found, *[(float(middle.x), float(middle.y))] * (count - len(found)))
 
 
-def coarse_outline(l0_outline: Outline, rng: Rng, share: float) -> Outline:
+def coarsen_outline(l0_outline: Outline, rng: Rng, share: float) -> Outline:
     """The object as one draws it roughly: its boundary moved in and out by Gaussian noise.
 
     Args:
@@ -69,8 +69,8 @@ def coarse_outline(l0_outline: Outline, rng: Rng, share: float) -> Outline:
     """
     frame = _frame(l0_outline)
     side_px = frame.size_px
-    inside = pixel_coverage(made_valid(shapely.transform(l0_outline, frame.l0_to_hr)), side_px)
-    depth = _signed_depth(inside >= 0.5)
+    inside = pixel_coverage(make_valid(shapely.transform(l0_outline, frame.l0_to_hr)), side_px)
+    depth = _compute_signed_depth(inside >= 0.5)
     size_px = math.sqrt(max(float(inside.sum()), 1.0))
     noise = gaussian_filter(rng.normal(0.0, 1.0, depth.shape), max(_WAVE_SHARE * size_px, 1.0))
     noise /= noise.std()
@@ -88,7 +88,7 @@ def _frame(l0_outline: Outline) -> PatchPair:
     return PatchPair(*box.center, l0_per_px, _OUTLINE_PX + 2 * _MARGIN_PX, Mpp(1.0, 1.0))
 
 
-def _signed_depth(inside: Mask) -> FloatArray:
+def _compute_signed_depth(inside: Mask) -> FloatArray:
     """Distance to the boundary, px: above 0 inside."""
     if not inside.any():
         return np.full(inside.shape, -1.0)

@@ -14,13 +14,13 @@ from shapely.geometry import MultiPolygon, Polygon
 
 from wsisam_qupath.errors import OptionError
 from wsisam_qupath.geometry import Box, Mpp, PatchPair
-from wsisam_qupath.planning import Planner
+from wsisam_qupath.geometry.validity import keep_polygons
 from wsisam_qupath.prompts import Prompt
-from wsisam_qupath.validity import polygonal
+from wsisam_qupath.prompts.planner import Planner
 
-from ..fields import Field, Truth
-from .answerers import Answerer
-from .prompting import coarse_outline, noisy_box, points_inside
+from ..dataset import AnnotatedImage, Truth
+from .models import Model
+from .prompting import add_box_noise, coarsen_outline, sample_points_inside
 
 Kind: TypeAlias = Literal["box", "points", "box+points", "outline", "noc"]
 KINDS: tuple[Kind, ...] = ("box", "points", "box+points", "outline", "noc")
@@ -81,7 +81,7 @@ class ProtocolSettings:
 
 
 @dataclass(frozen=True)
-class Subject:
+class ObjectKey:
     """The object that a number is about."""
 
     dataset: str
@@ -92,7 +92,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Question:
+class Query:
     """One prompt on one patch pair; its answer is compared with one outline.
 
     Attributes:
@@ -101,26 +101,26 @@ class Question:
         l0_outline: the truth.
     """
 
-    subject: Subject
+    object_key: ObjectKey
     label: str
     prompt: Prompt | None
     pair: PatchPair
     l0_outline: Outline
 
 
-def subject_of(field: Field, truth: Truth) -> Subject:
+def make_object_key(image: AnnotatedImage, truth: Truth) -> ObjectKey:
     """Where a number belongs."""
-    return Subject(field.dataset, field.name, field.group, truth.id, truth.class_name)
+    return ObjectKey(image.dataset, image.name, image.group, truth.id, truth.class_name)
 
 
-def longest_um(truth: Truth, mpp: Mpp) -> float:
+def measure_longest_um(truth: Truth, mpp: Mpp) -> float:
     """The longer side of an object's box."""
     return max(truth.l0_box.width * mpp.x, truth.l0_box.height * mpp.y)
 
 
 @dataclass(frozen=True)
-class Asking:
-    """Asks one model about the objects of one field.
+class PromptBuilder:
+    """Asks one model about the objects of one image.
 
     Attributes:
         mpp: of its slide.
@@ -129,29 +129,29 @@ class Asking:
     """
 
     settings: ProtocolSettings
-    answerer: Answerer
-    field: Field
+    model: Model
+    image: AnnotatedImage
     mpp: Mpp
     sizes_um: Mapping[str, float]
     given: Mapping[str, Box]
 
-    def questions(self, truth: Truth) -> Iterator[Question]:
+    def build_queries(self, truth: Truth) -> Iterator[Query]:
         """All questions about an object; none where the fixed window holds nothing of it."""
         window = self._window(truth)
         if window is not None:
-            clipped = _clipped(truth.l0_outline, window)
+            clipped = _clip(truth.l0_outline, window)
             if clipped.is_empty:
                 return
             truth = replace(truth, l0_outline=clipped)
-        subject = subject_of(self.field, truth)
+        object_key = make_object_key(self.image, truth)
         for label, prompt in self._prompts(truth):
             pair = window or self._pair(truth, prompt)
-            yield Question(subject, label, prompt, pair, truth.l0_outline)
+            yield Query(object_key, label, prompt, pair, truth.l0_outline)
 
     def _prompts(self, truth: Truth) -> Iterator[tuple[str, Prompt | None]]:
         settings, outline = self.settings, truth.l0_outline
-        box = noisy_box(truth.l0_box, self._rng(truth, "box"), settings.box_noise)
-        points = points_inside(outline, self._rng(truth, "points"), max(POINT_COUNTS))
+        box = add_box_noise(truth.l0_box, self._rng(truth, "box"), settings.box_noise)
+        points = sample_points_inside(outline, self._rng(truth, "points"), max(POINT_COUNTS))
         if truth.id in self.given:
             yield GIVEN_BOX, Prompt(truth.id, l0_box=self.given[truth.id])
         if "box" in settings.kinds:
@@ -165,7 +165,7 @@ class Asking:
                 Prompt(truth.id, l0_box=box, l0_positives=points[:POINTS_WITH_BOX]),
             )
         if "outline" in settings.kinds:
-            rough = coarse_outline(outline, self._rng(truth, "outline"), settings.outline_noise)
+            rough = coarsen_outline(outline, self._rng(truth, "outline"), settings.outline_noise)
             yield "outline", Prompt(truth.id, l0_outline=rough)
         if "noc" in settings.kinds:
             yield CLICKS, None
@@ -173,13 +173,13 @@ class Asking:
     def _pair(self, truth: Truth, prompt: Prompt | None) -> PatchPair:
         size_um = self._size_um(truth)
         planner = Planner(
-            self.mpp, self.answerer.base_size_px, self.answerer.hr_mpp, object_size_um=size_um
+            self.mpp, self.model.base_size_px, self.model.hr_mpp, object_size_um=size_um
         )
         return planner.pair(prompt or Prompt(truth.id, l0_box=truth.l0_box))
 
     def _size_um(self, truth: Truth) -> float | None:
         if self.settings.scale == "truth":
-            return longest_um(truth, self.mpp)
+            return measure_longest_um(truth, self.mpp)
         if self.settings.scale == "median":
             return self.sizes_um[truth.class_name]
         return self.settings.scale
@@ -188,11 +188,11 @@ class Asking:
         if self.settings.window_mpp is None:
             return None
         l0_x, l0_y = truth.l0_box.center
-        size_px = self.answerer.base_size_px
+        size_px = self.model.base_size_px
         return PatchPair(l0_x, l0_y, self.settings.window_mpp, size_px, self.mpp)
 
     def _rng(self, truth: Truth, what: str) -> np.random.Generator:
-        named = (str(self.settings.seed), self.field.dataset, self.field.name, truth.id, what)
+        named = (str(self.settings.seed), self.image.dataset, self.image.name, truth.id, what)
         digest = hashlib.sha256("\n".join(named).encode("utf-8", "surrogatepass")).digest()
         return np.random.default_rng(int.from_bytes(digest[:16], "big"))
 
@@ -214,6 +214,6 @@ LABELS = (
 """Of all questions that have one answer, in the order of tables."""
 
 
-def _clipped(l0_outline: Outline, pair: PatchPair) -> Outline:
+def _clip(l0_outline: Outline, pair: PatchPair) -> Outline:
     frame = shapely.box(*pair.hr_l0_box.corners().ravel())
-    return polygonal(shapely.intersection(l0_outline, frame))
+    return keep_polygons(shapely.intersection(l0_outline, frame))

@@ -14,26 +14,26 @@ from typing import Any
 
 from wsisam_qupath.version import VERSION
 
-from ..fields import Field
+from ..dataset import AnnotatedImage
 from .noc import CLICKS_MOST, PROBABILITY, TARGETS
-from .run import ClickScore, Findings, Score
-from .summary import BYS, correlations, iou_by_click, seconds, summarise
+from .run import ClickScore, EvaluationResults, Score
+from .summary import BYS, correlations, iou_by_click, seconds, summarize
 
 _LIBRARIES = ("numpy", "shapely", "scipy", "torch", "openvino")
 
 
-def record_of(
-    findings: Findings,
+def make_record(
+    results: EvaluationResults,
     models: Sequence[Mapping[str, object]],
     settings: Mapping[str, object],
-    fields: Sequence[Field],
+    images: Sequence[AnnotatedImage],
 ) -> dict[str, Any]:
     """The whole evaluation, ready for JSON.
 
     Args:
-        models: what each says of itself; see :func:`.described`.
+        models: what each says of itself; see :func:`.describe_model`.
         settings: what was asked for.
-        fields: that were measured.
+        images: that were measured.
     """
     names = [str(model["name"]) for model in models]
     return {
@@ -46,18 +46,18 @@ def record_of(
         "models": [
             {
                 **model,
-                "predicted_iou_r": correlations(findings, name),
-                "median_seconds": seconds(findings, name),
-                "mean_iou_by_click": iou_by_click(findings, name),
+                "predicted_iou_r": correlations(results, name),
+                "median_seconds": seconds(results, name),
+                "mean_iou_by_click": iou_by_click(results, name),
             }
             for model, name in zip(models, names, strict=True)
         ],
-        "split": _split(fields),
-        "summary": {by: [asdict(block) for block in summarise(findings, names, by)] for by in BYS},
-        "answers": [_answer(score) for score in findings.scores],
-        "clicks": [_clicks(score) for score in findings.clicks],
-        "skipped": [asdict(case) for case in findings.skipped],
-        "spare_boxes": findings.spare_boxes,
+        "split": _split(images),
+        "summary": {by: [asdict(block) for block in summarize(results, names, by)] for by in BYS},
+        "answers": [_answer(score) for score in results.scores],
+        "clicks": [_clicks(score) for score in results.clicks],
+        "skipped": [asdict(case) for case in results.skipped],
+        "spare_boxes": results.spare_boxes,
     }
 
 
@@ -91,38 +91,38 @@ def _libraries() -> dict[str, str]:
     return found
 
 
-def _split(fields: Sequence[Field]) -> list[dict[str, object]]:
+def _split(images: Sequence[AnnotatedImage]) -> list[dict[str, object]]:
     """The patients that were measured, by dataset and part."""
-    images = Counter((f.dataset, f.part, f.group) for f in fields)
+    counts = Counter((image.dataset, image.part, image.group) for image in images)
     return [
         {"dataset": dataset, "part": part, "group": group, "images": count}
-        for (dataset, part, group), count in images.items()
+        for (dataset, part, group), count in counts.items()
     ]
 
 
 def _answer(score: Score) -> dict[str, object]:
     return {
-        **asdict(score.subject),
+        **asdict(score.object_key),
         "model": score.model,
         "prompt": score.label,
         "dice": round(score.dice, 5),
         "iou": round(score.iou, 5),
-        "predicted_iou": _finite(score.predicted_iou),
+        "predicted_iou": _drop_nonfinite(score.predicted_iou),
     }
 
 
 def _clicks(score: ClickScore) -> dict[str, object]:
     run = score.run
     return {
-        **asdict(score.subject),
+        **asdict(score.object_key),
         "model": score.model,
         "ious": [round(iou, 5) for iou in run.ious],
-        "predicted_ious": [_finite(iou) for iou in run.predicted_ious],
+        "predicted_ious": [_drop_nonfinite(iou) for iou in run.predicted_ious],
         "seconds": [round(s, 5) for s in run.seconds],
         "clicks": [[c.column, c.row, int(c.is_positive)] for c in run.clicks],
     }
 
 
-def _finite(number: float | None) -> float | None:
+def _drop_nonfinite(number: float | None) -> float | None:
     """JSON has no NaN, which a model of someone else's may answer."""
     return number if number is not None and math.isfinite(number) else None

@@ -1,8 +1,8 @@
-"""How well a mask fits an annotated object: pixels of both, over one HR patch."""
+"""How well a mask fits an annotated object: pixels of both, over one patch."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import shapely
@@ -10,14 +10,15 @@ from numpy.typing import NDArray
 from scipy.ndimage import zoom
 from shapely.geometry import MultiPolygon, Polygon
 
-from wsisam_qupath.coverage import pixel_coverage
 from wsisam_qupath.errors import OptionError
 from wsisam_qupath.geometry import FloatArray, PatchPair
-from wsisam_qupath.tokens import MASK_PX, MaskArray
-from wsisam_qupath.validity import made_valid
+from wsisam_qupath.geometry.raster import pixel_coverage
+from wsisam_qupath.geometry.validity import make_valid
+from wsisam_qupath.inference.backends import Patch
+from wsisam_qupath.prompts.encoding import MASK_PX, MaskArray
 
-from ..clicker import Mask
-from ..fields import Field
+from ..dataset import AnnotatedImage
+from ..sampling.clicker import Mask
 
 SCORE_PX = 512
 """Side of the raster on which Dice is counted: twice as fine as the decoder's masks."""
@@ -57,7 +58,12 @@ class Overlap:
         return self.shared_px / (self.truth_px + self.predicted_px - self.shared_px)
 
 
-def target_of(
+def find_frame(pair: PatchPair, patch: Patch) -> PatchPair:
+    """The pair whose HR patch is the given patch of this pair."""
+    return pair if patch == "hr" else replace(pair, hr_mpp=2 * pair.hr_mpp)
+
+
+def make_target(
     l0_outline: Polygon | MultiPolygon,
     l0_known: Polygon | MultiPolygon,
     pair: PatchPair,
@@ -67,14 +73,14 @@ def target_of(
 
     An object of which no pixel is half covered is the pixel that it covers most.
     """
-    outline = _on_raster(l0_outline, pair, side_px)
+    outline = _move_to_raster(l0_outline, pair, side_px)
     covered = pixel_coverage(outline, side_px)
     truth = covered >= 0.5
     if not truth.any():
         truth = (covered == covered.max()) & (covered > 0)
     frame = shapely.box(0, 0, side_px, side_px)
     outside = 0.0 if frame.covers(outline) else shapely.difference(outline, frame).area
-    return Target(truth, _known(l0_known, pair, side_px), float(outside))
+    return Target(truth, _rasterize_known(l0_known, pair, side_px), float(outside))
 
 
 def overlap(target: Target, predicted: Mask) -> Overlap:
@@ -87,7 +93,7 @@ def overlap(target: Target, predicted: Mask) -> Overlap:
     )
 
 
-def predicted_mask(mask_logits: MaskArray, side_px: int = SCORE_PX) -> Mask:
+def threshold_mask(mask_logits: MaskArray, side_px: int = SCORE_PX) -> Mask:
     """Where logits are above 0 after bilinear enlargement; NaN is outside.
 
     Raises:
@@ -110,30 +116,32 @@ def check_logits(mask_logits: MaskArray) -> MaskArray:
     if mask_logits.shape != (MASK_PX, MASK_PX):
         raise OptionError(
             f"A model answered with logits of shape {mask_logits.shape}, and should with "
-            f"{MASK_PX} x {MASK_PX} over the HR patch. Correct its answer()."
+            f"{MASK_PX} x {MASK_PX} over a patch. Correct its predict()."
         )
     return mask_logits
 
 
-def known_part(field: Field, slide_box: Polygon | MultiPolygon) -> Polygon | MultiPolygon:
-    """Where a field's annotation says what is there: never outside of the image."""
-    if field.l0_complete is None:
+def find_known_part(
+    image: AnnotatedImage, slide_box: Polygon | MultiPolygon
+) -> Polygon | MultiPolygon:
+    """Where an image's annotation says what is there: never outside of the image."""
+    if image.l0_complete is None:
         return slide_box
-    outlines = [truth.l0_outline for truth in field.truths]
-    return shapely.intersection(shapely.union_all([field.l0_complete, *outlines]), slide_box)
+    outlines = [truth.l0_outline for truth in image.truths]
+    return shapely.intersection(shapely.union_all([image.l0_complete, *outlines]), slide_box)
 
 
-def _on_raster(
+def _move_to_raster(
     l0_geometry: Polygon | MultiPolygon, pair: PatchPair, side_px: int
 ) -> Polygon | MultiPolygon:
-    def scaled(l0_points: FloatArray) -> FloatArray:
+    def scale(l0_points: FloatArray) -> FloatArray:
         return pair.l0_to_hr(l0_points) * (side_px / pair.size_px)
 
-    return made_valid(shapely.transform(l0_geometry, scaled))
+    return make_valid(shapely.transform(l0_geometry, scale))
 
 
-def _known(l0_known: Polygon | MultiPolygon, pair: PatchPair, side_px: int) -> Mask:
+def _rasterize_known(l0_known: Polygon | MultiPolygon, pair: PatchPair, side_px: int) -> Mask:
     if shapely.box(*pair.hr_l0_box.corners().ravel()).within(l0_known):
         return np.ones((side_px, side_px), dtype=bool)
-    known: Mask = pixel_coverage(_on_raster(l0_known, pair, side_px), side_px) >= 0.5
+    known: Mask = pixel_coverage(_move_to_raster(l0_known, pair, side_px), side_px) >= 0.5
     return known

@@ -9,15 +9,15 @@ from typing import Literal, TypeAlias
 
 from .measures import Estimate, correlation, estimate
 from .noc import CLICKS_MOST, TARGETS
-from .protocol import LABELS, Subject
-from .run import Findings
+from .protocol import LABELS, ObjectKey
+from .run import EvaluationResults
 
 By: TypeAlias = Literal["dataset", "class", "image", "patient"]
 BYS: tuple[By, ...] = ("dataset", "class", "image", "patient")
 
 Unit: TypeAlias = Literal["%", "clicks", "s", "r"]
 
-_TITLE_OF: Mapping[By, Callable[[Subject], str]] = {
+_TITLE_OF: Mapping[By, Callable[[ObjectKey], str]] = {
     "dataset": lambda s: s.dataset,
     "class": lambda s: f"{s.dataset}, {s.class_name}",
     "image": lambda s: f"{s.dataset}, {s.field}",
@@ -51,65 +51,65 @@ class Block:
     rows: tuple[Row, ...]
 
 
-_Values: TypeAlias = Mapping[str, Mapping[Subject, float]]
+_Values: TypeAlias = Mapping[str, Mapping[ObjectKey, float]]
 """By model and object."""
 
 
-def summarise(
-    findings: Findings, models: Sequence[str], by: By, *, seed: int = 0
+def summarize(
+    results: EvaluationResults, models: Sequence[str], by: By, *, seed: int = 0
 ) -> tuple[Block, ...]:
     """A block for each dataset, class, image or patient, and where there are several, two more.
 
     The last but one is the mean over all objects, the last the mean of the datasets' means.
     """
-    rows = tuple(_rows(findings, models))
-    subjects = dict.fromkeys(s for _, _, values in rows for own in values.values() for s in own)
-    titles = {subject: _TITLE_OF[by](subject) for subject in subjects}
+    rows = tuple(_rows(results, models))
+    object_keys = dict.fromkeys(s for _, _, values in rows for own in values.values() for s in own)
+    titles = {object_key: _TITLE_OF[by](object_key) for object_key in object_keys}
     names = list(dict.fromkeys(titles.values()))
     blocks = [
-        _block(name, rows, [s for s in subjects if titles[s] == name], models, seed)
+        _block(name, rows, [s for s in object_keys if titles[s] == name], models, seed)
         for name in names
     ]
     if len(names) > 1:
-        blocks.append(_block("all objects", rows, list(subjects), models, seed))
-    datasets = list(dict.fromkeys(subject.dataset for subject in subjects))
+        blocks.append(_block("all objects", rows, list(object_keys), models, seed))
+    datasets = list(dict.fromkeys(object_key.dataset for object_key in object_keys))
     if len(datasets) > 1:
         own = [
-            _block(name, rows, [s for s in subjects if s.dataset == name], models, seed)
+            _block(name, rows, [s for s in object_keys if s.dataset == name], models, seed)
             for name in datasets
         ]
-        blocks.append(_mean_of(own, f"mean of {len(own)} datasets"))
+        blocks.append(_average_blocks(own, f"mean of {len(own)} datasets"))
     return tuple(blocks)
 
 
-def correlations(findings: Findings, model: str) -> Mapping[str, float | None]:
+def correlations(results: EvaluationResults, model: str) -> Mapping[str, float | None]:
     """Pearson's r of predicted and true IoU: over all prompts, over all clicks, by kind."""
-    own = [s for s in findings.scores if s.model == model and s.predicted_iou is not None]
+    own = [s for s in results.scores if s.model == model and s.predicted_iou is not None]
     labels = [label for label in LABELS if any(s.label == label for s in own)]
     found = {"all prompts": _r([(s.predicted_iou, s.iou) for s in own])}
     for label in labels:
         found[label] = _r([(s.predicted_iou, s.iou) for s in own if s.label == label])
-    runs = [c.run for c in findings.clicks if c.model == model]
+    runs = [c.run for c in results.clicks if c.model == model]
     pairs = [pair for run in runs for pair in zip(run.predicted_ious, run.ious, strict=True)]
     if pairs:
         found["clicks"] = _r(pairs)
     return found
 
 
-def seconds(findings: Findings, model: str) -> Mapping[str, float | None]:
+def seconds(results: EvaluationResults, model: str) -> Mapping[str, float | None]:
     """Median times: to encode a pair, to answer a prompt, to answer a click."""
-    clicks = [t for c in findings.clicks if c.model == model for t in c.run.seconds]
+    clicks = [t for c in results.clicks if c.model == model for t in c.run.seconds]
     timed = {
-        "encode a patch pair": findings.encode_s[model],
-        "answer a prompt": findings.decode_s[model],
+        "encode a patch pair": results.encode_s[model],
+        "answer a prompt": results.decode_s[model],
         "answer a click": clicks,
     }
     return {what: median(times) if times else None for what, times in timed.items()}
 
 
-def iou_by_click(findings: Findings, model: str) -> list[float]:
+def iou_by_click(results: EvaluationResults, model: str) -> list[float]:
     """Mean IoU after each of 20 clicks; objects that were done before stay as they were."""
-    runs = [c.run for c in findings.clicks if c.model == model]
+    runs = [c.run for c in results.clicks if c.model == model]
     if not runs:
         return []
     return [fmean(run.iou_after(n) for run in runs) for n in range(1, CLICKS_MOST + 1)]
@@ -120,20 +120,22 @@ def _r(pairs: Sequence[tuple[float | None, float]]) -> float | None:
     return correlation([p for p, _ in known], [t for _, t in known])
 
 
-def _rows(findings: Findings, models: Sequence[str]) -> list[tuple[str, Unit, _Values]]:
+def _rows(results: EvaluationResults, models: Sequence[str]) -> list[tuple[str, Unit, _Values]]:
     rows: list[tuple[str, Unit, _Values]] = []
     for label in LABELS:
         values = {
             model: {
-                s.subject: s.dice for s in findings.scores if s.model == model and s.label == label
+                s.object_key: s.dice
+                for s in results.scores
+                if s.model == model and s.label == label
             }
             for model in models
         }
         if any(values.values()):
             rows.append((f"Dice, {label}", "%", values))
-    if findings.clicks:
+    if results.clicks:
         runs = {
-            model: {c.subject: c.run for c in findings.clicks if c.model == model}
+            model: {c.object_key: c.run for c in results.clicks if c.model == model}
             for model in models
         }
         for target in TARGETS:
@@ -154,13 +156,13 @@ def _rows(findings: Findings, models: Sequence[str]) -> list[tuple[str, Unit, _V
 def _block(
     title: str,
     rows: Sequence[tuple[str, Unit, _Values]],
-    subjects: Sequence[Subject],
+    object_keys: Sequence[ObjectKey],
     models: Sequence[str],
     seed: int,
 ) -> Block:
     made = []
     for name, unit, values in rows:
-        own = {m: {s: values[m][s] for s in subjects if s in values[m]} for m in models}
+        own = {m: {s: values[m][s] for s in object_keys if s in values[m]} for m in models}
         cells = {m: _estimate(own[m], seed) for m in models if own[m]}
         first = own[models[0]]
         gains = {
@@ -170,15 +172,15 @@ def _block(
         }
         if cells:
             made.append(Row(name, unit, cells, gains))
-    groups = len({(s.dataset, s.group) for s in subjects})
-    return Block(title, len(subjects), groups, tuple(made))
+    groups = len({(s.dataset, s.group) for s in object_keys})
+    return Block(title, len(object_keys), groups, tuple(made))
 
 
-def _estimate(values: Mapping[Subject, float], seed: int) -> Estimate:
+def _estimate(values: Mapping[ObjectKey, float], seed: int) -> Estimate:
     return estimate(list(values.values()), [(s.dataset, s.group) for s in values], seed=seed)
 
 
-def _mean_of(blocks: Sequence[Block], title: str) -> Block:
+def _average_blocks(blocks: Sequence[Block], title: str) -> Block:
     """Each block counts the same, however many objects it has; without intervals."""
     names = dict.fromkeys((row.name, row.unit) for block in blocks for row in block.rows)
     rows = []

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from wsisam_qupath.console import counted
-from wsisam_qupath.printing import printable
+from wsisam_qupath.errors import escape
+from wsisam_qupath.report.progress import count_noun
 
 from .measures import Estimate
 from .summary import Block, Row, Unit
@@ -21,8 +21,8 @@ def table_text(
 ) -> str:
     """A table a block with a row a measure and a column a model; then what is true of all."""
     parts = [_block_text(block, models) for block in blocks]
-    parts.append(_plain("predicted and true IoU, r", models, correlations, "{:.2f}"))
-    parts.append(_plain("median time, s", models, seconds, "{:.3f}"))
+    parts.append(_make_plain("predicted and true IoU, r", models, correlations, "{:.2f}"))
+    parts.append(_make_plain("median time, s", models, seconds, "{:.3f}"))
     return "\n\n".join(parts) + "\n"
 
 
@@ -42,15 +42,13 @@ def cell(estimate: Estimate | None, unit: Unit, *, is_gain: bool = False) -> str
 
 def _block_text(block: Block, models: Sequence[str]) -> str:
     gained = [m for m in models[1:] if any(m in row.gains for row in block.rows)]
-    heads = [printable(m, _NAME_LONGEST) for m in models]
-    heads += [f"gain of {printable(m, _NAME_LONGEST)}" for m in gained]
+    heads = [escape(m, _NAME_LONGEST) for m in models]
+    heads += [f"gain of {escape(m, _NAME_LONGEST)}" for m in gained]
     title = (
-        f"{printable(block.title)}: {counted(block.objects, 'object')}, "
-        f"{counted(block.groups, 'patient')}"
+        f"{escape(block.title)}: {count_noun(block.objects, 'object')}, "
+        f"{count_noun(block.groups, 'patient')}"
     )
-    return f"{title}\n" + _aligned(
-        ["", *heads], [_cells(row, models, gained) for row in block.rows]
-    )
+    return f"{title}\n" + _align(["", *heads], [_cells(row, models, gained) for row in block.rows])
 
 
 def _cells(row: Row, models: Sequence[str], gained: Sequence[str]) -> list[str]:
@@ -60,7 +58,7 @@ def _cells(row: Row, models: Sequence[str], gained: Sequence[str]) -> list[str]:
     return [name, *cells, *gains]
 
 
-def _plain(
+def _make_plain(
     title: str,
     models: Sequence[str],
     values: Mapping[str, Mapping[str, float | None]],
@@ -71,10 +69,10 @@ def _plain(
     for name in names:
         found = [values[model].get(name) for model in models]
         rows.append([name, *("-" if v is None else form.format(v) for v in found)])
-    return f"{title}\n" + _aligned(["", *(printable(m, _NAME_LONGEST) for m in models)], rows)
+    return f"{title}\n" + _align(["", *(escape(m, _NAME_LONGEST) for m in models)], rows)
 
 
-def _aligned(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _align(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [heads, *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
     return "\n".join(

@@ -1,1 +1,1 @@
-"""Annotated images in the formats that people have them in, as :class:`.fields.Dataset`."""
+"""Annotated images in the formats that people have them in, as :class:`.dataset.Dataset`."""

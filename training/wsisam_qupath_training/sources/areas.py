@@ -9,11 +9,11 @@ import shapely
 from shapely.geometry import MultiPolygon, Polygon, shape
 
 from wsisam_qupath.geojson import Feature
-from wsisam_qupath.geojson.properties import path_class_of
-from wsisam_qupath.manifest import REGION_CLASS, UNCLASSIFIED
-from wsisam_qupath.validity import polygonal
+from wsisam_qupath.geojson.manifest import REGION_CLASS, UNCLASSIFIED
+from wsisam_qupath.geojson.properties import read_path_class
+from wsisam_qupath.geometry.validity import keep_polygons
 
-from ..fields import Truth
+from ..dataset import Truth
 
 
 @dataclass(frozen=True)
@@ -30,17 +30,17 @@ class Areas:
     l0_complete: Polygon | MultiPolygon | None
 
 
-def areas_of(features: Sequence[Feature]) -> Areas:
+def split_areas(features: Sequence[Feature]) -> Areas:
     """Objects and regions of clean features that are areas."""
-    truths = truths_of(features)
+    truths = make_truths(features)
     regions = [truth.l0_outline for truth in truths if truth.class_name == REGION_CLASS]
     return Areas(
         tuple(truth for truth in truths if truth.class_name != REGION_CLASS),
-        polygonal(shapely.union_all(regions)) if regions else None,
+        keep_polygons(shapely.union_all(regions)) if regions else None,
     )
 
 
-def truths_of(features: Sequence[Feature]) -> tuple[Truth, ...]:
+def make_truths(features: Sequence[Feature]) -> tuple[Truth, ...]:
     """Clean GeoJSON areas as truth."""
     return tuple(
         Truth(str(feature["id"]), shape(feature["geometry"]), _class_name(feature))
@@ -54,5 +54,5 @@ def is_area(feature: Feature) -> bool:
 
 
 def _class_name(feature: Feature) -> str:
-    found = path_class_of(feature["properties"].get("classification"))
+    found = read_path_class(feature["properties"].get("classification"))
     return found.name if found else UNCLASSIFIED

@@ -15,15 +15,15 @@ from xml.etree.ElementTree import Element
 import shapely
 from shapely.geometry import MultiPolygon, Polygon
 
-from wsisam_qupath.create.finding import bare_name, natural_key
 from wsisam_qupath.errors import PromptError, SlideError
 from wsisam_qupath.geojson.cleaning import clean_area
 from wsisam_qupath.geojson.shapes import UnusableError
+from wsisam_qupath.geometry.validity import keep_polygons
+from wsisam_qupath.project.create.finding import natural_key, strip_format
 from wsisam_qupath.prompts import Skipped
 from wsisam_qupath.slide import SlideReference
-from wsisam_qupath.validity import polygonal
 
-from ..fields import Dataset, Field, Truth
+from ..dataset import AnnotatedImage, Dataset, Truth
 from .groups import GroupOf
 from .slides import slides_in
 
@@ -50,13 +50,13 @@ def read_camelyon(
         SlideError: there is no folder ``slides``.
     """
     known = slides_in(slides, below=True) if slides else slides_in(folder)
-    fields: list[Field] = []
+    images: list[AnnotatedImage] = []
     damaged: list[Skipped] = []
     repaired = 0
     for file in sorted(folder.glob("*.xml"), key=lambda path: natural_key(path.name)):
         try:
             slide = known.find(file.stem)
-            drawn = _drawn(file)
+            drawn = _read_annotations(file)
         except (SlideError, PromptError) as exc:
             damaged.append(Skipped(file.name, str(exc)))
             continue
@@ -65,9 +65,9 @@ def read_camelyon(
             Skipped(f"{file.name}, {name}", reason) for name, reason in (*drawn.lost, *without_rest)
         ]
         repaired += drawn.repaired
-        group = group_of(bare_name(slide.name))
-        fields.append(Field(file.stem, dataset, group, SlideReference(str(slide)), truths))
-    return Dataset(tuple(fields), tuple(damaged), repaired)
+        group = group_of(strip_format(slide.name))
+        images.append(AnnotatedImage(file.stem, dataset, group, SlideReference(str(slide)), truths))
+    return Dataset(tuple(images), tuple(damaged), repaired)
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class _Drawn:
     repaired: int
 
 
-def _drawn(file: Path) -> _Drawn:
+def _read_annotations(file: Path) -> _Drawn:
     """Its annotations.
 
     Raises:
@@ -154,7 +154,7 @@ def _cut_out(drawn: _Drawn) -> tuple[tuple[Truth, ...], list[tuple[str, str]]]:
     truths: list[Truth] = []
     lost: list[tuple[str, str]] = []
     for truth in drawn.objects:
-        outline = _without(truth.l0_outline, drawn.holes)
+        outline = _subtract(truth.l0_outline, drawn.holes)
         if outline.is_empty:
             lost.append((f"annotation {truth.id}", "it lies wholly in what is cut out"))
         else:
@@ -162,8 +162,8 @@ def _cut_out(drawn: _Drawn) -> tuple[tuple[Truth, ...], list[tuple[str, str]]]:
     return tuple(truths), lost
 
 
-def _without(
+def _subtract(
     outline: Polygon | MultiPolygon, holes: Sequence[Polygon | MultiPolygon]
 ) -> Polygon | MultiPolygon:
     near = [hole for hole in holes if hole.intersects(outline)]
-    return polygonal(outline.difference(shapely.union_all(near))) if near else outline
+    return keep_polygons(outline.difference(shapely.union_all(near))) if near else outline

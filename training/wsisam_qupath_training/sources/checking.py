@@ -1,4 +1,4 @@
-"""What every format's fields must be before anybody learns from them, checked in one place."""
+"""What every format's images must be before anybody learns from them, checked in one place."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from wsisam_qupath.geometry import Box
 from wsisam_qupath.prompts import Skipped
 from wsisam_qupath.slide import Slide, open_slide
 
-from ..fields import Dataset, Field, Truth
+from ..dataset import AnnotatedImage, Dataset, Truth
 
 SMALLEST_AREA_PX = 9.0
 """Objects of fewer level-0 pixels say nothing about an outline."""
 
 
-def checked(dataset: Dataset, *, mpp_if_unstated: float | None = None) -> Dataset:
+def check_dataset(dataset: Dataset, *, mpp_if_unstated: float | None = None) -> Dataset:
     """Open each slide once; leave out what cannot be used, and say so.
 
     Left out are slides that cannot be opened or whose µm/px nothing states, objects of fewer than
@@ -26,52 +26,52 @@ def checked(dataset: Dataset, *, mpp_if_unstated: float | None = None) -> Datase
     Args:
         mpp_if_unstated: µm/px of slides for which neither the source nor the file says it.
     """
-    fields: list[Field] = []
+    images: list[AnnotatedImage] = []
     damaged = list(dataset.damaged)
-    for field in dataset.fields:
+    for image in dataset.images:
         try:
-            found = _checked(field, mpp_if_unstated)
+            found = _check_image(image, mpp_if_unstated)
         except (SlideError, OptionError) as exc:
-            damaged.append(Skipped(field.name, str(exc)))
+            damaged.append(Skipped(image.name, str(exc)))
             continue
-        fields.append(found.field)
+        images.append(found.image)
         damaged += found.lost
-    return replace(dataset, fields=tuple(fields), damaged=tuple(damaged))
+    return replace(dataset, images=tuple(images), damaged=tuple(damaged))
 
 
 @dataclass(frozen=True)
 class _Checked:
-    field: Field
+    image: AnnotatedImage
     lost: list[Skipped]
 
 
-def _checked(field: Field, mpp_if_unstated: float | None) -> _Checked:
-    """One field.
+def _check_image(image: AnnotatedImage, mpp_if_unstated: float | None) -> _Checked:
+    """One image.
 
     Raises:
         SlideError: its slide cannot be opened, or states no µm/px.
         OptionError: its µm/px is out of range.
     """
-    own = field.slide
-    with own.open() if own.mpp else _opened(field, mpp_if_unstated) as slide:
+    own = image.slide
+    with own.open() if own.mpp else _open_slide(image, mpp_if_unstated) as slide:
         l0_box, reference = slide.l0_box, own if own.mpp else slide.reference
-    reasons = [(truth, _reason_against(truth, l0_box)) for truth in field.truths]
+    reasons = [(truth, _reason_against(truth, l0_box)) for truth in image.truths]
     return _Checked(
         replace(
-            field,
+            image,
             slide=reference,
             truths=tuple(truth for truth, reason in reasons if reason is None),
         ),
         [
-            Skipped(f"{field.name}, object {truth.id}", reason)
+            Skipped(f"{image.name}, object {truth.id}", reason)
             for truth, reason in reasons
             if reason is not None
         ],
     )
 
 
-def _opened(field: Field, mpp_if_unstated: float | None) -> Slide:
-    return open_slide(Path(field.slide.location), mpp_if_unstated=mpp_if_unstated)
+def _open_slide(image: AnnotatedImage, mpp_if_unstated: float | None) -> Slide:
+    return open_slide(Path(image.slide.location), mpp_if_unstated=mpp_if_unstated)
 
 
 def _reason_against(truth: Truth, l0_box: Box) -> str | None:

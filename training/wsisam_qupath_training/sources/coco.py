@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from wsisam_qupath.catch import read_catch
+from wsisam_qupath.geojson.coco import read_coco_annotations
 from wsisam_qupath.prompts import Skipped
 from wsisam_qupath.slide import SlideReference
 
-from ..fields import Dataset, Field, Part
-from .areas import truths_of
+from ..dataset import AnnotatedImage, Dataset, Part
+from .areas import make_truths
 
 
 def read_coco(
@@ -33,8 +33,8 @@ def read_coco(
     Raises:
         PromptError: the file is not COCO.
     """
-    catch = read_catch(file)
-    fields: list[Field] = []
+    catch = read_coco_annotations(file)
+    images: list[AnnotatedImage] = []
     damaged = list(catch.damaged)
     stems = Counter(Path(name).stem for name in catch.features)
     for name, features in catch.features.items():
@@ -43,14 +43,14 @@ def read_coco(
             damaged.append(Skipped(name, f"it is not in {slides}"))
             continue
         stem = Path(name).stem
-        fields.append(
-            Field(
+        images.append(
+            AnnotatedImage(
                 stem if stems[stem] == 1 else name,
                 dataset,
                 group_of(stem),
                 SlideReference(str(image.resolve()), mpp),
-                truths_of(features),
+                make_truths(features),
                 part=part_of(stem),
             )
         )
-    return Dataset(tuple(fields), tuple(damaged), catch.repaired)
+    return Dataset(tuple(images), tuple(damaged), catch.repaired)

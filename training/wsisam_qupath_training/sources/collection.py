@@ -16,24 +16,25 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import Field as Limited
 from shapely.geometry import MultiPolygon, Polygon
 
 from wsisam_qupath.errors import PromptError
-from wsisam_qupath.json_files import read_json
+from wsisam_qupath.files import read_json
 
-from ..fields import Dataset
-from ..fields import Field as AnnotatedField
-from ..splits import SplitRule, divided
+from ..dataset import AnnotatedImage, Dataset
+from ..splits import SplitRule, divide
 from ..toml_files import read_toml
 from .coco import read_coco
-from .groups import GroupOf, by_pattern, by_table
-from .masks import cover_of, read_masks
+from .groups import GroupOf, group_by_pattern, group_by_table
+from .masks import read_cover, read_masks
 
 
 class DatasetEntry(BaseModel):
@@ -46,13 +47,13 @@ class DatasetEntry(BaseModel):
         truth: how the names of the masks end.
         cover: how the names of masks end that say where the annotation is complete.
         mpp: µm/px of the images; None takes what they state.
-        mpp_key: instead, where the table ``groups`` has each image's µm/px.
+        mpp_key: instead, the key under which the table ``groups`` has each image's µm/px.
         class_name: of the objects of masks (``class`` in the file).
         groups, group_key: a JSON list with each image's name and its patient or slide.
         group_pattern: instead, a regular expression on the name, whose first group is the patient.
         one_group: nothing is known of the patients, so that the set is never split.
         val, test, val_share, test_share: see :class:`.SplitRule`.
-        weight: how often its fields are drawn in training, beside those of others.
+        weight: how often its images are drawn in training, beside those of others.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -62,18 +63,24 @@ class DatasetEntry(BaseModel):
     file: str = "annotations.json"
     truth: str = "_instances.png"
     cover: str | None = None
-    mpp: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    mpp: float | None = Limited(default=None, gt=0, allow_inf_nan=False)
     mpp_key: str | None = None
-    class_name: str = Field(default="object", alias="class")
+    class_name: str = Limited(default="object", alias="class")
     groups: str | None = None
     group_key: str = "group"
     group_pattern: str | None = None
     one_group: bool = False
     val: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
-    val_share: float = Field(default=0.0, ge=0, le=1)
-    test_share: float = Field(default=0.0, ge=0, le=1)
-    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    val_share: float = Limited(default=0.0, ge=0, le=1)
+    test_share: float = Limited(default=0.0, ge=0, le=1)
+    weight: float = Limited(default=1.0, gt=0, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _check_mpp_has_one_source(self) -> DatasetEntry:
+        if self.mpp_key is not None and (self.groups is None or self.mpp is not None):
+            raise ValueError("mpp_key names a key of the table groups, and stands instead of mpp")
+        return self
 
 
 class _File(BaseModel):
@@ -108,7 +115,7 @@ def read_collection(file: Path, *, without: tuple[str, ...] = ()) -> Collection:
     datasets = [_read(file.parent, entry) for entry in entries]
     return Collection(
         Dataset(
-            tuple(field for dataset in datasets for field in dataset.fields),
+            tuple(image for dataset in datasets for image in dataset.images),
             tuple(case for dataset in datasets for case in dataset.damaged),
             sum(dataset.repaired for dataset in datasets),
         ),
@@ -147,40 +154,41 @@ def _read(root: Path, entry: DatasetEntry) -> Dataset:
             class_name=entry.class_name,
             group_of=group_of,
         )
-    fields = divided(dataset.fields, rule)
+    images = divide(dataset.images, rule)
     if entry.groups is not None and entry.mpp_key is not None:
-        stated = _table(folder / entry.groups, entry.mpp_key)
-        fields = tuple(_with_mpp(field, stated, folder / entry.groups) for field in fields)
+        table = folder / entry.groups
+        stated = _table(table, entry.mpp_key)
+        images = tuple(_set_mpp(image, stated, table) for image in images)
     if entry.cover is not None:
-        fields = tuple(
-            replace(field, l0_complete=_cover(folder, field.name, entry.cover)) for field in fields
+        images = tuple(
+            replace(image, l0_complete=_cover(folder, image.name, entry.cover)) for image in images
         )
-    return replace(dataset, fields=fields)
+    return replace(dataset, images=images)
 
 
-def _with_mpp(field: AnnotatedField, stated: dict[str, str], file: Path) -> AnnotatedField:
-    """The field at the µm/px of a table."""
+def _set_mpp(image: AnnotatedImage, stated: dict[str, str], file: Path) -> AnnotatedImage:
+    """The image with the µm/px that a table has for it."""
     try:
-        mpp = float(stated[field.name])
-    except (KeyError, ValueError) as exc:
-        raise PromptError(
-            f"{file} states no µm/px of {field.name}. Correct the collection."
-        ) from exc
-    return replace(field, slide=replace(field.slide, mpp=mpp))
+        mpp = float(stated.get(image.name, ""))
+    except ValueError:
+        mpp = math.nan
+    if not 0 < mpp < math.inf:
+        raise PromptError(f"{file} states no µm/px of {image.name}. Correct the collection.")
+    return replace(image, slide=replace(image.slide, mpp=mpp))
 
 
 def _cover(folder: Path, name: str, ending: str) -> Polygon | MultiPolygon | None:
     path = folder / f"{name}{ending}"
-    return cover_of(path) if path.is_file() else None
+    return read_cover(path) if path.is_file() else None
 
 
 def _groups(folder: Path, entry: DatasetEntry) -> GroupOf:
     if entry.one_group:
         return lambda _: entry.folder.name
     if entry.groups is not None:
-        return by_table(_table(folder / entry.groups, entry.group_key))
+        return group_by_table(_table(folder / entry.groups, entry.group_key))
     if entry.group_pattern is not None:
-        return by_pattern(entry.group_pattern)
+        return group_by_pattern(entry.group_pattern)
     return str
 
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from wsisam_qupath.create.finding import bare_name
 from wsisam_qupath.errors import PromptError, SlideError
-from wsisam_qupath.geojson.cleaning import all_features, read_objects
+from wsisam_qupath.geojson.cleaning import iterate_features, read_objects
+from wsisam_qupath.geojson.manifest import ExportedImage, read_manifest
 from wsisam_qupath.geometry import Mpp
-from wsisam_qupath.manifest import ExportedImage, read_manifest
-from wsisam_qupath.project.locations import Locations, locations, pure_path
+from wsisam_qupath.project.create.finding import strip_format
 from wsisam_qupath.prompts import Skipped
+from wsisam_qupath.qupath.files.locations import Locations, locations, parse_pure_path
 from wsisam_qupath.slide import SlideReference
 
-from ..fields import Dataset, Field
-from .areas import areas_of, is_area
+from ..dataset import AnnotatedImage, Dataset
+from .areas import is_area, split_areas
 from .groups import GroupOf
 from .slides import slides_in
 
@@ -48,8 +48,12 @@ def read_export(
     manifest = read_manifest(folder)
     if not manifest.images:
         raise PromptError(f"{folder} is an export without images. Export the project again.")
-    find = _in_folder(slides) if slides else _as_stated(locations(folder.absolute(), None, remap))
-    fields: list[Field] = []
+    find = (
+        _find_in_folder(slides)
+        if slides
+        else _find_as_stated(locations(folder.absolute(), None, remap))
+    )
+    images: list[AnnotatedImage] = []
     damaged: list[Skipped] = []
     repaired = 0
     for image in manifest.images:
@@ -59,29 +63,29 @@ def read_export(
         except (SlideError, PromptError) as exc:
             damaged.append(Skipped(image.name, str(exc)))
             continue
-        areas = areas_of([one for one in all_features(cleaned.features) if is_area(one)])
+        areas = split_areas([one for one in iterate_features(cleaned.features) if is_area(one)])
         damaged += [Skipped(f"{image.name}, {case.id}", case.reason) for case in cleaned.skipped]
         repaired += cleaned.repaired
-        fields.append(
-            Field(
+        images.append(
+            AnnotatedImage(
                 image.file.removesuffix(".geojson"),
                 dataset,
                 # By its file: two images of a project may show one slide.
-                group_of(bare_name(slide.name)),
+                group_of(strip_format(slide.name)),
                 SlideReference(str(slide), _mpp(image)),
                 areas.truths,
                 areas.l0_complete,
             )
         )
-    return Dataset(tuple(fields), tuple(damaged), repaired)
+    return Dataset(tuple(images), tuple(damaged), repaired)
 
 
-def _in_folder(folder: Path) -> FindSlide:
+def _find_in_folder(folder: Path) -> FindSlide:
     known = slides_in(folder, below=True)
 
     def find(image: ExportedImage) -> Path:
         try:
-            name = pure_path(image.uri).name
+            name = parse_pure_path(image.uri).name
         except SlideError:  # it was on a server
             name = image.name
         return known.find(name)
@@ -89,7 +93,7 @@ def _in_folder(folder: Path) -> FindSlide:
     return find
 
 
-def _as_stated(places: Locations) -> FindSlide:
+def _find_as_stated(places: Locations) -> FindSlide:
     return lambda image: places.find(image.uri)
 
 

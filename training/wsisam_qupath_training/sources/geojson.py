@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from wsisam_qupath.create.finding import bare_name, natural_key
 from wsisam_qupath.errors import PromptError, SlideError
-from wsisam_qupath.export.truth import truth_of
 from wsisam_qupath.geojson import Feature
-from wsisam_qupath.geojson.cleaning import Cleaned, all_features, read_objects
+from wsisam_qupath.geojson.cleaning import Cleaned, iterate_features, read_objects
+from wsisam_qupath.project.create.finding import natural_key, strip_format
+from wsisam_qupath.project.export.truth import select_truth
 from wsisam_qupath.prompts import Skipped
 from wsisam_qupath.qupath.values import ImageContents
 from wsisam_qupath.slide import SlideReference
 
-from ..fields import Dataset, Field
-from .areas import areas_of
+from ..dataset import AnnotatedImage, Dataset
+from .areas import split_areas
 from .groups import GroupOf
 from .slides import SlideFolder, slides_in
 
@@ -29,7 +29,7 @@ def read_geojson(
 
     What is truth goes by the rules of ``export``: areas that a person drew or checked, children
     too; not points, lines, rectangles, classes that end in ``*`` and detections, which are counted.
-    Areas of class ``Region*`` say where an image is annotated completely, see :func:`.areas_of`.
+    Areas of class ``Region*`` say where an image is annotated completely, see :func:`.split_areas`.
 
     Args:
         group_of: patient by the slide's name without its ending.
@@ -39,44 +39,44 @@ def read_geojson(
         SlideError: there is no folder ``slides``.
     """
     known = slides_in(slides, below=True) if slides else slides_in(folder)
-    fields: list[Field] = []
+    images: list[AnnotatedImage] = []
     damaged: list[Skipped] = []
     repaired = 0
     for file in sorted(folder.glob(f"*{ENDING}"), key=lambda path: natural_key(path.name)):
         try:
             cleaned = read_objects(file)
-            field, left_out = _field(file, cleaned, known, dataset, group_of)
+            image, left_out = _read_image(file, cleaned, known, dataset, group_of)
         except (PromptError, SlideError) as exc:
             damaged.append(Skipped(file.name, str(exc)))
             continue
         damaged += [Skipped(f"{file.name}, {case.id}", case.reason) for case in cleaned.skipped]
         damaged += left_out
         repaired += cleaned.repaired
-        fields.append(field)
-    return Dataset(tuple(fields), tuple(damaged), repaired)
+        images.append(image)
+    return Dataset(tuple(images), tuple(damaged), repaired)
 
 
-def _field(
+def _read_image(
     file: Path, cleaned: Cleaned, known: SlideFolder, dataset: str, group_of: GroupOf
-) -> tuple[Field, list[Skipped]]:
-    """A file's field, and what in it is no truth.
+) -> tuple[AnnotatedImage, list[Skipped]]:
+    """A file's image, and what in it is no truth.
 
     Raises:
         SlideError: its slide is not there.
     """
     name = file.name.removesuffix(ENDING)
     slide = known.find(name)
-    flat = list(all_features(cleaned.features))
+    flat = list(iterate_features(cleaned.features))
     drawn = [_without_children(one) for one in flat if _type(one) == "annotation"]
-    truth = truth_of(ImageContents(len(flat) + 1, tuple(drawn), ()))
+    truth = select_truth(ImageContents(len(flat) + 1, tuple(drawn), ()))
     left_out = Counter(truth.left_out)
     left_out.update(f"{_type(one)}s" for one in flat if _type(one) != "annotation")
-    areas = areas_of(truth.features)
+    areas = split_areas(truth.features)
     return (
-        Field(
+        AnnotatedImage(
             name,
             dataset,
-            group_of(bare_name(slide.name)),
+            group_of(strip_format(slide.name)),
             SlideReference(str(slide)),
             areas.truths,
             areas.l0_complete,

@@ -18,7 +18,7 @@ _KNOWN = (
 """How data sets that name patients in their files do so."""
 
 
-def by_pattern(pattern: str) -> GroupOf:
+def group_by_pattern(pattern: str) -> GroupOf:
     """By the first group of a regular expression; names that it does not match are their own.
 
     Raises:
@@ -36,12 +36,12 @@ def by_pattern(pattern: str) -> GroupOf:
     return lambda name: _first_group(compiled, name)
 
 
-def by_table(table: Mapping[str, str]) -> GroupOf:
+def group_by_table(table: Mapping[str, str]) -> GroupOf:
     """By a table; names that are not in it are their own."""
     return lambda name: table.get(name, name)
 
 
-def by_known_names(name: str) -> str:
+def group_by_known_names(name: str) -> str:
     """By the names of CATCH and CAMELYON17; of other images each is its own."""
     return next((found[1] for one in _KNOWN if (found := one.search(name))), name)
 

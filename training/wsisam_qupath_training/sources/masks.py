@@ -14,11 +14,11 @@ from shapely.geometry import MultiPolygon, Polygon
 from skimage.measure import label, regionprops
 
 from wsisam_qupath.geometry import Mpp, PatchPair
-from wsisam_qupath.polygons import mask_to_polygon
+from wsisam_qupath.geometry.polygons import mask_to_polygon
 from wsisam_qupath.prompts import Skipped
 from wsisam_qupath.slide import SlideReference
 
-from ..fields import Dataset, Field, Part, Truth
+from ..dataset import AnnotatedImage, Dataset, Part, Truth
 
 Labels = NDArray[np.integer]
 
@@ -49,7 +49,7 @@ def read_masks(
         mpp: µm/px of the images; None takes what they state.
         group_of, part_of: patient and part by NAME.
     """
-    fields: list[Field] = []
+    images: list[AnnotatedImage] = []
     damaged: list[Skipped] = []
     for mask in sorted(folder.glob(f"*{ending}")):
         name = mask.name.removesuffix(ending)
@@ -65,8 +65,8 @@ def read_masks(
             continue
         truths, lost = _truths(labels, class_name)
         damaged += [Skipped(f"{mask.name}, object {number}", reason) for number, reason in lost]
-        fields.append(
-            Field(
+        images.append(
+            AnnotatedImage(
                 name,
                 dataset,
                 group_of(name),
@@ -75,7 +75,7 @@ def read_masks(
                 part=part_of(name),
             )
         )
-    return Dataset(tuple(fields), tuple(damaged))
+    return Dataset(tuple(images), tuple(damaged))
 
 
 def _image(folder: Path, name: str, mask: Path) -> Path | None:
@@ -112,7 +112,7 @@ def _labels(path: Path) -> Labels:
 
 def _truths(labels: Labels, class_name: str) -> tuple[tuple[Truth, ...], list[tuple[int, str]]]:
     truths, lost = [], []
-    for number, outline in outlines_of(labels):
+    for number, outline in trace_outlines(labels):
         if outline is None:
             lost.append((number, f"it has fewer than {SMALLEST_PX} pixels"))
         else:
@@ -120,7 +120,7 @@ def _truths(labels: Labels, class_name: str) -> tuple[tuple[Truth, ...], list[tu
     return tuple(truths), lost
 
 
-def outlines_of(
+def trace_outlines(
     labels: Labels | NDArray[np.bool_],
 ) -> Iterator[tuple[int, Polygon | MultiPolygon | None]]:
     """Each object's outline between pixel centres, with its holes, px of the mask.
@@ -152,7 +152,7 @@ def _outline(inside: NDArray[np.bool_], simplify_px: float) -> Polygon | MultiPo
     return mask_to_polygon(logits, frame, simplify_um=simplify_px, min_area_um2=0.0)
 
 
-def cover_of(path: Path) -> Polygon | MultiPolygon | None:
+def read_cover(path: Path) -> Polygon | MultiPolygon | None:
     """Where a mask is not 0, px; None where it is everywhere 0."""
     with Image.open(path) as picture:
         inside = np.asarray(picture) > 0

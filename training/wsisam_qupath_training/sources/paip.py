@@ -13,14 +13,14 @@ import numpy as np
 import shapely.affinity
 from numpy.typing import NDArray
 
-from wsisam_qupath.create.finding import bare_name, natural_key
 from wsisam_qupath.errors import PromptError, SlideError
+from wsisam_qupath.project.create.finding import natural_key, strip_format
 from wsisam_qupath.prompts import Skipped
 from wsisam_qupath.slide import SlideReference, open_slide
 
-from ..fields import Dataset, Field, Truth
+from ..dataset import AnnotatedImage, Dataset, Truth
 from .groups import GroupOf
-from .masks import outlines_of
+from .masks import trace_outlines
 from .slides import slides_in
 
 CLASSES = {"_whole.tif": "Whole tumour", "_viable.tif": "Viable tumour"}
@@ -58,7 +58,7 @@ def read_paip(
         SlideError: there is no folder ``slides``.
     """
     known = slides_in(slides, below=True) if slides else slides_in(folder)
-    fields: list[Field] = []
+    images: list[AnnotatedImage] = []
     damaged: list[Skipped] = []
     for name, masks in _masks(folder).items():
         try:
@@ -77,9 +77,11 @@ def read_paip(
                 continue
             truths += found
             damaged += lost
-        group = group_of(bare_name(slide.name))
-        fields.append(Field(name, dataset, group, SlideReference(str(slide)), tuple(truths)))
-    return Dataset(tuple(fields), tuple(damaged))
+        group = group_of(strip_format(slide.name))
+        images.append(
+            AnnotatedImage(name, dataset, group, SlideReference(str(slide)), tuple(truths))
+        )
+    return Dataset(tuple(images), tuple(damaged))
 
 
 def has_masks(folder: Path) -> bool:
@@ -113,7 +115,7 @@ def _truths(
             f"its slide with {size_px[0]} x {size_px[1]}: take the mask of this slide."
         )
     truths, lost = [], []
-    for number, outline in outlines_of(mask.inside):
+    for number, outline in trace_outlines(mask.inside):
         if outline is None:
             lost.append(Skipped(f"{path.name}, region {number}", "it is too small"))
             continue
@@ -154,14 +156,14 @@ def _read(path: Path) -> _Mask:
     Raises:
         PromptError: it cannot be read.
     """
-    import tifffile  # noqa: PLC0415 - for this format alone
+    import tifffile  # for this format alone
 
     try:
         with tifffile.TiffFile(path) as tiff:
             page = _finest(tiff.series[0].levels)
             width, height = int(page.imagewidth), int(page.imagelength)
             step = math.ceil(math.sqrt(width * height / LARGEST_PX))
-            return _Mask(_sampled(page, step), (width, height), step)
+            return _Mask(_subsample(page, step), (width, height), step)
     except (tifffile.TiffFileError, *_FOREIGN) as exc:
         raise PromptError(f"It cannot be read ({exc}): copy it again from its source.") from exc
 
@@ -173,7 +175,7 @@ def _finest(levels: Any) -> Any:
     return fitting[0] if fitting else pages[-1]
 
 
-def _sampled(page: Any, step: int) -> NDArray[np.bool_]:
+def _subsample(page: Any, step: int) -> NDArray[np.bool_]:
     """The pixel in the middle of each ``step`` x ``step``."""
     first = step // 2
     size = [-(-(side - first) // step) for side in (page.imagelength, page.imagewidth)]

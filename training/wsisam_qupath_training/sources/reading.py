@@ -8,20 +8,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
-from wsisam_qupath.create.finding import bare_name
 from wsisam_qupath.errors import OptionError, PromptError
-from wsisam_qupath.manifest import MANIFEST_NAME
+from wsisam_qupath.geojson.manifest import MANIFEST_NAME
+from wsisam_qupath.project.create.finding import strip_format
 from wsisam_qupath.slide import calibration
 
-from ..fields import Dataset
-from ..splits import SplitRule, assigned, divided_fully, parts_of, read_groups
+from ..dataset import Dataset
+from ..splits import SplitRule, assign_parts, divide_fully, group_by_part, read_groups
 from .camelyon import read_camelyon
-from .checking import checked
+from .checking import check_dataset
 from .coco import read_coco
 from .collection import Collection, read_collection
 from .export import read_export
 from .geojson import read_geojson
-from .groups import GroupOf, by_known_names, by_pattern, by_table
+from .groups import GroupOf, group_by_known_names, group_by_pattern, group_by_table
 from .masks import read_masks
 from .paip import has_masks, read_paip
 
@@ -51,14 +51,14 @@ class DatasetOptions:
         remap: (OLD, NEW) beginnings of the paths of slides that were moved.
         mpp: µm/px of images for which nothing states it.
         classes: only objects of these; empty is all.
-        split: table of parts by slide, see :func:`.assigned`.
+        split: table of parts by slide, see :func:`.assign_parts`.
         format: what the data are; None recognises it.
         truth: how the names of label masks end.
         groups: table of two columns, the slide and its patient.
         group_pattern: instead, a regular expression on the slide's name without its ending, whose
             first group is the patient.
         val_share, test_share, seed: where neither a table nor the data say it, see
-            :func:`.divided_fully`.
+            :func:`.divide_fully`.
     """
 
     slides: Path | None = None
@@ -79,7 +79,7 @@ def read_dataset(path: Path, *, options: DatasetOptions | None = None) -> Collec
     """Read annotated images, check them, and divide them into parts.
 
     Groups are slides, or patients where the format, the names (CATCH, CAMELYON17) or the options
-    tell them. Every field has a part. With a single group all of it is to train on.
+    tell them. Every image has a part. With a single group all of it is to train on.
 
     Raises:
         PromptError: the format is not known, nothing in it can be used, none of it is of the
@@ -89,17 +89,17 @@ def read_dataset(path: Path, *, options: DatasetOptions | None = None) -> Collec
         ProjectError, QuPathError: a QuPath project cannot be read.
     """
     options = options or DatasetOptions()
-    found = options.format or recognised(path, truth=options.truth)
+    found = options.format or recognize_format(path, truth=options.truth)
     _check_options(found, options)
     collection = _read(path, found, options)
-    dataset = checked(collection.dataset, mpp_if_unstated=options.mpp)
-    dataset = _of_classes(_with_objects(dataset, path), options.classes)
-    dataset = _divided(dataset, options)
-    parts_of(dataset.fields)
+    dataset = check_dataset(collection.dataset, mpp_if_unstated=options.mpp)
+    dataset = _filter_classes(_require_objects(dataset, path), options.classes)
+    dataset = _divide(dataset, options)
+    group_by_part(dataset.images)
     return replace(collection, dataset=dataset)
 
 
-def recognised(path: Path, *, truth: str | None = None) -> Format:
+def recognize_format(path: Path, *, truth: str | None = None) -> Format:
     """What a path holds, by names alone.
 
     Args:
@@ -179,7 +179,7 @@ def _read(path: Path, found: Format, options: DatasetOptions) -> Collection:
 
 def _read_project(path: Path, name: str, options: DatasetOptions) -> Dataset:
     """Its annotations, exported into a folder that goes again."""
-    from wsisam_qupath.export.command import ExportRequest, run_export  # noqa: PLC0415 - paquo
+    from wsisam_qupath.project.export.command import ExportRequest, run_export  # paquo
 
     with tempfile.TemporaryDirectory(prefix="wsisam-qupath-") as folder:
         out = Path(folder) / "export"
@@ -243,17 +243,17 @@ _READERS: dict[str, Callable[[Path, Path, str, DatasetOptions], Dataset]] = {
 
 def _groups(options: DatasetOptions) -> GroupOf:
     if options.groups is not None:
-        return by_table(read_groups(options.groups))
+        return group_by_table(read_groups(options.groups))
     if options.group_pattern is not None:
-        return by_pattern(options.group_pattern)
-    return by_known_names
+        return group_by_pattern(options.group_pattern)
+    return group_by_known_names
 
 
-def _with_objects(dataset: Dataset, path: Path) -> Dataset:
+def _require_objects(dataset: Dataset, path: Path) -> Dataset:
     """The same, unless there is nothing in it.
 
     Raises:
-        PromptError: no field, or none with an object.
+        PromptError: no image, or none with an object.
     """
     if dataset.classes:
         return dataset
@@ -265,7 +265,7 @@ def _with_objects(dataset: Dataset, path: Path) -> Dataset:
     )
 
 
-def _of_classes(dataset: Dataset, classes: tuple[str, ...]) -> Dataset:
+def _filter_classes(dataset: Dataset, classes: tuple[str, ...]) -> Dataset:
     """Only objects of some classes.
 
     Raises:
@@ -280,17 +280,17 @@ def _of_classes(dataset: Dataset, classes: tuple[str, ...]) -> Dataset:
             f"There are no objects of class {', '.join(absent)}. There are {there}: name one of "
             "them with --class."
         )
-    fields = (
-        replace(field, truths=tuple(one for one in field.truths if one.class_name in classes))
-        for field in dataset.fields
+    images = (
+        replace(image, truths=tuple(one for one in image.truths if one.class_name in classes))
+        for image in dataset.images
     )
-    return replace(dataset, fields=tuple(fields))
+    return replace(dataset, images=tuple(images))
 
 
-def _divided(dataset: Dataset, options: DatasetOptions) -> Dataset:
+def _divide(dataset: Dataset, options: DatasetOptions) -> Dataset:
     if options.split is not None:
-        missing = [bare_name(case.id) for case in dataset.damaged]
-        found = assigned(dataset.fields, options.split, missing=missing)
-        return replace(dataset, fields=found.fields, damaged=(*dataset.damaged, *found.damaged))
+        missing = [strip_format(case.id) for case in dataset.damaged]
+        found = assign_parts(dataset.images, options.split, missing=missing)
+        return replace(dataset, images=found.images, damaged=(*dataset.damaged, *found.damaged))
     rule = SplitRule(val_share=options.val_share, test_share=options.test_share, seed=options.seed)
-    return replace(dataset, fields=divided_fully(dataset.fields, rule))
+    return replace(dataset, images=divide_fully(dataset.images, rule))

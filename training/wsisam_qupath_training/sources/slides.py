@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsisam_qupath.create.finding import SUFFIXES, bare_name, natural_key
 from wsisam_qupath.errors import SlideError
+from wsisam_qupath.project.create.finding import SUFFIXES, natural_key, strip_format
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class SlideFolder:
             SlideError: there is none.
         """
         found = self.paths.get(name.lower()) or self.bare_paths.get(name.lower())
-        found = found or self.bare_paths.get(bare_name(name).lower())
+        found = found or self.bare_paths.get(strip_format(name).lower())
         if found is None:
             raise SlideError(
                 f"its slide is not in {self.folder}: put it there, or name the folder of the "
@@ -55,7 +55,7 @@ def slides_in(folder: Path, *, below: bool = False) -> SlideFolder:
     return SlideFolder(
         folder,
         {path.name.lower(): path.absolute() for path in files},
-        {bare_name(path.name).lower(): path.absolute() for path in by_format},
+        {strip_format(path.name).lower(): path.absolute() for path in by_format},
     )
 
 

@@ -1,0 +1,211 @@
+"""QuPath's script against a real server: without a window, in QuPath's own Java."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import shapely
+from shapely.geometry import MultiPoint, box, mapping
+
+from fixtures.command_line import identity
+from fixtures.qupath_fixtures import Seen, add_objects, make_project, objects_in
+from fixtures.qupath_program import run_qupath
+from fixtures.script_runs import SCRIPT, RunningServer, compile_script, live_in, run_script
+from wsisam_qupath.qupath.jvm.process import QuPathProcess
+
+pytestmark = pytest.mark.qupath
+
+GLAND = box(150, 150, 290, 290)
+CLICKS = MultiPoint([(370, 360), (380, 372)])
+
+
+def drawn(number: int, geometry: Any, path_class: str | None = None) -> dict[str, Any]:
+    properties = {"objectType": "annotation"}
+    if path_class is not None:
+        properties["classification"] = path_class
+    return {
+        "type": "Feature",
+        "id": identity(number),
+        "geometry": mapping(geometry),
+        "properties": properties,
+    }
+
+
+PROMPTS = [
+    drawn(1, GLAND, "Gland"),
+    drawn(2, CLICKS),
+    drawn(3, MultiPoint([(200, 160), (470, 470)]), "Ignore*"),
+]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, qupath: QuPathProcess) -> Path:
+    folder = tmp_path_factory.mktemp("home")
+    qupath.run(live_in, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def slides(home: Path, tissue_path: Path) -> Path:
+    """The folder that the server may read."""
+    folder = home / "slides"
+    folder.mkdir()
+    shutil.copy(tissue_path, folder / "tissue.tif")
+    shutil.copy(tissue_path, home / "elsewhere.tif")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(home: Path, slides: Path) -> Iterator[RunningServer]:
+    running = RunningServer.start(home, "--slides", str(slides), "--adapter", "none")
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def project(tmp_path: Path, qupath: QuPathProcess, slides: Path) -> Path:
+    """Image 1 is one that the server can read, image 2 the same elsewhere."""
+    found = [slides / "tissue.tif", slides.parent / "elsewhere.tif"]
+    path = qupath.run(make_project, tmp_path / "project", found)
+    for entry_id in ("1", "2"):
+        qupath.run(add_objects, path, entry_id, PROMPTS)
+    return path
+
+
+def results(qupath: QuPathProcess, project: Path, entry_id: str = "1") -> dict[str, Seen]:
+    """Results by the ids of their prompts."""
+    seen = qupath.run(objects_in, project, entry_id)
+    return {
+        one.metadata["wsisam_prompt_id"]: one for one in seen if "wsisam_prompt_id" in one.metadata
+    }
+
+
+def test_the_script_compiles(qupath: QuPathProcess) -> None:
+    assert {"wsi_sam", "Prompt", "Request", "ServerException"} <= set(qupath.run(compile_script))
+
+
+def test_qupath_runs_it_on_an_image_and_again_without_doubling(
+    qupath: QuPathProcess, server: RunningServer, project: Path
+) -> None:
+    command = ["script", "-p", str(project), "-i", "tissue.tif", "-s", str(SCRIPT)]
+
+    told = [run_at(server.home, *command) for _ in range(2)]
+
+    assert [text.count("prompts: 2, without outline: []") for text in told] == [1, 1], told
+    found = results(qupath, project)
+    assert set(found) == {identity(1), identity(2)}
+    assert len(qupath.run(objects_in, project, "1")) == len(PROMPTS) + 2
+    assert {one.parent for one in found.values()} == {identity(1), identity(2)}
+    gland, clicked = found[identity(1)], found[identity(2)]
+    assert (gland.type, gland.path_class) == ("PathDetectionObject", "Gland")
+    assert clicked.path_class is None
+    assert shapely.from_wkt(gland.wkt).within(GLAND.buffer(30))
+    assert gland.measurements["Predicted IoU"] > 0
+
+
+def run_at(home: Path, *arguments: str) -> str:
+    """QuPath's own command, as a user with that home; what it prints."""
+    own = (f"-Duser.home={home}", f"-Djava.util.prefs.userRoot={home}")
+    done = run_qupath(*arguments, java_options=own)
+    return done.stdout + done.stderr
+
+
+def test_a_slide_that_the_server_cannot_read_is_sent_to_it(
+    qupath: QuPathProcess, server: RunningServer, project: Path
+) -> None:
+    for entry_id in ("1", "2"):
+        qupath.run(run_script, project, entry_id)
+
+    read, sent = results(qupath, project, "1"), results(qupath, project, "2")
+    assert set(read) == set(sent) == {identity(1), identity(2)}
+    for prompt_id, one in read.items():
+        ours, theirs = shapely.from_wkt(one.wkt), shapely.from_wkt(sent[prompt_id].wkt)
+        assert ours.intersection(theirs).area / ours.union(theirs).area >= 0.98
+
+
+def test_what_a_person_locked_stays_beside_the_next_result(
+    qupath: QuPathProcess, server: RunningServer, project: Path
+) -> None:
+    qupath.run(run_script, project, "1")
+    first = results(qupath, project)[identity(1)]
+    lock = "imageData.getHierarchy().getDetectionObjects().each { it.setLocked(true) }"
+    move = (
+        "def one = imageData.getHierarchy().getAnnotationObjects().find { it.getROI().isArea() };"
+        "one.setROI(one.getROI().translate(6, 6))"
+    )
+
+    qupath.run(run_script, project, "1", lock + "\n" + move)
+
+    seen = [one for one in qupath.run(objects_in, project, "1") if "Detection" in one.type]
+    of_first = [one for one in seen if one.metadata["wsisam_prompt_id"] == identity(1)]
+    assert len(seen) == 3
+    assert [one.is_locked for one in of_first if one.id == first.id] == [True]
+    assert len({one.id for one in of_first}) == 2
+
+
+def test_a_turned_image_is_sent_as_it_is_shown(
+    qupath: QuPathProcess, server: RunningServer, project: Path
+) -> None:
+    look = f"""
+        import qupath.lib.images.servers.RotatedImageServer as Rotated
+        import qupath.lib.regions.ImagePlane
+        def server = imageData.getServer()
+        def script = new GroovyShell(binding).parse(new File('{SCRIPT.as_posix()}'))
+        [new Rotated(server, Rotated.Rotation.ROTATE_180), server].collect {{
+            script.slideOf(it, ImagePlane.getDefaultPlane()).uri
+        }}.toString()
+    """
+
+    told = qupath.run(run_script, project, "1", "", look)
+
+    assert told.startswith("[qupath:pixels, file:/"), told
+
+
+@pytest.mark.parametrize(
+    ("trouble", "words"),
+    [
+        ("no server", "No server is running on this machine. Start it in a terminal with"),
+        ("it is gone", "No server answers at http://127.0.0.1:9. Start it in a terminal with"),
+        ("wrong token", "set it in Extensions > WSI-SAM > Settings"),
+        ("another program", "is no server of wsisam-qupath, or too old"),
+        ("no address", "is no address of a server: write it as http://127.0.0.1:8473"),
+        ("no pixel size", "This image states no pixel size: double-click Pixel width"),
+    ],
+)
+def test_each_failure_names_its_cure(
+    qupath: QuPathProcess,
+    server: RunningServer,
+    project: Path,
+    tmp_path: Path,
+    trouble: str,
+    words: str,
+) -> None:
+    prepare = ""
+    if trouble == "no pixel size":
+        prepare = (
+            "import qupath.lib.images.servers.*\n"
+            "def builder = new ImageServerMetadata.Builder(imageData.getServer().getMetadata())\n"
+            "imageData.updateServerMetadata("
+            "builder.pixelSizeMicrons(Double.NaN, Double.NaN).build())"
+        )
+    elif trouble != "no server":
+        folder = tmp_path / ".wsisam-qupath"
+        folder.mkdir()
+        url = {
+            "it is gone": "http://127.0.0.1:9",
+            "no address": "localhost",
+            "another program": server.connection["url"] + "/elsewhere",
+        }.get(trouble, server.connection["url"])
+        token = "wrong" if trouble == "wrong token" else server.connection["token"]
+        (folder / "server.json").write_text(f'{{"url": "{url}", "token": "{token}"}}')
+    qupath.run(live_in, server.home if trouble == "no pixel size" else tmp_path)
+    try:
+        told = qupath.run(run_script, project, "1", prepare)
+    finally:
+        qupath.run(live_in, server.home)
+
+    assert words in told

@@ -1,0 +1,283 @@
+"""Slide and prompts in, outlines out: planning, cache, threads, and what a result says."""
+
+import multiprocessing
+import os
+import pickle
+import shutil
+import threading
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fixtures.models import PLAIN_BASE
+from wsisam_qupath import (
+    Box,
+    Empty,
+    ModelSpec,
+    Prompt,
+    Result,
+    Segmenter,
+    SegmentOptions,
+    SegmentTask,
+    Slide,
+    open_slide,
+    run_task,
+)
+from wsisam_qupath.errors import OptionError, SlideError
+from wsisam_qupath.inference.backends.openvino_backend import OpenVinoBackend
+from wsisam_qupath.inference.predictor import Predictor
+from wsisam_qupath.slide.pyramid import write_pyramid
+from wsisam_qupath.version import VERSION
+
+pytestmark = pytest.mark.slow
+
+GLAND = Prompt("gland", l0_box=Box(248, 298, 392, 510))
+LARGE = Prompt("large", l0_box=Box(0, 0, 280, 266))
+NUCLEUS = Prompt("nucleus", l0_box=Box(479, 30, 490, 65))
+ALL = (GLAND, LARGE, NUCLEUS)
+
+
+@pytest.fixture
+def segmenter(plain_openvino: Predictor) -> Segmenter:
+    return Segmenter(plain_openvino)
+
+
+def only_result(segmenter: Segmenter, slide: Slide, prompt: Prompt) -> Result:
+    (answer,) = segmenter.segment(slide, [prompt])
+    assert isinstance(answer, Result)
+    return answer
+
+
+def wkb(answers: object) -> dict[str, bytes]:
+    assert isinstance(answers, list)
+    return {a.prompt.id: a.l0_geometry.wkb for a in answers if isinstance(a, Result)}
+
+
+def test_a_result_tells_its_object_and_where_it_comes_from(
+    segmenter: Segmenter, tissue_slide: Slide
+) -> None:
+    result = only_result(segmenter, tissue_slide, GLAND)
+
+    assert result.prompt is GLAND
+    assert result.l0_geometry.is_valid
+    assert result.area_um2 == pytest.approx(result.l0_geometry.area * 0.25, rel=2e-3)
+    x0, y0, x1, y1 = result.l0_geometry.bounds
+    assert np.abs(np.array([x0 - 248, y0 - 298, x1 - 392, y1 - 510])).max() < 12
+    assert 0.8 < result.predicted_iou <= 1.1
+    assert 0.8 < result.stability_score <= 1.0
+    provenance = result.provenance
+    assert (provenance.base, provenance.base_sha256) == (PLAIN_BASE.name, PLAIN_BASE.sha256)
+    assert (provenance.adapter, provenance.lr_mpp) == (None, None)
+    assert (provenance.hr_mpp, provenance.version) == (1.0, VERSION)
+
+
+def test_an_adapter_with_wsi_sam_names_itself_and_the_lr_scale(
+    wsi_openvino: Predictor, tissue_slide: Slide
+) -> None:
+    (answer,) = Segmenter(wsi_openvino).segment(
+        tissue_slide, [GLAND], SegmentOptions(min_area_um2=0)
+    )
+
+    if isinstance(answer, Empty):
+        pytest.skip("these random numbers see no object")
+    adapter = wsi_openvino.adapter
+    assert adapter is not None
+    assert answer.provenance.adapter == "random"
+    assert answer.provenance.adapter_sha256 == adapter.sha256
+    assert answer.provenance.lr_mpp == 2 * answer.provenance.hr_mpp
+
+
+def test_answers_come_before_all_pairs_are_embedded(
+    segmenter: Segmenter, tissue_slide: Slide
+) -> None:
+    answers = segmenter.segment(tissue_slide, ALL)
+
+    first = next(answers)
+
+    assert first.prompt is GLAND
+    assert segmenter.tally.pairs_embedded == 1
+    answers.close()
+
+
+def test_as_many_pairs_are_embedded_as_are_distinct(
+    segmenter: Segmenter, tissue_slide: Slide
+) -> None:
+    near = [replace(GLAND, id=str(i), l0_box=Box(248 - i, 298, 392 - i, 510)) for i in range(4)]
+    planner = segmenter.planner(tissue_slide, SegmentOptions())
+    distinct = {planner.pair(prompt) for prompt in (*near, *ALL)}
+
+    answers = list(segmenter.segment(tissue_slide, [*near, *ALL]))
+
+    assert len(answers) == 7
+    assert segmenter.tally.pairs_embedded == len(distinct) == 3
+    list(segmenter.segment(tissue_slide, [*near, *ALL]))
+    assert segmenter.tally.pairs_embedded == 3
+
+
+def test_the_cache_holds_no_more_bytes_than_it_may(
+    plain_openvino: Predictor, tissue_slide: Slide
+) -> None:
+    one_embedding = 4096 * 256 * 4
+    segmenter = Segmenter(plain_openvino, cache_bytes=one_embedding)
+
+    for _ in range(2):
+        list(segmenter.segment(tissue_slide, [GLAND, LARGE]))
+
+    assert segmenter.tally.pairs_embedded == 4
+    assert segmenter._embeddings.currsize <= one_embedding
+
+
+def test_an_answer_does_not_depend_on_its_neighbours(
+    segmenter: Segmenter, plain_openvino: Predictor, tissue_slide: Slide
+) -> None:
+    together = wkb(list(segmenter.segment(tissue_slide, ALL)))
+
+    for prompt in reversed(ALL):
+        alone = only_result(Segmenter(plain_openvino), tissue_slide, prompt)
+        assert alone.l0_geometry.wkb == together[prompt.id]
+
+
+def test_many_threads_get_the_answers_of_one(
+    segmenter: Segmenter, plain_openvino: Predictor, tissue_slide: Slide
+) -> None:
+    expected = wkb(list(Segmenter(plain_openvino).segment(tissue_slide, ALL)))
+
+    with ThreadPoolExecutor(8) as threads:
+        runs = list(threads.map(lambda _: list(segmenter.segment(tissue_slide, ALL)), range(8)))
+
+    assert all(wkb(run) == expected for run in runs)
+    assert segmenter.tally.pairs_embedded == 3
+
+
+class InTwos(OpenVinoBackend):
+    """Takes two pairs at a time, as a GPU takes eight."""
+
+    pairs_at_once = 2
+
+
+def test_pairs_embedded_together_get_the_answers_of_one_by_one(
+    segmenter: Segmenter, cache: Path, tissue_slide: Slide
+) -> None:
+    def never(folder: Path) -> None:
+        raise AssertionError(f"{folder} is made already")
+
+    backend = InTwos(PLAIN_BASE, None, cache / "openvino", never)
+    in_twos = Segmenter(Predictor(backend, PLAIN_BASE, None))
+    answers = in_twos.segment(tissue_slide, ALL)
+
+    first = next(answers)
+
+    assert in_twos.tally.pairs_embedded == 2
+    assert wkb([first, *answers]) == wkb(list(segmenter.segment(tissue_slide, ALL)))
+    assert in_twos.tally.pairs_embedded == 3
+
+
+def test_closing_the_iterator_stops_the_work_and_its_threads(
+    segmenter: Segmenter, tissue_slide: Slide
+) -> None:
+    answers = segmenter.segment(tissue_slide, ALL)
+    next(answers)
+
+    answers.close()
+
+    assert segmenter.tally.pairs_embedded == 1
+    assert not [t for t in threading.enumerate() if t.name.startswith("slide-reader")]
+
+
+def test_ids_are_the_same_again_and_change_with_what_changes_the_outline(
+    segmenter: Segmenter, tissue_slide: Slide
+) -> None:
+    first = only_result(segmenter, tissue_slide, GLAND)
+    again = only_result(segmenter, tissue_slide, GLAND)
+    (other,) = segmenter.segment(tissue_slide, [GLAND], SegmentOptions(simplify_um=2.0))
+    moved = only_result(segmenter, tissue_slide, replace(GLAND, l0_box=Box(250, 298, 392, 510)))
+
+    assert isinstance(other, Result)
+    assert first.id == again.id
+    assert len({first.id, other.id, moved.id}) == 3
+
+
+def test_a_box_as_large_as_a_slide_is_answered(segmenter: Segmenter, tissue_slide: Slide) -> None:
+    whole = Prompt("whole", l0_box=tissue_slide.l0_box)
+
+    (answer,) = segmenter.segment(tissue_slide, [whole])
+
+    assert answer.prompt is whole
+    hr_mpp = segmenter.planner(tissue_slide, SegmentOptions()).pair(whole).hr_mpp
+    assert 256 * hr_mpp * 0.65 >= 512 * tissue_slide.mpp.x
+
+
+def test_an_outline_ends_where_the_slide_ends(segmenter: Segmenter, tissue_slide: Slide) -> None:
+    over = Prompt("over the edge", l0_box=Box(-1000, -1000, 1500, 1500))
+
+    result = only_result(segmenter, tissue_slide, over)
+
+    x0, y0, x1, y1 = result.l0_geometry.bounds
+    assert min(x0, y0) >= 0
+    assert max(x1, y1) <= 512
+
+
+def test_glass_without_tissue_is_answered_somehow(segmenter: Segmenter, tmp_path: Path) -> None:
+    path = tmp_path / "glass.tiff"
+    write_pyramid(path, np.full((600, 600, 3), 255, np.uint8), mpp=0.5)
+
+    with open_slide(path) as slide:
+        answers = list(segmenter.segment(slide, [Prompt("glass", l0_box=Box(100, 100, 300, 300))]))
+
+    assert len(answers) == 1
+
+
+def test_a_mask_without_inside_is_an_empty_answer(
+    segmenter: Segmenter, tissue_slide: Slide
+) -> None:
+    (answer,) = segmenter.segment(tissue_slide, [GLAND], SegmentOptions(min_area_um2=1e9))
+
+    assert isinstance(answer, Empty)
+    assert answer.reason == "the model sees no object there"
+
+
+def test_a_slide_that_breaks_while_it_is_read_says_so(
+    segmenter: Segmenter, tmp_path: Path, tissue_path: Path
+) -> None:
+    path = tmp_path / "breaks.tif"
+    shutil.copy(tissue_path, path)
+    with open_slide(path) as slide:
+        os.truncate(path, 3000)  # as when a network drive goes away
+        with pytest.raises(SlideError, match=r"breaks\.tif"):
+            list(segmenter.segment(slide, [LARGE]))
+
+
+def test_a_job_is_answered_in_another_process_as_in_this_one(
+    cache: Path, tissue_slide: Slide
+) -> None:
+    task = SegmentTask(tissue_slide.reference, ALL, ModelSpec(device="cpu", backend="openvino"))
+
+    assert pickle.loads(pickle.dumps(task)) == task
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn) as processes:
+        elsewhere = processes.submit(run_task, task).result(timeout=300)
+    here = run_task(task)
+
+    assert elsewhere == here
+    assert [(answer.prompt_id, answer.feature is None) for answer in here] == [
+        ("gland", False),
+        ("large", False),
+        ("nucleus", False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"object_size_um": 0.0}, "--object-size is 0 µm"),
+        ({"object_size_um": float("nan")}, "--object-size is nan"),
+        ({"simplify_um": -1.0}, "--simplify is -1"),
+        ({"min_area_um2": float("inf")}, "--min-area is inf"),
+    ],
+)
+def test_options_out_of_range_are_refused(options: dict[str, float], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        SegmentOptions(**options)

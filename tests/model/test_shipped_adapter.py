@@ -1,0 +1,79 @@
+"""The adapter that comes with the package: whole, small enough, and used without a word."""
+
+import csv
+from collections import defaultdict
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+from wsisam_qupath.errors import AdapterError
+from wsisam_qupath.inference.tasks import ModelSpec
+from wsisam_qupath.model.bases import find_base
+from wsisam_qupath.model.shipped import (
+    find_shipped_adapter,
+    load_chosen_adapter,
+    parse_adapter_choice,
+)
+from wsisam_qupath.prompts import PromptKind
+
+BASE = find_base("lite-medsam")
+
+
+def test_it_fits_its_base_and_is_small() -> None:
+    adapter = load_chosen_adapter("default", BASE)
+
+    assert adapter is not None
+    assert adapter.card.base_sha256 == BASE.sha256
+    assert adapter.path.stat().st_size <= 16_000_000
+    assert not adapter.reads_lr
+    assert adapter.card.licence.startswith("Weights for research, not for diagnosis.")
+
+
+def test_boxes_are_answered_by_half_the_base_and_points_twice() -> None:
+    adapter = load_chosen_adapter("default", BASE)
+
+    assert adapter is not None
+    routes = adapter.card.routes
+    assert routes[PromptKind.BOX].decoder == routes[PromptKind.OUTLINE].decoder == "boxes"
+    assert routes[PromptKind.POINTS].decoder == "points"
+    assert routes[PromptKind.POINTS].second_pass == "own-mask"
+
+
+def test_its_numbers_are_half_precision_and_finite() -> None:
+    path = find_shipped_adapter(BASE.name)
+    assert path is not None
+
+    with safe_open(path, framework="numpy") as file:
+        tensors = [file.get_tensor(name) for name in file.keys()]  # noqa: SIM118
+
+    assert {tensor.dtype for tensor in tensors} == {np.dtype(np.float16)}
+    assert all(np.isfinite(tensor).all() for tensor in tensors)
+
+
+def test_its_card_and_its_split_lie_beside_it_and_no_patient_is_in_two_parts() -> None:
+    path = find_shipped_adapter(BASE.name)
+    assert path is not None
+    assert "Not for diagnosis" in path.with_suffix(".md").read_text(encoding="utf-8")
+
+    parts = defaultdict(set)
+    with path.with_suffix(".split.tsv").open(encoding="utf-8", newline="") as table:
+        for row in csv.DictReader(table, delimiter="\t"):
+            parts[row["dataset"], row["group"]].add(row["part"])
+
+    assert all(len(found) == 1 for found in parts.values())
+    assert {group for (name, group), found in parts.items() if name == "glas" and "test" in found}
+    assert parts["glas", "4"] == parts["glas", "7"] == parts["glas", "13"] == {"test"}
+
+
+def test_it_is_used_unless_another_or_none_is_named() -> None:
+    assert ModelSpec().adapter == "default"
+    assert parse_adapter_choice("default") == "default"
+    assert parse_adapter_choice("none") is None
+    assert load_chosen_adapter(None, BASE) is None
+    assert load_chosen_adapter("default", find_base("mobile-sam")) is None
+
+
+def test_another_that_is_not_there_is_named() -> None:
+    with pytest.raises(AdapterError, match=r"There is no adapter at mine\.safetensors"):
+        load_chosen_adapter(parse_adapter_choice("mine.safetensors"), BASE)

@@ -1,0 +1,212 @@
+"""Which annotations are prompts, which are answered, and what is left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from shapely.geometry import Point, mapping
+
+from fixtures.command_line import annotation, rectangle
+from wsisam_qupath.geojson import Feature, to_feature
+from wsisam_qupath.geojson.provenance import sign_outline
+from wsisam_qupath.geometry import Box
+from wsisam_qupath.project.batch.selection import PromptFilter, Selection, select
+from wsisam_qupath.project.history import Record, Written
+from wsisam_qupath.prompts import PathClass, Plane, Prompt
+from wsisam_qupath.prompts.grouping import derive_id
+from wsisam_qupath.prompts.results import Provenance, Result
+from wsisam_qupath.qupath.values import ImageContents
+
+SLIDE = Box(0, 0, 1000, 1000)
+BLOB = Point(150, 150).buffer(30)
+TRIANGLE = [[[500, 500], [600, 500], [550, 600], [500, 500]]]
+
+
+def result_id_of(prompt: Prompt) -> str:
+    return f"answer to {prompt.id}"
+
+
+def chosen(
+    annotations: Sequence[Feature],
+    prompt_filter: PromptFilter | None = None,
+    results: Sequence[Feature] = (),
+    record: Record | None = None,
+) -> Selection:
+    contents = ImageContents(1 + len(annotations), tuple(annotations), tuple(results))
+    return select(
+        contents,
+        record or Record(),
+        prompt_filter or PromptFilter(),
+        l0_box=SLIDE,
+        hr_l0_box_of=lambda _: SLIDE,
+        result_id_of=result_id_of,
+    )
+
+
+def prompt_ids(selection: Selection) -> list[str]:
+    return [task.prompt.id for task in selection.tasks]
+
+
+def states(selection: Selection) -> dict[str, str]:
+    return {row.prompt_id: row.state for row in selection.rows}
+
+
+def box_prompt(prompt_id: str = "r1") -> Feature:
+    return rectangle(prompt_id, (100, 100, 200, 200), "Gland")
+
+
+def result_of(prompt_id: str, result_id: str, kind: Any = "detection") -> Feature:
+    prompt = Prompt(prompt_id, l0_box=Box(1, 1, 2, 2), path_class=PathClass("Gland", (0, 122, 255)))
+    provenance = Provenance("lite-medsam", "0" * 64, None, None, 1.0, None, "0.1.0")
+    return to_feature(Result(prompt, result_id, BLOB, 0.9, 0.9, 1.0, provenance), kind)
+
+
+MIXED = [
+    box_prompt(),
+    annotation("o1", "Polygon", TRIANGLE, "Gland"),
+    annotation("p1", "MultiPoint", [[700, 700], [720, 700]], "Tumor"),
+    annotation("n1", "Point", [150, 150], "Ignore*"),
+    annotation("region", "Polygon", [[[0, 0], [900, 0], [900, 900], [0, 900], [0, 0]]], "Region*"),
+    annotation("line", "LineString", [[0, 0], [10, 10]]),
+]
+
+
+def test_rectangles_and_points_are_prompts_and_other_areas_are_left_alone() -> None:
+    selection = chosen(MIXED)
+
+    assert prompt_ids(selection) == ["r1", "p1"]
+    assert selection.outlines_left == 1
+    assert selection.tasks[0].prompt.l0_negatives == ((150.0, 150.0),)
+
+
+@pytest.mark.parametrize(
+    ("prompt_filter", "expected"),
+    [
+        (PromptFilter(only="rectangles"), ["r1"]),
+        (PromptFilter(only="points"), ["p1"]),
+        (PromptFilter(only="outlines"), ["o1"]),
+        (PromptFilter(frozenset({"Gland"})), ["r1", "o1"]),
+        (PromptFilter(frozenset({"Gland"}), only="outlines"), ["o1"]),
+        (PromptFilter(frozenset({"Tumor"})), ["p1"]),
+        (PromptFilter(frozenset({"Nothing"})), []),
+    ],
+    ids=str,
+)
+def test_rules_choose_prompts(prompt_filter: PromptFilter, expected: list[str]) -> None:
+    assert prompt_ids(chosen(MIXED, prompt_filter)) == expected
+
+
+def test_regions_and_ignored_areas_are_not_even_skipped() -> None:
+    selection = chosen(MIXED, PromptFilter(only="outlines"))
+
+    assert "region" not in states(selection)
+
+
+def test_points_of_another_class_are_no_clicks_of_a_chosen_rectangle() -> None:
+    nuclei = annotation("n", "MultiPoint", [[120, 120], [130, 130]], "Nucleus")
+
+    (task,) = chosen([box_prompt(), nuclei], PromptFilter(frozenset({"Gland"}))).tasks
+
+    assert task.prompt.l0_positives == ()
+
+
+def test_each_point_is_a_prompt_below_its_annotation() -> None:
+    points = annotation("p1", "MultiPoint", [[700, 700], [720, 700]])
+
+    selection = chosen([points], PromptFilter(points_as="each"))
+
+    assert prompt_ids(selection) == [derive_id("p1", 0), derive_id("p1", 1)]
+    assert {task.parent_id for task in selection.tasks} == {"p1"}
+
+
+def test_the_plane_of_a_prompt_is_kept() -> None:
+    drawn_box = box_prompt()
+    drawn_box["geometry"]["plane"] = {"c": -1, "z": 3, "t": 1}
+
+    (task,) = chosen([drawn_box]).tasks
+
+    assert task.prompt.plane == Plane(z=3, t=1)
+
+
+def test_a_class_for_all_results_takes_the_place_of_the_prompts() -> None:
+    (task,) = chosen([box_prompt()], PromptFilter(class_name="Benign")).tasks
+
+    assert task.prompt.path_class == PathClass("Benign")
+
+
+def test_an_answered_prompt_is_not_done_again_unless_asked_for() -> None:
+    result = result_of("r1", "answer to r1")
+
+    assert states(chosen([box_prompt()], results=[result])) == {"r1": "answered"}
+    (task,) = chosen([box_prompt()], PromptFilter(redo=True), [result]).tasks
+    assert task.replaces == ("answer to r1",)
+
+
+def test_a_newer_answer_replaces_the_older_one_or_stands_beside_it() -> None:
+    older = result_of("r1", "older")
+
+    (replacing,) = chosen([box_prompt()], results=[older]).tasks
+    (make_path_beside,) = chosen([box_prompt()], PromptFilter(keep=True), [older]).tasks
+
+    assert (replacing.replaces, make_path_beside.replaces) == (("older",), ())
+
+
+def test_results_written_as_annotations_are_answers_and_no_prompts() -> None:
+    result = result_of("r1", "answer to r1", "annotation")
+
+    selection = chosen([box_prompt(), result], PromptFilter(frozenset({"Gland"})))
+
+    assert prompt_ids(selection) == []
+    assert states(selection) == {"r1": "answered"}
+
+
+@pytest.mark.parametrize("change", [{"isLocked": True}, {"name": "mine"}], ids=str)
+@pytest.mark.parametrize("redo", [False, True])
+def test_a_result_that_a_person_touched_is_never_replaced(
+    change: dict[str, Any], redo: bool
+) -> None:
+    result = result_of("r1", "older")
+    result["properties"] |= change
+
+    selection = chosen([box_prompt()], PromptFilter(redo=redo), [result])
+
+    assert states(selection) == {"r1": "reviewed"}
+
+
+def test_a_result_turned_into_an_annotation_is_neither_a_prompt_nor_done_again() -> None:
+    # QuPath makes a new object: no metadata, another id.
+    turned = annotation("new", "Polygon", [list(map(list, BLOB.exterior.coords))], "Gland")
+    record = Record((Written("older", "r1", sign_outline(BLOB), "Gland", "detection"),))
+
+    selection = chosen([box_prompt(), turned], PromptFilter(frozenset({"Gland"})), record=record)
+
+    assert prompt_ids(selection) == []
+    assert states(selection) == {"r1": "reviewed"}
+
+
+def test_what_was_empty_is_not_asked_again_unless_asked_for() -> None:
+    record = Record(empty={"answer to r1": "the model sees no object there"})
+
+    selection = chosen([box_prompt()], record=record)
+
+    assert states(selection) == {"r1": "empty"}
+    assert prompt_ids(chosen([box_prompt()], PromptFilter(redo=True), record=record)) == ["r1"]
+
+
+def test_prompts_off_the_slide_are_skipped_by_name() -> None:
+    (row,) = chosen([rectangle("far", (5000, 5000, 5100, 5100))]).rows
+
+    assert (row.prompt_id, row.state, row.reason) == (
+        "far",
+        "skipped",
+        "it lies outside of the slide",
+    )
+
+
+def test_an_area_with_the_outline_of_a_result_of_ours_is_none_that_is_left() -> None:
+    turned = annotation("new", "Polygon", mapping(BLOB)["coordinates"])
+    record = Record((Written("older", "r1", sign_outline(BLOB), None, "detection"),))
+
+    assert chosen([turned], record=record).outlines_left == 0

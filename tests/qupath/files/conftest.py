@@ -1,0 +1,5 @@
+"""Fixtures of the tests in this folder."""
+
+from fixtures.project_files import slide
+
+__all__ = ["slide"]

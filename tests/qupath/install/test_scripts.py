@@ -1,0 +1,61 @@
+"""Our scripts are copied into a user folder; what somebody edited stays."""
+
+from pathlib import Path
+
+import pytest
+
+from fixtures.homes import scripts_in
+from wsisam_qupath.errors import OutputError
+from wsisam_qupath.qupath.install import scripts
+
+OLD = {"export.groovy": b"old", "other.groovy": b"other"}
+NEW = {"export.groovy": b"new", "other.groovy": b"other", "third.groovy": b"third"}
+
+
+def states(copies: tuple[scripts.ScriptCopy, ...]) -> list[str]:
+    return [copy.state for copy in copies]
+
+
+def test_scripts_are_copied_once(tmp_path: Path) -> None:
+    folder = scripts.menu_folder(tmp_path / "Qü Path")
+    assert states(scripts.put(folder, OLD)) == ["missing", "missing"]
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+    assert states(scripts.put(folder, OLD)) == ["current", "current"]
+
+    assert scripts_in(tmp_path / "Qü Path" / "scripts" / "WSI-SAM") == OLD
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+
+def test_our_own_older_copies_are_replaced(tmp_path: Path) -> None:
+    scripts.put(tmp_path, OLD)
+    assert states(scripts.put(tmp_path, NEW)) == ["outdated", "current", "missing"]
+    assert scripts_in(tmp_path) == NEW
+
+
+def test_a_copy_that_somebody_edited_stays(tmp_path: Path) -> None:
+    scripts.put(tmp_path, OLD)
+    (tmp_path / "export.groovy").write_bytes(b"mine")
+
+    for _ in range(2):
+        assert scripts.put(tmp_path, NEW)[0].state == "edited"
+
+    assert scripts_in(tmp_path) == {**NEW, "export.groovy": b"mine"}
+
+
+def test_a_copy_that_we_know_nothing_of_stays(tmp_path: Path) -> None:
+    scripts.put(tmp_path, OLD)
+    next(path for path in tmp_path.iterdir() if path.suffix == ".sha256").unlink()
+
+    assert states(scripts.put(tmp_path, NEW)) == ["edited", "current", "missing"]
+
+
+def test_looking_changes_nothing(tmp_path: Path) -> None:
+    assert states(scripts.look(tmp_path / "new", OLD)) == ["missing", "missing"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError, match=r"cannot be created .* --user-dir"):
+        scripts.put(tmp_path / "file" / "scripts", OLD)

@@ -1,0 +1,80 @@
+"""The description is right, and whatever is asked by it is answered as it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from fixtures.servers import BEARER, Client, client_of
+from wsisam_qupath.inference.predictor import Predictor
+from wsisam_qupath.inference.segmenter import Segmenter
+from wsisam_qupath.server.openapi import openapi
+
+pytestmark = pytest.mark.slow
+
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+    response_headers_conformance,
+]
+
+LOOKS = ["/v1/info", "/metrics", "/openapi.json", "/healthz", "/"]
+
+
+@pytest.fixture(scope="module")
+def client(plain_openvino: Predictor, tissue_path: Path) -> Client:
+    return client_of(Segmenter(plain_openvino), slides=[tissue_path.parent])
+
+
+def ask(client: Client, path: str, method: str, mode: Any, examples: int) -> None:
+    """Ask what the description allows, or forbids, and hold the answers against it."""
+    described = schemathesis.openapi.from_wsgi("/openapi.json", client.app, headers=BEARER)
+    cases = described[path][method].as_strategy(generation_mode=mode)
+
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=cases)
+    def answered(case: schemathesis.Case[Any]) -> None:
+        case.call_and_validate(headers=BEARER, checks=CHECKS)
+
+    answered()
+
+
+@pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
+def test_prompts_are_answered_as_described(client: Client, mode: GenerationMode) -> None:
+    ask(client, "/v1/segment", "POST", mode, examples=60)
+
+
+@pytest.mark.parametrize("path", LOOKS)
+def test_looks_are_answered_as_described(client: Client, path: str) -> None:
+    ask(client, path, "GET", GenerationMode.POSITIVE, examples=3)
+
+
+def test_all_operations_have_names_of_their_own() -> None:
+    names = [
+        operation["operationId"]
+        for path in openapi()["paths"].values()
+        for operation in path.values()
+    ]
+
+    assert len(set(names)) == len(names)

@@ -1,0 +1,434 @@
+"""Prompts in, outlines out, over HTTP: by slide reference, by pixels, corrected, and streamed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import tifffile
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from shapely.geometry import shape
+
+from fixtures.command_line import GLAND, LARGE_GLAND, Feature, annotation, rectangle
+from fixtures.formula import formula_rgb
+from fixtures.servers import (
+    SIDE_PX,
+    Client,
+    Json,
+    asked,
+    client_of,
+    json_of,
+    problem_name,
+    records_of,
+    sent_regions,
+)
+from wsisam_qupath.geojson import prompts_from_geojson, to_feature
+from wsisam_qupath.geometry import Box
+from wsisam_qupath.inference.backends import ImageArray
+from wsisam_qupath.inference.predictor import Predictor
+from wsisam_qupath.inference.options import SegmentOptions
+from wsisam_qupath.inference.segmenter import Segmenter
+from wsisam_qupath.prompts import Prompt
+from wsisam_qupath.prompts.results import Result
+from wsisam_qupath.server.config import Limits
+from wsisam_qupath.server.metrics import Metrics
+from wsisam_qupath.server.schemas import GEOJSON, GEOJSON_SEQ
+from wsisam_qupath.slide import Slide, open_slide
+
+BOX = rectangle("8b1e6b5e-0000-4000-8000-000000000001", GLAND, "Gland")
+LARGE = rectangle("8b1e6b5e-0000-4000-8000-000000000002", LARGE_GLAND)
+LINE = annotation("line", "LineString", [[0, 0], [5, 5]])
+OFF = rectangle("off", (600, 600, 700, 700))
+IOU_MIN = 0.98
+
+
+@pytest.fixture(scope="module")
+def segmenter(plain_openvino: Predictor) -> Segmenter:
+    return Segmenter(plain_openvino)
+
+
+@pytest.fixture(scope="module")
+def client(segmenter: Segmenter, tissue_path: Path) -> Client:
+    return client_of(segmenter, slides=[tissue_path.parent])
+
+
+@pytest.fixture(scope="module")
+def slide(tissue_path: Path) -> Slide:
+    return open_slide(tissue_path)
+
+
+@pytest.fixture
+def answer_to_box(client: Client, tissue_path: Path) -> Feature:
+    (feature,) = features(client, asked(tissue_path, [BOX]))
+    return feature
+
+
+def features(client: Client, body: Json) -> list[Feature]:
+    answer = client.segment(body)
+    assert (answer.status_code, answer.content_type) == (200, GEOJSON), answer.data
+    found: list[Feature] = json_of(answer)["features"]
+    return found
+
+
+def iou(one: Feature, other: Feature) -> float:
+    first, second = shape(one["geometry"]), shape(other["geometry"])
+    found: float = first.intersection(second).area / first.union(second).area
+    return found
+
+
+def by_engine(segmenter: Segmenter, slide: Slide, drawn: list[Feature]) -> list[Feature]:
+    """What the ``segment`` command writes."""
+    planner = segmenter.planner(slide, SegmentOptions())
+
+    def hr_l0_box_of(prompt: Prompt) -> Box:
+        return planner.pair(prompt).hr_l0_box
+
+    prompts = prompts_from_geojson(drawn, hr_l0_box_of=hr_l0_box_of).prompts
+    answers = segmenter.segment(slide, prompts)
+    return [to_feature(one, "detection") for one in answers if isinstance(one, Result)]
+
+
+def with_pixels(client: Client, slide: Slide, body: Json) -> list[Feature]:
+    """What a client does whose slide the server cannot read."""
+    body = {**body, "slide": {**body["slide"], "uri": "file:/elsewhere/slide.svs"}}
+    refused = client.segment({**body, "on_unreadable": "regions"})
+    assert problem_name(refused) == "pixels-needed"
+    regions = sent_regions(slide, json_of(refused)["regions"])
+    return features(client, {**body, "regions": regions})
+
+
+# The same outline, whichever way
+
+
+def test_a_slide_reference_gives_what_the_command_gives(
+    client: Client, segmenter: Segmenter, slide: Slide, tissue_path: Path
+) -> None:
+    drawn = [BOX, LARGE]
+
+    assert features(client, asked(tissue_path, drawn)) == by_engine(segmenter, slide, drawn)
+
+
+OBJECTS = (GLAND, LARGE_GLAND, (272, 0, 388, 198), (479, 30, 490, 65))
+shifts = st.tuples(*[st.floats(-4, 4)] * 4)
+
+
+@settings(
+    max_examples=8,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[Phase.generate],
+)
+@given(drawn=st.sampled_from(OBJECTS), shift=shifts, mpp=st.sampled_from([0.5, 0.3]))
+def test_pixels_give_the_outlines_that_the_slide_gives(
+    client: Client,
+    segmenter: Segmenter,
+    tissue_path: Path,
+    drawn: tuple[float, ...],
+    shift: tuple[float, ...],
+    mpp: float,
+) -> None:
+    x0, y0, x1, y1 = (min(max(a + b, 0), SIDE_PX) for a, b in zip(drawn, shift, strict=True))
+    prompts = [rectangle("box", (x0, y0, x1, y1))]
+    body = asked(tissue_path, prompts)
+    body["slide"] |= {"mpp_x": mpp, "mpp_y": mpp}
+
+    with open_slide(tissue_path, mpp=mpp) as slide:
+        (expected,) = by_engine(segmenter, slide, prompts)
+        (sent,) = with_pixels(client, slide, body)
+    (referred,) = features(client, body)
+
+    assert iou(expected, sent) >= IOU_MIN
+    assert referred == expected
+
+
+@pytest.mark.parametrize("drawn", OBJECTS[:3])
+def test_of_a_slide_without_coarser_levels_they_do_so_too(
+    client: Client,
+    segmenter: Segmenter,
+    tissue: ImageArray,
+    tmp_path: Path,
+    drawn: tuple[float, float, float, float],
+) -> None:
+    Image.fromarray(tissue).save(tmp_path / "tissue.png")
+    prompts = [rectangle("box", drawn)]
+    body = asked("file:/elsewhere/slide.svs", prompts)
+    body["slide"] |= {"mpp_x": 0.2, "mpp_y": 0.2, "downsamples": [1]}
+
+    with open_slide(tmp_path / "tissue.png", mpp=0.2) as slide:
+        (expected,) = by_engine(segmenter, slide, prompts)
+        (sent,) = with_pixels(client, slide, body)
+
+    assert iou(expected, sent) >= IOU_MIN
+
+
+def test_pixels_that_are_finer_than_asked_for_do_too(
+    client: Client, slide: Slide, tissue_path: Path, answer_to_box: Feature
+) -> None:
+    whole = {"x": 0, "y": 0, "width": SIDE_PX, "height": SIDE_PX}
+    whole |= {"width_px": SIDE_PX, "height_px": SIDE_PX}
+
+    (feature,) = features(
+        client, asked("https://far/slide", [BOX], regions=sent_regions(slide, [whole]))
+    )
+
+    assert iou(feature, answer_to_box) >= IOU_MIN
+
+
+@pytest.mark.parametrize("side", [0.3, 0.5])
+def test_pixels_that_are_missing_or_too_coarse_are_asked_for(
+    client: Client, slide: Slide, tissue_path: Path, side: float
+) -> None:
+    part = {"x": 0, "y": 0, "width": SIDE_PX, "height": SIDE_PX}
+    part |= {"width_px": round(side * 256), "height_px": round(side * 256)}
+
+    answer = client.segment(asked("x", [BOX], regions=sent_regions(slide, [part])))
+
+    assert problem_name(answer) == "pixels-needed"
+    (needed,) = json_of(answer)["regions"]
+    assert needed["x"] + needed["width"] <= SIDE_PX
+    assert needed["width_px"] <= needed["width"]
+
+
+def test_an_adapter_that_reads_both_patches_asks_for_both(wsi_torch: Predictor) -> None:
+    both = client_of(Segmenter(wsi_torch), slides=[Path.cwd()])
+    body = asked("file:/elsewhere/slide.svs", [BOX])
+
+    refused = both.segment({**body, "on_unreadable": "regions"})
+
+    hr, lr = json_of(refused)["regions"]
+    assert lr["width"] > hr["width"]
+
+
+def test_pixels_sent_again_are_found_in_the_cache(
+    client: Client, segmenter: Segmenter, slide: Slide, tissue_path: Path
+) -> None:
+    drawn = [rectangle("new", (30, 300, 150, 420))]
+    with_pixels(client, slide, asked(tissue_path, drawn))
+    before = segmenter.tally.pairs_embedded
+
+    with_pixels(client, slide, asked(tissue_path, drawn))
+
+    assert segmenter.tally.pairs_embedded == before
+
+
+# What comes back
+
+
+def test_an_answer_names_its_prompt_and_has_its_class(answer_to_box: Feature) -> None:
+    properties = answer_to_box["properties"]
+
+    assert properties["metadata"]["wsisam_prompt_id"] == BOX["id"]
+    assert properties["classification"]["name"] == "Gland"
+    assert properties["objectType"] == "detection"
+
+
+def test_options_choose_class_and_type(client: Client, tissue_path: Path) -> None:
+    options = {"object_type": "annotation", "class": "Tumor"}
+
+    (feature,) = features(client, asked(tissue_path, [BOX], options=options))
+
+    assert feature["properties"]["objectType"] == "annotation"
+    assert feature["properties"]["classification"] == "Tumor"
+
+
+@pytest.mark.parametrize("name", [" ", "two\nlines", ":"])
+def test_a_class_that_qupath_would_not_take_is_refused(
+    client: Client, tissue_path: Path, name: str
+) -> None:
+    answer = client.segment(asked(tissue_path, [BOX], options={"class": name}))
+
+    assert problem_name(answer) == "invalid"
+    assert json_of(answer)["errors"][0]["field"] == "options.class"
+
+
+def test_points_can_mark_an_object_each(client: Client, tissue_path: Path) -> None:
+    points = annotation("points", "MultiPoint", [[320, 400], [100, 100]])
+
+    together = features(client, asked(tissue_path, [points]))
+    each = features(client, asked(tissue_path, [points], options={"points_as": "each"}))
+
+    assert (len(together), len(each)) == (1, 2)
+
+
+def test_what_gives_no_outline_says_why(client: Client, tissue_path: Path) -> None:
+    found = features(client, asked(tissue_path, [LINE, BOX, OFF]))
+
+    reasons = {one["id"]: one["properties"]["reason"] for one in found if not one["geometry"]}
+    assert reasons["off"] == "it lies outside of the slide"
+    assert "LineString" in reasons["line"]
+    assert len(found) == 3
+
+
+def test_nothing_usable_is_no_error(client: Client, tissue_path: Path) -> None:
+    (feature,) = features(client, asked(tissue_path, [LINE]))
+
+    assert feature["geometry"] is None
+
+
+def test_a_collection_is_taken_as_well_as_a_list(client: Client, tissue_path: Path) -> None:
+    body = asked(tissue_path, [])
+    body["prompts"] = {"type": "FeatureCollection", "features": [BOX], "name": "from QuPath"}
+
+    assert len(features(client, body)) == 1
+
+
+def test_a_negative_click_corrects_an_earlier_answer(
+    client: Client, tissue_path: Path, answer_to_box: Feature
+) -> None:
+    clicks = [
+        annotation("in", "Point", [320, 400]),
+        annotation("out", "Point", [320, 330], "Ignore*"),
+    ]
+
+    (feature,) = features(client, asked(tissue_path, clicks, refine=answer_to_box))
+
+    assert feature["properties"]["metadata"]["wsisam_prompt_id"] == "in"
+    assert feature["id"] != answer_to_box["id"]
+
+
+def test_an_area_without_clicks_is_refined_as_an_outline(
+    client: Client, tissue_path: Path, answer_to_box: Feature
+) -> None:
+    (feature,) = features(client, asked(tissue_path, [], refine=answer_to_box))
+
+    assert feature["properties"]["metadata"]["wsisam_prompt_id"] == answer_to_box["id"]
+    assert iou(feature, answer_to_box) > 0.5
+
+
+def test_what_is_no_area_cannot_be_refined(client: Client, tissue_path: Path) -> None:
+    answer = client.segment(asked(tissue_path, [BOX], refine=LINE))
+
+    assert problem_name(answer) == "invalid"
+
+
+# A record at a time
+
+
+def test_a_stream_has_the_records_of_the_collection(client: Client, tissue_path: Path) -> None:
+    body = asked(tissue_path, [BOX, LARGE, LINE])
+
+    answer = client.segment(body, Accept=GEOJSON_SEQ)
+
+    assert (answer.status_code, answer.content_type) == (200, GEOJSON_SEQ)
+    assert records_of(answer.data) == features(client, body)
+    assert client.service.device_queue.in_hand == 0
+
+
+def test_a_stream_that_cannot_begin_is_a_problem_with_its_status(client: Client) -> None:
+    answer = client.segment(asked("/nowhere.svs", [BOX]), Accept=GEOJSON_SEQ)
+
+    assert problem_name(answer) == "slide-outside"
+    assert client.service.device_queue.in_hand == 0
+
+
+def test_a_stream_that_breaks_off_ends_with_the_problem(
+    segmenter: Segmenter, tmp_path: Path
+) -> None:
+    path = tmp_path / "damaged.ome.tif"
+    write_with_damage_at_the_right(path, width=2048, height=256)
+    body = asked(path, [rectangle("a", (20, 20, 120, 120)), rectangle("b", (1800, 20, 1900, 120))])
+    body["slide"] |= {"width": 2048, "height": 256}
+    client = client_of(segmenter, slides=[tmp_path])
+
+    answer = client.segment(body, Accept=GEOJSON_SEQ)
+
+    first, last = records_of(answer.data)
+    assert first["type"] == "Feature"
+    assert (last["status"], last["type"]) == (422, "urn:wsisam-qupath:problem:slide-unreadable")
+    assert last["instance"] == f"urn:uuid:{answer.headers['X-Request-Id']}"
+    assert client.service.device_queue.in_hand == 0
+
+
+def write_with_damage_at_the_right(path: Path, width: int, height: int) -> None:
+    rgb = formula_rgb(range(width), range(height))
+    metadata = {"axes": "YXS", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
+    tifffile.imwrite(
+        path, rgb, tile=(64, 64), photometric="rgb", compression="zlib", metadata=metadata
+    )
+    with tifffile.TiffFile(path) as tiff:
+        offsets = tiff.pages.first.dataoffsets
+    content = bytearray(path.read_bytes())
+    columns = width // 64
+    for number, offset in enumerate(offsets):
+        if number % columns > columns // 2:
+            content[offset : offset + 20] = bytes(20)
+    path.write_bytes(content)
+
+
+# When there is too much to do
+
+
+def test_a_full_server_is_busy(segmenter: Segmenter, tissue_path: Path) -> None:
+    client = client_of(segmenter, slides=[tissue_path.parent], limits=Limits(requests_at_once=1))
+    slot = client.service.device_queue.acquire(lambda: False, 9)
+
+    answer = client.segment(asked(tissue_path, [BOX]))
+
+    assert (problem_name(answer), answer.headers["Retry-After"]) == ("busy", "1")
+    slot.release()
+    assert client.segment(asked(tissue_path, [BOX])).status_code == 200
+
+
+def test_what_takes_too_long_is_given_up(segmenter: Segmenter, tissue_path: Path) -> None:
+    limits = Limits(request_seconds=0.0)
+    client = client_of(segmenter, slides=[tissue_path.parent], limits=limits)
+
+    answer = client.segment(asked(tissue_path, [BOX]))
+
+    assert (problem_name(answer), answer.status_code) == ("too-slow", 504)
+
+
+def test_a_slide_that_is_no_slide_here_is_a_problem_or_a_wish_for_pixels(client: Client) -> None:
+    body = asked("/nowhere.svs", [BOX])
+
+    assert problem_name(client.segment(body)) == "slide-outside"
+    del body["slide"]["mpp_x"], body["slide"]["mpp_y"]
+    unknown = client.segment({**body, "on_unreadable": "regions"})
+    assert problem_name(unknown) == "no-pixel-size"
+
+
+# What it tells of itself
+
+
+def test_the_server_says_what_it_is(client: Client, plain_openvino: Predictor) -> None:
+    info = json_of(client.get("/v1/info"))
+
+    assert info["state"] == "ready"
+    assert info["model"]["base"] == "lite-medsam"
+    assert info["model"]["base_sha256"] == plain_openvino.base.sha256
+    assert info["device"] == plain_openvino.backend.name
+    assert info["limits"]["body_bytes"] == 64 << 20
+
+
+def test_metrics_tell_stages_cache_and_queue(plain_openvino: Predictor, tissue_path: Path) -> None:
+    metrics = Metrics()
+    segmenter = Segmenter(plain_openvino, tally=metrics.tally)
+    client = client_of(segmenter, slides=[tissue_path.parent])
+    for _ in range(2):
+        client.segment(asked(tissue_path, [BOX])).close()
+
+    text = metrics.text().decode()
+    served = client.get("/metrics").text
+
+    for stage, count in (("read", 1), ("encode", 1), ("decode", 2), ("outline", 2)):
+        assert f'wsisam_stage_seconds_count{{stage="{stage}"}} {count}.0' in text
+    assert 'wsisam_pairs_total{embedding="cached"} 1.0' in text
+    assert 'wsisam_pairs_total{embedding="computed"} 1.0' in text
+    assert 'wsisam_stage_seconds_count{stage="queue"} 2.0' in served
+    assert 'wsisam_requests_total{route="/v1/segment",status="200"} 2.0' in served
+    assert "wsisam_queue_length 0.0" in served
+
+
+def test_the_status_page_shows_the_last_requests(client: Client, tissue_path: Path) -> None:
+    client.segment(asked(tissue_path, [BOX, LARGE])).close()
+
+    page = client.get("/").text
+
+    assert "lite-medsam" in page
+    assert "<td>2</td>" in page
+    assert str(tissue_path.parent) not in page
+    assert json.dumps(BOX["id"]) not in page

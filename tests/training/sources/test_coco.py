@@ -1,0 +1,96 @@
+"""COCO, as it is read to train on: CATCH."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+from shapely.geometry import Polygon
+
+from fixtures.coco_files import coco
+from fixtures.training_data import BOW_TIE, OUTLINES, assert_drawn, read, reasons, write_slide
+
+
+def write_catch(folder: Path, *annotations: Any) -> Path:
+    """CATCH.json of two slides, which lie beside it."""
+    for name in ("Histiocytoma_01_1.svs", "PNST_02_1.svs"):
+        write_slide(folder / "written.tif").rename(folder / name)
+    file = folder / "CATCH.json"
+    file.write_text(json.dumps(coco(*annotations)), encoding="utf-8")
+    return file
+
+
+def row(number: int, image: int, outline: Polygon | list[float]) -> dict[str, Any]:
+    flat = outline if isinstance(outline, list) else shapely.get_coordinates(outline.exterior)
+    segmentation = np.ravel(flat).tolist()
+    return {"id": number, "image_id": image, "category_id": 13, "segmentation": segmentation}
+
+
+def test_catch_is_read_by_patient(tmp_path: Path) -> None:
+    file = write_catch(tmp_path, row(1, 7, OUTLINES[0]), row(2, 9, OUTLINES[1]))
+
+    a, b = read(file).images
+
+    assert_drawn(a, OUTLINES[:1])
+    assert_drawn(b, OUTLINES[1:2])
+    assert (a.name, a.group, b.group) == ("Histiocytoma_01_1", "Histiocytoma_01", "PNST_02")
+    assert a.truths[0].class_name == "Histiocytoma"
+    assert read(tmp_path).images == (a, b)
+
+
+def test_catch_takes_its_official_split(tmp_path: Path) -> None:
+    file = write_catch(tmp_path, row(1, 7, OUTLINES[0]), row(2, 9, OUTLINES[1]))
+    split = tmp_path / "datasets.csv"
+    split.write_text(
+        "Slide;Dataset;Scanner\nPNST_02_1.svs;train;x\nHistiocytoma_01_1.svs;test;x\n"
+        "SCC_09_1.svs;val;x\n",
+        encoding="utf-8",
+    )
+
+    found = read(file, split=split)
+
+    assert [image.part for image in found.images] == ["test", "train"]
+    assert reasons(found) == ["SCC_09_1.svs: the split names it, but there is no such image"]
+
+
+def test_catchs_slides_that_are_not_there_are_named_once(tmp_path: Path) -> None:
+    file = write_catch(tmp_path, row(1, 7, OUTLINES[0]), row(2, 9, OUTLINES[1]))
+    (tmp_path / "PNST_02_1.svs").unlink()
+    split = tmp_path / "datasets.csv"
+    split.write_text("Histiocytoma_01_1.svs;train\nPNST_02_1.svs;val\n", encoding="utf-8")
+
+    found = read(file, split=split)
+
+    assert reasons(found) == [f"PNST_02_1.svs: it is not in {tmp_path}"]
+
+
+def test_damaged_rows_of_coco_are_named(tmp_path: Path) -> None:
+    file = write_catch(
+        tmp_path,
+        row(1, 7, OUTLINES[0]),
+        row(2, 7, [0.0, 0.0, math.nan, 5.0, 5.0, 5.0]),
+        row(3, 99, OUTLINES[1]),
+        row(4, 9, BOW_TIE),
+    )
+
+    found = read(file)
+
+    assert reasons(found) == [
+        "annotation 2: its coordinates are not all finite",
+        "annotation 3: its image is not in the list of images",
+    ]
+    assert found.repaired == 1
+
+
+def test_images_of_one_name_in_two_folders_are_told_apart(tmp_path: Path) -> None:
+    document = coco(row(1, 7, OUTLINES[0]), row(2, 9, OUTLINES[1]))
+    for image, name in zip(document["images"], ("one/x.tif", "two/x.tif"), strict=True):
+        image["file_name"] = name
+        write_slide(tmp_path / name)
+    (tmp_path / "annotations.json").write_text(json.dumps(document), encoding="utf-8")
+
+    assert [image.name for image in read(tmp_path).images] == ["one/x.tif", "two/x.tif"]

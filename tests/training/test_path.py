@@ -1,0 +1,182 @@
+"""From an export to an adapter that answers, as a user walks."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from torch import distributed
+
+from fixtures import training_runs
+from fixtures.models import PLAIN_BASE
+from fixtures.training_data import OUTLINES, overlap
+from fixtures.training_runs import ONE_DECODER, ROUTED, export_of, train
+from wsisam_qupath.errors import AdapterError
+from wsisam_qupath.geometry import Box
+from wsisam_qupath.inference.loading import load_predictor
+from wsisam_qupath.inference.segmenter import Segmenter
+from wsisam_qupath.model.adapter import read_adapter
+from wsisam_qupath.prompts import Prompt
+from wsisam_qupath.prompts.results import Result
+from wsisam_qupath.slide import open_slide
+from wsisam_qupath_training.splits import read_split
+from wsisam_qupath_training.trainer.write_adapter import WrittenAdapter
+
+pytestmark = pytest.mark.slow
+
+
+def console() -> Console:
+    return Console(file=io.StringIO(), width=200)
+
+
+def told(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@dataclass(frozen=True)
+class Walked:
+    """An export and what was trained on it."""
+
+    export: Path
+    slide: Path
+    made: WrittenAdapter
+    words: str
+
+
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory: pytest.TempPathFactory) -> Walked:
+    folder = tmp_path_factory.mktemp("walk")
+    export, words = export_of(folder), console()
+    made = train(export, folder / "mine.safetensors", ROUTED, words)
+    assert made is not None
+    return Walked(export, folder / "slides" / "a.tif", made, told(words))
+
+
+def test_an_export_becomes_an_adapter_with_its_split_and_its_report(walked: Walked) -> None:
+    adapter = read_adapter(walked.made.adapter, PLAIN_BASE)
+
+    assert set(adapter.card.decoders) == {"boxes", "points"}
+    assert re.fullmatch(r".*: 1 images of 1 groups, 3 objects", adapter.card.training)
+    assert sorted(read_split(walked.made.split).values()) == ["train", "val"]
+    assert "2 images: 1 to train on, 1 to validate on, 0 left for a test." in walked.words
+    assert re.search(r"boxes: step 2, validation Dice \d", walked.words)
+
+
+def test_the_report_shows_both_decoders_and_their_worst_cases(walked: Walked) -> None:
+    assert walked.made.report is not None
+
+    page = walked.made.report.read_text(encoding="utf-8")
+
+    assert re.findall(r"<h3>(\w+)</h3>", page)[:2] == ["boxes", "points"]
+    dices = [float(dice) for dice in re.findall(r"<b>Dice ([\d.]+)</b>", page)]
+    assert dices == sorted(dices)
+    assert 1 <= len(dices) <= 12
+    assert page.count("data:image/png") == 2
+    assert page.count("data:image/jpeg") == len(dices)
+
+
+def test_segment_answers_with_the_new_adapter(walked: Walked) -> None:
+    predictor = load_predictor(adapter=walked.made.adapter, device="cpu", backend="torch")
+    prompts = [
+        Prompt("box", l0_box=Box(*OUTLINES[0].bounds)),
+        Prompt("point", l0_positives=((220.0, 80.0),)),
+    ]
+
+    with open_slide(walked.slide) as slide:
+        answers = {a.prompt.id: a for a in Segmenter(predictor).segment(slide, prompts)}
+
+    assert set(answers) == {"box", "point"}
+    points = answers["point"]
+    if isinstance(points, Result):  # two steps are few: it may see nothing, but not fail
+        assert 0 <= overlap(points.l0_geometry, OUTLINES[1]) <= 1
+
+
+def test_training_again_goes_no_further_and_writes_the_same(walked: Walked) -> None:
+    before = walked.made.adapter.read_bytes()
+
+    again = train(walked.export, walked.made.adapter, ROUTED, console())
+
+    assert again is not None
+    assert again.adapter.read_bytes() == before
+    assert again.report is not None
+    assert again.report.read_text(encoding="utf-8").count("no step in this run") == 2
+
+
+def test_an_adapter_is_written_though_its_report_cannot_be(walked: Walked) -> None:
+    assert walked.made.report is not None
+    walked.made.adapter.unlink()
+    walked.made.report.unlink()
+    walked.made.report.mkdir()
+    words = console()
+
+    made = train(walked.export, walked.made.adapter, ROUTED, words)
+
+    walked.made.report.rmdir()
+    assert made is not None
+    assert made.report is None
+    assert made.adapter.is_file()
+    assert "The adapter is written, but no report:" in told(words)
+
+
+def test_another_recipe_does_not_go_on_where_a_run_stopped(walked: Walked) -> None:
+    other = ROUTED.model_copy(update={"seed": 1})
+
+    with pytest.raises(AdapterError, match="of a run with other settings or data"):
+        train(walked.export, walked.made.adapter, other, console())
+
+
+def test_with_one_slide_views_of_it_decide_and_it_is_said(tmp_path: Path) -> None:
+    export, words = export_of(tmp_path, ("a.tif",)), console()
+
+    made = train(export, tmp_path / "mine.safetensors", ONE_DECODER, words)
+
+    assert made is not None
+    assert made.adapter.is_file()
+    assert "No patient is left to validate on" in told(words)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@pytest.mark.skipif(
+    not (distributed.is_available() and distributed.is_gloo_available()),
+    reason="this PyTorch has no gloo, with which processes on the CPU talk",
+)
+@pytest.mark.skipif(sys.platform == "win32", reason="torchrun needs libuv there")
+def test_two_processes_train_one_adapter_and_the_first_writes_it(tmp_path: Path) -> None:
+    export, out = export_of(tmp_path), tmp_path / "mine.safetensors"
+    torchrun = [
+        *(sys.executable, "-m", "torch.distributed.run"),
+        *("--nnodes=1", "--nproc_per_node=2"),
+        *("--master_addr=127.0.0.1", f"--master_port={free_port()}"),
+    ]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+
+    done = subprocess.run(
+        [*torchrun, str(Path(training_runs.__file__)), str(export), str(out)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert sorted(done.stdout.split("\n")[:2]) == ["rank 0 wrote True", "rank 1 wrote False"]
+    adapter = read_adapter(out, PLAIN_BASE)
+    assert all(
+        torch.isfinite(torch.from_numpy(tensor)).all() for tensor in adapter.tensors("all").values()
+    )

@@ -1,0 +1,105 @@
+"""Recipes: from files, from options, and what cannot be one."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from wsisam_qupath.cli.main import cli
+from wsisam_qupath.errors import OptionError, PromptError
+from wsisam_qupath.prompts import PromptKind
+from wsisam_qupath_training.recipes import make_single_decoder_recipe, override_recipe, read_recipe
+from wsisam_qupath_training.settings import Recipe
+from wsisam_qupath_training.trainer.write_adapter import blend
+
+RECIPES = Path(__file__).parents[2] / "training" / "recipes"
+
+
+def test_without_a_word_boxes_go_to_a_blend_of_what_points_learn() -> None:
+    recipe = Recipe()
+
+    assert list(recipe.decoders) == ["points"]
+    assert recipe.blends["boxes"].decoder == "points"
+    assert recipe.routes[PromptKind.BOX].decoder == "boxes"
+    assert set(recipe.cards) == {"points", "boxes"}
+
+
+def test_a_blend_lies_between_the_tuned_weights_and_those_of_the_base() -> None:
+    tuned = {"a": np.array([1.0, 3.0], dtype=np.float16)}
+    base = {"a": torch.tensor([0.0, -1.0]), "b": torch.tensor([9.0])}
+
+    mixed = blend(tuned, base, 0.25)
+
+    np.testing.assert_array_equal(mixed["a"], np.array([0.75, 2.0], dtype=np.float16))
+    assert list(mixed) == ["a"]
+
+
+def test_the_routed_recipe_has_two_decoders_and_no_blend() -> None:
+    recipe = read_recipe(RECIPES / "routed.toml")
+
+    assert set(recipe.decoders) == {"boxes", "points"}
+    assert not recipe.blends
+    assert recipe.decoders["boxes"].card.reads_lr
+
+
+def test_options_change_every_decoder() -> None:
+    recipe = override_recipe(
+        read_recipe(RECIPES / "routed.toml"), steps=7, views=3, batch=2, seed=5
+    )
+
+    assert {settings.steps for settings in recipe.decoders.values()} == {7}
+    assert {settings.objects_per_step for settings in recipe.decoders.values()} == {2}
+    assert (recipe.views, recipe.seed) == (3, 5)
+
+
+def test_options_make_one_decoder() -> None:
+    recipe = make_single_decoder_recipe(architecture="wsi-sam", aggregation="max", hr_share=0.25)
+
+    (settings,) = recipe.decoders.values()
+    assert (settings.scope, settings.card.aggregation, settings.hr_share) == (
+        "adapter",
+        "max",
+        0.25,
+    )
+    assert make_single_decoder_recipe(architecture="sam").decoders["all"].scope == "decoder"
+
+
+def test_a_frozen_sam_that_learns_nothing_is_refused() -> None:
+    with pytest.raises(OptionError, match="sam adds nothing to it"):
+        make_single_decoder_recipe(scope="adapter", architecture="sam")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("views = 0", "views: Input should be greater"),
+        ("viws = 10", "viws: Extra inputs"),
+        ('[routes]\nbox = { decoder = "points" }', "no route for"),
+        ('[blends]\nboxes = { decoder = "none" }', "the blend boxes needs"),
+    ],
+)
+def test_what_is_no_recipe_says_why(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(text, encoding="utf-8")
+
+    with pytest.raises(OptionError, match=message):
+        read_recipe(path)
+
+
+def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text("views = = 3", encoding="utf-8")
+
+    with pytest.raises(PromptError, match="cannot be read as TOML"):
+        read_recipe(path)
+
+
+def test_a_recipe_and_options_for_one_decoder_exclude_each_other(tmp_path: Path) -> None:
+    arguments = ["train", str(tmp_path), "-o", "a.safetensors", "--scope", "whole"]
+
+    done = CliRunner().invoke(cli, [*arguments, "--recipe", str(RECIPES / "routed.toml")])
+
+    assert done.exit_code == 2
+    assert "--scope and --recipe both say what learns" in done.output

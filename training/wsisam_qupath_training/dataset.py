@@ -1,0 +1,84 @@
+"""What training and evaluation speak of: annotated images, and the objects in them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from shapely.geometry import MultiPolygon, Polygon
+
+from wsisam_qupath.geometry import Box
+from wsisam_qupath.prompts import Skipped
+from wsisam_qupath.slide import SlideReference
+
+Part: TypeAlias = Literal["train", "val", "test"]
+"""A part of a split. Patients (or slides) are wholly in one of them."""
+
+PARTS: tuple[Part, ...] = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Truth:
+    """An annotated object.
+
+    Attributes:
+        id: names it within its image.
+        l0_outline: valid, level-0 px.
+        class_name: of its QuPath class, or of its dataset.
+    """
+
+    id: str
+    l0_outline: Polygon | MultiPolygon
+    class_name: str
+
+    @property
+    def l0_box(self) -> Box:
+        """The smallest box round it."""
+        return Box(*self.l0_outline.bounds)
+
+
+@dataclass(frozen=True)
+class AnnotatedImage:
+    """An annotated image: a slide, or a field of view cut from one.
+
+    Attributes:
+        name: unique in its dataset.
+        dataset: which collection it comes from; its folder's name.
+        group: the patient, or the slide where the patient is not known: never split.
+        slide: opens it, with the µm/px to use.
+        truths: its objects.
+        l0_complete: where the annotation is complete; what is no object outside of it is unknown,
+            not background. None is everywhere.
+        part: where a file of the dataset says in which part it belongs; None leaves it to us.
+    """
+
+    name: str
+    dataset: str
+    group: str
+    slide: SlideReference
+    truths: tuple[Truth, ...]
+    l0_complete: Polygon | MultiPolygon | None = None
+    part: Part | None = None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Fields that were found sound, and what was not.
+
+    Attributes:
+        images: in the order of the source.
+        damaged: rows, files or objects that could not be used, each with its reason.
+        repaired: outlines that crossed themselves and were made valid.
+    """
+
+    images: tuple[AnnotatedImage, ...]
+    damaged: tuple[Skipped, ...] = ()
+    repaired: int = 0
+
+    @property
+    def classes(self) -> Mapping[str, int]:
+        """Objects by class, the most frequent first."""
+        counts = Counter(truth.class_name for image in self.images for truth in image.truths)
+        return dict(counts.most_common())

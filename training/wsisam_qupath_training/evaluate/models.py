@@ -1,0 +1,195 @@
+"""Whatever answers prompts: a base, an adapter on it, or a model from elsewhere."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from wsisam_qupath.errors import OptionError
+from wsisam_qupath.geometry import PatchPair
+from wsisam_qupath.inference.backends import Embedding, Prediction
+from wsisam_qupath.inference.loading import load_predictor
+from wsisam_qupath.inference.predictor import Predictor
+from wsisam_qupath.model.bases import BASES
+from wsisam_qupath.model.shipped import find_shipped_adapter
+from wsisam_qupath.prompts.encoding import EncodedPrompt
+from wsisam_qupath.slide import Slide
+
+# At least two letters before the colon: C:adapter is a file on Windows.
+_FACTORY = re.compile(r"([A-Za-z_]\w+(?:\.\w+)*):([A-Za-z_]\w*)", re.ASCII)
+
+
+class Model(Protocol):
+    """A model under evaluation. It sees what a user's click or box gives it, and no more.
+
+    Attributes:
+        name: heads its column.
+        base_size_px: side of the patch that it reads, encoder px.
+        hr_mpp: µm per encoder px of the HR patch that it is best at.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def base_size_px(self) -> int: ...
+
+    @property
+    def hr_mpp(self) -> float: ...
+
+    def embed(self, slide: Slide, pair: PatchPair) -> object:
+        """Read a patch pair and compute what no prompt changes."""
+
+    def predict(self, embedding: Any, encoded: Sequence[EncodedPrompt]) -> Sequence[Prediction]:
+        """Answer prompts of one patch pair, in their order.
+
+        Returns:
+            One mask for each prompt, 256 x 256 logits, over the patch that the prediction names.
+        """
+
+
+@dataclass(frozen=True)
+class PredictorModel:
+    """One of our own models."""
+
+    name: str
+    predictor: Predictor
+
+    @property
+    def base_size_px(self) -> int:
+        """See :class:`Model`."""
+        return self.predictor.base.size_px
+
+    @property
+    def hr_mpp(self) -> float:
+        """See :class:`Model`."""
+        return self.predictor.hr_mpp
+
+    def embed(self, slide: Slide, pair: PatchPair) -> Embedding:
+        """See :class:`Model`. The LR patch is read only where a decoder looks at it."""
+        size_px = pair.size_px
+        hr = slide.read(pair.hr_l0_box, size_px, size_px)
+        if not self.predictor.reads_lr:
+            return self.predictor.embed([hr], [])[0]
+        return self.predictor.embed([hr], [slide.read(pair.lr_l0_box, size_px, size_px)])[0]
+
+    def predict(self, embedding: Embedding, encoded: Sequence[EncodedPrompt]) -> list[Prediction]:
+        """See :class:`Model`. Of several masks it is the one with the highest predicted IoU."""
+        return [masks[0] for masks in self.predictor.predict(embedding, encoded)]
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How models are loaded; see :func:`wsisam_qupath.inference.loading.load_predictor`."""
+
+    base: str = "lite-medsam"
+    weights: Path | None = None
+    device: str = "auto"
+    backend: str = "auto"
+    threads: int | None = None
+
+
+def load_model(spec: str, loading: Loading) -> Model:
+    """Load what a specification names.
+
+    Args:
+        spec: ``none`` (the base alone), ``default`` (the adapter that comes with this package
+            for the base), a base's name (that base alone), the path of an adapter,
+            ``BASE+PATH`` (an adapter of another base), or ``module:factory``, a function without
+            arguments that returns an :class:`Model`.
+
+    Raises:
+        OptionError: the specification names nothing, or a factory gave no answerer.
+        AdapterError, WeightsError, DeviceError: see :func:`.load_predictor`.
+    """
+    if (factory := _FACTORY.fullmatch(spec)) and not Path(spec).exists():
+        return _make_by_factory(factory[1], factory[2])
+    base, adapter = parse_spec(spec, loading.base)
+    predictor = load_predictor(
+        base,
+        adapter=adapter,
+        weights=loading.weights if base == loading.base else None,
+        device=loading.device,
+        backend=loading.backend,
+        threads=loading.threads,
+    )
+    return PredictorModel(f"{base} alone" if adapter is None else adapter.stem, predictor)
+
+
+def parse_spec(spec: str, base: str) -> tuple[str, Path | None]:
+    """The base and the adapter that a specification names, where ``base`` is the usual one."""
+    if spec == "none":
+        return base, None
+    if spec == "default":
+        return base, find_shipped_adapter(base)
+    if spec in BASES:
+        return spec, None
+    other, plus, path = spec.partition("+")
+    if plus and other in BASES:
+        return parse_spec(path, other)
+    return base, Path(spec)
+
+
+def load_models(specs: Sequence[str], loading: Loading) -> tuple[Model, ...]:
+    """Load several, each under a name of its own.
+
+    Raises:
+        OptionError: two have the same name, or see :func:`load_model`.
+    """
+    models = tuple(load_model(spec, loading) for spec in dict.fromkeys(specs))
+    names = [model.name for model in models]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise OptionError(f"Two models are called {twice[0]}. Rename one of the files.")
+    return models
+
+
+def describe_model(model: Model) -> Mapping[str, object]:
+    """What a result says of its model."""
+    told: dict[str, object] = {
+        "name": model.name,
+        "size_px": model.base_size_px,
+        "hr_mpp": model.hr_mpp,
+    }
+    if isinstance(model, PredictorModel):
+        predictor = model.predictor
+        told |= {
+            "base": predictor.base.name,
+            "base_sha256": predictor.base.sha256,
+            "adapter_sha256": predictor.adapter.sha256 if predictor.adapter else None,
+            "backend": predictor.backend.name,
+        }
+    return told
+
+
+def _make_by_factory(module_name: str, factory_name: str) -> Model:
+    spec = f"{module_name}:{factory_name}"
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as exc:
+        raise OptionError(
+            f"{spec} cannot be imported ({exc}). Put the folder of {module_name} on PYTHONPATH."
+        ) from exc
+    factory: Callable[[], object] | None = getattr(module, factory_name, None)
+    if not callable(factory):
+        raise OptionError(f"{module_name} has no function {factory_name}. Correct --compare.")
+    made = factory()
+    _check(made, spec)
+    return cast(Model, made)
+
+
+def _check(made: object, spec: str) -> None:
+    """Fail at once, and not after an hour."""
+    size_px, hr_mpp = getattr(made, "base_size_px", None), getattr(made, "hr_mpp", None)
+    wrong = {
+        "a name": not isinstance(getattr(made, "name", None), str),
+        "base_size_px above 0": not (isinstance(size_px, int) and size_px > 0),
+        "hr_mpp above 0": not (isinstance(hr_mpp, (int, float)) and hr_mpp > 0),
+        "embed(slide, pair)": not callable(getattr(made, "embed", None)),
+        "predict(embedding, tokens)": not callable(getattr(made, "predict", None)),
+    }
+    if missing := [what for what, is_wrong in wrong.items() if is_wrong]:
+        raise OptionError(f"{spec} returned {type(made).__name__}, without {', '.join(missing)}.")

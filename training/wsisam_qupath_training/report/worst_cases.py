@@ -1,0 +1,202 @@
+"""The validation cases that trained decoders answered worst, as pictures."""
+
+from __future__ import annotations
+
+import heapq
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from shapely.geometry import MultiPolygon, Polygon
+
+from wsisam_qupath.geometry import Box, Mpp, PatchPair
+from wsisam_qupath.geometry.polygons import mask_to_polygon
+from wsisam_qupath.prompts import Prompt
+from wsisam_qupath.prompts.encoding import MASK_PX, NEGATIVE, POSITIVE, MaskArray
+from wsisam_qupath.report.overlay import Rgb, Sketch
+
+from ..sampling.prompt_sampling import PromptBatch, choose_masks, draw_first_prompts
+from ..sampling.samples import Mask, Sample, SamplingSettings, rasterize_targets, read_patches
+from ..trainer.distributed import DistributedContext
+from ..trainer.losses import true_iou
+from ..trainer.sample_sources import SampleSource
+from ..trainer.targets import make_targets
+from ..trainer.trainable_decoder import TrainableDecoder
+from ..trainer.training_data import TrainingData
+from ..trainer.validation import plans
+
+PICTURE_PX = 320
+TRUTH_RGB: Rgb = (48, 209, 88)
+ANSWER_RGB: Rgb = (10, 132, 255)
+
+_OBJECTS = 2
+"""Of each view, as in validation."""
+
+_FRAME = PatchPair(MASK_PX / 2, MASK_PX / 2, 1.0, MASK_PX, Mpp(1.0, 1.0))
+"""A pair whose level-0 pixels are mask pixels."""
+
+
+@dataclass(frozen=True)
+class WorstPrediction:
+    """An answer on a validation view.
+
+    Attributes:
+        decoder, kind: who answered, and what was asked; see :func:`.plans`.
+        sample, number: index of the view, and of the object in it.
+        dice: percent.
+        prompts: of all objects of the view that were asked for.
+        truth, logits: 256 x 256.
+    """
+
+    decoder: str
+    kind: str
+    sample: int
+    number: int
+    dice: float
+    prompts: PromptBatch
+    truth: Mask
+    logits: MaskArray
+
+
+@dataclass(frozen=True)
+class Case:
+    """An answer to look at.
+
+    Attributes:
+        decoder, kind, dice: see :class:`WorstPrediction`.
+        dataset, image: of the image.
+        jpeg: the HR patch with the prompt, the truth and the answer.
+    """
+
+    decoder: str
+    kind: str
+    dice: float
+    dataset: str
+    image: str
+    jpeg: bytes
+
+
+def find_worst_predictions(
+    decoder: str,
+    trainable: TrainableDecoder,
+    samples: SampleSource,
+    *,
+    size_px: int,
+    context: DistributedContext,
+    count: int,
+) -> list[WorstPrediction]:
+    """The answers with the lowest Dice, the worst first: of each object only one.
+
+    Args:
+        decoder: its name.
+        trainable: with its trained weights.
+        samples: of the validation; they are asked what validation asks.
+        size_px: of the base's input.
+    """
+    answers = (
+        prediction
+        for index in range(len(samples))
+        for prediction in _find_worst_of_sample(
+            decoder, trainable, samples, index, size_px, context
+        )
+    )
+    return heapq.nsmallest(count, answers, key=lambda prediction: prediction.dice)
+
+
+def list_usable_samples(
+    data: TrainingData, settings: SamplingSettings, without: Sequence[str]
+) -> tuple[Sample, ...]:
+    """The views of a part that hold an object, in the order in which they are trained with."""
+    return tuple(
+        sample
+        for sample in data.samples
+        if (image := data.images[sample.image]).dataset not in without
+        and len(rasterize_targets(image, sample, settings).hr_masks)
+    )
+
+
+def picture(prediction: WorstPrediction, sample: Sample, data: TrainingData) -> Case:
+    """Draw an answer on the pixels that it was given on.
+
+    Raises:
+        SlideError: they cannot be read.
+    """
+    image, slide = data.images[sample.image], data.slides[sample.image]
+    patch, _ = read_patches(slide, sample)
+    drawn = Image.fromarray(patch).resize((PICTURE_PX, PICTURE_PX), Image.Resampling.BICUBIC)
+    sketch = Sketch(drawn.convert("RGBA"), Box(0, 0, MASK_PX, MASK_PX), line_px=2)
+    if (answered := _outline(prediction.logits)) is not None:
+        sketch.fill(answered, ANSWER_RGB)
+        sketch.trace(answered, ANSWER_RGB)
+    if (wanted := _outline(np.where(prediction.truth, 1, -1).astype(np.float32))) is not None:
+        sketch.trace(wanted, TRUTH_RGB)
+    sketch.prompt(_make_prompt(prediction.prompts, prediction.number, sample.pair.size_px))
+    encoded = io.BytesIO()
+    sketch.picture.convert("RGB").save(encoded, format="JPEG", quality=88)
+    return Case(
+        prediction.decoder,
+        prediction.kind,
+        prediction.dice,
+        image.dataset,
+        image.name,
+        encoded.getvalue(),
+    )
+
+
+@torch.no_grad()
+def _find_worst_of_sample(
+    decoder: str,
+    trainable: TrainableDecoder,
+    samples: SampleSource,
+    index: int,
+    size_px: int,
+    context: DistributedContext,
+) -> list[WorstPrediction]:
+    """For each object the kind of prompt that was answered worst."""
+    loaded, mix = samples.load(index), trainable.settings.mix
+    truth = loaded.truth
+    objects = list(range(min(_OBJECTS, len(truth.hr_masks))))
+    features = samples.features(loaded, trainable, context.device)
+    wanted = make_targets(truth, objects, trainable.patch_count, context.device)
+    answers: list[list[WorstPrediction]] = [[] for _ in objects]
+    for kind, plan in plans(mix).items():
+        rng = np.random.default_rng((index, len(kind)))  # as in validation: the same prompts
+        prompts = draw_first_prompts(truth, objects, plan, mix, size_px, rng)
+        with context.autocast():
+            prediction = trainable.predict(features, prompts)
+        chosen = prediction.iou.argmax(dim=1, keepdim=True)
+        iou = true_iou(prediction.logits, *wanted).gather(1, chosen)[:, 0]
+        dices = (200 * iou / (1 + iou)).tolist()
+        masks = choose_masks(*(part.float().cpu().numpy() for part in prediction)).hr
+        for number, mask in zip(objects, masks, strict=True):
+            answers[number].append(
+                WorstPrediction(
+                    decoder, kind, index, number, dices[number], prompts,
+                    truth.hr_masks[number], mask,
+                )
+            )  # fmt: skip
+    return [min(own, key=lambda prediction: prediction.dice) for own in answers]
+
+
+def _make_prompt(prompts: PromptBatch, row: int, size_px: int) -> Prompt:
+    """One prompt of a batch, in mask px."""
+    mask_per_hr = MASK_PX / size_px
+    points = [(float(x), float(y)) for x, y in prompts.points[row] * mask_per_hr]
+    labelled = list(zip(points, prompts.click_labels[row].tolist(), strict=True))
+    box = None
+    if prompts.boxes is not None:
+        box = Box(*(prompts.boxes[row] * mask_per_hr).ravel().tolist())
+    return Prompt(
+        str(row),
+        l0_box=box,
+        l0_outline=None if prompts.hr_masks is None else _outline(prompts.hr_masks[row]),
+        l0_positives=tuple(point for point, label in labelled if label == POSITIVE),
+        l0_negatives=tuple(point for point, label in labelled if label == NEGATIVE),
+    )
+
+
+def _outline(logits: MaskArray) -> Polygon | MultiPolygon | None:
+    return mask_to_polygon(logits, _FRAME, simplify_um=0.25, min_area_um2=0.0)

@@ -1,0 +1,1 @@
+"""Training samples and the prompts that are drawn on them."""

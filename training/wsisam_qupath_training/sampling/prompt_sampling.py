@@ -1,0 +1,366 @@
+"""Prompts as they are drawn in training: boxes with noise, points, coarse masks, more clicks.
+
+All prompts of a step have the same kind and the same number of tokens, so that they run as one
+batch without padding, which would change the answers. HR px; masks are 256 x 256.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+from pydantic import Field as Limited
+from scipy.ndimage import distance_transform_edt, gaussian_filter
+from shapely.geometry import MultiPolygon, Polygon
+
+from wsisam_qupath.geometry import Mpp, PatchPair
+from wsisam_qupath.geometry.polygons import mask_to_polygon, outline_to_mask
+from wsisam_qupath.prompts import PromptKind
+from wsisam_qupath.prompts.encoding import (
+    BOTTOM_RIGHT,
+    CLAMP_LOGIT,
+    MASK_PX,
+    NEGATIVE,
+    OUTLINE_LOGIT,
+    PADDING,
+    POSITIVE,
+    TOP_LEFT,
+    MaskArray,
+    project_mask_to_hr,
+    project_mask_to_lr,
+)
+
+from .clicker import next_click
+from .samples import SampleMasks
+
+Mask = NDArray[np.bool_]
+Rng = np.random.Generator
+
+_FRAME = PatchPair(MASK_PX / 2, MASK_PX / 2, 1.0, MASK_PX, Mpp(1.0, 1.0))
+"""A pair whose level-0 pixels are mask pixels."""
+
+_LR_FRAME = replace(_FRAME, hr_mpp=2.0)
+"""The LR patch of that pair as the HR patch of another."""
+
+
+class PromptMix(BaseModel):
+    """What is asked, and how often.
+
+    Attributes:
+        box, points, box_points, outline: how often each kind begins a step, relative to each other.
+        box_noise: standard deviation of a box's edges, of its side.
+        single_point_share: of the steps with points, those with one.
+        most_points: drawn uniformly from 2 to this, otherwise.
+        deepest_share: of the first points, those in the deepest place.
+        negative_share: of the steps with points, those with one to three negatives.
+        sequence_share: of the steps with points (box_points too), those with further clicks.
+        most_clicks: drawn uniformly from 1 to this, then.
+        clicker_share: of the further clicks, those in the deepest error; the others are random
+            pixels of an error.
+        outline_feedback_share: of the answers that come back as a mask prompt, those that come
+            back as an outline, as in QuPath; the others as logits.
+        outline_noise: standard deviation of a coarse mask's edge, of the object's size.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    box: float = Limited(default=0.2, ge=0)
+    points: float = Limited(default=0.55, ge=0)
+    box_points: float = Limited(default=0.15, ge=0)
+    outline: float = Limited(default=0.1, ge=0)
+    box_noise: float = Limited(default=0.05, ge=0, le=0.5)
+    single_point_share: float = Limited(default=0.4, ge=0, le=1)
+    most_points: int = Limited(default=10, ge=2)
+    deepest_share: float = Limited(default=0.25, ge=0, le=1)
+    negative_share: float = Limited(default=0.3, ge=0, le=1)
+    sequence_share: float = Limited(default=0.6, ge=0, le=1)
+    most_clicks: int = Limited(default=6, ge=1)
+    clicker_share: float = Limited(default=0.6, ge=0, le=1)
+    outline_feedback_share: float = Limited(default=0.5, ge=0, le=1)
+    outline_noise: float = Limited(default=0.08, ge=0)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What all prompts of one step have in common.
+
+    Attributes:
+        kind: of the first prompt; never outline+points.
+        positives, negatives: how many points.
+        clicks: how many more follow.
+        feeds_outlines: whether answers come back as outlines.
+    """
+
+    kind: PromptKind
+    positives: int = 0
+    negatives: int = 0
+    clicks: int = 0
+    feeds_outlines: bool = False
+
+
+@dataclass(frozen=True)
+class PromptBatch:
+    """B prompts of one kind on one view.
+
+    Attributes:
+        points, click_labels: B x P x 2 float32 (x, y), HR px, and B x P: all clicks so far.
+        boxes: B x 2 x 2, corners, HR px; None where there are none.
+        hr_masks, lr_masks: B x 256 x 256 mask logits; both or neither.
+    """
+
+    points: NDArray[np.float32]
+    click_labels: NDArray[np.int64]
+    boxes: NDArray[np.float32] | None = None
+    hr_masks: MaskArray | None = None
+    lr_masks: MaskArray | None = None
+
+    @cached_property
+    def point_coords(self) -> NDArray[np.float32]:
+        """B x N x 2: points, then the box or one padding token, as in :func:`.encode_prompt`."""
+        last = np.zeros((len(self.points), 1, 2)) if self.boxes is None else self.boxes
+        return np.concatenate([self.points, last], axis=1).astype(np.float32)
+
+    @cached_property
+    def point_labels(self) -> NDArray[np.int64]:
+        """B x N."""
+        last = [PADDING] if self.boxes is None else [TOP_LEFT, BOTTOM_RIGHT]
+        tail = np.tile(np.array(last, dtype=np.int64), (len(self.points), 1))
+        return np.concatenate([self.click_labels, tail], axis=1)
+
+
+def draw_plan(mix: PromptMix, rng: Rng) -> Plan:
+    """One step's plan."""
+    kinds = (PromptKind.BOX, PromptKind.POINTS, PromptKind.BOX_POINTS, PromptKind.OUTLINE)
+    shares = np.array([mix.box, mix.points, mix.box_points, mix.outline])
+    kind = kinds[int(rng.choice(len(kinds), p=shares / shares.sum()))]
+    if kind in {PromptKind.BOX, PromptKind.OUTLINE}:
+        return Plan(kind)
+    is_single = rng.random() < mix.single_point_share
+    positives = 1 if is_single else int(rng.integers(2, mix.most_points + 1))
+    negatives = int(rng.integers(1, 4)) if rng.random() < mix.negative_share else 0
+    clicks = int(rng.integers(1, mix.most_clicks + 1)) if rng.random() < mix.sequence_share else 0
+    feeds_outlines = bool(rng.random() < mix.outline_feedback_share)
+    return Plan(kind, positives, negatives, clicks, feeds_outlines)
+
+
+def draw_objects(masks: SampleMasks, plan: Plan, count: int, rng: Rng) -> NDArray[np.intp]:
+    """Which objects of a view are asked for, with repetition.
+
+    A box is drawn round a whole object; where none is whole, parts must do.
+    """
+    allowed = np.arange(len(masks.hr_masks))
+    if plan.kind is not PromptKind.POINTS and masks.is_whole.any():
+        allowed = np.flatnonzero(masks.is_whole)
+    if len(allowed) >= count:
+        return rng.choice(allowed, size=count, replace=False)
+    return np.concatenate([allowed, rng.choice(allowed, size=count - len(allowed))])
+
+
+def draw_first_prompts(
+    masks: SampleMasks, objects: Sequence[int], plan: Plan, mix: PromptMix, size_px: int, rng: Rng
+) -> PromptBatch:
+    """The first prompt of each object."""
+    hr_per_mask = size_px / MASK_PX
+    truths = [masks.hr_masks[index] for index in objects]
+    if plan.kind is PromptKind.OUTLINE:
+        return make_outline_prompts(
+            [coarsen_mask(m, mix.outline_noise, rng) for m in truths], size_px
+        )
+    clicks = [_clicks(masks, mask, plan, mix, rng) for mask in truths]
+    boxes = None
+    if plan.kind is not PromptKind.POINTS:
+        boxes = np.stack([add_box_noise(mask, mix.box_noise, rng) for mask in truths]) * hr_per_mask
+    return PromptBatch(
+        np.stack([points for points, _ in clicks]).astype(np.float32) * np.float32(hr_per_mask),
+        np.stack([point_labels for _, point_labels in clicks]),
+        None if boxes is None else boxes.astype(np.float32),
+    )
+
+
+class PairMasks(NamedTuple):
+    """Answers as mask logits over both patches of a pair, B x 256 x 256 each.
+
+    Attributes:
+        is_lr: B, whether the answer was given over the LR patch; else it ends where HR does.
+    """
+
+    hr: MaskArray
+    lr: MaskArray
+    is_lr: NDArray[np.bool_]
+
+
+def choose_masks(logits: MaskArray, ious: NDArray[np.float32]) -> PairMasks:
+    """Of the masks over the R patches, the one with the highest predicted IoU, in both frames.
+
+    Args:
+        logits: B x R x 256 x 256.
+        ious: B x R.
+    """
+    is_lr = ious.argmax(axis=1) == 1
+    hr = [a[1] if lr else a[0] for a, lr in zip(logits, is_lr, strict=True)]
+    return PairMasks(
+        np.stack([project_mask_to_hr(m) if lr else m for m, lr in zip(hr, is_lr, strict=True)]),
+        np.stack([m if lr else project_mask_to_lr(m) for m, lr in zip(hr, is_lr, strict=True)]),
+        is_lr,
+    )
+
+
+def add_clicks(
+    batch: PromptBatch,
+    answers: PairMasks,
+    masks: SampleMasks,
+    objects: Sequence[int],
+    plan: Plan,
+    mix: PromptMix,
+    size_px: int,
+    rng: Rng,
+) -> PromptBatch:
+    """The same prompts with one more click each, and the last answers as the mask prompts.
+
+    Args:
+        answers: the last ones.
+    """
+    hr_per_mask = size_px / MASK_PX
+    points, point_labels = [], []
+    for index, answer in zip(objects, answers.hr, strict=True):
+        truth, predicted = masks.hr_masks[index], answer > 0
+        column, row, label = _choose_correction(truth, predicted, masks.hr_known, mix, rng)
+        points.append(((column + 0.5) * hr_per_mask, (row + 0.5) * hr_per_mask))
+        point_labels.append(label)
+    added = np.array(points, dtype=np.float32)[:, None]
+    clicked = replace(
+        batch,
+        points=np.concatenate([batch.points, added], axis=1),
+        click_labels=np.concatenate(
+            [batch.click_labels, np.array(point_labels, dtype=np.int64)[:, None]], axis=1
+        ),
+    )
+    return _feed_back(clicked, answers, plan, size_px)
+
+
+def make_outline_prompts(masks: Sequence[Mask], size_px: int) -> PromptBatch:
+    """Coarse masks as outlines come in: a mask prompt, and the box round it."""
+    count, hr_per_mask = len(masks), size_px / MASK_PX
+    hr_masks = np.stack([np.where(m, OUTLINE_LOGIT, -OUTLINE_LOGIT) for m in masks])
+    return PromptBatch(
+        np.zeros((count, 0, 2), dtype=np.float32),
+        np.zeros((count, 0), dtype=np.int64),
+        np.stack([find_tight_box(m) for m in masks]).astype(np.float32) * np.float32(hr_per_mask),
+        hr_masks.astype(np.float32),
+        np.stack([_lr_outline(m.astype(np.float32)) for m in hr_masks]),
+    )
+
+
+def find_tight_box(mask: Mask) -> NDArray[np.float64]:
+    """Corners of the box round a mask that is not empty, 2 x 2 (x, y), mask px."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    corners = [[columns[0], rows[0]], [columns[-1] + 1, rows[-1] + 1]]
+    return np.array(corners, dtype=np.float64)
+
+
+def add_box_noise(mask: Mask, noise: float, rng: Rng) -> NDArray[np.float64]:
+    """The same with every edge moved by N(0, noise) of its side; never without area."""
+    corners = find_tight_box(mask)
+    sides = corners[1] - corners[0]
+    moved = corners + np.clip(rng.normal(0, noise, (2, 2)), -0.4, 0.4) * sides
+    return np.sort(moved, axis=0)
+
+
+def coarsen_mask(mask: Mask, noise: float, rng: Rng) -> Mask:
+    """A mask with Gaussian noise in its boundary region (WSI-SAM, section 3).
+
+    The noise is smooth over a fifth of the object's size, as a hand is; its amplitude is drawn
+    for each mask, uniformly up to twice ``noise``.
+    """
+    size = np.sqrt(mask.sum())
+    smoothness = max(1.0, 0.2 * size)
+    wave = gaussian_filter(rng.normal(size=mask.shape), smoothness)
+    wave *= rng.uniform(0, 2 * noise) * size / max(float(wave.std()), 1e-9)
+    depth = distance_transform_edt(mask) - distance_transform_edt(~mask)
+    coarse: Mask = depth + wave > 0
+    return coarse if coarse.any() else mask
+
+
+def _clicks(
+    masks: SampleMasks, mask: Mask, plan: Plan, mix: PromptMix, rng: Rng
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Positives, then negatives, mask px."""
+    positives = _pixels(mask, plan.positives, rng)
+    if plan.positives and rng.random() < mix.deepest_share:
+        nothing = np.zeros_like(mask)
+        deepest = next_click(mask, nothing, nothing)
+        if deepest is not None:
+            positives[0] = deepest.column + 0.5, deepest.row + 0.5
+    neighbours = masks.hr_objects & ~mask
+    elsewhere = masks.hr_known & ~mask
+    area = neighbours if neighbours.any() and rng.random() < 0.5 else elsewhere
+    negatives = _pixels(area if area.any() else ~mask, plan.negatives, rng)
+    point_labels = [POSITIVE] * plan.positives + [NEGATIVE] * plan.negatives
+    return np.concatenate([positives, negatives]), np.array(point_labels, dtype=np.int64)
+
+
+def _pixels(area: Mask, count: int, rng: Rng) -> NDArray[np.float64]:
+    """Points anywhere in the pixels of an area, count x 2 (x, y); the middle where it is empty."""
+    inside = np.argwhere(area)
+    if not len(inside):
+        return np.full((count, 2), MASK_PX / 2)
+    chosen = inside[rng.integers(len(inside), size=count)]
+    points: NDArray[np.float64] = chosen[:, ::-1] + rng.random((count, 2))
+    return points
+
+
+def _choose_correction(
+    truth: Mask, predicted: Mask, known: Mask, mix: PromptMix, rng: Rng
+) -> tuple[int, int, int]:
+    """Column, row and label of a click on an error; on the object where there is none."""
+    errors = (truth ^ predicted) & known
+    if errors.any() and rng.random() >= mix.clicker_share:
+        row, column = np.argwhere(errors)[rng.integers(int(errors.sum()))]
+        return int(column), int(row), POSITIVE if truth[row, column] else NEGATIVE
+    click = next_click(truth, predicted, np.zeros_like(truth), known)
+    if click is None:
+        click = next_click(truth, np.zeros_like(truth), np.zeros_like(truth))
+    if click is None:
+        return MASK_PX // 2, MASK_PX // 2, POSITIVE
+    return click.column, click.row, POSITIVE if click.is_positive else NEGATIVE
+
+
+def _feed_back(batch: PromptBatch, answers: PairMasks, plan: Plan, size_px: int) -> PromptBatch:
+    """Answers as the mask prompts of the next click."""
+    if plan.feeds_outlines:
+        found = [_trace_outline(answers, index) for index in range(len(answers.hr))]
+        outlines = [outline for outline in found if outline is not None]
+        if len(outlines) == len(found):
+            hr_masks = np.stack([_outline_logits(o, 1.0) for o in outlines])
+            boxes = np.stack([np.reshape(o.bounds, (2, 2)) for o in outlines])
+            return replace(
+                batch,
+                boxes=(boxes * (size_px / MASK_PX)).astype(np.float32),
+                hr_masks=hr_masks,
+                lr_masks=np.stack([_outline_logits(o, 2.0) for o in outlines]),
+            )
+    hr_masks, lr_masks = (
+        np.clip(masks, -CLAMP_LOGIT, CLAMP_LOGIT).astype(np.float32) for masks in answers[:2]
+    )
+    return replace(batch, hr_masks=hr_masks, lr_masks=lr_masks)
+
+
+def _trace_outline(answers: PairMasks, index: int) -> Polygon | MultiPolygon | None:
+    """An answer's outline, HR mask px; it may reach beyond the HR patch."""
+    masks, frame = (answers.lr, _LR_FRAME) if answers.is_lr[index] else (answers.hr, _FRAME)
+    return mask_to_polygon(masks[index], frame, simplify_um=0.25, min_area_um2=0.0)
+
+
+def _outline_logits(outline: Polygon | MultiPolygon, zoom: float) -> MaskArray:
+    return outline_to_mask(outline, _FRAME, zoom=zoom, magnitude=OUTLINE_LOGIT)
+
+
+def _lr_outline(hr_mask: MaskArray) -> MaskArray:
+    """An outline's mask over the LR patch, where all beyond the HR patch is outside of it."""
+    lr_mask: MaskArray = np.maximum(project_mask_to_lr(hr_mask), np.float32(-OUTLINE_LOGIT))
+    return lr_mask

@@ -1,0 +1,1 @@
+"""The training of decoders, from samples to an adapter file."""

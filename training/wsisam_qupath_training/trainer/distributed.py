@@ -1,0 +1,102 @@
+"""Where a run computes: one device, or one of several processes that torchrun started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+from torch import distributed
+
+from wsisam_qupath.errors import DeviceError
+from wsisam_qupath.inference.loading import choose
+
+
+@dataclass(frozen=True)
+class DistributedContext:
+    """Where a run computes, and which of several processes this is."""
+
+    device: torch.device
+    rank: int = 0
+    world: int = 1
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """bf16 where the device computes in it; elsewhere it would be slower, not only worse."""
+        if self.device.type == "mps" or (self.device.type == "cpu" and not has_bf16()):
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+
+def has_bf16() -> bool:
+    """Whether this CPU multiplies matrices in bf16."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+@contextmanager
+def run_first_process_alone(context: DistributedContext) -> Iterator[None]:
+    """The first of several processes runs the body before the others do."""
+    if context.rank:
+        distributed.barrier()
+    yield
+    if context.world > 1 and not context.rank:
+        distributed.barrier()
+
+
+@contextmanager
+def open_context(device: str, threads: int | None) -> Iterator[DistributedContext]:
+    """The place of this process, for the time of the body.
+
+    Under ``torchrun`` every process takes a GPU of its own, or shares the CPU.
+
+    Args:
+        device: see :func:`.load_predictor`.
+        threads: CPU threads; None is as many as PyTorch takes by itself.
+
+    Raises:
+        DeviceError: this machine does not have the device.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    chosen, _ = choose(device, "torch")
+    with _flush_denormals(), _join_processes(chosen) as context:
+        yield context
+
+
+@contextmanager
+def _flush_denormals() -> Iterator[None]:
+    """Numbers too small for the format cost a CPU a hundred times as much, and mean nothing here.
+
+    Elsewhere in the process they may mean something: afterwards all is as it was.
+    """
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+
+
+@contextmanager
+def _join_processes(chosen: str) -> Iterator[DistributedContext]:
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield DistributedContext(torch.device(chosen))
+        return
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if chosen.startswith("cuda"):
+        if local >= torch.cuda.device_count():
+            raise DeviceError(
+                f"torchrun started {local + 1} processes or more, and there are "
+                f"{torch.cuda.device_count()} GPUs. Start one process a GPU."
+            )
+        chosen = f"cuda:{local}"
+        torch.cuda.set_device(local)
+    kind = "nccl" if chosen.startswith("cuda") else "gloo"
+    # The others wait while the first process encodes the views, which may take hours on a CPU.
+    distributed.init_process_group(kind, timeout=timedelta(days=1))
+    try:
+        yield DistributedContext(torch.device(chosen), distributed.get_rank(), world)
+    finally:
+        distributed.destroy_process_group()

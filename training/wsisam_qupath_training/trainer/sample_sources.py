@@ -1,0 +1,114 @@
+"""The two places that views come from in training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from wsisam_qupath.inference.backends import ImageArray
+from wsisam_qupath.slide import Slide
+
+from ..dataset import AnnotatedImage
+from ..sampling.feature_cache import CachedSample, FeatureCache
+from ..sampling.samples import (
+    Sample,
+    SampleMasks,
+    SamplingSettings,
+    rasterize_targets,
+    read_patches,
+)
+from .trainable_decoder import SampleFeatures, TrainableDecoder, build_features
+
+
+class SampleSource(Protocol):
+    """Where views come from: the cache of a frozen encoder, or pixels for one that learns."""
+
+    def __len__(self) -> int: ...
+
+    def load(self, index: int) -> LoadedSample:
+        """Read one view from the disk; called from a thread of its own."""
+
+    def features(
+        self, loaded: LoadedSample, trainable: TrainableDecoder, device: torch.device
+    ) -> SampleFeatures:
+        """Its features, on the device."""
+
+
+@dataclass(frozen=True)
+class LoadedSample:
+    """One view, read: what is needed to make its features, and the objects in it."""
+
+    content: Any
+    truth: SampleMasks
+
+
+class CachedSamples:
+    """Views of a frozen encoder, from its cache.
+
+    Args:
+        cache: filled.
+        indices: of those to use; None is all that hold an object.
+    """
+
+    def __init__(self, cache: FeatureCache, indices: Sequence[int] | None = None) -> None:
+        self._cache = cache
+        usable = cache.usable
+        self._indices = usable if indices is None else np.intersect1d(usable, list(indices))
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def load(self, index: int) -> LoadedSample:
+        """See :class:`.SampleSource`."""
+        sample = self._cache.sample(int(self._indices[index]))
+        return LoadedSample(sample, sample.truth)
+
+    def features(
+        self, loaded: LoadedSample, trainable: TrainableDecoder, device: torch.device
+    ) -> SampleFeatures:
+        """See :class:`.SampleSource`."""
+        sample: CachedSample = loaded.content
+        # Where nobody looks at the LR patch it is not read from the disk.
+        count = trainable.patch_count
+        tokens = (sample.hr_tokens, sample.lr_tokens)[:count]
+        early = (sample.hr_early, sample.lr_early)[:count]
+        return build_features(tokens, early, device)
+
+
+class PixelSamples:
+    """Views of an encoder that learns: read and encoded at each step."""
+
+    def __init__(
+        self,
+        images: Sequence[AnnotatedImage],
+        slides: Sequence[Slide],
+        samples: Sequence[Sample],
+        settings: SamplingSettings,
+    ) -> None:
+        self._images = images
+        self._slides = slides
+        self._settings = settings
+        masks = (
+            (sample, rasterize_targets(images[sample.image], sample, settings))
+            for sample in samples
+        )
+        self._samples = [(sample, truth) for sample, truth in masks if len(truth.hr_masks)]
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def load(self, index: int) -> LoadedSample:
+        """See :class:`.SampleSource`."""
+        sample, truth = self._samples[index]
+        return LoadedSample(read_patches(self._slides[sample.image], sample), truth)
+
+    def features(
+        self, loaded: LoadedSample, trainable: TrainableDecoder, device: torch.device
+    ) -> SampleFeatures:
+        """See :class:`.SampleSource`."""
+        patches: tuple[ImageArray, ImageArray] = loaded.content
+        return trainable.encode([torch.from_numpy(patch).to(device)[None] for patch in patches])

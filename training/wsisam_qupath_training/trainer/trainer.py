@@ -1,0 +1,349 @@
+"""The training loop of one decoder: draw, answer, click, learn; validate, keep the best, resume."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
+
+from wsisam_qupath.errors import DeviceError
+
+from ..sampling.prefetch import prefetch
+from ..sampling.prompt_sampling import (
+    Plan,
+    PromptBatch,
+    add_clicks,
+    choose_masks,
+    draw_first_prompts,
+    draw_objects,
+    draw_plan,
+)
+from ..settings import DecoderSettings
+from .checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from .distributed import DistributedContext
+from .sample_sources import LoadedSample, SampleSource
+from .targets import TargetMasks, make_targets
+from .trainable_decoder import (
+    Loss,
+    SampleFeatures,
+    TrainableDecoder,
+    decoder_tensors,
+    encoder_tensors,
+)
+from .validation import validate
+
+
+@dataclass
+class Clock:
+    """Seconds that the loop waited for data, and all seconds of its steps."""
+
+    waiting: float = 0.0
+    working: float = 0.0
+
+    @property
+    def waiting_share(self) -> float:
+        """Of all time."""
+        return self.waiting / max(self.waiting + self.working, 1e-9)
+
+
+@dataclass(frozen=True)
+class TrainStep:
+    """What one step is about, drawn from its number alone."""
+
+    step: int
+    loaded: LoadedSample
+    plan: Plan
+    objects: NDArray[np.intp]
+    prompts: PromptBatch
+    windows_seed: int | None
+
+
+@dataclass(frozen=True)
+class TrainedDecoder:
+    """The end of a run, at its best validation.
+
+    Attributes:
+        state: running means by the learner's parameter names.
+        decoder, encoder: what an adapter keeps of both; see :func:`.decoder_tensors`.
+        best_step, best_dice: when that was.
+        history: a row a validation.
+        clock: what the loop waited for.
+    """
+
+    state: Mapping[str, torch.Tensor]
+    decoder: Mapping[str, NDArray[np.float16]]
+    encoder: Mapping[str, NDArray[np.float16]]
+    best_step: int
+    best_dice: float
+    history: tuple[Mapping[str, float], ...]
+    clock: Clock
+
+
+OnStep = Callable[[int, Mapping[str, float]], None]
+
+
+@dataclass
+class Run:
+    """One decoder's training.
+
+    Attributes:
+        trainable, samples, val_views: what learns from what.
+        size_px: of the base's input.
+        seed: of all draws.
+        folder: where the checkpoint is kept.
+        made_for: all that the run depends on, JSON.
+        validate_every: steps.
+    """
+
+    trainable: TrainableDecoder
+    samples: SampleSource
+    val_views: SampleSource
+    size_px: int
+    seed: int
+    folder: Path
+    made_for: str
+    validate_every: int
+    context: DistributedContext
+    clock: Clock = field(default_factory=Clock)
+
+    @property
+    def settings(self) -> DecoderSettings:
+        return self.trainable.settings
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """The last state of the run."""
+        return self.folder / "checkpoint.pt"
+
+    def train(self, on_step: OnStep) -> TrainedDecoder:
+        """Train from the last checkpoint on, or from the beginning.
+
+        Raises:
+            DeviceError: the loss is not a number; the last good state is kept.
+            AdapterError: the checkpoint is of another run.
+            OutputError: a checkpoint cannot be written.
+        """
+        self.trainable.to(self.context.device)
+        optimiser = torch.optim.AdamW(
+            self.trainable.rates(), weight_decay=self.settings.weight_decay
+        )
+        state = read_checkpoint(self.checkpoint_path, self.made_for) or self._begin(optimiser)
+        self._restore(state, optimiser)
+        if not state.finished:
+            state = self._continue(state, optimiser, on_step)
+        return TrainedDecoder(
+            state.best,
+            decoder_tensors(state.best),
+            encoder_tensors(self.trainable, state.best),
+            state.best_step,
+            state.best_dice,
+            state.history,
+            self.clock,
+        )
+
+    def _begin(self, optimiser: torch.optim.Optimizer) -> Checkpoint:
+        learning = _copy_tensors(self.trainable.list_learning())
+        return Checkpoint(
+            step=0,
+            made_for=self.made_for,
+            learning=learning,
+            mean=_copy_tensors(learning),
+            optimiser=optimiser.state_dict(),
+            best=_copy_tensors(learning),
+            best_step=0,
+            best_dice=-1.0,
+            history=(),
+        )
+
+    def _restore(self, state: Checkpoint, optimiser: torch.optim.Optimizer) -> None:
+        with torch.no_grad():
+            for name, parameter in self.trainable.list_learning().items():
+                parameter.copy_(state.learning[name])
+        optimiser.load_state_dict(state.optimiser)
+
+    def _continue(
+        self, state: Checkpoint, optimiser: torch.optim.Optimizer, on_step: OnStep
+    ) -> Checkpoint:
+        module = self._wrap()
+        mean = {name: tensor.to(self.context.device) for name, tensor in state.mean.items()}
+        base_rates = [group["lr"] for group in self.trainable.rates()]
+        recent: list[Mapping[str, float]] = []
+        for train_step in self._draw_steps(state.step):
+            for group, rate in zip(optimiser.param_groups, base_rates, strict=True):
+                group["lr"] = rate * schedule(train_step.step, self.settings)
+            recent.append(self._step(module, optimiser, train_step))
+            _average(mean, self.trainable.list_learning(), self.settings.ema, train_step.step)
+            on_step(train_step.step + 1, recent[-1])
+            done = train_step.step + 1
+            if done % self.validate_every == 0 or done == self.settings.steps:
+                state = self._validate(state, done, mean, optimiser, recent)
+                recent = []
+                on_step(done, {**state.history[-1], "waiting_share": self.clock.waiting_share})
+                if state.finished:
+                    break
+        return state
+
+    def _draw_steps(self, first: int) -> Iterator[TrainStep]:
+        for train_step, waited in prefetch(self._draw_step, range(first, self.settings.steps)):
+            self.clock.waiting += waited
+            yield train_step
+
+    def _draw_step(self, step: int) -> TrainStep:
+        rng = np.random.default_rng((self.seed, step, self.context.rank))
+        loaded = self.samples.load(int(rng.integers(len(self.samples))))
+        plan = draw_plan(self.settings.mix, rng)
+        objects = draw_objects(loaded.truth, plan, self.settings.objects_per_step, rng)
+        prompts = draw_first_prompts(
+            loaded.truth, objects.tolist(), plan, self.settings.mix, self.size_px, rng
+        )
+        is_windowed = rng.random() < self.settings.windowed_share
+        windows_seed = int(rng.integers(2**31)) if is_windowed else None
+        return TrainStep(step, loaded, plan, objects, prompts, windows_seed)
+
+    def _step(
+        self, module: torch.nn.Module, optimiser: torch.optim.Optimizer, train_step: TrainStep
+    ) -> dict[str, float]:
+        start = time.perf_counter()
+        with self.context.autocast():
+            loss = self._loss(module, train_step)
+        optimiser.zero_grad(set_to_none=True)
+        loss.total.backward()  # type: ignore[no-untyped-call]
+        parameters = [p for group in optimiser.param_groups for p in group["params"]]
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.clip_norm)
+        if not math.isfinite(float(loss.total.detach()) + float(norm)):
+            kept = "No state was kept yet"
+            if self.checkpoint_path.is_file():
+                kept = f"The last good state is in {self.checkpoint_path}"
+            raise DeviceError(
+                f"The loss is not a number at step {train_step.step + 1}. {kept}; train with lower "
+                "learning rates."
+            )
+        optimiser.step()
+        self.clock.working += time.perf_counter() - start
+        return {"loss": float(loss.total.detach()), **loss.parts}
+
+    def _loss(self, module: torch.nn.Module, train_step: TrainStep) -> Loss:
+        features = self.samples.features(train_step.loaded, self.trainable, self.context.device)
+        prompts = self._add_clicks(train_step, features)
+        loss: Loss = module(
+            features, prompts, self._load_targets(train_step), train_step.windows_seed
+        )
+        return loss
+
+    def _add_clicks(self, train_step: TrainStep, features: SampleFeatures) -> PromptBatch:
+        """The prompts after the plan's further clicks, each where the last answer was wrong."""
+        prompts, truth = train_step.prompts, train_step.loaded.truth
+        rng = np.random.default_rng((self.seed, train_step.step, self.context.rank, 1))
+        for _ in range(train_step.plan.clicks):
+            with torch.no_grad():
+                predicted = self.trainable.predict(features, prompts)
+            prompts = add_clicks(
+                prompts,
+                choose_masks(*(part.float().cpu().numpy() for part in predicted)),
+                truth,
+                train_step.objects.tolist(),
+                train_step.plan,
+                self.settings.mix,
+                self.size_px,
+                rng,
+            )
+        return prompts
+
+    def _load_targets(self, train_step: TrainStep) -> TargetMasks:
+        return make_targets(
+            train_step.loaded.truth,
+            train_step.objects,
+            self.trainable.patch_count,
+            self.context.device,
+        )
+
+    def _validate(
+        self,
+        state: Checkpoint,
+        step: int,
+        mean: Mapping[str, torch.Tensor],
+        optimiser: torch.optim.Optimizer,
+        recent: list[Mapping[str, float]],
+    ) -> Checkpoint:
+        """Measure the running means, and write the checkpoint."""
+        learning = self.trainable.list_learning()
+        current = _copy_tensors(learning)
+        _put(learning, mean)
+        measured = validate(
+            self.trainable, self.val_views, self.settings.mix, self.size_px, self.context
+        )
+        _put(learning, current)
+        losses = {f"train_{k}": float(np.mean([r[k] for r in recent])) for k in recent[0]}
+        measured = self._agree(measured)
+        row = {"step": float(step), **losses, **measured}
+        is_better = measured["dice"] > state.best_dice
+        best_step = step if is_better else state.best_step
+        stale = (step - best_step) // self.validate_every
+        new = replace(
+            state,
+            step=step,
+            learning=current,
+            mean=_copy_tensors(mean),
+            optimiser=optimiser.state_dict(),
+            best=_copy_tensors(mean) if is_better else state.best,
+            best_step=best_step,
+            best_dice=measured["dice"] if is_better else state.best_dice,
+            history=(*state.history, row),
+            finished=step >= self.settings.steps or stale >= self.settings.patience,
+        )
+        if self.context.rank == 0:
+            write_checkpoint(self.checkpoint_path, new)
+        return new
+
+    def _agree(self, measured: dict[str, float]) -> dict[str, float]:
+        """The first process's numbers: all must stop at the same step."""
+        if self.context.world == 1:
+            return measured
+        shared = [measured]
+        distributed.broadcast_object_list(shared)
+        return shared[0]
+
+    def _wrap(self) -> torch.nn.Module:
+        if self.context.world == 1:
+            return self.trainable
+        assert distributed.is_initialized()
+        return DistributedDataParallel(self.trainable, find_unused_parameters=True)
+
+
+def schedule(step: int, settings: DecoderSettings) -> float:
+    """Factor of the learning rates: a linear warm-up, then half a cosine down to a hundredth.
+
+    Every cycle begins anew.
+    """
+    length = settings.steps / settings.cycles
+    done = step % length
+    warm = min(1.0, (done + 1) / max(1, settings.warm_up_steps))
+    return warm * (0.01 + 0.99 * (1 + math.cos(math.pi * done / length)) / 2)
+
+
+def _average(
+    mean: dict[str, torch.Tensor], learning: Mapping[str, torch.Tensor], decay: float, step: int
+) -> None:
+    # Shorter at the beginning, so that the first random weights are soon forgotten.
+    share = min(decay, (1 + step) / (10 + step))
+    with torch.no_grad():
+        for name, tensor in learning.items():
+            mean[name].lerp_(tensor.detach(), 1 - share)
+
+
+def _copy_tensors(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+
+
+def _put(parameters: Mapping[str, torch.Tensor], values: Mapping[str, torch.Tensor]) -> None:
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(values[name])

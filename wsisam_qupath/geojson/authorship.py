@@ -1,0 +1,106 @@
+"""Whose an object of QuPath is: ours, ours but touched by a person since, or a person's own."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from itertools import product
+from typing import Any
+
+import shapely
+from shapely.errors import ShapelyError
+from shapely.geometry import MultiPolygon, Polygon, shape
+
+from . import Feature
+from .properties import read_path_class
+from .provenance import CLASS_KEY, DRAWN_KEY, PROMPT_KEY, TYPE_KEY, is_drawn
+
+
+def read_prompt_id(feature: Feature) -> str | None:
+    """Id of the prompt that a result of ours answers; None for what is not ours."""
+    prompt_id = _metadata(feature).get(PROMPT_KEY)
+    return prompt_id if isinstance(prompt_id, str) else None
+
+
+def is_ours(feature: Feature) -> bool:
+    """Whether its metadata say that this program made it."""
+    return read_prompt_id(feature) is not None
+
+
+def is_untouched(feature: Feature) -> bool:
+    """Whether it is ours and as we wrote it: same outline, class and type, no name, no lock.
+
+    Whoever locks, names, reclassifies or redraws a result has made it their own.
+    """
+    properties, metadata = _properties(feature), _metadata(feature)
+    if not is_ours(feature) or properties.get("isLocked") or properties.get("name"):
+        return False
+    path_class = read_path_class(properties.get("classification"))
+    outline = read_outline(feature)
+    return (
+        (path_class.name if path_class else None) == metadata.get(CLASS_KEY)
+        and properties.get("objectType", "annotation") == metadata.get(TYPE_KEY)
+        and outline is not None
+        and is_drawn(outline, str(metadata.get(DRAWN_KEY)))
+    )
+
+
+class Drawings:
+    """Outlines that we once drew, to know them again when an object lost its id and metadata.
+
+    QuPath makes a new object of a detection that is turned into an annotation.
+
+    Args:
+        signatures: of :func:`.geojson.provenance.sign_outline`, each with the id of its prompt.
+    """
+
+    def __init__(self, signatures: Iterable[tuple[str, str]]) -> None:
+        self._by_corner: defaultdict[tuple[int, int], list[tuple[str, str]]] = defaultdict(list)
+        for signature, prompt_id in signatures:
+            corner = _find_corner(signature)
+            if corner is not None:
+                self._by_corner[corner].append((signature, prompt_id))
+
+    def read_prompt_id(self, feature: Feature) -> str | None:
+        """The prompt whose answer has the same outline; None where there is none."""
+        outline = read_outline(feature)
+        if outline is None:
+            return None
+        x, y = (math.floor(value) for value in outline.bounds[:2])
+        # The corner may have been rounded across the border of its cell.
+        for corner in product(range(x - 1, x + 2), range(y - 1, y + 2)):
+            for signature, prompt_id in self._by_corner.get(corner, ()):
+                if is_drawn(outline, signature):
+                    return prompt_id
+        return None
+
+
+def _find_corner(signature: str) -> tuple[int, int] | None:
+    try:
+        x0, y0 = map(float, signature.split(" ")[:2])
+        return math.floor(x0), math.floor(y0)
+    except (ValueError, OverflowError):
+        return None
+
+
+def read_outline(feature: Feature) -> Polygon | MultiPolygon | None:
+    """The area of a feature; None for points, lines and what cannot be read."""
+    geometry = feature.get("geometry")
+    if not isinstance(geometry, dict) or geometry.get("type") not in ("Polygon", "MultiPolygon"):
+        return None
+    try:
+        outline = shape(geometry)
+    except (ShapelyError, ValueError, TypeError, IndexError):
+        return None
+    return None if shapely.is_empty(outline) else outline
+
+
+def _properties(feature: Feature) -> dict[str, Any]:
+    properties = feature.get("properties")
+    return properties if isinstance(properties, dict) else {}
+
+
+def _metadata(feature: Feature) -> dict[str, Any]:
+    metadata = _properties(feature).get("metadata")
+    return metadata if isinstance(metadata, dict) else {}

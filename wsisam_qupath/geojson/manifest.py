@@ -1,0 +1,158 @@
+"""``manifest.json`` of an exported folder: what training finds there. Groovy writes the same."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ..errors import PromptError
+from ..files import read_json, write_atomically
+
+MANIFEST_NAME = "manifest.json"
+SCHEMA_VERSION = 1
+
+REGION_CLASS = "Region*"
+"""Areas of this class are declared as completely annotated: what is no object there is background.
+Elsewhere in their image it is unknown; in an image without any, each outline says what is not that
+object."""
+
+UNCLASSIFIED = "Unclassified"
+"""QuPath's word for objects without a class, which no class can have for a name."""
+
+_CURE = "Export the project again."
+
+_NAME_LENGTH = 100
+_UNSAFE = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+"""What Windows takes for a device, whatever stands behind the dot."""
+
+
+@dataclass(frozen=True)
+class ExportedImage:
+    """One image of an export.
+
+    Attributes:
+        id: of its entry in the project.
+        name: as the project shows it; several may have the same.
+        file: its GeoJSON, beside the manifest.
+        uri: of the slide.
+        width, height: of level 0, px; None where neither project nor slide says.
+        mpp_x, mpp_y: µm per level-0 px; the same.
+        classes: objects by class, :data:`UNCLASSIFIED` for those without; regions not counted.
+        objects: how many, of all classes.
+        regions: areas of class :data:`REGION_CLASS`.
+        left_out: by reason, what was no truth.
+    """
+
+    id: str
+    name: str
+    file: str
+    uri: str
+    width: int | None
+    height: int | None
+    mpp_x: float | None
+    mpp_y: float | None
+    classes: Mapping[str, int]
+    objects: int
+    regions: int
+    left_out: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All images of an export, in the order of the project."""
+
+    images: tuple[ExportedImage, ...]
+
+    @property
+    def classes(self) -> Mapping[str, int]:
+        """Objects by class over all images, the most frequent first."""
+        return _sum_counts(image.classes for image in self.images)
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """What was no truth over all images, by reason."""
+        return _sum_counts(image.left_out for image in self.images)
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write it into a folder, whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written there.
+    """
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "images": [asdict(image) for image in manifest.images],
+    }
+    text = json.dumps(document, indent=2, allow_nan=False)
+    write_atomically(folder / MANIFEST_NAME, f"{text}\n".encode("ascii"))
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of an exported folder.
+
+    Raises:
+        PromptError: there is none, or it is damaged or of a newer version.
+    """
+    from pydantic import TypeAdapter, ValidationError  # slow, and export needs none
+
+    path = folder / MANIFEST_NAME
+    document = read_json(path, cure=_CURE)
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if type(version) is not int:
+        raise PromptError(f"{path} is no manifest of an export. {_CURE}")
+    if version > SCHEMA_VERSION:
+        raise PromptError(
+            f"{path} was written by a newer version of this program (schema {version}, known is "
+            f"{SCHEMA_VERSION}). Update it, or export the project again."
+        )
+    try:
+        manifest = TypeAdapter(Manifest).validate_json(json.dumps(document), strict=True)
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise PromptError(f"{path} is damaged ({where}: {first['msg']}). {_CURE}") from exc
+    outside = [image.file for image in manifest.images if Path(image.file).name != image.file]
+    if outside:
+        raise PromptError(f"{path} names {outside[0]}, which is not in its folder. {_CURE}")
+    return manifest
+
+
+def file_names(images: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """GeoJSON file names by entry id: distinct and right on every system, also without case.
+
+    The name of the image, and its id behind it where another image would have the same file.
+
+    Args:
+        images: (id, name) of all images of the project, in its order.
+    """
+    stems = {identity: _stem(name) for identity, name in images}
+    counts = Counter(stem.lower() for stem in stems.values())
+    taken = {stem.lower() for stem in stems.values() if counts[stem.lower()] == 1}
+    names = {}
+    for identity, stem in stems.items():
+        distinct = stem
+        if counts[stem.lower()] > 1:
+            distinct = f"{stem} ({identity})"
+            while distinct.lower() in taken:
+                distinct += "_"
+            taken.add(distinct.lower())
+        names[identity] = f"{distinct}.geojson"
+    return names
+
+
+def _sum_counts(counts: Iterable[Mapping[str, int]]) -> Mapping[str, int]:
+    total: Counter[str] = Counter()
+    for one in counts:
+        total.update(one)
+    return dict(total.most_common())
+
+
+def _stem(name: str) -> str:
+    stem = _UNSAFE.sub("_", name)[:_NAME_LENGTH].strip(" .") or "image"
+    return f"_{stem}" if _RESERVED.fullmatch(stem) else stem

@@ -1,0 +1,167 @@
+"""Mask logits to polygons, and outlines to mask logits. No I/O, no model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import shapely
+from contourpy import FillType, contour_generator
+from numpy.typing import NDArray
+from shapely.geometry import MultiPolygon, Polygon
+
+from .frames import FloatArray, Mpp, PatchPair
+from .raster import pixel_coverage
+from .validity import make_valid
+
+MASK_PX = 256
+"""Side of the masks that the decoder takes and gives."""
+
+_FAR, _NEAR = 1e4, 1e-4
+"""Largest and smallest size of a logit: contours through the very centre of a pixel may touch."""
+
+Shapes = NDArray[np.object_]
+"""Geometries, one-dimensional."""
+
+
+def mask_to_polygon(
+    mask_logits: NDArray[np.float32], pair: PatchPair, *, simplify_um: float, min_area_um2: float
+) -> Polygon | MultiPolygon | None:
+    """Outline where the logits are above 0, between the pixel centres, level-0 px.
+
+    Args:
+        mask_logits: H x W over the whole HR patch, row by row from the top; NaN is outside.
+        pair: where the patch lies.
+        simplify_um: leaving out vertices may move the outline by so much; 0 keeps them all.
+        min_area_um2: smaller parts are dropped, smaller holes filled.
+
+    Returns:
+        A valid outline with its holes and parts, which ends where the patch ends; None if nothing
+        is left.
+    """
+    um_per_px = pair.size_px * pair.hr_mpp / np.array(mask_logits.shape[::-1])
+    parts = _contours(mask_logits, um_per_px, min_area_um2)
+    if simplify_um > 0 and len(parts):
+        # All at once, so that parts are kept from growing into each other.
+        outline = shapely.simplify(shapely.multipolygons(parts), simplify_um)
+        parts = _without_specks(make_valid(outline), min_area_um2)
+    if not len(parts):
+        return None
+    um_outline = parts[0] if len(parts) == 1 else shapely.multipolygons(parts)
+    outline = shapely.transform(um_outline, lambda um: pair.hr_to_l0(um / pair.hr_mpp))
+    return make_valid(outline)
+
+
+def stability_score(mask_logits: NDArray[np.float32], offset: float = 1.0) -> float:
+    """How little the mask depends on its threshold: area above +offset over area above -offset.
+
+    Returns:
+        0 to 1; 0 for an empty mask.
+    """
+    loose = np.count_nonzero(mask_logits > -offset)
+    return float(np.count_nonzero(mask_logits > offset) / loose) if loose else 0.0
+
+
+def area_um2(l0_geometry: Polygon | MultiPolygon, mpp: Mpp) -> float:
+    """What a level-0 geometry encloses, µm²."""
+    return float(l0_geometry.area * mpp.x * mpp.y)
+
+
+def outline_to_mask(
+    l0_outline: Polygon | MultiPolygon, pair: PatchPair, *, zoom: float, magnitude: float
+) -> NDArray[np.float32]:
+    """A coarse outline as the logits of a mask prompt, by how much of each pixel it covers.
+
+    Args:
+        l0_outline: valid, level-0 px; what lies outside of the patch is cut off.
+        zoom: 1 for the HR patch, 2 for the LR patch, which is twice as wide.
+        magnitude: logit of a pixel that is covered; one that is not gets its negative.
+
+    Returns:
+        256 x 256 logits over the patch, row by row from the top.
+    """
+
+    def to_mask(l0_points: FloatArray) -> FloatArray:
+        half = pair.size_px / 2
+        patch_points = (pair.l0_to_hr(l0_points) - half) / zoom + half
+        return patch_points * (MASK_PX / pair.size_px)
+
+    covered = pixel_coverage(make_valid(shapely.transform(l0_outline, to_mask)), MASK_PX)
+    logits: NDArray[np.float32] = ((2 * covered - 1) * magnitude).astype(np.float32)
+    return logits
+
+
+def _contours(
+    mask_logits: NDArray[np.float32], um_per_px: FloatArray, min_area_um2: float
+) -> Shapes:
+    """Polygons where the logits are above 0, µm from the patch's top left corner."""
+    field = np.pad(_make_finite(mask_logits), 1, mode="edge")
+    if field.max() < 0:
+        return np.empty(0, dtype=object)
+    x, y = (_sample_positions(length) for length in mask_logits.shape[::-1])
+    generator = contour_generator(x, y, field, fill_type=FillType.ChunkCombinedOffsetOffset)
+    filled: Any = generator.filled(0.0, float(field.max()) + 1.0)
+    (points,), (ring_ends,), (polygon_ends,) = filled
+    return _polygons(points * um_per_px, ring_ends, polygon_ends, min_area_um2)
+
+
+def _make_finite(mask_logits: NDArray[np.float32]) -> FloatArray:
+    """Float64 of the same signs, finite and not too close to 0; NaN and 0 are outside."""
+    field = np.clip(np.nan_to_num(mask_logits.astype(np.float64), nan=-_FAR), -_FAR, _FAR)
+    return np.where(np.abs(field) < _NEAR, np.where(field > 0, _NEAR, -_NEAR), field)
+
+
+def _sample_positions(length: int) -> FloatArray:
+    """Pixel centres between the two edges of the patch.
+
+    At the edges the outermost pixels are repeated: what runs off the patch ends exactly there.
+    """
+    return np.concatenate([[0.0], np.arange(length) + 0.5, [float(length)]])
+
+
+def _without_specks(outline: Polygon | MultiPolygon, min_area_um2: float) -> Shapes:
+    """The parts of an outline as :func:`_polygons` leaves them."""
+    if outline.is_empty:
+        return np.empty(0, dtype=object)
+    _, points, ends = shapely.to_ragged_array([outline])
+    return _polygons(points, ends[0], ends[1], min_area_um2)
+
+
+def _polygons(
+    points: FloatArray,
+    ring_ends: NDArray[np.integer],
+    polygon_ends: NDArray[np.integer],
+    least: float,
+) -> Shapes:
+    """Polygons of closed rings, without the parts and holes whose area is below ``least``.
+
+    Args:
+        points: of all rings, N x 2.
+        ring_ends: where rings begin and end in the points; 0 comes first.
+        polygon_ends: the same of polygons in the rings, the shell of each before its holes.
+    """
+    areas = _measure_rings(points, ring_ends)
+    owner = np.repeat(np.arange(len(polygon_ends) - 1), np.diff(polygon_ends))
+    is_shell = np.zeros(len(areas), dtype=bool)
+    is_shell[polygon_ends[:-1]] = True
+    kept = is_shell | (areas >= least)
+    net = np.bincount(owner[kept], np.where(is_shell, areas, -areas)[kept])
+    kept &= (net >= least)[owner]
+    lengths = np.diff(ring_ends)
+    rings = shapely.linearrings(
+        points[np.repeat(kept, lengths)],
+        indices=np.repeat(np.arange(np.count_nonzero(kept)), lengths[kept]),
+    )
+    renumbered = np.unique(owner[kept], return_inverse=True)[1]
+    polygons: Shapes = shapely.polygons(rings, indices=renumbered)
+    return polygons
+
+
+def _measure_rings(points: FloatArray, ring_ends: NDArray[np.integer]) -> FloatArray:
+    """What each closed ring encloses, whichever way round it runs (shoelace formula)."""
+    x, y = points.T
+    doubled = np.zeros(len(points))
+    doubled[:-1] = x[:-1] * y[1:] - x[1:] * y[:-1]
+    doubled[ring_ends[1:] - 1] = 0.0  # from the end of a ring to the next ring
+    areas: FloatArray = np.abs(np.add.reduceat(doubled, ring_ends[:-1])) / 2
+    return areas

@@ -1,0 +1,181 @@
+"""From the masks of a patch pair to the answer: which one, whether it fits, what else it may be.
+
+An answer that runs into the edge of its patch is not an answer: it would be cut off straight. Then
+the other patch answers or, where that is cut off too, the same prompt is asked on the coarser pair
+whose HR patch is the LR patch of this one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from shapely.geometry import MultiPolygon, Polygon
+
+from ..geometry import Box, PatchPair
+from ..geometry.polygons import mask_to_polygon, stability_score
+from ..geometry.validity import keep_polygons
+from ..prompts import Prompt, PromptKind
+from ..prompts.encoding import MaskArray
+from ..slide import PixelSource
+from .backends import Patch, Prediction
+from .options import SegmentOptions
+
+CUT_SHARE = 0.02
+"""An answer is cut off if it covers more than this share of the length of one edge of its patch."""
+
+MOST_ESCALATIONS = 6
+"""How often a prompt is asked on a coarser pair: from 0.25 to 16 µm per pixel."""
+
+_SAME_IOU = 0.8
+"""Two outlines that overlap more than this are one candidate."""
+
+
+@dataclass(frozen=True)
+class Outline:
+    """One mask of an answer as an outline.
+
+    Attributes:
+        l0_geometry: valid, level-0 px; cut at the edge of the slide.
+        predicted_iou, stability_score: see :class:`.Result`.
+        pair, patch: where the mask lay.
+    """
+
+    l0_geometry: Polygon | MultiPolygon
+    predicted_iou: float
+    stability_score: float
+    pair: PatchPair
+    patch: Patch
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Outlines that answer a prompt, the best first; none where the model sees no object."""
+
+    outlines: tuple[Outline, ...]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt, and what was answered on finer pairs.
+
+    Attributes:
+        earlier: the masks, with the pair of each.
+    """
+
+    prompt: Prompt
+    earlier: tuple[tuple[PatchPair, Prediction], ...] = ()
+    escalations: int = 0
+
+    def keep(self, pair: PatchPair, predictions: Sequence[Prediction]) -> Question:
+        """The same question for a coarser pair."""
+        added = tuple((pair, prediction) for prediction in predictions)
+        return replace(self, earlier=(*self.earlier, *added), escalations=self.escalations + 1)
+
+
+def choose_answer(
+    slide: PixelSource,
+    pair: PatchPair,
+    question: Question,
+    predictions: Sequence[Prediction],
+    options: SegmentOptions,
+) -> Answer | None:
+    """The answer to a prompt on its pair.
+
+    Args:
+        predictions: the masks over the patches of the pair, the best first.
+
+    Returns:
+        None where the prompt has to be asked on the coarser pair.
+    """
+    whole = [p for p in predictions if not is_cut_off(p, pair, slide.l0_box)]
+    best = _find_best(predictions, whole)
+    if best is None:
+        if question.escalations < MOST_ESCALATIONS and _can_be_coarser(pair, slide.l0_box):
+            return None
+        best = predictions[-1] if predictions[-1].patch == "lr" else predictions[0]
+    ranked = [(pair, best)]
+    if options.candidates > 1 and question.prompt.kind is PromptKind.POINTS:
+        others = [(pair, p) for p in whole if p is not best]
+        others += [(p, m) for p, m in question.earlier if not is_cut_off(m, p, slide.l0_box)]
+        ranked += sorted(others, key=lambda one: -one[1].predicted_iou)
+    outlines = (_make_outline(slide, p, mask, options) for p, mask in ranked)
+    found = [outline for outline in outlines if outline is not None]
+    return Answer(tuple(_drop_repeated(found)[: options.candidates]))
+
+
+def is_cut_off(prediction: Prediction, pair: PatchPair, l0_box: Box) -> bool:
+    """Whether a mask runs into an edge of its patch that does not lie outside of the slide."""
+    inside = prediction.mask_logits > 0
+    patch_l0_box = _find_patch_l0_box(pair, prediction.patch)
+    edges: tuple[tuple[bool, NDArray[np.bool_]], ...] = (
+        (patch_l0_box.x0 > l0_box.x0, inside[:, 0]),
+        (patch_l0_box.y0 > l0_box.y0, inside[0]),
+        (patch_l0_box.x1 < l0_box.x1, inside[:, -1]),
+        (patch_l0_box.y1 < l0_box.y1, inside[-1]),
+    )
+    least = CUT_SHARE * len(inside)
+    return any(is_in_slide and edge.sum() > least for is_in_slide, edge in edges)
+
+
+def _find_best(predictions: Sequence[Prediction], whole: Sequence[Prediction]) -> Prediction | None:
+    """The best mask if it is whole, or the LR mask in the place of an HR mask that is cut off."""
+    if not whole:
+        return None
+    if predictions[0] is whole[0]:
+        return whole[0]
+    return whole[0] if whole[0].patch == "lr" else None
+
+
+def _can_be_coarser(pair: PatchPair, l0_box: Box) -> bool:
+    """Whether the LR patch leaves out a part of the slide."""
+    lr = pair.lr_l0_box
+    return lr.x0 > l0_box.x0 or lr.y0 > l0_box.y0 or lr.x1 < l0_box.x1 or lr.y1 < l0_box.y1
+
+
+def _find_patch_l0_box(pair: PatchPair, patch: Patch) -> Box:
+    return pair.hr_l0_box if patch == "hr" else pair.lr_l0_box
+
+
+def _make_outline(
+    slide: PixelSource, pair: PatchPair, prediction: Prediction, options: SegmentOptions
+) -> Outline | None:
+    mask: MaskArray = prediction.mask_logits
+    l0_geometry = mask_to_polygon(
+        mask,
+        pair if prediction.patch == "hr" else pair.coarser,
+        simplify_um=options.simplify_um,
+        min_area_um2=options.min_area_um2,
+    )
+    if l0_geometry is not None:
+        l0_geometry = _clip_to_slide(l0_geometry, slide.l0_box)
+    if l0_geometry is None:
+        return None
+    return Outline(
+        l0_geometry, prediction.predicted_iou, stability_score(mask), pair, prediction.patch
+    )
+
+
+def _clip_to_slide(
+    l0_geometry: Polygon | MultiPolygon, l0_box: Box
+) -> Polygon | MultiPolygon | None:
+    """What of an outline lies on the slide: a patch may reach over its edge."""
+    cut = keep_polygons(shapely.intersection(l0_geometry, shapely.box(*l0_box.corners().ravel())))
+    return None if cut.is_empty else cut
+
+
+def _drop_repeated(outlines: Sequence[Outline]) -> list[Outline]:
+    """Outlines without those that are nearly the same as a better one."""
+    kept: list[Outline] = []
+    for outline in outlines:
+        if all(_overlap(outline, other) < _SAME_IOU for other in kept):
+            kept.append(outline)
+    return kept
+
+
+def _overlap(one: Outline, other: Outline) -> float:
+    shared = shapely.intersection(one.l0_geometry, other.l0_geometry).area
+    return float(shared / (one.l0_geometry.area + other.l0_geometry.area - shared))

@@ -1,0 +1,125 @@
+"""What runs the model: a :class:`Backend`. PyTorch and OpenVINO stand behind the same interface.
+
+Importing this imports neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...prompts.encoding import EncodedPrompt, MaskArray
+
+ImageArray: TypeAlias = NDArray[np.uint8]
+"""A patch: S x S x 3 uint8 RGB."""
+
+Patch: TypeAlias = Literal["hr", "lr"]
+"""One of the two patches of a pair."""
+
+PatchSource: TypeAlias = "ImageArray | EncodedPatch"
+"""Pixels of a patch, or what was made of them before."""
+
+
+class Prediction(NamedTuple):
+    """One mask of an answer.
+
+    Attributes:
+        mask_logits: 256 x 256, over the patch.
+        predicted_iou: the decoder's estimate of the mask's IoU with the whole object.
+        patch: which patch of the pair the mask covers.
+    """
+
+    mask_logits: MaskArray
+    predicted_iou: float
+    patch: Patch = "hr"
+
+
+def pack_predictions(
+    logits: NDArray[np.float32], ious: NDArray[np.float32]
+) -> tuple[Prediction, ...]:
+    """One prompt's masks, R x 256 x 256 and R, each with the patch that it covers."""
+    patches: tuple[Patch, ...] = ("hr", "lr")
+    return tuple(
+        Prediction(mask, float(iou), patch)
+        for mask, iou, patch in zip(logits, ious, patches, strict=False)
+    )
+
+
+class EncodedPatch(NamedTuple):
+    """What the encoder makes of one patch, in the backend's own arrays.
+
+    Attributes:
+        tokens: 1 x 4096 x 256.
+        early: 1 x C x 64 x 64, the early features that WSI-SAM's fusion reads.
+    """
+
+    tokens: Any
+    early: Any
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Everything of a patch pair that no prompt changes, in the backend's own arrays.
+
+    Attributes:
+        patches: the HR patch and, where a decoder reads it, the LR patch.
+        features: fused image features of each patch, 1 x 256 x 256 x 32, that a WSI-SAM decoder
+            reads, by its name.
+        nbytes: what all that occupies.
+    """
+
+    patches: tuple[EncodedPatch, ...]
+    features: Mapping[str, tuple[Any, ...]]
+    nbytes: int
+
+
+class Encoded(NamedTuple):
+    """What the encoder makes of patches, in NumPy, for training and for looking at.
+
+    Attributes:
+        tokens: B x 4096 x 256 float32.
+        early: B x C x 64 x 64 float32, the early features that WSI-SAM's fusion reads.
+    """
+
+    tokens: NDArray[np.float32]
+    early: NDArray[np.float32]
+
+
+class Encoder(Protocol):
+    """Runs the encoder of a base."""
+
+    @property
+    def name(self) -> str:
+        """Where and how it computes, for people: "OpenVINO on CPU, bf16"."""
+
+    def encode(self, patches: Sequence[ImageArray]) -> Encoded:
+        """Encode patches, and nothing more."""
+
+
+class Backend(Encoder, Protocol):
+    """Runs the encoder of a base and the decoders of an adapter. Not thread-safe."""
+
+    @property
+    def pairs_at_once(self) -> int:
+        """How many patch pairs are best encoded in one call."""
+
+    def embed(
+        self, hr_patches: Sequence[PatchSource], lr_patches: Sequence[PatchSource]
+    ) -> list[Embedding]:
+        """Encode patch pairs; ``lr_patches`` is empty where no decoder reads them.
+
+        A patch that was encoded for another pair is taken as it is.
+        """
+
+    def decode(
+        self, decoder: str, embedding: Embedding, prompts: Sequence[EncodedPrompt]
+    ) -> list[tuple[Prediction, ...]]:
+        """Answer prompts of one embedding: equally many tokens each, all or none with a mask.
+
+        Returns:
+            For each prompt the masks over the patches that the decoder reads, HR first.
+        """

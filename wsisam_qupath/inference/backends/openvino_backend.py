@@ -1,0 +1,251 @@
+"""OpenVINO: the backend of CPUs. From the second start on, PyTorch is not imported at all.
+
+The graphs are exported once into the cache folder, named after the checksums they were made from;
+OpenVINO keeps its compiled form of them beside. Both can be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import chain
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from ...errors import DeviceError
+from ...model.adapter import Adapter
+from ...model.bases import Base
+from ...model.card import PLAIN, DecoderCard
+from ...prompts.encoding import EncodedPrompt, MaskArray
+from . import (
+    Embedding,
+    Encoded,
+    EncodedPatch,
+    ImageArray,
+    PatchSource,
+    Prediction,
+    pack_predictions,
+)
+from .openvino_runtime import ov
+
+FEATURE_GRAPHS = ("features", "lr-features")
+"""Graphs of what a WSI-SAM decoder computes from the image of each patch alone, HR first."""
+
+GRAPH_VERSION = 3
+"""Raised when the exported graphs change, so that older ones are not taken for them."""
+
+_COMPILING_S_MAX = 120.0
+"""It takes seconds; who has the lock for longer hangs."""
+
+Export: TypeAlias = Callable[[Path], None]
+FloatTensor: TypeAlias = NDArray[np.float32]
+
+
+class OpenVinoBackend:
+    """Runs a base on the CPU, in bf16 where the chip has it.
+
+    Args:
+        base, adapter: what is run.
+        folder: where the graphs are kept.
+        export: writes all graphs of the base and the adapter into a folder; called when they are
+            not there yet.
+        threads: to compute with; None is as many as there are cores.
+
+    Raises:
+        DeviceError: the graphs cannot be kept or compiled.
+    """
+
+    def __init__(
+        self,
+        base: Base,
+        adapter: Adapter | None,
+        folder: Path,
+        export: Export,
+        threads: int | None = None,
+    ) -> None:
+        plain = {PLAIN: DecoderCard(architecture="sam")}
+        self._cards = adapter.card.decoders if adapter else plain
+        self._graphs = _Graphs(graph_folder(folder, base, adapter), export, threads)
+
+    @property
+    def name(self) -> str:
+        """See :class:`.Backend`."""
+        return f"OpenVINO on CPU, {self._graphs.precision}"
+
+    @property
+    def pairs_at_once(self) -> int:
+        """One: a CPU gains nothing from a larger batch (measured), and answers come sooner."""
+        return 1
+
+    def encode(self, patches: Sequence[ImageArray]) -> Encoded:
+        """See :class:`.Backend`."""
+        parts = [self._graphs.run("encoder", [patch[None]]) for patch in patches]
+        tokens, early = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        return Encoded(tokens, early)
+
+    def embed(
+        self, hr_patches: Sequence[PatchSource], lr_patches: Sequence[PatchSource]
+    ) -> list[Embedding]:
+        """See :class:`.Backend`."""
+        if not lr_patches:
+            return [self._embed_pair(patch) for patch in hr_patches]
+        return [self._embed_pair(*pair) for pair in zip(hr_patches, lr_patches, strict=True)]
+
+    def decode(
+        self, decoder: str, embedding: Embedding, prompts: Sequence[EncodedPrompt]
+    ) -> list[tuple[Prediction, ...]]:
+        """See :class:`.Backend`."""
+        return [self._run_decoder(decoder, embedding, prompt) for prompt in prompts]
+
+    def _embed_pair(self, *sources: PatchSource) -> Embedding:
+        patches = tuple(map(self._encode_patch, sources))
+        features = {
+            name: tuple(
+                self._graphs.run(f"{name}.{graph}", list(patch))[0]
+                for graph, patch in zip(FEATURE_GRAPHS[: card.patches], patches, strict=False)
+            )
+            for name, card in self._cards.items()
+            if card.fuses_features
+        }
+        arrays = [*chain(*patches), *chain(*features.values())]
+        return Embedding(patches, features, sum(array.nbytes for array in arrays))
+
+    def _encode_patch(self, source: PatchSource) -> EncodedPatch:
+        if isinstance(source, EncodedPatch):
+            return source
+        return EncodedPatch(*self._graphs.run("encoder", [source[None]]))
+
+    def _run_decoder(
+        self, decoder: str, embedding: Embedding, prompt: EncodedPrompt
+    ) -> tuple[Prediction, ...]:
+        count = self._cards[decoder].patches
+        masks = (prompt.mask_input, prompt.lr_mask_input)
+        images = [
+            self._apply_mask_prompt(decoder, patch.tokens, mask)
+            for patch, mask in zip(embedding.patches[:count], masks, strict=False)
+        ]
+        images += embedding.features.get(decoder, ())
+        logits, ious = self._graphs.run(
+            f"{decoder}.decoder", [*images, prompt.point_coords[None], prompt.point_labels[None]]
+        )
+        return pack_predictions(logits[0], ious[0])
+
+    def _apply_mask_prompt(
+        self, decoder: str, embedding: FloatTensor, mask: MaskArray | None
+    ) -> FloatTensor:
+        # SAM adds a mask prompt to the embedding, so that one decoder graph answers all prompts.
+        if mask is None:
+            return embedding
+        return embedding + self._graphs.run(f"{decoder}.mask", [mask[None]])[0]
+
+
+class _Graphs:
+    """Exported graphs in a folder, each compiled when it is first run."""
+
+    def __init__(self, folder: Path, export: Export, threads: int | None) -> None:
+        self._folder = folder
+        self._export = export
+        self._core = ov.Core()
+        self._requests: dict[str, ov.InferRequest] = {}
+        if not folder.is_dir():
+            _export_whole(folder, export)
+        # Not before the export: OpenVINO creates this folder at once. It mends what is in there.
+        self._core.set_property({"CACHE_DIR": str(folder / "compiled")})
+        if threads is not None:
+            self._core.set_property("CPU", {"INFERENCE_NUM_THREADS": threads})
+        self._request("encoder")
+
+    @property
+    def precision(self) -> str:
+        """In which numbers the encoder computes."""
+        model = self._request("encoder").get_compiled_model()
+        return str(model.get_property("INFERENCE_PRECISION_HINT").to_string())
+
+    def run(self, name: str, inputs: Sequence[NDArray[Any]]) -> list[FloatTensor]:
+        """Run a graph."""
+        request = self._request(name)
+        # Sharing spares copies of 4 to 8 MB each; the arrays outlive the call.
+        request.infer(
+            [ov.Tensor(np.ascontiguousarray(array), shared_memory=True) for array in inputs]
+        )
+        return [np.array(tensor.data) for tensor in request.output_tensors]
+
+    def _request(self, name: str) -> ov.InferRequest:
+        if name not in self._requests:
+            self._requests[name] = self._repair(name).create_infer_request()
+        return self._requests[name]
+
+    def _repair(self, name: str) -> ov.CompiledModel:
+        try:
+            return self._compile(name)
+        except RuntimeError:  # damaged or missing: all graphs are made anew
+            _export_whole(self._folder, self._export)
+        try:
+            return self._compile(name)
+        except RuntimeError as exc:
+            raise DeviceError(
+                f"OpenVINO cannot use the model's graphs in {self._folder}, even when they are "
+                "made anew. Delete that folder, or choose --backend torch."
+            ) from exc
+
+    def _compile(self, name: str) -> ov.CompiledModel:
+        # Never reshaped to a fixed number of prompt tokens: in bf16, OpenVINO 2026.4 answers
+        # garbage where the transformer's tokens are then 8, as for WSI-SAM and a box.
+        with _lock_folder(self._folder):
+            graph = self._core.read_model(self._folder / f"{name}.xml")
+            return self._core.compile_model(graph, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
+
+
+def graph_folder(folder: Path, base: Base, adapter: Adapter | None) -> Path:
+    """Where the graphs of a base and an adapter are kept, by their checksums."""
+    made_from = [str(GRAPH_VERSION), ov.__version__, base.sha256]
+    if adapter is not None:
+        made_from.append(adapter.sha256)
+    return folder / hashlib.sha256("|".join(made_from).encode()).hexdigest()[:16]
+
+
+@contextmanager
+def _lock_folder(folder: Path) -> Iterator[None]:
+    """One process compiles at a time: of two that keep the same graph at once, OpenVINO fails one.
+
+    Where no lock can be had, they take their chance: who fails makes the graphs anew.
+    """
+    lock = FileLock(folder / "lock", timeout=_COMPILING_S_MAX)
+    with ExitStack() as held:
+        with suppress(OSError, NotImplementedError):  # Timeout is an OSError
+            held.enter_context(lock)
+        yield
+
+
+def _export_whole(folder: Path, export: Export) -> None:
+    """Export into a folder of our own, then rename: another process never sees half of it."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as own:
+            made = Path(own) / "graphs"
+            made.mkdir()
+            export(made)
+            try:
+                made.replace(folder)
+            except OSError:
+                if not folder.is_dir():
+                    raise
+                _replace_each(made, folder)
+    except OSError as exc:
+        raise DeviceError(
+            f"The model's graphs cannot be kept in {folder.parent} ({exc.strerror or exc}). Make "
+            "room there, or name another folder with the variable WSISAM_QUPATH_CACHE."
+        ) from exc
+
+
+def _replace_each(made: Path, folder: Path) -> None:
+    """Over graphs that are damaged, or that another process was faster to make, which are alike."""
+    for graph in made.iterdir():
+        with suppress(PermissionError):  # Windows keeps what is in use, which is sound
+            graph.replace(folder / graph.name)

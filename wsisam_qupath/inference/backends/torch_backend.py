@@ -1,0 +1,134 @@
+"""PyTorch: the backend of GPUs, and of a CPU that OpenVINO does not serve."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from itertools import chain
+
+import numpy as np
+import torch
+
+from ...model.build import Networks
+from ...model.decoders import Decoded, SamDecoder, WsiSamDecoder
+from ...prompts.encoding import EncodedPrompt
+from . import (
+    Embedding,
+    Encoded,
+    EncodedPatch,
+    ImageArray,
+    PatchSource,
+    Prediction,
+    pack_predictions,
+)
+
+_PAIRS_ON_GPU = 8
+
+
+class TorchBackend:
+    """Runs a model on a PyTorch device: float32 on a CPU, mixed precision on a CUDA device.
+
+    Args:
+        networks: in evaluation mode; moved to the device.
+        device: "cpu", "cuda", "cuda:1", "mps".
+    """
+
+    def __init__(self, networks: Networks, device: str) -> None:
+        self._device = torch.device(device)
+        self._encoder = networks.encoder.to(self._device)
+        self._decoders = {name: d.to(self._device) for name, d in networks.decoders.items()}
+        if self._device.type == "cuda":
+            self._encoder = self._encoder.to(memory_format=torch.channels_last)
+
+    @property
+    def name(self) -> str:
+        """See :class:`.Backend`."""
+        precision = "mixed precision" if self._device.type == "cuda" else "float32"
+        return f"PyTorch on {self._device}, {precision}"
+
+    @property
+    def pairs_at_once(self) -> int:
+        """See :class:`.Backend`."""
+        return 1 if self._device.type == "cpu" else _PAIRS_ON_GPU
+
+    @torch.inference_mode()
+    def encode(self, patches: Sequence[ImageArray]) -> Encoded:
+        """See :class:`.Backend`."""
+        stacked = torch.from_numpy(np.stack(patches)).to(self._device)
+        with self._autocast():
+            tokens, early = self._encoder(stacked)
+        return Encoded(tokens.float().cpu().numpy(), early.float().cpu().numpy())
+
+    @torch.inference_mode()
+    def embed(
+        self, hr_patches: Sequence[PatchSource], lr_patches: Sequence[PatchSource]
+    ) -> list[Embedding]:
+        """See :class:`.Backend`."""
+        with self._autocast():
+            encoded = self._encode_missing([*hr_patches, *lr_patches])
+            count = len(hr_patches)
+            if not lr_patches:
+                return [self._make_embedding((hr,)) for hr in encoded]
+            pairs = zip(encoded[:count], encoded[count:], strict=True)
+            return [self._make_embedding(pair) for pair in pairs]
+
+    @torch.inference_mode()
+    def decode(
+        self, decoder: str, embedding: Embedding, prompts: Sequence[EncodedPrompt]
+    ) -> list[tuple[Prediction, ...]]:
+        """See :class:`.Backend`."""
+        with self._autocast():
+            answer = self._run_decoder(decoder, embedding, prompts)
+        logits = answer.logits.float().cpu().numpy()
+        ious = answer.iou.float().cpu().numpy()
+        return [pack_predictions(*one) for one in zip(logits, ious, strict=True)]
+
+    def _encode_missing(self, patches: Sequence[PatchSource]) -> list[EncodedPatch]:
+        """All patches encoded, in one batch those that are pixels."""
+        pixels = [patch for patch in patches if not isinstance(patch, EncodedPatch)]
+        made: Iterator[EncodedPatch] = iter(())
+        if pixels:
+            tokens, early = self._encoder(torch.from_numpy(np.stack(pixels)).to(self._device))
+            made = map(EncodedPatch, tokens.split(1), early.split(1))
+        return [patch if isinstance(patch, EncodedPatch) else next(made) for patch in patches]
+
+    def _run_decoder(
+        self, decoder: str, embedding: Embedding, prompts: Sequence[EncodedPrompt]
+    ) -> Decoded:
+        module = self._decoders[decoder]
+        coords = self._stack_arrays([p.point_coords for p in prompts])
+        labels = self._stack_arrays([p.point_labels for p in prompts])
+        hr_mask = self._stack_arrays([p.mask_input for p in prompts])
+        answer: Decoded
+        if isinstance(module, SamDecoder):
+            answer = module(embedding.patches[0].tokens, coords, labels, hr_mask)
+            return answer
+        count = len(module.resolutions)
+        tokens = [patch.tokens for patch in embedding.patches[:count]]
+        lr_mask = self._stack_arrays([p.lr_mask_input for p in prompts])
+        masks = None if hr_mask is None else [hr_mask, lr_mask][:count]
+        answer = module(tokens, embedding.features[decoder], coords, labels, masks)
+        return answer
+
+    def _make_embedding(self, patches: tuple[EncodedPatch, ...]) -> Embedding:
+        features = {
+            name: tuple(
+                resolution.image_features(*patch)
+                for resolution, patch in zip(decoder.resolutions, patches, strict=False)
+            )
+            for name, decoder in self._decoders.items()
+            if isinstance(decoder, WsiSamDecoder)
+        }
+        arrays = [*chain(*patches), *chain(*features.values())]
+        nbytes = sum(array.numel() * array.element_size() for array in arrays)
+        return Embedding(patches, features, nbytes)
+
+    def _stack_arrays(self, arrays: Sequence[np.ndarray | None]) -> torch.Tensor | None:
+        present = [array for array in arrays if array is not None]
+        return torch.from_numpy(np.stack(present)).to(self._device) if present else None
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        if self._device.type != "cuda":
+            return nullcontext()
+        native = torch.cuda.is_bf16_supported()
+        return torch.autocast("cuda", torch.bfloat16 if native else torch.float16)

@@ -1,0 +1,123 @@
+"""Embed a patch pair once, answer many prompts on it. NumPy in, NumPy out."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ..model.adapter import Adapter
+from ..model.bases import Base
+from ..model.card import PLAIN_ROUTES, Route, SecondPass
+from ..prompts import PromptKind
+from ..prompts.encoding import (
+    CLAMP_LOGIT,
+    EncodedPrompt,
+    MaskArray,
+    encode_box,
+    mask_box,
+    project_mask_to_hr,
+    project_mask_to_lr,
+)
+from .backends import Backend, Embedding, Patch, PatchSource, Prediction
+
+
+class Predictor:
+    """Answers prompts on patch pairs with the decoder that the adapter names for their kind.
+
+    Args:
+        backend: runs the base with the decoders of the adapter.
+        base, adapter: what was loaded into it.
+    """
+
+    def __init__(self, backend: Backend, base: Base, adapter: Adapter | None) -> None:
+        self.backend = backend
+        self.base = base
+        self.adapter = adapter
+        self._routes = adapter.card.routes if adapter else PLAIN_ROUTES
+
+    @property
+    def hr_mpp(self) -> float:
+        """µm per encoder pixel of the HR patch that the weights are best at."""
+        return self.adapter.card.hr_mpp if self.adapter else 1.0
+
+    @property
+    def reads_lr(self) -> bool:
+        """Whether any decoder looks at the LR patch."""
+        return self.adapter is not None and self.adapter.reads_lr
+
+    def answers_with_lr(self, kind: PromptKind) -> bool:
+        """Whether the final answer to this kind of prompt comes from both patches."""
+        if self.adapter is None:
+            return False
+        return self.adapter.card.decoders[self._routes[kind].last_decoder].reads_lr
+
+    def embed(
+        self, hr_patches: Sequence[PatchSource], lr_patches: Sequence[PatchSource]
+    ) -> list[Embedding]:
+        """Encode patch pairs, S x S x 3 uint8 RGB each; ``lr_patches`` empty if not read."""
+        return self.backend.embed(hr_patches, lr_patches)
+
+    def predict(
+        self, embedding: Embedding, prompts: Sequence[EncodedPrompt]
+    ) -> list[tuple[Prediction, ...]]:
+        """Answer prompts of one patch pair, in their order.
+
+        Returns:
+            For each prompt the masks over the patches that its decoder reads, the one with the
+            highest predicted IoU first.
+        """
+        routes = [self._routes[prompt.kind] for prompt in prompts]
+        answers = self._decode(
+            embedding, [(r.decoder, p) for r, p in zip(routes, prompts, strict=True)]
+        )
+        again = {
+            index: (route.last_decoder, encoded)
+            for index, route in enumerate(routes)
+            if (encoded := self._second(route, prompts[index], answers[index][0])) is not None
+        }
+        for index, answer in zip(again, self._decode(embedding, list(again.values())), strict=True):
+            if (answer[0].mask_logits > 0).any():  # else the first answer was the better one
+                answers[index] = answer
+        return answers
+
+    def _second(
+        self, route: Route, prompt: EncodedPrompt, answer: Prediction
+    ) -> EncodedPrompt | None:
+        """What is asked after a first answer, if anything."""
+        if route.second_pass is SecondPass.NONE or not (answer.mask_logits > 0).any():
+            return None
+        hr_mask, lr_mask = project_mask(answer.mask_logits, answer.patch)
+        if route.second_pass is SecondPass.SELF_BOX:
+            return encode_box(mask_box(hr_mask, self.base.size_px)) if (hr_mask > 0).any() else None
+        hr_mask, lr_mask = (np.clip(m, -CLAMP_LOGIT, CLAMP_LOGIT) for m in (hr_mask, lr_mask))
+        return replace(prompt, mask_input=hr_mask, lr_mask_input=lr_mask)
+
+    def _decode(
+        self, embedding: Embedding, work: Sequence[tuple[str, EncodedPrompt]]
+    ) -> list[tuple[Prediction, ...]]:
+        """Batch what may run together: padding to equal length would change the answers."""
+        batches: dict[tuple[str, int, bool], list[int]] = defaultdict(list)
+        for index, (decoder, encoded) in enumerate(work):
+            batches[decoder, len(encoded.point_labels), encoded.mask_input is not None].append(
+                index
+            )
+        answers: dict[int, tuple[Prediction, ...]] = {}
+        for (decoder, _, _), indices in batches.items():
+            batch = [work[index][1] for index in indices]
+            answers |= zip(indices, self.backend.decode(decoder, embedding, batch), strict=True)
+        return [_rank(answers[index]) for index in range(len(work))]
+
+
+def project_mask(mask_logits: MaskArray, patch: Patch) -> tuple[MaskArray, MaskArray]:
+    """Mask logits over one patch of a pair as mask logits over both, HR first."""
+    if patch == "hr":
+        return mask_logits, project_mask_to_lr(mask_logits)
+    return project_mask_to_hr(mask_logits), mask_logits
+
+
+def _rank(predictions: tuple[Prediction, ...]) -> tuple[Prediction, ...]:
+    """By predicted IoU, the highest first; the HR mask before the LR mask where they are equal."""
+    return tuple(sorted(predictions, key=lambda prediction: -prediction.predicted_iou))

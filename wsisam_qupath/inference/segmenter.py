@@ -1,0 +1,308 @@
+"""Slide and prompts in, outlines out, as they are ready: planning, cache, prefetch, device lock."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from typing import NamedTuple, TypeAlias, TypeVar
+
+from cachetools import LRUCache
+
+from ..geometry import Mpp, PatchPair
+from ..geometry.polygons import area_um2
+from ..prompts import Prompt
+from ..prompts.encoding import encode_prompt
+from ..prompts.planner import Planner
+from ..prompts.results import Candidate, Empty, Provenance, Result, compute_result_id
+from ..slide import PixelSource
+from ..version import VERSION
+from .answers import Answer, Outline, Question, choose_answer
+from .backends import Embedding, PatchSource, Prediction
+from .options import SegmentOptions
+from .predictor import Predictor
+
+_PROMPTS_AT_ONCE = 8
+_READ_THREADS = 2
+_READ_AHEAD = 2
+_MIB = 1 << 20
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+Turn: TypeAlias = Callable[[], AbstractContextManager[object]]
+"""Lets a caller wait for its turn at the device; what it raises ends the work."""
+
+
+@dataclass
+class Tally:
+    """What a :class:`Segmenter` did so far; seconds spent in each stage, summed over threads."""
+
+    pairs_embedded: int = 0
+    pairs_cached: int = 0
+    prompts_answered: int = 0
+    seconds: dict[str, float] = field(
+        default_factory=lambda: dict.fromkeys(("read", "encode", "decode", "outline"), 0.0)
+    )
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @contextmanager
+    def measure_time(self, stage: str) -> Iterator[None]:
+        """Add the time of the body to a stage."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.seconds[stage] += time.perf_counter() - start
+
+
+class _Patches(NamedTuple):
+    """The patches of one pair; no LR patch where no decoder reads it."""
+
+    hr: PatchSource
+    lr: PatchSource | None
+
+
+class Segmenter:
+    """Outlines what prompts point at. Safe to call from many threads.
+
+    Locks, in the order in which they are taken: the device lock, held for one call of the
+    predictor at a time, so that threads take turns; then the cache's own.
+
+    Args:
+        predictor: the model.
+        cache_bytes: how much the embeddings that are kept for later prompts may occupy.
+        tally: counts what is done; None for one of its own.
+    """
+
+    def __init__(
+        self, predictor: Predictor, *, cache_bytes: int = 512 * _MIB, tally: Tally | None = None
+    ) -> None:
+        self.predictor = predictor
+        self.tally = tally or Tally()
+        self._embeddings: LRUCache[tuple[object, PatchPair], Embedding] = LRUCache(
+            cache_bytes, getsizeof=lambda embedding: embedding.nbytes
+        )
+        self._device_lock = threading.Lock()
+        self._cache_lock = threading.Lock()
+
+    def planner(self, slide: PixelSource, options: SegmentOptions) -> Planner:
+        """What decides on which patch pair a prompt is answered."""
+        return Planner(
+            slide.mpp,
+            self.predictor.base.size_px,
+            self.predictor.hr_mpp,
+            options.object_size_um,
+        )
+
+    def segment(
+        self,
+        slide: PixelSource,
+        prompts: Iterable[Prompt],
+        options: SegmentOptions | None = None,
+        *,
+        turn: Turn = nullcontext,
+    ) -> Generator[Result | Empty, None, None]:
+        """Answer prompts, pair by pair, each answer as soon as it is there.
+
+        Closing the iterator stops the work; until then threads may read the slide, which must
+        stay open. Prompts that share a patch pair come together; else their order is kept.
+
+        Args:
+            turn: entered before each piece of work for the device, and left before its answers
+                are handed out. A piece is some pairs and the first of their prompts.
+
+        Raises:
+            SlideError: the slide's pixels cannot be read.
+        """
+        options = options or SegmentOptions()
+        planner = self.planner(slide, options)
+        by_pair: dict[PatchPair, list[Question]] = {}
+        for prompt in prompts:
+            by_pair.setdefault(planner.pair(prompt), []).append(Question(prompt))
+        while by_pair:
+            coarser: dict[PatchPair, list[Question]] = {}
+            for pair, question, predictions in self._predict(slide, by_pair, turn):
+                with self.tally.measure_time("outline"):
+                    answer = choose_answer(slide, pair, question, predictions, options)
+                    if answer is None:
+                        asked = question.keep(pair, predictions)
+                        coarser.setdefault(pair.coarser, []).append(asked)
+                        continue
+                    result = self._make_result(slide, question.prompt, answer, options)
+                yield result
+            by_pair = coarser
+
+    def _predict(
+        self, slide: PixelSource, by_pair: Mapping[PatchPair, Sequence[Question]], turn: Turn
+    ) -> Generator[tuple[PatchPair, Question, tuple[Prediction, ...]], None, None]:
+        """The masks that answer each question on its pair."""
+        chunks = list(_split_into_chunks(list(by_pair), self.predictor.backend.pairs_at_once))
+        ahead = _read_ahead(lambda pairs: self._read_missing(slide, pairs), chunks)
+        with closing(ahead) as read:  # at once, whatever ends this: it has threads
+            for pairs, patches in zip(chunks, read, strict=True):
+                embeddings: dict[PatchPair, Embedding] = {}
+                for pair, some in _iterate_steps(pairs, by_pair):
+                    with turn():  # both calls in one: an embedding that has to wait helps nobody
+                        embeddings = embeddings or self._embed(slide, pairs, patches)
+                        answers = self._decode(pair, embeddings[pair], [q.prompt for q in some])
+                    for question, predictions in zip(some, answers, strict=True):
+                        yield pair, question, predictions
+
+    def _read_missing(
+        self, slide: PixelSource, pairs: Sequence[PatchPair]
+    ) -> dict[PatchPair, _Patches]:
+        return {p: self._read(slide, p) for p in pairs if self._look_up_embedding(slide, p) is None}
+
+    def _read(self, slide: PixelSource, pair: PatchPair) -> _Patches:
+        """The patches of a pair; pixels only of those that no cached embedding holds."""
+        hr = self._find_encoded(slide, pair.finer, 1)
+        lr = self._find_encoded(slide, pair.coarser, 0)
+        size_px = pair.size_px
+        with self.tally.measure_time("read"):
+            if hr is None:
+                hr = slide.read(pair.hr_l0_box, size_px, size_px)
+            if lr is None and self.predictor.reads_lr:
+                lr = slide.read(pair.lr_l0_box, size_px, size_px)
+        return _Patches(hr, lr if self.predictor.reads_lr else None)
+
+    def _find_encoded(self, slide: PixelSource, pair: PatchPair, index: int) -> PatchSource | None:
+        """A patch of another pair, if it was encoded."""
+        embedding = self._look_up_embedding(slide, pair)
+        if embedding is None or len(embedding.patches) <= index:
+            return None
+        return embedding.patches[index]
+
+    def _embed(
+        self, slide: PixelSource, pairs: Sequence[PatchPair], patches: Mapping[PatchPair, _Patches]
+    ) -> dict[PatchPair, Embedding]:
+        """The embeddings of pairs, from the cache where another call has put them there."""
+        with self._device_lock:
+            found = {pair: self._look_up_embedding(slide, pair) for pair in pairs}
+            missing = [pair for pair, embedding in found.items() if embedding is None]
+            # What the cache lost since it was asked is read only now.
+            read = [patches.get(pair) or self._read(slide, pair) for pair in missing]
+            if missing:
+                with self.tally.measure_time("encode"):
+                    made = self.predictor.embed(
+                        [p.hr for p in read], [p.lr for p in read if p.lr is not None]
+                    )
+                found |= zip(missing, made, strict=True)
+                self.tally.pairs_embedded += len(missing)
+                self._keep(slide, dict(zip(missing, made, strict=True)))
+            self.tally.pairs_cached += len(pairs) - len(missing)
+        return {pair: embedding for pair, embedding in found.items() if embedding is not None}
+
+    def _look_up_embedding(self, slide: PixelSource, pair: PatchPair) -> Embedding | None:
+        with self._cache_lock:
+            embedding: Embedding | None = self._embeddings.get((slide.identity, pair))
+            return embedding
+
+    def _keep(self, slide: PixelSource, made: Mapping[PatchPair, Embedding]) -> None:
+        with self._cache_lock:
+            for pair, embedding in made.items():
+                if embedding.nbytes <= self._embeddings.maxsize:
+                    self._embeddings[slide.identity, pair] = embedding
+
+    def _decode(
+        self, pair: PatchPair, embedding: Embedding, prompts: Sequence[Prompt]
+    ) -> list[tuple[Prediction, ...]]:
+        encoded = [encode_prompt(prompt, pair) for prompt in prompts]
+        with self._device_lock, self.tally.measure_time("decode"):
+            predictions = self.predictor.predict(embedding, encoded)
+            self.tally.prompts_answered += len(prompts)
+        return predictions
+
+    def _make_result(
+        self, slide: PixelSource, prompt: Prompt, answer: Answer, options: SegmentOptions
+    ) -> Result | Empty:
+        base, adapter = self.predictor.base, self.predictor.adapter
+        result_id = predict_result_id(
+            prompt,
+            slide.mpp,
+            options,
+            base_sha256=base.sha256,
+            adapter_sha256=adapter.sha256 if adapter else None,
+        )
+        if not answer.outlines:
+            return Empty(prompt, result_id, "the model sees no object there")
+        first, *others = (
+            Candidate(
+                outline.l0_geometry,
+                outline.predicted_iou,
+                outline.stability_score,
+                area_um2(outline.l0_geometry, slide.mpp),
+                self._describe_origin(prompt, outline),
+            )
+            for outline in answer.outlines
+        )
+        return Result(prompt, result_id, **vars(first), others=tuple(others))
+
+    def _describe_origin(self, prompt: Prompt, outline: Outline) -> Provenance:
+        base, adapter = self.predictor.base, self.predictor.adapter
+        with_lr = self.predictor.answers_with_lr(prompt.kind)
+        return Provenance(
+            base=base.name,
+            base_sha256=base.sha256,
+            adapter=adapter.name if adapter else None,
+            adapter_sha256=adapter.sha256 if adapter else None,
+            hr_mpp=outline.pair.hr_mpp,
+            lr_mpp=2 * outline.pair.hr_mpp if with_lr else None,
+            patch=outline.patch,
+            version=VERSION,
+        )
+
+
+def predict_result_id(
+    prompt: Prompt,
+    mpp: Mpp,
+    options: SegmentOptions,
+    *,
+    base_sha256: str,
+    adapter_sha256: str | None,
+) -> str:
+    """The id that the result of a prompt will have; known before it is computed.
+
+    Args:
+        mpp: of the slide's level 0.
+    """
+    settings = {**asdict(options), "mpp_x": mpp.x, "mpp_y": mpp.y}
+    del settings["candidates"]  # more of them leave the first as it is
+    return compute_result_id(prompt, base_sha256, adapter_sha256, settings)
+
+
+def _iterate_steps(
+    pairs: Iterable[PatchPair], by_pair: Mapping[PatchPair, Sequence[T]]
+) -> Iterator[tuple[PatchPair, Sequence[T]]]:
+    """Pairs with as many of their prompts as are answered at once."""
+    for pair in pairs:
+        for some in _split_into_chunks(by_pair[pair], _PROMPTS_AT_ONCE):
+            yield pair, some
+
+
+def _split_into_chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _read_ahead(read: Callable[[T], R], items: Sequence[T]) -> Generator[R, None, None]:
+    """Results of ``read`` in order, while the next few are read in threads."""
+    remaining = iter(items)
+    with ThreadPoolExecutor(_READ_THREADS, thread_name_prefix="slide-reader") as threads:
+        pending: deque[Future[R]] = deque(
+            threads.submit(read, item) for item in islice(remaining, _READ_AHEAD)
+        )
+        try:
+            while pending:
+                result = pending.popleft().result()
+                pending.extend(threads.submit(read, item) for item in islice(remaining, 1))
+                yield result
+        finally:
+            for future in pending:
+                future.cancel()

@@ -1,0 +1,93 @@
+"""What is the same for all images of a batch, and who is told how it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ...inference.options import SegmentOptions
+from ...inference.segmenter import predict_result_id
+from ...model.adapter import Adapter
+from ...model.bases import Base
+from ...prompts import Prompt
+from ...prompts.planner import Planner
+from ...qupath.files.entries import ImageEntry, Project
+from ...report.outcome import ImageOutcome, KeptResult
+from ...slide import Slide
+from .geojson_folder import GeoJsonFolder
+from .selection import PromptFilter
+
+
+class OpenProject(Protocol):
+    """A project that QuPath has open meanwhile, and where what QuPath would overwrite goes instead.
+
+    QuPath knows no lock. It saves an image that it shows from memory, and so it does the class
+    list. The objects of all other images it reads when a person opens them.
+    """
+
+    def shows(self, entry: ImageEntry) -> bool:
+        """Whether QuPath shows an image now, so that it is not to be written."""
+
+    def take_results(self, entry: ImageEntry, results: Sequence[KeptResult]) -> None:
+        """Keep what an image did not get."""
+
+    def take_classes(self, colors: Mapping[str, int]) -> None:
+        """Keep what the class list did not get: packed ARGB with a sign, by names of classes."""
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    """What is the same for all images.
+
+    Attributes:
+        write: whether the project gets the results.
+        export: where outlines go too, or instead.
+        limit: of prompts to answer; None is all.
+        plan_only: look at every image and answer nothing.
+        open_project: stands between the batch and a QuPath that has the project open.
+    """
+
+    project: Project
+    prompt_filter: PromptFilter
+    options: SegmentOptions
+    base: Base
+    adapter: Adapter | None
+    object_type: str
+    write: bool = True
+    export: GeoJsonFolder | None = None
+    limit: int | None = None
+    plan_only: bool = False
+    open_project: OpenProject | None = None
+
+    def planner(self, slide: Slide) -> Planner:
+        """What decides on which patch pair a prompt is answered."""
+        hr_mpp = self.adapter.card.hr_mpp if self.adapter else 1.0
+        size_um = self.options.object_size_um
+        return Planner(slide.mpp, self.base.size_px, hr_mpp, size_um)
+
+    def predict_result_id(self, slide: Slide, prompt: Prompt) -> str:
+        """See :func:`.predict_result_id`."""
+        return predict_result_id(
+            prompt,
+            slide.mpp,
+            self.options,
+            base_sha256=self.base.sha256,
+            adapter_sha256=self.adapter.sha256 if self.adapter else None,
+        )
+
+
+class BatchObserver(Protocol):
+    """Is told how a batch goes; see :class:`.report.display.Display`."""
+
+    def on_prompts_found(self, tasks: int) -> None:
+        """An image was read; so many of its prompts need an answer."""
+
+    def on_prompts_done(self, count: int) -> None:
+        """So many more prompts are answered, or were in the journal."""
+
+    def on_notice(self, words: str) -> None:
+        """Something that a person should know, and that fails nothing."""
+
+    def on_image_end(self, outcome: ImageOutcome) -> None:
+        """An image is done, or failed."""

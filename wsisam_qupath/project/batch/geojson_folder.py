@@ -1,0 +1,70 @@
+"""Outlines of a batch as GeoJSON, a file an image, beside or instead of the project."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ...errors import OutputError, PromptError
+from ...files import read_json
+from ...geojson import write_features
+from ...geojson.authorship import is_ours
+from ...geojson.manifest import file_names
+from ...qupath.files.entries import ImageEntry
+from ...report.outcome import PromptRow
+
+
+class GeoJsonFolder:
+    """Where the outlines of each image go.
+
+    Args:
+        images: all of the project, so that a name does not depend on which of them are done.
+
+    Raises:
+        OutputError: the folder cannot be made, or holds files of these names that are not ours.
+    """
+
+    def __init__(self, folder: Path, images: Iterable[ImageEntry]) -> None:
+        self._folder = folder
+        self._names = file_names([(image.id, image.name) for image in images])
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise OutputError(
+                f"{folder} cannot be created ({exc.strerror}): name another folder with --export."
+            ) from exc
+        for name in self._names.values():
+            _check_ours(folder / name)
+
+    def write(self, entry: ImageEntry, rows: Sequence[PromptRow]) -> None:
+        """All outlines of an image, new ones and those of earlier runs.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        features = [row.feature for row in rows if row.feature is not None]
+        write_features(self._folder / self._names[entry.id], features)
+
+
+def _check_ours(path: Path) -> None:
+    """Keep somebody's own annotations, which are named after the slides too.
+
+    Raises:
+        OutputError: they are there.
+    """
+    if not path.exists():
+        return
+    try:
+        document = read_json(path, cure="")
+    except PromptError:
+        document = None
+    features = document.get("features") if isinstance(document, dict) else None
+    if not isinstance(features, list) or not all(map(_is_ours, features)):
+        raise OutputError(
+            f"{path} would be replaced, but holds what no batch wrote: name another folder with "
+            "--export."
+        )
+
+
+def _is_ours(feature: object) -> bool:
+    return isinstance(feature, dict) and is_ours(feature)

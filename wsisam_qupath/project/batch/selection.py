@@ -1,0 +1,212 @@
+"""Which annotations of an image are prompts, and which of those still need an answer."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from ...geojson import Feature, read_marks
+from ...geojson.authorship import Drawings, is_untouched, read_prompt_id
+from ...geojson.properties import read_path_class
+from ...geometry import Box
+from ...prompts import PathClass, Prompt, PromptSet, clip_to_slide
+from ...prompts.grouping import Area, Clicks, HrBoxOf, Mark, PointsAs, derive_id, group_marks
+from ...qupath.values import ImageContents
+from ...report.outcome import PromptRow
+from ..history import Record
+from .request import KINDS, Only
+
+ResultIdOf: TypeAlias = Callable[[Prompt], str]
+"""The id that the answer to a prompt will have."""
+
+
+@dataclass(frozen=True)
+class PromptFilter:
+    """Which annotations a user wants answered; see :class:`.BatchRequest`."""
+
+    classes: frozenset[str] = frozenset()
+    only: Only | None = None
+    points_as: PointsAs = "together"
+    class_name: str | None = None
+    keep: bool = False
+    redo: bool = False
+
+
+@dataclass(frozen=True)
+class Task:
+    """A prompt that needs an answer.
+
+    Attributes:
+        result_id: of the answer to come.
+        parent_id: the annotation that the result goes below.
+        replaces: ids of earlier results that go when there is a new one.
+    """
+
+    prompt: Prompt
+    result_id: str
+    parent_id: str
+    replaces: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is to be done in an image, and what is not.
+
+    Attributes:
+        rows: prompts that were answered before, that a person took over, or that were skipped.
+        outlines_left: areas that are somebody's work, since nobody asked to refine them.
+    """
+
+    tasks: tuple[Task, ...] = ()
+    rows: tuple[PromptRow, ...] = ()
+    outlines_left: int = 0
+
+
+def select(
+    contents: ImageContents,
+    record: Record,
+    prompt_filter: PromptFilter,
+    *,
+    l0_box: Box,
+    hr_l0_box_of: HrBoxOf,
+    result_id_of: ResultIdOf,
+) -> Selection:
+    """Sort the annotations of an image into prompts to answer, answered ones, and the rest.
+
+    Args:
+        record: what we ever wrote into the image, and which answers were empty.
+        l0_box: what the slide covers.
+        hr_l0_box_of: see :func:`.group_marks`.
+    """
+    history = _EarlierResults.read(contents, record)
+    drawn = [feature for feature in contents.annotations if not history.is_result(feature)]
+    marks, skipped = read_marks(feature for feature in drawn if _may_be_prompt(feature))
+    wanted = [mark for mark in marks if _is_wanted(mark, prompt_filter)]
+    grouped = group_marks(wanted, points_as=prompt_filter.points_as, hr_l0_box_of=hr_l0_box_of)
+    prompts = [p for p in grouped.prompts if _is_asked_for(p, prompt_filter)]
+    # Where only some annotations are prompts, negative points may well belong to the others.
+    strays = () if prompt_filter.only or prompt_filter.classes else grouped.skipped
+    found = clip_to_slide(PromptSet(tuple(prompts), (*skipped, *strays)), l0_box)
+    parents = _parents(wanted)
+    tasks: list[Task] = []
+    rows = [PromptRow(one.id, "skipped", one.reason) for one in found.skipped]
+    for unclassed in found.prompts:
+        prompt = _set_class(unclassed, prompt_filter.class_name)
+        result_id = result_id_of(prompt)
+        row = history.row(prompt, result_id, prompt_filter)
+        if row is not None:
+            rows.append(row)
+            continue
+        replaces = () if prompt_filter.keep else history.find_untouched_ids(prompt.id)
+        tasks.append(Task(prompt, result_id, parents[prompt.id], replaces))
+    outlines_left = sum(isinstance(mark, Area) and mark.l0_outline is not None for mark in marks)
+    outlines_used = sum(isinstance(mark, Area) and mark.l0_outline is not None for mark in wanted)
+    return Selection(tuple(tasks), tuple(rows), outlines_left - outlines_used)
+
+
+@dataclass(frozen=True)
+class _EarlierResults:
+    """Earlier results in an image, by the prompts that they answer.
+
+    Attributes:
+        results_of: ours, as the image holds them now.
+        taken_over: prompts whose result became an object of a person's.
+    """
+
+    results_of: dict[str, list[Feature]]
+    taken_over: frozenset[str]
+    drawings: Drawings
+    empty: dict[str, str]
+
+    @classmethod
+    def read(cls, contents: ImageContents, record: Record) -> _EarlierResults:
+        drawings = Drawings((one.drawn, one.prompt_id) for one in record.written)
+        results_of: defaultdict[str, list[Feature]] = defaultdict(list)
+        taken_over: set[str] = set()
+        for feature in (*contents.results, *contents.annotations):
+            prompt_id = read_prompt_id(feature)
+            if prompt_id is not None:
+                results_of[prompt_id].append(feature)
+                if not is_untouched(feature):
+                    taken_over.add(prompt_id)
+        for feature in contents.annotations:
+            if read_prompt_id(feature) is None:
+                prompt_id = drawings.read_prompt_id(feature)
+                if prompt_id is not None:
+                    taken_over.add(prompt_id)
+        return cls(dict(results_of), frozenset(taken_over), drawings, dict(record.empty))
+
+    def is_result(self, feature: Feature) -> bool:
+        """Whether an annotation is, or was, a result of ours."""
+        return (
+            read_prompt_id(feature) is not None or self.drawings.read_prompt_id(feature) is not None
+        )
+
+    def row(self, prompt: Prompt, result_id: str, prompt_filter: PromptFilter) -> PromptRow | None:
+        """Why a prompt needs no answer; None if it does."""
+        existing = {str(f.get("id")): f for f in self.results_of.get(prompt.id, ())}
+        if prompt.id in self.taken_over and not prompt_filter.keep:
+            reason = "a person edited its result or made it an annotation"
+            return PromptRow(prompt.id, "reviewed", reason, prompt)
+        # Beside itself, an answer would have the same id.
+        if result_id in existing and (prompt_filter.keep or not prompt_filter.redo):
+            return PromptRow(prompt.id, "answered", prompt=prompt, feature=existing[result_id])
+        if result_id in self.empty and not prompt_filter.redo:
+            return PromptRow(prompt.id, "empty", self.empty[result_id], prompt)
+        return None
+
+    def find_untouched_ids(self, prompt_id: str) -> tuple[str, ...]:
+        return tuple(str(f["id"]) for f in self.results_of.get(prompt_id, ()) if "id" in f)
+
+
+def _may_be_prompt(feature: Feature) -> bool:
+    """Whether it is an area or points: lines and areas whose class ends in ``*`` are other work."""
+    properties, geometry = feature.get("properties") or {}, feature.get("geometry") or {}
+    if geometry.get("type") in ("Point", "MultiPoint"):
+        return True  # of an ignored class, they are clicks outside of objects
+    path_class = read_path_class(properties.get("classification"))
+    is_ignored = path_class is not None and path_class.is_ignored
+    return geometry.get("type") in ("Polygon", "MultiPolygon") and not is_ignored
+
+
+def _is_wanted(mark: Mark, prompt_filter: PromptFilter) -> bool:
+    """Whether a mark may be a prompt, or a click on one."""
+    name = mark.path_class.name if mark.path_class else None
+    if isinstance(mark, Clicks):
+        # Clicks without a class may belong to any area.
+        return (
+            mark.are_negative
+            or not prompt_filter.classes
+            or name is None
+            or name in prompt_filter.classes
+        )
+    if prompt_filter.classes and name not in prompt_filter.classes:
+        return False
+    if mark.l0_outline is not None:
+        return prompt_filter.only == "outlines" or (
+            prompt_filter.only is None and bool(prompt_filter.classes)
+        )
+    return prompt_filter.only in (None, "rectangles")
+
+
+def _is_asked_for(prompt: Prompt, prompt_filter: PromptFilter) -> bool:
+    if prompt_filter.only is not None and prompt.kind not in KINDS[prompt_filter.only]:
+        return False
+    return not prompt_filter.classes or (
+        prompt.path_class is not None and prompt.path_class.name in prompt_filter.classes
+    )
+
+
+def _parents(marks: Iterable[Mark]) -> dict[str, str]:
+    """The annotation of each possible prompt: its own, or that of the points it is one of."""
+    parents = {mark.id: mark.id for mark in marks}
+    for mark in marks:
+        if isinstance(mark, Clicks):
+            parents |= {derive_id(mark.id, n): mark.id for n in range(len(mark.l0_points))}
+    return parents
+
+
+def _set_class(prompt: Prompt, class_name: str | None) -> Prompt:
+    return replace(prompt, path_class=PathClass(class_name)) if class_name else prompt

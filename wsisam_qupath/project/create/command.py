@@ -1,0 +1,242 @@
+"""The ``create`` command: a folder of slides in, a QuPath project with their annotations out."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from ...errors import OptionError, PromptError, SlideError, escape
+from ...geojson.manifest import REGION_CLASS
+from ...prompts import PathClass, Skipped
+from ...qupath.jvm.creation import IMAGE_TYPES, AddedImage, NewImage, add_images, set_classes
+from ...qupath.jvm.process import QuPathProcess
+from ...report.progress import TASK, count_noun, name_cases, name_some, progress_bar, stderr_console
+from .finding import find_slides
+from .folder import PROJECT_FILE, build_beside, check_free, project_folder
+from .matching import Matched, Source, Sources, find_annotations, match
+
+_AT_ONCE = 16
+"""Slides between two saves of the project, and between two steps of the bar."""
+
+_USEFUL_CLASSES = (PathClass(REGION_CLASS, (0, 0, 180)), PathClass("Ignore*", (180, 180, 180)))
+"""QuPath's own, in its colours, which a class list of ours would hide."""
+
+
+@dataclass(frozen=True)
+class CreateRequest:
+    """What the command line asks for; the names are those of its options.
+
+    Attributes:
+        project: the folder to make, or ``project.qpproj`` in it.
+        images: folders, files and patterns.
+        annotations: a folder of GeoJSON files, one such file, or a COCO file.
+        image_type: one of :data:`.IMAGE_TYPES`.
+    """
+
+    project: Path
+    images: tuple[str, ...]
+    annotations: Path | None = None
+    image_type: str = "unset"
+
+
+@dataclass(frozen=True)
+class Created:
+    """What ``create`` did.
+
+    Attributes:
+        project: the project file.
+        n_images: how many it holds.
+        n_objects: imported annotations and other objects.
+        repaired: how many outlines had to be made valid.
+        failed: slides that QuPath does not open and annotations that cannot be read, by name and
+            reason.
+        skipped: single objects and rows that could not be used.
+        without_slide: annotations that belong to none of the slides.
+        without_annotations: slides that have none, where any were named.
+    """
+
+    project: Path
+    n_images: int = 0
+    n_objects: int = 0
+    repaired: int = 0
+    failed: tuple[Skipped, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    without_slide: tuple[str, ...] = ()
+    without_annotations: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every slide and every file of annotations that belongs to one came in."""
+        return not self.failed
+
+
+def run_create(request: CreateRequest) -> Created:
+    """Make the project. It appears whole, or not at all.
+
+    Raises:
+        OutputError: something is there already, or it cannot be written.
+        SlideError: there are no slides, or QuPath opens none of them.
+        PromptError: the annotations cannot be read, or belong to none of the slides.
+        QuPathError: there is no QuPath, or it failed.
+    """
+    console = stderr_console()
+    start = time.perf_counter()
+    if request.image_type not in IMAGE_TYPES:
+        raise OptionError(
+            f"There is no image type {request.image_type}: choose {', '.join(IMAGE_TYPES)}."
+        )
+    folder = project_folder(request.project)
+    check_free(folder)
+    slides = find_slides(request.images)
+    named = request.annotations
+    sources = Sources() if named is None else find_annotations(named.expanduser(), slides)
+    matched = match(sources.sources, slides)
+    if named is not None and not matched.by_slide:
+        raise PromptError(_none_matches(named, matched, slides))
+    with build_beside(folder) as unfinished, QuPathProcess() as qupath:
+        builder = _Builder(qupath, unfinished / PROJECT_FILE, request.image_type)
+        builder.add(slides, matched.by_slide, console)
+        builder.set_classes(sources.path_classes)
+    created = Created(
+        folder / PROJECT_FILE,
+        builder.n_images,
+        builder.n_objects,
+        builder.repaired + sources.repaired,
+        (*builder.failed, *matched.ambiguous),
+        (*sources.damaged, *builder.skipped),
+        matched.without_slide,
+        tuple(s.name for s in slides if s not in matched.by_slide) if named is not None else (),
+        time.perf_counter() - start,
+    )
+    _tell(created, console)
+    return created
+
+
+def summary(created: Created) -> str:
+    """What came in, and what did not."""
+    lines = [
+        f"{count_noun(created.n_images, 'image')} and {count_noun(created.n_objects, 'object')} in "
+        f"{created.project}, made in {created.seconds:.1f} s."
+    ]
+    if created.repaired:
+        lines.append(f"Made valid: {count_noun(created.repaired, 'outline')} that crossed itself.")
+    if created.without_slide:
+        lines.append(
+            f"Annotations of {count_noun(len(created.without_slide), 'slide')} that "
+            f"{'is' if len(created.without_slide) == 1 else 'are'} not among these: "
+            f"{name_some(created.without_slide)}."
+        )
+    if created.without_annotations:
+        lines.append(
+            f"{count_noun(len(created.without_annotations), 'slide')} without annotations: "
+            f"{name_some(created.without_annotations)}."
+        )
+    return "\n".join(lines)
+
+
+class _Builder:
+    """Adds slides with their annotations, and keeps count."""
+
+    def __init__(self, qupath: QuPathProcess, project: Path, image_type: str) -> None:
+        self.n_images = 0
+        self.n_objects = 0
+        self.repaired = 0
+        self.failed: list[Skipped] = []
+        self.skipped: list[Skipped] = []
+        self._qupath = qupath
+        self._project = project
+        self._image_type = image_type
+        self._path_classes: dict[str, PathClass] = {}
+
+    def add(self, slides: Sequence[Path], sources: Mapping[Path, Source], console: Console) -> None:
+        """Add all of them.
+
+        Raises:
+            SlideError: QuPath opens none.
+        """
+        labels = label_slides(slides)
+        with progress_bar(console, "Adding slides", len(slides)) as progress:
+            for first in range(0, len(slides), _AT_ONCE):
+                some = slides[first : first + _AT_ONCE]
+                images = [self._image(slide, labels[slide], sources.get(slide)) for slide in some]
+                added = self._qupath.run(add_images, self._project, images, self._image_type)
+                for image, one in zip(images, added, strict=True):
+                    self._note(image, one)
+                progress.advance(TASK, len(some))
+        if not self.n_images:
+            raise SlideError(
+                f"QuPath opened none of {count_noun(len(slides), 'slide')}. {self.failed[0].reason}"
+            )
+
+    def set_classes(self, path_classes: Sequence[PathClass]) -> None:
+        """Make these, and those that were met, the class list; without any QuPath has its own."""
+        listed = {one.name: one for one in (*path_classes, *self._path_classes.values())}
+        if listed:
+            listed |= {one.name: one for one in _USEFUL_CLASSES if one.name not in listed}
+            self._qupath.run(set_classes, self._project, tuple(listed.values()))
+
+    def _image(self, slide: Path, label: str, source: Source | None) -> NewImage:
+        if source is None:
+            return NewImage(slide, label)
+        try:
+            cleaned = source.read()
+        except PromptError as exc:
+            self.failed.append(Skipped(source.label, str(exc)))
+            return NewImage(slide, label)
+        self.repaired += cleaned.repaired
+        self.skipped += [Skipped(f"{source.label}: {s.id}", s.reason) for s in cleaned.skipped]
+        self._path_classes |= {one.name: one for one in cleaned.path_classes}
+        return NewImage(slide, label, cleaned.features)
+
+    def _note(self, image: NewImage, added: AddedImage) -> None:
+        name = image.slide.name
+        self.n_images += len(added.ids)
+        self.n_objects += added.n_objects
+        self.skipped += [Skipped(f"{name}: {one.id}", one.reason) for one in added.skipped]
+        if added.reason:
+            self.failed.append(Skipped(name, added.reason))
+        elif len(added.ids) > 1 and image.features:
+            reason = f"it holds {len(added.ids)} images; the annotations are in the first"
+            self.skipped.append(Skipped(name, reason))
+
+
+def label_slides(slides: Sequence[Path]) -> dict[Path, str]:
+    """What tells slides of the same name apart: their folder, or else a number; "" for others."""
+    labels = dict.fromkeys(slides, "")
+    names = Counter(slide.name.lower() for slide in slides)
+    folders = Counter((slide.name.lower(), slide.parent.name.lower()) for slide in slides)
+    number: Counter[str] = Counter()
+    for slide in slides:
+        name = slide.name.lower()
+        if names[name] > 1:
+            number[name] += 1
+            is_told = folders[name, slide.parent.name.lower()] == 1 and slide.parent.name
+            labels[slide] = slide.parent.name if is_told else str(number[name])
+    return labels
+
+
+def _none_matches(annotations: Path, matched: Matched, slides: Sequence[Path]) -> str:
+    cure = (
+        "Annotations are called like their slide: slide.svs.geojson, or slide.geojson where only "
+        "one slide is called so."
+    )
+    if matched.ambiguous:
+        first = matched.ambiguous[0]
+        return f"{annotations}: {escape(first.id, 80)} cannot be used: {first.reason}. {cure}"
+    theirs = escape(matched.without_slide[0], 80) if matched.without_slide else "nothing"
+    return (
+        f"{annotations} holds annotations of {theirs}, and the first of "
+        f"{count_noun(len(slides), 'slide')} is called {escape(slides[0].name, 80)}. {cure}"
+    )
+
+
+def _tell(created: Created, console: Console) -> None:
+    name_cases(console, "Failed:", created.failed)
+    name_cases(console, "Left out:", created.skipped)
+    console.print(summary(created), markup=False)

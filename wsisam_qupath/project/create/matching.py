@@ -1,0 +1,179 @@
+"""Which annotations belong to which slide, by the names of their files."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+
+from ...errors import PromptError
+from ...files import read_json
+from ...geojson.cleaning import Cleaned, clean_objects, is_geojson, read_objects
+from ...geojson.coco import is_coco, parse_coco
+from ...geojson.manifest import MANIFEST_NAME
+from ...prompts import PathClass, Skipped
+from .finding import natural_key, strip_format
+
+T = TypeVar("T")
+
+_SUFFIXES = (".geojson", ".json")
+
+_CURE = "Name a folder of GeoJSON files, or a COCO file such as CATCH.json."
+
+
+@dataclass(frozen=True)
+class Source:
+    """The annotations of one slide.
+
+    Attributes:
+        label: names them to the user.
+        slide_name: what they say that the slide's file is called, with its suffix or without.
+        path: of the GeoJSON file that they are in; None where they are at hand.
+        cleaned: the annotations themselves, where they are at hand.
+    """
+
+    label: str
+    slide_name: str
+    path: Path | None = None
+    cleaned: Cleaned = field(default_factory=Cleaned)
+
+    def read(self) -> Cleaned:
+        """The annotations.
+
+        Raises:
+            PromptError: their file cannot be read, or is not GeoJSON.
+        """
+        return self.cleaned if self.path is None else read_objects(self.path)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """All annotations that a user named.
+
+    Attributes:
+        path_classes: those that are known before they are read: the categories of COCO.
+        damaged: rows of COCO that could not be used.
+    """
+
+    sources: tuple[Source, ...] = ()
+    path_classes: tuple[PathClass, ...] = ()
+    damaged: tuple[Skipped, ...] = ()
+    repaired: int = 0
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Annotations by slide.
+
+    Attributes:
+        without_slide: labels of those that belong to no slide.
+        ambiguous: those that may belong to several, by label and reason.
+    """
+
+    by_slide: dict[Path, Source]
+    without_slide: tuple[str, ...] = ()
+    ambiguous: tuple[Skipped, ...] = ()
+
+
+def find_annotations(path: Path, slides: Sequence[Path]) -> Sources:
+    """What is in a folder of GeoJSON files, in one such file, or in a COCO file.
+
+    One file for one slide need not be called like it.
+
+    Raises:
+        PromptError: it cannot be read, or is neither.
+    """
+    if os.path.isdir(path):  # noqa: PTH112 - Path's own raises where a name is too long
+        files = sorted(
+            (one for one in path.iterdir() if _is_annotation(one)),
+            key=lambda one: natural_key(one.name),
+        )
+        if not files:
+            raise PromptError(f"There are no .geojson files in {path}. {_CURE}")
+        return Sources(tuple(Source(one.name, _slide_name(one), one) for one in files))
+    document = read_json(path, cure=_CURE)
+    if is_coco(document):
+        return _read_coco_sources(document, str(path))
+    if not is_geojson(document):
+        raise PromptError(f"{path} is neither GeoJSON nor COCO. {_CURE}")
+    cleaned = clean_objects(document, source=str(path))
+    name = slides[0].name if len(slides) == 1 else _slide_name(path)
+    return Sources((Source(path.name, name, None, cleaned),))
+
+
+def match(sources: Sequence[Source], slides: Sequence[Path]) -> Matched:
+    """Annotations by slide: by the whole name first, then without what tells the format.
+
+    So ``a.svs.geojson`` is of ``a.svs``, and ``a.geojson`` of it too, unless ``a.ndpi`` is there.
+    Upper and lower case are the same.
+    """
+    by_slide: dict[Path, Source] = {}
+    ambiguous: list[Skipped] = []
+    waiting = list(sources)
+    for slide_key, source_key in (
+        (str.lower, str.lower),
+        (_strip_slide_format, _strip_annotation_format),
+    ):
+        free = [slide for slide in slides if slide not in by_slide]
+        slides_of = _group(free, [slide_key(slide.name) for slide in free])
+        sources_of = _group(waiting, [source_key(source.slide_name) for source in waiting])
+        waiting = []
+        for name, candidates in sources_of.items():
+            meant = slides_of.get(name, [])
+            if len(meant) == 1 and len(candidates) == 1:
+                by_slide[meant[0]] = candidates[0]
+            elif meant:
+                ambiguous += [_report_ambiguous(one, meant, candidates) for one in candidates]
+            else:
+                waiting += candidates
+    return Matched(by_slide, tuple(source.label for source in waiting), tuple(ambiguous))
+
+
+def _report_ambiguous(source: Source, slides: Sequence[Path], sources: Sequence[Source]) -> Skipped:
+    if len(slides) > 1:
+        reason = f"{len(slides)} slides are called so, such as {slides[0]} and {slides[1]}"
+    else:
+        others = " and ".join(one.label for one in sources if one is not source)
+        reason = f"{slides[0].name} has annotations in {others} too"
+    return Skipped(source.label, reason)
+
+
+def _group(values: Sequence[T], keys: Sequence[str]) -> dict[str, list[T]]:
+    groups: defaultdict[str, list[T]] = defaultdict(list)
+    for key, value in zip(keys, values, strict=True):
+        groups[key].append(value)
+    return groups
+
+
+def _strip_annotation_format(name: str) -> str:
+    return strip_format(name).lower()
+
+
+def _strip_slide_format(name: str) -> str:
+    """Whatever stands behind the last dot of a slide is its format."""
+    bare = strip_format(name)
+    return (PurePosixPath(name).stem if bare == name else bare).lower()
+
+
+def _is_annotation(path: Path) -> bool:
+    name = path.name.lower()
+    is_wanted = name.endswith(_SUFFIXES) and name != MANIFEST_NAME and not name.startswith(".")
+    return is_wanted and path.is_file()
+
+
+def _slide_name(path: Path) -> str:
+    suffix = next((s for s in _SUFFIXES if path.name.lower().endswith(s)), "")
+    return path.name[: len(path.name) - len(suffix)]
+
+
+def _read_coco_sources(document: object, source: str) -> Sources:
+    coco = parse_coco(document, source=source)
+    sources = tuple(
+        Source(name, PurePosixPath(name.replace("\\", "/")).name, None, Cleaned(features))
+        for name, features in coco.features.items()
+        if features
+    )
+    return Sources(sources, coco.path_classes, coco.damaged, coco.repaired)

@@ -1,0 +1,165 @@
+"""What was ever written into an image: our results stay known even when they lost their ids.
+
+QuPath makes a new object, without id and metadata, when a person turns a detection into an
+annotation; its outline is then all that tells whose work it was.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+from ..errors import ImageError, OutputError, escape
+from ..files import write_atomically
+from ..qupath.files.entries import ImageEntry, Project
+
+MOST_RECORDS = 200_000
+"""Of each kind and image; the oldest go first. 200,000 results are 40 MB, read in a second."""
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Written:
+    """One result as it was written.
+
+    Attributes:
+        id: of the result.
+        prompt_id: of the annotation that asked for it.
+        drawn: signature of its outline, from which it is recognised.
+        class_name: of its class then; None without one.
+        object_type: ``detection`` or ``annotation``.
+    """
+
+    id: str
+    prompt_id: str
+    drawn: str
+    class_name: str | None
+    object_type: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a ledger holds.
+
+    Attributes:
+        written: oldest first.
+        empty: why, by the ids of the results that would have been: the model saw nothing there.
+        slide_key: of the slide that ``empty`` holds for.
+        damaged: the ledger's file if it cannot be understood; the rest is empty then.
+    """
+
+    written: tuple[Written, ...] = ()
+    empty: Mapping[str, str] = field(default_factory=dict)
+    slide_key: str = ""
+    damaged: Path | None = None
+
+
+class History:
+    """The ledger of one image, ``<own folder>/ledger/<entry id>.json``."""
+
+    def __init__(self, project: Project, entry: ImageEntry) -> None:
+        """Touches nothing."""
+        self.path = project.own_folder / "ledger" / f"{entry.id}.json"
+        self._name = escape(entry.name)
+
+    def read(self) -> Record:
+        """What is known; nothing if there is no ledger. Changes nothing.
+
+        Raises:
+            ImageError: the ledger is there but cannot be read.
+        """
+        try:
+            content = self.path.read_bytes()
+        except FileNotFoundError:
+            return Record()
+        except OSError as exc:
+            raise ImageError(
+                f"The ledger of image {self._name}, {self.path}, cannot be read "
+                f"({exc.strerror or exc}): allow reading it, then run again."
+            ) from exc
+        try:
+            return _record_of(content)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            return Record(damaged=self.path)
+
+    def add(
+        self, written: Iterable[Written], empty: Mapping[str, str], slide_key: str = ""
+    ) -> Path | None:
+        """Add to what is known, whole or not at all.
+
+        What was empty on another slide is forgotten, and what was empty and is written now.
+
+        Args:
+            empty: reasons by the ids of the results.
+            slide_key: of the slide that was read; see :class:`.journal.Journal`.
+
+        Returns:
+            Where a damaged ledger was put aside; None if there was none.
+
+        Raises:
+            ImageError: it cannot be written; what was known before still is.
+        """
+        known = self.read()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            aside = self._put_aside() if known.damaged else None
+            write_atomically(self.path, _dump(_merge(known, written, empty, slide_key)))
+        except (OSError, OutputError) as exc:
+            raise ImageError(
+                f"The ledger of image {self._name}, {self.path}, cannot be written: free space "
+                "and permissions there, then run again."
+            ) from exc
+        return aside
+
+    def _put_aside(self) -> Path:
+        names = (self.path.with_suffix(f".damaged-{number}.json") for number in count(1))
+        aside = next(path for path in names if not path.exists())
+        return self.path.rename(aside)
+
+
+def _merge(
+    known: Record, written: Iterable[Written], empty: Mapping[str, str], slide_key: str
+) -> Record:
+    new = tuple(written)
+    newest_first = dict.fromkeys(reversed((*known.written, *new)))
+    all_written = tuple(newest_first)[MOST_RECORDS - 1 :: -1]
+    new_ids = {result.id for result in new}
+    older = known.empty if known.slide_key == slide_key else {}
+    still = [(key, reason) for key, reason in older.items() if key not in {*empty, *new_ids}]
+    return Record(all_written, dict([*still, *empty.items()][-MOST_RECORDS:]), slide_key)
+
+
+def _dump(record: Record) -> bytes:
+    content = {
+        "ledger": _FORMAT,
+        "slide": record.slide_key,
+        "written": [vars(result) for result in record.written],
+        "empty": dict(record.empty),
+    }
+    return json.dumps(content, separators=(",", ":")).encode("ascii")
+
+
+def _record_of(content: bytes) -> Record:
+    stated = json.loads(content)
+    if stated["ledger"] != _FORMAT:
+        raise ValueError(stated["ledger"])
+    written = tuple(_check_written(Written(**result)) for result in stated["written"])
+    empty = {_text(key): _text(reason) for key, reason in stated["empty"].items()}
+    return Record(written, empty, _text(stated["slide"]))
+
+
+def _check_written(result: Written) -> Written:
+    for name, value in vars(result).items():
+        if value is not None or name != "class_name":
+            _text(value)
+    return result
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(value)
+    return value

@@ -1,0 +1,105 @@
+"""Where the patch pair of a prompt lies, and how fine it is.
+
+A pair depends on one prompt, the slide's pixel size and the weights alone, never on neighbours or
+on what was computed before: the same prompt gives the same answer. Centres lie on a grid and
+scales on a ladder, so that neighbouring prompts and later clicks share pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..geometry import Box, Mpp, PatchPair
+from .prompt import Point, Prompt
+
+LARGEST_SHARE = 0.65
+"""An object's longest side is at most this share of the HR patch; else the pair is coarsened.
+
+Half of it, plus half a grid step, leaves a margin of 0.05 of the patch, 13 px of 256.
+"""
+
+SMALLEST_SHARE = 0.125
+"""An object smaller than this share of the HR patch (a nucleus) refines the pair."""
+
+GRID_SHARE = 0.25
+"""Step of the grid of centres, as a share of the HR patch."""
+
+POINT_MARGIN_SHARE = 0.0625
+"""How far inside of the HR patch each positive point must lie, as a share of it."""
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Plans patch pairs on one slide.
+
+    Attributes:
+        mpp: of the slide's level 0.
+        size_px: side of the encoder's input.
+        hr_mpp: µm per encoder pixel that the weights are best at.
+        object_size_um: how large the objects are that bare points mark; None is unknown.
+    """
+
+    mpp: Mpp
+    size_px: int
+    hr_mpp: float = 1.0
+    object_size_um: float | None = None
+
+    def pair(self, prompt: Prompt) -> PatchPair:
+        """The patch pair on which a prompt is answered."""
+        earlier = prompt.l0_earlier_box
+        l0_center, size_um = self._find_object(prompt)
+        pair = self._pair(l0_center, self._hr_mpp(size_um))
+        corners = [] if earlier is None else [(x, y) for x, y in earlier.corners().tolist()]
+        if self._holds(pair, [*prompt.l0_positives, *corners]):
+            return pair
+        # Widely spread points ask for a coarser pair, never for a finer one.
+        bounds = prompt.l0_bounds
+        spread_um = max(self._measure_longest_um(bounds), size_um or 0.0)
+        return self._pair(bounds.center, max(pair.hr_mpp, self._hr_mpp(spread_um)))
+
+    def _find_object(self, prompt: Prompt) -> tuple[Point, float | None]:
+        """Centre, and size in µm if known, of the object."""
+        extent, earlier = prompt.l0_extent, prompt.l0_earlier_box
+        if extent is not None:
+            return extent.center, self._measure_longest_um(extent)
+        if earlier is None:
+            return prompt.l0_positives[0], self.object_size_um
+        # The first point again, not the middle of what it gave: its pair is in the cache.
+        l0_center = prompt.l0_positives[0] if prompt.l0_positives else earlier.center
+        return l0_center, self.object_size_um or self._measure_longest_um(earlier)
+
+    def _hr_mpp(self, longest_um: float | None) -> float:
+        """The rung of the ladder on which an object of this size fits."""
+        if longest_um is None:
+            return self.hr_mpp
+        rung = 0
+        while longest_um > LARGEST_SHARE * self.size_px * self._choose_rung(rung):
+            rung += 1
+        finest = max(self.mpp.x, self.mpp.y)
+        while (
+            longest_um < SMALLEST_SHARE * self.size_px * self._choose_rung(rung)
+            and self._choose_rung(rung - 1) >= finest
+        ):
+            rung -= 1
+        return self._choose_rung(rung)
+
+    def _choose_rung(self, index: int) -> float:
+        # Not by multiplying again and again: a slide at 0.25 µm/px must have the rung 0.25.
+        return float(self.hr_mpp * 2 ** (index / 2))
+
+    def _pair(self, l0_center: tuple[float, float], hr_mpp: float) -> PatchPair:
+        step_um = GRID_SHARE * self.size_px * hr_mpp
+        l0_x = round(l0_center[0] * self.mpp.x / step_um) * step_um / self.mpp.x
+        l0_y = round(l0_center[1] * self.mpp.y / step_um) * step_um / self.mpp.y
+        return PatchPair(l0_x, l0_y, hr_mpp, self.size_px, self.mpp)
+
+    def _measure_longest_um(self, l0_box: Box) -> float:
+        return max(l0_box.width * self.mpp.x, l0_box.height * self.mpp.y)
+
+    def _holds(self, pair: PatchPair, l0_points: Sequence[Point]) -> bool:
+        margin = POINT_MARGIN_SHARE * self.size_px
+        hr_points = pair.l0_to_hr(np.array(l0_points, dtype=np.float64).reshape(-1, 2))
+        return bool(((hr_points >= margin) & (hr_points <= self.size_px - margin)).all())

@@ -1,0 +1,205 @@
+"""What a user points at: one :class:`Prompt` is one object to outline. Level-0 px throughout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import TypeAlias
+
+import numpy as np
+import shapely
+from shapely.geometry import MultiPolygon, Polygon
+
+from ..errors import PromptError
+from ..geometry import Box, FloatArray, find_bounding_box
+
+Point: TypeAlias = tuple[float, float]
+"""(x, y), level-0 px."""
+
+
+class PromptKind(str, Enum):
+    """What a prompt is made of. An adapter says for each kind which weights answer it."""
+
+    BOX = "box"
+    POINTS = "points"
+    BOX_POINTS = "box+points"
+    OUTLINE = "outline"
+    OUTLINE_POINTS = "outline+points"
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Where an object lies in a stack, as QuPath writes it: channel (-1 is all), z and t."""
+
+    c: int = -1
+    z: int = 0
+    t: int = 0
+
+
+@dataclass(frozen=True)
+class PathClass:
+    """A QuPath classification: "Tumor", or "Tumor: Positive" for a derived class.
+
+    ``color`` is RGB, 0 to 255, or None where the file stated none.
+    """
+
+    name: str
+    color: tuple[int, int, int] | None = None
+
+    @property
+    def is_ignored(self) -> bool:
+        """QuPath's convention for background: the last part of the name ends in ``*``."""
+        return self.name.endswith("*")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One object to outline. At least one of box, outline, earlier and positive points is there.
+
+    Attributes:
+        id: names the prompt; QuPath's object id, where there is one.
+        l0_box: a rectangle round the object.
+        l0_outline: a coarse outline to refine, valid; its bounding box is used as the box too.
+        l0_earlier: an earlier answer that the points correct, valid. They may lie outside of it, so
+            its bounding box says nothing; nor does the kind of the prompt.
+        l0_positives, l0_negatives: points inside and outside of the object, in the order of the
+            clicks.
+        path_class, plane: carried over to the result.
+
+    Raises:
+        PromptError: nothing says where the object is.
+    """
+
+    id: str
+    l0_box: Box | None = None
+    l0_outline: Polygon | MultiPolygon | None = None
+    l0_earlier: Polygon | MultiPolygon | None = None
+    l0_positives: tuple[Point, ...] = ()
+    l0_negatives: tuple[Point, ...] = ()
+    path_class: PathClass | None = None
+    plane: Plane = field(default_factory=Plane)
+
+    def __post_init__(self) -> None:
+        areas = (self.l0_box, self.l0_outline, self.l0_earlier)
+        if not self.l0_positives and all(area is None for area in areas):
+            raise PromptError(
+                f"Prompt {self.id} has no box, outline or positive point: negative points alone "
+                "do not say where the object is."
+            )
+
+    @property
+    def kind(self) -> PromptKind:
+        clicked = bool(self.l0_positives or self.l0_negatives)
+        if self.l0_outline is not None:
+            return PromptKind.OUTLINE_POINTS if clicked else PromptKind.OUTLINE
+        if self.l0_box is not None:
+            return PromptKind.BOX_POINTS if clicked else PromptKind.BOX
+        return PromptKind.POINTS
+
+    @property
+    def l0_extent(self) -> Box | None:
+        """The box that bounds the object: its own, or its outline's; None for bare points."""
+        if self.l0_box is not None:
+            return self.l0_box
+        return None if self.l0_outline is None else _make_box_around(self.l0_outline)
+
+    @property
+    def l0_earlier_box(self) -> Box | None:
+        """The box round the earlier answer."""
+        return None if self.l0_earlier is None else _make_box_around(self.l0_earlier)
+
+    @property
+    def l0_points(self) -> FloatArray:
+        """Positives, then negatives: N x 2 (x, y)."""
+        return np.array(self.l0_positives + self.l0_negatives, dtype=np.float64).reshape(-1, 2)
+
+    @property
+    def l0_bounds(self) -> Box:
+        """The box round everything that says where the object is (negatives do not)."""
+        boxes = (self.l0_extent, self.l0_earlier_box)
+        corners = [box.corners() for box in boxes if box is not None]
+        if self.l0_positives:
+            corners.append(np.array(self.l0_positives, dtype=np.float64))
+        return find_bounding_box(np.concatenate(corners))
+
+
+def _make_box_around(area: Polygon | MultiPolygon) -> Box:
+    return Box(*shapely.bounds(area).tolist())
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A part of the input that no prompt was made of.
+
+    Attributes:
+        id: QuPath's object id, or "feature 3" (counted from 1) where the file gave none.
+        reason: a few words for the user, to be read after the id.
+    """
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """What an input asks for, in its order, and what could not be used of it."""
+
+    prompts: tuple[Prompt, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+
+
+def require_usable(prompt_set: PromptSet, source: str = "The input") -> PromptSet:
+    """The same set, unless it holds features of which none can be used.
+
+    Args:
+        source: where the prompts come from; begins the message.
+
+    Raises:
+        PromptError: something was there, and all of it was skipped.
+    """
+    if prompt_set.skipped and not prompt_set.prompts:
+        first = prompt_set.skipped[0]
+        raise PromptError(
+            f"{source} holds nothing to segment: {len(prompt_set.skipped)} skipped, first "
+            f"{first.id} ({first.reason}). Draw rectangles, points or closed outlines on the "
+            "tissue and export them as GeoJSON."
+        )
+    return prompt_set
+
+
+def clip_to_slide(prompt_set: PromptSet, l0_box: Box) -> PromptSet:
+    """Leave out what lies off the slide: whole prompts, and single points of those that stay.
+
+    Boxes and outlines that reach over the edge stay as they are.
+
+    Args:
+        l0_box: what the slide covers.
+    """
+    kept: list[Prompt] = []
+    skipped = list(prompt_set.skipped)
+    for prompt in prompt_set.prompts:
+        inside = _clip_prompt(prompt, l0_box)
+        if inside is None:
+            skipped.append(Skipped(prompt.id, "it lies outside of the slide"))
+            continue
+        kept.append(inside)
+        lost = len(prompt.l0_points) - len(inside.l0_points)
+        if lost:
+            reason = f"{lost} of its {len(prompt.l0_points)} points outside of the slide left out"
+            skipped.append(Skipped(prompt.id, reason))
+    return PromptSet(tuple(kept), tuple(skipped))
+
+
+def _clip_prompt(prompt: Prompt, l0_box: Box) -> Prompt | None:
+    extent = prompt.l0_extent or prompt.l0_earlier_box
+    if extent is not None:
+        shared = extent.intersection(l0_box)
+        if shared.width <= 0 or shared.height <= 0:
+            return None
+    positives = tuple(p for p in prompt.l0_positives if l0_box.contains(*p))
+    if extent is None and not positives:
+        return None
+    negatives = tuple(p for p in prompt.l0_negatives if l0_box.contains(*p))
+    if positives == prompt.l0_positives and negatives == prompt.l0_negatives:
+        return prompt
+    return replace(prompt, l0_positives=positives, l0_negatives=negatives)

@@ -1,0 +1,164 @@
+"""What a prompt is answered with: one :class:`Result`, or why there is none."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import shapely
+from shapely.geometry import LinearRing, MultiPolygon, Polygon
+
+from .prompt import Prompt
+
+Scalar: TypeAlias = str | int | float | bool | None
+
+_NAMESPACE = uuid.UUID("3d1c7a52-93a4-4f0e-8a68-0b7a4f6c2e91")
+"""Result ids are UUIDv5 in here. Another value would rename every result ever written."""
+
+_ID_DECIMALS = 3
+"""Coordinates are compared to 0.001 px, so that float noise makes no other result."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What made a result, so that it can be audited and made again.
+
+    Attributes:
+        base, base_sha256: name and checksum of the base weights.
+        adapter, adapter_sha256: the same of the adapter, or None without one.
+        hr_mpp, lr_mpp: µm per encoder pixel of the two patches; no LR patch, no ``lr_mpp``.
+        patch: the patch that the outline comes from, "hr" or "lr".
+        version: of this program.
+    """
+
+    base: str
+    base_sha256: str
+    adapter: str | None
+    adapter_sha256: str | None
+    hr_mpp: float
+    lr_mpp: float | None
+    patch: str
+    version: str
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Another object that the same prompt may have meant.
+
+    Attributes: see :class:`Result`.
+    """
+
+    l0_geometry: Polygon | MultiPolygon
+    predicted_iou: float
+    stability_score: float
+    area_um2: float
+    provenance: Provenance
+
+
+@dataclass(frozen=True)
+class Result:
+    """The object that a prompt asked for.
+
+    Attributes:
+        id: UUIDv5, from :func:`compute_result_id`.
+        l0_geometry: its outline, valid, level-0 px.
+        predicted_iou: the model's own estimate.
+        stability_score: see :func:`.polygons.stability_score`.
+        area_um2: what the outline encloses.
+        others: what else the prompt may mean, the likeliest first; a click may mean a nucleus, a
+            gland or a region.
+    """
+
+    prompt: Prompt
+    id: str
+    l0_geometry: Polygon | MultiPolygon
+    predicted_iou: float
+    stability_score: float
+    area_um2: float
+    provenance: Provenance
+    others: tuple[Candidate, ...] = ()
+
+
+@dataclass(frozen=True)
+class Empty:
+    """A prompt that yields nothing, and why, in a few words for the user.
+
+    Its id is the one that a result would have had.
+    """
+
+    prompt: Prompt
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class SerializedResult:
+    """A result or an empty one as plain values, for files and other processes.
+
+    Attributes:
+        id: see :func:`compute_result_id`.
+        feature: the outline as GeoJSON; None where the model sees nothing.
+        reason: why there is none, a few words for the user; else empty.
+    """
+
+    id: str
+    prompt_id: str
+    feature: dict[str, Any] | None
+    reason: str = ""
+
+
+def compute_result_id(
+    prompt: Prompt,
+    base_sha256: str,
+    adapter_sha256: str | None,
+    options: Mapping[str, Scalar],
+) -> str:
+    """UUIDv5 of all that decides a result: the same again for the same question.
+
+    The class of the prompt is no part of it, nor is the order in which an outline is drawn.
+
+    Args:
+        options: settings that change the outline, such as the tolerance of simplification.
+    """
+    box, outline = prompt.l0_box, prompt.l0_outline
+    question: dict[str, Any] = {
+        "prompt": prompt.id,
+        "plane": [prompt.plane.c, prompt.plane.z, prompt.plane.t],
+        "box": None if box is None else _round_points([(box.x0, box.y0), (box.x1, box.y1)]),
+        "outline": None if outline is None else _canonicalize(outline),
+        "positives": _round_points(prompt.l0_positives),
+        "negatives": _round_points(prompt.l0_negatives),
+        "base": base_sha256,
+        "adapter": adapter_sha256,
+        "options": dict(options),
+    }
+    if prompt.l0_earlier is not None:  # else results of before would have other ids
+        question["earlier"] = _canonicalize(prompt.l0_earlier)
+    text = json.dumps(question, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return str(uuid.uuid5(_NAMESPACE, text))
+
+
+def _round_points(points: Iterable[tuple[float, ...]]) -> list[list[float]]:
+    # Adding 0.0 makes one zero of the two.
+    return [[round(float(value), _ID_DECIMALS) + 0.0 for value in point[:2]] for point in points]
+
+
+def _canonicalize(outline: Polygon | MultiPolygon) -> list[list[list[list[float]]]]:
+    """Polygons of rings of points, without regard to where and which way they were drawn.
+
+    Not left to GEOS, whose normal form may change between releases.
+    """
+    return sorted(
+        [_canonicalize_ring(part.exterior), *sorted(map(_canonicalize_ring, part.interiors))]
+        for part in shapely.get_parts(outline)
+    )
+
+
+def _canonicalize_ring(ring: LinearRing) -> list[list[float]]:
+    points = _round_points(ring.coords[:-1])
+    start = points.index(min(points))
+    forwards = points[start:] + points[:start]
+    return min(forwards, forwards[:1] + forwards[:0:-1])

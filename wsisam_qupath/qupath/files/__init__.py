@@ -1,0 +1,1 @@
+"""QuPath's project files, read and checked without Java."""

@@ -1,0 +1,127 @@
+"""The class list of a project, ``classifiers/classes.json``: what QuPath's window offers."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ...errors import OutputError, ProjectError
+from ...files import write_atomically
+from .entries import Project
+from .json_text import parse
+
+_QUPATH_CLASSES = {
+    "Tumor": -3670016,
+    "Stroma": -6895466,
+    "Immune cells": -6268256,
+    "Necrosis": -13487566,
+    "Other": -14336,
+    "Region*": -16777036,
+    "Ignore*": -4934476,
+    "Positive": -377282,
+    "Negative": -9408287,
+}
+"""What QuPath's window offers for a project that has no list of its own; packed ARGB."""
+
+_NO_CLASS = "Unclassified"
+
+
+def read_class_names(project: Project) -> tuple[str, ...]:
+    """The names in their order; none where the project has no list yet.
+
+    Raises:
+        ProjectError: the list is damaged.
+    """
+    return tuple(_names(_read(_path(project))))
+
+
+def add_classes(project: Project, colors: Mapping[str, int]) -> tuple[str, ...]:
+    """Append classes that the list does not have; what is in it stays as it is.
+
+    A project without a list gets QuPath's usual classes first, in the colours that are given:
+    with a list of ours alone, its window would offer nothing else.
+
+    Args:
+        colors: packed ARGB, 32 bits with or without sign, by the names of classes.
+
+    Returns:
+        The names that are new.
+
+    Raises:
+        ProjectError: the list is damaged, or cannot be written; it is as it was.
+    """
+    path = _path(project)
+    named = {as_spelled(name): color for name, color in colors.items()}
+    usual = {name: named.get(name, color) for name, color in _QUPATH_CLASSES.items()}
+    content = _read(path) or {"pathClasses": _entries(usual)}
+    known = {*_names(content), _NO_CLASS, ""}
+    new = {name: color for name, color in named.items() if name not in known}
+    if new:
+        content["pathClasses"] += _entries(new)
+        _write(path, json.dumps(content, indent=2, ensure_ascii=False).encode())
+    return tuple(new)
+
+
+def _entries(colors: Mapping[str, int]) -> list[dict[str, Any]]:
+    return [{"name": name, "color": _convert_to_signed(color)} for name, color in colors.items()]
+
+
+def _path(project: Project) -> Path:
+    return project.folder / "classifiers" / "classes.json"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The JSON object, with a list ``pathClasses`` of objects; empty if there is no file."""
+    cure = "put back a backup of it, or delete it, and QuPath makes a new list"
+    try:
+        content = parse(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except OSError as exc:
+        raise ProjectError(
+            f"The class list {path} cannot be read ({exc.strerror}): check that you may read it."
+        ) from exc
+    except ValueError as exc:
+        raise ProjectError(f"The class list {path} is damaged (not JSON): {cure}.") from exc
+    entries = content.get("pathClasses") if isinstance(content, dict) else None
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ProjectError(f"The class list {path} is damaged (it lists no classes): {cure}.")
+    return dict(content)
+
+
+def _names(content: dict[str, Any]) -> list[str]:
+    names = (entry.get("name") for entry in content.get("pathClasses", []))
+    return [as_spelled(name) for name in names if isinstance(name, str)]
+
+
+def as_spelled(name: str) -> str:
+    """As QuPath spells a class and those it is derived from, such as ``Tumor: Positive``."""
+    return ": ".join(part.strip() for part in name.split(":"))
+
+
+def _convert_to_signed(color: int) -> int:
+    """32 bits as Java writes an int."""
+    return (color + (1 << 31)) % (1 << 32) - (1 << 31)
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.parent.mkdir(exist_ok=True)
+        mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else None
+        write_atomically(path, content)
+        if mode is not None:
+            os.chmod(path, mode)  # noqa: PTH101 - colleagues keep the right to write it
+    except (OSError, OutputError) as exc:
+        raise ProjectError(
+            f"The class list {path} cannot be written ({_reason(exc)}): make room, and allow "
+            "writing there."
+        ) from exc
+
+
+def _reason(exc: OSError | OutputError) -> str:
+    cause = exc if isinstance(exc, OSError) else exc.__cause__
+    return (cause.strerror if isinstance(cause, OSError) else None) or str(exc)

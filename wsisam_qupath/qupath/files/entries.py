@@ -1,0 +1,75 @@
+"""What everybody speaks of: a project and its images, as their files on disk state them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...geometry import Mpp
+
+
+@dataclass(frozen=True)
+class ImageEntry:
+    """One image of a project.
+
+    Attributes:
+        id: QuPath's entry id, digits; names the folder of its data.
+        name: as the project shows it; several images may have the same one.
+        folder: ``data/<id>``; not there before the image was first saved.
+        uri: of the slide, as the project states it; empty where an entry holds none.
+        slide: where the slide is on this computer, after remapping; None if it is no local file.
+        mpp: µm per level-0 pixel as the project states it; None where it does not.
+        size_px: (width, height) of level 0 as the project states it; None where it does not.
+        z_count, t_count: planes of a stack.
+        with_arguments: QuPath opens the slide with arguments of its own (a series, no cropping):
+            what it shows may differ from what another reader shows.
+        trouble: why the image cannot be used, one sentence with the cure; None if nothing is
+            known to be wrong.
+        slide_is_missing: that, and nothing else, is the trouble.
+    """
+
+    id: str
+    name: str
+    folder: Path
+    uri: str
+    slide: Path | None
+    mpp: Mpp | None = None
+    size_px: tuple[int, int] | None = None
+    z_count: int = 1
+    t_count: int = 1
+    with_arguments: bool = False
+    trouble: str | None = None
+    slide_is_missing: bool = False
+
+    @property
+    def qpdata(self) -> Path:
+        """Objects and settings of the image, Java's serialisation."""
+        return self.folder / "data.qpdata"
+
+    @property
+    def summary(self) -> Path:
+        """Counts of what ``data.qpdata`` holds, JSON; not there if it was never saved."""
+        return self.folder / "summary.json"
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project file and its images, in its order.
+
+    Attributes:
+        path: absolute, of the ``.qpproj`` file.
+        version: of the QuPath that wrote it.
+    """
+
+    path: Path
+    version: str
+    images: tuple[ImageEntry, ...]
+
+    @property
+    def folder(self) -> Path:
+        return self.path.parent
+
+    @property
+    def own_folder(self) -> Path:
+        """Where this program keeps its lock, journals and ledgers: ``wsisam-qupath/``."""
+        return self.folder / "wsisam-qupath"

@@ -1,0 +1,287 @@
+"""Whether a project and its files are whole, unchanged and writable: looked at as raw files.
+
+QuPath reads a damaged ``data.qpdata`` as an image without objects and says so in its log only;
+what is then saved overwrites months of work. Hence these looks before and after every reading.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import shutil
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...errors import ImageError, ProjectError, escape
+from .backups import backups
+from .entries import ImageEntry, Project
+from .json_text import as_object, parse
+
+_JAVA_HEAD = b"\xac\xed\x00\x05"
+"""Every Java serialisation begins so."""
+
+_QUPATH_TAIL = b"t\x00\x03EOF"
+"""The last thing that QuPath writes is the string "EOF"."""
+
+_ANY_OBJECT = b"r\x00\x20qupath.lib.objects.PathROIObject"
+"""Java names the class of what it writes; all objects but the root are of this one."""
+
+_LEAST_FREE_BYTES = 4 << 20
+"""For lock, journal, ledger and summaries; each image asks for its own room besides."""
+
+_COPIES = 2
+"""Of a ``data.qpdata`` while it is replaced: the backup and the new one."""
+
+
+@dataclass(frozen=True)
+class FileVersion:
+    """What tells one state of a file from another."""
+
+    mtime_ns: int
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class FileVersions:
+    """The files that must not change between reading an image and replacing its objects.
+
+    Attributes:
+        project: of the ``.qpproj``; None where QuPath has it open, and saves it when it likes.
+        qpdata: of the image's ``data.qpdata``; None while there is none.
+    """
+
+    project: FileVersion | None
+    qpdata: FileVersion | None
+
+
+def read_versions(
+    project: Project, entry: ImageEntry, *, with_project: bool = True
+) -> FileVersions:
+    """The states of project and image as they are now.
+
+    Args:
+        with_project: False where QuPath has the project open: saving it, QuPath changes nothing
+            that an image's objects depend on, and takes the file away for a moment.
+
+    Raises:
+        ProjectError: the project is gone, or either cannot be looked at (ImageError for the image).
+    """
+    try:
+        version = _read_version(project.path) if with_project else None
+    except OSError as exc:
+        raise ProjectError(
+            f"The project {project.path} is no longer there ({exc.strerror}): was it moved, or its "
+            "drive taken away?"
+        ) from exc
+    try:
+        return FileVersions(version, read_version(entry.qpdata))
+    except OSError as exc:
+        raise _make_unreadable_error(entry, exc) from exc
+
+
+def read_version(path: Path) -> FileVersion | None:
+    """The state of a file as it is now; None if there is none.
+
+    Raises:
+        OSError: it cannot be looked at.
+    """
+    try:
+        return _read_version(path)
+    except FileNotFoundError:
+        return None
+
+
+def _read_version(path: Path) -> FileVersion:
+    state = path.stat()
+    return FileVersion(state.st_mtime_ns, state.st_size)
+
+
+def check_data(entry: ImageEntry) -> int | None:
+    """Look whether the objects of an image can be read at all, without reading them.
+
+    Returns:
+        How many objects ``summary.json`` states, with the root; None where it states none. An
+        image that was never opened has neither file.
+
+    Raises:
+        ImageError: ``data.qpdata`` is damaged or gone, or QuPath was stopped while it saved.
+    """
+    stated = _read_stated_count(entry.summary)
+    leftover = entry.folder / "data.qpdata.bkp"
+    if os.path.lexists(leftover):
+        raise ImageError(
+            f"{_name(entry)}: QuPath was stopped while it saved the image, for {leftover} is still "
+            "there. Open the image in QuPath, look whether its objects are right, and save it."
+        )
+    try:
+        damage = _damage(entry.qpdata)
+    except FileNotFoundError as exc:
+        if stated is not None and stated > 1:
+            raise ImageError(
+                f"{_name(entry)}: {entry.qpdata} is gone, but {entry.summary.name} counts {stated} "
+                f"objects in it. Put back {_copy(entry)}."
+            ) from exc
+        return stated
+    except OSError as exc:
+        raise _make_unreadable_error(entry, exc) from exc
+    if damage:
+        raise ImageError(f"{_name(entry)}: {entry.qpdata} {damage}. Put back {_copy(entry)}.")
+    return stated
+
+
+def check_count(entry: ImageEntry, stated: int | None, loaded: int) -> None:
+    """Look whether all objects of an image were read.
+
+    Args:
+        stated: what :func:`check_data` returned.
+        loaded: what QuPath read, with the root.
+
+    Raises:
+        ImageError: it read other objects than there are.
+    """
+    if stated is not None and stated != loaded:
+        raise ImageError(
+            f"{_name(entry)}: {entry.qpdata} reads as {loaded} objects, but {entry.summary.name} "
+            f"counts {stated}. Open the image in QuPath and save it if its objects are right, else "
+            f"put back {_copy(entry)}."
+        )
+    if stated is None and loaded <= 1 and _holds_objects(entry):
+        raise ImageError(
+            f"{_name(entry)}: {entry.qpdata} holds objects, but reads as if it held none. Open the "
+            f"image in QuPath and save it if its objects are right, else put back {_copy(entry)}."
+        )
+
+
+def _read_stated_count(summary: Path) -> int | None:
+    try:
+        content = as_object(parse(summary.read_bytes()))
+    except (OSError, ValueError):
+        return None
+    count = as_object(content.get("hierarchy")).get("nObjects")
+    return count if isinstance(count, int) and not isinstance(count, bool) else None
+
+
+def _damage(qpdata: Path) -> str | None:
+    """What is wrong with a file; None if it looks whole."""
+    with qpdata.open("rb") as file:
+        head = file.read(len(_JAVA_HEAD))
+        size = file.seek(0, os.SEEK_END)
+        if not size:
+            return "is empty"
+        if head != _JAVA_HEAD:
+            return "is not what QuPath writes"
+        file.seek(max(0, size - len(_QUPATH_TAIL)))
+        return None if file.read() == _QUPATH_TAIL else "is cut short"
+
+
+def _holds_objects(entry: ImageEntry) -> bool:
+    """Whether ``data.qpdata`` has any object but the root, however it reads."""
+    try:
+        with (
+            entry.qpdata.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+        ):
+            return content.find(_ANY_OBJECT) >= 0
+    except (FileNotFoundError, ValueError):  # ValueError: an empty file
+        return False
+    except OSError as exc:
+        raise _make_unreadable_error(entry, exc) from exc
+
+
+def _copy(entry: ImageEntry) -> str:
+    """Which copy of its objects a person can put back."""
+    try:
+        copies = backups(entry)
+    except OSError:  # a folder may be entered that may not be listed
+        copies = []
+    if copies:
+        return f"a copy of it: {copies[-1].name} in the same folder, or a backup of yours"
+    return "a copy of it from a backup of yours"
+
+
+def _make_unreadable_error(entry: ImageEntry, exc: OSError) -> ImageError:
+    return ImageError(
+        f"{_name(entry)}: {entry.qpdata} cannot be read ({exc.strerror}): check that it is a file "
+        "that you may read."
+    )
+
+
+def _name(entry: ImageEntry) -> str:
+    return escape(entry.name)
+
+
+def check_writable_project(project: Project) -> None:
+    """Say before the work starts what would keep a project from being written. Touches nothing.
+
+    A project that its owner marked as read-only stays untouched even for those whom the system
+    would let write.
+
+    Raises:
+        ProjectError: something of it is write-protected, or its disk is full.
+    """
+    folders = (project.folder, project.folder / "data", project.own_folder)
+    files = (project.path, project.folder / "classifiers" / "classes.json")
+    for path in (*folders, *files):
+        if _is_protected(path):
+            raise ProjectError(
+                f"The project {project.path} cannot be written, for {path} is write-protected: "
+                "allow writing there, or work on a copy of the project."
+            )
+    free = _free_bytes(project.folder)
+    if free < _LEAST_FREE_BYTES:
+        raise ProjectError(
+            f"The disk of the project {project.path} is full ({free >> 10} kB are free): make room "
+            "on it."
+        )
+
+
+def check_writable_image(entry: ImageEntry) -> None:
+    """The same for the objects of one image, with the room that replacing them needs.
+
+    Raises:
+        ImageError: they are write-protected, or the disk is too full for them.
+    """
+    for path in (entry.folder, entry.qpdata, entry.summary):
+        if _is_protected(path):
+            raise ImageError(
+                f"{_name(entry)}: {path} is write-protected: allow writing there, or leave the "
+                "image out."
+            )
+    try:
+        size = entry.qpdata.stat().st_size
+    except FileNotFoundError:
+        size = 0
+    needed = _LEAST_FREE_BYTES + _COPIES * size
+    existing = entry.folder if entry.folder.is_dir() else entry.folder.parent.parent
+    free = _free_bytes(existing)
+    if free < needed:
+        raise ImageError(
+            f"{_name(entry)}: saving it needs {needed >> 20} MB on the project's disk, of which "
+            f"{free >> 20} MB are free: make room on it."
+        )
+
+
+def _is_protected(path: Path) -> bool:
+    """Whether the system, or its owner by its mode, keeps a file or folder from being changed."""
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    is_folder = stat.S_ISDIR(mode)
+    if not os.access(path, os.W_OK | os.X_OK if is_folder else os.W_OK):
+        return True
+    # the flag means something else for folders of Windows
+    return not mode & 0o222 and not (os.name == "nt" and is_folder)
+
+
+def _free_bytes(folder: Path) -> int:
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError as exc:
+        raise ProjectError(
+            f"The project's folder {folder} cannot be looked at ({exc.strerror}): is its drive "
+            "still there?"
+        ) from exc

@@ -1,0 +1,143 @@
+"""Where the slides of a project are now: as stated, or moved, with or without the project."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import TypeAlias
+
+from ...errors import OptionError, SlideError, escape
+from ...slide.uri import path_from_location
+
+_WINDOWS = re.compile(
+    r"(file:/{0,3})?[a-z]:|\\\\|//|file:////|file://(?!/|localhost/)", re.IGNORECASE
+)
+"""How a location of a Windows computer begins: with a drive, or with a server's name."""
+
+_THIS_SYSTEM = type(PurePath())
+
+Moves: TypeAlias = tuple[tuple[PurePath, PurePath], ...]
+"""(old, new) folders or files."""
+
+
+@dataclass(frozen=True)
+class Locations:
+    """Finds slides; see :func:`locations`.
+
+    Attributes:
+        moves: (old, new) folders or files, the most special one first.
+        old_folder: where the project says that it was; None where it does not.
+        folder: where the project is.
+    """
+
+    moves: Moves
+    old_folder: PurePath | None
+    folder: Path
+
+    def find(self, uri: str) -> Path:
+        """The file (or folder, for formats of many files) of a slide; it is there.
+
+        What the user says wins, then what the project states, then the same way from where the
+        project is now as there was from where it used to be.
+
+        Raises:
+            SlideError: it is no file of this computer, or not there; one sentence with the cure.
+        """
+        try:
+            stated = parse_pure_path(uri)
+        except SlideError as exc:
+            raise SlideError(
+                f"Its slide {escape(uri)} is not in a folder: download it, add the file to the "
+                "project, and use that image."
+            ) from exc
+        moved = apply_moves(self.moves, stated)
+        found = self._find_first(stated) if moved is None else moved
+        if found is not None and _is_there(found):
+            return Path(found)
+        raise SlideError(
+            f"Its slide {escape(str(moved or stated))} is not there: put it back, or say with "
+            "--remap OLD=NEW which folder is now where."
+        )
+
+    def _find_first(self, stated: PurePath) -> PurePath | None:
+        """Where it was, if it is still there; else where it may be."""
+        return stated if _is_there(stated) else self._find_moved_along(stated)
+
+    def _find_moved_along(self, stated: PurePath) -> PurePath | None:
+        """Where it is if it moved together with the project."""
+        if self.old_folder in (None, self.folder) or type(self.old_folder) is not type(stated):
+            return None
+        for climbed, shared in enumerate((self.old_folder, *self.old_folder.parents)):
+            if stated.is_relative_to(shared):
+                steps = (*[".."] * climbed, *stated.relative_to(shared).parts)
+                return Path(os.path.normpath(self.folder.joinpath(*steps)))
+        return None
+
+
+def locations(folder: Path, stated_uri: object, remap: Sequence[tuple[str, str]] = ()) -> Locations:
+    """What there is to know about where slides went.
+
+    Args:
+        folder: of the project, absolute.
+        stated_uri: where the project file says that it is.
+        remap: (OLD, NEW) beginnings of paths or ``file:`` URIs, of whole folders' names; each may
+            be of Windows or of POSIX.
+
+    Raises:
+        OptionError: an OLD or NEW cannot be a path.
+    """
+    moves = parse_moves(remap)
+    try:
+        old_folder = parse_pure_path(stated_uri).parent if isinstance(stated_uri, str) else None
+    except SlideError:
+        old_folder = None
+    return Locations(moves, old_folder, folder)
+
+
+def parse_moves(remap: Sequence[tuple[str, str]], option: str = "--remap") -> Moves:
+    """Pairs of (OLD, NEW) as paths, the most special one first.
+
+    Args:
+        option: that they were given with; for the message.
+
+    Raises:
+        OptionError: an OLD or NEW cannot be a path.
+    """
+    moves = [_move(old, new, option) for old, new in remap]
+    return tuple(sorted(moves, key=lambda move: -len(move[0].parts)))
+
+
+def apply_moves(moves: Moves, stated: PurePath) -> PurePath | None:
+    """Where a path is now, by what a user says; None where nothing is said."""
+    for old, new in moves:
+        if type(old) is type(stated) and stated.is_relative_to(old):
+            return new.joinpath(*stated.relative_to(old).parts)
+    return None
+
+
+def parse_pure_path(location: str) -> PurePath:
+    """The path that a location means on the system that it is of, which need not be this one.
+
+    Raises:
+        SlideError: it means no file.
+    """
+    return path_from_location(location, windows=_WINDOWS.match(location) is not None)
+
+
+def _is_there(path: PurePath) -> bool:
+    """Whether a path is of this system and leads to something; a path that cannot be does not."""
+    return isinstance(path, _THIS_SYSTEM) and path.is_absolute() and os.path.exists(path)  # noqa: PTH110 - Path.exists raises for names that are too long
+
+
+def _move(old: str, new: str, option: str) -> tuple[PurePath, PurePath]:
+    try:
+        source, target = parse_pure_path(old), parse_pure_path(new)
+    except SlideError as exc:
+        raise OptionError(
+            f"{option} {escape(old)}={escape(new)} does not name two folders: pass OLD=NEW, "
+            "where the slides were and where they are now."
+        ) from exc
+    return source, Path(target).absolute() if isinstance(target, _THIS_SYSTEM) else target

@@ -1,0 +1,159 @@
+"""Finds QuPath as paquo finds it, without starting a Java machine."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...errors import QuPathError
+
+if TYPE_CHECKING:
+    from paquo.jpype_backend import QuPathJVMInfo
+
+_VERSION_MIN = (0, 5)
+_VERSION_NEWEST = (0, 7)
+"""What this program was written for; QuPath's second number is its major one."""
+
+_GET_QUPATH = (
+    "Run `wsisam-qupath setup`, install QuPath 0.5.1 or newer from qupath.github.io, or set "
+    "PAQUO_QUPATH_DIR to the folder that it is installed in"
+)
+
+
+@dataclass(frozen=True)
+class Installation:
+    """A QuPath and its Java.
+
+    Attributes:
+        app_dir: holds QuPath's jars.
+        runtime_dir: the Java that QuPath brings.
+        jvm_path: the library of the Java machine.
+        jvm_options: the user's, and those that QuPath cannot do without.
+        version: as in "0.6.0"; None if it cannot be told.
+    """
+
+    app_dir: Path
+    runtime_dir: Path
+    jvm_path: Path
+    jvm_options: tuple[str, ...]
+    version: str | None
+
+    @property
+    def is_tested(self) -> bool:
+        """False if it is newer than what this program was written for, or of unknown version."""
+        return self.version is not None and _numbers(self.version)[:2] <= _VERSION_NEWEST
+
+    @property
+    def java_version(self) -> str | None:
+        """As in "21.0.5"; None if it cannot be told."""
+        return read_java_version(self.runtime_dir)
+
+
+def find_installation() -> Installation:
+    """What paquo would use, by its settings: environment, ``.paquo.toml``, the usual places.
+
+    Takes half a second on its first call.
+
+    Raises:
+        QuPathError: there is none, not where a setting says, or it is too old.
+    """
+    settings = _settings()
+    found = _search(settings)
+    version = read_version_from_jar(found.app_dir)
+    if version is not None and _numbers(version)[:2] < _VERSION_MIN:
+        raise QuPathError(
+            f"The QuPath at {found.app_dir} is {version}, which is too old: install 0.5.1 or newer "
+            "from qupath.github.io, or set PAQUO_QUPATH_DIR to the folder of a newer one."
+        )
+    return Installation(
+        Path(found.app_dir),
+        Path(found.runtime_dir),
+        Path(found.jvm_path),
+        tuple(found.jvm_options),
+        version,
+    )
+
+
+def read_version_from_jar(app_dir: Path) -> str | None:
+    """From the name of ``qupath-core-0.6.0.jar``."""
+    jars = sorted(app_dir.glob("qupath-core-[0-9]*.jar"))
+    return jars[-1].stem.removeprefix("qupath-core-") if jars else None
+
+
+def read_java_version(runtime_dir: Path) -> str | None:
+    """From the line ``JAVA_VERSION="21.0.5"`` of the file that each Java carries."""
+    release = runtime_dir / "release"
+    text = release.read_text("utf-8", "replace") if release.is_file() else ""
+    stated = re.search(r'^JAVA_VERSION="(.+)"', text, re.MULTILINE)
+    return stated[1] if stated else None
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """As in (0, 6, 0) for "0.6.0-rc1"."""
+    stated = re.match(r"[0-9.]*", version)
+    return tuple(int(part) for part in (stated[0] if stated else "").split(".") if part)
+
+
+def _settings() -> Mapping[str, Any]:
+    """paquo's, read afresh.
+
+    Raises:
+        QuPathError: they cannot be read.
+    """
+    from dynaconf import ValidationError  # half a second, as paquo below
+    from paquo import settings
+    from paquo._config import to_kwargs
+
+    try:
+        settings.reload()
+        # Reloading alone checks each setting once in the life of a process.
+        settings.validators.validate_all()
+        named: dict[str, Any] = to_kwargs(settings)
+        stated = named["java_opts"]
+        # A list of its own, because paquo's search appends to the one that it is given.
+        named["java_opts"] = shlex.split(stated) if isinstance(stated, str) else list(stated)
+    except (ValidationError, ValueError, OSError) as exc:
+        first_line = (str(exc).splitlines() or [""])[0]
+        raise QuPathError(
+            f"paquo's settings cannot be read ({first_line}): correct the file .paquo.toml and "
+            "the variables PAQUO_… of the environment."
+        ) from exc
+    return {**named, "qupath_dir": _expand(named["qupath_dir"])}
+
+
+def _expand(folder: str) -> Path | None:
+    return Path(folder).expanduser() if folder else None
+
+
+def _search(settings: Mapping[str, Any]) -> QuPathJVMInfo:
+    """What paquo finds.
+
+    Raises:
+        QuPathError: there is none.
+    """
+    from paquo.jpype_backend import find_qupath  # imports jpype
+
+    try:
+        return find_qupath(**settings)
+    except OSError as exc:
+        raise QuPathError(_wrong_place(settings)) from exc
+    except ValueError as exc:
+        raise QuPathError(f"There is no QuPath where paquo looks for it. {_GET_QUPATH}.") from exc
+
+
+def _wrong_place(settings: Mapping[str, Any]) -> str:
+    jvm = settings["jvm_path_override"]
+    if jvm and not Path(jvm).is_file():
+        return (
+            f"PAQUO_JVM_PATH_OVERRIDE names {jvm}, which is no file: name the library of a Java "
+            "machine, or unset it to use the one that QuPath brings."
+        )
+    return (
+        f"PAQUO_QUPATH_DIR, or qupath_dir in .paquo.toml, names {settings['qupath_dir']}, which "
+        "holds no QuPath: name the folder that QuPath is installed in, or unset it to have the "
+        "usual places searched."
+    )

@@ -1,0 +1,1 @@
+"""QuPath's own classes, in a process of their own. Nothing else imports paquo."""

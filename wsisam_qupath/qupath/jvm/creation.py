@@ -1,0 +1,238 @@
+"""New projects. These functions run in QuPath's process.
+
+Not by paquo's ``add_image``, which compares each image with all others and writes the whole
+project after each: the time for many slides would grow with their square.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from ...errors import ImageError, QuPathError
+from ...prompts import PathClass, Skipped
+from ..values import Feature
+from .java import translate_java_errors
+
+_Java: TypeAlias = Any
+"""An object of QuPath's."""
+
+IMAGE_TYPES = {
+    "brightfield-h-e": "BRIGHTFIELD_H_E",
+    "brightfield-h-dab": "BRIGHTFIELD_H_DAB",
+    "brightfield-other": "BRIGHTFIELD_OTHER",
+    "fluorescence": "FLUORESCENCE",
+    "other": "OTHER",
+    "unset": "UNSET",
+}
+"""QuPath's names of its image types, by the words of the command line."""
+
+
+@dataclass(frozen=True)
+class NewImage:
+    """A slide to add.
+
+    Attributes:
+        label: told in brackets behind the name, where another image has the same one.
+        features: objects to put into it, cleaned; see :mod:`..geojson.cleaning`.
+    """
+
+    slide: Path
+    label: str = ""
+    features: tuple[Feature, ...] = ()
+
+
+@dataclass(frozen=True)
+class AddedImage:
+    """What became of a slide.
+
+    Attributes:
+        ids: its entries in the project, one for each image that the file holds.
+        n_objects: how many were put into the first of them.
+        skipped: objects that QuPath did not take.
+        reason: why there is no entry; else empty.
+    """
+
+    ids: tuple[str, ...] = ()
+    n_objects: int = 0
+    skipped: tuple[Skipped, ...] = ()
+    reason: str = ""
+
+
+def add_images(
+    project: Path, images: Sequence[NewImage], image_type: str
+) -> tuple[AddedImage, ...]:
+    """Add slides to a project, and save it once. One that fails does not keep the others out.
+
+    Args:
+        project: ``project.qpproj``; made here where there is none, in an empty folder.
+        image_type: one of :data:`IMAGE_TYPES`.
+
+    Raises:
+        QuPathError: the project cannot be made or written.
+    """
+    from paquo.java import ImageType  # needs a running Java machine
+
+    java_type = getattr(ImageType, IMAGE_TYPES[image_type])
+    java_project = _open_project(project)
+    added = tuple(_add_image(java_project, image, java_type) for image in images)
+    with translate_java_errors(f"Saving {project}", "check the space and permissions there"):
+        java_project.syncChanges()
+    return added
+
+
+def set_classes(project: Path, path_classes: Sequence[PathClass]) -> None:
+    """Make these the class list of a project.
+
+    Raises:
+        QuPathError: it cannot be written.
+    """
+    from paquo.java import ArrayList, ColorTools, Integer
+    from paquo.java import PathClass as JavaClass
+
+    java_classes = ArrayList()
+    java_project = _open_project(project)
+    with translate_java_errors(f"Writing the class list of {project}"):
+        for path_class in path_classes:
+            java_class = JavaClass.fromString(path_class.name)
+            if path_class.color is not None:
+                # Not by fromString(), which leaves the colour of a class that was met before.
+                java_class.setColor(Integer(ColorTools.packRGB(*path_class.color)))
+            java_classes.add(java_class)
+        java_project.setPathClasses(java_classes)
+        java_project.syncChanges()
+
+
+def _open_project(project: Path) -> _Java:
+    from paquo.projects import QuPathProject
+
+    with translate_java_errors(f"Opening {project}"):
+        try:
+            return QuPathProject(project, mode="r+" if project.is_file() else "x").java_object
+        except (OSError, ValueError) as exc:
+            raise QuPathError(f"{project} cannot be made or opened: {exc}.") from exc
+
+
+def _add_image(java_project: _Java, image: NewImage, java_type: _Java) -> AddedImage:
+    before = java_project.getImageList().size()
+    try:
+        with translate_java_errors(
+            f"Adding {image.slide.name}", "see whether QuPath itself opens it", ImageError
+        ):
+            return _add(java_project, image, java_type)
+    except ImageError as exc:
+        entries = list(java_project.getImageList())[before:]
+        for entry in entries:
+            java_project.removeImage(entry, False)
+            # Not removeImage(…, True), which would ask the desktop's trash.
+            shutil.rmtree(str(entry.getEntryPath()), ignore_errors=True)
+        return AddedImage(reason=str(exc))
+
+
+def _add(java_project: _Java, image: NewImage, java_type: _Java) -> AddedImage:
+    """All images that the file holds; the features go into the first.
+
+    Raises:
+        ImageError: QuPath has no reader for it.
+    """
+    objects, skipped = _objects(image.features)
+    ids: list[str] = []
+    servers = _servers(image.slide)
+    with ExitStack() as opened:
+        for server in servers:
+            opened.callback(server.close)
+        for server in servers:
+            is_first = not ids
+            entry = _entry(java_project, server, image.label)
+            _save(entry, server, objects if is_first else [], java_type)
+            ids.append(str(entry.getID()))
+    n_objects = sum(1 + int(one.nDescendants()) for one in objects)
+    return AddedImage(tuple(ids), n_objects, tuple(skipped))
+
+
+def _servers(slide: Path) -> list[_Java]:
+    """What the file holds, opened by the first of QuPath's readers that can.
+
+    Raises:
+        ImageError: none does.
+    """
+    import jpype
+    from paquo.java import File, ImageServers
+
+    reason = ""
+    try:
+        for support in ImageServers.getAllImageSupports(File(str(slide)).toURI()):
+            try:
+                return _build_servers(support.getBuilders())
+            except jpype.JException as exc:
+                reason = reason or f" ({exc.getMessage()})"
+    except jpype.JException as exc:
+        reason = f" ({exc.getMessage()})"
+    raise ImageError(
+        f"QuPath cannot open {slide}{reason}: it is damaged, or of a format that this QuPath does "
+        "not read. Copy it again from its source, or convert it to OME-TIFF."
+    )
+
+
+def _build_servers(builders: Sequence[_Java]) -> list[_Java]:
+    """All of them opened, or none left open."""
+    with ExitStack() as opened:
+        servers = [opened.enter_context(closing(builder.build())) for builder in builders]
+        opened.pop_all()
+    return servers
+
+
+def _entry(java_project: _Java, server: _Java, label: str) -> _Java:
+    """An entry that states size and µm/px, which the builder of an opened server knows."""
+    from paquo.java import ServerTools, String
+
+    entry = java_project.addImage(server.getBuilder())
+    name = str(ServerTools.getDisplayableImageName(server))
+    entry.setImageName(String(f"{name} ({label})" if label else name))
+    return entry
+
+
+def _save(entry: _Java, server: _Java, objects: Sequence[_Java], java_type: _Java) -> None:
+    """Writes ``data.qpdata`` where there is anything to keep in it."""
+    from paquo.java import ArrayList, ImageData, ImageType
+
+    if not objects and java_type == ImageType.UNSET:
+        return
+    image_data = ImageData(server, java_type)
+    image_data.getHierarchy().addObjects(ArrayList(objects))
+    entry.saveImageData(image_data)
+
+
+def _objects(features: Sequence[Feature]) -> tuple[list[_Java], list[Skipped]]:
+    """Objects with their children: all at once, or one by one where QuPath throws at one."""
+    import jpype
+
+    try:
+        return _parse_objects(features), []
+    except jpype.JException:
+        pass
+    objects: list[_Java] = []
+    skipped: list[Skipped] = []
+    for feature in features:
+        try:
+            objects += _parse_objects([feature])
+        except jpype.JException as exc:
+            reason = str(exc.getMessage()).strip().splitlines()
+            skipped.append(Skipped(str(feature["id"]), f"QuPath refuses it: {reason[0]}"))
+    return objects, skipped
+
+
+def _parse_objects(features: Sequence[Feature]) -> list[_Java]:
+    import jpype
+    from paquo.java import PathIO
+
+    if not features:
+        return []
+    text = json.dumps({"type": "FeatureCollection", "features": list(features)})
+    stream = jpype.JClass("java.io.ByteArrayInputStream")(text.encode("ascii"))
+    return list(PathIO.readObjectsFromGeoJSON(stream))

@@ -1,0 +1,349 @@
+"""Slides that only QuPath can open: CZI or VSI through Bio-Formats, one plane of a stack.
+
+The functions that take a :class:`Source` run in QuPath's process; :func:`open_through_qupath` and
+its reader are used outside of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from ...errors import ImageError, QuPathError, SlideError
+from ...geometry import Mpp
+from ...slide import Bounds, RgbArray, Slide, SlideIdentity, SlideReference, Window, calibration
+from ..files.entries import ImageEntry
+from .java import translate_java_errors
+
+if TYPE_CHECKING:
+    from .process import QuPathProcess
+
+    JavaObject: TypeAlias = Any
+
+_OPEN_MAX = 4
+"""Image servers that QuPath's process keeps open."""
+
+_CHECK_THE_SLIDE = "check that the slide is there, and that QuPath shows it"
+
+
+@dataclass(frozen=True)
+class Source:
+    """What QuPath opens.
+
+    Attributes:
+        project: absolute, of the ``.qpproj`` file.
+        entry_id: of the image.
+        slide: where its file is now; None for where the project says.
+    """
+
+    project: Path
+    entry_id: str
+    slide: Path | None
+
+
+@dataclass(frozen=True)
+class ServerDescription:
+    """What QuPath says of an image.
+
+    Attributes:
+        is_rgb: 8-bit RGB, as against single channels.
+        level_sizes_px: (width, height) of each level, the finest first.
+        mpp: of level 0; None where QuPath knows none, or none that can be believed.
+    """
+
+    is_rgb: bool
+    level_sizes_px: tuple[tuple[int, int], ...]
+    mpp: Mpp | None
+    z_count: int
+    t_count: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of one level of one plane, px of the level."""
+
+    level: int
+    x: int
+    y: int
+    width: int
+    height: int
+    z: int
+    t: int
+
+
+def open_through_qupath(
+    process: QuPathProcess,
+    project: Path,
+    entry: ImageEntry,
+    *,
+    z: int = 0,
+    t: int = 0,
+    mpp: float | Mpp | None = None,
+    mpp_if_unstated: float | None = None,
+) -> Slide:
+    """Opens an image of a project the way QuPath does: its reader, with the project's arguments.
+
+    The slide can be read while the process lives. No other process can open it: `reference` says
+    where its file is, which our own readers may not know, or may show differently. `identity`
+    tells images and planes of one file apart.
+
+    Args:
+        process: reads the pixels; waits for other work that it is given.
+        project: the ``.qpproj`` file.
+        entry: the image.
+        z, t: the plane, from 0.
+        mpp: µm per level-0 pixel, instead of what QuPath says.
+        mpp_if_unstated: the same, used only where neither `mpp` nor QuPath says it.
+
+    Raises:
+        ImageError: QuPath cannot open it, it is not RGB, or has no such plane.
+        SlideError: nobody states its µm/px.
+        OptionError: a µm/px is not from 0.01 to 100.
+        QuPathError: QuPath itself failed.
+    """
+    own_mpp = None if mpp is None else calibration.override(mpp)
+    spare_mpp = None if mpp_if_unstated is None else calibration.override(mpp_if_unstated)
+    if entry.slide is not None and not entry.slide.exists():
+        raise ImageError(
+            f"{entry.slide} does not exist: name the place where the slide is now with --remap "
+            "OLD=NEW."
+        )
+    source = Source(project.absolute(), entry.id, entry.slide)
+    found = process.run(describe_server, source)
+    _check(found, entry, z, t)
+    final_mpp = own_mpp or found.mpp or spare_mpp
+    if final_mpp is None:
+        raise SlideError(
+            f"The image {entry.name} states no µm per pixel. Pass --mpp, e.g. --mpp 0.25 for a "
+            "40x scan, or set the pixel size in QuPath."
+        )
+    location = entry.uri if entry.slide is None else str(entry.slide.absolute())
+    return Slide(
+        QuPathReader(process, source, found, entry.name, z, t),
+        mpp=final_mpp,
+        reference=SlideReference(location, own_mpp if found.mpp else final_mpp),
+        identity=_identity(f"{location}#{source.project}#{entry.id}#z={z}#t={t}", entry.slide),
+    )
+
+
+def _check(found: ServerDescription, entry: ImageEntry, z: int, t: int) -> None:
+    if not found.is_rgb:
+        raise ImageError(
+            f"The image {entry.name} is not 8-bit RGB, so no model here can read it: leave it out "
+            "with --images."
+        )
+    if not (0 <= z < found.z_count and 0 <= t < found.t_count):
+        raise ImageError(
+            f"The image {entry.name} has {found.z_count} z-slices and {found.t_count} time points, "
+            f"hence no z {z}, t {t}: move the annotations that lie there, in QuPath."
+        )
+
+
+def _identity(location: str, slide: Path | None) -> SlideIdentity:
+    try:
+        status = None if slide is None else slide.stat()
+    except OSError:  # which QuPath opened nevertheless
+        status = None
+    if status is None:
+        return SlideIdentity(location, 0, 0)
+    return SlideIdentity(location, status.st_size, status.st_mtime_ns)
+
+
+class QuPathReader:
+    """Reads one plane through QuPath's process; see :class:`..slide.Reader`."""
+
+    def __init__(
+        self,
+        process: QuPathProcess,
+        source: Source,
+        found: ServerDescription,
+        name: str,
+        z: int,
+        t: int,
+    ) -> None:
+        """Use :func:`open_through_qupath`."""
+        self.name = "QuPath"
+        self.level_sizes_px = found.level_sizes_px
+        self.bounds = Bounds(0, 0, *found.level_sizes_px[0])
+        self.stated_mpp = found.mpp
+        # `read` raises SlideError itself: a crash of Java is no damage to the file.
+        self.foreign_errors: tuple[type[Exception], ...] = ()
+        self._process = process
+        self._source = source
+        self._image_name = name
+        self._z, self._t = z, t
+
+    def read(self, level: int, x: int, y: int, width: int, height: int) -> Window:
+        """See :class:`..slide.Reader`. White is what QuPath holds no pixels of.
+
+        Raises:
+            SlideError: QuPath cannot read it, or its process ended.
+        """
+        part = Part(level, x, y, width, height, self._z, self._t)
+        try:
+            rgb = self._process.run(read_region, self._source, part)
+        except (QuPathError, ImageError) as exc:
+            raise SlideError(
+                f"The image {self._image_name} cannot be read at x {x}, y {y} of level {level}. "
+                f"{exc}"
+            ) from exc
+        return Window(rgb, x, y)
+
+    def close(self) -> None:
+        """Does nothing: QuPath's process closes what was not used for long."""
+
+
+_servers: dict[Source, JavaObject] = {}
+"""What is open in QuPath's process, the last used last. Only one thread there uses it."""
+
+
+def describe_server(source: Source) -> ServerDescription:
+    """Opens an image, afresh if it is open, and says what QuPath makes of it.
+
+    Raises:
+        ImageError: QuPath cannot open it.
+    """
+    _close(source)
+    server = _open_server(source)
+    metadata, pixel_size = server.getMetadata(), server.getPixelCalibration()
+    levels = [metadata.getLevel(level) for level in range(metadata.nLevels())]
+    return ServerDescription(
+        is_rgb=bool(server.isRGB()),
+        level_sizes_px=tuple((int(level.getWidth()), int(level.getHeight())) for level in levels),
+        # NaN where QuPath does not know it, which is not believed.
+        mpp=calibration.parse_mpp(
+            float(pixel_size.getPixelWidthMicrons()), float(pixel_size.getPixelHeightMicrons())
+        ),
+        z_count=int(server.nZSlices()),
+        t_count=int(server.nTimepoints()),
+    )
+
+
+def read_region(source: Source, part: Part) -> RgbArray:
+    """Pixels of a level as QuPath's reader gives them: nothing is interpolated on the way.
+
+    QuPath interpolates where it is asked for any other region than one of its own tiles, so the
+    tiles are read and put together here. OpenSlide behind it interpolates within a tile where the
+    sizes of the levels do not divide each other; our own reader of such slides is exact.
+
+    Returns:
+        HWC uint8 RGB; white where QuPath holds no pixels.
+
+    Raises:
+        ImageError: QuPath cannot read it.
+    """
+    server = _open_server(source)
+    rgb = np.full((part.height, part.width, 3), 255, dtype=np.uint8)
+    with translate_java_errors(f"Reading image {source.entry_id}", _CHECK_THE_SLIDE, ImageError):
+        for tile in _tiles(server, part):
+            image = server.readRegion(tile.getRegionRequest())
+            if image is not None:  # as it is where the slide was never scanned
+                _paste(rgb, _pixels(image), tile.getTileX() - part.x, tile.getTileY() - part.y)
+    return rgb
+
+
+def _open_server(source: Source) -> JavaObject:
+    server = _servers.pop(source, None)
+    if server is None:
+        with translate_java_errors(
+            f"Opening image {source.entry_id}", _CHECK_THE_SLIDE, ImageError
+        ):
+            server = _build_server(source)
+        if server is None:  # as some of QuPath's readers put it
+            raise ImageError(
+                f"QuPath has no reader that opens image {source.entry_id}: {_CHECK_THE_SLIDE}."
+            )
+    _servers[source] = server
+    while len(_servers) > _OPEN_MAX:
+        _close(next(iter(_servers)))
+    return server
+
+
+def _close(source: Source) -> None:
+    server = _servers.pop(source, None)
+    if server is not None:
+        server.close()
+
+
+def _build_server(source: Source) -> JavaObject:
+    import jpype  # this runs in QuPath's process only
+
+    project_file = jpype.JClass("java.io.File")(str(source.project))
+    pixels_as = jpype.JClass("java.awt.image.BufferedImage").class_
+    project = jpype.JClass("qupath.lib.projects.ProjectIO").loadProject(project_file, pixels_as)
+    for entry in project.getImageList():
+        if str(entry.getID()) == source.entry_id:
+            return _move_server(entry.getServerBuilder(), source.slide).build()
+    raise ImageError(
+        f"{source.project} has no image {source.entry_id} any more: close the project in QuPath "
+        "and run this again."
+    )
+
+
+def _move_server(builder: JavaObject, slide: Path | None) -> JavaObject:
+    """The same with the place where the slide is now."""
+    import jpype  # this runs in QuPath's process only
+
+    uris = list(builder.getURIs())
+    if slide is None or len(uris) != 1:
+        return builder
+    moves = jpype.JClass("java.util.HashMap")()
+    moves.put(uris[0], jpype.JClass("java.io.File")(str(slide)).toURI())
+    return builder.updateURIs(moves)
+
+
+def _tiles(server: JavaObject, part: Part) -> Iterator[JavaObject]:
+    """QuPath's tiles that hold a part."""
+    import jpype  # this runs in QuPath's process only
+
+    downsample = float(server.getDownsampleForResolution(part.level))
+    # A tile begins and ends at level-0 pixels that were rounded.
+    x0, x1 = _l0_span(part.x, part.width, downsample, int(server.getWidth()))
+    y0, y1 = _l0_span(part.y, part.height, downsample, int(server.getHeight()))
+    request = jpype.JClass("qupath.lib.regions.RegionRequest").createInstance(
+        server.getPath(), downsample, x0, y0, x1 - x0, y1 - y0, part.z, part.t
+    )
+    for tile in server.getTileRequestManager().getTileRequests(request):
+        if tile.getLevel() != part.level:
+            raise ImageError(
+                f"QuPath takes levels {part.level} and {tile.getLevel()} of the image for one: "
+                "export the image from QuPath as OME-TIFF."
+            )
+        yield tile
+
+
+def _l0_span(start: int, length: int, downsample: float, l0_size: int) -> tuple[int, int]:
+    low = math.floor(start * downsample) - 1
+    high = math.ceil((start + length) * downsample) + 1
+    return max(0, low), min(high, l0_size)
+
+
+def _pixels(image: JavaObject) -> RgbArray:
+    """HWC uint8 RGB of a BufferedImage of any type; what is transparent lies on white."""
+    import jpype  # this runs in QuPath's process only
+
+    width, height = int(image.getWidth()), int(image.getHeight())
+    image_type = jpype.JClass("java.awt.image.BufferedImage")
+    plain = image_type(width, height, image_type.TYPE_INT_RGB)
+    canvas = plain.createGraphics()
+    canvas.setColor(jpype.JClass("java.awt.Color").WHITE)
+    canvas.fillRect(0, 0, width, height)
+    canvas.drawImage(image, 0, 0, None)
+    canvas.dispose()
+    numbers = np.array(plain.getRaster().getDataBuffer().getData(), dtype=np.uint32)
+    channels = [(numbers >> shift) & 0xFF for shift in (16, 8, 0)]
+    return np.stack(channels, axis=-1).astype(np.uint8).reshape(height, width, 3)
+
+
+def _paste(rgb: RgbArray, tile: RgbArray, x: int, y: int) -> None:
+    """Put a tile where it belongs; what lies outside is cut off."""
+    height, width = tile.shape[:2]
+    rows = slice(max(0, y), max(0, min(y + height, rgb.shape[0])))
+    columns = slice(max(0, x), max(0, min(x + width, rgb.shape[1])))
+    part = tile[rows.start - y : rows.stop - y, columns.start - x : columns.stop - x]
+    rgb[rows, columns] = part

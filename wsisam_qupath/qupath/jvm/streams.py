@@ -1,0 +1,85 @@
+"""Java's own streams: they look at each of a million objects without a call from Python.
+
+Made of methods by their names, as ``PathObject::getID`` makes them in Java.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from .java import Java, java_class
+
+PATH_OBJECT = "qupath.lib.objects.PathObject"
+ROI = "qupath.lib.roi.interfaces.ROI"
+
+
+@cache
+def make_function(owner: str, method: str) -> Java:
+    """What the method answers; it takes no arguments."""
+    return _as("Function", _handle(owner, method))
+
+
+@cache
+def make_predicate(owner: str, method: str) -> Java:
+    """Whether the method answers true."""
+    return _as("Predicate", _handle(owner, method))
+
+
+@cache
+def make_int_function(owner: str, method: str) -> Java:
+    return _as("ToIntFunction", _handle(owner, method))
+
+
+@cache
+def make_double_function(owner: str, method: str) -> Java:
+    return _as("ToDoubleFunction", _handle(owner, method))
+
+
+@cache
+def has_metadata_key(key: str) -> Java:
+    """Whether an object's metadata hold a key."""
+    handles = java_class("java.lang.invoke.MethodHandles")
+    contains = _handle("java.util.Map", "containsKey", "java.lang.Object")
+    contains_key = handles.insertArguments(contains, 1, java_class("java.lang.String")(key))
+    metadata = _handle(PATH_OBJECT, "getMetadata")
+    return _as("Predicate", handles.filterReturnValue(metadata, contains_key))
+
+
+def get_from(java_map: Java) -> Java:
+    """What a java.util.Map has for a key."""
+    handle = _handle("java.util.Map", "get", "java.lang.Object")
+    return _as("Function", handle.bindTo(java_map))
+
+
+@cache
+def text_or(default: str) -> Java:
+    """What ``toString()`` answers, or a default for null."""
+    handles = java_class("java.lang.invoke.MethodHandles")
+    to_string = _handle("java.util.Objects", "toString", "java.lang.Object", "java.lang.String")
+    text = java_class("java.lang.String")(default)
+    return _as("Function", handles.insertArguments(to_string, 1, text))
+
+
+@cache
+def has_method(owner: str, method: str) -> bool:
+    """Whether this version of QuPath knows a method."""
+    return hasattr(java_class(owner), method)
+
+
+def counts(stream: Java, key: Java) -> dict[Any, int]:
+    """How often each key is there; the keys are Java's."""
+    collectors = java_class("java.util.stream.Collectors")
+    found = stream.collect(collectors.groupingBy(key, collectors.counting()))
+    return {entry.getKey(): int(entry.getValue()) for entry in found.entrySet()}
+
+
+def _handle(owner: str, method: str, *parameters: str) -> Java:
+    types = [java_class(name).class_ for name in parameters]
+    lookup = java_class("java.lang.invoke.MethodHandles").publicLookup()
+    return lookup.unreflect(java_class(owner).class_.getMethod(method, *types))
+
+
+def _as(interface: str, handle: Java) -> Java:
+    proxies = java_class("java.lang.invoke.MethodHandleProxies")
+    return proxies.asInterfaceInstance(java_class(f"java.util.function.{interface}").class_, handle)

@@ -1,0 +1,1 @@
+"""What a run shows and leaves for people: pictures, tables, pages, progress."""

@@ -1,0 +1,166 @@
+"""What a person sees of a batch while it runs, and at its end. All of it on stderr."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from ..errors import escape
+from .outcome import ImageOutcome, PromptState
+from .progress import count_noun, duration
+
+_ROWS_MAX = 40
+"""So many images have a row of their own in the last table; of more, those that failed."""
+
+_REASONS_MAX = 10
+"""So many prompts without an outline are named for an image."""
+
+_STYLES = {"done": "green", "nothing to do": "", "failed": "bold red"}
+
+
+class Display:
+    """A progress bar on a terminal, a line an image elsewhere.
+
+    Args:
+        images: how many there are.
+    """
+
+    def __init__(self, console: Console, images: int) -> None:
+        self._console, self._images = console, images
+        self._images_read = self._images_ended = self._found = self._answered = 0
+        self._started = time.monotonic()
+        columns = (
+            TextColumn("Outlining"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("prompts, image {task.fields[image]}/{task.fields[images]}"),
+            TextColumn("{task.fields[rate]}", style="dim"),
+        )
+        self._progress = Progress(
+            *columns, console=console, transient=True, disable=not console.is_terminal
+        )
+        self._bar = self._progress.add_task("", total=None, image=0, images=images, rate="")
+
+    def __enter__(self) -> Display:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def on_prompts_found(self, tasks: int) -> None:
+        """See :class:`.BatchObserver`."""
+        self._images_read += 1
+        self._found += tasks
+        self._show()
+
+    def on_prompts_done(self, count: int) -> None:
+        """See :class:`.BatchObserver`."""
+        self._answered += count
+        self._show()
+
+    def on_notice(self, words: str) -> None:
+        """See :class:`.BatchObserver`."""
+        self._say(escape(words, 600))
+
+    def on_image_end(self, outcome: ImageOutcome) -> None:
+        """See :class:`.BatchObserver`."""
+        self._images_ended += 1
+        self._images_read = max(self._images_read, self._images_ended)
+        name = escape(outcome.name, 80)
+        if outcome.state == "failed":
+            self._say(f"{name}: failed. {escape(summarize_outcome(outcome), 600)}")
+        elif not self._console.is_terminal:
+            self._say(f"[{self._images_ended}/{self._images}] {name}: {summarize_outcome(outcome)}")
+        name_skipped(self._say, outcome)
+        self._show()
+
+    def _say(self, line: str) -> None:
+        self._console.print(Text(line))
+
+    def _show(self) -> None:
+        seconds = max(time.monotonic() - self._started, 1e-3)
+        rate = self._answered / seconds
+        left = (self._estimate_total() - self._answered) / rate if self._answered else None
+        told = f"{rate:.1f}/s, {duration(left)} left" if left is not None else ""
+        self._progress.update(
+            self._bar,
+            total=self._estimate_total(),
+            completed=self._answered,
+            image=self._images_ended,
+            rate=told,
+        )
+
+    def _estimate_total(self) -> int:
+        """Prompts in all, as if images that were not read yet were like those that were."""
+        if not self._images_read:
+            return self._found
+        return round(self._found * self._images / self._images_read)
+
+
+def name_skipped(say: Callable[[str], None], outcome: ImageOutcome) -> None:
+    """Name the prompts that could not be used; of very many only the first."""
+    name = escape(outcome.name, 80)
+    cases = [row for row in outcome.rows if row.state == "skipped"]
+    for row in cases[:_REASONS_MAX]:
+        say(f"{name}: skipped {escape(row.prompt_id, 80)}: {escape(row.reason, 200)}.")
+    if len(cases) > _REASONS_MAX:
+        say(f"{name}: skipped {len(cases) - _REASONS_MAX} more; --report names them.")
+
+
+def summarize_outcome(outcome: ImageOutcome) -> str:
+    """Counts of an image in a few words."""
+    if outcome.state == "failed":
+        return outcome.reason.removeprefix(f"{escape(outcome.name)}: ")
+    words: dict[PromptState, str] = {
+        "outlined": "outlined",
+        "empty": "empty",
+        "answered": "answered before",
+        "reviewed": "left to their reviewer",
+        "skipped": "skipped",
+    }
+    counts = [f"{n} {word}" for state, word in words.items() if (n := outcome.count(state))]
+    left = outcome.plan.outlines_left
+    if left:
+        counts.append(f"{count_noun(left, 'other area')} left alone")
+    if outcome.plan.beyond_limit:
+        counts.append(f"{outcome.plan.beyond_limit} beyond --limit")
+    return ", ".join(counts) or "no prompts"
+
+
+def print_outcomes(console: Console, outcomes: Sequence[ImageOutcome], seconds: float) -> None:
+    """A last table: images with their counts, or what failed of very many; and the sums."""
+    shown = outcomes
+    if len(outcomes) > _ROWS_MAX:
+        shown = [one for one in outcomes if one.state == "failed"]
+    if shown:
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        table.add_column("State", no_wrap=True)
+        table.add_column("Image", overflow="fold", max_width=40)
+        table.add_column("What", overflow="fold")
+        for one in shown:
+            name, what = escape(one.name, 120), escape(summarize_outcome(one), 900)
+            table.add_row(Text(one.state, _STYLES[one.state]), Text(name), Text(what))
+        console.print(table)
+    console.print(Text(_sums(outcomes, seconds)))
+
+
+def _sums(outcomes: Sequence[ImageOutcome], seconds: float) -> str:
+    states = [one.state for one in outcomes]
+    outlined = count_noun(sum(one.count("outlined") for one in outcomes), "outline")
+    return (
+        f"{count_noun(len(outcomes), 'image')}: {states.count('done')} done, "
+        f"{states.count('nothing to do')} with nothing to do, {states.count('failed')} failed. "
+        f"{outlined} in {duration(seconds)}."
+    )

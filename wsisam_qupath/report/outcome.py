@@ -1,0 +1,136 @@
+"""What a batch did: one row a prompt, one line an image."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import shapely
+from shapely.geometry import MultiPolygon, Polygon, shape
+
+from ..geojson import Feature
+from ..geojson.properties import read_path_class
+from ..geometry import Box, Mpp
+from ..prompts import PathClass, Prompt, PromptKind
+
+PromptState: TypeAlias = Literal["outlined", "empty", "answered", "reviewed", "skipped"]
+"""``outlined``: there is a new outline. ``empty``: the model sees nothing there. ``answered``: an
+earlier run did it. ``reviewed``: a person took the outline over, so it is left alone. ``skipped``:
+no prompt could be made of it."""
+
+ImageState: TypeAlias = Literal["done", "nothing to do", "failed"]
+
+
+@dataclass(frozen=True)
+class PromptRow:
+    """What became of one prompt.
+
+    Attributes:
+        prompt_id: QuPath's id of the annotation, where it has one of its own.
+        reason: a few words for the user where there is no outline; else empty.
+        prompt: None for what was skipped.
+        feature: the outline as it was written; None where there is no new one.
+    """
+
+    prompt_id: str
+    state: PromptState
+    reason: str = ""
+    prompt: Prompt | None = None
+    feature: Feature | None = None
+
+    @property
+    def path_class(self) -> PathClass | None:
+        """Of the outline as it was written; without one, of the prompt."""
+        if self.feature is not None:
+            return read_path_class(self.feature["properties"].get("classification"))
+        return self.prompt.path_class if self.prompt else None
+
+    @property
+    def l0_outline(self) -> Polygon | MultiPolygon | None:
+        """The outline as it was written, level-0 px."""
+        return None if self.feature is None else shape(self.feature["geometry"])
+
+    @property
+    def l0_bounds(self) -> Box | None:
+        """The box round the prompt and its outline, level-0 px; None where there is neither."""
+        boxes = [self.prompt.l0_bounds] if self.prompt else []
+        if self.feature is not None:
+            boxes.append(Box(*shapely.bounds(self.l0_outline).tolist()))
+        return _union(boxes) if boxes else None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an image asks for.
+
+    Attributes:
+        kinds: prompts to answer, by kind; those in the journal are left out.
+        encodes: distinct patch pairs on which they are answered.
+        outlines_left: areas that are somebody's work, since nobody asked to refine them.
+        beyond_limit: prompts that wait for another run, since the user set a limit.
+    """
+
+    kinds: Mapping[PromptKind, int] = field(default_factory=dict)
+    encodes: int = 0
+    outlines_left: int = 0
+    beyond_limit: int = 0
+
+    @property
+    def prompts(self) -> int:
+        return sum(self.kinds.values())
+
+
+@dataclass(frozen=True)
+class KeptResult:
+    """A result that its image did not get, since QuPath shows it; whoever adds it needs to know.
+
+    Attributes:
+        feature: as :func:`.geojson.to_feature` makes it.
+        parent_id: the annotation that it goes below.
+        replaces: ids of earlier results that go when it comes.
+    """
+
+    feature: Feature
+    parent_id: str
+    replaces: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ImageOutcome:
+    """What became of one image.
+
+    Attributes:
+        id, name: of the project's entry.
+        slide: the file that was read; None where no reader of ours opens it.
+        mpp: of its level 0; None where it was never opened.
+        reason: what is wrong and its cure; else empty.
+        backup: the copy of ``data.qpdata`` from before; None where nothing was written.
+        plan: what it asked for; nothing where it could not be read.
+    """
+
+    id: str
+    name: str
+    state: ImageState
+    reason: str = ""
+    rows: tuple[PromptRow, ...] = ()
+    slide: Path | None = None
+    mpp: Mpp | None = None
+    seconds: float = 0.0
+    backup: Path | None = None
+    plan: Plan = field(default_factory=Plan)
+
+    def count(self, state: PromptState) -> int:
+        """How many prompts ended like this."""
+        return Counter(row.state for row in self.rows)[state]
+
+
+def _union(boxes: Sequence[Box]) -> Box:
+    return Box(
+        min(box.x0 for box in boxes),
+        min(box.y0 for box in boxes),
+        max(box.x1 for box in boxes),
+        max(box.y1 for box in boxes),
+    )

@@ -1,0 +1,152 @@
+"""Prompts and outlines drawn over the tissue, for a person to look at."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import shapely
+from PIL import Image, ImageDraw
+from shapely.geometry import MultiPolygon, Polygon
+
+from ..files import write_atomically
+from ..geometry import Box, FloatArray
+from ..prompts import Prompt
+from ..prompts.results import Result
+from ..slide import Slide
+
+Rgb: TypeAlias = tuple[int, int, int]
+
+LONGEST_PX = 2000
+_SHORTEST_PX = 800
+_MARGIN_SHARE = 0.08
+
+_PROMPT_RGB = (255, 214, 10)
+_POSITIVE_RGB = (48, 209, 88)
+_NEGATIVE_RGB = (255, 69, 58)
+RESULT_RGB = (10, 132, 255)
+"""Of outlines whose class has no colour."""
+
+_FILL_ALPHA = 70
+
+
+def write_overlay(
+    path: Path, slide: Slide, prompts: Sequence[Prompt], results: Iterable[Result]
+) -> None:
+    """Write a PNG of the part of a slide that has prompts, at most 2000 px wide and high.
+
+    Prompts are yellow (positive points green, negative points red), outlines blue, or in the
+    colour of their class.
+
+    Raises:
+        OutputError: the file cannot be written.
+        SlideError: the slide cannot be read.
+    """
+    found = list(results)
+    l0_box = _frame_boxes([*(p.l0_bounds for p in prompts), *map(_result_box, found)], slide.l0_box)
+    scale = _scale(l0_box)
+    size = max(1, round(l0_box.width * scale)), max(1, round(l0_box.height * scale))
+    picture = Image.fromarray(slide.read(l0_box, *size)).convert("RGBA")
+    sketch = Sketch(picture, l0_box, line_px=max(2, round(max(size) / 500)))
+    for result in found:
+        color = result.prompt.path_class and result.prompt.path_class.color
+        sketch.fill(result.l0_geometry, color or RESULT_RGB)
+        sketch.trace(result.l0_geometry, color or RESULT_RGB)
+    for prompt in prompts:
+        sketch.prompt(prompt)
+    encoded = io.BytesIO()
+    sketch.picture.convert("RGB").save(encoded, format="PNG")
+    write_atomically(path, encoded.getvalue())
+
+
+class Sketch:
+    """A picture of ``l0_box`` on which level-0 geometry is drawn.
+
+    Args:
+        picture: RGB or RGBA; drawn on in place.
+        line_px: how wide lines are, picture px.
+    """
+
+    def __init__(self, picture: Image.Image, l0_box: Box, line_px: int) -> None:
+        self.picture = picture
+        self._origin = np.array([l0_box.x0, l0_box.y0])
+        self._scale = np.array(picture.size) / np.array([l0_box.width, l0_box.height])
+        self._line_px = line_px
+
+    def fill(self, l0_geometry: Polygon | MultiPolygon, rgb: Rgb) -> None:
+        """Tint lightly what an outline encloses, its holes left out."""
+        veil = Image.new("L", self.picture.size)
+        pen = ImageDraw.Draw(veil)
+        for polygon in shapely.get_parts(l0_geometry):
+            pen.polygon(self._xy(polygon.exterior), fill=_FILL_ALPHA)
+            for hole in polygon.interiors:
+                pen.polygon(self._xy(hole), fill=0)
+        self.picture.paste(rgb, mask=veil)
+
+    def trace(self, l0_geometry: Polygon | MultiPolygon, rgb: Rgb) -> None:
+        """Draw every ring of an outline."""
+        pen = ImageDraw.Draw(self.picture)
+        for ring in _rings(l0_geometry):
+            pen.line(self._xy(ring), fill=rgb, width=self._line_px, joint="curve")
+
+    def prompt(self, prompt: Prompt) -> None:
+        """Box, outline and points."""
+        self.extent(prompt)
+        self.points(prompt)
+
+    def extent(self, prompt: Prompt) -> None:
+        """Box or outline; nothing where there are bare points."""
+        if prompt.l0_outline is not None:
+            self.trace(prompt.l0_outline, _PROMPT_RGB)
+        elif prompt.l0_box is not None:
+            self.trace(shapely.box(*prompt.l0_box.corners().ravel()), _PROMPT_RGB)
+
+    def points(self, prompt: Prompt) -> None:
+        """Positives, then negatives."""
+        for points, rgb in (
+            (prompt.l0_positives, _POSITIVE_RGB),
+            (prompt.l0_negatives, _NEGATIVE_RGB),
+        ):
+            for x, y in points:
+                self._dot(np.array([x, y]), rgb)
+
+    def _dot(self, l0_point: FloatArray, rgb: Rgb) -> None:
+        x, y = (l0_point - self._origin) * self._scale
+        radius = 2.5 * self._line_px
+        ImageDraw.Draw(self.picture).ellipse(
+            (x - radius, y - radius, x + radius, y + radius), fill=rgb, outline=(0, 0, 0)
+        )
+
+    def _xy(self, ring: shapely.LinearRing) -> list[tuple[float, float]]:
+        scaled = (shapely.get_coordinates(ring) - self._origin) * self._scale
+        return [(float(x), float(y)) for x, y in scaled]
+
+
+def _rings(l0_geometry: Polygon | MultiPolygon) -> Iterator[shapely.LinearRing]:
+    for polygon in shapely.get_parts(l0_geometry):
+        yield polygon.exterior
+        yield from polygon.interiors
+
+
+def _result_box(result: Result) -> Box:
+    return Box(*shapely.bounds(result.l0_geometry).tolist())
+
+
+def _frame_boxes(l0_boxes: Sequence[Box], slide_box: Box) -> Box:
+    """A box round all of them with a margin, inside the slide; the whole slide for none."""
+    if not l0_boxes:
+        return slide_box
+    x0, y0 = min(b.x0 for b in l0_boxes), min(b.y0 for b in l0_boxes)
+    x1, y1 = max(b.x1 for b in l0_boxes), max(b.y1 for b in l0_boxes)
+    # Points alone span no area: a frame needs some tissue round them.
+    margin = max(_MARGIN_SHARE * max(x1 - x0, y1 - y0), 50.0)
+    return Box(x0 - margin, y0 - margin, x1 + margin, y1 + margin).intersection(slide_box)
+
+
+def _scale(l0_box: Box) -> float:
+    """Picture px per level-0 px: small fields are enlarged, large ones made to fit."""
+    longest = max(l0_box.width, l0_box.height)
+    return min(LONGEST_PX / longest, max(1.0, _SHORTEST_PX / longest))

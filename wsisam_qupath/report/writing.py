@@ -1,0 +1,149 @@
+"""What a batch did, as a file: one row a prompt, and one for each image without prompts.
+
+``.html`` is for skimming (see :mod:`.page`), ``.csv`` for spreadsheets, ``.json`` for
+programs::
+
+    {"format": "wsisam-qupath batch report",
+     "version": 1,
+     "about":  {the fields of ReportHeader, "started" as ISO 8601},
+     "counts": {"images": {state: n}, "prompts": {state: n}},
+     "images": [{"id", "name", "state", "reason", "slide", "mpp", "seconds", "backup"}],
+     "rows":   [{the COLUMNS of report_rows}]}
+
+What does not apply is null. ``mpp`` is [x, y], µm per level-0 px. An outline whose row has the
+``image_state`` "failed" is not in the project. ``version`` rises when a key goes or changes its
+meaning; keys may be added without.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import OptionError, escape
+from ..files import check_writable, write_atomically
+from ..prompts.results import Scalar
+from ..qupath.files.entries import Project
+from .outcome import ImageOutcome
+from .page import render_page
+from .tables import COLUMNS, ReportHeader, Row, make_rows
+from .thumbnails import OpenSlideOf, open_again
+
+__all__ = ["ReportHeader", "check_report_path", "write_report"]
+
+_FORMAT = "wsisam-qupath batch report"
+_VERSION = 1
+
+
+_FORMULA = re.compile(r"(^|;)(\s*[=+\-@＝＋－＠])")
+"""What a spreadsheet would run: at the start of a cell, and after a semicolon, which divides
+cells where commas are decimal."""
+
+
+def check_report_path(path: Path, *, project: Project | None = None) -> None:
+    """Say before the work starts what would keep a report from being written there.
+
+    Args:
+        project: that the batch is of; some of its files are JSON too.
+
+    Raises:
+        OptionError: the suffix is none of .json, .csv and .html, or the report would lie in one of
+            its folders.
+        OutputError: no such folder, no permission, or something else is there.
+    """
+    if path.suffix.lower() not in (".json", ".csv", ".html"):
+        raise OptionError(
+            f"--report {path} is no kind of report: end the name in .html to look at it, in .csv "
+            "for a spreadsheet, or in .json for programs."
+        )
+    place = Path(os.path.realpath(path))
+    if project is not None and any(
+        place.is_relative_to(os.path.realpath(folder))
+        for folder in (project.folder / "data", project.folder / "classifiers", project.own_folder)
+    ):
+        raise OptionError(
+            f"--report {path} would lie among the project's own files: name another folder."
+        )
+    check_writable(path)
+
+
+def write_report(
+    path: Path,
+    outcomes: Sequence[ImageOutcome],
+    about: ReportHeader,
+    open_slide_of: OpenSlideOf = open_again,
+) -> None:
+    """Write a report, whole or not at all, as the suffix says.
+
+    Args:
+        outcomes: in the order of the project.
+        open_slide_of: opens slides for the pictures of .html, one at a time.
+
+    Raises:
+        OptionError, OutputError: see :func:`check_report_path`.
+    """
+    check_report_path(path)
+    suffix = path.suffix.lower()
+    if suffix == ".json":
+        text = _json(outcomes, about)
+    elif suffix == ".csv":
+        text = _csv(make_rows(outcomes))
+    else:
+        text = render_page(outcomes, about, open_slide_of)
+    # Names and paths may hold half of a surrogate pair, which UTF-8 has no bytes for.
+    write_atomically(path, text.encode("utf-8", "replace"))
+
+
+def _json(outcomes: Sequence[ImageOutcome], about: ReportHeader) -> str:
+    report = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "about": {
+            **vars(about),
+            "options": dict(about.options),
+            "started": about.started.isoformat(),
+        },
+        "counts": {
+            "images": Counter(image.state for image in outcomes),
+            "prompts": Counter(row.state for image in outcomes for row in image.rows),
+        },
+        "images": [_image(image) for image in outcomes],
+        "rows": make_rows(outcomes),
+    }
+    return json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _image(image: ImageOutcome) -> dict[str, Any]:
+    return {
+        "id": image.id,
+        "name": image.name,
+        "state": image.state,
+        "reason": image.reason or None,
+        "slide": None if image.slide is None else str(image.slide),
+        "mpp": None if image.mpp is None else [image.mpp.x, image.mpp.y],
+        "seconds": round(image.seconds, 3),
+        "backup": None if image.backup is None else str(image.backup),
+    }
+
+
+def _csv(rows: Sequence[Row]) -> str:
+    """RFC 4180, which Excel, R and pandas read."""
+    text = io.StringIO(newline="")
+    # Excel takes a file without this mark for one in the code page of the computer.
+    text.write("\N{BYTE ORDER MARK}")
+    writer = csv.writer(text)
+    writer.writerow(COLUMNS)
+    writer.writerows([_cell(row[column]) for column in COLUMNS] for row in rows)
+    return text.getvalue()
+
+
+def _cell(value: Scalar) -> Scalar:
+    """Numbers as they are; words on one line, with an apostrophe before what would be run."""
+    return _FORMULA.sub(r"\1'\2", escape(value)) if isinstance(value, str) else value

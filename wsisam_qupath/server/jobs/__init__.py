@@ -1,0 +1,1 @@
+"""Project jobs of the server: ``batch`` on behalf of a client."""

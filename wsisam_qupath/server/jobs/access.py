@@ -1,0 +1,128 @@
+"""Which project a job means, and what of it this server may touch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path, PurePath
+
+from ...errors import OptionError, ProjectError, SlideError, escape
+from ...project.access import choose_images
+from ...qupath.files.entries import ImageEntry, Project
+from ...qupath.files.locations import parse_moves
+from ...qupath.files.reading import SUFFIX, read_project
+from ..config import ServerConfig
+from ..job_schemas import JobRequest
+from ..problems import ProblemError
+from ..schemas import FieldError
+from ..slides import find_allowed, locate
+from .progress import reword_for_clients
+
+_PATH_MAX = 200
+_OWN_FOLDERS = ("data", "classifiers", "wsisam-qupath")
+
+
+class JobAccess:
+    """Opens projects for clients.
+
+    Args:
+        config: see :attr:`.ServerConfig.slides`; projects lie in the same folders.
+    """
+
+    def __init__(self, config: ServerConfig) -> None:
+        self._folders = config.slides
+        self._anywhere = config.reads_anywhere
+        self._maps = config.maps
+        self._moves = parse_moves(config.maps, "--map")
+
+    def open(self, request: JobRequest) -> tuple[Project, list[ImageEntry]]:
+        """The project of a job and the images that are wanted of it.
+
+        An image whose slide or data may not be touched is in trouble; it does not keep the others
+        from being done.
+
+        Raises:
+            ProblemError: the project may not be touched, is not there, cannot be read, or has no
+                such images.
+        """
+        path = self._project_path(request.project)
+        try:
+            project = read_project(path, remap=self._maps)
+            self._check_folders(project)
+            entries = choose_images(project, request.images or ())
+        except OptionError as exc:
+            raise _make_invalid_problem("images", reword_for_clients(str(exc))) from exc
+        except ProjectError as exc:
+            raise _make_invalid_problem("project", reword_for_clients(str(exc))) from exc
+        if self._anywhere:  # to look at thousands of links takes its time on a network drive
+            return project, entries
+        return project, [self._check_entry(entry) for entry in entries]
+
+    def _project_path(self, location: str) -> Path:
+        """Where a project is: its file, or the folder of it. It is there.
+
+        A link that stands for the file is not followed, for QuPath keeps the data beside the link;
+        links that lead to its folder are.
+        """
+        try:
+            path = locate(location, self._moves)
+        except SlideError as exc:
+            raise _make_outside_problem(location) from exc
+        is_file = path.suffix.lower() == SUFFIX
+        folder = self._find_allowed(path.parent if is_file else path)
+        if folder is None:
+            raise _make_outside_problem(location)
+        real = folder / path.name if is_file else folder
+        for file in [real] if is_file else _projects_in(real):
+            if self._find_allowed(file) is None:
+                raise _make_outside_problem(location)
+        if not os.path.exists(real):  # noqa: PTH110 - Path.exists raises for names that are too long
+            raise ProblemError(
+                "not-found",
+                f"There is no project {escape(str(real), _PATH_MAX)} where the server runs. "
+                "Check where it is now, or start the server with --map for folders of other names.",
+            )
+        return real
+
+    def _find_allowed(self, path: PurePath) -> Path | None:
+        return find_allowed(path, self._folders, anywhere=self._anywhere)
+
+    def _check_folders(self, project: Project) -> None:
+        """Whether a project keeps its things where it is, and not behind a link elsewhere."""
+        if not all(self._find_allowed(project.folder / name) for name in _OWN_FOLDERS):
+            raise _make_outside_problem(str(project.path))
+
+    def _check_entry(self, entry: ImageEntry) -> ImageEntry:
+        """An image whose trouble says if it may not be touched."""
+        if entry.trouble is not None or entry.slide is None:
+            return entry
+        own = (entry.folder, entry.qpdata, entry.summary)
+        if self._find_allowed(entry.slide) and all(map(self._find_allowed, own)):
+            return entry
+        slide = escape(str(entry.slide), _PATH_MAX)
+        return replace(
+            entry,
+            trouble=f"Its slide {slide} or its data are not in a folder that this server may read: "
+            "start the server with --slides for that too, or leave the image out.",
+        )
+
+
+def _projects_in(folder: Path) -> Sequence[Path]:
+    try:
+        return [path for path in folder.iterdir() if path.suffix.lower() == SUFFIX]
+    except (OSError, ValueError):  # whoever reads it says why
+        return []
+
+
+def _make_outside_problem(location: str) -> ProblemError:
+    return ProblemError(
+        "slide-outside",
+        f"The project {escape(location, _PATH_MAX)} is not in a folder that this server may "
+        "read. Start the server with --slides for its folder, and with --map where that has "
+        "another name there.",
+    )
+
+
+def _make_invalid_problem(field: str, message: str) -> ProblemError:
+    return ProblemError("invalid", message, errors=[FieldError(field=field, message=message)])

@@ -1,0 +1,79 @@
+"""The server's one model as an engine of a batch, which stands in line with everybody else."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+
+from ...geojson.provenance import ObjectType
+from ...inference.executors import Work
+from ...inference.options import SegmentOptions
+from ...inference.segmenter import Segmenter
+from ...inference.tasks import predict
+from ...prompts.results import SerializedResult
+from ..problems import ProblemError
+from ..queue import ClientGoneError, DeviceQueue, QueueSlot
+
+_FULL_SECONDS = 0.2
+"""A job comes back so often when there is no room for it."""
+
+
+class SharedExecutor:
+    """Answers with a model that others use too; see :class:`.inference.executors.Executor`.
+
+    It has one place among the server's requests while it has prompts to answer, and waits for its
+    turn with each piece of work: so a click waits for no more than one of them.
+    """
+
+    images_in_hand = 2
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        device_queue: DeviceQueue,
+        options: SegmentOptions,
+        object_type: ObjectType,
+    ) -> None:
+        self._segmenter, self._device_queue = segmenter, device_queue
+        self._options, self._object_type = options, object_type
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="job-engine")
+        self._closed = threading.Event()
+
+    def submit(self, work: Work) -> list[Future[Sequence[SerializedResult]]]:
+        """See :class:`.Executor`; all answers are delivered one by one."""
+        return [self._thread.submit(self._predict, work)]
+
+    def _predict(self, work: Work) -> Sequence[SerializedResult]:
+        slot = self._acquire_slot()
+        try:
+            found = predict(
+                self._segmenter,
+                work.slide,
+                work.prompts,
+                self._options,
+                self._object_type,
+                turn=slot.turn,
+            )
+            with closing(found) as answers:
+                for one in answers:
+                    work.deliver(one)
+        finally:
+            slot.release()
+        return ()
+
+    def _acquire_slot(self) -> QueueSlot:
+        """A place, as soon as there is room: nobody waits for the answer to this in vain."""
+        while not self._closed.is_set():
+            try:
+                return self._device_queue.acquire(self._closed.is_set, math.inf)
+            except ProblemError:
+                self._closed.wait(_FULL_SECONDS)
+        raise ClientGoneError
+
+    def close(self) -> None:
+        """Stop after the piece of work that it is at."""
+        self._closed.set()
+        self._thread.shutdown(cancel_futures=True)

@@ -1,0 +1,204 @@
+"""How far a project job is: told by the batch, asked for by clients, from any thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timezone
+from typing import TypeAlias
+
+from ...errors import escape
+from ...geojson import Feature
+from ...qupath.files.entries import ImageEntry
+from ...report.outcome import ImageOutcome, KeptResult
+from ..job_schemas import ImageStatus, JobState, JobStatus, NewClass
+
+KeepResults: TypeAlias = Callable[[str, Sequence[Feature]], None]
+"""Stores the features of an image, by its entry id, in place of what it had."""
+
+_CLI_WORDS = {
+    "--remap OLD=NEW": "the server's --map OLD=NEW",
+    "Pass --mpp, e.g. --mpp 0.25": "Set its pixel width in the Image tab of QuPath and save, or "
+    "send mpp with the job: 0.25",
+    "--mpp": "mpp",
+    "--images": "images",
+}
+"""What the batch's words for its own options are to a client."""
+
+
+def reword_for_clients(text: str) -> str:
+    """A message of the batch as a client of the server understands it."""
+    for theirs, ours in _CLI_WORDS.items():
+        text = text.replace(theirs, ours)
+    return text
+
+
+def read_clock() -> datetime:
+    """In UTC."""
+    return datetime.now(timezone.utc)
+
+
+class Progress:
+    """Watches a batch; see :class:`.batch.config.BatchObserver`."""
+
+    def __init__(self, status: JobStatus) -> None:
+        self._lock = threading.Lock()
+        self._status = status
+        self._kept: dict[str, int] = {}
+
+    @property
+    def state(self) -> JobState:
+        """Its state alone."""
+        return self._status.state
+
+    def status(self) -> JobStatus:
+        """As it is now; a copy, of which the lists do not grow."""
+        with self._lock:
+            status = self._status
+            lists = {
+                "ended_images": status.ended_images.copy(),
+                "failures": status.failures.copy(),
+                "notes": status.notes.copy(),
+            }
+            return status.model_copy(update=lists)
+
+    def begin(self) -> None:
+        """Forget what an earlier try told, but for results, which are stored."""
+        with self._lock:
+            old = self._status
+            self._status = JobStatus(
+                id=old.id,
+                state="running",
+                project=old.project,
+                created=old.created,
+                started=read_clock(),
+                results=old.results,
+                notes=old.notes,
+            )
+
+    def wait_again(self) -> None:
+        """The server ended in its middle, and another one took it up."""
+        with self._lock:
+            self._status.state = "waiting"
+        self.on_notice("The server was started again, and the job goes on where it was.")
+
+    def end(self, state: JobState, reason: str = "") -> None:
+        """It will not go on."""
+        with self._lock:
+            self._status.state = state
+            self._status.ended = read_clock()
+            self._status.reason = reason
+
+    def on_images_chosen(self, images: int) -> None:
+        """The project was read; so many images are wanted."""
+        with self._lock:
+            self._status.images = images
+
+    def on_prompts_found(self, tasks: int) -> None:
+        """See :class:`.BatchObserver`."""
+        with self._lock:
+            self._status.prompts += tasks
+
+    def on_prompts_done(self, count: int) -> None:
+        """See :class:`.BatchObserver`."""
+        with self._lock:
+            self._status.prompts_answered += count
+
+    def on_notice(self, words: str) -> None:
+        """See :class:`.BatchObserver`."""
+        note = reword_for_clients(words)
+        with self._lock:
+            if note not in self._status.notes:
+                self._status.notes.append(note)
+
+    def on_image_end(self, outcome: ImageOutcome) -> None:
+        """See :class:`.BatchObserver`."""
+        with self._lock:
+            image = _make_status(outcome, is_kept=outcome.id in self._kept)
+            self._status.images_ended += 1
+            self._status.ended_images.append(image)
+            if image.state == "failed":
+                self._status.failures.append(image)
+
+    def on_results_kept(self, entry: ImageEntry, count: int, total: int) -> None:
+        """An image's results are stored instead of written.
+
+        Args:
+            count: of the image.
+            total: of all images.
+        """
+        with self._lock:
+            self._kept[entry.id] = count
+            self._status.results = total
+
+    def lacks(self, colors: Mapping[str, int]) -> None:
+        """The project's list lacks classes: packed ARGB, by names."""
+        with self._lock:
+            self._status.new_classes = [
+                NewClass(name=name, color=_rgb(color)) for name, color in colors.items()
+            ]
+
+
+class WhatQuPathShows:
+    """Stands between a batch and a QuPath; see :class:`.batch.config.OpenProject`.
+
+    Args:
+        shown: entry ids of the images that it shows.
+        keep: stores the results of an image; returns how many there are of all images.
+    """
+
+    def __init__(
+        self,
+        shown: frozenset[str],
+        progress: Progress,
+        keep: Callable[[str, Sequence[Feature]], int],
+    ) -> None:
+        self.shown = shown  # replaced as a whole, from any thread
+        self._progress, self._keep = progress, keep
+
+    def shows(self, entry: ImageEntry) -> bool:
+        """See :class:`.OpenProject`."""
+        return entry.id in self.shown
+
+    def take_results(self, entry: ImageEntry, results: Sequence[KeptResult]) -> None:
+        """See :class:`.OpenProject`."""
+        total = self._keep(entry.id, [_record(entry, one) for one in results])
+        self._progress.on_results_kept(entry, len(results), total)
+
+    def take_classes(self, colors: Mapping[str, int]) -> None:
+        """See :class:`.OpenProject`."""
+        self._progress.lacks(colors)
+        names = ", ".join(escape(name, 100) for name in colors)
+        self._progress.on_notice(
+            f"The project's class list lacks {names}, and stays as it is while QuPath has the "
+            "project open: add what you miss there (Annotations > the three dots > Add/Remove), or "
+            "populate the list from existing objects."
+        )
+
+
+def _record(entry: ImageEntry, result: KeptResult) -> Feature:
+    """The feature with members of ours beside it, which readers of GeoJSON pass over."""
+    return {
+        **result.feature,
+        "image": entry.id,
+        "parent": result.parent_id,
+        "replaces": list(result.replaces),
+    }
+
+
+def _make_status(outcome: ImageOutcome, *, is_kept: bool) -> ImageStatus:
+    return ImageStatus(
+        id=outcome.id,
+        name=outcome.name,
+        state="kept" if is_kept and outcome.state == "done" else outcome.state,
+        reason=reword_for_clients(outcome.reason),
+        outlined=outcome.count("outlined"),
+        empty=outcome.count("empty"),
+        answered=outcome.count("answered"),
+        reviewed=outcome.count("reviewed"),
+        skipped=outcome.count("skipped"),
+    )
+
+
+def _rgb(packed: int) -> tuple[int, int, int]:
+    return packed >> 16 & 255, packed >> 8 & 255, packed & 255

@@ -1,0 +1,96 @@
+"""Project jobs over HTTP: routes decode, call, encode."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from pathlib import Path
+
+from flask import Blueprint, Response, url_for
+from pydantic import BaseModel
+
+from ...errors import ProjectError
+from ...project.access import check_closed
+from ...qupath.files.entries import Project
+from ..app import encode_record, json_body
+from ..config import Limits, ServerConfig
+from ..decoding import decode
+from ..job_schemas import JobList, JobRequest, JobSummary, ShownImages
+from ..problems import ProblemError
+from ..schemas import GEOJSON_SEQ, FieldError
+from ..service import Service
+from .access import JobAccess
+from .queue import JobQueue
+from .run import JobRunner
+
+
+def project_jobs(
+    service: Service, config: ServerConfig, folder: Path
+) -> tuple[JobQueue, Blueprint]:
+    """The jobs of a server, to be started and stopped, and their routes.
+
+    Args:
+        folder: where jobs are kept; see :class:`.JobStore`.
+    """
+    access = JobAccess(config)
+    jobs = JobQueue(folder, JobRunner(service.models, service.device_queue, access).run)
+    return jobs, job_routes(jobs, access, config.limits)
+
+
+def job_routes(jobs: JobQueue, access: JobAccess, limits: Limits) -> Blueprint:
+    """The routes below ``/v1/jobs``; tokens and problems are the application's concern."""
+    routes = Blueprint("jobs", __name__, url_prefix="/v1/jobs")
+
+    @routes.post("")
+    def add() -> Response:
+        wanted = decode(json_body(), JobRequest, limits)
+        project, _ = access.open(wanted)
+        if not wanted.is_open:
+            _check_closed(project)
+        status = jobs.add(wanted, project.path)
+        answer = _json(status, HTTPStatus.ACCEPTED)
+        answer.headers["Location"] = url_for("jobs.status", job_id=status.id)
+        return answer
+
+    @routes.get("")
+    def list_jobs() -> Response:
+        found = [
+            JobSummary(**status.model_dump(exclude={"ended_images"})) for status in jobs.list_all()
+        ]
+        return _json(JobList(jobs=found))
+
+    @routes.get("/<job_id>")
+    def status(job_id: str) -> Response:
+        return _json(jobs.status(job_id))
+
+    @routes.delete("/<job_id>")
+    def delete(job_id: str) -> Response:
+        cancelled = jobs.delete(job_id)
+        if cancelled is None:
+            return Response(status=HTTPStatus.NO_CONTENT)
+        return _json(cancelled, HTTPStatus.ACCEPTED)
+
+    @routes.get("/<job_id>/results")
+    def results(job_id: str) -> Response:
+        records = map(encode_record, jobs.results(job_id))
+        return Response(records, content_type=GEOJSON_SEQ)
+
+    @routes.put("/<job_id>/open-images")
+    def show(job_id: str) -> Response:
+        shown = decode(json_body(), ShownImages, limits)
+        return _json(jobs.show(job_id, shown.images))
+
+    return routes
+
+
+def _check_closed(project: Project) -> None:
+    """Whether a QuPath on this computer was started with a project that is said to be closed."""
+    try:
+        check_closed(project, lambda _: None)  # the job notes it
+    except ProjectError as exc:
+        message = f"{exc} Or say project_is_open, with the images that it shows."
+        error = FieldError(field="project_is_open", message=message)
+        raise ProblemError("invalid", message, errors=[error]) from exc
+
+
+def _json(answer: BaseModel, status: HTTPStatus = HTTPStatus.OK) -> Response:
+    return Response(answer.model_dump_json(), status, content_type="application/json")

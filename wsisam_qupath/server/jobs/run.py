@@ -1,0 +1,149 @@
+"""One project job: ``batch`` with the server's model, and a person who may have QuPath open."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+
+from ...errors import DeviceError
+from ...inference.options import SegmentOptions
+from ...inference.segmenter import Segmenter
+from ...project.access import check_closed, lock_for_writing
+from ...project.batch.config import BatchConfig
+from ...project.batch.opening import SlideOpener
+from ...project.batch.run import Batch, BatchCancelledError
+from ...project.batch.selection import PromptFilter
+from ...prompts import PromptKind
+from ...qupath.files.classes import as_spelled
+from ...qupath.files.entries import Project
+from ...qupath.jvm.process import QuPathProcess
+from ...report.outcome import ImageOutcome
+from ...report.progress import points_warning
+from ..job_schemas import JobRequest
+from ..loading import ModelLoader
+from ..queue import DeviceQueue
+from .access import JobAccess
+from .executor import SharedExecutor
+from .progress import Progress, WhatQuPathShows
+
+_LOOK_SECONDS = 0.2
+"""How often one that waits for the model looks whether it was cancelled."""
+
+_WITH_POINTS = (PromptKind.POINTS, PromptKind.BOX_POINTS, PromptKind.OUTLINE_POINTS)
+
+
+class Cancellation:
+    """Somebody's wish that a job stop."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._wished = threading.Event()
+        self._actions: list[Callable[[], None]] = []
+
+    def wish(self) -> None:
+        """Stop. The second time it does nothing."""
+        with self._lock:
+            actions, self._actions = self._actions, []
+            self._wished.set()
+        for action in actions:
+            action()
+
+    def then(self, action: Callable[[], None]) -> None:
+        """Call this when somebody wishes, or at once if somebody did."""
+        with self._lock:
+            if not self._wished.is_set():
+                self._actions.append(action)
+                return
+        action()
+
+    @property
+    def is_wished(self) -> bool:
+        return self._wished.is_set()
+
+    def wait(self, seconds: float) -> bool:
+        """Whether somebody wishes before the time is over."""
+        return self._wished.wait(seconds)
+
+
+@dataclass(frozen=True)
+class ActiveJob:
+    """A job that is to be done now.
+
+    Attributes:
+        shown: what QuPath shows of the project; None where it does not have it open.
+    """
+
+    request: JobRequest
+    progress: Progress
+    shown: WhatQuPathShows | None
+    cancellation: Cancellation = field(default_factory=Cancellation)
+
+
+@dataclass(frozen=True)
+class JobRunner:
+    """Runs jobs with the server's model, one at a time."""
+
+    loader: ModelLoader
+    device_queue: DeviceQueue
+    access: JobAccess
+
+    def run(self, job: ActiveJob) -> None:
+        """Do what a job says.
+
+        Raises:
+            BatchCancelledError: somebody wished so.
+            WsiSamError: it could not start.
+        """
+        project, entries = self.access.open(job.request)
+        job.progress.on_images_chosen(len(entries))
+        if job.shown is None:
+            check_closed(project, job.progress.on_notice)
+        with QuPathProcess() as process, lock_for_writing(project, what="project job"):
+            segmenter = self._segmenter(job.cancellation)
+            config = _make_config(job, project, segmenter)
+            opener = SlideOpener(process, project, job.request.mpp)
+            object_type = job.request.options.object_type
+            executor = SharedExecutor(segmenter, self.device_queue, config.options, object_type)
+            with closing(executor):
+                batch = Batch(config, process, opener, executor, lambda: executor, job.progress)
+                job.cancellation.then(batch.cancel)
+                outcomes = batch.run(entries)
+        _warn_of_points(outcomes, config, job.progress)
+
+    def _segmenter(self, cancellation: Cancellation) -> Segmenter:
+        """The model, once it is there."""
+        while self.loader.state == "loading":
+            if cancellation.wait(_LOOK_SECONDS):
+                raise BatchCancelledError
+        if self.loader.loaded is None:
+            raise DeviceError(f"The server has no model. {self.loader.failure}")
+        return self.loader.loaded
+
+
+def _make_config(job: ActiveJob, project: Project, segmenter: Segmenter) -> BatchConfig:
+    request, options = job.request, job.request.options
+    class_name = options.path_class and as_spelled(options.path_class)
+    return BatchConfig(
+        project=project,
+        prompt_filter=PromptFilter(
+            classes=frozenset(map(as_spelled, request.prompts)),
+            points_as=options.points_as,
+            class_name=class_name,
+            redo=request.redo,
+        ),
+        options=SegmentOptions(options.object_size_um, options.simplify_um, options.min_area_um2),
+        base=segmenter.predictor.base,
+        adapter=segmenter.predictor.adapter,
+        object_type=options.object_type,
+        open_project=job.shown,
+    )
+
+
+def _warn_of_points(
+    outcomes: Sequence[ImageOutcome], config: BatchConfig, progress: Progress
+) -> None:
+    clicked = sum(one.plan.kinds.get(kind, 0) for one in outcomes for kind in _WITH_POINTS)
+    if warning := points_warning(clicked, config.base, config.adapter):
+        progress.on_notice(warning)

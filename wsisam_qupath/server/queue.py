@@ -1,0 +1,161 @@
+"""Who may use the device next: first come, first served, and no more than there is room for.
+
+Locks, in the order in which they are taken: the line's own, held only to look and to step in or
+out; whoever is at its head then takes the engine's device lock.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from .problems import ProblemError, make_busy_problem
+
+_LOOK_SECONDS = 0.1
+"""How often one that waits looks whether its client is still there."""
+
+
+class ClientGoneError(Exception):
+    """Nobody is there any more to answer."""
+
+
+class DeviceQueue:
+    """The line in front of the device.
+
+    Args:
+        at_once: so many requests may be in it, computing or waiting.
+        seconds_waited: told how long each turn was waited for.
+    """
+
+    def __init__(
+        self, at_once: int, seconds_waited: Callable[[float], None] = lambda _: None
+    ) -> None:
+        self._at_once = at_once
+        self._seconds_waited = seconds_waited
+        self._changed = threading.Condition()
+        self._line: deque[object] = deque()
+        self._slots: set[QueueSlot] = set()
+        self._refused = False
+        self._stopped = False
+
+    def acquire(self, is_gone: Callable[[], bool], seconds: float) -> QueueSlot:
+        """A place for one request, to be left when it is answered.
+
+        Args:
+            is_gone: whether its client has gone away.
+            seconds: how long it may take, or from one
+                :meth:`QueueSlot.extend_deadline` to the next.
+
+        Raises:
+            ProblemError: ``busy``, at once.
+        """
+        with self._changed:
+            if self._refused:
+                raise make_busy_problem(
+                    "The server stops. Start it again, then repeat this.", retry_after_s=10
+                )
+            if len(self._slots) >= self._at_once:
+                raise make_busy_problem(
+                    f"The server has {self._at_once} requests in hand, which is as many as it "
+                    "takes. Try again in a moment."
+                )
+            slot = QueueSlot(self, is_gone, seconds)
+            self._slots.add(slot)
+            return slot
+
+    def close(self, seconds: float) -> None:
+        """Take nothing more, give what is in hand some time, and refuse what is left then."""
+        with self._changed:
+            self._refused = True
+            self._changed.wait_for(lambda: not self._slots, seconds)
+            self._stopped = True
+            self._changed.notify_all()
+
+    @property
+    def in_hand(self) -> int:
+        """Requests that are computing or waiting."""
+        return len(self._slots)
+
+    @property
+    def waiting(self) -> int:
+        """Pieces of work that wait for their turn."""
+        return max(0, len(self._line) - 1)
+
+    def release(self, slot: QueueSlot) -> None:
+        """Make room for another request. Does nothing the second time."""
+        with self._changed:
+            self._slots.discard(slot)
+            self._changed.notify_all()
+
+    @contextmanager
+    def turn(self, slot: QueueSlot) -> Iterator[None]:
+        """Wait for the head of the line, and step out of it at the end."""
+        ticket = object()
+        came = time.perf_counter()
+        with self._changed:
+            self._line.append(ticket)
+        try:
+            self._wait(ticket, slot)
+            self._seconds_waited(time.perf_counter() - came)
+            yield
+        finally:
+            with self._changed:
+                self._line.remove(ticket)
+                self._changed.notify_all()
+
+    def _wait(self, ticket: object, slot: QueueSlot) -> None:
+        with self._changed:
+            while self._line[0] is not ticket:
+                self._changed.wait(_LOOK_SECONDS)
+                self._check(slot)
+        self._check(slot)
+
+    def _check(self, slot: QueueSlot) -> None:
+        if self._stopped:
+            raise make_busy_problem(
+                "The server was stopped before this was done.", retry_after_s=10
+            )
+        slot.check()
+
+
+class QueueSlot:
+    """One request among those in hand; see :meth:`DeviceQueue.acquire`."""
+
+    def __init__(self, queue: DeviceQueue, is_gone: Callable[[], bool], seconds: float) -> None:
+        self._queue = queue
+        self._is_gone = is_gone
+        self._seconds = seconds
+        self._until = time.monotonic() + seconds
+
+    def extend_deadline(self) -> None:
+        """Count the time from now on again: something was answered."""
+        self._until = time.monotonic() + self._seconds
+
+    def check(self) -> None:
+        """Whether to go on.
+
+        Raises:
+            ClientGoneError: nobody waits for it.
+            ProblemError: ``too-slow``.
+        """
+        if self._is_gone():
+            raise ClientGoneError
+        if time.monotonic() > self._until:
+            raise ProblemError(
+                "too-slow",
+                f"This was not done within {self._seconds:g} s. Send fewer prompts at a time, or "
+                "start the server with a longer --max-seconds.",
+            )
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """The turn of one piece of this request's work."""
+        with self._queue.turn(self):
+            yield
+
+    def release(self) -> None:
+        """Make room. Does nothing the second time."""
+        self._queue.release(self)
