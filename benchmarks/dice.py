@@ -24,7 +24,6 @@ from torch.nn import functional as F
 from reference import lite_medsam
 from wsisam_qupath import (
     Box,
-    ModelSpec,
     Prompt,
     Result,
     Segmenter,
@@ -33,7 +32,7 @@ from wsisam_qupath import (
     open_slide,
 )
 from wsisam_qupath.geometry import PatchPair
-from wsisam_qupath.inference.options import SegmentOptions
+from wsisam_qupath.options import OutlineOptions
 from wsisam_qupath.prompts.encoding import encode_prompt
 
 Mask = NDArray[np.bool_]
@@ -50,7 +49,7 @@ def main() -> None:
     parser.add_argument("--fields", type=int, help="only the first so many images")
     parser.add_argument("--kind", choices=["box", "outline"], default="box")
     given = parser.parse_args()
-    segmenter, reference = load_segmenter(ModelSpec(adapter=None)), lite_medsam()
+    segmenter, reference = load_segmenter(adapter=None), lite_medsam()
     rng = np.random.default_rng(0)
     rows: list[tuple[float, float]] = []
     for image, truth in list(_fields(given.folder, given.truth))[: given.fields]:
@@ -81,7 +80,7 @@ def _field(
     reference: torch.nn.Module,
 ) -> list[tuple[float, float]]:
     """Dice of ours and of the reference, one row an object."""
-    options, rows = SegmentOptions(), []
+    options, rows = OutlineOptions(), []
     planner = segmenter.planner(slide, options)
     for number in np.unique(truth[truth > 0]):
         inside = truth == number
@@ -110,7 +109,7 @@ def _rasterised(result: Result, shape: tuple[int, ...]) -> Mask:
     """A polygon as pixels of the whole field, by the centre of each."""
     canvas = Image.new("1", (shape[1], shape[0]))
     pen = ImageDraw.Draw(canvas)
-    for part in shapely.get_parts(result.l0_geometry):
+    for part in shapely.get_parts(result.polygon):
         pen.polygon([(x - 0.5, y - 0.5) for x, y in part.exterior.coords], fill=1)
         for hole in part.interiors:
             pen.polygon([(x - 0.5, y - 0.5) for x, y in hole.coords], fill=0)

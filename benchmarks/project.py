@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speed import FIELD_MPP, FIELD_PX, hardware, large_field
-from wsisam_qupath import Box, Prompt, SegmentOptions, open_slide
+from wsisam_qupath import Box, OutlineOptions, Prompt, open_slide
 from wsisam_qupath.geojson import write_features
 from wsisam_qupath.inference.tasks import load_segmenter, predict
 from wsisam_qupath.project.create.command import CreateRequest, run_create
@@ -109,7 +109,7 @@ def engine_alone(folder: Path, rectangles: int) -> None:
     segmenter = load_segmenter()
     for path in sorted(folder.glob("*.tiff")):
         with open_slide(path) as slide:
-            found = predict(segmenter, slide, prompts(rectangles), SegmentOptions(), "detection")
+            found = predict(segmenter, slide, prompts(rectangles), OutlineOptions())
             assert sum(one.feature is not None for one in found)
 
 

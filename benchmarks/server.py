@@ -33,7 +33,8 @@ from rich.console import Console
 from rich.table import Table
 
 from speed import FIELD_MPP, FIELD_PX, hardware, large_field, random_adapter
-from wsisam_qupath import Box, ModelSpec, Prompt, Segmenter, Slide, load_segmenter, open_slide
+from wsisam_qupath import Box, ModelSpec, Prompt, Segmenter, Slide, open_slide
+from wsisam_qupath.inference.loading import resolve
 from wsisam_qupath.slide.pyramid import write_pyramid
 
 CLIENTS = 8
@@ -134,7 +135,7 @@ def main() -> None:
                 ("no adapter", ModelSpec(adapter=None), 5.0),
                 ("an adapter that reads both patches", ModelSpec(adapter=adapter), 2.2),
             ):
-                engine = load_segmenter(spec)
+                engine = Segmenter(resolve(spec).load())
                 with our_server(folder, spec) as server:
                     client = Client(server, path)
                     for row in latency(client, engine, slide, title, given.rounds):

@@ -29,10 +29,9 @@ from rich.table import Table
 from reference import bare_sam_decoder, mobile_sam_predictor
 from wsisam_qupath import (
     Box,
-    ModelSpec,
+    OutlineOptions,
     Prompt,
     Segmenter,
-    SegmentOptions,
     Slide,
     load_segmenter,
     open_slide,
@@ -124,8 +123,8 @@ def random_adapter(path: Path) -> Path:
 def rows(slide: Slide, adapter: Path, rounds: int) -> Iterator[tuple[str, ...]]:
     """The table, row by row; every row's two figures are measured in turns."""
     plain, adapted = (
-        load_segmenter(ModelSpec(adapter=None)),
-        load_segmenter(ModelSpec(adapter=adapter)),
+        load_segmenter(adapter=None),
+        load_segmenter(adapter=adapter),
     )
     patch = slide.read(Box(0, 0, 512, 512), 256, 256)
     encode, decode = bare_encode(patch), bare_sam_decoder()
@@ -242,9 +241,9 @@ def rectangles(path: Path) -> None:
         Prompt(str(i), l0_box=Box(x, y, x + w, y + h))
         for i, ((x, y), (w, h)) in enumerate(zip(corners, sides, strict=True))
     ]
-    segmenter = load_segmenter(ModelSpec(adapter=None))
+    segmenter = load_segmenter(adapter=None)
     with open_slide(path) as slide:
-        planner = segmenter.planner(slide, SegmentOptions())
+        planner = segmenter.planner(slide, OutlineOptions())
         pairs = {planner.pair(prompt) for prompt in prompts}
         warm = [Prompt("warm", l0_box=Box(3700, 3700, 3900, 3900))]
         list(segmenter.segment(slide, warm))

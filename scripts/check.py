@@ -25,6 +25,7 @@ def main() -> None:
     run("ruff", "check", ".")
     run("ruff", "format", "--check", ".")
     run("mypy")
+    run("codespell_lib")
     lint_imports()
     with tempfile.TemporaryDirectory(prefix="wsisam-qupath-wheel-") as folder:
         built, unpacked = Path(folder) / "dist", Path(folder) / "site"

@@ -1,13 +1,13 @@
 """Promptable segmentation of whole-slide images for QuPath, with WSI-SAM.
 
-The public API, loaded when it is first used::
+The public Python API; each name is imported when it is first used::
 
-    from wsisam_qupath import Box, Prompt, load_segmenter, open_slide
+    import wsisam_qupath as ws
 
-    segmenter = load_segmenter()
-    with open_slide("slide.svs") as slide:
-        for result in segmenter.segment(slide, [Prompt("gland", l0_box=Box(100, 200, 400, 500))]):
-            print(result)
+    segmenter = ws.load_segmenter()
+    with ws.open_slide("slide.svs") as slide:
+        for result in segmenter.segment(slide, boxes=[(4960, 5960, 5250, 6400)]):
+            print(result.polygon, result.predicted_iou)
 """
 
 from __future__ import annotations
@@ -15,14 +15,17 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+__version__ = "0.1.0"
+
 if TYPE_CHECKING:
     from .errors import WsiSamError
     from .geojson import read_prompts, to_feature, write_features
     from .geometry import Box, Mpp
-    from .inference.options import SegmentOptions
     from .inference.segmenter import Segmenter
-    from .inference.tasks import ModelSpec, SegmentTask, load_segmenter, run_task
-    from .prompts import PathClass, Plane, Prompt
+    from .inference.tasks import SegmentTask, load_segmenter, run_task
+    from .options import ModelSpec, OutlineOptions
+    from .project.batch.command import segment_project
+    from .prompts import PathClass, Plane, Prompt, PromptSet
     from .prompts.results import Empty, Provenance, Result
     from .slide import Slide, open_slide
 
@@ -31,42 +34,47 @@ __all__ = [
     "Empty",
     "ModelSpec",
     "Mpp",
+    "OutlineOptions",
     "PathClass",
     "Plane",
     "Prompt",
+    "PromptSet",
     "Provenance",
     "Result",
-    "SegmentOptions",
     "SegmentTask",
     "Segmenter",
     "Slide",
     "WsiSamError",
+    "__version__",
     "load_segmenter",
     "open_slide",
     "read_prompts",
     "run_task",
+    "segment_project",
     "to_feature",
     "write_features",
 ]
 
-_HOMES = {
-    "inference.segmenter": ("Segmenter", "SegmentOptions"),
+_MODULES = {
     "errors": ("WsiSamError",),
     "geojson": ("read_prompts", "to_feature", "write_features"),
     "geometry": ("Box", "Mpp"),
-    "prompts": ("PathClass", "Plane", "Prompt"),
+    "inference.segmenter": ("Segmenter",),
+    "inference.tasks": ("SegmentTask", "load_segmenter", "run_task"),
+    "options": ("ModelSpec", "OutlineOptions"),
+    "project.batch.command": ("segment_project",),
+    "prompts": ("PathClass", "Plane", "Prompt", "PromptSet"),
     "prompts.results": ("Empty", "Provenance", "Result"),
     "slide": ("Slide", "open_slide"),
-    "inference.tasks": ("SegmentTask", "ModelSpec", "load_segmenter", "run_task"),
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> object:
-    # The command line must answer --help at once: nothing heavy is imported before it is used.
-    if name not in _HOME_OF:
+    # Importing the package must stay cheap: the command line does it before it prints --help.
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_HOME_OF[name]}", __name__), name)
+    return getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
 
 
 def __dir__() -> list[str]:

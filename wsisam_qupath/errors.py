@@ -1,27 +1,28 @@
-"""Everything that can go wrong in a way that a user can cure.
+"""The errors that a user can fix, as one tree.
 
 ::
 
     WsiSamError
     ├── SlideError      a slide is missing or damaged
-    │   └── PixelSizeError  it states no µm/px, and nobody else does
+    │   └── PixelSizeError  the pixel size of a slide is unknown
     ├── PromptError     a prompts file cannot be read, or holds nothing usable
     ├── WeightsError    base weights are missing, unreachable, or have a wrong checksum
-    ├── AdapterError    an adapter is damaged, or made for another base
-    ├── DeviceError     a device or backend that this machine does not have
-    ├── OptionError     an option is out of its range
-    ├── QuPathError     QuPath is missing, of a version that is not supported, or failed
+    ├── AdapterError    an adapter is damaged, or was trained for another base
+    ├── DeviceError     this machine lacks a device, a backend or a Python package
+    ├── OptionError     the value of an option cannot be used
+    ├── QuPathError     QuPath is missing, of an unsupported version, or failed
     ├── ProjectError    a QuPath project cannot be used as it is
-    │   └── ImageError  one image of it cannot; the others can
-    └── OutputError     a result cannot be written where it was asked for
+    │   └── ImageError  one image of a project cannot be used; the others can
+    └── OutputError     a result cannot be written to its destination
 
-Each message is one or two sentences for the user: what is wrong, and what cures it. The command
-line prints the message and exits with 2; a programmer catches :class:`WsiSamError`.
+Each message is one or two sentences: what is wrong, and how to fix it. It names options in words,
+never as flags of the command line, since people also meet it in QuPath, over HTTP and in Python.
+The command line prints the message and exits with 2; a program catches :class:`WsiSamError`.
 """
 
 
 class WsiSamError(Exception):
-    """Base of all errors that this package raises for a reason outside of itself."""
+    """Base class of all errors that have a cause outside of this package."""
 
 
 class SlideError(WsiSamError):
@@ -29,11 +30,11 @@ class SlideError(WsiSamError):
 
 
 class PixelSizeError(SlideError):
-    """A slide states no µm/px, and nobody else does."""
+    """The pixel size of a slide is unknown: neither the file nor the user states it."""
 
 
 class PromptError(WsiSamError):
-    """Prompts cannot be read, or none of them can be used."""
+    """Prompts cannot be read, or none of them is usable."""
 
 
 class WeightsError(WsiSamError):
@@ -41,19 +42,32 @@ class WeightsError(WsiSamError):
 
 
 class AdapterError(WsiSamError):
-    """An adapter is damaged, or was made for another base."""
+    """An adapter is damaged, or was trained for another base."""
 
 
 class DeviceError(WsiSamError):
-    """A device or backend that this machine does not have."""
+    """A device, a backend or a Python package that this machine does not have."""
 
 
 class OptionError(WsiSamError):
-    """An option is out of its range."""
+    """The value of an option cannot be used.
+
+    Attributes:
+        option: the option's name in Python.
+        problem: what is wrong with its value, and how to fix it; read after the name.
+    """
+
+    def __init__(self, option: str, problem: str) -> None:
+        super().__init__(option, problem)
+        self.option = option
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.option}: {self.problem}"
 
 
 class QuPathError(WsiSamError):
-    """QuPath is missing, of a version that is not supported, or failed at something."""
+    """QuPath is missing, of an unsupported version, or failed."""
 
 
 class ProjectError(WsiSamError):
@@ -61,21 +75,21 @@ class ProjectError(WsiSamError):
 
 
 class ImageError(ProjectError):
-    """One image of a project cannot be used or written; nothing keeps the others from it."""
+    """One image of a project cannot be read or written; the others can."""
 
 
 class OutputError(WsiSamError):
-    """A result cannot be written where it was asked for."""
+    """A result cannot be written to its destination."""
 
 
 LONGEST = 1000
-"""Longer words than these are cut: a whole file may stand in the place of a name."""
+"""Longer text is cut: what should be a name may be a whole file."""
 
 
 def escape(text: str, longest: int = LONGEST) -> str:
-    """The text on one line, without what a terminal obeys instead of showing it.
+    """Text as one line without control characters, cut to ``longest`` characters.
 
-    Ids, classes and names of files come from others, and may hold anything.
+    Ids, class names and file names come from other people's files and may contain anything.
     """
     line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
     return line if len(line) <= longest else f"{line[: longest - 1]}…"

@@ -11,6 +11,7 @@ from shapely.geometry import shape
 from fixtures.command_line import Answer, features_of, run
 from wsisam_qupath.cli.demo_run import MARKS, run_demo
 from wsisam_qupath.errors import QuPathError, SlideError
+from wsisam_qupath.options import ModelSpec
 from wsisam_qupath.qupath.install.installation import find_installation
 from wsisam_qupath.slide import open_slide
 
@@ -106,5 +107,5 @@ def test_without_scikit_image_the_demo_says_what_to_install(
     monkeypatch.setitem(sys.modules, "skimage", None)  # as if it were not installed
 
     with pytest.raises(SlideError, match="pip install scikit-image"):
-        run_demo(tmp_path / "demo")
+        run_demo(tmp_path / "demo", ModelSpec())
     assert list(tmp_path.iterdir()) == []

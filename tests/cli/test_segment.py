@@ -27,6 +27,7 @@ from fixtures.command_line import (
     write_prompts,
 )
 from wsisam_qupath.cli.segment_run import Outcome, SegmentRequest, run_segment
+from wsisam_qupath.options import ModelSpec, OutlineOptions
 
 pytestmark = pytest.mark.slow
 
@@ -244,7 +245,9 @@ def gland(tissue_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Featur
 def test_simplify_leaves_out_vertices_and_names_another_result(
     tissue_path: Path, tmp_path: Path, gland: Feature
 ) -> None:
-    _, (coarse,) = segment(tissue_path, tmp_path, boxes=(GLAND,), simplify=3.0)
+    _, (coarse,) = segment(
+        tissue_path, tmp_path, boxes=(GLAND,), options=OutlineOptions(simplify_um=3.0)
+    )
 
     assert vertices(coarse) < vertices(gland) / 2
     assert coarse["id"] != gland["id"]
@@ -262,7 +265,9 @@ def test_what_is_smaller_than_min_area_is_nothing_and_named(
 ) -> None:
     prompts = write_prompts(tmp_path / "p.geojson", [rectangle("gland [1]", GLAND)])
 
-    outcome, features = segment(tissue_path, tmp_path, prompts=prompts, min_area=1e6)
+    outcome, features = segment(
+        tissue_path, tmp_path, prompts=prompts, options=OutlineOptions(min_area_um2=1e6)
+    )
 
     assert features == []
     assert [empty.prompt.id for empty in outcome.empty] == ["gland [1]"]
@@ -288,7 +293,9 @@ def test_points_mark_one_object_together_or_one_each(tissue_path: Path, tmp_path
     points = ((366.0, 250.0), (420.0, 250.0), (300.0, 250.0))
 
     together, _ = segment(tissue_path, tmp_path, points=points)
-    each, _ = segment(tissue_path, tmp_path, points=points, points_as="each")
+    each, _ = segment(
+        tissue_path, tmp_path, points=points, options=OutlineOptions(points_as="each")
+    )
 
     assert [p.l0_positives for p in together.prompt_set.prompts] == [points]
     assert [p.l0_positives for p in each.prompt_set.prompts] == [(point,) for point in points]
@@ -300,7 +307,12 @@ def test_the_size_of_objects_sets_the_scale_at_which_points_are_answered(
 ) -> None:
     scales = []
     for size_um in (700.0, 1000.0):
-        _, (feature,) = segment(tissue_path, tmp_path, points=((90.0, 90.0),), object_size=size_um)
+        _, (feature,) = segment(
+            tissue_path,
+            tmp_path,
+            points=((90.0, 90.0),),
+            options=OutlineOptions(object_size_um=size_um),
+        )
         scales.append(float(feature["properties"]["metadata"]["wsisam_hr_mpp"]))
 
     # The first of 1, √2, 2, ... µm/px at which the object takes at most 0.65 of 256 px.
@@ -313,7 +325,7 @@ def test_mpp_replaces_what_the_file_states(
     outcome, (feature,) = segment(tissue_path, tmp_path, boxes=(GLAND,), mpp=0.25)
 
     (result,) = outcome.results
-    assert result.area_um2 == pytest.approx(result.l0_geometry.area * 0.25**2)
+    assert result.area_um2 == pytest.approx(result.polygon.area * 0.25**2)
     assert feature["id"] != gland["id"]
 
 
@@ -393,7 +405,9 @@ def test_of_very_many_that_are_left_out_only_the_first_are_named(
 def test_an_adapter_is_named_in_the_results(
     tissue_path: Path, tmp_path: Path, adapter_path: Path
 ) -> None:
-    outcome, features = segment(tissue_path, tmp_path, boxes=(GLAND,), adapter=str(adapter_path))
+    outcome, features = segment(
+        tissue_path, tmp_path, boxes=(GLAND,), model=ModelSpec(adapter=adapter_path)
+    )
 
     assert len(outcome.results) + len(outcome.empty) == 1
     for feature in features:

@@ -12,7 +12,7 @@ from shapely.geometry import Polygon, mapping
 
 from fixtures.geojson_documents import EVERYWHERE, feature, only, prompts_of, reason, rectangle
 from wsisam_qupath.errors import PromptError
-from wsisam_qupath.geojson import prompts_from_options, read_prompts
+from wsisam_qupath.geojson import prompts_from_coordinates, read_prompts
 from wsisam_qupath.geometry import Box
 from wsisam_qupath.prompts import PathClass, Plane, Prompt, PromptSet
 
@@ -230,7 +230,7 @@ def test_odd_numbers_and_deep_coordinates_in_a_file_skip_their_feature(tmp_path:
 
 
 def test_options_make_one_set_under_the_rules_of_a_file() -> None:
-    found = prompts_from_options(
+    found = prompts_from_coordinates(
         [(10, 20, 0, 0), (100.0, 100.0, 150.0, 140.0)],
         [(5, 5), (300, 300)],
         [(120, 120), (310, 310)],
@@ -247,7 +247,7 @@ def test_options_make_one_set_under_the_rules_of_a_file() -> None:
 
 def test_options_give_the_same_ids_as_floats_and_as_whole_numbers() -> None:
     def ids(box: tuple[float, float, float, float]) -> list[str]:
-        found = prompts_from_options([box], hr_l0_box_of=lambda _: EVERYWHERE)
+        found = prompts_from_coordinates([box], hr_l0_box_of=lambda _: EVERYWHERE)
         return [prompt.id for prompt in found.prompts]
 
     assert ids((0, 0, 10, 20)) == ids((10.0, 20.0, 0.0, 0.0))

@@ -17,9 +17,10 @@ from fixtures.workers import answer, copy_graphs, export_together
 from wsisam_qupath.errors import DeviceError
 from wsisam_qupath.files import CACHE_VARIABLE
 from wsisam_qupath.inference.backends.openvino_backend import OpenVinoBackend, graph_folder
-from wsisam_qupath.inference.loading import load_predictor
+from wsisam_qupath.inference.loading import resolve
 from wsisam_qupath.inference.predictor import Predictor
 from wsisam_qupath.model.adapter import read_adapter
+from wsisam_qupath.options import ModelSpec
 
 pytestmark = pytest.mark.slow
 
@@ -30,9 +31,10 @@ def test_from_the_second_start_on_pytorch_is_not_imported(
     np.save(tmp_path / "patch.npy", patches[0])
     code = """
 import sys, numpy as np
-from wsisam_qupath.inference.loading import load_predictor
+from wsisam_qupath.inference.loading import resolve
+from wsisam_qupath.options import ModelSpec
 from fixtures.workers import answer
-predictor = load_predictor(device="cpu", backend="openvino")
+predictor = resolve(ModelSpec(adapter=None, device="cpu", backend="openvino")).load()
 assert answer(predictor.backend, np.load(sys.argv[1])).shape == (256, 256)
 print(*sorted({"torch", "torchvision", "timm", "segment_anything"} & set(sys.modules)))
 """
@@ -153,7 +155,7 @@ def test_a_cache_that_cannot_be_written_names_its_variable(
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "file"))
 
     with pytest.raises(DeviceError, match=rf"cannot be kept in .*file.* {CACHE_VARIABLE}"):
-        load_predictor(device="cpu", backend="openvino")
+        resolve(ModelSpec(adapter=None, device="cpu", backend="openvino")).load()
 
 
 def test_a_full_disk_is_named(tmp_path: Path) -> None:

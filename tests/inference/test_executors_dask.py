@@ -37,7 +37,7 @@ from fixtures.engine_runs import (
 from wsisam_qupath.errors import DeviceError, OptionError, SlideError, WeightsError
 from wsisam_qupath.inference import executors
 from wsisam_qupath.inference.executors import DaskExecutor
-from wsisam_qupath.inference.options import SegmentOptions
+from wsisam_qupath.options import OutlineOptions
 from wsisam_qupath.prompts.results import SerializedResult
 from wsisam_qupath.slide import Slide, open_slide
 
@@ -77,7 +77,7 @@ def test_dask_workers_answer_the_same_without_java_and_after_one_was_killed(
 ) -> None:
     before = {worker.pid for worker in cluster.workers.values()}
     with closing(dask_engine(cluster)) as executor:
-        assert executor.images_in_hand == 6
+        assert executor.images_at_once == 6
         first = answers(executor, tissue_slide, apart(PROMPTS))
         for modules in executor._client.run(eval, MODULES).values():
             assert java_among(modules) == []
@@ -114,7 +114,7 @@ def test_what_dask_workers_cannot_open_is_said_to_be_missing_there(
         here.rename(tmp_path / "moved.tif")
         (job,) = begin(executor, slide, [PROMPTS[:1]])
 
-        with pytest.raises(SlideError, match=r"^A dask worker says: .* same paths as here"):
+        with pytest.raises(SlideError, match=r"^On a dask worker: .* same paths as here"):
             job.result(timeout=PATIENCE_SECONDS)
 
 
@@ -122,11 +122,11 @@ def test_other_errors_of_dask_workers_keep_their_kind_and_cure(
     tissue_slide: Slide, cluster: Any
 ) -> None:
     weights = Path("gone.pth")
-    parts: Parts = (replace(MODEL, weights=weights), SegmentOptions(), "detection")
+    parts: Parts = (replace(MODEL, weights=weights), OutlineOptions())
     with closing(DaskExecutor(*parts, cluster.scheduler_address)) as executor:
         (job,) = begin(executor, tissue_slide, [PROMPTS[:1]])
 
-        with pytest.raises(WeightsError, match=r"^A dask worker says: ") as error:
+        with pytest.raises(WeightsError, match=r"^On a dask worker: ") as error:
             job.result(timeout=PATIENCE_SECONDS)
     assert str(weights.absolute()) in str(error.value)  # a worker may run in another folder
 
@@ -246,11 +246,11 @@ sys.meta_path.insert(0, Hiding())
 WITHOUT_DASK = """
 from wsisam_qupath.inference import executors
 from wsisam_qupath.inference.executors import DaskExecutor
-from wsisam_qupath.inference.options import SegmentOptions
+from wsisam_qupath.options import OutlineOptions
 from wsisam_qupath.errors import OptionError
-from wsisam_qupath.inference.tasks import ModelSpec
+from wsisam_qupath.options import ModelSpec
 try:
-    DaskExecutor(ModelSpec(), SegmentOptions(), "detection", "tcp://127.0.0.1:8786")
+    DaskExecutor(ModelSpec(), OutlineOptions(), "tcp://127.0.0.1:8786")
 except OptionError as error:
     print(error)
 """
@@ -259,5 +259,5 @@ except OptionError as error:
 def test_a_missing_dask_is_named_with_its_cure() -> None:
     ended = run_python("-c", HIDING.replace("NAME", "distributed") + WITHOUT_DASK)
 
-    assert ended.out == '--dask needs dask: run `pip install "wsisam-qupath[dask]"`.\n'
+    assert ended.out == 'dask: dask is not installed: run `pip install "wsisam-qupath[dask]"`.\n'
     assert ended.err == ""

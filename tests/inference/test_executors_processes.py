@@ -40,7 +40,8 @@ from wsisam_qupath.errors import DeviceError
 from wsisam_qupath.geojson.provenance import DRAWN_KEY, PROMPT_KEY
 from wsisam_qupath.inference.backends import ImageArray
 from wsisam_qupath.inference.executors import LocalExecutor, ProcessExecutor
-from wsisam_qupath.inference.options import SegmentOptions
+from wsisam_qupath.inference.loading import resolve
+from wsisam_qupath.options import OutlineOptions
 from wsisam_qupath.prompts.results import SerializedResult
 from wsisam_qupath.qupath.jvm.process import QuPathProcess
 from wsisam_qupath.slide import Slide
@@ -52,7 +53,7 @@ def test_an_engine_in_this_process_delivers_answers_one_by_one(
     serial: dict[str, SerializedResult], tissue_slide: Slide
 ) -> None:
     delivered: list[SerializedResult] = []
-    with engine_of(LocalExecutor(*PARTS)) as executor:
+    with engine_of(LocalExecutor(resolve(MODEL), OutlineOptions())) as executor:
         (job,) = executor.submit(work(tissue_slide, PROMPTS, delivered))
         assert job.result(timeout=PATIENCE_SECONDS) == ()
 
@@ -66,7 +67,7 @@ def test_the_number_of_threads_hardly_moves_an_outline(
     serial: dict[str, SerializedResult], tissue_slide: Slide
 ) -> None:
     more = replace(MODEL, threads=THREADS + 1)
-    with engine_of(LocalExecutor(more, SegmentOptions(), "detection")) as executor:
+    with engine_of(LocalExecutor(resolve(more), OutlineOptions())) as executor:
         others = answers(executor, tissue_slide, [PROMPTS])
 
     assert_alike(others.values(), serial)
@@ -131,7 +132,7 @@ def test_processes_stop_at_once(tissue_slide: Slide, after: str) -> None:
 def test_the_engine_in_this_process_stops_after_the_prompt_that_it_is_at(
     tissue_slide: Slide,
 ) -> None:
-    executor = LocalExecutor(*PARTS)
+    executor = LocalExecutor(resolve(MODEL), OutlineOptions())
     delivered: list[SerializedResult] = []
     jobs = [job for _ in range(3) for job in executor.submit(work(tissue_slide, LONG, delivered))]
     while not delivered:
@@ -148,15 +149,15 @@ import sys, time
 from pathlib import Path
 from wsisam_qupath.inference import executors
 from wsisam_qupath.inference.executors import ProcessExecutor, Work
-from wsisam_qupath.inference.options import SegmentOptions
+from wsisam_qupath.options import OutlineOptions
 from wsisam_qupath.geometry import Box
 from wsisam_qupath.prompts.planner import Planner
 from wsisam_qupath.prompts import Prompt
 from wsisam_qupath.slide import open_slide
-from wsisam_qupath.inference.tasks import ModelSpec
+from wsisam_qupath.options import ModelSpec
 import multiprocessing, os, signal
 if __name__ == "__main__":
-    engine = ProcessExecutor(ModelSpec(device="cpu"), SegmentOptions(), "detection", 2)
+    engine = ProcessExecutor(ModelSpec(device="cpu"), OutlineOptions(), 2)
     slide = open_slide(sys.argv[1])
     prompts = [Prompt(str(n), l0_box=Box(n, n, n + 99, n + 99)) for n in range(0, 400, 20)]
     for _ in range(9):

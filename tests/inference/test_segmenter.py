@@ -8,6 +8,7 @@ import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,12 +18,13 @@ from wsisam_qupath import (
     Box,
     Empty,
     ModelSpec,
+    OutlineOptions,
     Prompt,
     Result,
     Segmenter,
-    SegmentOptions,
     SegmentTask,
     Slide,
+    __version__,
     open_slide,
     run_task,
 )
@@ -30,7 +32,6 @@ from wsisam_qupath.errors import OptionError, SlideError
 from wsisam_qupath.inference.backends.openvino_backend import OpenVinoBackend
 from wsisam_qupath.inference.predictor import Predictor
 from wsisam_qupath.slide.pyramid import write_pyramid
-from wsisam_qupath.version import VERSION
 
 pytestmark = pytest.mark.slow
 
@@ -53,7 +54,7 @@ def only_result(segmenter: Segmenter, slide: Slide, prompt: Prompt) -> Result:
 
 def wkb(answers: object) -> dict[str, bytes]:
     assert isinstance(answers, list)
-    return {a.prompt.id: a.l0_geometry.wkb for a in answers if isinstance(a, Result)}
+    return {a.prompt.id: a.polygon.wkb for a in answers if isinstance(a, Result)}
 
 
 def test_a_result_tells_its_object_and_where_it_comes_from(
@@ -62,23 +63,23 @@ def test_a_result_tells_its_object_and_where_it_comes_from(
     result = only_result(segmenter, tissue_slide, GLAND)
 
     assert result.prompt is GLAND
-    assert result.l0_geometry.is_valid
-    assert result.area_um2 == pytest.approx(result.l0_geometry.area * 0.25, rel=2e-3)
-    x0, y0, x1, y1 = result.l0_geometry.bounds
+    assert result.polygon.is_valid
+    assert result.area_um2 == pytest.approx(result.polygon.area * 0.25, rel=2e-3)
+    x0, y0, x1, y1 = result.polygon.bounds
     assert np.abs(np.array([x0 - 248, y0 - 298, x1 - 392, y1 - 510])).max() < 12
     assert 0.8 < result.predicted_iou <= 1.1
     assert 0.8 < result.stability_score <= 1.0
     provenance = result.provenance
     assert (provenance.base, provenance.base_sha256) == (PLAIN_BASE.name, PLAIN_BASE.sha256)
     assert (provenance.adapter, provenance.lr_mpp) == (None, None)
-    assert (provenance.hr_mpp, provenance.version) == (1.0, VERSION)
+    assert (provenance.hr_mpp, provenance.version) == (1.0, __version__)
 
 
 def test_an_adapter_with_wsi_sam_names_itself_and_the_lr_scale(
     wsi_openvino: Predictor, tissue_slide: Slide
 ) -> None:
     (answer,) = Segmenter(wsi_openvino).segment(
-        tissue_slide, [GLAND], SegmentOptions(min_area_um2=0)
+        tissue_slide, [GLAND], OutlineOptions(min_area_um2=0)
     )
 
     if isinstance(answer, Empty):
@@ -106,7 +107,7 @@ def test_as_many_pairs_are_embedded_as_are_distinct(
     segmenter: Segmenter, tissue_slide: Slide
 ) -> None:
     near = [replace(GLAND, id=str(i), l0_box=Box(248 - i, 298, 392 - i, 510)) for i in range(4)]
-    planner = segmenter.planner(tissue_slide, SegmentOptions())
+    planner = segmenter.planner(tissue_slide, OutlineOptions())
     distinct = {planner.pair(prompt) for prompt in (*near, *ALL)}
 
     answers = list(segmenter.segment(tissue_slide, [*near, *ALL]))
@@ -137,7 +138,7 @@ def test_an_answer_does_not_depend_on_its_neighbours(
 
     for prompt in reversed(ALL):
         alone = only_result(Segmenter(plain_openvino), tissue_slide, prompt)
-        assert alone.l0_geometry.wkb == together[prompt.id]
+        assert alone.polygon.wkb == together[prompt.id]
 
 
 def test_many_threads_get_the_answers_of_one(
@@ -192,7 +193,7 @@ def test_ids_are_the_same_again_and_change_with_what_changes_the_outline(
 ) -> None:
     first = only_result(segmenter, tissue_slide, GLAND)
     again = only_result(segmenter, tissue_slide, GLAND)
-    (other,) = segmenter.segment(tissue_slide, [GLAND], SegmentOptions(simplify_um=2.0))
+    (other,) = segmenter.segment(tissue_slide, [GLAND], OutlineOptions(simplify_um=2.0))
     moved = only_result(segmenter, tissue_slide, replace(GLAND, l0_box=Box(250, 298, 392, 510)))
 
     assert isinstance(other, Result)
@@ -206,7 +207,7 @@ def test_a_box_as_large_as_a_slide_is_answered(segmenter: Segmenter, tissue_slid
     (answer,) = segmenter.segment(tissue_slide, [whole])
 
     assert answer.prompt is whole
-    hr_mpp = segmenter.planner(tissue_slide, SegmentOptions()).pair(whole).hr_mpp
+    hr_mpp = segmenter.planner(tissue_slide, OutlineOptions()).pair(whole).hr_mpp
     assert 256 * hr_mpp * 0.65 >= 512 * tissue_slide.mpp.x
 
 
@@ -215,7 +216,7 @@ def test_an_outline_ends_where_the_slide_ends(segmenter: Segmenter, tissue_slide
 
     result = only_result(segmenter, tissue_slide, over)
 
-    x0, y0, x1, y1 = result.l0_geometry.bounds
+    x0, y0, x1, y1 = result.polygon.bounds
     assert min(x0, y0) >= 0
     assert max(x1, y1) <= 512
 
@@ -233,7 +234,7 @@ def test_glass_without_tissue_is_answered_somehow(segmenter: Segmenter, tmp_path
 def test_a_mask_without_inside_is_an_empty_answer(
     segmenter: Segmenter, tissue_slide: Slide
 ) -> None:
-    (answer,) = segmenter.segment(tissue_slide, [GLAND], SegmentOptions(min_area_um2=1e9))
+    (answer,) = segmenter.segment(tissue_slide, [GLAND], OutlineOptions(min_area_um2=1e9))
 
     assert isinstance(answer, Empty)
     assert answer.reason == "the model sees no object there"
@@ -272,12 +273,12 @@ def test_a_job_is_answered_in_another_process_as_in_this_one(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"object_size_um": 0.0}, "--object-size is 0 µm"),
-        ({"object_size_um": float("nan")}, "--object-size is nan"),
-        ({"simplify_um": -1.0}, "--simplify is -1"),
-        ({"min_area_um2": float("inf")}, "--min-area is inf"),
+        ({"object_size_um": 0.0}, "object_size_um: 0 is not a positive size"),
+        ({"object_size_um": float("nan")}, "object_size_um: nan is not a positive size"),
+        ({"simplify_um": -1.0}, "simplify_um: -1 is out of range"),
+        ({"min_area_um2": float("inf")}, "min_area_um2: inf is out of range"),
     ],
 )
-def test_options_out_of_range_are_refused(options: dict[str, float], message: str) -> None:
+def test_options_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message):
-        SegmentOptions(**options)
+        OutlineOptions(**options)

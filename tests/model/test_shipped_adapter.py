@@ -2,19 +2,19 @@
 
 import csv
 from collections import defaultdict
+from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors import safe_open
 
 from wsisam_qupath.errors import AdapterError
-from wsisam_qupath.inference.tasks import ModelSpec
 from wsisam_qupath.model.bases import find_base
 from wsisam_qupath.model.shipped import (
     find_shipped_adapter,
     load_chosen_adapter,
-    parse_adapter_choice,
 )
+from wsisam_qupath.options import ModelSpec
 from wsisam_qupath.prompts import PromptKind
 
 BASE = find_base("lite-medsam")
@@ -68,12 +68,10 @@ def test_its_card_and_its_split_lie_beside_it_and_no_patient_is_in_two_parts() -
 
 def test_it_is_used_unless_another_or_none_is_named() -> None:
     assert ModelSpec().adapter == "default"
-    assert parse_adapter_choice("default") == "default"
-    assert parse_adapter_choice("none") is None
     assert load_chosen_adapter(None, BASE) is None
     assert load_chosen_adapter("default", find_base("mobile-sam")) is None
 
 
 def test_another_that_is_not_there_is_named() -> None:
     with pytest.raises(AdapterError, match=r"There is no adapter at mine\.safetensors"):
-        load_chosen_adapter(parse_adapter_choice("mine.safetensors"), BASE)
+        load_chosen_adapter(Path("mine.safetensors"), BASE)

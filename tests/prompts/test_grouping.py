@@ -8,8 +8,9 @@ import pytest
 from shapely.geometry import Point, Polygon
 
 from wsisam_qupath.geometry import Box
+from wsisam_qupath.options import PointsAs
 from wsisam_qupath.prompts import PathClass, Plane, Prompt, PromptSet, Skipped
-from wsisam_qupath.prompts.grouping import Area, Clicks, Mark, PointsAs, group_marks
+from wsisam_qupath.prompts.grouping import Area, Clicks, Mark, group_marks
 
 IGNORE = PathClass("Ignore*")
 TUMOR = PathClass("Tumor", (200, 0, 0))

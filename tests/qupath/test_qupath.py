@@ -72,7 +72,7 @@ def ring_result(number: int, path_class: PathClass | None) -> Result:
     return Result(
         prompt=prompt,
         id=identity(number),
-        l0_geometry=geometry,
+        polygon=geometry,
         predicted_iou=0.875,
         stability_score=0.75,
         area_um2=area_um2(geometry, MPP),
@@ -97,6 +97,6 @@ def test_qupath_reads_our_outlines_as_valid_detections(
     assert (read["detection"], read["locked"], read["valid"]) == (True, False, True)
     assert read.get("path_class") == (path_class.name if path_class else None)
     assert read["parts"] == 2
-    assert read["area_px"] == pytest.approx(ring_result(number, path_class).l0_geometry.area, abs=5)
+    assert read["area_px"] == pytest.approx(ring_result(number, path_class).polygon.area, abs=5)
     assert read["measurements"]["Predicted IoU"] == pytest.approx(0.875)
     assert read["metadata"]["wsisam_prompt_id"] == "ring"

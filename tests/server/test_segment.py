@@ -29,8 +29,8 @@ from wsisam_qupath.geojson import prompts_from_geojson, to_feature
 from wsisam_qupath.geometry import Box
 from wsisam_qupath.inference.backends import ImageArray
 from wsisam_qupath.inference.predictor import Predictor
-from wsisam_qupath.inference.options import SegmentOptions
 from wsisam_qupath.inference.segmenter import Segmenter
+from wsisam_qupath.options import OutlineOptions
 from wsisam_qupath.prompts import Prompt
 from wsisam_qupath.prompts.results import Result
 from wsisam_qupath.server.config import Limits
@@ -81,7 +81,7 @@ def iou(one: Feature, other: Feature) -> float:
 
 def by_engine(segmenter: Segmenter, slide: Slide, drawn: list[Feature]) -> list[Feature]:
     """What the ``segment`` command writes."""
-    planner = segmenter.planner(slide, SegmentOptions())
+    planner = segmenter.planner(slide, OutlineOptions())
 
     def hr_l0_box_of(prompt: Prompt) -> Box:
         return planner.pair(prompt).hr_l0_box

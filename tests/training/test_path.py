@@ -22,9 +22,10 @@ from fixtures.training_data import OUTLINES, overlap
 from fixtures.training_runs import ONE_DECODER, ROUTED, export_of, train
 from wsisam_qupath.errors import AdapterError
 from wsisam_qupath.geometry import Box
-from wsisam_qupath.inference.loading import load_predictor
+from wsisam_qupath.inference.loading import resolve
 from wsisam_qupath.inference.segmenter import Segmenter
 from wsisam_qupath.model.adapter import read_adapter
+from wsisam_qupath.options import ModelSpec
 from wsisam_qupath.prompts import Prompt
 from wsisam_qupath.prompts.results import Result
 from wsisam_qupath.slide import open_slide
@@ -86,7 +87,9 @@ def test_the_report_shows_both_decoders_and_their_worst_cases(walked: Walked) ->
 
 
 def test_segment_answers_with_the_new_adapter(walked: Walked) -> None:
-    predictor = load_predictor(adapter=walked.made.adapter, device="cpu", backend="torch")
+    predictor = resolve(
+        ModelSpec(adapter=walked.made.adapter, device="cpu", backend="torch")
+    ).load()
     prompts = [
         Prompt("box", l0_box=Box(*OUTLINES[0].bounds)),
         Prompt("point", l0_positives=((220.0, 80.0),)),
@@ -98,7 +101,7 @@ def test_segment_answers_with_the_new_adapter(walked: Walked) -> None:
     assert set(answers) == {"box", "point"}
     points = answers["point"]
     if isinstance(points, Result):  # two steps are few: it may see nothing, but not fail
-        assert 0 <= overlap(points.l0_geometry, OUTLINES[1]) <= 1
+        assert 0 <= overlap(points.polygon, OUTLINES[1]) <= 1
 
 
 def test_training_again_goes_no_further_and_writes_the_same(walked: Walked) -> None:

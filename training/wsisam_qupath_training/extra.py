@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from wsisam_qupath.errors import OptionError
+from wsisam_qupath.errors import DeviceError
 
 _PACKAGES = frozenset({"matplotlib", "scipy", "skimage", "tensorboard", "tomli"})
 
@@ -15,14 +15,14 @@ def require_extra() -> Iterator[None]:
     """Translate that a package of the extra is missing.
 
     Raises:
-        OptionError: one is.
+        DeviceError: one is.
     """
     try:
         yield
     except ModuleNotFoundError as exc:
         if exc.name is None or exc.name.partition(".")[0] not in _PACKAGES:
             raise
-        raise OptionError(
+        raise DeviceError(
             f"Training and evaluation need the package {exc.name.partition('.')[0]}. Run "
             "`pip install 'wsisam-qupath[train]'`."
         ) from exc

@@ -24,7 +24,7 @@ def read_recipe(path: Path) -> Recipe:
     try:
         return Recipe.model_validate(document)
     except ValidationError as exc:
-        raise OptionError(f"{path} is no recipe ({_reason(exc)}). Correct it.") from exc
+        raise OptionError("recipe", f"{path} is not a recipe ({_reason(exc)}).") from exc
 
 
 def make_single_decoder_recipe(
@@ -68,7 +68,9 @@ def make_single_decoder_recipe(
     try:
         return one_decoder(DecoderSettings.model_validate(given))
     except ValidationError as exc:
-        raise OptionError(f"These options do not go together: {_reason(exc)}.") from exc
+        raise OptionError(
+            "scope", f"does not go together with the other options: {_reason(exc)}."
+        ) from exc
 
 
 def override_recipe(

@@ -152,7 +152,7 @@ def assign_parts(
     found = tuple(replace(image, part=parts[name]) for image, name in names if name is not None)
     if not found:
         raise PromptError(
-            f"{file} names none of the images, such as {images[0].name}. Check --split."
+            f"{file} names none of the images, such as {images[0].name}. Check the split's table."
             if images
             else f"There are no images that {file} could divide. Check the data."
         )

@@ -14,12 +14,9 @@ from rich.console import Console
 
 from wsisam_qupath.errors import OptionError, PromptError, WsiSamError
 from wsisam_qupath.files import cache_folder, check_writable
-from wsisam_qupath.inference.loading import load_predictor
-from wsisam_qupath.model.adapter import Adapter, read_adapter
-from wsisam_qupath.model.bases import Base, find_base
+from wsisam_qupath.inference.loading import ResolvedModel, resolve
 from wsisam_qupath.model.build import read_state
-from wsisam_qupath.model.card import CARD_FORMAT
-from wsisam_qupath.model.weights import locate_weights
+from wsisam_qupath.options import ModelSpec
 from wsisam_qupath.report.progress import TASK, count_noun, name_cases, progress_bar
 
 from .dataset import AnnotatedImage, Part
@@ -62,8 +59,8 @@ class TrainRequest:
         data, options: the annotated images; see :func:`.read_dataset`.
         out: the adapter; its split and report lie beside it.
         recipe: all settings.
-        init: adapter whose decoder the training starts from; None is the bare base.
-        base, weights, device, threads: see :func:`.load_predictor`.
+        model: the base to train on, the adapter whose decoder training starts from (none is the
+            bare base), and where to compute.
         run: folder of the checkpoints; None is beside the adapter.
         cache: folder of the features; None is in the program's own.
         cache_gb: how much room the features of a part may take.
@@ -76,11 +73,7 @@ class TrainRequest:
     out: Path
     options: DatasetOptions = field(default_factory=DatasetOptions)
     recipe: Recipe = field(default_factory=Recipe)
-    init: Path | None = None
-    base: str = "lite-medsam"
-    weights: Path | None = None
-    device: str = "auto"
-    threads: int | None = None
+    model: ModelSpec = field(default_factory=lambda: ModelSpec(adapter=None))
     run: Path | None = None
     cache: Path | None = None
     cache_gb: float = 20.0
@@ -108,13 +101,12 @@ def run_train(request: TrainRequest, console: Console) -> WrittenAdapter | None:
     collection = read_dataset(request.data, options=request.options)
     _tell(collection, console)
     _check_datasets(collection, request.without)
-    base = find_base(request.base)
-    init = read_adapter(request.init, base) if request.init else None
+    model = resolve(request.model)
     with (
-        open_context(request.device, request.threads) as context,
-        open_data(collection, request.recipe, base) as parts,
+        open_context(request.model.device, request.model.threads) as context,
+        open_data(collection, request.recipe, model.base) as parts,
     ):
-        training = _Training(request, base, init, parts, context, console)
+        training = _Training(request, model, parts, context, console)
         names = [request.only] if request.only else list(request.recipe.decoders)
         with run_first_process_alone(
             context
@@ -127,7 +119,7 @@ def run_train(request: TrainRequest, console: Console) -> WrittenAdapter | None:
         made = write_trained_adapter(
             request.out,
             request.recipe,
-            base,
+            model.base,
             images,
             trained,
             base_state=training.base_state,
@@ -138,11 +130,10 @@ def run_train(request: TrainRequest, console: Console) -> WrittenAdapter | None:
 
 @dataclass(frozen=True)
 class _Training:
-    """The decoders of one recipe, on one device; ``init`` is the adapter that they start from."""
+    """The decoders of one recipe, on one device."""
 
     request: TrainRequest
-    base: Base
-    init: Adapter | None
+    model: ResolvedModel
     parts: Mapping[Part, TrainingData]
     context: DistributedContext
     console: Console
@@ -160,14 +151,14 @@ class _Training:
         torch.manual_seed(self.request.recipe.seed)  # what WSI-SAM adds begins at random
         samples, val_views = self._samples(settings)
         _check_views(samples, val_views)
-        trainable = TrainableDecoder(self.base, self.base_state, settings)
-        if self.init is not None:
-            trainable.start_from(self.init)
+        trainable = TrainableDecoder(self.model.base, self.base_state, settings)
+        if self.model.adapter is not None:
+            trainable.start_from(self.model.adapter)
         run = Run(
             trainable,
             samples,
             val_views,
-            self.base.size_px,
+            self.model.base.size_px,
             self.request.recipe.seed,
             folder,
             self._describe_run(settings),
@@ -201,7 +192,7 @@ class _Training:
         path = made.adapter.with_suffix(".report.html")
         try:
             cases = self._worst_cases(made.trained)
-            write_report(path, self.request.recipe, self.base, images, made.trained, cases)
+            write_report(path, self.request.recipe, self.model.base, images, made.trained, cases)
         except WsiSamError as exc:
             self.console.print(f"The adapter is written, but no report: {exc}", markup=False)
             return made
@@ -216,7 +207,7 @@ class _Training:
                 name,
                 trainable,
                 self._samples(trainable.settings)[1],
-                size_px=self.base.size_px,
+                size_px=self.model.base.size_px,
                 context=self.context,
                 count=_PICTURED,
             )
@@ -226,7 +217,9 @@ class _Training:
 
     def _load_trained(self, name: str, trained: TrainedDecoder) -> TrainableDecoder:
         """A decoder with its best weights."""
-        trainable = TrainableDecoder(self.base, self.base_state, self.request.recipe.decoders[name])
+        trainable = TrainableDecoder(
+            self.model.base, self.base_state, self.request.recipe.decoders[name]
+        )
         trainable.load_state_dict(trainable.state_dict() | dict(trained.state))
         return trainable.to(self.context.device)
 
@@ -245,7 +238,7 @@ class _Training:
     @cached_property
     def base_state(self) -> dict[str, torch.Tensor]:
         """All tensors of the base's weights file."""
-        return read_state(locate_weights(self.base, path=self.request.weights).path)
+        return read_state(self.model.weights.path)
 
     def _folder(self, name: str) -> Path:
         return self.request.run_folder / name
@@ -253,9 +246,7 @@ class _Training:
     def _describe_run(self, settings: DecoderSettings) -> str:
         recipe = self.request.recipe
         depends_on = {
-            "card_format": CARD_FORMAT,
-            "base": self.base.sha256,
-            "init": self.init.sha256 if self.init else None,
+            "base": self.model.base.sha256,
             "views": {part: data.checksum for part, data in self.parts.items()},
             "without": sorted(self.request.without),
             "settings": settings.model_dump(mode="json"),
@@ -282,15 +273,13 @@ class _Training:
     def _caches(self) -> tuple[FeatureCache, FeatureCache]:
         """Of both parts, filled; several processes wait for the first of them."""
         request = self.request
-        backend = load_predictor(
-            self.base, weights=request.weights, device=request.device, threads=request.threads
-        ).backend
+        backend = self.model.load().backend
 
         def fill_cache_of(part: Part, what: str) -> FeatureCache:
             return fill_features(
                 self.parts[part],
                 backend,
-                self.base,
+                self.model.base,
                 request.recipe,
                 folder=request.cache or cache_folder() / "training",
                 limit_gb=request.cache_gb,
@@ -306,14 +295,13 @@ class _Training:
 
 def _check(request: TrainRequest) -> None:
     if request.out.suffix != ".safetensors":
-        raise OptionError(f"{request.out} does not end in .safetensors. Name the adapter so.")
+        raise OptionError("out", f"{request.out} does not end in .safetensors.")
     check_writable(request.out)
     if request.init is not None and not request.init.is_file():
         raise OptionError(f"There is no adapter at {request.init}. Check --init, or leave it out.")
     if request.only is not None and request.only not in request.recipe.decoders:
         raise OptionError(
-            f"--only names {request.only}, and the recipe has "
-            f"{', '.join(request.recipe.decoders)}. Name one of them."
+            "only", f"{request.only} is none of the recipe's {', '.join(request.recipe.decoders)}."
         )
 
 
@@ -321,7 +309,7 @@ def _check_datasets(collection: Collection, without: Sequence[str]) -> None:
     datasets = {image.dataset for image in collection.dataset.images}
     if unknown := sorted(set(without) - datasets):
         raise OptionError(
-            f"--without names {', '.join(unknown)}, and the data are {', '.join(sorted(datasets))}."
+            "without", f"{', '.join(unknown)} is none of {', '.join(sorted(datasets))}."
         )
 
 
@@ -330,7 +318,7 @@ def _check_views(samples: SampleSource, val_views: SampleSource) -> None:
         if not len(some):
             raise PromptError(
                 f"There is nothing to {purpose}: no view of that part holds an object. Annotate "
-                "more slides or patients, use more --views, or change the split."
+                "more slides or patients, use more views, or change the split."
             )
 
 

@@ -1,4 +1,4 @@
-"""Options of ``batch``. Heavy imports stand inside of it, so that ``--help`` is quick."""
+"""The ``batch`` command."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from typing import Any
 
 import click
 
-from .options import SOME_FAILED, model_options, outline_options, remap_option
+from .options import (
+    SOME_FAILED,
+    model_options,
+    outline_options,
+    remap_option,
+    take_model,
+    take_outline,
+)
 
 
 @click.command()
@@ -17,59 +24,81 @@ from .options import SOME_FAILED, model_options, outline_options, remap_option
     "--images",
     multiple=True,
     metavar="GLOB|ID",
-    help="Images by name, pattern or QuPath's id; may be given again.  [default: all]",
+    help="Only images with this name (* and ? match any text) or QuPath id; may be given several "
+    "times.  [default: all]",
 )
 @click.option(
     "--prompts",
     multiple=True,
     metavar="CLASS",
-    help="Annotations of this class are the prompts, rough outlines too; may be given again.  "
-    "[default: rectangles and points of any class]",
+    help="Use all annotations of this class as prompts, including rough outlines; may be given "
+    "several times.  [default: rectangles and points of any class]",
 )
 @click.option(
     "--only",
     type=click.Choice(["rectangles", "points", "outlines"]),
-    help="One kind of prompt.",
+    help="Use only prompts of this kind.",
 )
-@click.option("--class", "class_name", metavar="NAME", help="Class of all results.")
-@click.option("--keep", is_flag=True, help="Leave earlier results beside the new ones.")
-@click.option("--redo", is_flag=True, help="Answer again what was answered before.")
-@click.option("--dry-run", is_flag=True, help="Print what would be done, and change nothing.")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Stop after N prompts.")
-@click.option("--mpp", type=float, help="µm per pixel of slides that state none.")
+@click.option(
+    "--class",
+    "class_name",
+    metavar="NAME",
+    help="QuPath class of all results.  [default: the class of each prompt]",
+)
+@click.option("--keep", is_flag=True, help="Keep earlier results beside the new ones.")
+@click.option("--redo", is_flag=True, help="Outline prompts again that already have a result.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Print what would be done, with an estimate of the time; change nothing.",
+)
+@click.option(
+    "--limit", type=click.IntRange(min=1), metavar="N", help="Stop after this many prompts."
+)
+@click.option("--mpp", type=float, help="Pixel size in µm of slides that state none.")
 @remap_option
 @click.option(
     "--report",
     type=click.Path(path_type=Path),
-    help="A row a prompt: .html with pictures, .csv or .json.",
+    help="Write a report with one row per prompt: .html with pictures, .csv or .json.",
 )
 @click.option(
     "--export",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for the outlines as GeoJSON, a file an image.",
+    help="Also write the outlines to this folder, one GeoJSON file per image.",
 )
 @click.option(
-    "--no-write", "write", flag_value=False, default=True, help="Leave the project as it is."
+    "--no-write",
+    "write",
+    flag_value=False,
+    default=True,
+    help="Do not change the project; only export or report.",
 )
 @click.option(
     "--workers",
     type=click.IntRange(min=0),
     default=0,
     metavar="N",
-    help="Processes that share the work, or one a GPU.  [default: this one alone]",
+    help="Number of worker processes, one per GPU if there are GPUs.  [default: no extra process]",
 )
-@click.option("--dask", metavar="ADDRESS", help="Scheduler of a dask cluster that does the work.")
+@click.option(
+    "--dask",
+    metavar="ADDRESS",
+    help="Compute on a dask cluster; ADDRESS is that of its scheduler, e.g. tcp://node1:8786.",
+)
 @outline_options
 @model_options
 def batch(**given: Any) -> None:
-    """Outline the prompts of a QuPath PROJECT, and write the outlines into it.
+    """Outline all prompts of a QuPath PROJECT and write the outlines into it.
 
-    Rectangles and points are prompts. Each image is written whole or not at all, after a copy of
-    what was there; a run that was stopped goes on where it was. Close the project in QuPath first.
+    Rectangle and point annotations are the prompts. Close the project in QuPath first. Each image
+    is backed up, then saved completely or not at all. A run that was interrupted continues where
+    it stopped when the command is given again.
 
-    Exit codes: 0 done, 2 nothing could start, 3 some images failed, 130 interrupted.
+    Exit codes: 0 done, 2 nothing was started, 3 some images failed, 130 interrupted.
     """
     from ..project.batch.command import run_batch
     from ..project.batch.request import BatchRequest
 
-    sys.exit(0 if run_batch(BatchRequest(**given)) else SOME_FAILED)
+    request = BatchRequest(model=take_model(given), options=take_outline(given), **given)
+    sys.exit(0 if run_batch(request).is_complete else SOME_FAILED)

@@ -1,4 +1,4 @@
-"""Options of ``create``. Heavy imports stand inside of it, so that ``--help`` is quick."""
+"""The ``create`` command."""
 
 from __future__ import annotations
 
@@ -18,26 +18,28 @@ from .options import SOME_FAILED
     multiple=True,
     required=True,
     metavar="DIR|GLOB|FILE",
-    help="Slides: a folder (not those below it), a pattern or a file; may be given again.",
+    help="Slides to add: a folder (without subfolders), a pattern such as '*.svs', or a file; may "
+    "be given several times.",
 )
 @click.option(
     "--annotations",
     type=click.Path(path_type=Path),
     metavar="DIR|FILE",
-    help="GeoJSON files named as the slides, or CATCH.json (MS COCO).",
+    help="Annotations to add: a folder of GeoJSON files with the names of the slides, or an MS "
+    "COCO file such as CATCH.json.",
 )
 @click.option(
     "--image-type",
     default="unset",
     show_default=True,
     metavar="NAME",
-    help="unset (QuPath asks), brightfield-h-e, brightfield-h-dab, brightfield-other, fluorescence "
-    "or other.",
+    help="QuPath image type of the slides: unset (QuPath asks when a slide is opened), "
+    "brightfield-h-e, brightfield-h-dab, brightfield-other, fluorescence or other.",
 )
 def create(**given: Any) -> None:
-    """Make a QuPath PROJECT of a folder of slides, with annotations.
+    """Create a QuPath PROJECT from slides and their annotations.
 
-    Exit codes: 0 done, 2 nothing was made, 3 some slides or annotations are missing.
+    Exit codes: 0 done, 2 no project was created, 3 some slides or annotations are missing.
     """
     from ..project.create.command import CreateRequest, run_create
 

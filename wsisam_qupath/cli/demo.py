@@ -1,4 +1,4 @@
-"""Options of ``demo``. Heavy imports stand inside of it, so that ``--help`` is quick."""
+"""The ``demo`` command."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .options import model_options
+from .options import model_options, take_model
 
 
 @click.command()
@@ -16,11 +16,15 @@ from .options import model_options
     type=click.Path(path_type=Path, file_okay=False),
     default="demo-output",
     show_default=True,
-    help="Folder for the slide, the prompts, the result and the picture.",
+    help="Folder for the example slide, prompts, outlines and picture.",
 )
 @model_options
 def demo(out: Path, **model: Any) -> None:
-    """Run the main job on real tissue: GeoJSON prompts in, GeoJSON outlines and a picture out."""
+    """Outline objects on an example slide, and show what the program writes.
+
+    Writes the slide, prompts and outlines as GeoJSON, and a picture. If QuPath is installed, also
+    a QuPath project with the outlines and a report.
+    """
     from .demo_run import run_demo
 
-    run_demo(out, **model)
+    run_demo(out, take_model(model))

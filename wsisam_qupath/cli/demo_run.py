@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from rich.console import Console
 
 from ..errors import OutputError, QuPathError, SlideError
 from ..files import write_atomically
+from ..options import ModelSpec
 from ..project.batch.command import run_batch
 from ..project.batch.request import BatchRequest
 from ..project.create.command import CreateRequest, run_create
@@ -65,12 +66,11 @@ MARKS = (
 """What the demo asks for: rectangles from 6 to 140 µm, and a rough outline to refine."""
 
 
-def run_demo(folder: Path, **model: Any) -> None:
+def run_demo(folder: Path, model: ModelSpec) -> None:
     """Write a slide and prompts, segment them, and say what was done.
 
     Args:
         folder: for all files; created if it is not there.
-        model: the model options of the command line.
 
     Raises:
         WsiSamError: scikit-image is missing, or the folder cannot be written.
@@ -81,7 +81,7 @@ def run_demo(folder: Path, **model: Any) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
         raise OutputError(
-            f"{folder} cannot be created ({exc.strerror}). Name another folder with --out."
+            f"{folder} cannot be created ({exc.strerror}). Choose another folder."
         ) from exc
     slide, prompts = folder / "ihc.tiff", folder / "ihc.geojson"
     output, overlay = folder / "outlines.geojson", folder / "overlay.png"
@@ -93,7 +93,7 @@ def run_demo(folder: Path, **model: Any) -> None:
         f"{prompts}: {len(MARKS)} annotations as QuPath exports them."
     )
     run_segment(
-        SegmentRequest(str(slide), prompts=prompts, output=output, overlay=overlay, **model)
+        SegmentRequest(str(slide), prompts=prompts, output=output, overlay=overlay, model=model)
     )
     console.print(
         f"{output}: the outlines, ready for QuPath (drag the file onto the open slide).\n"
@@ -108,7 +108,7 @@ def run_demo(folder: Path, **model: Any) -> None:
 
 
 def _run_in_project(
-    folder: Path, slide: Path, prompts: Path, model: Mapping[str, Any], console: Console
+    folder: Path, slide: Path, prompts: Path, model: ModelSpec, console: Console
 ) -> None:
     """The same in a QuPath project: make one, write the outlines into it, and read it back."""
     try:
@@ -121,7 +121,7 @@ def _run_in_project(
         run_create(CreateRequest(project, (str(slide),), prompts, image_type="brightfield-h-dab"))
     classes = tuple(dict.fromkeys(mark.path_class[0] for mark in MARKS))
     report = folder / "report.html"
-    run_batch(BatchRequest(project, prompts=classes, report=report, **model))
+    run_batch(BatchRequest(project, model, prompts=classes, report=report))
     with QuPathProcess(installation) as qupath:
         (image,) = read_project(project).images
         contents = qupath.run(read_image, project.absolute(), image.id)

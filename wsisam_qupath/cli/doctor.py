@@ -1,4 +1,4 @@
-"""Options of ``doctor``. Heavy imports stand inside of it, so that ``--help`` is quick."""
+"""The ``doctor`` command."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ import click
 @click.command()
 @click.argument("project", required=False, type=click.Path(path_type=Path))
 def doctor(project: Path | None) -> None:
-    """Show what works on this machine, and the cure of what does not.
+    """Check what works on this computer, and say how to fix what does not.
 
-    With a QuPath PROJECT, whether it opens.
+    With a QuPath PROJECT, also check that the project opens.
+
+    Exit codes: 0 everything that is needed works, 1 something that is needed does not.
     """
     from rich.console import Console
 
     from .doctor_checks import exit_code, print_doctor, run_doctor
 
-    with Console(stderr=True).status("Looking around"):
+    with Console(stderr=True).status("Checking this computer"):
         checks = run_doctor(project)
     print_doctor(checks, Console())
     sys.exit(exit_code(checks))

@@ -1,4 +1,4 @@
-"""Options of ``export``. Heavy imports stand inside of it, so that ``--help`` is quick."""
+"""The ``export`` command."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .options import SOME_FAILED, remap_option
 @click.argument("project", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @remap_option
-@click.option("--mpp", type=float, help="µm per pixel of slides that state none.")
+@click.option("--mpp", type=float, help="Pixel size in µm of slides that state none.")
 def export(**given: Any) -> None:
-    """Write the annotations of a QuPath PROJECT to the folder OUT, to train from.
+    """Export the annotations of a QuPath PROJECT to the folder OUT, as training data.
 
-    Areas are objects; those of class Region* are completely annotated. Rectangles, points, other
-    classes that end in * and detections are left out.
+    Every closed outline is an object; inside outlines of class Region*, all objects are taken to be
+    annotated. Rectangles, points, other classes that end in * and detections are left out.
 
     Exit codes: 0 done, 2 nothing was written, 3 some images failed.
     """

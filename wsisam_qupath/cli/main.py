@@ -1,10 +1,8 @@
-"""The command line: ``wsisam-qupath segment | serve | demo | weights | doctor``, and more.
+"""The command line, with one module per command, imported when it is needed.
 
-Each command stands in a module of its own, which is imported when it is needed.
-
-Results go to stdout, words to stderr. Exit codes: 0 done, 1 doctor found that the main job cannot
-run, 2 a reason that the user can cure, 3 some images of a project failed and the others are done,
-130 interrupted. Heavy imports stand inside the commands, so that ``--help`` answers at once.
+Results go to stdout, messages to stderr. Exit codes: 0 done, 1 doctor found that something needed
+does not work, 2 an error that the user can fix, 3 some images of a project failed and the others
+are done, 130 interrupted. Heavy imports stand inside the commands, so that ``--help`` is quick.
 """
 
 from __future__ import annotations
@@ -17,11 +15,12 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
-from ..errors import WsiSamError, escape
+from .. import __version__
+from ..errors import OptionError, WsiSamError, escape
 
 _COMMANDS = {
     **{
@@ -48,7 +47,7 @@ _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 class _LazyGroup(click.Group):
-    """Imports a command when it is asked for."""
+    """A group that imports a command when it is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return sorted(_COMMANDS)
@@ -60,13 +59,27 @@ class _LazyGroup(click.Group):
         command: click.Command = getattr(import_module(module), name)
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; an option that cannot be used is called by its flag."""
+        try:
+            return super().invoke(ctx)
+        except OptionError as exc:
+            command = self.get_command(ctx, ctx.invoked_subcommand or "")
+            flags = {one.name: _spell(one) for one in command.params} if command else {}
+            name = flags.get(exc.option, exc.option)
+            raise click.ClickException(escape(f"{name}: {exc.problem}")) from exc
+
+
+def _spell(parameter: click.Parameter) -> str:
+    """How a parameter is written on the command line: "--mpp", "PROJECT"."""
+    longest = max(parameter.opts, key=len)
+    return longest if isinstance(parameter, click.Option) else longest.upper()
+
 
 def _print_version(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
     """Not click's own, which fails in a source tree that was never installed."""
     if wanted:
-        from ..version import VERSION  # reads the installed packages
-
-        click.echo(f"wsisam-qupath {VERSION}")
+        click.echo(f"wsisam-qupath {__version__}")
         context.exit()
 
 
@@ -84,16 +97,16 @@ def cli(context: click.Context) -> None:
     """Outline tissue on whole-slide images from rectangles, points and rough outlines.
 
     \b
-    wsisam-qupath demo        run the main job on real tissue that ships with a package
+    wsisam-qupath demo        try the program on an example slide
     wsisam-qupath serve       outline what is clicked in QuPath
     wsisam-qupath batch       outline all prompts of a QuPath project
-    wsisam-qupath doctor      what works on this machine, and how to mend what does not
+    wsisam-qupath doctor      check what works on this computer
     """  # noqa: D301 - click reads the backspace
     try:
         Path.cwd()
-    except FileNotFoundError as exc:  # on which every relative path would fail in its own way
+    except FileNotFoundError as exc:  # every relative path would fail, each in another way
         raise click.ClickException(
-            "The folder that you are in was deleted. Change to another one."
+            "The current folder was deleted. Change to another one."
         ) from exc
     if context.invoked_subcommand is None:
         click.echo(context.get_help(), err=True)
@@ -101,7 +114,7 @@ def cli(context: click.Context) -> None:
 
 
 def main() -> None:
-    """Run the command line; every cure is one or two lines, never a traceback."""
+    """Run the command line; what a user can fix ends in a message, never in a traceback."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # Not every terminal and pipe takes a µ, or the name of every file.
@@ -123,7 +136,7 @@ def main() -> None:
 
 @contextmanager
 def _keep_interrupts() -> Iterator[None]:
-    """Let a Ctrl-C out as KeyboardInterrupt, whatever error a library makes of it in its midst."""
+    """Raise KeyboardInterrupt after Ctrl-C, whatever error a library turned it into."""
     interrupts: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -144,9 +157,9 @@ def _keep_interrupts() -> Iterator[None]:
 
 
 def _end_interrupted() -> NoReturn:
-    # Who presses Ctrl-C twice would disturb the end of the first.
+    # A second Ctrl-C would disturb the cleanup after the first.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    click.echo("Interrupted. No result is half written.", err=True)
+    click.echo("Interrupted. No file was left half-written.", err=True)
     sys.exit(130)
 
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from ..model.bases import BASES
+from ..options import DEFAULT_BASE, ModelSpec, OutlineOptions
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 SOME_FAILED = 3
-"""Exit code where some images failed and the others are done."""
+"""Exit code when some images failed and the others are done."""
 
 
 class Numbers(click.ParamType):  # type: ignore[type-arg]
-    """A comma-separated tuple of finite numbers: "10,20"."""
+    """A tuple of finite numbers, separated by commas: "10,20"."""
 
     def __init__(self, names: str) -> None:
         self.name = names
@@ -35,50 +39,83 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]
         return numbers
 
 
+class Adapter(click.ParamType):  # type: ignore[type-arg]
+    """An adapter: "default", "none" or a file."""
+
+    name = "path|default|none"
+
+    def convert(
+        self,
+        value: Any,
+        param: click.Parameter | None,  # noqa: ARG002
+        ctx: click.Context | None,  # noqa: ARG002
+    ) -> Path | str:
+        return value if isinstance(value, Path) or value in {"default", "none"} else Path(value)
+
+
 def model_options(command: F) -> F:
-    """The options that choose a model; every command that runs one takes them."""
+    """Add the options that choose a model; :func:`take_model` collects them."""
     return _decorate(
         command,
         click.option(
             "--base",
-            default="lite-medsam",
+            default=DEFAULT_BASE,
             show_default=True,
             metavar="NAME",
-            help="lite-medsam, mobile-sam, sam-vit-b, sam-vit-l, sam-vit-h or medsam.",
+            help=f"Base model: {', '.join(BASES)}.",
         ),
         click.option(
             "--adapter",
+            type=Adapter(),
             default="default",
             show_default=True,
             metavar="PATH|default|none",
-            help="WSI-SAM adapter (.safetensors) made for the base; default is the one that comes "
-            "with this program, if there is one for the base.",
+            help="WSI-SAM adapter (.safetensors) trained for the base model. 'default' is the one "
+            "that ships with this program, if there is one for the base; 'none' is the base alone.",
         ),
         click.option(
             "--weights",
             type=click.Path(path_type=Path),
             metavar="PATH",
-            help="A copy of the base's weights, where they are not downloaded.",
+            help="File with the weights of the base model, instead of the installed or downloaded "
+            "one.",
         ),
         click.option(
             "--device",
             default="auto",
             show_default=True,
             metavar="NAME",
-            help="auto, cpu, cuda, cuda:1 … or mps.",
+            help="Device to compute on: auto, cpu, cuda, cuda:1 … or mps.",
         ),
         click.option(
             "--backend",
             default="auto",
             show_default=True,
             metavar="NAME",
-            help="auto, torch or openvino.",
+            help="Library that runs the model: auto, torch or openvino.",
         ),
     )
 
 
+def take_model(given: dict[str, Any]) -> ModelSpec:
+    """Take what :func:`model_options` brought out of a command's options."""
+    values = _take(given, ModelSpec)
+    if values["adapter"] == "none":
+        values["adapter"] = None
+    return ModelSpec(**values)
+
+
+def take_outline(given: dict[str, Any]) -> OutlineOptions:
+    """Take what :func:`outline_options` brought out of a command's options."""
+    return OutlineOptions(**_take(given, OutlineOptions))
+
+
+def _take(given: dict[str, Any], kind: type[ModelSpec] | type[OutlineOptions]) -> dict[str, Any]:
+    return {one.name: given.pop(one.name) for one in fields(kind) if one.name in given}
+
+
 class Remap(click.ParamType):  # type: ignore[type-arg]
-    """Two beginnings of paths: "OLD=NEW"."""
+    """A path prefix and its replacement: "OLD=NEW"."""
 
     name = "old=new"
 
@@ -92,49 +129,56 @@ class Remap(click.ParamType):  # type: ignore[type-arg]
 
 
 def outline_options(command: F) -> F:
-    """The options that decide how prompts become outlines."""
+    """Add the options that decide how prompts become outlines; see :func:`take_outline`."""
     return _decorate(
         command,
         click.option(
             "--points",
             "points_as",
             type=click.Choice(["together", "each"]),
-            default="together",
+            default=OutlineOptions.points_as,
             show_default=True,
-            help="Whether the points of one feature mark one object, or each its own.",
+            help="Whether several points of one QuPath object mark one object together, or one "
+            "object each.",
         ),
         click.option(
-            "--object-size", type=float, metavar="UM", help="Size of what points mark, µm."
+            "--object-size",
+            "object_size_um",
+            type=float,
+            metavar="UM",
+            help="Approximate size in µm of the objects that points mark.",
         ),
         click.option(
             "--simplify",
+            "simplify_um",
             type=float,
-            default=0.25,
+            default=OutlineOptions.simplify_um,
             show_default=True,
             metavar="UM",
-            help="How far a simplified outline may stray, µm.",
+            help="Simplify outlines; they move by at most this many µm.",
         ),
         click.option(
             "--min-area",
+            "min_area_um2",
             type=float,
-            default=10.0,
+            default=OutlineOptions.min_area_um2,
             show_default=True,
             metavar="UM2",
-            help="Drop smaller parts and fill smaller holes, µm².",
+            help="Drop parts and fill holes that are smaller than this, in µm².",
         ),
         click.option(
             "--as",
             "object_type",
             type=click.Choice(["detection", "annotation"]),
-            default="detection",
+            default=OutlineOptions.object_type,
             show_default=True,
-            help="What the results are in QuPath.",
+            help="Type of the resulting QuPath objects.",
         ),
     )
 
 
 def remap_option(command: F) -> F:
-    """For slides that are not where the project says."""
+    """Add the option for slides that were moved since the project was made."""
     return _decorate(
         command,
         click.option(
@@ -142,13 +186,14 @@ def remap_option(command: F) -> F:
             multiple=True,
             type=Remap(),
             metavar="OLD=NEW",
-            help="Slides below OLD are below NEW now. The project itself keeps its paths.",
+            help="Look for slides with paths that begin with OLD at NEW instead; may be given "
+            "several times. The project keeps its paths.",
         ),
     )
 
 
 def _decorate(command: F, *options: Callable[[F], F]) -> F:
-    """In the order in which --help shows them."""
+    """Add options in the order in which --help shows them."""
     for option in reversed(options):
         command = option(command)
     return command

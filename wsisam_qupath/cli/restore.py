@@ -1,4 +1,4 @@
-"""Options of ``restore``. Heavy imports stand inside of it, so that ``--help`` is quick."""
+"""The ``restore`` command."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ from .options import SOME_FAILED
     "--images",
     multiple=True,
     metavar="GLOB|ID",
-    help="Images by name, pattern or QuPath's id; may be given again.  [default: all]",
+    help="Only images with this name (* and ? match any text) or QuPath id; may be given several "
+    "times.  [default: all]",
 )
 def restore(project: Path, images: tuple[str, ...]) -> None:
-    """Give the images of a QuPath PROJECT their newest backup; again, to take that back.
+    """Restore the images of a QuPath PROJECT to their state before the last batch.
 
-    Exit codes: 0 done, 2 nothing could start, 3 some images failed.
+    Give the command again to undo the restoration.
+
+    Exit codes: 0 done, 2 nothing was started, 3 some images failed.
     """
     from ..project.restore import run_restore
 

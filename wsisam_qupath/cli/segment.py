@@ -1,4 +1,4 @@
-"""Options of ``segment``. Heavy imports stand inside of it, so that ``--help`` is quick."""
+"""The ``segment`` command."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .options import Numbers, model_options, outline_options
+from .options import Numbers, model_options, outline_options, take_model, take_outline
 
 
 @click.command()
@@ -17,22 +17,49 @@ from .options import Numbers, model_options, outline_options
     "-o",
     "--output",
     type=click.Path(path_type=Path, allow_dash=True),
-    help="GeoJSON to write; stdout without it.",
+    help="GeoJSON file to write.  [default: standard output]",
 )
-@click.option("--box", "boxes", multiple=True, type=Numbers("x0,y0,x1,y1"), help="A rectangle.")
-@click.option("--point", "points", multiple=True, type=Numbers("x,y"), help="A point inside.")
 @click.option(
-    "--negative", "negatives", multiple=True, type=Numbers("x,y"), help="A point outside."
+    "--box",
+    "boxes",
+    multiple=True,
+    type=Numbers("x0,y0,x1,y1"),
+    help="Outline the object in this rectangle; may be given several times.",
 )
-@click.option("--mpp", type=float, help="µm per pixel, for files that state none or a wrong one.")
+@click.option(
+    "--point",
+    "points",
+    multiple=True,
+    type=Numbers("x,y"),
+    help="Outline the object at this point; may be given several times.",
+)
+@click.option(
+    "--negative",
+    "negatives",
+    multiple=True,
+    type=Numbers("x,y"),
+    help="A point outside of the object; may be given several times.",
+)
+@click.option(
+    "--mpp",
+    type=float,
+    help="Pixel size of the slide in µm, if the file states none or a wrong one.",
+)
 @outline_options
-@click.option("--overlay", type=click.Path(path_type=Path), help="PNG with prompts and outlines.")
+@click.option(
+    "--overlay",
+    type=click.Path(path_type=Path),
+    help="Write a picture (PNG) of the tissue with prompts and outlines.",
+)
 @model_options
 def segment(**given: Any) -> None:
-    """Outline the prompts of a GeoJSON file, or of --box, --point and --negative, on SLIDE.
+    """Outline objects on a SLIDE and write them as GeoJSON for QuPath.
 
-    Coordinates are level-0 pixels, as QuPath exports them.
+    The prompts are rectangles, points and rough outlines: from PROMPTS, a GeoJSON file that QuPath
+    exported, or from --box, --point and --negative. Coordinates are pixels of the slide at full
+    resolution (level 0), as in QuPath.
     """
     from .segment_run import SegmentRequest, run_segment
 
-    run_segment(SegmentRequest(**given))
+    model, options = take_model(given), take_outline(given)
+    run_segment(SegmentRequest(model=model, options=options, **given))

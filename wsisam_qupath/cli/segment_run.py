@@ -8,26 +8,25 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 
 from ..errors import OptionError, OutputError
 from ..files import check_writable
-from ..geojson import dump_features, prompts_from_options, read_prompts, to_feature, write_features
-from ..geojson.provenance import ObjectType
+from ..geojson import (
+    dump_features,
+    prompts_from_coordinates,
+    read_prompts,
+    to_feature,
+    write_features,
+)
 from ..geojson.writing import Feature
-from ..geometry import Box
-from ..inference.loading import choose, load_predictor
-from ..inference.options import SegmentOptions
+from ..inference.loading import ResolvedModel, resolve
 from ..inference.segmenter import Segmenter
-from ..inference.tasks import ModelRequest
-from ..model.adapter import Adapter
-from ..model.bases import Base, find_base
-from ..model.shipped import load_chosen_adapter
+from ..options import ModelSpec, OutlineOptions
 from ..prompts import Prompt, PromptSet, Skipped, clip_to_slide, require_usable
-from ..prompts.grouping import PointsAs
 from ..prompts.planner import Planner
 from ..prompts.results import Empty, Result
 from ..report.overlay import write_overlay
@@ -43,7 +42,7 @@ from ..slide import Slide, open_slide
 
 
 @dataclass(frozen=True)
-class SegmentRequest(ModelRequest):
+class SegmentRequest:
     """What the command line asks for; the names are those of its options."""
 
     slide: str
@@ -52,18 +51,10 @@ class SegmentRequest(ModelRequest):
     boxes: tuple[tuple[float, float, float, float], ...] = ()
     points: tuple[tuple[float, float], ...] = ()
     negatives: tuple[tuple[float, float], ...] = ()
-    points_as: PointsAs = "together"
     mpp: float | None = None
-    object_size: float | None = None
-    simplify: float = 0.25
-    min_area: float = 10.0
-    object_type: ObjectType = "detection"
     overlay: Path | None = None
-
-    @property
-    def options(self) -> SegmentOptions:
-        """The engine's options, checked."""
-        return SegmentOptions(self.object_size, self.simplify, self.min_area)
+    model: ModelSpec = field(default_factory=ModelSpec)
+    options: OutlineOptions = field(default_factory=OutlineOptions)
 
     @property
     def file(self) -> Path | None:
@@ -90,23 +81,20 @@ def run_segment(request: SegmentRequest) -> Outcome:
     """
     console = stderr_console()
     start = time.perf_counter()
-    options = request.options
     for path in (request.file, request.overlay):
         if path is not None:
             check_writable(path)
-    base = find_base(request.base)
-    adapter = load_chosen_adapter(request.model.adapter, base)
-    choose(request.device, request.backend)
+    model = resolve(request.model)
     with open_slide(request.slide, mpp=request.mpp) as slide:
         _check_outputs(request, slide)
-        prompt_set = _read_prompts(request, slide, base, adapter)
+        prompt_set = _read_prompts(request, slide, model.planner(slide.mpp, request.options))
         name_cases(console, "Skipped", prompt_set.skipped)
         clicked = sum(bool(p.l0_positives or p.l0_negatives) for p in prompt_set.prompts)
-        if warning := points_warning(clicked, base, adapter):
+        if warning := points_warning(clicked, model.base, model.adapter):
             console.print(warning, markup=False)
-        segmenter = _load_segmenter(request, base, adapter, console)
+        segmenter = _load_segmenter(model, console)
         # Closed before the slide is: after Ctrl-C, threads would read from a file that is gone.
-        with closing(segmenter.segment(slide, prompt_set.prompts, options)) as answers:
+        with closing(segmenter.segment(slide, prompt_set, request.options)) as answers:
             results, empty = _sort_results(
                 prompt_set.prompts, _show_progress(answers, prompt_set, console)
             )
@@ -136,10 +124,10 @@ def summary(outcome: Outcome) -> str:
 def _check_outputs(request: SegmentRequest, slide: Slide) -> None:
     """Results must not replace what they are made of, nor each other."""
     used = {"slide": Path(slide.location), "prompts": request.prompts}
-    for option, path in (("-o", request.file), ("--overlay", request.overlay)):
+    for option, path in (("output", request.file), ("overlay", request.overlay)):
         for what, other in used.items():
             if path is not None and other is not None and _is_same(path, other):
-                raise OutputError(f"{option} {path} would replace the {what}: name another file.")
+                raise OptionError(option, f"{path} would replace the {what}: choose another file.")
         used["outlines"] = request.file
 
 
@@ -150,51 +138,36 @@ def _is_same(path: Path, other: Path) -> bool:
         return os.path.realpath(path) == os.path.realpath(other)
 
 
-def _read_prompts(
-    request: SegmentRequest, slide: Slide, base: Base, adapter: Adapter | None
-) -> PromptSet:
-    """Every usable prompt on the slide; the planner says which patch a stray negative is in."""
-    hr_mpp = adapter.card.hr_mpp if adapter else 1.0
-    planner = Planner(slide.mpp, base.size_px, hr_mpp, request.object_size)
-
-    def hr_l0_box_of(prompt: Prompt) -> Box:
-        return planner.pair(prompt).hr_l0_box
-
+def _read_prompts(request: SegmentRequest, slide: Slide, planner: Planner) -> PromptSet:
+    """Read every usable prompt on the slide."""
     inline = request.boxes or request.points or request.negatives
     if inline and request.prompts:
-        raise OptionError("Give either a GeoJSON file or --box, --point and --negative, not both.")
+        raise OptionError(
+            "prompts", "cannot be combined with --box, --point and --negative: give one of both."
+        )
+    points_as, hr_l0_box_of = request.options.points_as, planner.hr_l0_box
     if request.prompts is not None:
         source = str(request.prompts)
-        found = read_prompts(request.prompts, points=request.points_as, hr_l0_box_of=hr_l0_box_of)
+        found = read_prompts(request.prompts, points_as=points_as, hr_l0_box_of=hr_l0_box_of)
     elif inline:
         source = "The command line"
-        found = prompts_from_options(
+        found = prompts_from_coordinates(
             request.boxes,
             request.points,
             request.negatives,
-            points_as=request.points_as,
+            points_as=points_as,
             hr_l0_box_of=hr_l0_box_of,
         )
     else:
         raise OptionError(
-            "There is nothing to outline. Give a GeoJSON file with prompts, or --box, --point."
+            "prompts", "there is nothing to outline: give a GeoJSON file, --box or --point."
         )
     return require_usable(clip_to_slide(found, slide.l0_box), source)
 
 
-def _load_segmenter(
-    request: SegmentRequest, base: Base, adapter: Adapter | None, console: Console
-) -> Segmenter:
+def _load_segmenter(model: ResolvedModel, console: Console) -> Segmenter:
     with console.status("Loading the model (the first start prepares it, which takes a while)"):
-        return Segmenter(
-            load_predictor(
-                base,
-                adapter=adapter,
-                weights=request.weights,
-                device=request.device,
-                backend=request.backend,
-            )
-        )
+        return Segmenter(model.load())
 
 
 def _show_progress(
@@ -216,7 +189,7 @@ def _sort_results(
 
 
 def _write(request: SegmentRequest, results: Iterable[Result]) -> None:
-    features = (to_feature(result, request.object_type) for result in results)
+    features = (to_feature(result, request.options.object_type) for result in results)
     if request.file is not None:
         write_features(request.file, features)
     else:

@@ -1,4 +1,4 @@
-"""Options of ``serve``. Heavy imports stand inside of it, so that ``--help`` is quick."""
+"""The ``serve`` command."""
 
 from __future__ import annotations
 
@@ -7,27 +7,38 @@ from typing import Any
 
 import click
 
-from .options import Remap, model_options
+from .options import Remap, model_options, take_model
 
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=8473, show_default=True, help="0: any free."
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8473,
+    show_default=True,
+    help="Port to listen at; 0 is any free one.",
 )
 @click.option(
-    "--name", "names", multiple=True, metavar="NAME", help="Another name that clients call it by."
+    "--name",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help="DNS name that clients use for this server, if it is not the address; may be given "
+    "several times.",
 )
 @click.option(
     "--token-file",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Where URL and token are kept for clients on this machine, or a file with a token.",
+    help="File with a token of your own, or one to which address and token are written for QuPath "
+    "on this computer.  [default: server.json in ~/.wsisam-qupath]",
 )
 @click.option(
     "--slides",
     multiple=True,
     type=click.Path(path_type=Path, file_okay=False),
-    help="A folder whose slides may be read. Without it, on 127.0.0.1, all that you can open.",
+    help="Folder with slides and projects that clients may use; may be given several times.  "
+    "[default: every file that you can open if the address is 127.0.0.1, otherwise none]",
 )
 @click.option(
     "--map",
@@ -35,30 +46,57 @@ from .options import Remap, model_options
     multiple=True,
     type=Remap(),
     metavar="CLIENT=SERVER",
-    help="What is below CLIENT for QuPath is below SERVER here.",
+    help="Map a path prefix used by the client to the one on this server; may be given several "
+    "times.",
 )
-@click.option("--tls-cert", type=click.Path(path_type=Path, dir_okay=False), help="PEM, for TLS.")
-@click.option("--tls-key", type=click.Path(path_type=Path, dir_okay=False), help="PEM, its key.")
 @click.option(
-    "--max-body-mib", type=click.IntRange(1, 2048), default=64, show_default=True, metavar="MIB"
+    "--tls-cert",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="TLS certificate (PEM); connections are then encrypted.",
 )
-@click.option("--max-prompts", type=click.IntRange(1), default=5000, show_default=True)
+@click.option(
+    "--tls-key",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Private key of the TLS certificate (PEM, without password).",
+)
+@click.option(
+    "--max-body-mib",
+    type=click.IntRange(1, 2048),
+    default=64,
+    show_default=True,
+    metavar="MIB",
+    help="Maximum size of a request, MiB.",
+)
+@click.option(
+    "--max-prompts",
+    type=click.IntRange(1),
+    default=5000,
+    show_default=True,
+    metavar="N",
+    help="Maximum number of prompts in a request.",
+)
 @click.option(
     "--max-requests",
     type=click.IntRange(1, 1000),
     default=32,
     show_default=True,
-    help="In hand at a time; more are asked to come again.",
+    help="Maximum number of concurrent requests; further ones get HTTP 503.",
 )
 @click.option(
-    "--max-seconds", type=click.FloatRange(0.1), default=300, show_default=True, help="A request."
+    "--max-seconds",
+    type=click.FloatRange(0.1),
+    default=300,
+    show_default=True,
+    metavar="S",
+    help="Maximum time for a request, seconds.",
 )
 @model_options
 def serve(**given: Any) -> None:
-    """Answer QuPath over HTTP: a rectangle or a click in, the outline out.
+    """Start the server that outlines what is clicked in QuPath.
 
-    The address and the token are printed, and kept where the script in QuPath finds them.
+    It prints its address and an access token, and writes both to a file where the script in QuPath
+    finds them. Stop it with Ctrl-C.
     """
     from ..server.command import ServeRequest, run_serve
 
-    run_serve(ServeRequest(**given))
+    run_serve(ServeRequest(model=take_model(given), **given))

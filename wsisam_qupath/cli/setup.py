@@ -1,4 +1,4 @@
-"""Options of ``setup``. Heavy imports stand inside of it, so that ``--help`` is quick."""
+"""The ``setup`` command."""
 
 from __future__ import annotations
 
@@ -14,27 +14,31 @@ import click
     "--weights",
     multiple=True,
     metavar="BASE",
-    help="Fetch the weights of this base; may be given again.",
+    help="Also download the weights of this base model; may be given several times.",
 )
-@click.option("--install/--no-install", default=True, help="Download QuPath where there is none.")
+@click.option(
+    "--install/--no-install",
+    default=True,
+    help="Download QuPath if it is not installed.  [default: install]",
+)
 @click.option(
     "--qupath-dir",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder to install QuPath in.",
+    help="Folder to install QuPath in.  [default: one where this program finds it]",
 )
 @click.option(
     "--user-dir",
     type=click.Path(path_type=Path, file_okay=False),
-    help="QuPath's user folder, in place of the one that its preferences name.",
+    help="QuPath's user folder.  [default: the one in QuPath's preferences]",
 )
 @click.option(
     "--startup-script",
     is_flag=True,
-    help="Have QuPath put Extensions > WSI-SAM into its menu whenever it starts.",
+    help="Make QuPath add Extensions > WSI-SAM to its menu at every start.",
 )
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would be done; change nothing.")
 def setup(**given: Any) -> None:
-    """Find or install QuPath, and put the scripts into its menu."""
+    """Install QuPath if it is missing, and add the scripts to its menu."""
     from rich.console import Console
 
     from .setup_steps import SetupRequest, exit_code, print_steps, run_setup

@@ -1,4 +1,4 @@
-"""Options of ``weights``. Heavy imports stand inside of it, so that ``--help`` is quick."""
+"""The ``weights`` command."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import click
 @click.command()
 @click.argument("base")
 def weights(base: str) -> None:
-    """Get the weights of BASE, verified, and print where they are."""
+    """Download the weights of the base model BASE, and print where they are.
+
+    Their checksum is verified. Nothing is downloaded if they are there already.
+    """
     from .weights_download import run_weights
 
     click.echo(run_weights(base))

@@ -1,9 +1,8 @@
 """GeoJSON as QuPath writes and reads it: prompts in, results out."""
 
-from .provenance import ObjectType
 from .reading import (
+    prompts_from_coordinates,
     prompts_from_geojson,
-    prompts_from_options,
     prompts_to_refine,
     read_marks,
     read_prompts,
@@ -12,10 +11,9 @@ from .writing import Feature, dump_features, to_feature, write_features
 
 __all__ = [
     "Feature",
-    "ObjectType",
     "dump_features",
+    "prompts_from_coordinates",
     "prompts_from_geojson",
-    "prompts_from_options",
     "prompts_to_refine",
     "read_marks",
     "read_prompts",

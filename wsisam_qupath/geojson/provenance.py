@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
-
 import shapely
 from shapely.geometry import MultiPolygon, Polygon
 
+from ..options import ObjectType
 from ..prompts.results import Result
-
-ObjectType: TypeAlias = Literal["detection", "annotation"]
 
 PROMPT_KEY = "wsisam_prompt_id"
 """Metadata key that tells our results from what a user drew."""

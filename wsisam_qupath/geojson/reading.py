@@ -20,13 +20,13 @@ from shapely.geometry import MultiPolygon, Polygon
 from ..errors import PromptError
 from ..files import read_json
 from ..geometry import Box
+from ..options import PointsAs
 from ..prompts import PathClass, Plane, Point, PromptSet, Skipped
 from ..prompts.grouping import (
     Area,
     Clicks,
     HrBoxOf,
     Mark,
-    PointsAs,
     derive_id,
     group_corrections,
     group_marks,
@@ -43,33 +43,40 @@ _GEOMETRIES = (*_AREAS, *_POINTS, "LineString", "MultiLineString", "GeometryColl
 
 
 def read_prompts(
-    path: str | os.PathLike[str], *, points: PointsAs = "together", hr_l0_box_of: HrBoxOf
+    path: str | os.PathLike[str],
+    *,
+    points_as: PointsAs = "together",
+    hr_l0_box_of: HrBoxOf | None = None,
 ) -> PromptSet:
-    """Read a GeoJSON file (UTF-8) that QuPath exported. See :func:`prompts_from_geojson`.
+    """Read prompts from a GeoJSON file (UTF-8) that QuPath exported.
+
+    Args:
+        points_as, hr_l0_box_of: see :func:`prompts_from_geojson`.
 
     Raises:
         PromptError: the file is missing, unreadable, or not GeoJSON.
     """
     document = read_json(Path(path), cure="Export it from QuPath again, uncompressed, as .geojson.")
     return prompts_from_geojson(
-        document, points=points, hr_l0_box_of=hr_l0_box_of, source=os.fspath(path)
+        document, points_as=points_as, hr_l0_box_of=hr_l0_box_of, source=os.fspath(path)
     )
 
 
 def prompts_from_geojson(
     document: object,
     *,
-    points: PointsAs = "together",
-    hr_l0_box_of: HrBoxOf,
+    points_as: PointsAs = "together",
+    hr_l0_box_of: HrBoxOf | None = None,
     source: str = "The GeoJSON",
 ) -> PromptSet:
-    """Prompts of parsed JSON: rectangles are boxes, other areas outlines, points are clicks.
+    """Make prompts of parsed GeoJSON: rectangles are boxes, other areas outlines, points clicks.
 
     Args:
         document: what a JSON parser returns (tuples may stand for lists).
-        points: "together", the points of a feature mark one object; "each", one object a point.
-        hr_l0_box_of: what the HR patch of a points prompt covers; asked only for negative points
-            that lie in no area.
+        points_as: whether the points of a feature mark one object together, or one object each.
+        hr_l0_box_of: returns the area that the HR patch of a prompt covers. A negative point that
+            lies in no area goes to the nearest prompt of points with that point in its patch;
+            without this function, to the nearest of all.
         source: begins the messages.
 
     Raises:
@@ -81,7 +88,7 @@ def prompts_from_geojson(
             "as GeoJSON."
         )
     marks, skipped = read_marks(_features(document))
-    grouped = group_marks(marks, points_as=points, hr_l0_box_of=hr_l0_box_of)
+    grouped = group_marks(marks, points_as=points_as, hr_l0_box_of=hr_l0_box_of)
     return PromptSet(grouped.prompts, (*skipped, *grouped.skipped))
 
 
@@ -130,19 +137,20 @@ def _read_refined_area(feature: object) -> Area:
     return Area(identity, l0_outline=area, path_class=path_class, plane=plane)
 
 
-def prompts_from_options(
+def prompts_from_coordinates(
     boxes: Iterable[tuple[float, float, float, float]] = (),
     points: Iterable[Point] = (),
     negatives: Iterable[Point] = (),
     *,
     points_as: PointsAs = "together",
-    hr_l0_box_of: HrBoxOf,
+    hr_l0_box_of: HrBoxOf | None = None,
 ) -> PromptSet:
-    """Prompts of values from the command line, under the rules of a file. Level-0 px.
+    """Make prompts of coordinates, by the same rules as for a file. Level-0 px.
 
     Args:
         boxes: two opposite corners each, x0, y0, x1, y1, in any order.
         points, negatives: inside and outside of the object.
+        points_as, hr_l0_box_of: see :func:`prompts_from_geojson`.
     """
     features = [_rectangle(*box) for box in boxes]
     positive, negative = list(points), list(negatives)
@@ -150,7 +158,7 @@ def prompts_from_options(
         features.append(_make_click_feature(positive, None))
     if negative:
         features.append(_make_click_feature(negative, "Ignore*"))
-    return prompts_from_geojson(features, points=points_as, hr_l0_box_of=hr_l0_box_of)
+    return prompts_from_geojson(features, points_as=points_as, hr_l0_box_of=hr_l0_box_of)
 
 
 def _rectangle(x0: float, y0: float, x1: float, y1: float) -> _Feature:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, TextIO, TypeAlias
 
 from ..files import write_atomically
+from ..options import ObjectType
 from ..prompts.results import Result
 from .properties import make_classification
-from .provenance import ObjectType, make_metadata
+from .provenance import make_metadata
 from .shapes import geometry_json, snap_to_grid
 
 Feature: TypeAlias = dict[str, Any]
@@ -33,7 +34,7 @@ def to_feature(result: Result, object_type: ObjectType) -> Feature:
             "Area µm^2": result.area_um2,
         }
     )
-    outline = snap_to_grid(result.l0_geometry)
+    outline = snap_to_grid(result.polygon)
     properties["metadata"] = make_metadata(result, outline, object_type)
     geometry = geometry_json(outline, result.prompt.plane)
     return {"type": "Feature", "id": result.id, "geometry": geometry, "properties": properties}

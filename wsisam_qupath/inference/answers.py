@@ -18,11 +18,11 @@ from shapely.geometry import MultiPolygon, Polygon
 from ..geometry import Box, PatchPair
 from ..geometry.polygons import mask_to_polygon, stability_score
 from ..geometry.validity import keep_polygons
+from ..options import OutlineOptions
 from ..prompts import Prompt, PromptKind
 from ..prompts.encoding import MaskArray
 from ..slide import PixelSource
 from .backends import Patch, Prediction
-from .options import SegmentOptions
 
 CUT_SHARE = 0.02
 """An answer is cut off if it covers more than this share of the length of one edge of its patch."""
@@ -39,12 +39,12 @@ class Outline:
     """One mask of an answer as an outline.
 
     Attributes:
-        l0_geometry: valid, level-0 px; cut at the edge of the slide.
+        polygon: valid, level-0 px; cut at the edge of the slide.
         predicted_iou, stability_score: see :class:`.Result`.
         pair, patch: where the mask lay.
     """
 
-    l0_geometry: Polygon | MultiPolygon
+    polygon: Polygon | MultiPolygon
     predicted_iou: float
     stability_score: float
     pair: PatchPair
@@ -81,7 +81,7 @@ def choose_answer(
     pair: PatchPair,
     question: Question,
     predictions: Sequence[Prediction],
-    options: SegmentOptions,
+    options: OutlineOptions,
 ) -> Answer | None:
     """The answer to a prompt on its pair.
 
@@ -141,29 +141,29 @@ def _find_patch_l0_box(pair: PatchPair, patch: Patch) -> Box:
 
 
 def _make_outline(
-    slide: PixelSource, pair: PatchPair, prediction: Prediction, options: SegmentOptions
+    slide: PixelSource, pair: PatchPair, prediction: Prediction, options: OutlineOptions
 ) -> Outline | None:
     mask: MaskArray = prediction.mask_logits
-    l0_geometry = mask_to_polygon(
+    polygon = mask_to_polygon(
         mask,
         pair if prediction.patch == "hr" else pair.coarser,
         simplify_um=options.simplify_um,
         min_area_um2=options.min_area_um2,
     )
-    if l0_geometry is not None:
-        l0_geometry = _clip_to_slide(l0_geometry, slide.l0_box)
-    if l0_geometry is None:
+    if polygon is not None:
+        polygon = _clip_to_slide(polygon, slide.l0_box)
+    if polygon is None:
         return None
     return Outline(
-        l0_geometry, prediction.predicted_iou, stability_score(mask), pair, prediction.patch
+        polygon, prediction.predicted_iou, stability_score(mask), pair, prediction.patch
     )
 
 
 def _clip_to_slide(
-    l0_geometry: Polygon | MultiPolygon, l0_box: Box
+    polygon: Polygon | MultiPolygon, l0_box: Box
 ) -> Polygon | MultiPolygon | None:
     """What of an outline lies on the slide: a patch may reach over its edge."""
-    cut = keep_polygons(shapely.intersection(l0_geometry, shapely.box(*l0_box.corners().ravel())))
+    cut = keep_polygons(shapely.intersection(polygon, shapely.box(*l0_box.corners().ravel())))
     return None if cut.is_empty else cut
 
 
@@ -177,5 +177,5 @@ def _drop_repeated(outlines: Sequence[Outline]) -> list[Outline]:
 
 
 def _overlap(one: Outline, other: Outline) -> float:
-    shared = shapely.intersection(one.l0_geometry, other.l0_geometry).area
-    return float(shared / (one.l0_geometry.area + other.l0_geometry.area - shared))
+    shared = shapely.intersection(one.polygon, other.polygon).area
+    return float(shared / (one.polygon.area + other.polygon.area - shared))

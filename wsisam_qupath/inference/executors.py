@@ -1,6 +1,6 @@
-"""Where prompts are answered: in this process, in several on this machine, or on a dask cluster.
+"""Executors run prompts: in this process, in several processes, or on a dask cluster.
 
-All of them load the model when the first prompt comes, and answer with the same values.
+Each loads the model when the first prompt comes, and all return the same values.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from ..errors import DeviceError, OptionError, SlideError, WsiSamError, escape
-from ..geojson.provenance import ObjectType
 from ..geometry import PatchPair
+from ..options import ModelSpec, OutlineOptions
 from ..prompts import Prompt
 from ..prompts.planner import Planner
 from ..prompts.results import SerializedResult
 from ..slide import Slide
-from .options import SegmentOptions
+from .loading import ResolvedModel, choose, gpu_count
 from .segmenter import Segmenter, Tally
-from .tasks import ModelSpec, SegmentTask, load_segmenter, predict, run_task
+from .tasks import SegmentTask, predict, run_task
 
 Deliver: TypeAlias = Callable[[SerializedResult], None]
 
 _TASK_PROMPTS = 32
-"""Enough to make up for opening the slide elsewhere, few enough to share out and to lose."""
+"""Prompts per task: enough to outweigh opening the slide again, few enough to lose."""
 
 _TRIES = 3
-"""A job that ended so many workers is at fault itself."""
+"""A task that ended this many worker processes is given up."""
 
 _CONNECT_SECONDS = 10
-"""For the scheduler to answer. It is tried anew as long, for it may be starting."""
+"""Timeout for connecting to the scheduler, which may still be starting."""
 
 _SILENCE_SECONDS = 5
-"""More, for what takes the connection and then says nothing."""
+"""Extra time, for an address that accepts the connection and then stays silent."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Work:
 
     Attributes:
         planner: says which prompts share a patch pair.
-        deliver: called from any thread, with answers that are ready before the others are.
+        deliver: called from any thread, with each result that is ready before the others.
     """
 
     slide: Slide
@@ -63,41 +63,41 @@ class Work:
 
 
 class Executor(Protocol):
-    """Answers prompts, in threads, processes or machines of its own.
+    """Runs prompts in threads, processes or machines of its own.
 
     Attributes:
-        images_in_hand: so many images keep it busy while others are read and written.
+        images_at_once: this many images keep it busy while others are read and written.
     """
 
-    images_in_hand: int
+    images_at_once: int
 
     def submit(self, work: Work) -> list[Future[Sequence[SerializedResult]]]:
-        """Start to answer prompts.
+        """Start to run prompts.
 
         Returns:
-            Futures of the answers that were not delivered one by one.
+            Futures of the results that are not delivered one by one.
         """
         ...
 
     def close(self) -> None:
-        """Stop at once; what was not answered stays so."""
+        """Stop at once; prompts without a result stay without."""
         ...
 
 
 class LocalExecutor:
-    """One model in this process; answers are delivered one by one."""
+    """One model in this process; results are delivered one by one."""
 
-    images_in_hand = 2
+    images_at_once = 2
 
-    def __init__(self, model: ModelSpec, options: SegmentOptions, object_type: ObjectType) -> None:
-        self._model, self._options, self._object_type = model, options, object_type
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
+    def __init__(self, model: ResolvedModel, options: OutlineOptions) -> None:
+        self._model, self._options = model, options
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="local-executor")
         self._closed = threading.Event()
         self._segmenter: Segmenter | None = None
 
     @property
     def tally(self) -> Tally | None:
-        """What was done so far; None before the first prompt."""
+        """What has been done so far; None before the first prompt."""
         return self._segmenter.tally if self._segmenter else None
 
     def submit(self, work: Work) -> list[Future[Sequence[SerializedResult]]]:
@@ -105,10 +105,10 @@ class LocalExecutor:
 
     def _predict(self, work: Work) -> Sequence[SerializedResult]:
         if self._segmenter is None:
-            self._segmenter = load_segmenter(self._model)
-        found = predict(self._segmenter, work.slide, work.prompts, self._options, self._object_type)
-        with closing(found) as answers:
-            for one in answers:
+            self._segmenter = Segmenter(self._model.load())
+        found = predict(self._segmenter, work.slide, work.prompts, self._options)
+        with closing(found) as results:
+            for one in results:
                 if self._closed.is_set():
                     break
                 work.deliver(one)
@@ -120,39 +120,31 @@ class LocalExecutor:
 
 
 class _TaskExecutor(ABC):
-    """Sends jobs away; what is common to processes and clusters."""
+    """Sends tasks away; common to processes and clusters."""
 
-    def __init__(
-        self, model: ModelSpec, options: SegmentOptions, object_type: ObjectType, workers: int
-    ) -> None:
-        self._model, self._options, self._object_type = model, options, object_type
-        self.images_in_hand = 2 + 2 * workers
+    def __init__(self, model: ModelSpec, options: OutlineOptions, workers: int) -> None:
+        self._model, self._options = model, options
+        self.images_at_once = 2 + 2 * workers
 
     def submit(self, work: Work) -> list[Future[Sequence[SerializedResult]]]:
         return [
-            self._send(
-                SegmentTask(
-                    work.slide.reference, some, self._model, self._options, self._object_type
-                )
-            )
+            self._send(SegmentTask(work.slide.reference, some, self._model, self._options))
             for some in _pack_prompts(work.prompts, work.planner)
         ]
 
     @abstractmethod
     def _send(self, task: SegmentTask) -> Future[Sequence[SerializedResult]]:
-        """Let a job be answered somewhere."""
+        """Run a task somewhere else."""
 
 
 class ProcessExecutor(_TaskExecutor):
-    """Several processes on this machine, each with a model, or each with a GPU, of its own."""
+    """Several processes on this machine, each with its own model and, if there is one, GPU."""
 
-    def __init__(
-        self, model: ModelSpec, options: SegmentOptions, object_type: ObjectType, workers: int
-    ) -> None:
-        super().__init__(model, options, object_type, workers)
+    def __init__(self, model: ModelSpec, options: OutlineOptions, workers: int) -> None:
+        super().__init__(model, options, workers)
         self._models = _assign_devices(model, workers)
-        # One thread and one pool a worker: a process that is lost takes one job with it, while a
-        # common pool would break for all.
+        # One thread and one pool per worker: a process that is lost takes one task with it, while
+        # a shared pool would break for all.
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="worker")
         self._lock = threading.Lock()
         self._pools: dict[int, ProcessPoolExecutor] = {}
@@ -163,21 +155,21 @@ class ProcessExecutor(_TaskExecutor):
 
     def _run(self, task: SegmentTask) -> Sequence[SerializedResult]:
         number = int(threading.current_thread().name.rpartition("_")[2])
-        own_job = replace(task, model=self._models[number])
+        own_task = replace(task, model=self._models[number])
         for _ in range(_TRIES):
             try:
-                return self._begin(number, own_job).result()
+                return self._begin(number, own_task).result()
             except BrokenProcessPool:
                 with self._lock:
                     self._pools.pop(number, None)
         raise DeviceError(
-            f"A worker ended {_TRIES} times at the same prompts on "
-            f"{task.slide.location}. If memory ran out, use fewer --workers."
+            f"A worker process ended {_TRIES} times at the same prompts on "
+            f"{task.slide.location}. If memory ran out, use fewer workers."
         )
 
     def _begin(self, number: int, task: SegmentTask) -> Future[list[SerializedResult]]:
-        """Hand a job to the process of this number, which is started where there is none."""
-        with self._lock:  # held until the process is there: else `close` could not see it
+        """Hand a task to the process of this number; start the process if there is none."""
+        with self._lock:  # held until the process exists: otherwise `close` could not see it
             if self._closed:
                 raise DeviceError("The workers were stopped before these prompts.")
             if number not in self._pools:
@@ -199,29 +191,27 @@ class ProcessExecutor(_TaskExecutor):
 
 
 class DaskExecutor(_TaskExecutor):
-    """An existing dask cluster, whose scheduler gives a lost worker's jobs to others.
+    """An existing dask cluster; its scheduler gives the tasks of a lost worker to others.
 
     Raises:
         OptionError: dask is not installed, or no scheduler answers.
     """
 
-    def __init__(
-        self, model: ModelSpec, options: SegmentOptions, object_type: ObjectType, address: str
-    ) -> None:
+    def __init__(self, model: ModelSpec, options: OutlineOptions, address: str) -> None:
         self._address = address
         self._client = _connect(address)
         threads = list(self._client.nthreads().values())
-        # A worker computes with the cores that it was given: there may be more of them on a node.
+        # A worker computes with the cores it was given: its node may have more.
         own = replace(_from_any_folder(model), threads=min(threads, default=None))
-        super().__init__(own, options, object_type, max(1, sum(threads)))
+        super().__init__(own, options, max(1, sum(threads)))
         self._executor = self._client.get_executor(pure=False)
 
     def _send(self, task: SegmentTask) -> Future[Sequence[SerializedResult]]:
-        # As bytes: a worker (or scheduler) that lacks this package would end at the job itself,
-        # without a word to us, and the next one after it.
+        # As bytes: a worker (or scheduler) that lacks this package would die of the task object
+        # itself, without an error that reaches us, and then the next worker would.
         sent = self._executor.submit(pickle.loads, pickle.dumps(_Call(task)))
         outcome: Future[Sequence[SerializedResult]] = Future()
-        outcome.add_done_callback(lambda _: sent.cancel())  # nothing, if it is done
+        outcome.add_done_callback(lambda _: sent.cancel())  # no effect if it is done
         sent.add_done_callback(lambda _: self._forward_result(sent, outcome))
         return outcome
 
@@ -237,41 +227,42 @@ class DaskExecutor(_TaskExecutor):
             outcome.set_exception(error)
 
     def _find_error(self, sent: Future[Any]) -> BaseException | None:
-        """What is wrong with an answer, in words for the user; None if there is one."""
+        """The error of a task, with a message for the user; None if it has a result."""
         from distributed import KilledWorker
 
         if sent.cancelled():
             return DeviceError(
-                f"The dask scheduler at {self._address} is gone: start it again, and run this "
-                "again."
+                f"The dask scheduler at {self._address} has stopped. Start it, and run this again."
             )
         error = sent.exception()
         if isinstance(error, KilledWorker):
             return DeviceError(
                 "Several dask workers ended at the same prompts: see their logs. If memory ran "
-                "out, give them more."
+                "out, give the workers more."
             )
         if isinstance(error, ImportError):
             return DeviceError(
-                f"A dask worker cannot do the work ({error}): install this version of "
+                f"A dask worker cannot run the task ({error}): install this version of "
                 "wsisam-qupath there too."
             )
-        if isinstance(error, SlideError):
-            return SlideError(
-                f"A dask worker says: {error} Workers need the slides at the same paths as here."
-            )
-        if isinstance(error, WsiSamError):
-            return type(error)(f"A dask worker says: {error}")
-        return error
+        return _name_worker(error) if isinstance(error, WsiSamError) else error
 
     def close(self) -> None:
         self._executor.shutdown(wait=False)
         self._client.close()
 
 
+def _name_worker(error: WsiSamError) -> WsiSamError:
+    """The same error, saying that it comes from a worker."""
+    if isinstance(error, OptionError):
+        return OptionError(error.option, f"on a dask worker: {error.problem}")
+    hint = " Workers need the slides at the same paths as here."
+    return type(error)(f"On a dask worker: {error}{hint * isinstance(error, SlideError)}")
+
+
 @dataclass(frozen=True)
 class _Call:
-    """Unpickles as the answers to a job."""
+    """A task that unpickles as its own results: loading it runs it."""
 
     task: SegmentTask
 
@@ -282,12 +273,12 @@ class _Call:
 
 
 def _run(task: SegmentTask) -> list[SerializedResult]:
-    # Here, where a worker with a version of this package from before batches lacks it, and says so.
+    # In this module, which older versions of this package lack: their workers say so.
     return run_task(task)
 
 
 def _connect(address: str) -> Any:
-    """A client of the scheduler there.
+    """Connect to the scheduler at an address.
 
     Raises:
         OptionError: dask is not installed, or no scheduler answers.
@@ -295,7 +286,9 @@ def _connect(address: str) -> Any:
     try:
         import distributed  # an extra, and a second to import
     except ImportError as exc:
-        raise OptionError('--dask needs dask: run `pip install "wsisam-qupath[dask]"`.') from exc
+        raise OptionError(
+            "dask", 'dask is not installed: run `pip install "wsisam-qupath[dask]"`.'
+        ) from exc
     client: Any = distributed.Client  # has no types
     connected: Future[Any] = Future()
 
@@ -305,39 +298,41 @@ def _connect(address: str) -> Any:
         except BaseException as exc:  # noqa: BLE001 - goes to whoever waits
             connected.set_exception(exc)
 
-    # Not in this thread: it waits for ever for what takes the connection and says nothing.
+    # Not in this thread: it would wait forever for a server that accepts and stays silent.
     threading.Thread(target=connect, name="dask-connect", daemon=True).start()
     try:
         return connected.result(_CONNECT_SECONDS + _SILENCE_SECONDS)
     except ImportError as exc:
         raise OptionError(
-            f"The dask scheduler at {address} does not go together with the dask here ({exc}): "
-            "install the same version on both."
+            "dask",
+            f"the scheduler at {address} does not work with the version of dask here ({exc}): "
+            "install the same version on both.",
         ) from exc
-    # MemoryError: it takes what a web server says for the length of an answer.
+    # MemoryError: dask reads the first bytes of a web server's response as a length.
     except (OSError, ValueError, TypeError, MemoryError, FutureTimeoutError, TimeoutError) as exc:
         raise OptionError(
-            f"No dask scheduler answers at {escape(address)}. Start one with `dask scheduler`, "
-            "and give the address that it prints, e.g. tcp://node1:8786."
+            "dask",
+            f"no dask scheduler answers at {escape(address)}. Start one with `dask scheduler`, "
+            "and give the address that it prints, e.g. tcp://node1:8786.",
         ) from exc
 
 
 def _from_any_folder(model: ModelSpec) -> ModelSpec:
-    """The same model where paths of here are not relative to the current folder."""
+    """The same model with absolute paths, for processes in other folders."""
     adapter = model.adapter.absolute() if isinstance(model.adapter, Path) else model.adapter
     weights = None if model.weights is None else model.weights.absolute()
     return replace(model, adapter=adapter, weights=weights)
 
 
 def _prepare() -> None:
-    """First thing in a worker process."""
-    # Ctrl-C reaches every process of a terminal; the driver alone ends the others.
+    """Set up a worker process, before anything else runs in it."""
+    # Ctrl-C reaches every process of a terminal; only the driver ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_driver, daemon=True).start()
 
 
 def _end_with_driver() -> None:
-    """End this process when the driver is gone, also by ``kill -9``."""
+    """End this process when the driver has ended, even by ``kill -9``."""
     driver = multiprocessing.parent_process()
     assert driver is not None
     wait([driver.sentinel])
@@ -345,9 +340,7 @@ def _end_with_driver() -> None:
 
 
 def _assign_devices(model: ModelSpec, workers: int) -> list[ModelSpec]:
-    """The model of each worker: a GPU each as far as they go, else its share of the cores."""
-    from .loading import choose, gpu_count  # may import PyTorch
-
+    """The model of each worker process, with a GPU or its share of the CPU cores."""
     device, _ = choose(model.device, model.backend)
     if device == "cuda":
         count = gpu_count()
@@ -358,7 +351,7 @@ def _assign_devices(model: ModelSpec, workers: int) -> list[ModelSpec]:
 
 
 def _pack_prompts(prompts: Sequence[Prompt], planner: Planner) -> Iterator[tuple[Prompt, ...]]:
-    """Jobs of some size, in which prompts of one patch pair stay together."""
+    """Split prompts into packs; prompts of one patch pair stay together."""
     by_pair: dict[PatchPair, list[Prompt]] = {}
     for prompt in prompts:
         by_pair.setdefault(planner.pair(prompt), []).append(prompt)

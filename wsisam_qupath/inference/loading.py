@@ -1,20 +1,24 @@
-"""Choose a device and a backend, and load a base with an adapter into it."""
+"""Resolve the choice of a model into files and a device, and load it."""
 
 from __future__ import annotations
 
 import ctypes
 import platform
 import re
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from ..errors import DeviceError, OptionError
 from ..files import cache_folder
-from ..model.adapter import Adapter, read_adapter
+from ..model.adapter import Adapter
 from ..model.bases import Base, find_base
+from ..model.shipped import load_chosen_adapter
 from ..model.weights import Weights, locate_weights
+from ..options import ModelSpec
 from .backends import Backend
+from .chosen import ChosenModel
 from .predictor import Predictor
 
 BackendName: TypeAlias = Literal["torch", "openvino"]
@@ -22,53 +26,64 @@ BACKENDS: tuple[BackendName, ...] = ("torch", "openvino")
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?", re.ASCII)
 
 
-def load_predictor(
-    base: str | Base = "lite-medsam",
-    *,
-    adapter: Path | Adapter | None = None,
-    weights: Path | None = None,
-    device: str = "auto",
-    backend: str = "auto",
-    threads: int | None = None,
-) -> Predictor:
-    """Load a base, with an adapter or without.
+@dataclass(frozen=True)
+class ResolvedModel(ChosenModel):
+    """A model whose files and device were found and checked. Nothing is loaded yet.
 
-    Args:
-        base: a name in :data:`.bases.BASES`, or a base of one's own.
-        adapter: a ``.safetensors`` file made for it, or what :func:`.read_adapter` read.
-        weights: a copy of the base's weights, in place of the bundled or downloaded ones.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` … or ``mps``.
-        backend: ``auto``, ``torch`` or ``openvino``.
-        threads: CPU threads to compute with; None is as many as there are cores.
+    Attributes:
+        weights: of the base; their checksum is right.
+        device: as PyTorch names it.
+        threads: CPU threads to compute with; None is one per core.
+    """
+
+    weights: Weights
+    device: str
+    backend: BackendName
+    threads: int | None = None
+
+    def load(self) -> Predictor:
+        """Load the networks. Takes seconds, and longer the first time on a machine."""
+        if self.backend == "openvino":
+            backend = _openvino(self.base, self.weights, self.adapter, self.threads)
+        else:
+            backend = _torch(self.base, self.weights, self.adapter, self.device, self.threads)
+        return Predictor(backend, self.base, self.adapter)
+
+
+def resolve(spec: ModelSpec) -> ResolvedModel:
+    """Find the base, adapter, weights, device and backend of a model, and check each of them.
+
+    Every error that a user can make in choosing a model is found here, before any work.
 
     Raises:
-        OptionError: an unknown base, device or backend, or a pair that does not go together.
-        DeviceError: this machine does not have it.
-        WeightsError, AdapterError: see there.
+        OptionError: an unknown base, device or backend, or a device that the backend lacks.
+        DeviceError: this machine does not have the device or the backend.
+        WeightsError: the base's weights are missing or damaged.
+        AdapterError: the adapter is missing, damaged, or was trained for another base.
     """
-    chosen = find_base(base) if isinstance(base, str) else base
-    device, backend = choose(device, backend)
-    located = locate_weights(chosen, path=weights)
-    read = read_adapter(adapter, chosen) if isinstance(adapter, Path) else adapter
-    if backend == "openvino":
-        return Predictor(_openvino(chosen, located, read, threads), chosen, read)
-    return Predictor(_torch(chosen, located, read, device, threads), chosen, read)
+    base = find_base(spec.base)
+    device, backend = choose(spec.device, spec.backend)
+    weights = locate_weights(base, path=spec.weights)
+    adapter = load_chosen_adapter(spec.adapter, base)
+    return ResolvedModel(base, adapter, weights, device, backend, spec.threads)
 
 
 def choose(device: str, backend: str) -> tuple[str, BackendName]:
-    """Resolve ``auto``: a CUDA GPU if there is one, else OpenVINO on the CPU.
+    """Choose a device and a backend: for ``auto`` a CUDA GPU if there is one, else OpenVINO.
 
-    Apple's GPU is used when it is asked for (``mps``).
+    Apple's GPU is used only when ``mps`` is given.
 
     Raises:
-        OptionError, DeviceError: see :func:`load_predictor`.
+        OptionError, DeviceError: see :func:`resolve`.
     """
     if not _DEVICE.fullmatch(device):
-        raise OptionError(f"There is no device {device!r}. Use auto, cpu, cuda, cuda:1 … or mps.")
+        raise OptionError("device", f"{device!r} is none of auto, cpu, cuda, cuda:1 … and mps.")
     if backend not in {"auto", *BACKENDS}:
-        raise OptionError(f"There is no backend {backend!r}. Use auto, torch or openvino.")
+        raise OptionError("backend", f"{backend!r} is none of auto, torch and openvino.")
     if backend == "openvino" and device not in {"auto", "cpu"}:
-        raise OptionError(f"OpenVINO runs on the CPU here. Use --backend torch with {device}.")
+        raise OptionError(
+            "backend", f"openvino computes on the CPU only: choose torch for the device {device}."
+        )
     if device == "auto":
         wanted = backend != "openvino" and _has_cuda_driver() and gpu_count() > 0
         device = "cuda" if wanted else "cpu"
@@ -81,19 +96,21 @@ def choose(device: str, backend: str) -> tuple[str, BackendName]:
 
 
 def _require(device: str) -> None:
-    """A PyTorch device must really be there."""
+    """Check that this machine has a PyTorch device."""
     kind, _, index = device.partition(":")
     if kind == "cuda" and int(index or 0) >= (count := gpu_count()):
         raise DeviceError(
-            f"PyTorch sees {count} CUDA devices here, so there is no {device}. Use --device "
+            f"PyTorch sees {count} CUDA devices here, so there is no {device}. Choose the device "
             "cpu, or run `wsisam-qupath doctor` to see why."
         )
     if kind == "mps" and not _has_mps():
-        raise DeviceError("This machine has no Apple GPU that PyTorch can use. Use --device cpu.")
+        raise DeviceError(
+            "This machine has no Apple GPU that PyTorch can use. Choose the device cpu."
+        )
 
 
 def gpu_count() -> int:
-    """How many CUDA devices PyTorch can use. Imports it, which takes seconds."""
+    """Count the CUDA devices that PyTorch can use. Imports PyTorch, which takes seconds."""
     import torch
 
     return torch.cuda.device_count() if torch.cuda.is_available() else 0

@@ -8,23 +8,25 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from cachetools import LRUCache
 
-from ..geometry import Mpp, PatchPair
+from .. import __version__
+from ..geojson import prompts_from_coordinates
+from ..geometry import PatchPair
 from ..geometry.polygons import area_um2
-from ..prompts import Prompt
+from ..options import OutlineOptions
+from ..prompts import Point, Prompt, clip_to_slide, require_all_usable
 from ..prompts.encoding import encode_prompt
 from ..prompts.planner import Planner
-from ..prompts.results import Candidate, Empty, Provenance, Result, compute_result_id
+from ..prompts.results import Candidate, Empty, Provenance, Result
 from ..slide import PixelSource
-from ..version import VERSION
 from .answers import Answer, Outline, Question, choose_answer
 from .backends import Embedding, PatchSource, Prediction
-from .options import SegmentOptions
+from .chosen import ChosenModel
 from .predictor import Predictor
 
 _PROMPTS_AT_ONCE = 8
@@ -92,39 +94,57 @@ class Segmenter:
         self._device_lock = threading.Lock()
         self._cache_lock = threading.Lock()
 
-    def planner(self, slide: PixelSource, options: SegmentOptions) -> Planner:
-        """What decides on which patch pair a prompt is answered."""
-        return Planner(
-            slide.mpp,
-            self.predictor.base.size_px,
-            self.predictor.hr_mpp,
-            options.object_size_um,
-        )
+    @property
+    def model(self) -> ChosenModel:
+        """The base and the adapter that are loaded."""
+        return ChosenModel(self.predictor.base, self.predictor.adapter)
+
+    def planner(self, slide: PixelSource, options: OutlineOptions) -> Planner:
+        """Choose the patch pairs of prompts on a slide."""
+        return self.model.planner(slide.mpp, options)
 
     def segment(
         self,
         slide: PixelSource,
-        prompts: Iterable[Prompt],
-        options: SegmentOptions | None = None,
+        prompts: Iterable[Prompt] = (),
+        options: OutlineOptions | None = None,
         *,
+        boxes: Iterable[tuple[float, float, float, float]] = (),
+        points: Iterable[Point] = (),
+        negatives: Iterable[Point] = (),
         turn: Turn = nullcontext,
     ) -> Generator[Result | Empty, None, None]:
-        """Answer prompts, pair by pair, each answer as soon as it is there.
+        """Outline what prompts mark, and yield each result as soon as it is ready.
 
         Closing the iterator stops the work; until then threads may read the slide, which must
-        stay open. Prompts that share a patch pair come together; else their order is kept.
+        stay open. Prompts that share a patch pair come together; otherwise their order is kept.
 
         Args:
-            turn: entered before each piece of work for the device, and left before its answers
-                are handed out. A piece is some pairs and the first of their prompts.
+            prompts: from :func:`.read_prompts`, or made in Python.
+            boxes: rectangles around objects, two opposite corners each: (x0, y0, x1, y1),
+                level-0 px.
+            points, negatives: points inside and outside of objects, (x, y), level-0 px. Those in
+                a box belong to it; the others mark one object, or one object each with
+                ``OutlineOptions(points_as="each")``.
+            turn: entered before each piece of work for the device, and left before its results
+                are yielded. A piece is some pairs and the first of their prompts.
 
         Raises:
             SlideError: the slide's pixels cannot be read.
+            PromptError: a box or a point lies outside of the slide.
         """
-        options = options or SegmentOptions()
+        options = options or OutlineOptions()
         planner = self.planner(slide, options)
+        marked = prompts_from_coordinates(
+            boxes,
+            points,
+            negatives,
+            points_as=options.points_as,
+            hr_l0_box_of=planner.hr_l0_box,
+        )
+        marked = require_all_usable(clip_to_slide(marked, slide.l0_box))
         by_pair: dict[PatchPair, list[Question]] = {}
-        for prompt in prompts:
+        for prompt in (*prompts, *marked):
             by_pair.setdefault(planner.pair(prompt), []).append(Question(prompt))
         while by_pair:
             coarser: dict[PatchPair, list[Question]] = {}
@@ -220,24 +240,17 @@ class Segmenter:
         return predictions
 
     def _make_result(
-        self, slide: PixelSource, prompt: Prompt, answer: Answer, options: SegmentOptions
+        self, slide: PixelSource, prompt: Prompt, answer: Answer, options: OutlineOptions
     ) -> Result | Empty:
-        base, adapter = self.predictor.base, self.predictor.adapter
-        result_id = predict_result_id(
-            prompt,
-            slide.mpp,
-            options,
-            base_sha256=base.sha256,
-            adapter_sha256=adapter.sha256 if adapter else None,
-        )
+        result_id = self.model.predict_result_id(prompt, slide.mpp, options)
         if not answer.outlines:
             return Empty(prompt, result_id, "the model sees no object there")
         first, *others = (
             Candidate(
-                outline.l0_geometry,
+                outline.polygon,
                 outline.predicted_iou,
                 outline.stability_score,
-                area_um2(outline.l0_geometry, slide.mpp),
+                area_um2(outline.polygon, slide.mpp),
                 self._describe_origin(prompt, outline),
             )
             for outline in answer.outlines
@@ -255,26 +268,8 @@ class Segmenter:
             hr_mpp=outline.pair.hr_mpp,
             lr_mpp=2 * outline.pair.hr_mpp if with_lr else None,
             patch=outline.patch,
-            version=VERSION,
+            version=__version__,
         )
-
-
-def predict_result_id(
-    prompt: Prompt,
-    mpp: Mpp,
-    options: SegmentOptions,
-    *,
-    base_sha256: str,
-    adapter_sha256: str | None,
-) -> str:
-    """The id that the result of a prompt will have; known before it is computed.
-
-    Args:
-        mpp: of the slide's level 0.
-    """
-    settings = {**asdict(options), "mpp_x": mpp.x, "mpp_y": mpp.y}
-    del settings["candidates"]  # more of them leave the first as it is
-    return compute_result_id(prompt, base_sha256, adapter_sha256, settings)
 
 
 def _iterate_steps(

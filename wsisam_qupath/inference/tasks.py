@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Generator, Sequence
 from contextlib import closing, nullcontext
@@ -10,118 +11,90 @@ from functools import lru_cache
 from pathlib import Path
 
 from ..geojson import to_feature
-from ..geojson.provenance import ObjectType
-from ..model.bases import find_base
-from ..model.shipped import AdapterChoice, load_chosen_adapter, parse_adapter_choice
+from ..options import DEFAULT_BASE, ModelSpec, OutlineOptions
 from ..prompts import Prompt
 from ..prompts.results import Result, SerializedResult
 from ..slide import PixelSource, SlideReference
-from .loading import load_predictor
-from .options import SegmentOptions
-from .segmenter import Segmenter, Tally, Turn
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """Which model is to run where; see :func:`.load_predictor` for the values.
-
-    The adapter is the one that comes with this package, if it has one for the base.
-    """
-
-    base: str = "lite-medsam"
-    adapter: AdapterChoice = "default"
-    weights: Path | None = None
-    device: str = "auto"
-    backend: str = "auto"
-    threads: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelRequest:
-    """What a user says of the model; the names are those of :func:`.model_options`."""
-
-    base: str = "lite-medsam"
-    adapter: str = "default"
-    weights: Path | None = None
-    device: str = "auto"
-    backend: str = "auto"
-
-    @property
-    def model(self) -> ModelSpec:
-        """The model as every thread, process or machine loads it."""
-        adapter = parse_adapter_choice(self.adapter)
-        return ModelSpec(self.base, adapter, self.weights, self.device, self.backend)
+from .loading import resolve
+from .segmenter import Segmenter, Turn
 
 
 @dataclass(frozen=True)
 class SegmentTask:
-    """Prompts on one slide. Picklable, and so are the answers."""
+    """Prompts on one slide. Picklable, and so are its results."""
 
     slide: SlideReference
     prompts: tuple[Prompt, ...]
     model: ModelSpec = field(default_factory=ModelSpec)
-    options: SegmentOptions = field(default_factory=SegmentOptions)
-    object_type: ObjectType = "detection"
+    options: OutlineOptions = field(default_factory=OutlineOptions)
 
 
-def load_segmenter(model: ModelSpec | None = None, *, tally: Tally | None = None) -> Segmenter:
+def load_segmenter(
+    base: str = DEFAULT_BASE,
+    *,
+    adapter: str | os.PathLike[str] | None = "default",
+    weights: str | os.PathLike[str] | None = None,
+    device: str = "auto",
+    backend: str = "auto",
+    threads: int | None = None,
+) -> Segmenter:
     """Load a model and make it ready for prompts.
 
+    The first start on a machine prepares the model, which takes up to a minute; later ones take
+    seconds.
+
     Args:
-        tally: counts what it does; None for one of its own.
+        base: lite-medsam, mobile-sam, sam-vit-b, sam-vit-l, sam-vit-h or medsam.
+        adapter: path of a WSI-SAM adapter for the base; "default" is the one that ships with this
+            package, if there is one for the base; None is the base alone.
+        weights: path of a copy of the base's weights.
+        device: "auto", "cpu", "cuda", "cuda:1" … or "mps".
+        backend: "auto", "torch" or "openvino".
+        threads: CPU threads to compute with; None is one per core.
 
     Raises:
-        WsiSamError: see :func:`.load_predictor`.
+        WsiSamError: the model cannot be loaded; see :func:`.resolve`.
     """
-    model = model or ModelSpec()
-    base = find_base(model.base)
-    return Segmenter(
-        load_predictor(
-            base,
-            adapter=load_chosen_adapter(model.adapter, base),
-            weights=model.weights,
-            device=model.device,
-            backend=model.backend,
-            threads=model.threads,
-        ),
-        tally=tally,
-    )
+    chosen = adapter if adapter is None or adapter == "default" else Path(adapter)
+    own_weights = None if weights is None else Path(weights)
+    spec = ModelSpec(base, chosen, own_weights, device, backend, threads)  # type: ignore[arg-type]
+    return Segmenter(resolve(spec).load())
 
 
 def predict(
     segmenter: Segmenter,
     slide: PixelSource,
     prompts: Sequence[Prompt],
-    options: SegmentOptions,
-    object_type: ObjectType,
+    options: OutlineOptions,
     *,
     turn: Turn = nullcontext,
 ) -> Generator[SerializedResult, None, None]:
-    """Answers as they are ready; see :meth:`.Segmenter.segment`.
+    """Yield results as plain values, each as soon as it is ready; see :meth:`.Segmenter.segment`.
 
     Raises:
         SlideError: the slide's pixels cannot be read.
     """
-    with closing(segmenter.segment(slide, prompts, options, turn=turn)) as found:
-        for one in found:
+    with closing(segmenter.segment(slide, prompts, options=options, turn=turn)) as results:
+        for one in results:
             if isinstance(one, Result):
-                yield SerializedResult(one.id, one.prompt.id, to_feature(one, object_type))
+                feature = to_feature(one, options.object_type)
+                yield SerializedResult(one.id, one.prompt.id, feature)
             else:
                 yield SerializedResult(one.id, one.prompt.id, None, one.reason)
 
 
 def run_task(task: SegmentTask) -> list[SerializedResult]:
-    """Answer a job: each prompt once.
+    """Run a task: one result per prompt.
 
-    A process keeps its last model for the next job; its threads share it.
+    A process keeps its last model for the next task; its threads share it.
 
     Raises:
         WsiSamError: the slide or the model cannot be loaded.
     """
-    with _loading:  # else each thread that comes first would load a model
+    with _loading:  # otherwise each of several threads would load a model
         segmenter = _load_last_segmenter(task.model)
     with task.slide.open() as slide:
-        return list(predict(segmenter, slide, task.prompts, task.options, task.object_type))
+        return list(predict(segmenter, slide, task.prompts, task.options))
 
 
 _loading = threading.Lock()
@@ -129,4 +102,4 @@ _loading = threading.Lock()
 
 @lru_cache(maxsize=1)
 def _load_last_segmenter(model: ModelSpec) -> Segmenter:
-    return load_segmenter(model)
+    return Segmenter(resolve(model).load())

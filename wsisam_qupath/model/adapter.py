@@ -86,7 +86,7 @@ def read_adapter(path: Path, base: Base) -> Adapter:
     """
     if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file() raises if the name is too long
         raise AdapterError(
-            f"There is no adapter at {path}. Check --adapter, or use --adapter none."
+            f"There is no adapter at {path}: check the path, or choose none as the adapter."
         )
     with _open_adapter(path) as file:
         metadata: Mapping[str, str] = file.metadata() or {}
@@ -96,7 +96,7 @@ def read_adapter(path: Path, base: Base) -> Adapter:
     if (card.base, card.base_sha256) != (base.name, base.sha256):
         raise AdapterError(
             f"{path} was trained for {card.base} (SHA-256 {card.base_sha256[:12]}…), not for "
-            f"{base.name} (SHA-256 {base.sha256[:12]}…). Use --base {card.base}, or another "
+            f"{base.name} (SHA-256 {base.sha256[:12]}…). Choose the base {card.base}, or another "
             "adapter."
         )
     return Adapter(path.resolve(), compute_sha256(path), card)
@@ -143,7 +143,7 @@ def _card(path: Path, metadata: Mapping[str, str]) -> AdapterCard:
     if CARD_KEY not in metadata:
         raise AdapterError(
             f"{path} is a .safetensors file, but no adapter of wsisam-qupath: its metadata has no "
-            f"{CARD_KEY!r}. Pass one that wsisam-qupath wrote, or --adapter none."
+            f"{CARD_KEY!r}. Choose one that wsisam-qupath wrote, or none."
         )
     try:
         stated = json.loads(metadata[CARD_KEY])

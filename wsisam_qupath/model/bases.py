@@ -183,16 +183,16 @@ BASES: Mapping[str, Base] = MappingProxyType(
         for base in (_LITE_MEDSAM, _MOBILE_SAM, _SAM_VIT_B, _SAM_VIT_L, _SAM_VIT_H, _MEDSAM)
     }
 )
-"""All bases by name; the first one works offline and is the default."""
+"""All bases by name."""
 
 
 def find_base(name: str) -> Base:
-    """The base of that name.
+    """Find a base by its name.
 
     Raises:
-        OptionError: there is none; the message lists those that exist.
+        OptionError: there is no such base; the message lists those that exist.
     """
     base = BASES.get(name)
     if base is None:
-        raise OptionError(f"There is no base {name!r}: choose one of {', '.join(BASES)}.")
+        raise OptionError("base", f"{name!r} is none of {', '.join(BASES)}.")
     return base

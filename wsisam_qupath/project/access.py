@@ -32,8 +32,9 @@ def choose_images(project: Project, wanted: Sequence[str]) -> list[ImageEntry]:
         found = {entry.id for entry in project.images if _is_meant(entry, one)}
         if not found:
             raise OptionError(
-                f"--images {one} is no image of {project.path}. Give a name, a pattern such as "
-                "'*.svs', or QuPath's id of an image."
+                "images",
+                f"{one} is no image of {project.path}: give a name, a pattern such as '*.svs', or "
+                "QuPath's id of an image.",
             )
         chosen |= found
     return [entry for entry in project.images if entry.id in chosen]

@@ -9,6 +9,7 @@ from .prompt import (
     PromptSet,
     Skipped,
     clip_to_slide,
+    require_all_usable,
     require_usable,
 )
 
@@ -21,5 +22,6 @@ __all__ = [
     "PromptSet",
     "Skipped",
     "clip_to_slide",
+    "require_all_usable",
     "require_usable",
 ]

@@ -11,7 +11,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import shapely
@@ -19,10 +19,8 @@ from numpy.typing import NDArray
 from shapely.geometry import MultiPolygon, Polygon
 
 from ..geometry import Box, FloatArray
+from ..options import PointsAs
 from .prompt import PathClass, Plane, Point, Prompt, PromptSet, Skipped
-
-PointsAs: TypeAlias = Literal["together", "each"]
-"""Whether several points of one feature mark one object, or each marks its own."""
 
 HrBoxOf: TypeAlias = Callable[[Prompt], Box]
 """What the HR patch of a prompt covers, level-0 px; planning it takes the slide."""
@@ -73,7 +71,9 @@ class _Click(NamedTuple):
         return self.source.l0_points[self.number]
 
 
-def group_marks(marks: Sequence[Mark], *, points_as: PointsAs, hr_l0_box_of: HrBoxOf) -> PromptSet:
+def group_marks(
+    marks: Sequence[Mark], *, points_as: PointsAs, hr_l0_box_of: HrBoxOf | None
+) -> PromptSet:
     """One prompt an area, and one for the points of a feature (or for each) that lie in none.
 
     Args:
@@ -202,7 +202,7 @@ def _find_smallest_holders(areas: Sequence[Area], clicks: Sequence[_Click]) -> I
 
 
 def _give_strays(
-    prompts_of: dict[str, list[Prompt]], strays: Sequence[_Click], hr_l0_box_of: HrBoxOf
+    prompts_of: dict[str, list[Prompt]], strays: Sequence[_Click], hr_l0_box_of: HrBoxOf | None
 ) -> list[Skipped]:
     """Add negative points to the points prompts round them, in place; the rest is skipped."""
     takers = [
@@ -231,7 +231,7 @@ def _explain_lost_points(count: int) -> str:
 
 
 def _find_nearest_patches(
-    prompts: Sequence[Prompt], strays: Sequence[_Click], hr_l0_box_of: HrBoxOf
+    prompts: Sequence[Prompt], strays: Sequence[_Click], hr_l0_box_of: HrBoxOf | None
 ) -> IntArray:
     """For each stray the index of the nearest prompt of those whose HR patch holds it, or -1.
 
@@ -241,10 +241,12 @@ def _find_nearest_patches(
         return np.full(len(strays), -1, dtype=np.intp)
     dots = _make_dots(strays)
     clusters = np.array([shapely.MultiPoint(p.l0_positives) for p in prompts], dtype=object)
+    near: IntArray = shapely.STRtree(clusters).query_nearest(dots, all_matches=False)[1]
+    if hr_l0_box_of is None:
+        return near
+    # Mostly the nearest of all holds the point, so that few need to be compared below.
     boxes = [hr_l0_box_of(prompt) for prompt in prompts]
     patches = shapely.box(*np.array([(b.x0, b.y0, b.x1, b.y1) for b in boxes]).T)
-    # Mostly the nearest of all holds the point, which saves asking every patch round it.
-    near = shapely.STRtree(clusters).query_nearest(dots, all_matches=False)[1]
     best: IntArray = np.where(shapely.intersects(patches[near], dots), near, -1)
     (rest,) = np.nonzero(best < 0)
     dot_at, patch_at = shapely.STRtree(patches).query(dots[rest], predicate="intersects")

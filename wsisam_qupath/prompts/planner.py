@@ -60,6 +60,10 @@ class Planner:
         spread_um = max(self._measure_longest_um(bounds), size_um or 0.0)
         return self._pair(bounds.center, max(pair.hr_mpp, self._hr_mpp(spread_um)))
 
+    def hr_l0_box(self, prompt: Prompt) -> Box:
+        """The area that the HR patch of a prompt covers, level-0 px."""
+        return self.pair(prompt).hr_l0_box
+
     def _find_object(self, prompt: Prompt) -> tuple[Point, float | None]:
         """Centre, and size in µm if known, of the object."""
         extent, earlier = prompt.l0_extent, prompt.l0_earlier_box

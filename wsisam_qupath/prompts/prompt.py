@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TypeAlias
@@ -147,6 +148,12 @@ class PromptSet:
     prompts: tuple[Prompt, ...] = ()
     skipped: tuple[Skipped, ...] = ()
 
+    def __iter__(self) -> Iterator[Prompt]:
+        return iter(self.prompts)
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
 
 def require_usable(prompt_set: PromptSet, source: str = "The input") -> PromptSet:
     """The same set, unless it holds features of which none can be used.
@@ -164,6 +171,17 @@ def require_usable(prompt_set: PromptSet, source: str = "The input") -> PromptSe
             f"{first.id} ({first.reason}). Draw rectangles, points or closed outlines on the "
             "tissue and export them as GeoJSON."
         )
+    return prompt_set
+
+
+def require_all_usable(prompt_set: PromptSet) -> PromptSet:
+    """The same set, unless a part of it was skipped.
+
+    Raises:
+        PromptError: some part was skipped.
+    """
+    for skipped in prompt_set.skipped:
+        raise PromptError(f"A prompt cannot be used: {skipped.reason}.")
     return prompt_set
 
 

@@ -6,7 +6,7 @@ import json
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import shapely
 from shapely.geometry import LinearRing, MultiPolygon, Polygon
@@ -51,7 +51,7 @@ class Candidate:
     Attributes: see :class:`Result`.
     """
 
-    l0_geometry: Polygon | MultiPolygon
+    polygon: Polygon | MultiPolygon
     predicted_iou: float
     stability_score: float
     area_um2: float
@@ -64,8 +64,8 @@ class Result:
 
     Attributes:
         id: UUIDv5, from :func:`compute_result_id`.
-        l0_geometry: its outline, valid, level-0 px.
-        predicted_iou: the model's own estimate.
+        polygon: its outline, valid, level-0 px.
+        predicted_iou: the model's own estimate of the IoU of its mask, 0 to 1.
         stability_score: see :func:`.polygons.stability_score`.
         area_um2: what the outline encloses.
         others: what else the prompt may mean, the likeliest first; a click may mean a nucleus, a
@@ -74,7 +74,7 @@ class Result:
 
     prompt: Prompt
     id: str
-    l0_geometry: Polygon | MultiPolygon
+    polygon: Polygon | MultiPolygon
     predicted_iou: float
     stability_score: float
     area_um2: float
@@ -84,14 +84,18 @@ class Result:
 
 @dataclass(frozen=True)
 class Empty:
-    """A prompt that yields nothing, and why, in a few words for the user.
+    """A prompt for which the model found no object.
 
-    Its id is the one that a result would have had.
+    Attributes:
+        id: the one that a result would have had.
+        reason: why there is no outline, a few words for the user.
     """
 
     prompt: Prompt
     id: str
     reason: str
+    polygon: ClassVar[None] = None
+    predicted_iou: ClassVar[float] = 0.0
 
 
 @dataclass(frozen=True)

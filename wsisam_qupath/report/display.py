@@ -116,7 +116,7 @@ def name_skipped(say: Callable[[str], None], outcome: ImageOutcome) -> None:
     for row in cases[:_REASONS_MAX]:
         say(f"{name}: skipped {escape(row.prompt_id, 80)}: {escape(row.reason, 200)}.")
     if len(cases) > _REASONS_MAX:
-        say(f"{name}: skipped {len(cases) - _REASONS_MAX} more; --report names them.")
+        say(f"{name}: skipped {len(cases) - _REASONS_MAX} more; the report names them.")
 
 
 def summarize_outcome(outcome: ImageOutcome) -> str:
@@ -135,7 +135,7 @@ def summarize_outcome(outcome: ImageOutcome) -> str:
     if left:
         counts.append(f"{count_noun(left, 'other area')} left alone")
     if outcome.plan.beyond_limit:
-        counts.append(f"{outcome.plan.beyond_limit} beyond --limit")
+        counts.append(f"{outcome.plan.beyond_limit} beyond the limit")
     return ", ".join(counts) or "no prompts"
 
 

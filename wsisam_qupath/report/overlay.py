@@ -53,8 +53,8 @@ def write_overlay(
     sketch = Sketch(picture, l0_box, line_px=max(2, round(max(size) / 500)))
     for result in found:
         color = result.prompt.path_class and result.prompt.path_class.color
-        sketch.fill(result.l0_geometry, color or RESULT_RGB)
-        sketch.trace(result.l0_geometry, color or RESULT_RGB)
+        sketch.fill(result.polygon, color or RESULT_RGB)
+        sketch.trace(result.polygon, color or RESULT_RGB)
     for prompt in prompts:
         sketch.prompt(prompt)
     encoded = io.BytesIO()
@@ -132,7 +132,7 @@ def _rings(l0_geometry: Polygon | MultiPolygon) -> Iterator[shapely.LinearRing]:
 
 
 def _result_box(result: Result) -> Box:
-    return Box(*shapely.bounds(result.l0_geometry).tolist())
+    return Box(*shapely.bounds(result.polygon).tolist())
 
 
 def _frame_boxes(l0_boxes: Sequence[Box], slide_box: Box) -> Box:

@@ -60,8 +60,9 @@ def check_report_path(path: Path, *, project: Project | None = None) -> None:
     """
     if path.suffix.lower() not in (".json", ".csv", ".html"):
         raise OptionError(
-            f"--report {path} is no kind of report: end the name in .html to look at it, in .csv "
-            "for a spreadsheet, or in .json for programs."
+            "report",
+            f"{path} is not a report: end the name in .html to look at it, in .csv for a "
+            "spreadsheet, or in .json for programs.",
         )
     place = Path(os.path.realpath(path))
     if project is not None and any(
@@ -69,7 +70,7 @@ def check_report_path(path: Path, *, project: Project | None = None) -> None:
         for folder in (project.folder / "data", project.folder / "classifiers", project.own_folder)
     ):
         raise OptionError(
-            f"--report {path} would lie among the project's own files: name another folder."
+            "report", f"{path} would lie among the project's own files: choose another folder."
         )
     check_writable(path)
 

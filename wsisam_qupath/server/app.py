@@ -16,10 +16,10 @@ from flask import Blueprint, Flask, Response, g, request
 from prometheus_client import CONTENT_TYPE_LATEST
 from werkzeug.exceptions import HTTPException, InternalServerError
 
+from .. import __version__
 from ..errors import WsiSamError, escape
 from ..inference.predictor import Predictor
 from ..report.progress import count_noun
-from ..version import VERSION
 from .config import ServerConfig
 from .decoding import decode_segment
 from .metrics import Metrics
@@ -214,7 +214,7 @@ def _add_looks(app: Flask, service: Service, config: ServerConfig, metrics: Metr
 
     @app.get("/healthz")
     def health() -> Response:
-        return _json(Health(state=service.models.state, version=VERSION).model_dump_json())
+        return _json(Health(state=service.models.state, version=__version__).model_dump_json())
 
     @app.get("/v1/info")
     def info() -> Response:
@@ -286,7 +286,7 @@ def _info(service: Service, config: ServerConfig) -> Info:
     limits = config.limits
     loaded = service.models.loaded
     return Info(
-        version=VERSION,
+        version=__version__,
         state=service.models.state,
         failure=service.models.failure,
         model=_model_info(loaded.predictor) if loaded else None,

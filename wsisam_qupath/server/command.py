@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from ..errors import OptionError, OutputError, WsiSamError
 from ..files import check_writable
+from ..inference.loading import resolve
 from ..inference.segmenter import Segmenter
-from ..inference.tasks import ModelRequest, ModelSpec, load_segmenter
 from ..model.bases import find_base
+from ..options import ModelSpec
 from .app import create_app
 from .config import DEFAULT_PORT, Limits, ServerConfig, is_loopback
 from .jobs.queue import JobQueue
@@ -30,9 +31,10 @@ _TOKEN_LENGTH_MIN = 16
 
 
 @dataclass(frozen=True)
-class ServeRequest(ModelRequest):
-    """What the command line asks for; the names are those of its options."""
+class ServeRequest:
+    """What a server is asked to do; see :class:`.ServerConfig`."""
 
+    model: ModelSpec = field(default_factory=ModelSpec)
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
     names: tuple[str, ...] = ()
@@ -66,7 +68,7 @@ def run_serve(request: ServeRequest) -> None:
     """
     config = _config(request)
     _warn(config)
-    find_base(request.base)
+    find_base(request.model.base)
     metrics = Metrics()
     device_queue = DeviceQueue(config.limits.requests_at_once, metrics.observe_wait)
     metrics.watch(device_queue)
@@ -87,7 +89,7 @@ def run_serve(request: ServeRequest) -> None:
 def _load(model: ModelSpec, metrics: Metrics) -> Segmenter:
     """The model, with a word to the user."""
     try:
-        segmenter = load_segmenter(model, tally=metrics.tally)
+        segmenter = Segmenter(resolve(model).load(), tally=metrics.tally)
     except WsiSamError as exc:
         _say(f"The model cannot be loaded: {exc} Then start the server again.")
         raise
@@ -116,10 +118,11 @@ def _make_own_folder() -> Path:
 
 def _config(request: ServeRequest) -> ServerConfig:
     if (request.tls_cert is None) != (request.tls_key is None):
-        raise OptionError("TLS needs both --tls-cert and --tls-key.")
+        missing = "tls_cert" if request.tls_cert is None else "tls_key"
+        raise OptionError(missing, "TLS needs both a certificate and its key.")
     for folder in request.slides:
         if not folder.is_dir():
-            raise OptionError(f"There is no folder {folder}: give --slides one that is there.")
+            raise OptionError("slides", f"there is no folder {folder}.")
     path, token = _token(request.token_file)
     return ServerConfig(
         token=token,
@@ -149,8 +152,9 @@ def _token(file: Path | None) -> tuple[Path, str]:
         return file, make_token()
     if len(text) < _TOKEN_LENGTH_MIN or not all("!" <= c <= "~" for c in text):
         raise OptionError(
+            "token_file",
             f"{file} holds no token: write at least {_TOKEN_LENGTH_MIN} letters and digits in one "
-            "line into it, or remove it for a new one."
+            "line into it, or remove it to get a new one.",
         )
     return _make_own_folder() / "server.json", text
 
@@ -161,7 +165,9 @@ def _text(file: Path) -> str:
     except FileNotFoundError:
         return ""
     except (OSError, UnicodeDecodeError) as exc:
-        raise OptionError(f"{file} cannot be read as a token ({exc}). Name another file.") from exc
+        raise OptionError(
+            "token_file", f"{file} cannot be read as a token ({exc}). Choose another file."
+        ) from exc
 
 
 def _warn(config: ServerConfig) -> None:
@@ -169,9 +175,9 @@ def _warn(config: ServerConfig) -> None:
     if is_loopback(config.host) or config.tls_cert is not None:
         return
     _say(
-        f"WARNING: {config.host} is reachable from other computers, and without TLS. Whoever "
-        "listens on the network sees the token and the tissue. Pass --tls-cert and --tls-key, or "
-        "let clients come through an SSH tunnel to --host 127.0.0.1."
+        f"WARNING: {config.host} can be reached from other computers, and the connection is not "
+        "encrypted: anyone on the network can read the token and the tissue. Give a TLS "
+        "certificate and its key, or listen at 127.0.0.1 and let clients use an SSH tunnel."
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from .schemas import Options, PixelSize
 
@@ -50,18 +50,6 @@ class JobRequest(_Strict):
     redo: bool = False
     mpp: PixelSize | None = None
     options: Options = Field(default_factory=Options)
-
-    @field_validator("options")
-    @classmethod
-    def _check_class(cls, options: Options) -> Options:
-        name = options.path_class
-        if name is not None and (
-            not all(map(str.strip, name.split(":"))) or len(name.splitlines()) > 1
-        ):
-            raise ValueError(
-                "class is no name that QuPath takes: one line, with a word on each side of a colon"
-            )
-        return options
 
     @property
     def shown(self) -> frozenset[str]:

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import TypeAdapter
 
-from ..version import VERSION
+from .. import __version__
 from .job_schemas import JobList, JobRequest, JobStatus, ShownImages
 from .problems import STATUS_OF, ProblemName
 from .schemas import (
@@ -148,7 +148,7 @@ def openapi() -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": "wsisam-qupath",
-            "version": VERSION,
+            "version": __version__,
             "description": "Outlines on whole-slide images from rectangles, points and rough "
             "outlines. All coordinates are level-0 px as QuPath shows them.",
             "license": {"name": "GPL-3.0-or-later", "identifier": "GPL-3.0-or-later"},

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined, Template
 
+from .. import __version__
 from ..report.progress import duration
-from ..version import VERSION
 from .metrics import Finished
 from .schemas import Info
 
@@ -50,7 +50,7 @@ def status_page(info: Info, *, url: str, in_hand: int, waiting: int, recent: lis
         in_hand=in_hand,
         waiting=waiting,
         rows=rows,
-        version=VERSION,
+        version=__version__,
         style=_style(),
     )
 

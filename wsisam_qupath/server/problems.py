@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any, Literal, TypeAlias
 
 from ..errors import OptionError, PixelSizeError, PromptError, SlideError, WsiSamError
+from ..options import OutlineOptions
 from .schemas import PROBLEM_PREFIX, FieldError, NeededRegion, Problem
 
 ProblemName: TypeAlias = Literal[
@@ -49,6 +51,13 @@ STATUS_OF: Mapping[ProblemName, int] = {
     "loading": 503,
     "too-slow": 504,
 }
+
+
+_FIELD_OF = {
+    option.name: f"options.{'class' if option.name == 'class_name' else option.name}"
+    for option in fields(OutlineOptions)
+}
+"""Where an option stands in a request; the others are fields of the request itself."""
 
 
 class ProblemError(WsiSamError):
@@ -96,9 +105,18 @@ def make_problem(exc: WsiSamError) -> ProblemError:
         return ProblemError("no-pixel-size", str(exc))
     if isinstance(exc, SlideError):
         return ProblemError("slide-unreadable", str(exc))
-    if isinstance(exc, (PromptError, OptionError)):
+    if isinstance(exc, OptionError):
+        return _make_option_problem(exc)
+    if isinstance(exc, PromptError):
         return ProblemError("invalid", str(exc))
     return ProblemError("failed", str(exc))
+
+
+def _make_option_problem(exc: OptionError) -> ProblemError:
+    """The problem of one option, under the name that it has in a request."""
+    field = _FIELD_OF.get(exc.option, exc.option)
+    error = FieldError(field=field, message=exc.problem)
+    return ProblemError("invalid", f"{field}: {exc.problem}", errors=[error])
 
 
 def document(problem: ProblemError, request_id: str) -> dict[str, Any]:

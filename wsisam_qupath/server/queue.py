@@ -146,8 +146,8 @@ class QueueSlot:
         if time.monotonic() > self._until:
             raise ProblemError(
                 "too-slow",
-                f"This was not done within {self._seconds:g} s. Send fewer prompts at a time, or "
-                "start the server with a longer --max-seconds.",
+                f"The request took longer than {self._seconds:g} s. Send fewer prompts at a "
+                "time, or raise the server's limit (max_seconds).",
             )
 
     @contextmanager

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 from typing_extensions import NotRequired, TypedDict
+
+from ..options import ObjectType, OutlineOptions, PointsAs
 
 GEOJSON = "application/geo+json"
 GEOJSON_SEQ = "application/geo+json-seq"
@@ -128,17 +130,27 @@ class Options(_Strict):
         simplify_um: how far a simplified outline may stray.
         min_area_um2: smaller parts are dropped, smaller holes filled.
         object_type: what the answers are in QuPath.
-        path_class: name of the class of all answers; null is that of the prompts.
+        class_name: class of all results; null is the class of each prompt.
     """
 
-    points_as: Literal["together", "each"] = "together"
+    points_as: PointsAs = OutlineOptions.points_as
     object_size_um: Annotated[float, Field(gt=0, le=100_000)] | None = None
-    simplify_um: Annotated[float, Field(ge=0, le=1_000)] = 0.25
-    min_area_um2: Annotated[float, Field(ge=0, le=1e9)] = 10.0
-    object_type: Literal["detection", "annotation"] = "detection"
-    path_class: Annotated[str, Field(min_length=1, max_length=1_000)] | None = Field(
+    simplify_um: Annotated[float, Field(ge=0, le=1_000)] = OutlineOptions.simplify_um
+    min_area_um2: Annotated[float, Field(ge=0, le=1e9)] = OutlineOptions.min_area_um2
+    object_type: ObjectType = OutlineOptions.object_type
+    class_name: Annotated[str, Field(min_length=1, max_length=1_000)] | None = Field(
         default=None, alias="class"
     )
+
+    @model_validator(mode="after")
+    def _check_outline(self) -> Options:
+        _ = self.outline  # an OptionError goes through pydantic to the server's problems
+        return self
+
+    @property
+    def outline(self) -> OutlineOptions:
+        """The same as the engine takes it."""
+        return OutlineOptions(**self.model_dump())
 
 
 class SegmentRequest(_Strict):

@@ -50,8 +50,8 @@ def check_host(host: str | None, config: ServerConfig) -> None:
         return
     raise ProblemError(
         "forbidden-host",
-        "This server is not called by that name. Use its address, or start it with --name for "
-        "each other name that it has.",
+        "This server does not know that name as its own. Use its address, or add the name when the "
+        "server is started.",
     )
 
 

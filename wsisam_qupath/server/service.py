@@ -9,19 +9,19 @@ from typing import Any, TypeAlias
 
 from ..geojson import prompts_from_geojson, prompts_to_refine, to_feature
 from ..geojson.properties import read_path_class
-from ..geometry import Box, Mpp
-from ..inference.options import SegmentOptions
+from ..geometry import Mpp
 from ..inference.segmenter import Segmenter
+from ..options import OutlineOptions
 from ..prompts import Prompt, PromptSet, clip_to_slide
 from ..prompts.results import Empty, Result
 from ..slide import PixelSource
 from .client_pixels import SentImage, SentPixels
 from .config import Limits
-from .decoding import decode_images, make_invalid_problem
+from .decoding import decode_images
 from .loading import ModelLoader
 from .problems import ProblemError, ProblemName
 from .queue import DeviceQueue, QueueSlot
-from .schemas import FieldError, SegmentRequest, SlideAsOpen
+from .schemas import SegmentRequest, SlideAsOpen
 from .slides import Slides, no_pixel_size, pixel_size
 
 Record: TypeAlias = dict[str, Any]
@@ -60,7 +60,7 @@ class Service:
             ClientGoneError: nobody is there any more.
         """
         segmenter = self.models.segmenter()
-        options = _options(request)
+        options = request.options.outline
         pixels, trouble = self._pixels(request)
         prompt_set = _prompts(request, segmenter, pixels, options)
         if isinstance(pixels, SentPixels):
@@ -68,7 +68,7 @@ class Service:
         answers = segmenter.segment(pixels, prompt_set.prompts, options, turn=slot.turn)
         with closing(answers):
             for answer in answers:
-                yield _record(answer, request)
+                yield _record(answer, options)
         for skipped in prompt_set.skipped:
             yield without_outline(skipped.id, skipped.reason)
 
@@ -96,11 +96,6 @@ def without_outline(prompt_id: str, reason: str) -> Record:
     }
 
 
-def _options(request: SegmentRequest) -> SegmentOptions:
-    options = request.options
-    return SegmentOptions(options.object_size_um, options.simplify_um, options.min_area_um2)
-
-
 def _read_stated_mpp(slide: SlideAsOpen) -> Mpp:
     mpp = pixel_size(slide)
     if mpp is None:
@@ -115,20 +110,16 @@ def _read_sent_images(
 
 
 def _prompts(
-    request: SegmentRequest, segmenter: Segmenter, pixels: PixelSource, options: SegmentOptions
+    request: SegmentRequest, segmenter: Segmenter, pixels: PixelSource, options: OutlineOptions
 ) -> PromptSet:
     planner = segmenter.planner(pixels, options)
-
-    def hr_l0_box_of(prompt: Prompt) -> Box:
-        return planner.pair(prompt).hr_l0_box
-
     if request.refine is not None:
         found = prompts_to_refine(request.features, request.refine)
     else:
         found = prompts_from_geojson(
-            request.features, points=request.options.points_as, hr_l0_box_of=hr_l0_box_of
+            request.features, points_as=options.points_as, hr_l0_box_of=planner.hr_l0_box
         )
-    return _set_class(clip_to_slide(found, pixels.l0_box), request.options.path_class)
+    return _set_class(clip_to_slide(found, pixels.l0_box), options.class_name)
 
 
 def _set_class(prompt_set: PromptSet, class_name: str | None) -> PromptSet:
@@ -136,9 +127,6 @@ def _set_class(prompt_set: PromptSet, class_name: str | None) -> PromptSet:
     if class_name is None:
         return prompt_set
     path_class = read_path_class(class_name)
-    if path_class is None:
-        message = "QuPath takes no class of this name: use one line that is not blank"
-        raise make_invalid_problem([FieldError(field="options.class", message=message)])
     prompts = tuple(replace(prompt, path_class=path_class) for prompt in prompt_set.prompts)
     return replace(prompt_set, prompts=prompts)
 
@@ -147,7 +135,7 @@ def _check_pixels(
     segmenter: Segmenter,
     pixels: SentPixels,
     prompts: Iterable[Prompt],
-    options: SegmentOptions,
+    options: OutlineOptions,
     trouble: ProblemError | None,
 ) -> None:
     """Whether the client has sent all that its prompts need.
@@ -166,7 +154,7 @@ def _check_pixels(
     )
 
 
-def _record(answer: Result | Empty, request: SegmentRequest) -> Record:
+def _record(answer: Result | Empty, options: OutlineOptions) -> Record:
     if isinstance(answer, Empty):
         return without_outline(answer.prompt.id, answer.reason)
-    return to_feature(answer, request.options.object_type)
+    return to_feature(answer, options.object_type)

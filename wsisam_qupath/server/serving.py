@@ -22,9 +22,9 @@ from cheroot.server import HTTPConnection
 from cheroot.ssl.builtin import BuiltinSSLAdapter
 from flask import Flask
 
+from .. import __version__
 from ..errors import OptionError, escape
 from ..files import write_atomically
-from ..version import VERSION
 from .app import IS_GONE
 from .config import ServerConfig
 
@@ -66,7 +66,7 @@ class Listening:
             _stop_on_signals(self._server, finish),
         ):
             print(  # noqa: T201
-                f"wsisam-qupath {VERSION} listens at {self.url}\nToken: {self._config.token}",
+                f"wsisam-qupath {__version__} listens at {self.url}\nToken: {self._config.token}",
                 file=sys.stderr,
                 flush=True,
             )
@@ -180,8 +180,10 @@ def _prepare_server(app: Flask, config: ServerConfig) -> _Server:
         server.prepare()
     except OSError as exc:
         raise OptionError(
-            f"Nothing can listen at {config.host}, port {config.port} ({exc.strerror or exc}). "
-            "Choose another --port, or stop what is there: perhaps another wsisam-qupath serve."
+            "port",
+            f"the server cannot listen at {config.host}, port {config.port} "
+            f"({exc.strerror or exc}). Choose another port, or stop the program that uses it, "
+            "perhaps another `wsisam-qupath serve`.",
         ) from exc
     return server
 
@@ -191,8 +193,9 @@ def _tls(cert: Path, key: Path) -> _TlsAdapter:
         adapter = _TlsAdapter(str(cert), str(key))
     except (OSError, ssl.SSLError) as exc:
         raise OptionError(
-            f"{cert} and {key} cannot be used for TLS ({exc.strerror or exc}). Pass a "
-            "certificate and its key as PEM files, the key without a password."
+            "tls_cert",
+            f"{cert} and {key} cannot be used for TLS ({exc.strerror or exc}). Give a certificate "
+            "and its key as PEM files, the key without a password.",
         ) from exc
     adapter.context.minimum_version = ssl.TLSVersion.TLSv1_2
     return adapter
@@ -214,7 +217,7 @@ def _connection_file(config: ServerConfig, url: str) -> Iterator[None]:
         yield
         return
     text = json.dumps(
-        {"url": url, "token": config.token, "pid": os.getpid(), "version": VERSION}, indent=2
+        {"url": url, "token": config.token, "pid": os.getpid(), "version": __version__}, indent=2
     )
     content = f"{text}\n".encode("ascii")
     write_atomically(path, content, private=True)

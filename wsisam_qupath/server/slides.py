@@ -36,7 +36,7 @@ class Slides:
     def __init__(self, config: ServerConfig) -> None:
         self._folders = config.slides
         self._reads_anywhere = config.reads_anywhere
-        self._moves = parse_moves(config.maps, "--map")
+        self._moves = parse_moves(config.maps, "maps")
         self._open: LRUCache[Key, Slide] = LRUCache(_OPEN_SLIDES)
         self._lock = threading.Lock()
 
@@ -81,7 +81,7 @@ class Slides:
             raise ProblemError(
                 "slide-missing",
                 f"There is no slide {escape(str(path), _PATH_MAX)} where the server runs. Check "
-                "where it is now, or start the server with --map for folders of other names.",
+                "where it is now, or map its folder when the server is started.",
             )
         return path
 
@@ -116,7 +116,7 @@ def no_pixel_size() -> ProblemError:
 
 
 def locate(location: str, moves: Moves) -> PurePath:
-    """The path that a client means, moved as ``--map`` says; it may be of another system.
+    """The path that a client means, moved as the server's maps say; it may be of another system.
 
     Raises:
         SlideError: it names no file.
@@ -149,6 +149,6 @@ def find_allowed(path: PurePath, folders: Sequence[Path], *, anywhere: bool) -> 
 def _make_outside_problem(uri: str, why: str) -> ProblemError:
     return ProblemError(
         "slide-outside",
-        f"{escape(uri, _PATH_MAX)} {why}. Start the server with --slides for its folder, and "
-        "with --map where that has another name there.",
+        f"{escape(uri, _PATH_MAX)} {why}. Add its folder to the server's slides when it is "
+        "started, and map the folder if it has another name there.",
     )

@@ -43,8 +43,9 @@ def override(mpp: float | Mpp) -> Mpp:
         return Mpp(override(mpp.x).x, override(mpp.y).y)
     if not OVERRIDE_MPP_MIN <= mpp <= OVERRIDE_MPP_MAX:  # NaN fails too
         raise OptionError(
-            f"--mpp {mpp:g} is out of range. Pass µm per pixel, from {OVERRIDE_MPP_MIN:g} to "
-            f"{OVERRIDE_MPP_MAX:g}, e.g. --mpp 0.25 for a 40x scan."
+            "mpp",
+            f"{mpp:g} is out of range: give µm per pixel, from {OVERRIDE_MPP_MIN:g} to "
+            f"{OVERRIDE_MPP_MAX:g}, e.g. 0.25 for a 40x scan.",
         )
     return Mpp(float(mpp), float(mpp))
 

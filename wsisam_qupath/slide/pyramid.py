@@ -44,11 +44,12 @@ def _check(rgb: NDArray[np.uint8], mpp: float, tile_px: int) -> None:
         raise ValueError(f"not HWC uint8 RGB: {rgb.shape} {rgb.dtype}")
     if calibration.parse_mpp(mpp, mpp) is None:
         raise OptionError(
-            f"{mpp:g} µm per pixel cannot be written. Choose from {calibration.STATED_MPP_MIN:g} "
-            f"to {calibration.STATED_MPP_MAX:g}."
+            "mpp",
+            f"{mpp:g} µm per pixel cannot be written: choose from {calibration.STATED_MPP_MIN:g} "
+            f"to {calibration.STATED_MPP_MAX:g}.",
         )
     if tile_px < 16 or tile_px % 16:
-        raise OptionError(f"Tiles of {tile_px} px are not possible. Choose a multiple of 16.")
+        raise OptionError("tile_px", f"{tile_px} is not a multiple of 16.")
 
 
 def _encode(rgb: NDArray[np.uint8], mpp: float, tile_px: int) -> bytes:

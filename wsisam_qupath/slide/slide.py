@@ -221,7 +221,7 @@ def open_slide(
     if final_mpp is None:
         reader.close()
         raise PixelSizeError(
-            f"{path} states no µm per pixel. Pass --mpp, e.g. --mpp 0.25 for a 40x scan."
+            f"{path} states no pixel size: give its µm per pixel as mpp, e.g. 0.25 for a 40x scan."
         )
     reference = SlideReference(str(path), own_mpp if reader.stated_mpp else final_mpp)
     return Slide(reader, mpp=final_mpp, reference=reference, identity=identity)

@@ -33,6 +33,7 @@ from fixtures.batch_projects import (
 from fixtures.command_line import Answer, features_of, run
 from fixtures.qupath_fixtures import Seen
 from fixtures.qupath_program import told_by_script
+from wsisam_qupath.options import OutlineOptions
 from wsisam_qupath.project.batch.command import run_batch
 from wsisam_qupath.project.batch.request import BatchRequest
 from wsisam_qupath.qupath.jvm.process import QuPathProcess
@@ -45,6 +46,7 @@ PROMPTS = {
     STACK: [LOW_BOX, HIGH_BOX],
     BLANK: [],
 }
+COARSE = OutlineOptions(simplify_um=2.0)
 MEASUREMENTS = {"Predicted IoU", "Stability score", "Area µm^2"}
 
 COUNT = """
@@ -253,18 +255,20 @@ def test_newer_answers_replace_older_ones_or_stand_beside_them(
     (first,) = story.results(MIRRORED)
     only = BatchRequest(done, images=(MIRRORED,))
 
-    assert run_batch(replace(only, redo=True, class_name="Drüse"))
+    assert run_batch(
+        replace(only, redo=True, options=OutlineOptions(class_name="Drüse"))
+    ).is_complete
     (again,) = results()
     assert (again.id, again.wkt, again.path_class) == (first.id, first.wkt, "Drüse")
     assert (again.parent, again.metadata["wsisam_class"]) == (PLAIN_BOX, "Drüse")
 
-    assert run_batch(replace(only, simplify=2.0))
+    assert run_batch(replace(only, options=COARSE)).is_complete
     (coarse,) = results()
     assert coarse.id != first.id
     assert coarse.parent == PLAIN_BOX
     assert len(coarse.wkt) < len(first.wkt) / 2
 
-    assert run_batch(replace(only, keep=True))
+    assert run_batch(replace(only, keep=True)).is_complete
     assert {one.id: (one.wkt, one.parent) for one in results()} == {
         one.id: (one.wkt, PLAIN_BOX) for one in (first, coarse)
     }
@@ -277,13 +281,13 @@ def test_newer_answers_replace_older_ones_or_stand_beside_them(
 
 def test_where_the_model_now_sees_nothing_the_earlier_result_stays(done: Path) -> None:
     before = files_of(done, ours=False)
-    blind = BatchRequest(done, images=(MIRRORED,), min_area=1e9)
+    blind = BatchRequest(done, images=(MIRRORED,), options=OutlineOptions(min_area_um2=1e9))
 
-    assert run_batch(blind)
+    assert run_batch(blind).is_complete
     assert files_of(done, ours=False) == before
 
     known = files_of(done)
-    assert run_batch(blind)
+    assert run_batch(blind).is_complete
     assert files_of(done) == known
 
 
@@ -297,7 +301,9 @@ def test_what_a_person_took_over_is_neither_replaced_nor_a_prompt(
     before = seen_by(qupath, done)
     assert [one.type for one in before[MIRRORED].values()] == ["PathAnnotationObject"] * 3
 
-    assert run_batch(BatchRequest(done, images=("Schnitt *",), redo=True, simplify=2.0))
+    assert run_batch(
+        BatchRequest(done, images=("Schnitt *",), redo=True, options=COARSE)
+    ).is_complete
 
     assert seen_by(qupath, done) == before
     said = capfd.readouterr().err
@@ -311,7 +317,7 @@ def test_without_writing_outlines_go_to_files_and_later_into_the_project(
     before, report, out = files_of(project, ours=False), tmp_path / "r.json", tmp_path / "out"
     some = BatchRequest(project, images=("Schnitt *",), limit=2)
 
-    assert run_batch(replace(some, write=False, export=out, report=report))
+    assert run_batch(replace(some, write=False, export=out, report=report)).is_complete
 
     assert files_of(project, ours=False) == before
     features = features_of(out / f"{SECTION}.geojson")
@@ -339,7 +345,7 @@ def test_images_are_chosen_by_name_pattern_or_id(
 ) -> None:
     stack = data_of(done, STACK).parent.name
 
-    assert run_batch(BatchRequest(done, images=("*2.tif", stack)))
+    assert run_batch(BatchRequest(done, images=("*2.tif", stack))).is_complete
 
     lines = [line.split(":")[0] for line in capfd.readouterr().err.splitlines()]
     assert [line for line in lines if line.startswith("[")] == [

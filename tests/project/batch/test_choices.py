@@ -19,6 +19,7 @@ from fixtures.batch_projects import (
     words_of,
 )
 from fixtures.command_line import run
+from wsisam_qupath.options import OutlineOptions
 from wsisam_qupath.project.batch.command import run_batch
 from wsisam_qupath.project.batch.request import BatchRequest
 from wsisam_qupath.qupath.jvm.process import QuPathProcess
@@ -31,10 +32,14 @@ def test_outlines_are_refined_only_when_asked_for_and_as_annotations_if_wished(
 ) -> None:
     before, report = seen_by(qupath, project), tmp_path / "report.html"
     request = BatchRequest(
-        project, images=(SECTION,), only="outlines", object_type="annotation", report=report
+        project,
+        images=(SECTION,),
+        only="outlines",
+        options=OutlineOptions(object_type="annotation"),
+        report=report,
     )
 
-    assert run_batch(request)
+    assert run_batch(request).is_complete
 
     after = seen_by(qupath, project)
     (refined,) = (one for key, one in after[SECTION].items() if key not in before[SECTION])
@@ -47,7 +52,7 @@ def test_outlines_are_refined_only_when_asked_for_and_as_annotations_if_wished(
 
     # Now it is an annotation among others, and known as ours all the same.
     changed = files_of(project)
-    assert run_batch(replace(request, report=None))
+    assert run_batch(replace(request, report=None)).is_complete
     assert files_of(project) == changed
 
 
@@ -56,7 +61,9 @@ def test_a_dry_run_prints_a_table_and_changes_no_byte(
 ) -> None:
     before = files_of(project)
 
-    is_complete = run_batch(BatchRequest(project, dry_run=True, prompts=("Gland", "Rand"), limit=3))
+    is_complete = run_batch(
+        BatchRequest(project, dry_run=True, prompts=("Gland", "Rand"), limit=3)
+    ).is_complete
 
     lines = capfd.readouterr().out.splitlines()
     table = {line[:14].rstrip(): line[14:].split()[:4] for line in lines[:5]}

@@ -10,6 +10,7 @@ from fixtures.command_line import Feature, features_of, rectangle, write_prompts
 from fixtures.project_files import contents, make_project
 from wsisam_qupath.errors import OptionError, OutputError
 from wsisam_qupath.geojson.provenance import PROMPT_KEY
+from wsisam_qupath.options import OutlineOptions
 from wsisam_qupath.project.batch.geojson_folder import GeoJsonFolder
 from wsisam_qupath.project.batch.request import BatchRequest
 from wsisam_qupath.qupath.files.classes import as_spelled
@@ -80,7 +81,7 @@ def test_a_report_may_lie_beside_the_project_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["", " ", "A:", "A: ", ": A", "A\nB"])
 def test_a_class_that_qupath_would_call_otherwise_is_refused(name: str) -> None:
     with pytest.raises(OptionError, match="--class is no name that QuPath takes"):
-        BatchRequest(Path("project.qpproj"), class_name=name)
+        BatchRequest(Path("project.qpproj"), options=OutlineOptions(class_name=name))
 
 
 def test_a_class_is_spelled_as_qupath_spells_it() -> None:

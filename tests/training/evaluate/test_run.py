@@ -16,13 +16,14 @@ from fixtures.evaluate_models import SQUARE, TALL, OutlineModel, make_image
 from wsisam_qupath.errors import OptionError, PromptError
 from wsisam_qupath.geometry import Box
 from wsisam_qupath.inference.backends import Prediction
+from wsisam_qupath.options import ModelSpec
 from wsisam_qupath.prompts.encoding import EncodedPrompt
 from wsisam_qupath.slide import SlideReference
 from wsisam_qupath_training.dataset import AnnotatedImage, Dataset, Truth
 from wsisam_qupath_training.evaluate.boxes import box_iou, match_boxes, read_boxes
 from wsisam_qupath_training.evaluate.choosing import SelectedObjects, limit_objects, select_part
 from wsisam_qupath_training.evaluate.command import EvaluateRequest, Evaluation, run_evaluate
-from wsisam_qupath_training.evaluate.models import Loading, Model, load_model, parse_spec
+from wsisam_qupath_training.evaluate.models import Model, load_model, parse_spec
 from wsisam_qupath_training.evaluate.protocol import GIVEN_BOX, LABELS, ProtocolSettings
 from wsisam_qupath_training.evaluate.run import EvaluationResults, evaluate_models
 from wsisam_qupath_training.evaluate.summary import correlations, iou_by_click, summarize
@@ -400,4 +401,4 @@ def test_a_specification_names_a_base_and_an_adapter(
 )
 def test_a_factory_that_makes_no_model_is_refused(spec: str, message: str) -> None:
     with pytest.raises(OptionError, match=message):
-        load_model(spec, Loading())
+        load_model(spec, ModelSpec())

@@ -1,4 +1,4 @@
-"""The options of ``evaluate``. Heavy imports stand inside of it, so that ``--help`` is quick."""
+"""The ``evaluate`` command."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
-from wsisam_qupath.cli.options import model_options
+from wsisam_qupath.cli.options import model_options, take_model
+from wsisam_qupath.options import AdapterChoice
 
 from ..extra import require_extra
 from .train import data_options, take_options
@@ -26,34 +27,50 @@ _PATH = click.Path(path_type=Path)
     "--compare",
     multiple=True,
     metavar="MODEL",
-    help="Another model beside --adapter: none, an adapter's path, a base, BASE+PATH, or "
-    "module:factory. May be given several times.",
+    help="Model to compare with: none (the base alone), the path of an adapter, a base model, "
+    "BASE+PATH (an adapter on another base), or module:factory (a Python function that returns a "
+    "model); may be given several times.",
 )
-@click.option("--kinds", default=_KINDS, show_default=True, metavar="LIST", help="What is asked.")
+@click.option(
+    "--kinds",
+    default=_KINDS,
+    show_default=True,
+    metavar="LIST",
+    help="Prompt types to evaluate, comma-separated; noc counts the clicks that an object needs.",
+)
 @click.option(
     "--part",
     type=click.Choice(["test", "val", "train", "all"]),
     default="test",
     show_default=True,
-    help="Of the split; all of the data where it has none.",
+    help="Part of the split to evaluate on; all data if there is no split.",
 )
-@click.option("--dataset", "datasets", multiple=True, metavar="NAME", help="Only this one.")
+@click.option(
+    "--dataset",
+    "datasets",
+    multiple=True,
+    metavar="NAME",
+    help="Evaluate only this dataset of a collection; may be given several times.",
+)
 @data_options
-@click.option("--limit", type=int, metavar="N", help="Objects of each dataset, at most.")
+@click.option(
+    "--limit", type=int, metavar="N", help="Evaluate at most this many objects per dataset."
+)
 @click.option(
     "--protocol",
     type=click.Choice(["use", "patch"]),
     default="use",
     show_default=True,
-    help="use plans a patch for each prompt, as segment does; patch is the paper's window of 10x "
-    "round each object, which is cut off at its edge.",
+    help="'use' chooses the patch of each prompt as the segment command does; 'patch' takes the "
+    "window of the WSI-SAM paper, at 10x around each object, and cuts the object at its edge.",
 )
 @click.option(
     "--scale",
     default="truth",
     show_default=True,
     metavar="truth|median|none|UM",
-    help="What points are told of the object's size: its own, its class's median, nothing, or µm.",
+    help="Object size that comes with points: of the object itself, the median of its class, "
+    "none, or a size in µm.",
 )
 @click.option(
     "--box-noise",
@@ -61,7 +78,7 @@ _PATH = click.Path(path_type=Path)
     default=0.05,
     show_default=True,
     metavar="SHARE",
-    help="Standard deviation of a box's edges, of its sides.",
+    help="Standard deviation of the position of box edges, as a share of the box's side.",
 )
 @click.option(
     "--outline-noise",
@@ -69,34 +86,42 @@ _PATH = click.Path(path_type=Path)
     default=0.05,
     show_default=True,
     metavar="SHARE",
-    help="Standard deviation of a coarse outline, of the root of the object's area.",
+    help="Standard deviation of the points of coarse outlines, as a share of the square root of "
+    "the object's area.",
 )
-@click.option("--boxes", type=_PATH, help="Boxes of another model: COCO, GeoJSON, or a folder.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of all noise.")
+@click.option(
+    "--boxes",
+    type=_PATH,
+    help="Use the boxes of a detector as prompts: MS COCO, GeoJSON, or a folder of GeoJSON files.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Random seed.")
 @click.option(
     "--by",
     type=click.Choice(["dataset", "class", "image", "patient"]),
     default="dataset",
     show_default=True,
-    help="What gets a table of its own.",
+    help="What the rows of the table stand for.",
 )
-@click.option("--json", "json_file", type=_PATH, help="Every number, for programs.")
-@click.option("--plots", type=_PATH, help="Folder for plots.")
-@click.option("--figures", type=_PATH, help="Folder for pictures of the answers.")
+@click.option("--json", "json_file", type=_PATH, help="Write all results to this JSON file.")
+@click.option("--plots", type=_PATH, help="Write plots to this folder.")
+@click.option("--figures", type=_PATH, help="Write pictures of results to this folder.")
 @click.option(
     "--figures-count",
     type=int,
     default=24,
     show_default=True,
     metavar="N",
-    help="Objects with a picture, half of them the worst.",
+    help="Number of objects with a picture; half of them are the worst ones.",
 )
-@click.option("--threads", type=int, metavar="N", help="CPU threads; all without it.")
+@click.option(
+    "--threads", type=int, metavar="N", help="Number of CPU threads.  [default: one per core]"
+)
 @model_options
 def evaluate_command(data: Path, **given: Any) -> None:
-    """Measure models on annotated images DATA: Dice by kind of prompt, and clicks that it takes.
+    """Evaluate models on annotated images DATA.
 
-    DATA is what `train` takes. The table goes to stdout.
+    Measures the Dice score for each type of prompt, and the number of clicks that an object needs.
+    DATA is of the same forms as for `train`. The table goes to standard output.
     """
     from wsisam_qupath.report.progress import stderr_console
 
@@ -104,7 +129,7 @@ def evaluate_command(data: Path, **given: Any) -> None:
         from ..evaluate.command import run_evaluate
         from ..sources.reading import read_dataset
 
-    # A user's own annotations: nothing of them was trained on.
+    # Without a split, no image was trained on: all of them are for the test.
     options = take_options(given, val_share=0.0)
     request = _request(**given)
     dataset = read_dataset(data, options=options).dataset
@@ -116,12 +141,6 @@ def evaluate_command(data: Path, **given: Any) -> None:
 def _request(
     *,
     compare: tuple[str, ...],
-    adapter: str,
-    base: str,
-    weights: Path | None,
-    device: str,
-    backend: str,
-    threads: int | None,
     kinds: str,
     protocol: str,
     scale: str,
@@ -131,9 +150,9 @@ def _request(
     **same: Any,
 ) -> Any:
     from ..evaluate.command import PAPER_MPP, EvaluateRequest
-    from ..evaluate.models import Loading
     from ..evaluate.protocol import ProtocolSettings
 
+    model = take_model(same)
     settings = ProtocolSettings(
         kinds=tuple(kind.strip() for kind in kinds.split(",") if kind.strip()),  # type: ignore[misc]
         box_noise=box_noise,
@@ -143,16 +162,16 @@ def _request(
         seed=seed,
     )
     return EvaluateRequest(
-        models=_models(adapter, compare),
+        models=_models(model.adapter, compare),
         settings=settings,
-        loading=Loading(base, weights, device, backend, threads),
+        model=model,
         **same,
     )
 
 
-def _models(adapter: str, compare: tuple[str, ...]) -> tuple[str, ...]:
-    """The base alone is what the others are compared with, and --adapter what is asked about."""
-    specs = dict.fromkeys((*compare, adapter))
+def _models(adapter: AdapterChoice, compare: tuple[str, ...]) -> tuple[str, ...]:
+    """The models to compare, the base alone first and that of --adapter last."""
+    specs = dict.fromkeys((*compare, "none" if adapter is None else str(adapter)))
     return tuple(sorted(specs, key=lambda spec: spec != "none"))
 
 

@@ -1,4 +1,4 @@
-"""The options of ``train``. Heavy imports stand inside of it, so that ``--help`` is quick."""
+"""The ``train`` command."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
-from wsisam_qupath.cli.options import remap_option
+from wsisam_qupath.cli.options import Adapter, remap_option
+from wsisam_qupath.options import DEFAULT_BASE, ModelSpec
 
 from ..extra import require_extra
 
@@ -20,23 +21,40 @@ _ONE_DECODER = ("scope", "architecture", "decoder", "aggregation", "hr_share", "
 
 
 def data_options(command: F) -> F:
-    """The options that say how DATA is read; ``evaluate`` has them too."""
+    """Add the options that say how DATA is read; ``evaluate`` has them too."""
     options = (
-        click.option("--class", "classes", multiple=True, metavar="NAME", help="Only this class."),
         click.option(
-            "--split", type=_PATH, help="Table with each slide and its part, as train writes one."
+            "--class",
+            "classes",
+            multiple=True,
+            metavar="NAME",
+            help="Use only objects of this class; may be given several times.",
         ),
         click.option(
-            "--slides", type=_PATH, help="Folder of the slides, where they are not beside."
+            "--split",
+            type=_PATH,
+            help="Table that names the part of each slide: train, val or test. train writes "
+            "such a table.",
         ),
         click.option(
-            "--mpp", type=float, help="µm per pixel of images that state none or a wrong one."
+            "--slides", type=_PATH, help="Folder of the slides, if they are not beside DATA."
         ),
-        click.option("--groups", type=_PATH, help="Table with each slide and its patient."),
         click.option(
-            "--group-pattern", metavar="REGEX", help="Whose first group is the patient, on names."
+            "--mpp",
+            type=float,
+            help="Pixel size in µm, for images that state none or a wrong one.",
         ),
-        click.option("--truth", metavar="ENDING", help="How names of label masks end."),
+        click.option("--groups", type=_PATH, help="Table that names the patient of each slide."),
+        click.option(
+            "--group-pattern",
+            metavar="REGEX",
+            help="Regular expression for slide names; its first group is the patient id.",
+        ),
+        click.option(
+            "--truth",
+            metavar="ENDING",
+            help="Ending of the file names of label masks.  [default: _instances.png]",
+        ),
     )
     for option in reversed(options):
         command = option(command)
@@ -44,7 +62,7 @@ def data_options(command: F) -> F:
 
 
 def take_options(given: dict[str, Any], *, val_share: float) -> Any:
-    """What :func:`data_options` brought, taken out of a command's options, as DatasetOptions."""
+    """Take what :func:`data_options` brought out of a command's options."""
     from ..sources.reading import DatasetOptions
 
     return DatasetOptions(**{name: given.pop(name) for name in _DATA}, val_share=val_share)
@@ -52,7 +70,14 @@ def take_options(given: dict[str, Any], *, val_share: float) -> Any:
 
 @click.command("train")
 @click.argument("data", type=_PATH)
-@click.option("-o", "--output", "out", type=_PATH, required=True, help="Adapter to write.")
+@click.option(
+    "-o",
+    "--output",
+    "out",
+    type=_PATH,
+    required=True,
+    help="Adapter file to write (.safetensors).",
+)
 @data_options
 @click.option(
     "--val-share",
@@ -60,55 +85,121 @@ def take_options(given: dict[str, Any], *, val_share: float) -> Any:
     default=0.15,
     show_default=True,
     metavar="SHARE",
-    help="Of the patients, to validate on, where no table says it.",
+    help="Share of the patients to validate on, if no table says which.",
 )
-@click.option("--without", multiple=True, metavar="NAME", help="Leave out this dataset.")
-@click.option("--recipe", type=_PATH, help="TOML with any settings; see training/README.md.")
+@click.option(
+    "--without",
+    multiple=True,
+    metavar="NAME",
+    help="Do not train on this dataset of a collection; may be given several times.",
+)
+@click.option(
+    "--recipe", type=_PATH, help="Recipe file (TOML) with all settings; see training/README.md."
+)
 @click.option(
     "--init",
-    type=_PATH,
-    metavar="FILE",
-    help="Adapter whose decoder training starts from.  [default: the base's]",
+    type=Adapter(),
+    default="none",
+    show_default=True,
+    metavar="default|none|FILE",
+    help="Adapter whose decoder training starts from; none is the bare base.",
 )
-@click.option("--steps", type=click.IntRange(min=1), help="Of the optimiser, for each decoder.")
-@click.option("--views", type=click.IntRange(min=1), help="Patch pairs that are sampled.")
-@click.option("--batch", type=click.IntRange(min=1), help="Prompts in a step.")
-@click.option("--seed", type=int, help="Of everything.")
+@click.option(
+    "--steps", type=click.IntRange(min=1), metavar="N", help="Optimizer steps for each decoder."
+)
+@click.option(
+    "--views", type=click.IntRange(min=1), metavar="N", help="Number of patch pairs to sample."
+)
+@click.option(
+    "--batch", type=click.IntRange(min=1), metavar="N", help="Number of prompts in each step."
+)
+@click.option("--seed", type=int, help="Random seed for splitting, sampling and training.")
 @click.option(
     "--scope",
     type=click.Choice(["adapter", "decoder", "encoder+decoder", "whole"]),
-    help="One decoder for all prompts, and what of it learns.  [default: scope decoder, mixed with "
-    "the base for boxes]",
+    help="Train one decoder for all prompts, and these parts of it.  [default: a decoder, mixed "
+    "with the base model for boxes]",
 )
-@click.option("--architecture", type=click.Choice(["sam", "wsi-sam"]), help="Of that decoder.")
-@click.option("--decoder", type=click.Choice(["plain", "enhanced"]), help="The same.")
+@click.option(
+    "--architecture",
+    type=click.Choice(["sam", "wsi-sam"]),
+    help="Decoder architecture: SAM's or WSI-SAM's.",
+)
+@click.option(
+    "--decoder",
+    type=click.Choice(["plain", "enhanced"]),
+    help="Decoder variant: SAM's own, or 'enhanced'.",
+)
 @click.option(
     "--aggregation",
     type=click.Choice(["mean", "max", "concat", "features"]),
-    help="Of the HR and LR tokens, or of features instead.",
-)
-@click.option("--hr-share", type=float, metavar="λ", help="Of the HR loss.")
-@click.option("--hr-only", is_flag=True, default=None, help="WSI-SAM without its LR patch.")
-@click.option("--rate", type=float, help="Learning rate of what WSI-SAM adds.")
-@click.option("--only", metavar="NAME", help="Train this decoder of the recipe and no other.")
-@click.option("--run", type=_PATH, help="Folder of checkpoints and logs.  [default: beside it]")
-@click.option("--cache", type=_PATH, help="Folder of the encoder's features.")
-@click.option(
-    "--cache-gb", type=float, default=20.0, show_default=True, help="Room that they may take."
+    help="How WSI-SAM combines the tokens of the HR and LR patch, or their features.",
 )
 @click.option(
-    "--base", default="lite-medsam", show_default=True, metavar="NAME", help="To stand on."
+    "--hr-share",
+    type=float,
+    metavar="λ",
+    help="Weight λ of the HR loss; the LR loss gets 1 - λ.",
 )
-@click.option("--weights", type=_PATH, metavar="PATH", help="A copy of the base's weights.")
-@click.option("--device", default="auto", show_default=True, metavar="NAME", help="To compute on.")
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.")
-@click.option("--licence", default="", metavar="TEXT", help="For the adapter's card.")
+@click.option("--hr-only", is_flag=True, default=None, help="Train WSI-SAM without its LR patch.")
+@click.option("--rate", type=float, help="Learning rate of the parts that WSI-SAM adds.")
+@click.option("--only", metavar="NAME", help="Train only this decoder of the recipe.")
+@click.option(
+    "--run",
+    type=_PATH,
+    help="Folder for checkpoints and logs.  [default: one beside the adapter]",
+)
+@click.option(
+    "--cache",
+    type=_PATH,
+    help="Folder for cached encoder features.  [default: one in the user's cache folder]",
+)
+@click.option(
+    "--cache-gb",
+    type=float,
+    default=20.0,
+    show_default=True,
+    help="Largest size of the cached features, GiB.",
+)
+@click.option(
+    "--base",
+    default=DEFAULT_BASE,
+    show_default=True,
+    metavar="NAME",
+    help="Base model the adapter is trained on.",
+)
+@click.option(
+    "--weights",
+    type=_PATH,
+    metavar="PATH",
+    help="File with the weights of the base model, instead of the installed or downloaded one.",
+)
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    help="Device to train on: auto, cpu, cuda, cuda:1 … or mps.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Number of CPU threads.  [default: one per core]",
+)
+@click.option(
+    "--licence",
+    default="",
+    metavar="TEXT",
+    help="License and source of the training data, for the adapter's card.",
+)
 def train_command(val_share: float, **given: Any) -> None:
-    """Learn an adapter from annotated images DATA.
+    """Train an adapter on annotated images DATA.
 
     DATA is a folder that `wsisam-qupath export` wrote, a QuPath project, slides with GeoJSON
-    beside them, images with label masks, CATCH.json, or a collection of such (.toml). A run that
-    was stopped goes on where it was. The adapter's path goes to stdout.
+    beside them, images with label masks, CATCH.json (MS COCO), or a collection of several such
+    (.toml). A run that was interrupted continues where it stopped when the command is given again.
+    The path of the adapter is printed at the end.
     """
     from wsisam_qupath.report.progress import stderr_console
 
@@ -120,7 +211,16 @@ def train_command(val_share: float, **given: Any) -> None:
         for name in ("recipe", "steps", "views", "batch", "seed", *_ONE_DECODER)
     }
     options = take_options(given, val_share=val_share)
-    request = TrainRequest(options=options, recipe=_recipe(**recipe_options), **given)
+    init = given.pop("init")
+    model = ModelSpec(
+        given.pop("base"),
+        adapter=None if init == "none" else init,
+        weights=given.pop("weights"),
+        device=given.pop("device"),
+        threads=given.pop("threads"),
+    )
+    recipe = _recipe(**recipe_options)
+    request = TrainRequest(options=options, recipe=recipe, model=model, **given)
     made = run_train(request, stderr_console())
     if made is not None:
         click.echo(made.adapter)
@@ -141,7 +241,7 @@ def _recipe(
     wanted = {name: value for name, value in one_decoder.items() if value is not None}
     if recipe is not None and wanted:
         first = next(iter(wanted)).replace("_", "-")
-        raise click.UsageError(f"--{first} and --recipe both say what learns. Pass one of them.")
+        raise click.UsageError(f"--{first} cannot be combined with --recipe: give one of both.")
     if recipe is not None:
         chosen = read_recipe(recipe)
     else:

@@ -41,9 +41,9 @@ def select_part(
     if part == "test":
         return tuple(images), (
             "The data has no test part: all of it is measured. If a model was trained on it, the "
-            "numbers say nothing about other patients. Name the split with --split."
+            "numbers say nothing about other patients. Give the table of its split."
         )
-    raise PromptError(f"No object is in the {part} part of the split. Use --part all.")
+    raise PromptError(f"No object is in the {part} part of the split. Choose another part, or all.")
 
 
 def limit_objects(

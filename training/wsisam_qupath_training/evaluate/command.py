@@ -11,13 +11,14 @@ from rich.console import Console
 
 from wsisam_qupath.errors import OptionError
 from wsisam_qupath.files import check_writable, write_atomically
+from wsisam_qupath.options import ModelSpec
 from wsisam_qupath.report.progress import count_noun, name_cases
 
 from ..dataset import AnnotatedImage, Dataset
 from .boxes import read_boxes
 from .choosing import SelectedObjects, Wanted, limit_objects, select_part
 from .figures import write_figures
-from .models import Loading, describe_model, load_models
+from .models import describe_model, load_models
 from .plots import write_plots
 from .protocol import ProtocolSettings
 from .record import make_record
@@ -39,6 +40,7 @@ class EvaluateRequest:
         limit: objects of each dataset, at most.
         json_file, plots, figures: what is written beside the table.
         figures_count: objects that are drawn, at most.
+        model: base, weights, device, backend and threads of each model that names no other.
     """
 
     models: tuple[str, ...] = ("none",)
@@ -52,7 +54,7 @@ class EvaluateRequest:
     plots: Path | None = None
     figures: Path | None = None
     figures_count: int = 24
-    loading: Loading = field(default_factory=Loading)
+    model: ModelSpec = field(default_factory=ModelSpec)
 
     def __post_init__(self) -> None:
         """Check what its parts do not.
@@ -60,11 +62,12 @@ class EvaluateRequest:
         Raises:
             OptionError: a number is out of its range.
         """
-        for flag, value in (("--limit", self.limit), ("--figures-count", self.figures_count)):
+        for name in ("limit", "figures_count"):
+            value = getattr(self, name)
             if value is not None and value < 1:
-                raise OptionError(f"{flag} is {value}. Give 1 or more.")
+                raise OptionError(name, f"{value} is too small: give 1 or more.")
         if not self.models:
-            raise OptionError("There is no model to measure. Give --adapter or --compare.")
+            raise OptionError("compare", "there is no model to measure.")
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ def run_evaluate(dataset: Dataset, request: EvaluateRequest, console: Console) -
     images = [one.image for one in chosen]
     boxes = None if request.boxes is None else read_boxes(request.boxes, images)
     with console.status("Loading the models"):
-        models = load_models(request.models, request.loading)
+        models = load_models(request.models, request.model)
     names = tuple(model.name for model in models)
     results = evaluate_models(
         chosen,
@@ -140,7 +143,7 @@ def _choose_objects(
         console.print(remark, markup=False)
     chosen = limit_objects(of_part, request.limit, request.settings.seed)
     if not chosen:
-        raise OptionError("No object is left to measure. Check --dataset and --part.")
+        raise OptionError("part", "no object is left to measure: choose another part or dataset.")
     patients = len({(one.image.dataset, one.image.group) for one in chosen})
     objects = sum(len(one.truths) for one in chosen)
     part = "" if remark is not None or request.part == "all" else f" of the {request.part} part"
@@ -157,7 +160,7 @@ def _filter_datasets(
 ) -> Sequence[AnnotatedImage]:
     names = {image.dataset for image in images}
     if unknown := sorted(set(request.datasets) - names):
-        raise OptionError(f"There is no dataset {unknown[0]!r}, but {', '.join(sorted(names))}.")
+        raise OptionError("datasets", f"{unknown[0]!r} is none of {', '.join(sorted(names))}.")
     return [f for f in images if not request.datasets or f.dataset in request.datasets]
 
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 from wsisam_qupath.errors import OptionError
 from wsisam_qupath.geometry import PatchPair
 from wsisam_qupath.inference.backends import Embedding, Prediction
-from wsisam_qupath.inference.loading import load_predictor
+from wsisam_qupath.inference.loading import resolve
 from wsisam_qupath.inference.predictor import Predictor
 from wsisam_qupath.model.bases import BASES
 from wsisam_qupath.model.shipped import find_shipped_adapter
+from wsisam_qupath.options import ModelSpec
 from wsisam_qupath.prompts.encoding import EncodedPrompt
 from wsisam_qupath.slide import Slide
 
@@ -82,18 +83,7 @@ class PredictorModel:
         return [masks[0] for masks in self.predictor.predict(embedding, encoded)]
 
 
-@dataclass(frozen=True)
-class Loading:
-    """How models are loaded; see :func:`wsisam_qupath.inference.loading.load_predictor`."""
-
-    base: str = "lite-medsam"
-    weights: Path | None = None
-    device: str = "auto"
-    backend: str = "auto"
-    threads: int | None = None
-
-
-def load_model(spec: str, loading: Loading) -> Model:
+def load_model(spec: str, usual: ModelSpec) -> Model:
     """Load what a specification names.
 
     Args:
@@ -101,23 +91,19 @@ def load_model(spec: str, loading: Loading) -> Model:
             for the base), a base's name (that base alone), the path of an adapter,
             ``BASE+PATH`` (an adapter of another base), or ``module:factory``, a function without
             arguments that returns an :class:`Model`.
+        usual: the base that is meant where none is named, and where to compute.
 
     Raises:
-        OptionError: the specification names nothing, or a factory gave no answerer.
-        AdapterError, WeightsError, DeviceError: see :func:`.load_predictor`.
+        OptionError: the specification names nothing, or a factory returned no model.
+        AdapterError, WeightsError, DeviceError: see :func:`.resolve`.
     """
     if (factory := _FACTORY.fullmatch(spec)) and not Path(spec).exists():
         return _make_by_factory(factory[1], factory[2])
-    base, adapter = parse_spec(spec, loading.base)
-    predictor = load_predictor(
-        base,
-        adapter=adapter,
-        weights=loading.weights if base == loading.base else None,
-        device=loading.device,
-        backend=loading.backend,
-        threads=loading.threads,
-    )
-    return PredictorModel(f"{base} alone" if adapter is None else adapter.stem, predictor)
+    base, adapter = parse_spec(spec, usual.base)
+    weights = usual.weights if base == usual.base else None
+    model = resolve(replace(usual, base=base, adapter=adapter, weights=weights))
+    name = f"{base} alone" if adapter is None else adapter.stem
+    return PredictorModel(name, model.load())
 
 
 def parse_spec(spec: str, base: str) -> tuple[str, Path | None]:
@@ -134,16 +120,16 @@ def parse_spec(spec: str, base: str) -> tuple[str, Path | None]:
     return base, Path(spec)
 
 
-def load_models(specs: Sequence[str], loading: Loading) -> tuple[Model, ...]:
+def load_models(specs: Sequence[str], usual: ModelSpec) -> tuple[Model, ...]:
     """Load several, each under a name of its own.
 
     Raises:
         OptionError: two have the same name, or see :func:`load_model`.
     """
-    models = tuple(load_model(spec, loading) for spec in dict.fromkeys(specs))
+    models = tuple(load_model(spec, usual) for spec in dict.fromkeys(specs))
     names = [model.name for model in models]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise OptionError(f"Two models are called {twice[0]}. Rename one of the files.")
+        raise OptionError("compare", f"two models are called {twice[0]}: rename one of the files.")
     return models
 
 
@@ -171,11 +157,12 @@ def _make_by_factory(module_name: str, factory_name: str) -> Model:
         module = importlib.import_module(module_name)
     except ImportError as exc:
         raise OptionError(
-            f"{spec} cannot be imported ({exc}). Put the folder of {module_name} on PYTHONPATH."
+            "compare",
+            f"{spec} cannot be imported ({exc}). Put the folder of {module_name} on PYTHONPATH.",
         ) from exc
     factory: Callable[[], object] | None = getattr(module, factory_name, None)
     if not callable(factory):
-        raise OptionError(f"{module_name} has no function {factory_name}. Correct --compare.")
+        raise OptionError("compare", f"{module_name} has no function {factory_name}.")
     made = factory()
     _check(made, spec)
     return cast(Model, made)
@@ -192,4 +179,6 @@ def _check(made: object, spec: str) -> None:
         "predict(embedding, tokens)": not callable(getattr(made, "predict", None)),
     }
     if missing := [what for what, is_wrong in wrong.items() if is_wrong]:
-        raise OptionError(f"{spec} returned {type(made).__name__}, without {', '.join(missing)}.")
+        raise OptionError(
+            "compare", f"{spec} returned {type(made).__name__}, without {', '.join(missing)}."
+        )

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from wsisam_qupath.errors import OptionError
+from wsisam_qupath.errors import DeviceError
 from wsisam_qupath.files import write_atomically
 
 from .noc import CLICKS_MOST, TARGETS
@@ -25,7 +25,7 @@ def write_plots(
     """Dice by number of points, IoU by click, predicted against true IoU: what there is of them.
 
     Raises:
-        OptionError: matplotlib is not installed.
+        DeviceError: matplotlib is not installed.
         OutputError: the folder cannot be written.
     """
     drawn = {
@@ -49,8 +49,8 @@ def _axes(width: float = 6.0, height: float = 4.5) -> tuple[Any, Any]:
     try:
         from matplotlib.figure import Figure  # 0.3 s, and without any window
     except ImportError as exc:
-        raise OptionError(
-            "matplotlib is not installed, which --plots needs. Run `pip install matplotlib`."
+        raise DeviceError(
+            "matplotlib is not installed, which plots need. Run `pip install matplotlib`."
         ) from exc
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots()

@@ -64,20 +64,18 @@ class ProtocolSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for flag, share in (
-            ("--box-noise", self.box_noise),
-            ("--outline-noise", self.outline_noise),
-        ):
+        for name in ("box_noise", "outline_noise"):
+            share = getattr(self, name)
             if not 0 <= share <= 0.5:
-                raise OptionError(f"{flag} is {share:g}. Give a share from 0 to 0.5, e.g. 0.05.")
+                raise OptionError(name, f"{share:g} is not a share from 0 to 0.5, e.g. 0.05.")
         if isinstance(self.scale, (int, float)) and not (
             math.isfinite(self.scale) and self.scale > 0
         ):
-            raise OptionError(f"--scale is {self.scale:g} µm. Give a size above 0, e.g. 10.")
+            raise OptionError("scale", f"{self.scale:g} is not a positive size, e.g. 10 µm.")
         if not self.kinds:
-            raise OptionError(f"There is nothing to ask. Give --kinds {','.join(KINDS)}.")
+            raise OptionError("kinds", f"is empty: choose among {','.join(KINDS)}.")
         if unknown := [kind for kind in self.kinds if kind not in KINDS]:
-            raise OptionError(f"--kinds has {', '.join(unknown)}. Choose among {', '.join(KINDS)}.")
+            raise OptionError("kinds", f"{', '.join(unknown)} is none of {', '.join(KINDS)}.")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from wsisam_qupath.version import VERSION
+from wsisam_qupath import __version__
 
 from ..dataset import AnnotatedImage
 from .noc import CLICKS_MOST, PROBABILITY, TARGETS
@@ -38,7 +38,7 @@ def make_record(
     names = [str(model["name"]) for model in models]
     return {
         "format": 1,
-        "version": VERSION,
+        "version": __version__,
         "libraries": _libraries(),
         "hardware": hardware(),
         "settings": dict(settings),

@@ -261,8 +261,9 @@ class _Pair:
         seconds = time.perf_counter() - start
         if len(predictions) != len(prompted):
             raise OptionError(
-                f"{model} gave {len(predictions)} answers to {len(prompted)} prompts. Correct its "
-                "predict()."
+                "compare",
+                f"{model} returned {len(predictions)} results for {len(prompted)} prompts. Correct "
+                "its predict().",
             )
         results.decode_s[model] += [seconds / len(prompted)] * len(prompted)
         for (query, prompt), prediction in zip(prompted, predictions, strict=True):

@@ -115,8 +115,9 @@ def check_logits(mask_logits: MaskArray) -> MaskArray:
     """
     if mask_logits.shape != (MASK_PX, MASK_PX):
         raise OptionError(
-            f"A model answered with logits of shape {mask_logits.shape}, and should with "
-            f"{MASK_PX} x {MASK_PX} over a patch. Correct its predict()."
+            "compare",
+            f"a model returned logits of shape {mask_logits.shape} instead of {MASK_PX} x "
+            f"{MASK_PX} over the HR patch. Correct its predict().",
         )
     return mask_logits
 

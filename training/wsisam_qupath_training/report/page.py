@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wsisam_qupath.errors import OptionError, escape
+from wsisam_qupath import __version__
+from wsisam_qupath.errors import DeviceError, escape
 from wsisam_qupath.files import write_atomically
 from wsisam_qupath.model.bases import Base
-from wsisam_qupath.version import VERSION
 
 from ..dataset import PARTS, AnnotatedImage
 from ..settings import Recipe
@@ -83,12 +83,12 @@ def write_report(
         cases: the worst, in their order.
 
     Raises:
-        OptionError: matplotlib is not installed.
+        DeviceError: matplotlib is not installed.
         OutputError: the page cannot be written.
     """
     page = _fill_template(
         title=path.name.removesuffix(".report.html"),
-        version=VERSION,
+        version=__version__,
         base=base.name,
         kinds=_list_kinds(recipe),
         decoders=[_describe_decoder(name, recipe, result) for name, result in trained.items()],
@@ -129,7 +129,7 @@ def _curves(trained: TrainedDecoder) -> bytes:
     try:
         from matplotlib.figure import Figure  # 0.3 s, and without any window
     except ImportError as exc:
-        raise OptionError(
+        raise DeviceError(
             "matplotlib is not installed, which the report needs. Run `pip install matplotlib`."
         ) from exc
     rows = trained.history

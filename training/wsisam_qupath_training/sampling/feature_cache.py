@@ -240,7 +240,7 @@ def _translate_os_errors(folder: Path) -> Iterator[None]:
         cure = "Make room there" if exc.errno == errno.ENOSPC else "Check that it can be written"
         raise OutputError(
             f"The features cannot be kept in {folder.parent} ({exc.strerror or exc}). {cure}, use "
-            "fewer --views, or name another folder with --cache."
+            "fewer views, or choose another folder."
         ) from exc
 
 

@@ -37,8 +37,8 @@ TRUTH = "_instances.png"
 
 _UNDERSTOOD = (
     "a folder that wsisam-qupath export wrote, a QuPath project (.qpproj), a collection (.toml), "
-    "a COCO file (.json), or a folder with label masks (*_instances.png, or --truth), GeoJSON "
-    "beside slides, XML of ASAP (CAMELYON), or *_whole.tif and *_viable.tif (PAIP2019)"
+    "a COCO file (.json), or a folder with label masks (*_instances.png, or another ending), "
+    "GeoJSON beside slides, XML of ASAP (CAMELYON), or *_whole.tif and *_viable.tif (PAIP2019)"
 )
 
 
@@ -150,19 +150,18 @@ _NOT_FOR: dict[str, tuple[Format, ...]] = {
 
 def _check_options(found: Format, options: DatasetOptions) -> None:
     if found not in get_args(Format):
-        raise OptionError(f"{found} is no format. Use one of {', '.join(get_args(Format))}.")
+        raise OptionError("format", f"{found} is none of {', '.join(get_args(Format))}.")
     for name, formats in _NOT_FOR.items():
         if getattr(options, name) and found in formats:
-            raise OptionError(
-                f"--{name.replace('_', '-')} says nothing to data of the format {found}. Leave it "
-                "out."
-            )
+            raise OptionError(name, f"has no meaning for data of the format {found}: leave it out.")
     if options.groups and options.group_pattern:
-        raise OptionError("--groups and --group-pattern both name the patients. Pass one of them.")
+        raise OptionError("groups", "cannot be combined with a group pattern: give one of both.")
     if options.mpp is not None:
         calibration.override(options.mpp)
     if min(options.val_share, options.test_share) < 0 or options.val_share + options.test_share > 1:
-        raise OptionError("The shares to validate and to test are from 0 to 1, together at most 1.")
+        raise OptionError(
+            "val_share", "the shares to validate and to test are from 0 to 1, together at most 1."
+        )
 
 
 def _read(path: Path, found: Format, options: DatasetOptions) -> Collection:
@@ -278,7 +277,7 @@ def _filter_classes(dataset: Dataset, classes: tuple[str, ...]) -> Dataset:
         there = ", ".join(f"{name} ({count})" for name, count in dataset.classes.items())
         raise PromptError(
             f"There are no objects of class {', '.join(absent)}. There are {there}: name one of "
-            "them with --class."
+            "them."
         )
     images = (
         replace(image, truths=tuple(one for one in image.truths if one.class_name in classes))

@@ -34,8 +34,7 @@ class SlideFolder:
         found = found or self.bare_paths.get(strip_format(name).lower())
         if found is None:
             raise SlideError(
-                f"its slide is not in {self.folder}: put it there, or name the folder of the "
-                "slides with --slides"
+                f"its slide is not in {self.folder}: put it there, or give the folder of the slides"
             )
         return found
 
@@ -47,7 +46,7 @@ def slides_in(folder: Path, *, below: bool = False) -> SlideFolder:
         SlideError: there is no such folder.
     """
     if not folder.is_dir():
-        raise SlideError(f"There is no folder {folder}. Name the folder of the slides (--slides).")
+        raise SlideError(f"There is no folder {folder}. Give the folder of the slides.")
     files = [path for path in (folder.rglob("*") if below else folder.iterdir()) if _is_slide(path)]
     # Backwards, so that of two with one name the first stays.
     files.sort(key=lambda path: natural_key(str(path)), reverse=True)

@@ -71,13 +71,13 @@ def read_checkpoint(path: Path, made_for: str) -> Checkpoint | None:
         found = Checkpoint(**state)
     except (*_DAMAGED, pickle.UnpicklingError) as exc:
         raise AdapterError(
-            f"{path} is no sound checkpoint of a training run by this version. Delete it to begin "
-            "anew."
+            f"{path} is no sound checkpoint of a training run by this version. Delete it to start "
+            "over."
         ) from exc
     if found.made_for != made_for:
         raise AdapterError(
-            f"{path} is of a run with other settings or data. Delete its folder to begin anew, or "
-            "choose another --run folder."
+            f"{path} is of a run with other settings or data. Delete its folder to start over, or "
+            "choose another folder for the run."
         )
     return found
 

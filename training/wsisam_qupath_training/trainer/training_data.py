@@ -111,8 +111,9 @@ def fill_features(
     needed = count_bytes(len(data.samples), base, recipe.sampling)
     if needed > limit_gb * _GIB:
         raise OptionError(
-            f"The features of {len(data.samples)} views take {needed / _GIB:.1f} GiB, and "
-            f"--cache-gb allows {limit_gb:g}. Allow more, or use fewer --views."
+            "cache_gb",
+            f"the features of {len(data.samples)} views need {needed / _GIB:.1f} GiB, more than "
+            f"the {limit_gb:g} allowed. Allow more, or use fewer views.",
         )
     key = cache_key(base, encoder.name, data.images, data.slides, data.samples, recipe.sampling)
     with progress_bar(console, what, len(data.samples)) as progress:

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from wsisam_qupath import __version__
 from wsisam_qupath.model.adapter import write_adapter
 from wsisam_qupath.model.bases import Base
 from wsisam_qupath.model.card import AdapterCard
-from wsisam_qupath.version import VERSION
 
 from ..dataset import AnnotatedImage
 from ..settings import Recipe
@@ -69,7 +69,7 @@ def write_trained_adapter(
         training=_describe_data(images),
         recipe=recipe.model_dump_json(),
         licence=licence,
-        version=VERSION,
+        version=__version__,
     )
     write_adapter(out, card, tensors)
     split = out.with_suffix(".split.tsv")

@@ -184,14 +184,14 @@ class _Graphs:
     def _repair(self, name: str) -> ov.CompiledModel:
         try:
             return self._compile(name)
-        except RuntimeError:  # damaged or missing: all graphs are made anew
+        except RuntimeError:  # damaged or missing: all graphs are exported again
             _export_whole(self._folder, self._export)
         try:
             return self._compile(name)
         except RuntimeError as exc:
             raise DeviceError(
-                f"OpenVINO cannot use the model's graphs in {self._folder}, even when they are "
-                "made anew. Delete that folder, or choose --backend torch."
+                f"OpenVINO cannot use the model's graphs in {self._folder}, even after "
+                "exporting them again. Delete that folder, or choose the backend torch."
             ) from exc
 
     def _compile(self, name: str) -> ov.CompiledModel:

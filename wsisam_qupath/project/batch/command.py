@@ -1,21 +1,23 @@
-"""The ``batch`` command: options in, a project with detections out."""
+"""Outline the prompts of a whole project: the ``batch`` command and its Python function."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
+from pathlib import Path
 
 from rich.console import Console
+from typing_extensions import Unpack
 
+from ... import __version__
 from ...errors import OutputError
 from ...inference.executors import DaskExecutor, Executor, LocalExecutor, ProcessExecutor
-from ...inference.loading import choose
-from ...model.bases import find_base
-from ...model.shipped import load_chosen_adapter
-from ...model.weights import locate_weights
+from ...inference.loading import ResolvedModel, resolve
 from ...prompts import Plane, PromptKind
 from ...qupath.files.classes import as_spelled
 from ...qupath.files.entries import ImageEntry, Project
@@ -26,25 +28,64 @@ from ...report.outcome import ImageOutcome
 from ...report.progress import points_warning, stderr_console
 from ...report.writing import ReportHeader, check_report_path, write_report
 from ...slide import Slide
-from ...version import VERSION
 from ..access import check_closed, choose_images, lock_for_writing
 from .config import BatchConfig
 from .dry_run import measure_pace, print_plan
 from .geojson_folder import GeoJsonFolder
 from .opening import SlideOpener
-from .request import BatchRequest
+from .request import BatchRequest, ProjectChoices
 from .run import Batch
 from .selection import PromptFilter
 
 
-def run_batch(request: BatchRequest) -> bool:
-    """Do what the request says.
+@dataclass(frozen=True)
+class BatchOutcome:
+    """What became of a project.
 
-    Returns:
-        Whether no image failed, nor the report.
+    Attributes:
+        images: in the order of the project.
+        is_complete: whether no image failed, nor the report.
+    """
+
+    images: tuple[ImageOutcome, ...]
+    is_complete: bool
+
+
+def segment_project(
+    project: str | os.PathLike[str],
+    *,
+    report: str | os.PathLike[str] | None = None,
+    export: str | os.PathLike[str] | None = None,
+    **choices: Unpack[ProjectChoices],
+) -> BatchOutcome:
+    """Outline the prompts of a QuPath project and write the outlines into it.
+
+    Needs QuPath. Close the project there first. Each image is backed up, then saved completely or
+    not at all; what was done goes on where it stopped.
+
+    Args:
+        project: the ``.qpproj`` file, or its folder.
+        report: file for a report with one row per prompt (.html, .csv or .json).
+        export: folder for the outlines as GeoJSON.
+        choices: see :class:`.BatchRequest`.
 
     Raises:
-        WsiSamError: nothing could start.
+        WsiSamError: nothing was started, since something is wrong with the project or an option.
+    """
+    request = BatchRequest(
+        Path(project),
+        report=None if report is None else Path(report),
+        export=None if export is None else Path(export),
+        **choices,
+    )
+    return run_batch(request)
+
+
+def run_batch(request: BatchRequest) -> BatchOutcome:
+    """Outline the prompts of a project, and tell the user on stderr how it goes.
+
+    Raises:
+        WsiSamError: nothing was started.
     """
     console = stderr_console()
     started_at, started = datetime.now(timezone.utc).astimezone(), time.perf_counter()
@@ -52,51 +93,47 @@ def run_batch(request: BatchRequest) -> bool:
     if request.report is not None:
         check_report_path(request.report, project=project)
     entries = choose_images(project, request.images)
-    config = _make_config(request, project)
+    model = resolve(request.model)
+    config = _make_config(request, project, model)
     check_closed(project, partial(console.print, markup=False))
     with QuPathProcess() as process:
         opener = SlideOpener(process, project, request.mpp)
         if request.dry_run:
-            return _plan(request, config, process, opener, entries, console)
+            outcomes = _plan(model, config, process, opener, entries, console)
+            return BatchOutcome(tuple(outcomes), _is_complete(outcomes))
         with lock_for_writing(project, what="batch"):
-            outcomes = _run(request, config, process, opener, entries, console)
+            outcomes = _run(request, model, config, process, opener, entries, console)
         seconds = time.perf_counter() - started
         print_outcomes(console, outcomes, seconds)
         _warn_of_points(outcomes, config, console)
         if request.report is not None:
-            header = _header(request, config, started_at, seconds)
+            header = _header(request, model, config, started_at, seconds)
             by_id = {entry.id: entry for entry in entries}
             open_again = partial(_open_again, opener, by_id)
             try:
                 with console.status("Drawing the report"):
                     write_report(request.report, outcomes, header, open_again)
-            except OutputError as exc:  # the project has its outlines all the same
-                console.print(f"There is no report. {exc}", markup=False)
-                return False
+            except OutputError as exc:  # the outlines are in the project all the same
+                console.print(f"The report was not written. {exc}", markup=False)
+                return BatchOutcome(tuple(outcomes), False)
             console.print(f"{request.report}: the report.", markup=False)
-    return _is_complete(outcomes)
+    return BatchOutcome(tuple(outcomes), _is_complete(outcomes))
 
 
-def _make_config(request: BatchRequest, project: Project) -> BatchConfig:
-    """All that can be wrong with the options is found here, before any work."""
-    base = find_base(request.base)
-    adapter = load_chosen_adapter(request.model.adapter, base)
-    choose(request.device, request.backend)
-    locate_weights(base, path=request.weights)
+def _make_config(request: BatchRequest, project: Project, model: ResolvedModel) -> BatchConfig:
+    options = request.options
     return BatchConfig(
         project=project,
         prompt_filter=PromptFilter(
             frozenset(map(as_spelled, request.prompts)),
             request.only,
-            request.points_as,
-            request.class_name and as_spelled(request.class_name),
+            options.points_as,
+            options.class_name and as_spelled(options.class_name),
             request.keep,
             request.redo,
         ),
-        options=request.options,
-        base=base,
-        adapter=adapter,
-        object_type=request.object_type,
+        options=options,
+        model=model,
         write=request.write,
         export=_export(request, project),
         limit=request.limit,
@@ -112,6 +149,7 @@ def _export(request: BatchRequest, project: Project) -> GeoJsonFolder | None:
 
 def _run(
     request: BatchRequest,
+    model: ResolvedModel,
     config: BatchConfig,
     process: QuPathProcess,
     opener: SlideOpener,
@@ -119,7 +157,7 @@ def _run(
     console: Console,
 ) -> list[ImageOutcome]:
     with ExitStack() as executors, Display(console, len(entries)) as display:
-        make_local = _make_once(executors, partial(_make_local_executor, request))
+        make_local = _make_once(executors, partial(LocalExecutor, model, config.options))
         shared = _make_shared_executor(request)
         if shared is not None:
             executors.callback(shared.close)
@@ -127,16 +165,11 @@ def _run(
         return batch.run(entries)
 
 
-def _make_local_executor(request: BatchRequest) -> Executor:
-    return LocalExecutor(request.model, request.options, request.object_type)
-
-
 def _make_shared_executor(request: BatchRequest) -> Executor | None:
-    parts = (request.model, request.options, request.object_type)
     if request.dask:
-        return DaskExecutor(*parts, request.dask)
+        return DaskExecutor(request.model, request.options, request.dask)
     if request.workers:
-        return ProcessExecutor(*parts, request.workers)
+        return ProcessExecutor(request.model, request.options, request.workers)
     return None
 
 
@@ -170,22 +203,22 @@ class _Silent:
 
 
 def _plan(
-    request: BatchRequest,
+    model: ResolvedModel,
     config: BatchConfig,
     process: QuPathProcess,
     opener: SlideOpener,
     entries: Sequence[ImageEntry],
     console: Console,
-) -> bool:
-    executor = _make_local_executor(request)
+) -> list[ImageOutcome]:
+    executor = LocalExecutor(model, config.options)
     with console.status("Looking at the images"):
         batch = Batch(config, process, opener, executor, lambda: executor, _Silent())
         outcomes = batch.run(entries)
         needed = any(one.plan.prompts for one in outcomes)
-        pace = measure_pace(request.model) if needed else None
+        pace = measure_pace(model) if needed else None
     print_plan(Console(highlight=False), outcomes, pace)
     _warn_of_points(outcomes, config, console)
-    return _is_complete(outcomes)
+    return outcomes
 
 
 def _warn_of_points(
@@ -193,7 +226,7 @@ def _warn_of_points(
 ) -> None:
     with_points = (PromptKind.POINTS, PromptKind.BOX_POINTS, PromptKind.OUTLINE_POINTS)
     clicked = sum(one.plan.kinds.get(kind, 0) for one in outcomes for kind in with_points)
-    if warning := points_warning(clicked, config.base, config.adapter):
+    if warning := points_warning(clicked, config.model.base, config.model.adapter):
         console.print(warning, markup=False)
 
 
@@ -208,25 +241,29 @@ def _open_again(
 
 
 def _header(
-    request: BatchRequest, config: BatchConfig, started: datetime, seconds: float
+    request: BatchRequest,
+    model: ResolvedModel,
+    config: BatchConfig,
+    started: datetime,
+    seconds: float,
 ) -> ReportHeader:
-    device, backend = choose(request.device, request.backend)
+    outline = request.options
     options = {
-        "object size, µm": request.object_size,
-        "simplify, µm": request.simplify,
-        "smallest part, µm²": request.min_area,
-        "results": request.object_type,
+        "object size, µm": outline.object_size_um,
+        "simplify, µm": outline.simplify_um,
+        "smallest part, µm²": outline.min_area_um2,
+        "results": outline.object_type,
         "prompts": ", ".join(request.prompts) or "rectangles and points of any class",
         "only": request.only,
-        "class": request.class_name,
+        "class": outline.class_name,
     }
     return ReportHeader(
         project=config.project.folder.name,
-        version=VERSION,
-        base=config.base.name,
-        adapter=config.adapter.name if config.adapter else None,
-        device=device,
-        backend=backend,
+        version=__version__,
+        base=model.base.name,
+        adapter=model.adapter.name if model.adapter else None,
+        device=model.device,
+        backend=model.backend,
         options={name: value for name, value in options.items() if value is not None},
         started=started,
         seconds=seconds,

@@ -6,10 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ...inference.options import SegmentOptions
-from ...inference.segmenter import predict_result_id
-from ...model.adapter import Adapter
-from ...model.bases import Base
+from ...inference.chosen import ChosenModel
+from ...options import OutlineOptions
 from ...prompts import Prompt
 from ...prompts.planner import Planner
 from ...qupath.files.entries import ImageEntry, Project
@@ -50,10 +48,8 @@ class BatchConfig:
 
     project: Project
     prompt_filter: PromptFilter
-    options: SegmentOptions
-    base: Base
-    adapter: Adapter | None
-    object_type: str
+    options: OutlineOptions
+    model: ChosenModel
     write: bool = True
     export: GeoJsonFolder | None = None
     limit: int | None = None
@@ -61,20 +57,12 @@ class BatchConfig:
     open_project: OpenProject | None = None
 
     def planner(self, slide: Slide) -> Planner:
-        """What decides on which patch pair a prompt is answered."""
-        hr_mpp = self.adapter.card.hr_mpp if self.adapter else 1.0
-        size_um = self.options.object_size_um
-        return Planner(slide.mpp, self.base.size_px, hr_mpp, size_um)
+        """Choose the patch pairs of prompts on a slide."""
+        return self.model.planner(slide.mpp, self.options)
 
     def predict_result_id(self, slide: Slide, prompt: Prompt) -> str:
-        """See :func:`.predict_result_id`."""
-        return predict_result_id(
-            prompt,
-            slide.mpp,
-            self.options,
-            base_sha256=self.base.sha256,
-            adapter_sha256=self.adapter.sha256 if self.adapter else None,
-        )
+        """See :meth:`.ChosenModel.predict_result_id`."""
+        return self.model.predict_result_id(prompt, slide.mpp, self.options)
 
 
 class BatchObserver(Protocol):

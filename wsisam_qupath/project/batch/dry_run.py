@@ -13,7 +13,7 @@ from rich.text import Text
 
 from ...errors import escape
 from ...geometry import Box, Mpp, PatchPair
-from ...inference.tasks import ModelSpec, load_segmenter
+from ...inference.loading import ResolvedModel
 from ...prompts import Prompt
 from ...prompts.encoding import encode_prompt
 from ...report.display import name_skipped, summarize_outcome
@@ -33,13 +33,13 @@ class Pace(NamedTuple):
         return outcome.plan.encodes * self.encode + outcome.plan.prompts * self.decode
 
 
-def measure_pace(model: ModelSpec) -> Pace:
+def measure_pace(model: ResolvedModel) -> Pace:
     """Encode and decode once, after once to warm up.
 
     Raises:
         WsiSamError: the model cannot be loaded.
     """
-    predictor = load_segmenter(model).predictor
+    predictor = model.load()
     size_px = predictor.base.size_px
     patch = np.full((size_px, size_px, 3), 200, np.uint8)
     pair = PatchPair(size_px / 2, size_px / 2, 1.0, size_px, Mpp(1.0, 1.0))

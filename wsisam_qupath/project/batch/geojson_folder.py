@@ -31,7 +31,7 @@ class GeoJsonFolder:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as exc:
             raise OutputError(
-                f"{folder} cannot be created ({exc.strerror}): name another folder with --export."
+                f"{folder} cannot be created ({exc.strerror}): choose another folder."
             ) from exc
         for name in self._names.values():
             _check_ours(folder / name)
@@ -61,8 +61,7 @@ def _check_ours(path: Path) -> None:
     features = document.get("features") if isinstance(document, dict) else None
     if not isinstance(features, list) or not all(map(_is_ours, features)):
         raise OutputError(
-            f"{path} would be replaced, but holds what no batch wrote: name another folder with "
-            "--export."
+            f"{path} would be replaced, but is not from this program: choose another folder."
         )
 
 

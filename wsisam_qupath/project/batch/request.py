@@ -1,17 +1,16 @@
-"""What a user asks a batch for; the names are those of the options."""
+"""What a user asks a batch to do."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from typing_extensions import TypedDict
+
 from ...errors import OptionError
-from ...geojson.provenance import ObjectType
-from ...inference.options import SegmentOptions
-from ...inference.tasks import ModelRequest
+from ...options import ModelSpec, OutlineOptions
 from ...prompts import PromptKind
-from ...prompts.grouping import PointsAs
 from ...slide.calibration import override
 
 Only: TypeAlias = Literal["rectangles", "points", "outlines"]
@@ -25,35 +24,36 @@ KINDS: dict[Only, tuple[PromptKind, ...]] = {
 
 
 @dataclass(frozen=True)
-class BatchRequest(ModelRequest):
-    """A project and what is to be done with it.
+class BatchRequest:
+    """A project, and what is to be done with it.
 
     Attributes:
         images: names (with * and ?) or entry ids; empty is all.
-        prompts: classes whose annotations are prompts, outlines too; empty is rectangles and
+        prompts: classes of the annotations that are prompts, outlines too; empty is rectangles and
             points of any class.
-        only: one kind of prompt.
-        class_name: of the results; None is the prompt's own.
-        keep: leave earlier results where they are, beside the new ones.
-        redo: answer again what was answered.
-        limit: stop after so many prompts.
+        only: use only this kind of prompt.
+        keep: keep earlier results beside the new ones.
+        redo: outline prompts that have a result already, too.
+        dry_run: print what would be done, and change nothing.
+        limit: stop after this many prompts.
         mpp: µm/px of slides that state none.
-        remap: (old, new) beginnings of paths, for slides that moved.
-        write: whether the project gets the results.
-        export: folder for GeoJSON.
-        workers: processes that share the work; 0 is this one alone.
-        dask: address of a scheduler.
+        remap: (old, new) path prefixes, for slides that were moved.
+        report: file for the report; None is no report.
+        export: folder for the outlines as GeoJSON; None is none.
+        write: whether the results are written into the project.
+        workers: number of worker processes; 0 is this process alone.
+        dask: address of the scheduler of a dask cluster.
 
     Raises:
-        OptionError: values that do not go together, or are out of their range.
+        OptionError: a value is out of its range, or two do not go together.
     """
 
     project: Path
+    model: ModelSpec = field(default_factory=ModelSpec)
+    options: OutlineOptions = field(default_factory=OutlineOptions)
     images: tuple[str, ...] = ()
     prompts: tuple[str, ...] = ()
     only: Only | None = None
-    object_type: ObjectType = "detection"
-    class_name: str | None = None
     keep: bool = False
     redo: bool = False
     dry_run: bool = False
@@ -63,10 +63,6 @@ class BatchRequest(ModelRequest):
     report: Path | None = None
     export: Path | None = None
     write: bool = True
-    points_as: PointsAs = "together"
-    object_size: float | None = None
-    simplify: float = 0.25
-    min_area: float = 10.0
     workers: int = 0
     dask: str | None = None
 
@@ -74,22 +70,29 @@ class BatchRequest(ModelRequest):
         if self.mpp is not None:
             override(self.mpp)
         if self.workers and self.dask:
-            raise OptionError("--workers and --dask exclude each other: give one of them.")
+            raise OptionError("workers", "cannot be combined with dask: give one of both.")
         if not self.write and self.export is None and self.report is None:
             raise OptionError(
-                "--no-write without --export and --report would leave nothing: name a folder with "
-                "--export, or a file with --report."
-            )
-        name = self.class_name
-        if name is not None and (
-            not all(map(str.strip, name.split(":"))) or "\n" in name or "\r" in name
-        ):
-            raise OptionError(
-                "--class is no name that QuPath takes: give one line of text, with a word on each "
-                "side of a colon."
+                "write",
+                "nothing would be written at all: name a folder to export outlines to, or a file "
+                "for a report.",
             )
 
-    @property
-    def options(self) -> SegmentOptions:
-        """The engine's options, checked."""
-        return SegmentOptions(self.object_size, self.simplify, self.min_area)
+
+class ProjectChoices(TypedDict, total=False):
+    """Fields of :class:`BatchRequest` for which Python's own values serve as they are."""
+
+    model: ModelSpec
+    options: OutlineOptions
+    images: tuple[str, ...]
+    prompts: tuple[str, ...]
+    only: Only | None
+    keep: bool
+    redo: bool
+    dry_run: bool
+    limit: int | None
+    mpp: float | None
+    remap: tuple[tuple[str, str], ...]
+    write: bool
+    workers: int
+    dask: str | None

@@ -82,7 +82,7 @@ class Batch:
         """
         waiting = deque(entries)
         order = [entry.id for entry in waiting]
-        room = self._executor.images_in_hand + _IMAGES_READ_AHEAD
+        room = self._executor.images_at_once + _IMAGES_READ_AHEAD
         try:
             while waiting or self._in_hand:
                 while waiting and len(self._in_hand) < room:
@@ -187,7 +187,7 @@ class Batch:
         slide = image.slide = self._opener.open(entry)
         identity = slide.identity
         image.slide_key = f"{entry.uri}|{identity.size_bytes}|{identity.mtime_ns}"
-        journal_key = f"{image.slide_key}|{config.object_type}"
+        journal_key = f"{image.slide_key}|{config.options.object_type}"
         image.journal = Journal(config.project, entry, journal_key)
         record = History(config.project, entry).read()
         known = record if record.slide_key == image.slide_key else Record(record.written)

@@ -11,8 +11,9 @@ from ...geojson import Feature, read_marks
 from ...geojson.authorship import Drawings, is_untouched, read_prompt_id
 from ...geojson.properties import read_path_class
 from ...geometry import Box
+from ...options import PointsAs
 from ...prompts import PathClass, Prompt, PromptSet, clip_to_slide
-from ...prompts.grouping import Area, Clicks, HrBoxOf, Mark, PointsAs, derive_id, group_marks
+from ...prompts.grouping import Area, Clicks, HrBoxOf, Mark, derive_id, group_marks
 from ...qupath.values import ImageContents
 from ...report.outcome import PromptRow
 from ..history import Record

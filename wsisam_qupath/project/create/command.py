@@ -89,7 +89,7 @@ def run_create(request: CreateRequest) -> Created:
     start = time.perf_counter()
     if request.image_type not in IMAGE_TYPES:
         raise OptionError(
-            f"There is no image type {request.image_type}: choose {', '.join(IMAGE_TYPES)}."
+            "image_type", f"{request.image_type} is none of {', '.join(IMAGE_TYPES)}."
         )
     folder = project_folder(request.project)
     check_free(folder)

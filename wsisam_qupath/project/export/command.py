@@ -209,7 +209,7 @@ class _Writer:
         if mpp is None:
             reason = (
                 "nothing states its µm per pixel: set it in QuPath (Image tab, pixel width and "
-                "height), or pass --mpp"
+                "height), or give it as mpp"
             )
             self.warnings.append(Skipped(entry.name, reason))
         if size_px is None:

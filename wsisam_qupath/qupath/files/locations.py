@@ -58,8 +58,8 @@ class Locations:
         if found is not None and _is_there(found):
             return Path(found)
         raise SlideError(
-            f"Its slide {escape(str(moved or stated))} is not there: put it back, or say with "
-            "--remap OLD=NEW which folder is now where."
+            f"Its slide {escape(str(moved or stated))} is not there: put it back, or map its "
+            "old folder to the one where it is now."
         )
 
     def _find_first(self, stated: PurePath) -> PurePath | None:
@@ -97,11 +97,11 @@ def locations(folder: Path, stated_uri: object, remap: Sequence[tuple[str, str]]
     return Locations(moves, old_folder, folder)
 
 
-def parse_moves(remap: Sequence[tuple[str, str]], option: str = "--remap") -> Moves:
+def parse_moves(remap: Sequence[tuple[str, str]], option: str = "remap") -> Moves:
     """Pairs of (OLD, NEW) as paths, the most special one first.
 
     Args:
-        option: that they were given with; for the message.
+        option: the name that messages call them by.
 
     Raises:
         OptionError: an OLD or NEW cannot be a path.
@@ -137,7 +137,8 @@ def _move(old: str, new: str, option: str) -> tuple[PurePath, PurePath]:
         source, target = parse_pure_path(old), parse_pure_path(new)
     except SlideError as exc:
         raise OptionError(
-            f"{option} {escape(old)}={escape(new)} does not name two folders: pass OLD=NEW, "
-            "where the slides were and where they are now."
+            option,
+            f"{escape(old)}={escape(new)} does not name two folders: give the one where the "
+            "slides were and the one where they are now.",
         ) from exc
     return source, Path(target).absolute() if isinstance(target, _THIS_SYSTEM) else target

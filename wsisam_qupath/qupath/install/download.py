@@ -90,7 +90,7 @@ def install(folder: Path, progress: Progress | None = None) -> Path:
     except OSError as exc:
         raise QuPathError(
             f"QuPath cannot be installed in {folder} ({exc.strerror or exc}): free space and "
-            "permissions there, or name another folder with --qupath-dir."
+            "permissions there, or choose another folder."
         ) from exc
     return target
 

@@ -129,8 +129,8 @@ def _create(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
         raise OutputError(
-            f"{folder} cannot be created ({exc.strerror}): allow it, or name another user folder "
-            "of QuPath's with --user-dir."
+            f"{folder} cannot be created ({exc.strerror}): allow it, or choose another user "
+            "folder for QuPath."
         ) from exc
 
 

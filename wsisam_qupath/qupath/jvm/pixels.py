@@ -110,8 +110,8 @@ def open_through_qupath(
     spare_mpp = None if mpp_if_unstated is None else calibration.override(mpp_if_unstated)
     if entry.slide is not None and not entry.slide.exists():
         raise ImageError(
-            f"{entry.slide} does not exist: name the place where the slide is now with --remap "
-            "OLD=NEW."
+            f"{entry.slide} does not exist: put the slide back, or map its old folder to the one "
+            "where it is now."
         )
     source = Source(project.absolute(), entry.id, entry.slide)
     found = process.run(describe_server, source)
@@ -119,8 +119,8 @@ def open_through_qupath(
     final_mpp = own_mpp or found.mpp or spare_mpp
     if final_mpp is None:
         raise SlideError(
-            f"The image {entry.name} states no µm per pixel. Pass --mpp, e.g. --mpp 0.25 for a "
-            "40x scan, or set the pixel size in QuPath."
+            f"The image {entry.name} states no pixel size: set its pixel width in QuPath (Image "
+            "tab) and save, or give its µm per pixel as mpp, e.g. 0.25 for a 40x scan."
         )
     location = entry.uri if entry.slide is None else str(entry.slide.absolute())
     return Slide(
@@ -134,8 +134,7 @@ def open_through_qupath(
 def _check(found: ServerDescription, entry: ImageEntry, z: int, t: int) -> None:
     if not found.is_rgb:
         raise ImageError(
-            f"The image {entry.name} is not 8-bit RGB, so no model here can read it: leave it out "
-            "with --images."
+            f"The image {entry.name} is not 8-bit RGB, so no model here can read it: leave it out."
         )
     if not (0 <= z < found.z_count and 0 <= t < found.t_count):
         raise ImageError(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
 
-from ...errors import OptionError, ProjectError, SlideError, escape
+from ...errors import ProjectError, SlideError, escape
 from ...project.access import choose_images
 from ...qupath.files.entries import ImageEntry, Project
 from ...qupath.files.locations import parse_moves
@@ -17,7 +17,6 @@ from ..job_schemas import JobRequest
 from ..problems import ProblemError
 from ..schemas import FieldError
 from ..slides import find_allowed, locate
-from .progress import reword_for_clients
 
 _PATH_MAX = 200
 _OWN_FOLDERS = ("data", "classifiers", "wsisam-qupath")
@@ -34,7 +33,7 @@ class JobAccess:
         self._folders = config.slides
         self._anywhere = config.reads_anywhere
         self._maps = config.maps
-        self._moves = parse_moves(config.maps, "--map")
+        self._moves = parse_moves(config.maps, "maps")
 
     def open(self, request: JobRequest) -> tuple[Project, list[ImageEntry]]:
         """The project of a job and the images that are wanted of it.
@@ -51,10 +50,8 @@ class JobAccess:
             project = read_project(path, remap=self._maps)
             self._check_folders(project)
             entries = choose_images(project, request.images or ())
-        except OptionError as exc:
-            raise _make_invalid_problem("images", reword_for_clients(str(exc))) from exc
         except ProjectError as exc:
-            raise _make_invalid_problem("project", reword_for_clients(str(exc))) from exc
+            raise _make_invalid_problem("project", str(exc)) from exc
         if self._anywhere:  # to look at thousands of links takes its time on a network drive
             return project, entries
         return project, [self._check_entry(entry) for entry in entries]
@@ -81,7 +78,7 @@ class JobAccess:
             raise ProblemError(
                 "not-found",
                 f"There is no project {escape(str(real), _PATH_MAX)} where the server runs. "
-                "Check where it is now, or start the server with --map for folders of other names.",
+                "Check where it is now, or map its folder when the server is started.",
             )
         return real
 
@@ -104,7 +101,7 @@ class JobAccess:
         return replace(
             entry,
             trouble=f"Its slide {slide} or its data are not in a folder that this server may read: "
-            "start the server with --slides for that too, or leave the image out.",
+            "add the folder to the server's slides when it is started, or leave the image out.",
         )
 
 
@@ -119,8 +116,8 @@ def _make_outside_problem(location: str) -> ProblemError:
     return ProblemError(
         "slide-outside",
         f"The project {escape(location, _PATH_MAX)} is not in a folder that this server may "
-        "read. Start the server with --slides for its folder, and with --map where that has "
-        "another name there.",
+        "read. Add its folder to the server's slides when it is started, and map the folder if it "
+        "has another name there.",
     )
 
 

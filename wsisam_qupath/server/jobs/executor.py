@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 
-from ...geojson.provenance import ObjectType
 from ...inference.executors import Work
-from ...inference.options import SegmentOptions
 from ...inference.segmenter import Segmenter
 from ...inference.tasks import predict
+from ...options import OutlineOptions
 from ...prompts.results import SerializedResult
 from ..problems import ProblemError
 from ..queue import ClientGoneError, DeviceQueue, QueueSlot
@@ -28,17 +27,16 @@ class SharedExecutor:
     turn with each piece of work: so a click waits for no more than one of them.
     """
 
-    images_in_hand = 2
+    images_at_once = 2
 
     def __init__(
         self,
         segmenter: Segmenter,
         device_queue: DeviceQueue,
-        options: SegmentOptions,
-        object_type: ObjectType,
+        options: OutlineOptions,
     ) -> None:
         self._segmenter, self._device_queue = segmenter, device_queue
-        self._options, self._object_type = options, object_type
+        self._options = options
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="job-engine")
         self._closed = threading.Event()
 
@@ -54,7 +52,6 @@ class SharedExecutor:
                 work.slide,
                 work.prompts,
                 self._options,
-                self._object_type,
                 turn=slot.turn,
             )
             with closing(found) as answers:

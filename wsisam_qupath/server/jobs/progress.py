@@ -16,22 +16,6 @@ from ..job_schemas import ImageStatus, JobState, JobStatus, NewClass
 KeepResults: TypeAlias = Callable[[str, Sequence[Feature]], None]
 """Stores the features of an image, by its entry id, in place of what it had."""
 
-_CLI_WORDS = {
-    "--remap OLD=NEW": "the server's --map OLD=NEW",
-    "Pass --mpp, e.g. --mpp 0.25": "Set its pixel width in the Image tab of QuPath and save, or "
-    "send mpp with the job: 0.25",
-    "--mpp": "mpp",
-    "--images": "images",
-}
-"""What the batch's words for its own options are to a client."""
-
-
-def reword_for_clients(text: str) -> str:
-    """A message of the batch as a client of the server understands it."""
-    for theirs, ours in _CLI_WORDS.items():
-        text = text.replace(theirs, ours)
-    return text
-
 
 def read_clock() -> datetime:
     """In UTC."""
@@ -106,10 +90,9 @@ class Progress:
 
     def on_notice(self, words: str) -> None:
         """See :class:`.BatchObserver`."""
-        note = reword_for_clients(words)
         with self._lock:
-            if note not in self._status.notes:
-                self._status.notes.append(note)
+            if words not in self._status.notes:
+                self._status.notes.append(words)
 
     def on_image_end(self, outcome: ImageOutcome) -> None:
         """See :class:`.BatchObserver`."""
@@ -191,7 +174,7 @@ def _make_status(outcome: ImageOutcome, *, is_kept: bool) -> ImageStatus:
         id=outcome.id,
         name=outcome.name,
         state="kept" if is_kept and outcome.state == "done" else outcome.state,
-        reason=reword_for_clients(outcome.reason),
+        reason=outcome.reason,
         outlined=outcome.count("outlined"),
         empty=outcome.count("empty"),
         answered=outcome.count("answered"),

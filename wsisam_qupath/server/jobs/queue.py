@@ -18,7 +18,7 @@ from ...geojson import Feature
 from ...project.batch.run import BatchCancelledError
 from ..job_schemas import ENDED, JobRequest, JobState, JobStatus
 from ..problems import ProblemError, make_busy_problem
-from .progress import Progress, WhatQuPathShows, read_clock, reword_for_clients
+from .progress import Progress, WhatQuPathShows, read_clock
 from .run import ActiveJob, Cancellation
 from .store import JobStore, StoredJob
 
@@ -286,7 +286,7 @@ class JobQueue:
         except BatchCancelledError:
             state = "cancelled"
         except WsiSamError as exc:
-            state, reason = "failed", reword_for_clients(str(exc))
+            state, reason = "failed", str(exc)
         except Exception as exc:  # noqa: BLE001 - the other jobs must not end at this one
             _LOG.exception("Job %s", job.status.id)
             state = "failed"

@@ -8,7 +8,6 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 from ...errors import DeviceError
-from ...inference.options import SegmentOptions
 from ...inference.segmenter import Segmenter
 from ...project.access import check_closed, lock_for_writing
 from ...project.batch.config import BatchConfig
@@ -104,8 +103,7 @@ class JobRunner:
             segmenter = self._segmenter(job.cancellation)
             config = _make_config(job, project, segmenter)
             opener = SlideOpener(process, project, job.request.mpp)
-            object_type = job.request.options.object_type
-            executor = SharedExecutor(segmenter, self.device_queue, config.options, object_type)
+            executor = SharedExecutor(segmenter, self.device_queue, config.options)
             with closing(executor):
                 batch = Batch(config, process, opener, executor, lambda: executor, job.progress)
                 job.cancellation.then(batch.cancel)
@@ -123,8 +121,8 @@ class JobRunner:
 
 
 def _make_config(job: ActiveJob, project: Project, segmenter: Segmenter) -> BatchConfig:
-    request, options = job.request, job.request.options
-    class_name = options.path_class and as_spelled(options.path_class)
+    request, options = job.request, job.request.options.outline
+    class_name = options.class_name and as_spelled(options.class_name)
     return BatchConfig(
         project=project,
         prompt_filter=PromptFilter(
@@ -133,10 +131,8 @@ def _make_config(job: ActiveJob, project: Project, segmenter: Segmenter) -> Batc
             class_name=class_name,
             redo=request.redo,
         ),
-        options=SegmentOptions(options.object_size_um, options.simplify_um, options.min_area_um2),
-        base=segmenter.predictor.base,
-        adapter=segmenter.predictor.adapter,
-        object_type=options.object_type,
+        options=options,
+        model=segmenter.model,
         open_project=job.shown,
     )
 
@@ -145,5 +141,5 @@ def _warn_of_points(
     outcomes: Sequence[ImageOutcome], config: BatchConfig, progress: Progress
 ) -> None:
     clicked = sum(one.plan.kinds.get(kind, 0) for one in outcomes for kind in _WITH_POINTS)
-    if warning := points_warning(clicked, config.base, config.adapter):
+    if warning := points_warning(clicked, config.model.base, config.model.adapter):
         progress.on_notice(warning)

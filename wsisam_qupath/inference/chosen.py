@@ -1,0 +1,46 @@
+"""A base with its adapter: what decides the patches of a prompt and the id of its result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..geometry import Mpp
+from ..model.adapter import Adapter
+from ..model.bases import Base
+from ..options import OutlineOptions
+from ..prompts import Prompt
+from ..prompts.planner import Planner
+from ..prompts.results import compute_result_id
+
+
+@dataclass(frozen=True)
+class ChosenModel:
+    """A base with an adapter, or alone. Nothing of it needs to be loaded.
+
+    Attributes:
+        adapter: None is the base alone.
+    """
+
+    base: Base
+    adapter: Adapter | None
+
+    def planner(self, mpp: Mpp, options: OutlineOptions) -> Planner:
+        """Choose the patch pairs of prompts on a slide.
+
+        Args:
+            mpp: pixel size of the slide's level 0.
+        """
+        if self.adapter is None:
+            return Planner(mpp, self.base.size_px, object_size_um=options.object_size_um)
+        hr_mpp = self.adapter.card.hr_mpp
+        return Planner(mpp, self.base.size_px, hr_mpp, options.object_size_um)
+
+    def predict_result_id(self, prompt: Prompt, mpp: Mpp, options: OutlineOptions) -> str:
+        """Compute the id that the result of a prompt will have, before the result exists.
+
+        Args:
+            mpp: pixel size of the slide's level 0.
+        """
+        settings = {**options.outline_settings, "mpp_x": mpp.x, "mpp_y": mpp.y}
+        adapter_sha256 = self.adapter.sha256 if self.adapter else None
+        return compute_result_id(prompt, self.base.sha256, adapter_sha256, settings)
