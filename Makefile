@@ -1,21 +1,22 @@
 # make demo   set up .venv and run the main job on real tissue
 # make test   set up .venv and run everything that CI runs
-# Both start in seconds once .venv is there.
+# make docs   set up what it needs and build the documentation into docs/_build
+# All start in seconds once .venv is there. For Linux and macOS; on Windows see docs/install-windows.md.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-ifeq ($(OS),Windows_NT)
-BIN := $(VENV)/Scripts
-endif
 
-.PHONY: demo test clean
+.PHONY: demo test docs clean
 
 demo: $(VENV)/.demo
 	"$(BIN)/wsisam-qupath" demo
 
 test: $(VENV)/.dev
 	"$(BIN)/python" scripts/check.py
+
+docs: $(VENV)/.dev
+	"$(BIN)/python" -m sphinx -W docs docs/_build
 
 $(VENV)/.demo: pyproject.toml | $(BIN)/python
 	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check --editable ".[demo]"
@@ -26,8 +27,11 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	@touch "$@"
 
 $(BIN)/python:
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 10) and \
+	    "This needs Python 3.10 or newer, and $(PYTHON) is " + sys.version.split()[0] + \
+	    ": name a newer one, for example: make demo PYTHON=python3.12")'
 	@echo "Setting up $(VENV): PyTorch with its libraries is large, the first time takes minutes."
 	"$(PYTHON)" -m venv "$(VENV)"
 
 clean:
-	rm -rf "$(VENV)" demo-output build dist
+	rm -rf "$(VENV)" demo-output build dist docs/_build

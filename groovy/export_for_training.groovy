@@ -1,13 +1,13 @@
 /**
- * Writes the annotations of an image into a folder to train on, as `wsisam-qupath export` does:
+ * Exports the annotations of an image as training data, as `wsisam-qupath export` does:
  * a GeoJSON file of objects and regions, and the image's entry in manifest.json.
  *
  * Open this file in QuPath's script editor and choose Run > Run for project, or Run for the open
  * image alone. The folder is `training-export` in that of the project, or the script's argument.
  * For QuPath 0.5.1 to 0.7.0.
  *
- * Objects are areas that you drew or checked. Left out are points, lines and rectangles, which are
- * prompts, classes that end in *, and results that nobody has checked: turn detections into
+ * Objects are areas that you drew or reviewed. Left out are points, lines and rectangles, which are
+ * prompts, classes that end in *, and results that nobody has reviewed: turn detections into
  * annotations, and lock those that are right. Areas of class Region* declare where everything is
  * annotated.
  */
@@ -37,7 +37,7 @@ import qupath.lib.roi.GeometryTools
 
 def entry = getProjectEntry()
 if (entry == null)
-    throw new IOException('This image is in no project: make one, add the image to it, and run this again.')
+    throw new IOException('This image is not in a project: create one, add the image to it, and run this again.')
 checkImage(entry, getCurrentImageData())
 def folder = args ? new File(args[0]).toPath() : getProject().getPath().getParent().resolve('training-export')
 def images = earlierImages(folder)
@@ -49,16 +49,16 @@ write(folder.resolve(row.file), '{"type": "FeatureCollection", "features": [\n' 
 merge(folder, images, row)
 println "${row.name} in $folder: objects ${row.objects}, regions ${row.regions}, left out ${row.left_out ?: 0}"
 
-/** Refuses an image whose annotations were lost, or do not lie on the slide as its file has it. */
+/** Refuses an image whose annotations were lost, or whose coordinates are not those of its file. */
 void checkImage(entry, imageData) {
     def name = entry.getImageName()
     def builder = parse(GsonTools.getInstance().toJson(entry.getServerBuilder(), ServerBuilder))
     while (builder.get('builderType')?.getAsString() == 'pyramidize')
         builder = builder.getAsJsonObject('builder')
     if (builder.get('builderType')?.getAsString() != 'uri')
-        throw new IOException("$name is shown cropped, rotated or otherwise changed: add its slide to the project as it is, and use that image.")
+        throw new IOException("$name is shown cropped, rotated or otherwise changed: add the unchanged slide to the project, and use that image.")
     if (!imageData.getServer().isRGB())
-        throw new IOException("$name is not RGB, and only brightfield can be outlined: leave it out.")
+        throw new IOException("$name is not RGB: only brightfield images can be segmented. Leave it out.")
     // QuPath reads a damaged file as an image without objects.
     def summary = entry.getEntryPath().resolve('summary.json')
     def hierarchy = Files.isRegularFile(summary) ? parse(Files.readString(summary)).getAsJsonObject('hierarchy') : null
@@ -67,12 +67,12 @@ void checkImage(entry, imageData) {
         throw new IOException("$name was saved with objects (${stated - 1}) and now reads as empty: put back a copy of its data.qpdata.")
 }
 
-/** What an earlier run wrote of its images, by their ids. */
+/** Reads the manifest's rows of earlier runs, by image ids. */
 Map<String, JsonObject> earlierImages(Path folder) {
     def manifest = folder.resolve(MANIFEST)
     if (!Files.exists(manifest)) {
         if (folder.toFile().list())
-            throw new IOException("$folder holds other files and is no earlier export: choose another folder.")
+            throw new IOException("$folder has other files and is not an earlier export: choose another folder.")
         return [:]
     }
     def document = parse(Files.readString(manifest))
@@ -81,7 +81,7 @@ Map<String, JsonObject> earlierImages(Path folder) {
     return document.getAsJsonArray('images').collectEntries { [it.get('id').getAsString(), it] }
 }
 
-/** What the manifest says of an image, but for its objects. */
+/** Makes the manifest's row of an image, without its objects. */
 Map describe(entry, server) {
     def calibration = server.getPixelCalibration()
     def isKnown = calibration.hasPixelSizeMicrons()
@@ -97,7 +97,7 @@ Map describe(entry, server) {
     ]
 }
 
-/** Objects and regions as GeoJSON. Their numbers, and those of what is left out, go into the row. */
+/** Converts objects and regions to GeoJSON, and counts them and those left out in the row. */
 List<JsonObject> choose(hierarchy, Map row) {
     def features = []
     def classes = new TreeMap<String, Integer>(), leftOut = new TreeMap<String, Integer>()
@@ -123,7 +123,7 @@ List<JsonObject> choose(hierarchy, Map row) {
     return features
 }
 
-/** Why an annotation is no truth; null if it is. */
+/** Gives the reason why an annotation is not ground truth; null if it is. */
 String reasonAgainst(PathObject annotation, Geometry geometry) {
     def roi = annotation.getROI()
     if (roi.isPoint())
@@ -141,7 +141,7 @@ String reasonAgainst(PathObject annotation, Geometry geometry) {
     return isUntouched(annotation, geometry) ? UNREVIEWED : null
 }
 
-/** Whether it is a result of wsisam-qupath as that wrote it: nobody locked, named or changed it. */
+/** Tells whether an object is an unmodified result: not locked, named or edited by a user. */
 boolean isUntouched(PathObject annotation, Geometry geometry) {
     def metadata = metadataOf(annotation)
     return metadata.containsKey('wsisam_prompt_id') &&
@@ -151,7 +151,7 @@ boolean isUntouched(PathObject annotation, Geometry geometry) {
         isDrawn(geometry, metadata.get('wsisam_drawn') ?: '')
 }
 
-/** Whether an outline has the bounds, area and length of a signature, but for rounding. */
+/** Tells whether an outline has the bounds, area and length of a signature, except for rounding. */
 boolean isDrawn(Geometry geometry, String signature) {
     def numbers = signature.split(' ').findAll { it.isDouble() }.collect { it.toDouble() }
     if (numbers.size() != 6)
@@ -165,13 +165,13 @@ boolean isDrawn(Geometry geometry, String signature) {
         [geometry.getArea() - area, geometry.getLength() - length].every { Math.abs(it) <= tolerance * Math.max(length, 1d) }
 }
 
-/** The outline of an annotation, valid. */
+/** Gives the valid outline of an annotation. */
 Geometry outlineOf(PathObject annotation) {
     def geometry = annotation.getROI().getGeometry()
     return geometry.isValid() ? geometry : GeometryTools.ensurePolygonal(GeometryFixer.fix(geometry))
 }
 
-/** An annotation as QuPath writes it, reduced to what training reads. */
+/** Converts an annotation as QuPath does, reduced to what training reads. */
 JsonObject featureOf(PathObject annotation, Geometry geometry) {
     def gson = GsonTools.getInstance()
     def written = parse(gson.toJson(annotation))
@@ -194,14 +194,14 @@ String classOf(PathObject pathObject) {
     return pathObject.getPathClass()?.toString()
 }
 
-/** Its metadata, without making a map for each of a million cells that have none. */
+/** Gets the metadata of an object without making a map for each of a million cells that have none. */
 Map<String, String> metadataOf(PathObject pathObject) {
     if (pathObject.metaClass.respondsTo(pathObject, 'hasMetadata') && !pathObject.hasMetadata())
         return [:]
     return pathObject.getMetadata()
 }
 
-/** File names by entry id: right on every system, and distinct also without upper and lower case. */
+/** Makes file names by entry id: valid on every system, and distinct even if case is ignored. */
 Map<String, String> fileNames() {
     def stems = getProject().getImageList().collectEntries { [it.getID(), stemOf(it.getOriginalImageName())] }
     def counts = stems.values().countBy { it.toLowerCase(Locale.ROOT) }
@@ -224,7 +224,7 @@ String stemOf(String name) {
     return stem ==~ /(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?/ ? '_' + stem : stem
 }
 
-/** Puts the image's row into the manifest; images that are no longer in the project go. */
+/** Puts the image's row into the manifest; removes rows of images no longer in the project. */
 void merge(Path folder, Map<String, JsonObject> images, Map row) {
     def files = images.values().collect { it.get('file').getAsString() }
     images.put(row.id, JSON.toJsonTree(row))
@@ -238,7 +238,7 @@ void merge(Path folder, Map<String, JsonObject> images, Map row) {
     files.findAll { !(it in kept) && it == new File(it).getName() }.each { Files.deleteIfExists(folder.resolve(it)) }
 }
 
-/** Writes a file whole or not at all. */
+/** Writes a file completely or not at all. */
 void write(Path path, String text) {
     def unfinished = path.resolveSibling('.' + path.getFileName() + '.tmp')
     Files.writeString(unfinished, text, StandardCharsets.UTF_8)

@@ -1,5 +1,5 @@
 /**
- * Outlines objects round a rectangle or a click, with the server that `wsisam-qupath serve` starts.
+ * Outlines the object in a rectangle or at a click, with the server started by `wsisam-qupath serve`.
  * For QuPath 0.5.1 to 0.7.0.
  *
  * Run this file once in QuPath's script editor (Ctrl+R), or make it QuPath's startup script: it puts
@@ -7,8 +7,8 @@
  * segments all prompts of the image.
  *
  * Prompts are rectangles and points. Points of a class that ends in *, such as Ignore*, lie outside
- * of the object. Each result is nested below its prompt, and replaced when that is segmented again,
- * unless somebody locked, named, reclassified or changed it.
+ * of the object. Each result is added below its prompt, and replaced when the prompt is segmented
+ * again, unless a user locked, named, reclassified or edited it.
  */
 
 import com.google.gson.Gson
@@ -91,7 +91,7 @@ import qupath.lib.scripting.QP
 @Field final int PROMPTS_AT_ONCE = 500
 @Field final int PROMPTS_WITH_PIXELS = 8
 @Field final Map<String, Double> OBJECT_SIZES_UM =
-    ['thing of unknown size': null, 'nucleus (10 µm)': 10d, 'gland (60 µm)': 60d, 'region (300 µm)': 300d]
+    ['unknown size': null, 'nucleus (10 µm)': 10d, 'gland (60 µm)': 60d, 'region (300 µm)': 300d]
 
 @Field final Logger logger = LoggerFactory.getLogger('wsi-sam')
 @Field final Gson JSON = new GsonBuilder().serializeNulls().disableHtmlEscaping().create()
@@ -103,38 +103,38 @@ import qupath.lib.scripting.QP
 @Field final StringProperty certificateProperty = PathPrefs.createPersistentPreference('wsisamCertificate', '')
 @Field final StringProperty classProperty = PathPrefs.createPersistentPreference('wsisamClass', '')
 @Field final StringProperty objectTypeProperty = PathPrefs.createPersistentPreference('wsisamObjectType', 'detection')
-@Field final StringProperty objectSizeProperty = PathPrefs.createPersistentPreference('wsisamObjectSize', 'thing of unknown size')
+@Field final StringProperty objectSizeProperty = PathPrefs.createPersistentPreference('wsisamObjectSize', 'unknown size')
 
 @Field HttpClient client
 @Field String clientCertificate
 
-/** What was in use before points were clicked outside. */
+/** Class and selected object to return to after clicking outside of the object. */
 @Field PathClass classInside
 @Field UUID idInside
 
-/** What live mode knows of the image that it watches. */
+/** State of live mode for the image that it watches. */
 @Field ImageData liveImage
 @Field PathObject liveRoot
 @Field PauseTransition livePause
 @Field final Map<String, String> liveSeen = [:]
 @Field final Map<String, Request> liveRequests = [:]
-/** Which prompt, as it was then, gave a result: by the id of the result. */
+/** The prompt, as it was sent, of each result, by the id of the result. */
 @Field final Map<String, Prompt> answered = Collections.synchronizedMap(new HashMap<String, Prompt>())
 
-/** One object to outline: what was drawn, as it is sent. */
+/** One object to outline, as it is sent to the server. */
 class Prompt {
-    String id                       // of the annotation; the server names its answer after it
-    String parentId                 // of what the result goes below; null is the root
+    String id                       // of the annotation; the server derives the result's id from it
+    String parentId                 // of the object below which the result is added; null is the root
     ImagePlane plane
-    Set<String> sources = []        // ids of the annotations that it was made of
+    Set<String> sources = []        // ids of the annotations that the prompt consists of
     Map area                        // its geometry, or null
     String pathClass
     Set positives = []              // [x, y]
     Set negatives = []
     List<Map> features = []
     Map refine                      // an earlier result, as a feature
-    String replacedId               // of an object that the result takes the place of
-    boolean isReplacementOfAny      // also of one that somebody changed
+    String replacedId               // of the object that the result replaces
+    boolean isReplacementOfAny      // even one that a user changed
 
     String getSignature() { [area, pathClass, positives, negatives].toString() }
 
@@ -159,7 +159,7 @@ class Request {
     final List<PathObject> changed = []         // touched by one thread only
     final List<String> reasons = []
 
-    /** Closes the connection, by which the server knows. */
+    /** Closes the connection, which tells the server to stop. */
     void cancel() {
         isCancelled = true
         response?.cancel(true)
@@ -167,7 +167,7 @@ class Request {
     }
 }
 
-/** What a user can cure; its message says how. */
+/** An error that the user can fix; its message says how. */
 class ServerException extends IOException {
     ServerException(String message) { super(message) }
 }
@@ -179,7 +179,7 @@ else
 
 // Commands
 
-/** Puts the commands into the menu; those of an earlier run go. */
+/** Adds the commands to the menu, in place of those of an earlier run. */
 void installCommands() {
     def menu = gui.getMenu(MENU, true)
     menu.getItems().findAll { it instanceof CheckMenuItem }.each { it.setSelected(false) }
@@ -211,14 +211,14 @@ void segmentSelected(ImageData imageData) {
     def wanted = hierarchy.getSelectionModel().getSelectedObjects()
         .collect { isResult(it) ? byId[metadataOf(it)[PROMPT_KEY]] : it }
         .findAll { isPrompt(it) || isOutline(it) } as Set
-    // Negative points alone say nothing; selected, they mean the prompts that they belong to.
+    // Negative points alone are no prompt; selecting them selects the prompts that they belong to.
     def prompts = promptsIn(hierarchy, wanted).findAll { prompt ->
         wanted.any { it.getID().toString() in prompt.sources }
     }
     if (prompts)
         segment(imageData, prompts)
     else
-        inform('Select a rectangle, points or a rough outline first. Results are corrected with Refine selected with points.')
+        inform('Select a rectangle, points or a rough outline first. To correct a result, use Refine selected with points.')
 }
 
 void segmentAll(ImageData imageData) {
@@ -226,12 +226,12 @@ void segmentAll(ImageData imageData) {
     if (prompts)
         segment(imageData, prompts)
     else
-        inform('There are no prompts: draw rectangles round objects, or points inside of them.')
+        inform('There are no prompts: draw rectangles around objects, or points inside of them.')
 }
 
 /**
- * The points that are selected, else those in and near the selected area, correct it. Without a
- * selected area they correct the result that is nearest.
+ * Corrects the selected area with the selected points, or with the points in and near it. Without a
+ * selected area, corrects the result nearest to the points.
  */
 void refineSelected(ImageData imageData) {
     def hierarchy = imageData.getHierarchy()
@@ -249,7 +249,7 @@ void refineSelected(ImageData imageData) {
     }
     def prompt = refinement(hierarchy, area, points)
     if (prompt == null) {
-        inform('Put points on what the outline lacks, and points of a class that ends in * (such as Ignore*) on what is too much, and try again.')
+        inform('Add points where the outline is too small, and points of a class that ends in * (such as Ignore*) where it is too large, then try again.')
         return
     }
     segment(imageData, [prompt])
@@ -262,14 +262,14 @@ PathObject nearestResult(PathObjectHierarchy hierarchy, ROI points) {
         .min { Math.hypot(it.getROI().getCentroidX() - point.getX(), it.getROI().getCentroidY() - point.getY()) }
 }
 
-/** Detections that are selected, else all results. */
+/** Turns the selected detections, or else all results, into annotations. */
 void turnIntoAnnotations(ImageData imageData) {
     def hierarchy = imageData.getHierarchy()
     def model = hierarchy.getSelectionModel()
     def selected = model.getSelectedObjects().findAll { isPlainDetection(it) }
     def detections = selected ?: hierarchy.getDetectionObjects().findAll { isPlainDetection(it) && isResult(it) }
     if (!detections) {
-        inform('There are no results that are detections.')
+        inform('This image has no results that are detections.')
         return
     }
     def annotations = detections.collect { asAnnotation(it) }
@@ -291,7 +291,7 @@ PathObject asAnnotation(PathObject detection) {
     return annotation
 }
 
-/** All prompts of the image that is open in this thread. */
+/** Segments all prompts of the image that is open in this thread. */
 void segmentWithoutWindow() {
     def imageData = QP.getCurrentImageData()
     if (imageData == null)
@@ -304,7 +304,7 @@ void segmentWithoutWindow() {
     println "prompts: ${prompts.size()}, without outline: ${request.reasons}"
 }
 
-/** Has the points tool mark what lies outside, in the points that do so already. */
+/** Makes the points tool mark points outside of the object, added to existing ones on this plane. */
 void clickOutside() {
     classInside = PathPrefs.autoSetAnnotationClassProperty().get()
     PathPrefs.autoSetAnnotationClassProperty().set(PathClass.fromString(OUTSIDE))
@@ -317,7 +317,7 @@ void clickOutside() {
     viewer?.setSelectedObject(outside)
 }
 
-/** Goes back to what was selected before. */
+/** Restores the class and the selection from before. */
 void clickInside() {
     PathPrefs.autoSetAnnotationClassProperty().set(classInside)
     def viewer = gui.getViewer()
@@ -327,8 +327,8 @@ void clickInside() {
 // Prompts
 
 /**
- * What was drawn as one prompt an object, by the rules of the server: points inside of a rectangle or
- * outline belong to the smallest that holds them, negative points outside of all to the nearest points.
+ * Groups annotations into one prompt per object, by the server's rules: points inside of a rectangle or
+ * outline belong to the smallest one around them, negative points outside of all to the nearest points.
  */
 List<Prompt> promptsIn(PathObjectHierarchy hierarchy, Collection<PathObject> wanted = []) {
     def annotations = hierarchy.getAnnotationObjects().findAll { it.hasROI() && !it.getROI().isEmpty() && !isResult(it) }
@@ -336,7 +336,7 @@ List<Prompt> promptsIn(PathObjectHierarchy hierarchy, Collection<PathObject> wan
     return annotations.groupBy { [it.getROI().getZ(), it.getROI().getT()] }.values().collectMany { promptsOn(it) }
 }
 
-/** The prompts of one plane. */
+/** Groups the annotations of one plane into prompts. */
 List<Prompt> promptsOn(Collection<PathObject> annotations) {
     def areas = annotations.findAll { !isPoints(it) }.sort { it.getROI().getArea() }
     def points = annotations.findAll { isPoints(it) }
@@ -372,7 +372,7 @@ Prompt promptOf(PathObject annotation) {
 
 void addPoints(Prompt prompt, PathObject annotation, List points) {
     def feature = featureOf(annotation, points)
-    // What is divided between prompts must not go under one id twice.
+    // An annotation that is divided between prompts must not give two of them the same id.
     if (feature.id != prompt.id)
         feature.remove('id')
     prompt.sources << annotation.getID().toString()
@@ -380,7 +380,7 @@ void addPoints(Prompt prompt, PathObject annotation, List points) {
     (isIgnored(annotation) ? prompt.negatives : prompt.positives).addAll(feature.geometry.coordinates)
 }
 
-/** Gives each negative point to the prompt whose own points are nearest. */
+/** Assigns each negative point to the prompt with the nearest positive points. */
 void giveStrays(Collection<Prompt> prompts, PathObject annotation, List points) {
     if (!prompts)
         return
@@ -413,7 +413,7 @@ int nearest(List<List<List<Double>>> clusters, double x, double y) {
     return best
 }
 
-/** An area that points correct, or null without points. The answer takes its place. */
+/** Makes the prompt for correcting an area, which its result replaces; null without points. */
 Prompt refinement(PathObjectHierarchy hierarchy, PathObject area, Collection<PathObject> points) {
     def roi = area.getROI()
     def near = points ?: hierarchy.getAnnotationObjects().findAll { isPoints(it) && samePlane(it.getROI(), roi) }
@@ -422,7 +422,7 @@ Prompt refinement(PathObjectHierarchy hierarchy, PathObject area, Collection<Pat
         parentId: area.getParent()?.getID()?.toString(), replacedId: area.getID().toString(), isReplacementOfAny: true)
     def promptId = metadataOf(area)[PROMPT_KEY]
     prompt.id = promptId != null && hierarchy.getAnnotationObjects().any { it.getID().toString() == promptId } ? promptId : null
-    // What has no prompt any more is named after the points, best after positive ones.
+    // A result without a prompt is named after the points, preferably positive ones.
     for (annotation in near.sort { isIgnored(it) }) {
         def used = annotation.getROI().getAllPoints().findAll { points || isNear(roi, it.getX(), it.getY()) }
         prompt.id = prompt.id ?: (used ? annotation.getID().toString() : null)
@@ -432,14 +432,14 @@ Prompt refinement(PathObjectHierarchy hierarchy, PathObject area, Collection<Pat
     return prompt.features ? prompt : null
 }
 
-/** Whether a point lies in the bounds of an area, half their size further out, or nearer. */
+/** Tells whether a point is in the bounds of an area, extended by half of their size. */
 boolean isNear(ROI roi, double x, double y) {
     double marginX = roi.getBoundsWidth() / 2, marginY = roi.getBoundsHeight() / 2
     return x >= roi.getBoundsX() - marginX && x <= roi.getBoundsX() + roi.getBoundsWidth() + marginX &&
         y >= roi.getBoundsY() - marginY && y <= roi.getBoundsY() + roi.getBoundsHeight() + marginY
 }
 
-/** An annotation as the server reads it; of points, those that are given. */
+/** Converts an annotation for the server; of a points annotation, the given points. */
 Map featureOf(PathObject annotation, List points = null) {
     def roi = annotation.getROI()
     def geometry = points == null ? JSON.fromJson(GEOJSON.toJson(roi, ROI), Map) : [
@@ -451,7 +451,7 @@ Map featureOf(PathObject annotation, List points = null) {
     return [type: 'Feature', id: annotation.getID().toString(), geometry: geometry, properties: properties]
 }
 
-/** As many decimals as QuPath writes. */
+/** Rounds to as many decimals as QuPath writes. */
 double hundredths(double value) {
     return Math.round(value * 100) / 100d
 }
@@ -474,7 +474,7 @@ boolean isPlainDetection(PathObject pathObject) {
     return pathObject.isDetection() && !pathObject.isCell() && !pathObject.isTile()
 }
 
-/** By QuPath's convention: a class whose name ends in *. */
+/** Tells whether a class is ignored by QuPath's convention: its name ends in *. */
 boolean isIgnored(PathObject pathObject) {
     return classOf(pathObject)?.endsWith('*')
 }
@@ -493,14 +493,14 @@ boolean isResult(PathObject pathObject) {
     return metadataOf(pathObject).containsKey(PROMPT_KEY)
 }
 
-/** Its metadata, without making a map for each of a million cells that have none. */
+/** Gets the metadata of an object without making a map for each of a million cells that have none. */
 Map<String, String> metadataOf(PathObject pathObject) {
     if (pathObject.metaClass.respondsTo(pathObject, 'hasMetadata') && !pathObject.hasMetadata())
         return [:]
     return pathObject.getMetadata()
 }
 
-/** Whether a result is as the server gave it: nobody locked, named, reclassified or changed it. */
+/** Tells whether a result is unmodified: not locked, named, reclassified or edited by a user. */
 boolean isUntouched(PathObject result) {
     def metadata = metadataOf(result)
     return metadata.containsKey(PROMPT_KEY) &&
@@ -510,7 +510,7 @@ boolean isUntouched(PathObject result) {
         isDrawn(result.getROI().getGeometry(), metadata.get('wsisam_drawn') ?: '')
 }
 
-/** Whether an outline has the bounds, area and length of a signature, but for rounding. */
+/** Tells whether an outline has the bounds, area and length of a signature, except for rounding. */
 boolean isDrawn(Geometry geometry, String signature) {
     def numbers = signature.split(' ').findAll { it.isDouble() }.collect { it.toDouble() }
     if (numbers.size() != 6)
@@ -535,13 +535,13 @@ PathObject resultOf(JsonObject feature) {
     try {
         result.getMetadata().putAll(metadata)
     } catch (UnsupportedOperationException e) {
-        // QuPath 0.5.1 keeps metadata of detections, too, but lets nobody put some in.
+        // QuPath 0.5.1 keeps metadata of detections, too, but offers no method to set them.
         metadata.each { name, value -> result.storeMetadataValue(name, value) }
     }
     return result
 }
 
-/** Puts what has arrived into the image, without an event. */
+/** Adds the results that have arrived to the image, without an event. */
 List<PathObject> addArrived(Request request) {
     def hierarchy = request.imageData.getHierarchy()
     def changed = []
@@ -556,23 +556,23 @@ List<PathObject> addArrived(Request request) {
         def result = resultOf(feature)
         def prompt = request.prompts[metadataOf(result)[PROMPT_KEY]]
         if (prompt == null)
-            logger.warn('An answer to a prompt that was not sent: {}', metadataOf(result)[PROMPT_KEY])
+            logger.warn('The server sent a result for an unknown prompt: {}', metadataOf(result)[PROMPT_KEY])
         def earlier = resultsByPrompt[prompt?.id] ?: []
-        // A prompt that was deleted meanwhile wants no result any more.
+        // A prompt that was deleted since gets no result.
         if (prompt != null && (byId.containsKey(prompt.id) || prompt.replacedId in byId))
             changed.addAll(replace(hierarchy, prompt, earlier, result, byId))
     }
     return changed
 }
 
-/** Puts a result in the place of what the same prompt gave before; nothing is told of it yet. */
+/** Replaces the earlier result of the same prompt, without an event. */
 List<PathObject> replace(
     PathObjectHierarchy hierarchy, Prompt prompt, List<PathObject> earlier, PathObject result, Map<String, PathObject> byId) {
     def outdated = earlier.findAll { isUntouched(it) }
     def replaced = byId[prompt.replacedId]
     if (replaced != null && !(replaced in outdated) && (prompt.isReplacementOfAny || isUntouched(replaced)))
         outdated << replaced
-    // The same answer again, which somebody has locked or named: it stays theirs.
+    // The same result again, which a user has locked or named: the user's stays.
     if (earlier.any { it.getID() == result.getID() && !(it in outdated) })
         return []
     def parent = byId[prompt.parentId] ?: hierarchy.getRootObject()
@@ -586,7 +586,7 @@ List<PathObject> replace(
     return outdated + result
 }
 
-/** Selects an object in the place of others. */
+/** Selects an object instead of others. */
 void select(PathObjectHierarchy hierarchy, List<PathObject> others, PathObject pathObject) {
     def model = hierarchy.getSelectionModel()
     def main = model.getSelectedObject()
@@ -595,10 +595,10 @@ void select(PathObjectHierarchy hierarchy, List<PathObject> others, PathObject p
 }
 
 /**
- * Shows what has arrived while more is to come.
+ * Shows the results that have arrived while more are to come.
  *
- * Each event that is not "changing" is an undo step, but no other has the hierarchy look where its
- * objects lie; inserting something without an event has, too.
+ * Each event that is not "changing" makes an undo step, but only such an event, or an insertion
+ * without one, makes the hierarchy update where its objects are.
  */
 void showArrived(Request request) {
     request.isShowing.set(false)
@@ -617,25 +617,25 @@ void showArrived(Request request) {
     hierarchy.fireObjectsChangedEvent(this, changed, true)
 }
 
-/** Adds the rest, and makes all of the request one undo step. */
+/** Adds the remaining results, and makes one undo step of the whole request. */
 void finish(Request request) {
     if (!isShown(request.imageData) && !request.changed)
         return
     if (isShown(request.imageData))
         request.changed.addAll(addArrived(request))
-    // QuPath 0.5.1 makes no undo step of events that name no objects.
+    // QuPath 0.5.1 makes no undo step for events without objects.
     if (request.changed)
         request.imageData.getHierarchy().fireObjectsChangedEvent(this, request.changed, false)
 }
 
-/** Whether a viewer shows the image; without a window it is the only one. */
+/** Tells whether a viewer shows the image; always true without a window. */
 boolean isShown(ImageData imageData) {
     return gui == null || gui.getAllViewers().any { it.getImageData() === imageData }
 }
 
 // Requests
 
-/** Sends prompts and shows their answers, without holding up the window. */
+/** Sends prompts and shows their results, without blocking the window. */
 Request segment(ImageData imageData, List<Prompt> prompts, boolean isLive = false, Closure whenDone = null) {
     if (!askPixelSize(imageData))
         return null
@@ -657,7 +657,7 @@ Request requestFor(ImageData imageData, List<Prompt> prompts) {
     return new Request(imageData: imageData, prompts: prompts.collectEntries { [it.id, it] }, total: prompts.size())
 }
 
-/** What went wrong, in words for the user; null if nothing did. */
+/** Describes for the user what went wrong; null if nothing did. */
 String failureOf(Request request, Closure work) {
     try {
         work()
@@ -669,11 +669,11 @@ String failureOf(Request request, Closure work) {
     } catch (IOException | JsonParseException e) {
         if (request.isCancelled)
             return null
-        logger.warn('The answer ended early', e)
-        return 'The server broke off in the middle of its answer. Look at what it printed in its terminal, and try again.'
+        logger.warn('The response ended early', e)
+        return 'The server ended the connection in the middle of its response. See its output in the terminal, and try again.'
     } catch (RuntimeException e) {
         logger.error(e.getMessage(), e)
-        return "The script failed: $e. The log says more (View > Show log)."
+        return "The script failed: $e. See the log for details (View > Show log)."
     }
 }
 
@@ -686,7 +686,7 @@ void report(Request request, String failure) {
         Dialogs.showWarningNotification(TITLE, wrapped("No outline for ${request.reasons.size()} of ${request.prompts.size()}: ${request.reasons[0]}."))
 }
 
-/** Asks for the outlines of all prompts; they arrive in the request. */
+/** Requests the outlines of all prompts; they arrive in the request. */
 void exchange(Request request) {
     for (prompts in request.prompts.values().groupBy { [it.plane.getZ(), it.plane.getT()] }.values())
         prompts.collate(PROMPTS_AT_ONCE).each { exchange(request, it) }
@@ -707,7 +707,7 @@ void exchange(Request request, List<Prompt> prompts, List<Map> regions = null) {
         prompts.collate(PROMPTS_WITH_PIXELS).each { exchange(request, it) }
         return
     }
-    logger.info('The server cannot read this slide: its pixels are sent')
+    logger.info('The server cannot read this slide, so its pixels are sent')
     def needed = problem.getAsJsonArray('regions')
     exchange(request, prompts, needed.collect { readRegion(request.imageData.getServer(), it, prompts[0].plane) })
 }
@@ -724,7 +724,7 @@ Map documentFor(ImageData imageData, List<Prompt> prompts, List<Map> regions) {
     ]
 }
 
-/** What is drawn to correct an area. The server names its answer after the first positive points, else the first. */
+/** Collects the points that correct an area. The result is named after the first positive points, else the first. */
 List<Map> correctionsOf(Prompt prompt) {
     def features = prompt.features.collect { it.findAll { it.key != 'id' } }
     def points = features.findAll { it.geometry.type == 'MultiPoint' }
@@ -738,7 +738,7 @@ boolean isOutside(Map classification) {
     return classification != null && (classification.names ?: [classification.name])[-1].endsWith('*')
 }
 
-/** The slide as QuPath shows it. What no file shows as it is goes by a name that no server can open. */
+/** Describes the slide as QuPath shows it. If no file shows the same, it gets a name that no server can open. */
 Map slideOf(ImageServer server, ImagePlane plane) {
     def calibration = server.getPixelCalibration()
     def isPlain = isPlainFile(server) && plane.getZ() == 0 && plane.getT() == 0
@@ -750,7 +750,7 @@ Map slideOf(ImageServer server, ImagePlane plane) {
     ]
 }
 
-/** Whether it is a slide as its file has it: not rotated, cropped or otherwise changed by QuPath. */
+/** Tells whether QuPath shows the slide as in its file: not rotated, cropped or otherwise changed. */
 boolean isPlainFile(ImageServer server) {
     if (server.getURIs().size() != 1 || server.getBuilder() == null)
         return false
@@ -770,7 +770,7 @@ Map optionsFor(List<Prompt> prompts) {
     ]
 }
 
-/** A region as the server wants it, or finer. */
+/** Reads a region at the resolution that the server asks for, or a finer one. */
 Map readRegion(ImageServer server, JsonObject needed, ImagePlane plane) {
     def (x, y, width, height) = ['x', 'y', 'width', 'height'].collect { needed.get(it).getAsInt() }
     double downsample = Math.min(width / needed.get('width_px').getAsInt(), height / needed.get('height_px').getAsInt())
@@ -789,7 +789,7 @@ BufferedImage onWhite(BufferedImage image) {
     return rgb
 }
 
-/** Reads RFC 8142: a feature a line, each behind a record separator. */
+/** Reads RFC 8142: one feature per line, each after a record separator. */
 void readRecords(Request request, InputStream body) {
     body.newReader('UTF-8').withCloseable { reader ->
         for (String line; (line = reader.readLine()) != null;) {
@@ -808,7 +808,7 @@ void readRecords(Request request, InputStream body) {
 
 // The server
 
-/** Sends a request, again while the server is busy or loads its model. */
+/** Sends a request, and repeats it while the server is busy or loads its model. */
 HttpResponse<InputStream> send(Request request, String method, String path, Object document) {
     def (url, token) = findServer()
     def builder = HttpRequest.newBuilder(uriOf(url + path))
@@ -841,21 +841,21 @@ HttpResponse<InputStream> sendOnce(Request request, HttpRequest message, String 
         if (cause instanceof CancellationException)
             throw cause
         if (cause instanceof SSLException)
-            throw new ServerException("The certificate of $url is not trusted (${cause.getMessage()}): name its PEM file in $SETTINGS.")
+            throw new ServerException("The certificate of $url is not trusted (${cause.getMessage()}): enter its PEM file in $SETTINGS.")
         if (cause instanceof ConnectException || cause instanceof java.net.http.HttpConnectTimeoutException)
-            throw new ServerException("No server answers at $url. $START")
-        throw new ServerException("The server at $url broke off (${cause.getMessage() ?: cause}). Look at what it printed in its terminal, and try again.")
+            throw new ServerException("No server responds at $url. $START")
+        throw new ServerException("The server at $url ended the connection (${cause.getMessage() ?: cause}). See its output in the terminal, and try again.")
     }
 }
 
-/** URL and token: those of the settings, else those that the server on this machine left. */
+/** Finds URL and token: those of the settings, else those of the server on this computer. */
 List<String> findServer() {
     def file = new File(System.getProperty('user.home'), '.wsisam-qupath/server.json')
     def local = file.isFile() ? readJson(file.getText('UTF-8')) : null
     def url = serverProperty.get().trim().replaceAll('/+$', '')
     def localUrl = local?.get('url')?.getAsString()
     if (!url && !localUrl)
-        throw new ServerException("No server is running on this machine. $START For one elsewhere, name it in $SETTINGS.")
+        throw new ServerException("No server is running on this computer. $START To use a server on another computer, enter its address in $SETTINGS.")
     def isLocal = !url || url == localUrl
     return [url ?: localUrl, tokenProperty.get().trim() ?: (isLocal ? local?.get('token')?.getAsString() : null)]
 }
@@ -868,10 +868,10 @@ URI uriOf(String text) {
     } catch (URISyntaxException e) {
         logger.debug(e.getMessage(), e)
     }
-    throw new ServerException("'$text' is no address of a server: write it as http://127.0.0.1:8473 in $SETTINGS.")
+    throw new ServerException("'$text' is not the address of a server: enter it in $SETTINGS like http://127.0.0.1:8473.")
 }
 
-/** One client for all requests, since it keeps connections open. */
+/** Makes one client for all requests, as it keeps connections open. */
 synchronized HttpClient httpClient() {
     def certificate = certificateProperty.get().trim()
     if (client == null || certificate != clientCertificate) {
@@ -886,7 +886,7 @@ synchronized HttpClient httpClient() {
 
 SSLContext trusting(File certificate) {
     if (!certificate.isFile())
-        throw new ServerException("There is no file $certificate: name the server's certificate in $SETTINGS.")
+        throw new ServerException("There is no file $certificate: enter the file of the server's certificate in $SETTINGS.")
     def store = KeyStore.getInstance(KeyStore.getDefaultType())
     store.load(null, null)
     certificate.withInputStream { stream ->
@@ -908,7 +908,7 @@ JsonObject readJson(String text) {
     }
 }
 
-/** What the server says is wrong. */
+/** Reads the server's error message. */
 JsonObject problemOf(HttpResponse<InputStream> response) {
     def problem = readJson(response.body().withCloseable { it.getText('UTF-8') })
     if (problem?.has('detail') && problem.has('type'))
@@ -917,7 +917,7 @@ JsonObject problemOf(HttpResponse<InputStream> response) {
 }
 
 String strangerAt(HttpResponse response) {
-    return "What answers at ${response.uri().resolve('/')} (with ${response.statusCode()}) is no server of wsisam-qupath, or too old: update it, or name another one in $SETTINGS."
+    return "${response.uri().resolve('/')} (status ${response.statusCode()}) is not a server of wsisam-qupath, or it is too old: update it, or enter another one in $SETTINGS."
 }
 
 String nameOf(JsonObject problem) {
@@ -926,20 +926,20 @@ String nameOf(JsonObject problem) {
 
 String messageOf(JsonObject problem) {
     def id = problem.get('instance')?.getAsString()?.tokenize(':')?.last()
-    def cure = nameOf(problem) == 'unauthorized' ? " On this machine the script finds the token by itself; else set it in $SETTINGS." : ''
-    return problem.get('detail').getAsString() + cure + (id ? "\n(request $id)" : '')
+    def hint = nameOf(problem) == 'unauthorized' ? " For a server on this computer the script finds the token by itself; otherwise enter it in $SETTINGS." : ''
+    return problem.get('detail').getAsString() + hint + (id ? "\n(request $id)" : '')
 }
 
 // Live mode
 
-/** Sends each rectangle or points annotation that is drawn or changed from now on. */
+/** Sends each rectangle and each points annotation that is drawn or changed from now on. */
 void startLiveMode(CheckMenuItem item) {
     livePause = new PauseTransition(new javafx.util.Duration(PAUSE_BEFORE_SENDING.toMillis()))
-    // Not within the animation: nothing may ask the user there.
+    // Not within the animation, where no dialog may be shown.
     livePause.setOnFinished { Platform.runLater { segmentChanged(item) } }
     gui.imageDataProperty().addListener(liveImageListener)
     watch(gui.getImageData())
-    inform('Live mode is on: draw a rectangle round an object, or click points inside of it. Points of a class that ends in * lie outside.')
+    inform('Live mode is on: draw a rectangle around an object, or click points inside of it. Points of a class that ends in * mark what is outside.')
 }
 
 void stopLiveMode() {
@@ -955,7 +955,7 @@ void stopLiveMode() {
         Platform.runLater { livePause.playFromStart() }
 } as PathObjectHierarchyListener
 
-/** Watches another image. What is drawn there already was not drawn now. */
+/** Watches another image. Annotations that it has already are not sent. */
 void watch(ImageData imageData) {
     liveImage?.getHierarchy()?.removeListener(liveListener)
     liveRequests.values().each { it.cancel() }
@@ -979,7 +979,7 @@ void segmentChanged(CheckMenuItem item) {
     def changed = prompts.findAll { liveSeen[it.id] != it.signature }
     liveSeen.clear()
     prompts.each { liveSeen[it.id] = it.signature }
-    // Undo and redo put in another root, and the result that belongs to it: nothing is to be sent.
+    // Undo and redo replace the root together with its results: nothing is to be sent.
     if (liveRoot !== hierarchy.getRootObject()) {
         liveRoot = hierarchy.getRootObject()
         return
@@ -1004,7 +1004,7 @@ void segmentLive(CheckMenuItem item, List<Prompt> prompts) {
         prompts.each { liveRequests[it.id] = request }
 }
 
-/** The prompt with the result that fewer clicks gave, where there is one that nobody changed. */
+/** Adds the unmodified result of fewer clicks to a prompt, if there is one, to be refined. */
 Prompt refined(Prompt prompt, List<PathObject> results) {
     def earlier = results?.find { result ->
         def answeredPrompt = answered[result.getID().toString()]
@@ -1017,14 +1017,14 @@ Prompt refined(Prompt prompt, List<PathObject> results) {
 
 // Project jobs
 
-/** Has the server segment the project. What QuPath shows it does not write; that is added here. */
+/** Lets the server segment the project. It does not write the images shown here; their results are added here. */
 void segmentProject() {
     def project = gui.getProject()
     if (project == null) {
         inform('Open a project first, or use Segment all prompts in this image.')
         return
     }
-    def text = "The server segments all rectangles and points in ${project.size()} images, and saves the outlines with those that are not open here. Leave those alone meanwhile."
+    def text = "The server segments all rectangles and points in ${project.size()} images and saves the outlines in the images that are not open here. Do not edit those images until it has finished."
     if (!Dialogs.showConfirmDialog(TITLE, text) || !saveShown(project))
         return
     def request = new Request(doing: 'images', prompts: [:])
@@ -1041,23 +1041,23 @@ void segmentProject() {
     }
 }
 
-/** Saves what is shown and was changed, for the server reads what is saved; false to cancel. */
+/** Saves changed images that are shown, as the server reads saved files; false to cancel. */
 boolean saveShown(project) {
     def changed = shownImages(project).values().findAll { it.isChanged() }
-    if (changed && !Dialogs.showConfirmDialog(TITLE, 'The server reads what is saved. Save the changes of the open image first?'))
+    if (changed && !Dialogs.showConfirmDialog(TITLE, 'The server reads saved images only. Save the changes of the open image first?'))
         return false
     changed.each { project.getEntry(it).saveImageData(it) }
-    project.syncChanges()   // a pixel size that was entered is kept there
+    project.syncChanges()   // which keeps a pixel size that was entered
     return true
 }
 
-/** What the viewers show of a project, by the ids of its images. */
+/** Gives the images of a project that the viewers show, by their ids. */
 Map<String, ImageData> shownImages(project) {
     return gui.getAllViewers()*.getImageData().findAll { it != null && project.getEntry(it) != null }
         .collectEntries { [project.getEntry(it).getID(), it] }
 }
 
-/** Follows a job to its end. Returns what it did, in words for the user. */
+/** Follows a job to its end. Returns a summary for the user. */
 String runJob(Request request, project) {
     def shown = shownImages(project).keySet()
     def job = ask(request, '/v1/jobs', 'POST', [
@@ -1087,12 +1087,12 @@ String runJob(Request request, project) {
 String summaryOf(JsonObject job) {
     def failures = job.getAsJsonArray('failures').collect { "${it.get('name').getAsString()}: ${it.get('reason').getAsString()}" }
     if (job.get('prompts').getAsInt() == 0 && job.getAsJsonArray('failures').isEmpty())
-        return "Nothing was left to do in ${job.get('images').getAsInt()} images."
+        return "There was nothing to do in ${job.get('images').getAsInt()} images."
     def lines = ["${job.get('prompts_answered').getAsInt()} of ${job.get('prompts').getAsInt()} prompts answered in ${job.get('images').getAsInt()} images."]
     return (lines + failures + job.getAsJsonArray('notes').collect { it.getAsString() }).join('\n')
 }
 
-/** Adds what the server did not write since QuPath shows it. */
+/** Adds the results of the images that the server did not write because QuPath shows them. */
 void addJobResults(project, String path) {
     def records = send(new Request(), 'GET', "$path/results", null).body().withCloseable { it.readLines('UTF-8') }
         .collect { readJson(it.replace(RECORD_SEPARATOR, '')) }.findAll()
@@ -1108,7 +1108,7 @@ void addJobResults(project, String path) {
     }
 }
 
-/** Adds results to an image that was closed meanwhile. */
+/** Adds results to an image that was closed since. */
 void saveKept(entry, List<JsonObject> features) {
     def imageData = entry.readImageData()
     addKept(imageData.getHierarchy(), features)
@@ -1145,12 +1145,12 @@ void inform(String message) {
     Dialogs.showInfoNotification(TITLE, wrapped(message))
 }
 
-/** In lines that a notification has room for: it does not wrap them. */
+/** Breaks text into lines that fit a notification, which does not wrap them. */
 String wrapped(String text) {
     return text.replaceAll(/(.{50,75}?) /, '$1\n')
 }
 
-/** A small window that blocks nothing, after a moment in which most answers are there. Returns what closes it. */
+/** Shows a small window that blocks nothing, but only if results take a moment. Returns a closure that closes it. */
 Closure showProgress(Request request) {
     def bar = new ProgressBar()
     def label = new Label()
@@ -1181,23 +1181,23 @@ Closure showProgress(Request request) {
 
 void checkPixelSize(ImageData imageData) {
     if (!imageData.getServer().isRGB())
-        throw new ServerException('This image is not RGB, and only brightfield can be outlined.')
+        throw new ServerException('This image is not RGB: only brightfield images can be segmented.')
     if (!imageData.getServer().getPixelCalibration().hasPixelSizeMicrons())
-        throw new ServerException('This image states no pixel size: double-click Pixel width under Image in QuPath, and enter it.')
+        throw new ServerException('This image has no pixel size: double-click Pixel width in QuPath\'s Image tab and enter it.')
 }
 
-/** Asks for the pixel size of an image that states none, once, and keeps it where QuPath keeps it. */
+/** Asks once for the pixel size of an image that has none, and sets it in the image. */
 boolean askPixelSize(ImageData imageData) {
     def server = imageData.getServer()
     if (!server.isRGB()) {
-        inform('This image is not RGB, and only brightfield can be outlined.')
+        inform('This image is not RGB: only brightfield images can be segmented.')
         return false
     }
     if (server.getPixelCalibration().hasPixelSizeMicrons())
         return true
-    def size = Dialogs.showInputDialog(TITLE, 'This image does not say how large its pixels are. How many µm is one wide?\n(0.25 for a scan at 40x, 0.5 at 20x.) It is kept as the pixel size of the image.', 0.5d)
+    def size = Dialogs.showInputDialog(TITLE, 'This image has no pixel size. How wide is one pixel, in µm?\\n(0.25 for a scan at 40x, 0.5 at 20x.) The image keeps this pixel size.', 0.5d)
     if (size == null || !(size > 0.01 && size < 100)) {
-        inform('Without the pixel size nothing can be outlined. It can be entered under Image > Pixel width, too.')
+        inform('Without a pixel size nothing can be segmented. You can also enter it in the Image tab: Pixel width.')
         return false
     }
     imageData.updateServerMetadata(new ImageServerMetadata.Builder(server.getMetadata()).pixelSizeMicrons(size, size).build())
@@ -1207,13 +1207,13 @@ boolean askPixelSize(ImageData imageData) {
 void showSettings() {
     def params = new ParameterList()
         .addTitleParameter('Results')
-        .addChoiceParameter('type', 'Type', objectTypeProperty.get(), ['detection', 'annotation'], 'Detections are light; annotations can be edited by hand')
-        .addStringParameter('class', 'Class', classProperty.get(), 'Of all results. Empty: the class of each prompt')
-        .addChoiceParameter('size', 'Points mark a', objectSizeProperty.get(), OBJECT_SIZES_UM.keySet() as List, 'How large the objects are under points. Rectangles tell by themselves')
-        .addTitleParameter('Server on another machine')
-        .addStringParameter('server', 'Address', serverProperty.get(), 'Such as https://gpu.example.org:8473. Empty: the server on this machine, which is found by itself')
-        .addStringParameter('token', 'Token', tokenProperty.get(), 'As that server printed it when it started. Kept with the preferences of QuPath')
-        .addStringParameter('certificate', 'Certificate', certificateProperty.get(), 'PEM file to trust, where the server made its own')
+        .addChoiceParameter('type', 'Type', objectTypeProperty.get(), ['detection', 'annotation'], 'Detections are lightweight; annotations can be edited by hand')
+        .addStringParameter('class', 'Class', classProperty.get(), 'Class of all results. Empty: the class of each prompt')
+        .addChoiceParameter('size', 'Points mark a', objectSizeProperty.get(), OBJECT_SIZES_UM.keySet() as List, 'Size of objects that are marked by points only. Rectangles show the size themselves')
+        .addTitleParameter('Server on another computer')
+        .addStringParameter('server', 'Address', serverProperty.get(), 'Such as https://gpu.example.org:8473. Empty: the server on this computer, which is found automatically')
+        .addStringParameter('token', 'Token', tokenProperty.get(), 'Token that the server printed when it started. Stored in the preferences of QuPath')
+        .addStringParameter('certificate', 'Certificate', certificateProperty.get(), 'PEM file to trust if the server uses a self-made certificate')
     if (!GuiTools.showParameterDialog(TITLE, params))
         return
     objectTypeProperty.set(params.getChoiceParameterValue('type'))
@@ -1248,11 +1248,11 @@ String statusText() {
     }
     if (info.get('failure')?.isJsonPrimitive())
         lines << info.get('failure').getAsString()
-    lines << (info.get('reads_slides').getAsBoolean() ? 'It opens slides itself.' : 'It is sent the pixels that it needs.')
+    lines << (info.get('reads_slides').getAsBoolean() ? 'It opens slides itself.' : 'It receives the pixels that it needs.')
     return lines.join('\n')
 }
 
-/** What the server answers to a question. */
+/** Sends a request and returns the server's JSON. */
 JsonObject ask(Request request, String path, String method = 'GET', Object document = null) {
     def response = send(request, method, path, document)
     if (response.statusCode() >= 300)

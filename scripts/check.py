@@ -1,4 +1,4 @@
-"""Everything that CI runs: style, types, import rules, and the tests against the built wheel.
+"""Everything that CI runs: style, types, rules, docs, and the tests against the built wheel.
 
     python scripts/check.py [pytest arguments]
 
@@ -24,9 +24,11 @@ _MOST_PROCESSES = 4
 def main() -> None:
     run("ruff", "check", ".")
     run("ruff", "format", "--check", ".")
+    run("codespell_lib")
     run("mypy")
     run("codespell_lib")
     lint_imports()
+    check_documents()
     with tempfile.TemporaryDirectory(prefix="wsisam-qupath-wheel-") as folder:
         built, unpacked = Path(folder) / "dist", Path(folder) / "site"
         run("build", "--wheel", "--no-isolation", "--outdir", str(built), ".")
@@ -48,6 +50,25 @@ def lint_imports() -> None:
     print("== lint-imports", flush=True)
     if code := importlinter.cli.lint_imports():
         sys.exit(code)
+
+
+def check_documents() -> None:
+    """Check what pyproject.toml declares, the picture of the rooms, and the pages of the docs."""
+    source = {"PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "training")))}
+    run_script("check_dependencies.py", **source)
+    run_script("draw_architecture.py", "--check", **source)
+    run_script("check_docs.py", **source)
+    with tempfile.TemporaryDirectory(prefix="wsisam-qupath-docs-") as folder:
+        run("sphinx", "-q", "-E", "-W", "--keep-going", "-d", f"{folder}/cache", "docs", folder)
+
+
+def run_script(name: str, *arguments: str, **variables: str) -> None:
+    """Run a script of this folder; its failure is ours."""
+    print(f"== {name} {' '.join(arguments)}", flush=True)
+    command = [sys.executable, str(ROOT / "scripts" / name), *arguments]
+    code = subprocess.run(command, cwd=ROOT, env={**os.environ, **variables}, check=False)
+    if code.returncode:
+        sys.exit(code.returncode)
 
 
 def run(module: str, *arguments: str, folder: str = ".", **variables: str) -> None:

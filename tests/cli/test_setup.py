@@ -9,14 +9,20 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from fixtures.homes import everything_in, linux, request, scripts_in, step, write_preferences
+from fixtures.homes import everything_in, preferences_are_there, request, scripts_in, step
 from fixtures.qupath_folders import make_qupath
+from fixtures.qupath_program import run_qupath
 from wsisam_qupath.cli.setup_steps import SetupRequest, Step, exit_code, print_steps, run_setup
 from wsisam_qupath.errors import OptionError, QuPathError
 from wsisam_qupath.qupath.install import scripts
 from wsisam_qupath.qupath.install.installation import find_installation
+from wsisam_qupath.qupath.jvm.preferences import (
+    find_user_folder,
+    read_startup_script,
+    read_user_folder,
+    set_startup_script,
+)
 from wsisam_qupath.qupath.jvm.process import QuPathProcess
-from wsisam_qupath.qupath.jvm.startup import set_startup_script, startup_script
 
 pytestmark = pytest.mark.slow
 
@@ -70,18 +76,6 @@ def test_an_edited_script_is_left_alone_and_named(home: Path) -> None:
     assert edited.read_text("utf-8") == "// mine"
 
 
-@linux
-def test_scripts_go_where_qupath_looks(home: Path) -> None:
-    (home / "chosen").mkdir()
-    write_preferences(home, home / "chosen")
-
-    done = step(run_setup(SetupRequest(install=False)), "Groovy scripts")
-
-    count = len(scripts.read_shipped_scripts())
-    assert done.detail == f"{count} in {home / 'chosen' / 'scripts' / 'WSI-SAM'}."
-
-
-@linux
 def test_where_no_user_folder_was_chosen_the_one_that_qupath_suggests_is_made(home: Path) -> None:
     done = step(run_setup(SetupRequest(install=False)), "Groovy scripts")
 
@@ -99,6 +93,46 @@ def own_preferences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SetupReq
     except QuPathError as exc:
         pytest.skip(str(exc))
     return SetupRequest(install=False, user_dir=tmp_path / "user", startup_script=True)
+
+
+@pytest.mark.qupath
+def test_scripts_go_where_qupath_looks(own_preferences: SetupRequest, tmp_path: Path) -> None:
+    chosen = tmp_path / "Meine Skripte & ü"
+    chosen.mkdir()
+    choose = tmp_path / "choose.groovy"
+    choose.write_text(
+        "import qupath.lib.gui.prefs.PathPrefs\n"
+        "PathPrefs.userPathProperty().set(args[0])\n"
+        "PathPrefs.savePreferences()\n",
+        encoding="utf-8",
+    )
+    user_root = f"-Djava.util.prefs.userRoot={tmp_path}"
+    chose = run_qupath("script", choose, "-a", chosen, java_options=[user_root])
+    assert chose.returncode == 0, chose.stderr
+
+    done = step(run_setup(SetupRequest(install=False)), "Groovy scripts")
+
+    count = len(scripts.read_shipped_scripts())
+    assert done.detail == f"{count} in {chosen / 'scripts' / 'WSI-SAM'}."
+    chosen.rename(tmp_path / "gone")
+    assert find_user_folder() is None
+
+
+@pytest.mark.qupath
+def test_asking_a_qupath_that_was_never_started_leaves_its_preferences_alone(
+    own_preferences: SetupRequest,
+) -> None:
+    with QuPathProcess() as qupath:
+        assert qupath.run(read_user_folder) is None
+        assert not qupath.run(preferences_are_there)
+
+
+@pytest.mark.parametrize(
+    ("version", "series"),
+    [("0.6.0", "0.6"), ("0.7.0-rc1", "0.7"), ("0.10.2-SNAPSHOT", "0.10"), ("", "0.6")],
+)
+def test_each_series_has_preferences_of_its_own(version: str, series: str) -> None:
+    assert scripts.find_series(version) == series
 
 
 @pytest.mark.qupath
@@ -128,7 +162,7 @@ def test_another_startup_script_is_left_alone_and_told_how_to_call_ours(
     left = step(run_setup(own_preferences), "startup script")
 
     with QuPathProcess() as qupath:
-        assert qupath.run(startup_script) == str(theirs)
+        assert qupath.run(read_startup_script) == str(theirs)
     assert left.state == "left alone"
     assert left.detail.startswith(f"QuPath runs {theirs} when it starts. Add this line to it:")
 

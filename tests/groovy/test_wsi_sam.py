@@ -168,12 +168,12 @@ def test_a_turned_image_is_sent_as_it_is_shown(
 @pytest.mark.parametrize(
     ("trouble", "words"),
     [
-        ("no server", "No server is running on this machine. Start it in a terminal with"),
-        ("it is gone", "No server answers at http://127.0.0.1:9. Start it in a terminal with"),
+        ("no server", "No server is running on this computer. Start it in a terminal with"),
+        ("it is gone", "No server responds at http://127.0.0.1:9. Start it in a terminal with"),
         ("wrong token", "set it in Extensions > WSI-SAM > Settings"),
         ("another program", "is no server of wsisam-qupath, or too old"),
-        ("no address", "is no address of a server: write it as http://127.0.0.1:8473"),
-        ("no pixel size", "This image states no pixel size: double-click Pixel width"),
+        ("no address", "is not the address of a server: enter it in"),
+        ("no pixel size", "This image has no pixel size: double-click Pixel width"),
     ],
 )
 def test_each_failure_names_its_cure(

@@ -28,6 +28,8 @@ from wsisam_qupath.prompts.encoding import (
     project_mask_to_lr,
 )
 
+pytestmark = pytest.mark.slow
+
 LOGIT_TOLERANCE, MEAN_LOGIT_TOLERANCE, IOU_TOLERANCE = 2.0, 0.5, 0.03
 """What bf16 may change, measured: 1.3, 0.41 and 0.01. Logits span about 40. Much less in float32.
 

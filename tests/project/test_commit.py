@@ -24,7 +24,7 @@ from fixtures.images import (
 )
 from wsisam_qupath.errors import ImageError, ProjectError
 from wsisam_qupath.project.commit import commit, recover, restore
-from wsisam_qupath.qupath.files.backups import backups, copy_synced
+from wsisam_qupath.qupath.files.backups import copy_synced, list_backups
 from wsisam_qupath.qupath.files.integrity import read_versions
 
 
@@ -86,8 +86,8 @@ def test_the_last_three_backups_are_kept_also_those_of_one_second(image: Image) 
     made = [image.commit(content) for content in contents]
 
     assert len(set(made)) == 6
-    assert backups(image.entry) == made[-3:]
-    assert [path.read_bytes() for path in backups(image.entry)] == contents[2:5]
+    assert list_backups(image.entry) == made[-3:]
+    assert [path.read_bytes() for path in list_backups(image.entry)] == contents[2:5]
     assert sum("wsisam" in name for name in image.files) == 6
 
 
@@ -100,7 +100,7 @@ def test_a_new_backup_is_the_newest_whatever_the_clock_says(image: Image) -> Non
 
     assert backup is not None
     assert backup.name == "data-20991231-235959Z-11.wsisam-backup.qpdata"
-    assert [path.name.partition(".")[0] for path in backups(image.entry)] == [
+    assert [path.name.partition(".")[0] for path in list_backups(image.entry)] == [
         "data-20991231-235959Z-2",
         "data-20991231-235959Z-10",
         "data-20991231-235959Z-11",
@@ -129,7 +129,7 @@ def test_foreign_files_are_never_pruned(image: Image) -> None:
 
     assert {name: image.files[name] for name in foreign} == foreign
     assert folder.is_dir()
-    assert len(backups(image.entry)) == 3
+    assert len(list_backups(image.entry)) == 3
 
 
 def test_a_state_that_has_a_backup_gets_no_second_one(image: Image) -> None:
@@ -139,7 +139,7 @@ def test_a_state_that_has_a_backup_gets_no_second_one(image: Image) -> None:
     backup = image.commit()
 
     assert backup == image.entry.folder / f"data-{DATE}.wsisam-backup.qpdata"
-    assert backups(image.entry) == [backup]
+    assert list_backups(image.entry) == [backup]
 
 
 def test_a_backup_with_another_summary_is_another_state(image: Image) -> None:
@@ -147,7 +147,7 @@ def test_a_backup_with_another_summary_is_another_state(image: Image) -> None:
 
     backup = image.commit()
 
-    assert backups(image.entry) == [image.entry.folder / min(BACKUP), backup]
+    assert list_backups(image.entry) == [image.entry.folder / min(BACKUP), backup]
 
 
 def change_data(image: Image) -> None:
@@ -182,7 +182,7 @@ def test_an_image_that_changed_since_it_was_read_stays_as_it_is(
         commit(image.project, image.entry, staged, versions)
 
     assert str(caught.value) == (
-        "Image Präparat 7 (alt) changed on disk while it was being answered: close the project in "
+        "Image Präparat 7 (alt) changed on disk while it was processed: close the project in "
         "QuPath and run again; nothing was written."
     )
     assert image.files == before
@@ -212,7 +212,7 @@ def test_what_changes_in_the_middle_of_a_commit_wins(
     states: list[dict[str, bytes]] = []
 
     def change_and_look() -> None:
-        assert len(backups(image.entry)) == 1
+        assert len(list_backups(image.entry)) == 1
         change(image)
         states.append(image.files)
 
@@ -233,7 +233,7 @@ def test_a_commit_that_fails_removes_no_older_backup(image: Image) -> None:
     with pytest.raises(ImageError):
         commit(image.project, image.entry, staged, versions)
 
-    assert backups(image.entry) == made
+    assert list_backups(image.entry) == made
 
 
 def test_where_qupath_has_the_project_open_it_may_save_it_in_the_middle_but_not_the_image(
@@ -281,7 +281,7 @@ def test_a_backup_put_back_is_what_was_there(image: Image) -> None:
 
     assert image.is_old
     assert image.leftovers == []
-    assert [path.read_bytes() for path in backups(image.entry)] == [OLD, NEW]
+    assert [path.read_bytes() for path in list_backups(image.entry)] == [OLD, NEW]
 
 
 def test_an_image_that_had_no_data_can_have_none_again(image: Image) -> None:
@@ -293,7 +293,7 @@ def test_an_image_that_had_no_data_can_have_none_again(image: Image) -> None:
 
     assert image.live == (None, None)
     assert image.leftovers == []
-    assert [path.read_bytes() for path in backups(image.entry)] == [NEW]
+    assert [path.read_bytes() for path in list_backups(image.entry)] == [NEW]
 
 
 def test_data_that_had_no_summary_has_none_again(image: Image) -> None:
@@ -349,10 +349,10 @@ def test_a_disk_that_becomes_read_only_is_said_to_be(disk: Path) -> None:
         recover(image.entry)
 
     assert str(committing.value) == (
-        "Image Präparat 7 (alt) cannot be written (Read-only file system): free space and "
-        f"permissions in {image.entry.folder}, then run again; nothing of it was changed."
+        "Image Präparat 7 (alt) cannot be written (Read-only file system): check free "
+        f"space and permissions in {image.entry.folder}, then run again; nothing of it was changed."
     )
-    assert "is still in the middle of an earlier change" in str(recovering.value)
+    assert "has an unfinished earlier change" in str(recovering.value)
     assert image.files == before
 
 

@@ -26,7 +26,7 @@ def written(number: int) -> Written:
 NO_CLASS = Written("result-5", "prompt \ud83d", "1.00", None, "annotation")
 
 
-def test_a_ledger_holds_what_was_added(project: Project, history: History) -> None:
+def test_a_history_holds_what_was_added(project: Project, history: History) -> None:
     history.add([written(1)], {"result-9": "nichts über 1 µm"}, SLIDE)
     history.add(iter([NO_CLASS, written(2)]), {"result-8": "nothing"}, SLIDE)
 
@@ -37,10 +37,10 @@ def test_a_ledger_holds_what_was_added(project: Project, history: History) -> No
         {"result-9": "nichts über 1 µm", "result-8": "nothing"},
         SLIDE,
     )
-    assert history.path == project.folder / "wsisam-qupath" / "ledger" / "12.json"
+    assert history.path == project.folder / "wsisam-qupath" / "history" / "12.json"
 
 
-def test_reading_where_there_is_no_ledger_makes_none(project: Project, history: History) -> None:
+def test_reading_where_there_is_no_history_makes_none(project: Project, history: History) -> None:
     assert history.read() == Record()
     assert list(project.folder.iterdir()) == []
 
@@ -89,21 +89,21 @@ def test_the_newest_records_are_kept(history: History, monkeypatch: pytest.Monke
     assert list(record.empty) == ["result-8", "result-9", "result-10", "result-11"]
 
 
-SOUND = '{"ledger":1,"slide":"","written":[%s],"empty":%s}'
+SOUND = '{"history":1,"slide":"","written":[%s],"empty":%s}'
 
 
 @pytest.mark.parametrize(
     "content",
     [
         b"",
-        b'{"ledger":1,"sli',
+        b'{"history":1,"sli',
         b"\xff\xfe\x00",
         b"\0" * 4096,
         b"[]",
         b"7",
         b"{}",
         b"[" * 100_000,
-        b'{"ledger":2,"slide":"","written":[],"empty":{}}',
+        b'{"history":2,"slide":"","written":[],"empty":{}}',
         (SOUND % ('{"id":"1"}', "{}")).encode(),
         (SOUND % ("7", "{}")).encode(),
         (SOUND % ("", "[]")).encode(),
@@ -112,7 +112,7 @@ SOUND = '{"ledger":1,"slide":"","written":[%s],"empty":%s}'
         (SOUND % (json.dumps(vars(written(1)) | {"class_name": 7}), "{}")).encode(),
     ],
 )
-def test_a_damaged_ledger_is_kept_aside(history: History, content: bytes) -> None:
+def test_a_damaged_history_is_kept_aside(history: History, content: bytes) -> None:
     history.path.parent.mkdir(parents=True)
     history.path.write_bytes(content)
 
@@ -125,7 +125,7 @@ def test_a_damaged_ledger_is_kept_aside(history: History, content: bytes) -> Non
     assert history.read() == Record((written(1),))
 
 
-def test_every_damaged_ledger_is_kept(history: History) -> None:
+def test_every_damaged_history_is_kept(history: History) -> None:
     history.path.parent.mkdir(parents=True)
     history.path.write_bytes(b"first")
     history.add([], {})
@@ -139,7 +139,7 @@ def test_every_damaged_ledger_is_kept(history: History) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no fork and no kill -9")
-def test_a_kill_at_any_call_leaves_the_old_ledger_or_the_new(history: History) -> None:
+def test_a_kill_at_any_call_leaves_the_old_history_or_the_new(history: History) -> None:
     seen = []
     with Killer() as killer:
         for nth in count(1):
@@ -157,7 +157,7 @@ def test_a_kill_at_any_call_leaves_the_old_ledger_or_the_new(history: History) -
     assert {*seen} == {1, 2}
 
 
-def test_a_full_disk_leaves_the_ledger_as_it_was(full_disk: Project) -> None:
+def test_a_full_disk_leaves_the_history_as_it_was(full_disk: Project) -> None:
     history = History(full_disk, ENTRY)
     history.add([written(1)], {})
 
@@ -166,13 +166,13 @@ def test_a_full_disk_leaves_the_ledger_as_it_was(full_disk: Project) -> None:
 
     assert history.read() == Record((written(1),))
     assert str(caught.value) == (
-        f"The ledger of image Präparat 1, {history.path}, cannot be written: free space and "
-        "permissions there, then run again."
+        f"The history of image Präparat 1, {history.path}, cannot be written: check the free "
+        "space and permissions there, then run again."
     )
     assert list(history.path.parent.iterdir()) == [history.path]
 
 
-def test_a_ledger_that_is_a_folder_is_said_to_be_unreadable(history: History) -> None:
+def test_a_history_that_is_a_folder_is_said_to_be_unreadable(history: History) -> None:
     history.path.mkdir(parents=True)
 
     with pytest.raises(ImageError, match="cannot be read"):

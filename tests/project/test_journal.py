@@ -54,7 +54,7 @@ def test_answers_are_read_as_they_were_appended(project: Project, journal: Journ
     journal.append(ANSWERS[:1])
     journal.append(ANSWERS[1:])
 
-    answers = Journal(project, ENTRY, SLIDE).answers()
+    answers = Journal(project, ENTRY, SLIDE).read()
 
     assert answers == by_id(ANSWERS)
     assert list(answers) == [one.id for one in ANSWERS]
@@ -63,7 +63,7 @@ def test_answers_are_read_as_they_were_appended(project: Project, journal: Journ
 def test_answers_are_safe_before_the_journal_is_closed(journal: Journal) -> None:
     journal.append(ANSWERS)
 
-    assert journal.answers() == by_id(ANSWERS)
+    assert journal.read() == by_id(ANSWERS)
 
 
 def test_a_journal_is_one_line_of_json_an_answer(project: Project, journal: Journal) -> None:
@@ -78,7 +78,7 @@ def test_a_journal_is_one_line_of_json_an_answer(project: Project, journal: Jour
 def test_reading_or_appending_nothing_makes_no_file(project: Project, journal: Journal) -> None:
     journal.append([])
 
-    assert journal.answers() == {}
+    assert journal.read() == {}
     assert list(project.folder.iterdir()) == []
 
 
@@ -87,7 +87,7 @@ def test_of_two_answers_to_one_question_the_later_counts(journal: Journal) -> No
     journal.append([EMPTY, *ANSWERS])
     journal.append([later])
 
-    assert journal.answers()[EMPTY.id] == later
+    assert journal.read()[EMPTY.id] == later
 
 
 def test_answers_for_another_slide_are_neither_read_nor_kept(
@@ -97,13 +97,13 @@ def test_answers_for_another_slide_are_neither_read_nor_kept(
     journal.close()
 
     with Journal(project, ENTRY, "another slide") as other:
-        before = other.answers()
+        before = other.read()
         other.append(ANSWERS[2:])
-        after = other.answers()
+        after = other.read()
 
     assert before == {}
     assert after == by_id(ANSWERS[2:])
-    assert journal.answers() == {}
+    assert journal.read() == {}
 
 
 def test_a_cleared_journal_holds_nothing_and_can_be_used_again(journal: Journal) -> None:
@@ -114,7 +114,7 @@ def test_a_cleared_journal_holds_nothing_and_can_be_used_again(journal: Journal)
     assert not journal.path.exists()
     journal.clear()
     journal.append(ANSWERS[2:])
-    assert journal.answers() == by_id(ANSWERS[2:])
+    assert journal.read() == by_id(ANSWERS[2:])
 
 
 @SLOW_FILES
@@ -130,11 +130,11 @@ def test_half_a_line_is_cut_off_before_the_next_answer(
     journal.path.write_bytes(content[:length])
     whole = max(0, content[:length].count(b"\n") - 1)
 
-    before = journal.answers()
+    before = journal.read()
     journal.append([answer(77)])
 
     assert before == by_id(ANSWERS[:whole])
-    assert journal.answers() == by_id([*ANSWERS[:whole], answer(77)])
+    assert journal.read() == by_id([*ANSWERS[:whole], answer(77)])
 
 
 @SLOW_FILES
@@ -151,12 +151,12 @@ def test_a_damaged_byte_costs_two_answers_at_most_unless_it_names_the_slide(
     content[place] ^= data.draw(st.integers(1, 255))
     journal.path.write_bytes(content)
 
-    answers = journal.answers()
+    answers = journal.read()
 
     assert answers.items() <= by_id(ANSWERS).items()
     assert len(answers) == 0 if place < header else len(answers) >= len(ANSWERS) - 2
     journal.append([answer(77)])
-    assert journal.answers()["result-77"] == answer(77)
+    assert journal.read()["result-77"] == answer(77)
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"\0" * 5000, b"[]\n{}\n", b"\xff\xfe\n" * 3])
@@ -164,10 +164,10 @@ def test_a_file_that_is_no_journal_becomes_one(journal: Journal, content: bytes)
     journal.path.parent.mkdir(parents=True)
     journal.path.write_bytes(content)
 
-    assert journal.answers() == {}
+    assert journal.read() == {}
 
     journal.append(ANSWERS)
-    assert journal.answers() == by_id(ANSWERS)
+    assert journal.read() == by_id(ANSWERS)
 
 
 def test_zeros_at_the_end_as_after_a_power_cut_go(journal: Journal) -> None:
@@ -178,7 +178,7 @@ def test_zeros_at_the_end_as_after_a_power_cut_go(journal: Journal) -> None:
 
     journal.append([answer(77)])
 
-    assert journal.answers() == by_id([*ANSWERS, answer(77)])
+    assert journal.read() == by_id([*ANSWERS, answer(77)])
     assert b"\0" not in journal.path.read_bytes()
 
 
@@ -191,7 +191,7 @@ from wsisam_qupath.project.journal import Journal
 from wsisam_qupath.prompts.results import SerializedResult
 entry = ImageEntry("12", "", Path("data/12"), "", None)
 journal = Journal(Project(Path(sys.argv[1]), "0.6.0", (entry,)), entry, "slide")
-for number in itertools.count(len(journal.answers())):
+for number in itertools.count(len(journal.read())):
     journal.append([SerializedResult(f"result-{number}", "prompt", {"ring": [0.1] * number})])
     print(number, flush=True)
 """
@@ -210,7 +210,7 @@ def test_a_kill_loses_no_answer_that_was_appended(project: Project) -> None:
             process.kill()
             appended += map(int, process.stdout.read().split())
 
-        answers = Journal(project, ENTRY, "slide").answers().values()
+        answers = Journal(project, ENTRY, "slide").read().values()
 
         assert len(answers) - (appended[-1] + 1) in (0, 1)
         assert [len((one.feature or {})["ring"]) for one in answers] == list(range(len(answers)))
@@ -229,9 +229,9 @@ def test_a_kill_at_any_call_leaves_a_journal_that_can_be_continued(project: Proj
 
             done = killer.lives_through(nth, journal.append, ANSWERS[2:])
 
-            assert journal.answers() in (by_id(ANSWERS[:2]), by_id(ANSWERS))
+            assert journal.read() in (by_id(ANSWERS[:2]), by_id(ANSWERS))
             journal.append(ANSWERS[2:])
-            assert journal.answers() == by_id(ANSWERS)
+            assert journal.read() == by_id(ANSWERS)
             journal.close()
             if done:
                 break
@@ -248,15 +248,15 @@ def test_a_full_disk_costs_no_earlier_answer(full_disk: Project) -> None:
             for number in range(1000):
                 journal.append([answer(number)])
                 appended.append(answer(number))
-        assert journal.answers() == by_id(appended)
+        assert journal.read() == by_id(appended)
 
         filler.unlink()
         journal.append([answer(2000)])
 
-        assert journal.answers() == by_id([*appended, answer(2000)])
+        assert journal.read() == by_id([*appended, answer(2000)])
     assert str(caught.value) == (
         f"The journal of image Präparat 1, {journal.path}, cannot be written (No space left on "
-        "device): free space and permissions there, then run again."
+        "device): check the free space and permissions there, then run again."
     )
 
 
@@ -264,7 +264,7 @@ def test_a_journal_that_is_a_folder_is_said_to_be_unreadable(journal: Journal) -
     journal.path.mkdir(parents=True)
 
     with pytest.raises(ImageError, match="cannot be read"):
-        journal.answers()
+        journal.read()
     with pytest.raises(ImageError, match="cannot be"):
         journal.append(ANSWERS)
     with pytest.raises(ImageError, match="cannot be removed"):

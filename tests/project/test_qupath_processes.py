@@ -11,7 +11,11 @@ import psutil
 import pytest
 
 from fixtures.project_files import make_project
-from wsisam_qupath.project.qupath_processes import Running, find_running_qupath, window_arguments
+from wsisam_qupath.project.qupath_processes import (
+    Running,
+    find_running_qupath,
+    find_window_arguments,
+)
 
 CLASS_PATH = ["-XX:MaxRAMPercentage=50", "-cp", "/opt/QuPath/lib/app/*"]
 
@@ -88,12 +92,12 @@ def process_named(
 def test_a_window_of_qupath_is_known_by_its_command(
     name: str, command: list[str], arguments: tuple[str, ...]
 ) -> None:
-    assert window_arguments(name, command) == arguments
+    assert find_window_arguments(name, command) == arguments
 
 
 @pytest.mark.parametrize(("name", "command"), NO_WINDOWS)
 def test_what_is_no_window_of_qupath(name: str, command: list[str]) -> None:
-    assert window_arguments(name, command) is None
+    assert find_window_arguments(name, command) is None
 
 
 @REAL

@@ -26,7 +26,7 @@ from fixtures.images import (
 )
 from fixtures.killing import Killer
 from wsisam_qupath.project.commit import commit, recover, restore
-from wsisam_qupath.qupath.files.backups import backups
+from wsisam_qupath.qupath.files.backups import list_backups
 from wsisam_qupath.qupath.files.entries import ImageEntry
 
 pytestmark = pytest.mark.slow
@@ -108,7 +108,7 @@ def test_a_marker_after_the_step_is_finished(
 
     assert image.live == (NEW, b'{"timestamp":7}')
     assert image.leftovers == []
-    assert [path.read_bytes() for path in backups(image.entry)] == [OLD]
+    assert [path.read_bytes() for path in list_backups(image.entry)] == [OLD]
     assert recover(image.entry) == "nothing"
 
 
@@ -126,7 +126,7 @@ def test_what_qupath_saved_since_is_never_overwritten(
 
     assert image.live == (QUPATHS, b'{"timestamp":8}')
     assert image.leftovers == []
-    assert [path.read_bytes() for path in backups(image.entry)] == [OLD]
+    assert [path.read_bytes() for path in list_backups(image.entry)] == [OLD]
 
 
 def test_other_data_of_the_same_size_is_not_taken_for_ours(image: Image) -> None:
@@ -187,7 +187,7 @@ class TestKilledAtEveryCall:
                 seen.append(recovery)
                 assert image.is_old if recovery == "undone" else image.is_new
                 assert image.leftovers == []
-                assert image.is_old or [p.read_bytes() for p in backups(image.entry)] == [OLD]
+                assert image.is_old or [p.read_bytes() for p in list_backups(image.entry)] == [OLD]
                 if done:
                     break
 
@@ -277,9 +277,11 @@ def test_a_kill_at_any_time_leaves_data_and_summary_of_one_commit(image: Image) 
         assert data == data[:1] * 300_000
         assert json.loads(summary)["first"] == data[0]
         assert image.leftovers == []
-        assert all(p.read_bytes() == p.read_bytes()[:1] * 300_000 for p in backups(image.entry))
+        assert all(
+            p.read_bytes() == p.read_bytes()[:1] * 300_000 for p in list_backups(image.entry)
+        )
 
-    assert backups(image.entry)
+    assert list_backups(image.entry)
 
 
 def test_what_the_step_left_is_finished_on_a_disk_that_is_full(disk: Path) -> None:

@@ -87,7 +87,7 @@ def test_qupath_opens_our_slides_with_their_scale(told: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("number", "path_class"),
     list(enumerate(CLASSES)),
-    ids=["no class", "no colour", "colour", "derived"],
+    ids=["no class", "no color", "color", "derived"],
 )
 def test_qupath_reads_our_outlines_as_valid_detections(
     told: dict[str, Any], number: int, path_class: PathClass | None

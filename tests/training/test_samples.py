@@ -53,8 +53,8 @@ def hook(tmp_path: Path) -> AnnotatedImage:
 
 @pytest.fixture
 def slide(hook: AnnotatedImage) -> Iterator[Slide]:
-    with hook.slide.open() as open_data:
-        yield open_data
+    with hook.slide.open() as opened:
+        yield opened
 
 
 def test_the_first_of_many_views_are_those_of_fewer(image: AnnotatedImage) -> None:

@@ -34,14 +34,14 @@ names = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), m
 )
 
 
-def field(
+def image(
     name: str, group: str = "", *, part: Part | None = None, truths: tuple[Truth, ...] = TRUTHS
 ) -> AnnotatedImage:
     return AnnotatedImage(name, "set", group or name, SlideReference("/a.tif"), truths, part=part)
 
 
 def images(*groups: str) -> list[AnnotatedImage]:
-    return [field(f"{n}-{group}", group) for n, group in enumerate(groups)]
+    return [image(f"{n}-{group}", group) for n, group in enumerate(groups)]
 
 
 def parts_by_group(found: tuple[AnnotatedImage, ...]) -> dict[str, set[Part | None]]:
@@ -92,7 +92,7 @@ def test_with_one_group_all_of_it_is_to_train_on() -> None:
 
 
 def test_a_group_without_objects_is_not_what_is_validated_on() -> None:
-    empty = [field(f"empty {n}", truths=()) for n in range(20)]
+    empty = [image(f"empty {n}", truths=()) for n in range(20)]
 
     parts = group_by_part(divide_fully([*images("a", "b"), *empty], SplitRule(val_share=0.01)))
 
@@ -101,7 +101,7 @@ def test_a_group_without_objects_is_not_what_is_validated_on() -> None:
 
 
 def test_parts_that_the_data_give_stay() -> None:
-    given_parts = [field("a", part="test"), field("b", part="test"), field("c"), field("d")]
+    given_parts = [image("a", part="test"), image("b", part="test"), image("c"), image("d")]
 
     found = divide_fully(given_parts, SplitRule(val_share=0.01))
 
@@ -117,7 +117,7 @@ def test_more_patients_move_none_of_the_others() -> None:
 
 
 def test_shares_are_about_as_large_as_asked_for() -> None:
-    many = [field(str(n)) for n in range(2000)]
+    many = [image(str(n)) for n in range(2000)]
 
     parts = group_by_part(divide(many, SplitRule(val_share=0.15, test_share=0.2)))
 
@@ -139,7 +139,7 @@ def test_a_rule_names_groups_that_are_there() -> None:
 
 
 def test_a_patient_in_two_parts_is_refused() -> None:
-    twice = [field("one", "p", part="train"), field("two", "p", part="test")]
+    twice = [image("one", "p", part="train"), image("two", "p", part="test")]
 
     with pytest.raises(PromptError, match="p of set is in two parts of the split"):
         group_by_part(twice)
@@ -149,32 +149,32 @@ def test_a_patient_in_two_parts_is_refused() -> None:
 def test_a_split_that_was_written_is_read_again(
     tmp_path_factory: pytest.TempPathFactory, parts: dict[str, Part]
 ) -> None:
-    found = [field(name, part=part) for name, part in parts.items()]
+    found = [image(name, part=part) for name, part in parts.items()]
     file = tmp_path_factory.mktemp("split") / "split.tsv"
 
     write_split(file, found)
 
-    assert assign_parts([field(name) for name in parts], file).images == tuple(found)
+    assert assign_parts([image(name) for name in parts], file).images == tuple(found)
 
 
 def test_a_split_is_read_again_after_the_folder_was_renamed(tmp_path: Path) -> None:
     file = tmp_path / "split.tsv"
-    write_split(file, [field("a.svs", part="train"), field("b.svs", part="val")])
+    write_split(file, [image("a.svs", part="train"), image("b.svs", part="val")])
 
-    found = assign_parts([replace(field("b.svs"), dataset="renamed")], file)
+    found = assign_parts([replace(image("b.svs"), dataset="renamed")], file)
 
     assert [one.part for one in found.images] == ["val"]
 
 
 def test_a_split_says_dataset_group_part_and_number_of_objects() -> None:
-    table = split_table([field("a.svs", "patient 1", part="val")])
+    table = split_table([image("a.svs", "patient 1", part="val")])
 
     assert table == "dataset\tfield\tgroup\tpart\tobjects\nset\ta.svs\tpatient 1\tval\t1\n"
 
 
 def test_a_split_is_not_written_into_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="There is no folder"):
-        write_split(tmp_path / "absent" / "split.tsv", [field("a")])
+        write_split(tmp_path / "absent" / "split.tsv", [image("a")])
 
 
 def test_catchs_own_table_is_read(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_any_table_of_two_columns_will_do(tmp_path: Path, table: str) -> None:
     file = tmp_path / "split.csv"
     file.write_text(table, encoding="utf-8-sig")
 
-    found = assign_parts([field("a"), field("b.svs")], file)
+    found = assign_parts([image("a"), image("b.svs")], file)
 
     assert [one.part for one in found.images] == ["train", "val"]
     assert found.damaged == ()
@@ -199,7 +199,7 @@ def test_what_only_one_of_split_and_data_names_is_named(tmp_path: Path) -> None:
     file = tmp_path / "split.csv"
     file.write_text("a;train\nx;val\ngone.svs;test\n", encoding="utf-8")
 
-    found = assign_parts([field("a"), field("b")], file, missing=["gone.svs"])
+    found = assign_parts([image("a"), image("b")], file, missing=["gone.svs"])
 
     assert [one.name for one in found.images] == ["a"]
     assert [(case.id, case.reason) for case in found.damaged] == [
@@ -222,7 +222,7 @@ def test_a_table_that_is_none_is_refused(tmp_path: Path, table: str, message: st
     file.write_text(table, encoding="utf-8")
 
     with pytest.raises(PromptError, match=message):
-        assign_parts([field("a"), field("b")], file)
+        assign_parts([image("a"), image("b")], file)
 
 
 def test_a_table_that_is_not_there_is_refused(tmp_path: Path) -> None:

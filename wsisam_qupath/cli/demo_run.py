@@ -97,7 +97,7 @@ def run_demo(folder: Path, model: ModelSpec) -> None:
     )
     console.print(
         f"{output}: the outlines, ready for QuPath (drag the file onto the open slide).\n"
-        f"{overlay}: prompts in yellow, outlines in the colour of their class. Look at it."
+        f"{overlay}: prompts in yellow, outlines in the color of their class. Look at it."
     )
     _run_in_project(folder, slide, prompts, model, console)
     console.print(

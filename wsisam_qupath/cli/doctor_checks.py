@@ -311,14 +311,15 @@ def _count_images(project: Path, process: QuPathProcess) -> int:
 
 
 def _groovy_scripts() -> _Finding:
-    from ..qupath.install import preferences, scripts  # only needed here
+    from ..qupath.install import scripts  # only needed here
+    from ..qupath.jvm.preferences import find_user_folder  # needs Java, unlike `--help`
 
     try:
         version = find_installation().version or ""
     except QuPathError:
         return _Finding("not looked for without a QuPath", _SEE_QUPATH)
-    chosen = preferences.find_user_folder(version)
-    user_folder = chosen or preferences.suggest_user_folder(version)
+    chosen = find_user_folder()
+    user_folder = chosen or scripts.suggest_user_folder(version)
     folder = scripts.menu_folder(user_folder)
     found = scripts.look(folder, scripts.read_shipped_scripts())
     n_old = sum(copy.state in ("missing", "outdated") for copy in found)
@@ -330,7 +331,7 @@ def _groovy_scripts() -> _Finding:
     if chosen is None:
         return _Finding(
             f"{detail}, where QuPath does not look yet",
-            preferences.explain_how_to_choose(user_folder),
+            scripts.explain_how_to_choose(user_folder),
         )
     return _Finding(detail)
 

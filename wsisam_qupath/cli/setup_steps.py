@@ -18,11 +18,6 @@ from ..model.bases import Base, Bundled, Download, find_base
 from ..model.weights import locate_weights
 from ..qupath.install import download, scripts
 from ..qupath.install.installation import Installation, find_installation
-from ..qupath.install.preferences import (
-    explain_how_to_choose,
-    find_user_folder,
-    suggest_user_folder,
-)
 from .weights_download import run_weights
 
 if TYPE_CHECKING:
@@ -140,7 +135,7 @@ def _set_up_qupath(request: SetupRequest) -> _Outcome:
 
 
 def _install_folder(request: SetupRequest) -> Path:
-    return (request.qupath_dir or download.default_folder()).expanduser().absolute()
+    return (request.qupath_dir or download.find_default_folder()).expanduser().absolute()
 
 
 def _describe_installation(found: Installation) -> str:
@@ -231,23 +226,25 @@ def _find_version() -> str:
 
 def _user_folder(request: SetupRequest, version: str) -> tuple[Path, str]:
     """QuPath's user folder, and what its user has to do so that QuPath looks there."""
-    chosen = find_user_folder(version)
+    from ..qupath.jvm.preferences import find_user_folder  # needs Java, unlike `--help`
+
+    chosen = find_user_folder()
     wanted = request.user_dir.expanduser().absolute() if request.user_dir else chosen
-    folder = wanted or suggest_user_folder(version)
+    folder = wanted or scripts.suggest_user_folder(version)
     if folder == chosen:
         return folder, ""
-    return folder, f" QuPath does not look there yet. {explain_how_to_choose(folder)}"
+    return folder, f" QuPath does not look there yet. {scripts.explain_how_to_choose(folder)}"
 
 
 def _set_up_startup(request: SetupRequest) -> _Outcome:
     """Have QuPath run our script when it starts, unless it runs one of its user's."""
-    from ..qupath.jvm import startup  # beside Java, which `--help` does not need
+    from ..qupath.jvm import preferences  # beside Java, which `--help` does not need
     from ..qupath.jvm.process import QuPathProcess
 
     user_folder, _ = _user_folder(request, _find_version())
     ours = scripts.menu_folder(user_folder) / scripts.INTERACTIVE
     with QuPathProcess() as qupath:
-        stated = qupath.run(startup.startup_script)
+        stated = qupath.run(preferences.read_startup_script)
         if stated is not None and Path(stated) == ours:
             return "already there", str(ours)
         if stated is not None and Path(stated).exists():
@@ -257,7 +254,7 @@ def _set_up_startup(request: SetupRequest) -> _Outcome:
             return "left alone", f"QuPath runs {stated} when it starts. Add this line to it: {line}"
         if request.dry_run:
             return "would be done", str(ours)
-        qupath.run(startup.set_startup_script, str(ours))
+        qupath.run(preferences.set_startup_script, str(ours))
     return (
         "done",
         f"{ours}. Start QuPath again: its commands are under Extensions > {scripts.MENU}.",

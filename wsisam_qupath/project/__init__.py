@@ -1,1 +1,1 @@
-"""A QuPath project as files: what can be read, guarded and replaced without a Java machine."""
+"""Jobs on whole QuPath projects, and the transaction that writes results into an image."""

@@ -1,4 +1,4 @@
-"""What every command does before it writes into a project: choose images, and keep others out."""
+"""Checks before a command writes into a project: its images, QuPath, and the project's lock."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from .qupath_processes import find_running_qupath
 
 
 def choose_images(project: Project, wanted: Sequence[str]) -> list[ImageEntry]:
-    """The images that names, patterns or ids mean, in the project's order.
+    """Choose images by name, pattern or id; return them in the project's order.
 
     Args:
-        wanted: nothing is all.
+        wanted: names, patterns or ids; empty means all.
 
     Raises:
-        ProjectError: the project holds none.
-        OptionError: one of them means no image.
+        ProjectError: the project has no images.
+        OptionError: one of them matches no image.
     """
     if not project.images:
-        raise ProjectError(f"{project.path} holds no images: add some in QuPath.")
+        raise ProjectError(f"{project.path} has no images: add some in QuPath.")
     if not wanted:
         return list(project.images)
     chosen: set[str] = set()
@@ -45,10 +45,10 @@ def _is_meant(entry: ImageEntry, wanted: str) -> bool:
 
 
 def check_closed(project: Project, warn: Callable[[str], None]) -> None:
-    """QuPath has no lock: what it has open, it overwrites on its next save.
+    """Refuse a project that QuPath has open: QuPath would overwrite the results on its next save.
 
     Args:
-        warn: is told where some QuPath runs, which may have the project open or not.
+        warn: gets a message if a QuPath runs that may have the project open.
 
     Raises:
         ProjectError: a QuPath was started with this project.
@@ -58,21 +58,21 @@ def check_closed(project: Project, warn: Callable[[str], None]) -> None:
         return
     if running.has_project:
         raise ProjectError(
-            f"QuPath (process {running.pid}) has {project.path} open, and would overwrite what is "
-            "written. Close the project there, and run this again."
+            f"QuPath (process {running.pid}) has {project.path} open and would overwrite the "
+            "results. Close the project there, then run this again."
         )
     warn(
         f"QuPath is running (process {running.pid}). If it has this project open, close the "
-        "project there now: on its next save it would overwrite what is written."
+        "project there now: its next save would overwrite the results."
     )
 
 
 @contextmanager
 def lock_for_writing(project: Project, *, what: str) -> Iterator[None]:
-    """While the project is written: it can be, and no other command of ours does.
+    """Check that the project can be written, and hold its lock.
 
     Raises:
-        ProjectError: it cannot be written, or another command is at it.
+        ProjectError: it cannot be written, or another command is writing it.
     """
     check_writable_project(project)
     with project_lock(project, what=what):

@@ -1,4 +1,4 @@
-"""The transaction that changes an image: whatever happens, it is wholly old or wholly new.
+"""The transaction that changes an image: after any failure it is entirely old or entirely new.
 
 QuPath's process stages a whole new ``data.qpdata`` beside the one in use. Then, in this order::
 
@@ -25,13 +25,13 @@ from ..errors import ImageError, ProjectError, escape
 from ..files import compute_sha256
 from ..qupath.files.backups import (
     back_up,
-    backups,
     copy_synced,
     drop,
     find_summary,
+    list_backups,
+    list_orphans,
     make_path_beside,
     make_unfinished_path,
-    orphans,
     prune,
     read_content,
     sync_file,
@@ -47,7 +47,7 @@ Recovery: TypeAlias = Literal["nothing", "finished", "undone"]
 
 @dataclass(frozen=True)
 class _Marker:
-    """What an image is about to become.
+    """The content of the marker file: what the image is about to become.
 
     Attributes:
         sha256, size_bytes: of ``data.qpdata``; None where there is to be none.
@@ -62,30 +62,29 @@ class _Marker:
 
 
 def make_staging_path(entry: ImageEntry) -> Path:
-    """Where the new ``data.qpdata`` of an image is to be staged: on the same file system."""
+    """Give the path for staging the new ``data.qpdata`` of an image: on the same file system."""
     return make_path_beside(entry.qpdata, "new")
 
 
 def commit(
     project: Project, entry: ImageEntry, staged: Staged, versions: FileVersions
 ) -> Path | None:
-    """Make the staged file the image's, keeping the old one as a backup.
+    """Replace the objects of an image by the staged file and keep the old ones as a backup.
 
-    Call :func:`recover` before staging, and let no other batch write into the project meanwhile.
-    A program that knows of no lock, as QuPath, could still save between the last look at the
-    stamps and the step: some microseconds.
+    Call :func:`recover` before staging, and hold the project's lock. A program that ignores the
+    lock, such as QuPath, could still save between the last check of the versions and the step:
+    some microseconds.
 
     Args:
-        staged: at :func:`make_staging_path`; not there afterwards, whatever comes.
-        versions: of when the image was read.
+        staged: the file at :func:`make_staging_path`; afterwards it is gone in any case.
+        versions: of the image's files from when it was read.
 
     Returns:
-        The backup: an older one if that is byte for byte the same. None for an image that had no
-        data yet.
+        The backup, which is an older one if that is identical; None for an image without data.
 
     Raises:
-        ImageError: nothing of the image was changed; or it was, and the message says so, and that
-            the next :func:`recover` finishes the rest.
+        ImageError: the image was not changed; or it was, as the message says, and the next
+            :func:`recover` finishes the change.
         ProjectError: the project is gone.
     """
     assert staged.path == make_staging_path(entry), staged.path
@@ -106,7 +105,7 @@ def commit(
 
 
 def restore(entry: ImageEntry, backup: Path | None) -> None:
-    """Put a backup back, with its summary; what it replaces becomes a backup in its turn.
+    """Restore a backup and its summary; the objects that it replaces become a new backup.
 
     Args:
         backup: as :func:`commit` returned it; None takes an image back to having no data.
@@ -129,17 +128,15 @@ def restore(entry: ImageEntry, backup: Path | None) -> None:
 
 
 def recover(entry: ImageEntry) -> Recovery:
-    """Finish or undo what a killed run left; quick where it left nothing.
+    """Finish or undo the change that a killed run left unfinished; quick if there is none.
 
-    It goes by checksum alone: data that is not exactly what the marker announced, be it the old
-    one or what QuPath saved since, stays as it is.
+    It decides by checksum alone: data other than what the marker announced stays as it is,
+    whether it is the old data or was saved by QuPath since.
 
     Raises:
         ImageError: files of the image cannot be read, written or removed.
     """
-    with _translate_os_errors(
-        entry, "is still in the middle of an earlier change", "then run again"
-    ):
+    with _translate_os_errors(entry, "has an unfinished earlier change", "then run again"):
         if not _make_marker_path(entry).exists():
             return "undone" if _tidy(entry) else "nothing"
         marker = _read_marker(entry)
@@ -156,12 +153,12 @@ def _exchange(
     summary: Callable[[], str | None],
     refuse_if_changed: Callable[[], None],
 ) -> Path | None:
-    """The transaction; returns the backup.
+    """Run the transaction; return the backup.
 
     Args:
         new: the staged file, or one to be staged; None if the image is to have no data.
-        summary: text of ``summary.json`` once the new file is staged; None for no such file.
-        refuse_if_changed: raises ImageError if somebody else changed the image.
+        summary: makes the text of ``summary.json`` after staging; None for no such file.
+        refuse_if_changed: raises ImageError if another program changed the image.
     """
     older: list[Path] = []
     backup: Path | None = None
@@ -172,7 +169,7 @@ def _exchange(
             refuse_if_changed()
             if new is not None and new != make_staging_path(entry):
                 copy_synced(entry, new, make_staging_path(entry))
-            older = backups(entry)
+            older = list_backups(entry)
             backup = back_up(entry, older)
             marker = _announce(entry, new is not None, summary(), backup)
             refuse_if_changed()
@@ -185,14 +182,14 @@ def _exchange(
             raise
         return backup
     with _translate_os_errors(
-        entry, "has its new objects, but the old summary.json", "then run again to end it"
+        entry, "has its new objects, but the old summary.json", "then run again to finish it"
     ):
         _finish(entry, marker)
     return backup
 
 
 def _settle(entry: ImageEntry, made: Path | None) -> bool:
-    """After an error: whether the step took place all the same; leaves nothing if it did not.
+    """Clean up after an error; tell whether the step took place in spite of it.
 
     On a network drive a file may be renamed although the answer is an error.
 
@@ -210,7 +207,7 @@ def _settle(entry: ImageEntry, made: Path | None) -> bool:
 def _announce(
     entry: ImageEntry, has_data: bool, summary: str | None, backup: Path | None
 ) -> _Marker:
-    """Have all that the step needs on the disk, and last of all the marker."""
+    """Write everything that the step needs to the disk, the marker last."""
     sha256, size_bytes = None, None
     if has_data:
         staged = make_staging_path(entry)
@@ -227,7 +224,7 @@ def _announce(
 
 
 def _finish(entry: ImageEntry, marker: _Marker) -> None:
-    """What comes after the step."""
+    """Do what follows the step: the summary, then remove the marker."""
     sync_folder(entry.folder)
     if marker.summary is None:
         entry.summary.unlink(missing_ok=True)
@@ -248,7 +245,7 @@ def _stage_summary(entry: ImageEntry, summary: str) -> Path:
 
 
 def _read_marker(entry: ImageEntry) -> _Marker | None:
-    """The marker; None if it is damaged, which no kill can do once the step took place."""
+    """Read the marker; None if it is damaged, which no kill can do once the step took place."""
     try:
         marker = _Marker(**json.loads(_make_marker_path(entry).read_bytes()))
     except (ValueError, TypeError, RecursionError):
@@ -269,13 +266,13 @@ def _has_taken_place(entry: ImageEntry, marker: _Marker) -> bool:
 
 
 def _tidy(entry: ImageEntry) -> bool:
-    """Remove what only the middle of a change needs, the marker last; whether there was any."""
+    """Remove the files of an unfinished change, the marker last; tell whether there were any."""
     staged = make_staging_path(entry)
     ours = (
         staged,
         staged.with_name(f"{staged.name}.backup"),  # QuPath's, while it writes the staged file
         make_unfinished_path(entry),
-        *orphans(entry),
+        *list_orphans(entry),
         make_path_beside(entry.summary, "new"),
         _make_unfinished_marker_path(entry),
         _make_marker_path(entry),
@@ -296,18 +293,18 @@ def _make_unfinished_marker_path(entry: ImageEntry) -> Path:
 
 def _make_changed_error(entry: ImageEntry) -> ImageError:
     return ImageError(
-        f"Image {escape(entry.name)} changed on disk while it was being answered: close the "
-        "project in QuPath and run again; nothing was written."
+        f"Image {escape(entry.name)} changed on disk while it was processed: close the project in "
+        "QuPath and run again; nothing was written."
     )
 
 
 @contextmanager
 def _translate_os_errors(entry: ImageEntry, what: str, then: str) -> Iterator[None]:
-    """Turns the operating system's errors into sentences."""
+    """Turn the operating system's errors into messages for the user."""
     try:
         yield
     except OSError as exc:
         raise ImageError(
-            f"Image {escape(entry.name)} {what} ({exc.strerror or exc}): free space and "
-            f"permissions in {entry.folder}, {then}."
+            f"Image {escape(entry.name)} {what} ({exc.strerror or exc}): check free "
+            f"space and permissions in {entry.folder}, {then}."
         ) from exc

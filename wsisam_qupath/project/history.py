@@ -1,7 +1,7 @@
-"""What was ever written into an image: our results stay known even when they lost their ids.
+"""The history of an image: which results were written, to recognize them without their ids.
 
 QuPath makes a new object, without id and metadata, when a person turns a detection into an
-annotation; its outline is then all that tells whose work it was.
+annotation; only its outline then tells that this program made it.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class Written:
-    """One result as it was written.
+    """One result, as it was written into the image.
 
     Attributes:
         id: of the result.
         prompt_id: of the annotation that asked for it.
-        drawn: signature of its outline, from which it is recognised.
-        class_name: of its class then; None without one.
+        drawn: signature of its outline, by which it is recognized.
+        class_name: name of its class at that time; None without one.
         object_type: ``detection`` or ``annotation``.
     """
 
@@ -43,13 +43,13 @@ class Written:
 
 @dataclass(frozen=True)
 class Record:
-    """What a ledger holds.
+    """The content of an image's history.
 
     Attributes:
         written: oldest first.
-        empty: why, by the ids of the results that would have been: the model saw nothing there.
-        slide_key: of the slide that ``empty`` holds for.
-        damaged: the ledger's file if it cannot be understood; the rest is empty then.
+        empty: reasons by the ids of results without an outline: the model saw nothing there.
+        slide_key: of the slide that ``empty`` refers to.
+        damaged: path of the file if it is damaged; the rest is then empty.
     """
 
     written: tuple[Written, ...] = ()
@@ -59,18 +59,18 @@ class Record:
 
 
 class History:
-    """The ledger of one image, ``<own folder>/ledger/<entry id>.json``."""
+    """The history of one image, ``<own folder>/history/<entry id>.json``."""
 
     def __init__(self, project: Project, entry: ImageEntry) -> None:
         """Touches nothing."""
-        self.path = project.own_folder / "ledger" / f"{entry.id}.json"
+        self.path = project.own_folder / "history" / f"{entry.id}.json"
         self._name = escape(entry.name)
 
     def read(self) -> Record:
-        """What is known; nothing if there is no ledger. Changes nothing.
+        """Read the history; an empty record if there is none.
 
         Raises:
-            ImageError: the ledger is there but cannot be read.
+            ImageError: the history is there but cannot be read.
         """
         try:
             content = self.path.read_bytes()
@@ -78,8 +78,8 @@ class History:
             return Record()
         except OSError as exc:
             raise ImageError(
-                f"The ledger of image {self._name}, {self.path}, cannot be read "
-                f"({exc.strerror or exc}): allow reading it, then run again."
+                f"The history of image {self._name}, {self.path}, cannot be read "
+                f"({exc.strerror or exc}): check its permissions, then run again."
             ) from exc
         try:
             return _record_of(content)
@@ -89,7 +89,7 @@ class History:
     def add(
         self, written: Iterable[Written], empty: Mapping[str, str], slide_key: str = ""
     ) -> Path | None:
-        """Add to what is known, whole or not at all.
+        """Add results to the history, all of them or none.
 
         What was empty on another slide is forgotten, and what was empty and is written now.
 
@@ -98,7 +98,7 @@ class History:
             slide_key: of the slide that was read; see :class:`.journal.Journal`.
 
         Returns:
-            Where a damaged ledger was put aside; None if there was none.
+            The new name of a damaged history; None if it was not damaged.
 
         Raises:
             ImageError: it cannot be written; what was known before still is.
@@ -110,8 +110,8 @@ class History:
             write_atomically(self.path, _dump(_merge(known, written, empty, slide_key)))
         except (OSError, OutputError) as exc:
             raise ImageError(
-                f"The ledger of image {self._name}, {self.path}, cannot be written: free space "
-                "and permissions there, then run again."
+                f"The history of image {self._name}, {self.path}, cannot be written: check "
+                "the free space and permissions there, then run again."
             ) from exc
         return aside
 
@@ -135,7 +135,7 @@ def _merge(
 
 def _dump(record: Record) -> bytes:
     content = {
-        "ledger": _FORMAT,
+        "history": _FORMAT,
         "slide": record.slide_key,
         "written": [vars(result) for result in record.written],
         "empty": dict(record.empty),
@@ -145,8 +145,8 @@ def _dump(record: Record) -> bytes:
 
 def _record_of(content: bytes) -> Record:
     stated = json.loads(content)
-    if stated["ledger"] != _FORMAT:
-        raise ValueError(stated["ledger"])
+    if stated["history"] != _FORMAT:
+        raise ValueError(stated["history"])
     written = tuple(_check_written(Written(**result)) for result in stated["written"])
     empty = {_text(key): _text(reason) for key, reason in stated["empty"].items()}
     return Record(written, empty, _text(stated["slide"]))

@@ -1,4 +1,4 @@
-"""Answers that are not in QuPath's file yet: after a kill they need not be computed again."""
+"""The journal of an image: results not yet in QuPath's file, kept in case of a kill."""
 
 from __future__ import annotations
 
@@ -18,27 +18,26 @@ _FORMAT = 1
 
 
 class Journal:
-    """The answers for one image, a line each, in ``<own folder>/journal/<entry id>.jsonl``.
+    """The results of one image, one per line, in ``<own folder>/journal/<entry id>.jsonl``.
 
-    Every line carries a checksum: what a kill, a power cut or a full disk left half written is
-    not taken for an answer. The first line names the slide; answers for another one are not read,
-    and go when the next answer comes. One process at a time may append.
+    Every line has a checksum, so a line that a kill, a power cut or a full disk left incomplete is
+    not read as a result. The first line names the slide; results for another slide are not read,
+    and the next result replaces them. One process at a time may append.
     """
 
     def __init__(self, project: Project, entry: ImageEntry, slide_key: str) -> None:
         """Touches nothing.
 
         Args:
-            slide_key: what the answers depend on besides their ids, such as URI, size and time of
-                the slide's file: any text.
+            slide_key: any text that changes with the slide, such as URI, size and time of its file.
         """
         self.path = project.own_folder / "journal" / f"{entry.id}.jsonl"
         self._name = escape(entry.name)
         self._header = _line({"journal": _FORMAT, "slide": slide_key})
         self._file: io.FileIO | None = None
 
-    def answers(self) -> dict[str, SerializedResult]:
-        """By the ids of the results, in the order in which they came; of two the later one.
+    def read(self) -> dict[str, SerializedResult]:
+        """Read the results by their ids, in the order of arrival; of two with one id, the later.
 
         Raises:
             ImageError: the journal is there but cannot be read.
@@ -47,38 +46,38 @@ class Journal:
         if header != self._header:
             return {}
         found = (_parse_line(line) for line in lines)
-        answers = (SerializedResult(**content) for content in found if content is not None)
-        return {answer.id: answer for answer in answers}
+        results = (SerializedResult(**content) for content in found if content is not None)
+        return {result.id: result for result in results}
 
-    def append(self, answers: Iterable[SerializedResult]) -> None:
-        """Hand answers to the operating system: from then on no kill of this process loses them.
+    def append(self, results: Iterable[SerializedResult]) -> None:
+        """Hand results to the operating system: from then on no kill of this process loses them.
 
         Raises:
-            ImageError: they cannot be written; what was appended before is safe, and appending
-                may be tried again.
+            ImageError: they cannot be written. Earlier results are safe, and appending can be
+                tried again.
         """
-        lines = b"".join(_line(vars(answer)) for answer in answers)
+        lines = b"".join(_line(vars(result)) for result in results)
         if not lines:
             return
-        with self._translate_os_errors("written", "free space and permissions there"):
+        with self._translate_os_errors("written", "check the free space and permissions there"):
             try:
                 _write(self._file or self._open(), lines)
             except OSError:
-                self.close()  # the next one opens anew, and cuts off half a line
+                self.close()  # the next call opens the file again and cuts off the incomplete line
                 raise
 
     def clear(self) -> None:
-        """Forget all answers: they are in QuPath's file now.
+        """Delete all results: they are in QuPath's file now.
 
         Raises:
             ImageError: the journal cannot be removed.
         """
         self.close()
-        with self._translate_os_errors("removed", "allow deleting it"):
+        with self._translate_os_errors("removed", "check its permissions"):
             self.path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Let go of the file; the next :meth:`append` opens it again."""
+        """Close the file; the next :meth:`append` opens it again."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -95,14 +94,14 @@ class Journal:
         self.close()
 
     def _read(self) -> bytes:
-        with self._translate_os_errors("read", "allow reading it, or delete it"):
+        with self._translate_os_errors("read", "check its permissions, or delete it"):
             try:
                 return self.path.read_bytes()
             except FileNotFoundError:
                 return b""
 
     def _open(self) -> io.FileIO:
-        """The file, ending behind its last whole line: the next one must not be glued to half."""
+        """Open the file and cut off an incomplete last line."""
         content = self._read()
         whole = content[: content.rfind(b"\n") + 1]
         ours = whole.startswith(self._header)
@@ -114,13 +113,13 @@ class Journal:
         return self._file
 
     @contextmanager
-    def _translate_os_errors(self, verb: str, cure: str) -> Iterator[None]:
+    def _translate_os_errors(self, verb: str, hint: str) -> Iterator[None]:
         try:
             yield
         except OSError as exc:
             raise ImageError(
                 f"The journal of image {self._name}, {self.path}, cannot be {verb} "
-                f"({exc.strerror or exc}): {cure}, then run again."
+                f"({exc.strerror or exc}): {hint}, then run again."
             ) from exc
 
 
@@ -135,7 +134,7 @@ def _start(body: bytes) -> bytes:
 
 
 def _parse_line(line: bytes) -> dict[str, Any] | None:
-    """What a line holds; None if a byte of it is missing or another."""
+    """Parse a line; None if its checksum is wrong."""
     length = len(_start(b""))
     body = line[length:-2]
     if line[:length] != _start(body) or line[-2:] != b"]\n":
@@ -145,7 +144,7 @@ def _parse_line(line: bytes) -> dict[str, Any] | None:
 
 
 def _write(file: io.FileIO, content: bytes) -> None:
-    """All of it: a raw file may take less than it is given, when the disk is nearly full."""
+    """Write all bytes: a raw file may take fewer when the disk is nearly full."""
     rest = memoryview(content)
     while rest:
         rest = rest[file.write(rest) :]

@@ -1,4 +1,4 @@
-"""One batch at a time on a project."""
+"""The lock of a project: one command at a time may write into it."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 
 @contextmanager
 def project_lock(project: Project, *, what: str = "batch") -> Iterator[None]:
-    """Keep other processes that ask for this lock from the project, on all computers that share it.
+    """Hold the lock of a project against other processes, on all computers that share it.
 
     The operating system holds the lock, in ``wsisam-qupath/lock``; it ends with this process,
-    however that ends, so that none is ever left behind. The file stays: whoever removed it could
-    take it from under somebody who waits for it. QuPath knows nothing of it.
+    however that ends, so a lock is never left behind. The file itself stays: removing it could
+    break the lock of a process that is waiting for it. QuPath does not know the lock.
 
-    A file system that cannot lock gets a file that stands for the lock by being there. After a
-    kill that one stays, and the message says which file to delete.
+    On a file system without locks, a file serves as the lock by its existence. It stays after a
+    kill, and the message says which file to delete.
 
     Args:
-        what: is being done, for the message that others get.
+        what: the command, for the message that other processes get.
 
     Raises:
         ProjectError: another process has it, or the project cannot be written (in which case
@@ -62,7 +62,7 @@ def project_lock(project: Project, *, what: str = "batch") -> Iterator[None]:
             _remove(folder)
         raise ProjectError(
             f"The project {project.path} cannot be locked in {folder} ({exc.strerror or exc}): "
-            "allow writing there, and make room on its disk."
+            "check its permissions and the free space on its disk."
         ) from exc
     try:
         yield
@@ -73,11 +73,11 @@ def project_lock(project: Project, *, what: str = "batch") -> Iterator[None]:
 
 
 def _acquire(project: Project) -> BaseFileLock:
-    """The lock, held from now on.
+    """Acquire the lock.
 
     Raises:
-        ProjectError: somebody else has it.
-        OSError: it cannot be had there.
+        ProjectError: another process holds it.
+        OSError: the lock file cannot be made.
     """
     from filelock import FileLock, SoftFileLock, Timeout  # not for `--help`
 
@@ -110,7 +110,7 @@ def _write_holder(path: Path, what: str) -> None:
 
 
 def _describe_holder(project: Project, lock: BaseFileLock) -> str:
-    """Who has the lock, as far as its file says."""
+    """Describe which process holds the lock, as far as its file says."""
     from filelock import SoftFileLock
 
     try:
@@ -121,7 +121,7 @@ def _describe_holder(project: Project, lock: BaseFileLock) -> str:
     who = "process {pid} on {host}, since {since}".format_map({**_UNKNOWN, **said})
     after_a_kill = ""
     if isinstance(lock, SoftFileLock):
-        after_a_kill = f" If there is no such process any more, delete {lock.lock_file}."
+        after_a_kill = f" If that process no longer exists, delete {lock.lock_file}."
     return (
         f"Another {said.get('what', 'process')} works on {project.path} ({who}): wait until it is "
         f"done, or end it.{after_a_kill}"
@@ -129,7 +129,7 @@ def _describe_holder(project: Project, lock: BaseFileLock) -> str:
 
 
 def _remove(folder: Path) -> None:
-    """Take back what was begun."""
+    """Remove what was just created."""
     with suppress(OSError):
         for name in (_HOLDER, _LOCK):
             (folder / name).unlink(missing_ok=True)

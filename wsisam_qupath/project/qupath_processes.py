@@ -1,4 +1,4 @@
-"""Whether QuPath runs: what it has open it overwrites on its next save."""
+"""Finds running QuPaths, which would overwrite an open project on their next save."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _WITHOUT_WINDOW |= {"-h", "--help", "-V", "--version"}
 
 @dataclass(frozen=True)
 class Running:
-    """A QuPath with a window.
+    """A running QuPath with a window.
 
     Attributes:
         pid: of its process.
@@ -36,7 +36,7 @@ class Running:
 
 
 def find_running_qupath(project: Path) -> Running | None:
-    """A QuPath with a window on this computer: one that has the project if there is any, else any.
+    """Find a QuPath with a window on this computer, preferably one with the project open.
 
     Not seen are those on other computers, those whose command line the system hides, and this
     process with those that started it and that it started. Never raises.
@@ -57,8 +57,8 @@ def find_running_qupath(project: Path) -> Running | None:
     return found
 
 
-def window_arguments(name: str, command: Sequence[str]) -> tuple[str, ...] | None:
-    """What a QuPath with a window was started with; None for every other process.
+def find_window_arguments(name: str, command: Sequence[str]) -> tuple[str, ...] | None:
+    """Give the arguments of a QuPath with a window; None for every other process.
 
     Args:
         name: of the process.
@@ -84,7 +84,7 @@ def _qupath_arguments(name: str, command: Sequence[str]) -> Sequence[str] | None
 
 
 def _windows() -> Iterator[tuple[Process, tuple[str, ...]]]:
-    """Processes of QuPath with a window, and their arguments."""
+    """Find the processes of QuPath with a window, and their arguments."""
     import psutil
 
     own = psutil.Process()
@@ -94,7 +94,7 @@ def _windows() -> Iterator[tuple[Process, tuple[str, ...]]]:
             name = process.name()
             if process.pid in family or not name.lower().startswith(("qupath", *_JAVA)):
                 continue
-            arguments = window_arguments(name, process.cmdline())
+            arguments = find_window_arguments(name, process.cmdline())
         except (psutil.Error, OSError):
             continue
         if arguments is not None:

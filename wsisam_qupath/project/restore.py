@@ -1,4 +1,4 @@
-"""The ``restore`` command: put back what a batch replaced."""
+"""Runs ``restore``: puts back the objects that a batch replaced."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import WsiSamError, escape
-from ..qupath.files.backups import backups
+from ..qupath.files.backups import list_backups
 from ..qupath.files.entries import ImageEntry
 from ..qupath.files.reading import read_project
 from ..report.progress import count_noun, stderr_console
@@ -16,13 +16,13 @@ from .commit import recover, restore
 
 
 def run_restore(path: Path, images: Sequence[str]) -> bool:
-    """Give each image its newest backup; what it replaces becomes a backup in its turn.
+    """Restore the newest backup of each image; the objects it replaces become a new backup.
 
-    So a second run takes back the first.
+    So a second run undoes the first.
 
     Args:
-        path: of the project.
-        images: names, patterns or ids; nothing is all.
+        path: the project's file or folder.
+        images: names, patterns or ids; empty means all.
 
     Returns:
         Whether every image that has a backup got it.
@@ -46,14 +46,14 @@ def run_restore(path: Path, images: Sequence[str]) -> bool:
                 continue
             if backup is not None:
                 restored += 1
-                say(f"{escape(entry.name)}: as it was in {backup.name}.")
+                say(f"{escape(entry.name)}: restored from {backup.name}.")
     say(f"{count_noun(restored, 'image')} restored, {failed} failed; the others have no backup.")
     return not failed
 
 
 def _restore_image(entry: ImageEntry) -> Path | None:
     recover(entry)
-    kept = backups(entry)
+    kept = list_backups(entry)
     if not kept:
         return None
     restore(entry, kept[-1])

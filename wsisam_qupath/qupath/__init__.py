@@ -1,1 +1,1 @@
-"""QuPath itself, in a process of its own. Nothing outside of this package imports paquo."""
+"""QuPath: its project files, its classes in a Java process, its installation."""

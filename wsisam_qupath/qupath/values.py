@@ -1,4 +1,4 @@
-"""What travels between this program and QuPath's process: plain, picklable values."""
+"""Plain, picklable values exchanged with QuPath's process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Feature: TypeAlias = dict[str, Any]
 
 @dataclass(frozen=True)
 class ImageContents:
-    """What ``data.qpdata`` holds that concerns us.
+    """The annotations and our results in ``data.qpdata``.
 
     Attributes:
         n_objects: all objects with the root, as ``summary.json`` counts them.
@@ -42,7 +42,7 @@ class Placed:
 
 @dataclass(frozen=True)
 class Change:
-    """What is to be done to the objects of one image.
+    """A change of the objects of one image.
 
     Attributes:
         n_objects: how many it must hold now, with the root: what was read.
@@ -57,7 +57,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Staged:
-    """A changed ``data.qpdata``, written beside the old one, read back and found right.
+    """A changed ``data.qpdata``, written beside the old one and verified.
 
     Attributes:
         path: the new file.

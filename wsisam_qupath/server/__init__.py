@@ -1,1 +1,1 @@
-"""The HTTP server: slides or pixels and prompts in, outlines out."""
+"""The HTTP server: takes slides or pixels and prompts, and returns outlines."""

@@ -65,14 +65,14 @@ _HEADERS = {
 
 class _App(Flask):
     def log_exception(self, exc_info: Any) -> None:
-        """The cause of a 500, under the id that the client was told."""
+        """Log the cause of a status 500 under the request id that the client received."""
         _LOG.error("Request %s", g.request_id, exc_info=exc_info)
 
 
 def create_app(
     service: Service, config: ServerConfig, *blueprints: Blueprint, metrics: Metrics | None = None
 ) -> Flask:
-    """The application of one server; holds no state of its own.
+    """Create the Flask application of one server; it has no state of its own.
 
     Args:
         blueprints: more routes, under the same rules: host, token, problems, log.
@@ -95,7 +95,7 @@ def create_app(
 
 
 def json_body() -> bytes:
-    """The body of a request, if it is JSON.
+    """Read the body of a request, which must be JSON.
 
     Raises:
         ProblemError: it is said to be something else, or breaks off.
@@ -113,7 +113,7 @@ def json_body() -> bytes:
 
 
 def _add_rules(app: Flask, config: ServerConfig, metrics: Metrics) -> None:
-    """What holds for every request: an id, the host, the token, a line in the log."""
+    """Add what applies to every request: its id, checks of host and token, a line in the log."""
 
     @app.before_request
     def check() -> None:
@@ -133,7 +133,7 @@ def _add_rules(app: Flask, config: ServerConfig, metrics: Metrics) -> None:
 
 
 def _log_when_sent(response: Response, metrics: Metrics) -> Callable[[], None]:
-    """Counts the request and writes its line, when its answer has been sent."""
+    """Count the request and log it when its response has been sent."""
     request_id, came, prompts = g.request_id, g.came, g.get("prompts")
     asked = escape(f"{request.method} {request.full_path.removesuffix('?')}", 200)
     client, route = request.remote_addr, request.url_rule.rule if request.url_rule else "none"
@@ -175,7 +175,7 @@ def _add_problems(app: Flask) -> None:
 
 
 def unforeseen_problem() -> ProblemError:
-    """A mistake of ours."""
+    """Turn an internal error into a problem with status 500."""
     return ProblemError(
         "failed",
         "The server met an unforeseen error. Its log has the cause under this id: please report "
@@ -184,7 +184,7 @@ def unforeseen_problem() -> ProblemError:
 
 
 def problem_response(problem: ProblemError) -> Response:
-    """As RFC 9457 wants it."""
+    """Make the response for a problem, as RFC 9457 specifies."""
     body = json.dumps(document(problem, g.request_id), allow_nan=False)
     return Response(body, problem.status, headers=problem.headers, content_type=PROBLEM_JSON)
 
@@ -210,7 +210,7 @@ def _add_segment(app: Flask, service: Service, config: ServerConfig) -> None:
 
 
 def _add_looks(app: Flask, service: Service, config: ServerConfig, metrics: Metrics) -> None:
-    """Routes that only look at the server."""
+    """Add the routes that only read the server's state."""
 
     @app.get("/healthz")
     def health() -> Response:
@@ -258,7 +258,7 @@ def _collection(records: Iterable[Record]) -> str:
 def _sequence(
     first: Record | None, rest: Iterable[Record], slot: QueueSlot, request_id: str
 ) -> Iterator[bytes]:
-    """Records as they are ready; the problem instead, where the work fails in midstream."""
+    """Stream records as they are ready; if the work fails midway, end with the problem."""
     if first is None:
         return
     try:
@@ -278,7 +278,7 @@ def _sequence(
 
 
 def encode_record(record: Record) -> bytes:
-    """One record of RFC 8142."""
+    """Encode one record of RFC 8142."""
     return RECORD_SEPARATOR + json.dumps(record, allow_nan=False).encode("ascii") + b"\n"
 
 

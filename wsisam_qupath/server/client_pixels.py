@@ -1,4 +1,4 @@
-"""Regions that a client sent, as a source of pixels, and which it has to send."""
+"""Regions that a client sent, as a pixel source, and the regions that are still missing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SLACK_SHARE, _SLACK_PX = 0.95, 2
 
 @dataclass(frozen=True)
 class SentImage:
-    """Pixels of a part of the slide.
+    """Pixels of a region of the slide.
 
     Attributes:
         l0_box: what it covers, level-0 px.
@@ -46,7 +46,7 @@ class SentImage:
 
 
 class SentPixels:
-    """A slide of which only some regions are known; see :class:`.PixelSource`.
+    """A slide of which only the sent regions are known; see :class:`.PixelSource`.
 
     Args:
         width_px, height_px: of level 0.
@@ -74,7 +74,7 @@ class SentPixels:
         )
 
     def read(self, l0_box: Box, width_px: int, height_px: int) -> RgbArray:
-        """A region at any scale, white outside of the slide; see :meth:`.Slide.read`.
+        """Read a region at any scale, white outside of the slide; see :meth:`.Slide.read`.
 
         Raises:
             LookupError: no image holds it as finely as that; see :meth:`lacks`.
@@ -96,7 +96,7 @@ class SentPixels:
         return resample(Window(image.rgb, 0, 0), x_axis, y_axis, range(width_px), range(height_px))
 
     def lacks(self, pairs: Iterable[PatchPair], *, with_lr: bool) -> list[NeededRegion]:
-        """What would have to be sent beside, for these pairs: empty where all is there."""
+        """List the regions that the client still has to send for these patch pairs."""
         lacking: dict[NeededRegion, None] = {}
         for pair in pairs:
             for l0_box in _patches(pair, with_lr=with_lr):
@@ -107,7 +107,7 @@ class SentPixels:
         return list(lacking)
 
     def _image_for(self, l0_box: Box, width_px: int, height_px: int) -> SentImage | None:
-        """The coarsest image that holds what of a patch is on the slide, and is fine enough."""
+        """Find the coarsest image that is fine enough and covers a patch's part of the slide."""
         inside = l0_box.intersection(self.l0_box)
         fit = [
             image
@@ -126,7 +126,7 @@ def _patches(pair: PatchPair, *, with_lr: bool) -> Iterator[Box]:
 def _find_needed(
     l0_box: Box, slide_box: Box, size_px: int, downsamples: tuple[float, ...]
 ) -> NeededRegion | None:
-    """What of a patch is on the slide; None where nothing is.
+    """Clip a patch to the slide; None if it is outside.
 
     In whole pixels of a level: then these are the pixels that would be read here, and not some
     that were made of them.
@@ -157,7 +157,7 @@ def _find_needed(
 
 
 def _step(downsample: float, downsamples: tuple[float, ...], finer_max: float) -> float:
-    """Level-0 px per pixel of the coarsest level that is fine enough.
+    """Give level-0 px per pixel of the coarsest level that is fine enough.
 
     Where that is far too fine, as on a large slide without levels, coarser pixels are to be made of
     it, or one patch would take many megabytes.
@@ -180,7 +180,7 @@ def _holds(outer: Box, inner: Box) -> bool:
 
 
 def _is_fine(image: SentImage, l0_box: Box, width_px: int, height_px: int) -> bool:
-    """Whether an image has about the pixels that a patch wants, or all that there are."""
+    """Tell whether an image has about the patch's resolution, or the slide's full one."""
     rgb_height, rgb_width = image.rgb.shape[:2]
     wanted_x = min(1.0, width_px / l0_box.width) * image.l0_box.width
     wanted_y = min(1.0, height_px / l0_box.height) * image.l0_box.height

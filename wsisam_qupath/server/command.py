@@ -1,4 +1,4 @@
-"""The ``serve`` command."""
+"""Runs ``serve``: the HTTP server, until a signal ends it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class ServeRequest:
 
     @property
     def limits(self) -> Limits:
-        """How much one request may ask for."""
+        """Limits of one request."""
         return Limits(
             body_bytes=self.max_body_mib << 20,
             prompts=self.max_prompts,
@@ -87,7 +87,7 @@ def run_serve(request: ServeRequest) -> None:
 
 
 def _load(model: ModelSpec, metrics: Metrics) -> Segmenter:
-    """The model, with a word to the user."""
+    """Load the model and tell the user."""
     try:
         segmenter = Segmenter(resolve(model).load(), tally=metrics.tally)
     except WsiSamError as exc:
@@ -100,13 +100,13 @@ def _load(model: ModelSpec, metrics: Metrics) -> Segmenter:
 
 
 def _finish(jobs: JobQueue, device_queue: DeviceQueue, seconds: float) -> None:
-    """Bring what is in hand to an end: jobs first, which go on when a server starts again."""
+    """Finish running requests; stop jobs first, which continue when a server starts again."""
     jobs.stop()
     device_queue.close(seconds)
 
 
 def _make_own_folder() -> Path:
-    """Where a server keeps what is its user's alone."""
+    """Make the folder of a server's private files."""
     folder = OWN_FOLDER.expanduser()
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -139,7 +139,7 @@ def _config(request: ServeRequest) -> ServerConfig:
 
 
 def _token(file: Path | None) -> tuple[Path, str]:
-    """The connection file, and the token; a file that holds a bare token is only read.
+    """Choose the connection file and the token; a file with only a token is only read.
 
     Raises:
         OptionError: the token is too short, or no text.
@@ -171,7 +171,7 @@ def _text(file: Path) -> str:
 
 
 def _warn(config: ServerConfig) -> None:
-    """Say aloud what others on the network can do."""
+    """Warn about what others on the network can do."""
     if is_loopback(config.host) or config.tls_cert is not None:
         return
     _say(

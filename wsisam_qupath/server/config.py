@@ -1,4 +1,4 @@
-"""What a server is told when it starts. Values only."""
+"""The configuration of a server. Values only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Limits:
-    """How much one request may ask for.
+    """Limits of one request.
 
     Attributes:
         body_bytes: of its body.
@@ -41,7 +41,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class ServerConfig:
-    """Everything about a server but the model.
+    """Configuration of a server, apart from its model.
 
     Attributes:
         token: what clients must show.
@@ -71,12 +71,12 @@ class ServerConfig:
 
     @property
     def reads_anywhere(self) -> bool:
-        """Whether it reads what its user can open: on this machine, where no folder is named."""
+        """Whether it reads all files of its user: only on this computer, if no folder is named."""
         return self.is_loopback and not self.slides
 
     @property
     def reads_slides(self) -> bool:
-        """Whether it opens slides at all, or takes pixels alone."""
+        """Whether it opens slides at all, or only takes pixels."""
         return self.is_loopback or bool(self.slides)
 
 

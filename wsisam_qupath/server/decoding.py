@@ -1,4 +1,4 @@
-"""From the bytes of a request to its type; what is too large is refused before it is built."""
+"""Decodes request bodies; too large ones are refused before objects are built."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _IMAGES = ("PNG", "JPEG")
 
 
 def decode(body: bytes, kind: type[M], limits: Limits) -> M:
-    """A typed request.
+    """Decode a request into its type.
 
     Raises:
         ProblemError: it is no JSON, too much of it, or not what it should be.
@@ -62,7 +62,7 @@ def decode(body: bytes, kind: type[M], limits: Limits) -> M:
 
 
 def make_invalid_problem(errors: Iterable[FieldError]) -> ProblemError:
-    """Fields that cannot be used, at least one."""
+    """Make the problem for invalid fields, of which there is at least one."""
     found = list(errors)
     first = found[0]
     more = f" ({len(found) - 1} more)" if len(found) > 1 else ""
@@ -74,7 +74,7 @@ def make_invalid_problem(errors: Iterable[FieldError]) -> ProblemError:
 
 
 def decode_segment(body: bytes, limits: Limits) -> SegmentRequest:
-    """What ``POST /v1/segment`` asks for.
+    """Decode the body of ``POST /v1/segment``.
 
     Raises:
         ProblemError: see :func:`decode`; also ids that stand twice.
@@ -99,7 +99,7 @@ def decode_segment(body: bytes, limits: Limits) -> SegmentRequest:
 def decode_images(
     regions: Iterable[Region], slide: SlideAsOpen, limits: Limits
 ) -> tuple[SentImage, ...]:
-    """The pixels that a client sent.
+    """Decode the images that a client sent.
 
     Raises:
         ProblemError: too many or too large, found out before any is decoded; no images.
@@ -130,7 +130,7 @@ def decode_images(
 
 
 def _check_extent(body: bytes, limits: Limits) -> None:
-    """Nesting and positions, counted on the bytes: objects of it would take 50 times the memory."""
+    """Check nesting and positions on the bytes, as parsed objects take 50 times the memory."""
     plain = np.frombuffer(_STRINGS.sub(b"", body), dtype=np.uint8)
     depth = np.cumsum(_STEPS[plain], dtype=np.int32)
     if depth.max(initial=0) > limits.depth:
@@ -182,7 +182,7 @@ def _decode_bytes(image: str, number: int) -> bytes:
 
 
 def _header(content: bytes, number: int, limits: Limits) -> Image:
-    """The image, opened and not decoded."""
+    """Open the image without decoding its pixels."""
     from PIL import Image, UnidentifiedImageError
 
     try:

@@ -1,4 +1,4 @@
-"""What clients and the server say to each other about project jobs. No I/O."""
+"""Schemas of requests and responses about project jobs. No I/O."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ class JobRequest(_Strict):
 
     @property
     def shown(self) -> frozenset[str]:
-        """Entry ids of what QuPath shows."""
+        """Entry ids of the images that QuPath shows."""
         one = () if self.open_image is None else (self.open_image,)
         return frozenset((*one, *self.open_images))
 
     def replace_shown(self, images: list[str]) -> JobRequest:
-        """The same where QuPath shows other images."""
+        """Copy the request with other images that QuPath shows."""
         changes = {"project_is_open": True, "open_image": None, "open_images": images}
         return self.model_copy(update=changes)
 
@@ -69,7 +69,7 @@ class JobRequest(_Strict):
 
 
 class ShownImages(_Strict):
-    """``PUT /v1/jobs/ID/open-images``: what QuPath shows now, in place of what was said before.
+    """``PUT /v1/jobs/ID/open-images``: the images that QuPath shows now.
 
     An image that a person opens while the job is at it is kept from being written so.
     """
@@ -78,7 +78,7 @@ class ShownImages(_Strict):
 
 
 class ImageStatus(BaseModel):
-    """What became of one image.
+    """The result of one image.
 
     Attributes:
         id, name: of the project's entry.
@@ -101,7 +101,7 @@ class ImageStatus(BaseModel):
 
 
 class NewClass(BaseModel):
-    """A class of results that the project's list lacks.
+    """A class of results that is missing in the project's class list.
 
     Attributes:
         color: red, green, blue.
@@ -112,7 +112,7 @@ class NewClass(BaseModel):
 
 
 class JobSummary(BaseModel):
-    """A job, but for its single images.
+    """A job without its single images.
 
     Attributes:
         project: as the server reads it.

@@ -1,4 +1,4 @@
-"""The model: loaded in the background, while the server answers already."""
+"""Loads the model in the background while the server already responds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .schemas import ServerState
 
 
 class ModelLoader:
-    """Loads a model once.
+    """Loads the model once.
 
     Args:
         load: takes seconds, or minutes where the model is prepared for the first time.
@@ -25,7 +25,7 @@ class ModelLoader:
         self._done = threading.Event()
 
     def start(self) -> None:
-        """Begin, in a thread that ends with the process."""
+        """Start loading, in a thread that ends with the process."""
         threading.Thread(target=self._run, name="model-loader", daemon=True).start()
 
     def _run(self) -> None:
@@ -40,28 +40,28 @@ class ModelLoader:
             self._done.set()
 
     def wait(self) -> None:
-        """Until it is loaded or has failed."""
+        """Wait until the model is loaded or has failed to load."""
         self._done.wait()
 
     @property
     def state(self) -> ServerState:
-        """How far it is."""
+        """State of loading."""
         if self._segmenter is not None:
             return "ready"
         return "loading" if self._failure is None else "failed"
 
     @property
     def failure(self) -> str | None:
-        """Why it could not be loaded, with the cure."""
+        """Reason why the model could not be loaded, with a hint."""
         return self._failure
 
     @property
     def loaded(self) -> Segmenter | None:
-        """The model, if it is there."""
+        """The model, once it is loaded."""
         return self._segmenter
 
     def segmenter(self) -> Segmenter:
-        """The model.
+        """Return the model.
 
         Raises:
             ProblemError: it is not there yet, or will never be.

@@ -1,4 +1,4 @@
-"""What the server counts and times: for Prometheus, and the last requests for the status page."""
+"""Metrics of the server for Prometheus, and the last requests for the status page."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BUCKETS_S = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60
 
 @dataclass(frozen=True)
 class Finished:
-    """A request that was answered.
+    """A finished request.
 
     Attributes:
         at: seconds since 1970.
@@ -38,7 +38,7 @@ class Finished:
 
 
 class _MeasuredTally(Tally):
-    """Counts as the engine does, and keeps how long each piece took."""
+    """A tally that also records the duration of each piece of work."""
 
     def __init__(self, stages: Histogram) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class _MeasuredTally(Tally):
 
 
 class _Pairs(Collector):
-    """Patch pairs by where their embedding came from."""
+    """Counts patch pairs by whether their embedding was computed or cached."""
 
     def __init__(self, tally: Tally) -> None:
         self._tally = tally
@@ -67,7 +67,7 @@ class _Pairs(Collector):
 
 
 class Metrics:
-    """Of one server.
+    """Metrics of one server.
 
     Attributes:
         tally: for the engine, which counts and times with it.
@@ -97,18 +97,18 @@ class Metrics:
         self._registry.register(_Pairs(self.tally))
 
     def watch(self, device_queue: DeviceQueue) -> None:
-        """Show how long the line is."""
+        """Report the length of the device queue."""
         in_hand = Gauge("wsisam_requests_in_hand", "Computing or waiting", registry=self._registry)
         in_hand.set_function(lambda: device_queue.in_hand)
         waiting = Gauge("wsisam_queue_length", "Waiting for their turn", registry=self._registry)
         waiting.set_function(lambda: device_queue.waiting)
 
     def observe_wait(self, seconds: float) -> None:
-        """A turn came after so long."""
+        """Record how long a piece of work waited for the device."""
         self._stages.labels("queue").observe(seconds)
 
     def observe_request(self, route: str, status: int, seconds: float, prompts: int | None) -> None:
-        """A request was answered."""
+        """Record a finished request."""
         self._requests.labels(route).observe(seconds)
         self._statuses.labels(route, str(status)).inc()
         if prompts is not None:
@@ -116,9 +116,9 @@ class Metrics:
 
     @property
     def recent(self) -> list[Finished]:
-        """The last requests with prompts, the latest first."""
+        """List the last requests with prompts, the latest first."""
         return list(islice(self._recent.copy(), _RECENT))
 
     def text(self) -> bytes:
-        """As Prometheus reads it."""
+        """Give the metrics in Prometheus' text format."""
         return generate_latest(self._registry)

@@ -1,4 +1,4 @@
-"""``/openapi.json``, made from the types that requests are checked with."""
+"""Makes ``/openapi.json`` from the types that validate requests."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ OPERATIONS = (
 
 @lru_cache(maxsize=1)
 def openapi() -> dict[str, Any]:
-    """The document, OpenAPI 3.1."""
+    """Make the OpenAPI 3.1 document."""
     schemas, references = _schemas()
     paths: dict[str, Any] = {}
     for operation in OPERATIONS:
@@ -163,7 +163,7 @@ def openapi() -> dict[str, Any]:
 
 
 def _schemas() -> tuple[dict[str, Any], References]:
-    """All named types, and what stands for each where it is used."""
+    """Make the schemas of all named types, and the references to them."""
     received = {operation.request for operation in OPERATIONS if operation.request is not None}
     sent = {Problem} | {
         kind

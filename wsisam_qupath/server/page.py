@@ -1,4 +1,4 @@
-"""The status page: for people, and without anything that is secret."""
+"""The status page for users; it shows nothing secret."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _Row:
 
 
 def status_page(info: Info, *, url: str, in_hand: int, waiting: int, recent: list[Finished]) -> str:
-    """The whole page.
+    """Render the status page.
 
     Args:
         url: by which the reader called the server.
@@ -56,7 +56,7 @@ def status_page(info: Info, *, url: str, in_hand: int, waiting: int, recent: lis
 
 
 def page_policy() -> str:
-    """The page's Content-Security-Policy: its own style and nothing else."""
+    """Make the page's Content-Security-Policy: its own style and nothing else."""
     digest = base64.b64encode(hashlib.sha256(_style().encode()).digest()).decode("ascii")
     return (
         f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'; "

@@ -1,4 +1,4 @@
-"""What goes wrong, as ``application/problem+json``: the one place that knows every status."""
+"""Errors as ``application/problem+json``: the only place that assigns HTTP statuses."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ _FIELD_OF = {
 
 
 class ProblemError(WsiSamError):
-    """A request that cannot be answered as it is.
+    """A request that cannot be processed as it is.
 
     Args:
         detail: a sentence or two: what is wrong, and what cures it.
@@ -88,17 +88,17 @@ class ProblemError(WsiSamError):
 
     @property
     def status(self) -> int:
-        """Of HTTP."""
+        """HTTP status of the problem."""
         return STATUS_OF[self.name]
 
 
 def make_busy_problem(detail: str, *, retry_after_s: int = 1) -> ProblemError:
-    """The server has enough to do, or stops."""
+    """Make the problem of a server that is busy or stopping."""
     return ProblemError("busy", detail, headers={"Retry-After": str(retry_after_s)})
 
 
 def make_problem(exc: WsiSamError) -> ProblemError:
-    """The problem that an error of this package is to a client."""
+    """Translate an error of this package into a problem for the client."""
     if isinstance(exc, ProblemError):
         return exc
     if isinstance(exc, PixelSizeError):
@@ -120,7 +120,7 @@ def _make_option_problem(exc: OptionError) -> ProblemError:
 
 
 def document(problem: ProblemError, request_id: str) -> dict[str, Any]:
-    """As it is sent."""
+    """The JSON document of the problem."""
     return Problem(
         type=PROBLEM_PREFIX + problem.name,
         title=problem.name.replace("-", " ").capitalize(),

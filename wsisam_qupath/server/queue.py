@@ -1,4 +1,4 @@
-"""Who may use the device next: first come, first served, and no more than there is room for.
+"""FIFO queue for the device, with a limit on waiting requests.
 
 Locks, in the order in which they are taken: the line's own, held only to look and to step in or
 out; whoever is at its head then takes the engine's device lock.
@@ -19,11 +19,11 @@ _LOOK_SECONDS = 0.1
 
 
 class ClientGoneError(Exception):
-    """Nobody is there any more to answer."""
+    """The client has closed its connection."""
 
 
 class DeviceQueue:
-    """The line in front of the device.
+    """FIFO queue of requests for the device.
 
     Args:
         at_once: so many requests may be in it, computing or waiting.
@@ -42,7 +42,7 @@ class DeviceQueue:
         self._stopped = False
 
     def acquire(self, is_gone: Callable[[], bool], seconds: float) -> QueueSlot:
-        """A place for one request, to be left when it is answered.
+        """Acquire a slot for one request, to be released when it is finished.
 
         Args:
             is_gone: whether its client has gone away.
@@ -67,7 +67,7 @@ class DeviceQueue:
             return slot
 
     def close(self, seconds: float) -> None:
-        """Take nothing more, give what is in hand some time, and refuse what is left then."""
+        """Accept no more requests, wait some time for running ones, then refuse the rest."""
         with self._changed:
             self._refused = True
             self._changed.wait_for(lambda: not self._slots, seconds)
@@ -76,23 +76,23 @@ class DeviceQueue:
 
     @property
     def in_hand(self) -> int:
-        """Requests that are computing or waiting."""
+        """Number of requests that are computing or waiting."""
         return len(self._slots)
 
     @property
     def waiting(self) -> int:
-        """Pieces of work that wait for their turn."""
+        """Number of pieces of work that wait for their turn."""
         return max(0, len(self._line) - 1)
 
     def release(self, slot: QueueSlot) -> None:
-        """Make room for another request. Does nothing the second time."""
+        """Release the slot of a request; does nothing the second time."""
         with self._changed:
             self._slots.discard(slot)
             self._changed.notify_all()
 
     @contextmanager
     def turn(self, slot: QueueSlot) -> Iterator[None]:
-        """Wait for the head of the line, and step out of it at the end."""
+        """Wait for this piece's turn at the device, and give it up at the end."""
         ticket = object()
         came = time.perf_counter()
         with self._changed:
@@ -131,11 +131,11 @@ class QueueSlot:
         self._until = time.monotonic() + seconds
 
     def extend_deadline(self) -> None:
-        """Count the time from now on again: something was answered."""
+        """Restart the time limit, as a result was delivered."""
         self._until = time.monotonic() + self._seconds
 
     def check(self) -> None:
-        """Whether to go on.
+        """Raise if the request is too late, or its client is gone.
 
         Raises:
             ClientGoneError: nobody waits for it.
@@ -152,10 +152,10 @@ class QueueSlot:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """The turn of one piece of this request's work."""
+        """Wait for the turn of one piece of this request's work."""
         with self._queue.turn(self):
             yield
 
     def release(self) -> None:
-        """Make room. Does nothing the second time."""
+        """Release the slot; does nothing the second time."""
         self._queue.release(self)

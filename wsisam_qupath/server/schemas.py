@@ -1,4 +1,4 @@
-"""What clients and the server say to each other: requests, answers, problems. No I/O.
+"""Schemas of requests, responses and problems. No I/O.
 
 All coordinates are level-0 px as QuPath shows them. The schema of ``/openapi.json`` is made from
 these types, and what they refuse is answered with 422.
@@ -29,7 +29,7 @@ _MOST_LEVELS = 64
 
 
 class _Strict(BaseModel):
-    """Says what it does not know, instead of passing over it."""
+    """A model that rejects unknown fields."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, populate_by_name=True
@@ -37,7 +37,7 @@ class _Strict(BaseModel):
 
 
 class Feature(TypedDict):
-    """A GeoJSON feature, as QuPath's ``GsonTools`` writes it; what else it holds is kept."""
+    """A GeoJSON feature, as QuPath's ``GsonTools`` writes it; other members are kept."""
 
     __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
 
@@ -72,7 +72,7 @@ FirstPx: TypeAlias = Annotated[int, Field(ge=0, le=_LARGEST_PX)]
 
 
 class SlideAsOpen(_Strict):
-    """The slide as the client has it open.
+    """The slide that the client has open.
 
     Attributes:
         uri: as QuPath states it; the server may not be able to read it.
@@ -92,7 +92,7 @@ class SlideAsOpen(_Strict):
 
 
 class Area(_Strict):
-    """A rectangle inside of the slide, whole level-0 px."""
+    """A rectangle inside of the slide, in whole level-0 px."""
 
     x: FirstPx
     y: FirstPx
@@ -101,7 +101,7 @@ class Area(_Strict):
 
 
 class Region(Area):
-    """Pixels of a rectangle.
+    """The pixels of a rectangle.
 
     Attributes:
         image: PNG or JPEG that covers the rectangle, whatever its own size; base64.
@@ -111,7 +111,7 @@ class Region(Area):
 
 
 class NeededRegion(Area):
-    """A rectangle whose pixels are wanted.
+    """A rectangle whose pixels are needed.
 
     Attributes:
         width_px, height_px: how large the image should be at least.
@@ -122,7 +122,7 @@ class NeededRegion(Area):
 
 
 class Options(_Strict):
-    """What changes an answer, beside the prompts and the model.
+    """Options that change a result, in addition to the prompts and the model.
 
     Attributes:
         points_as: whether the points of one feature mark one object, or each its own.
@@ -171,12 +171,12 @@ class SegmentRequest(_Strict):
 
     @property
     def features(self) -> list[Feature]:
-        """The prompts, whichever way they were sent."""
+        """The prompts, in whichever form they were sent."""
         return self.prompts if isinstance(self.prompts, list) else self.prompts["features"]
 
 
 class FieldError(BaseModel):
-    """What is wrong with one field of a request.
+    """An error in one field of a request.
 
     Attributes:
         field: its path: ``slide.width``, ``regions[0].image``.
@@ -215,7 +215,7 @@ class Health(BaseModel):
 
 
 class ModelInfo(BaseModel):
-    """Which weights answer."""
+    """The weights that are loaded."""
 
     base: str
     base_sha256: str
@@ -226,7 +226,7 @@ class ModelInfo(BaseModel):
 
 
 class LimitsInfo(BaseModel):
-    """What the server takes in one request, and how long it works for one."""
+    """Limits of the server for the size and duration of one request."""
 
     body_bytes: int
     prompts: int

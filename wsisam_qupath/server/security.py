@@ -1,4 +1,4 @@
-"""Who may ask: the token, and the name by which the server is called."""
+"""Access control: checks of the token and of the Host header."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _BEARER = re.compile(r"bearer +(?P<token>[!-~]+) *", re.IGNORECASE)
 
 
 def make_token() -> str:
-    """One that nobody guesses: 256 bits."""
+    """Make a random token of 256 bits."""
     return secrets.token_urlsafe(32)
 
 
 def check_token(authorization: str | None, token: str) -> None:
-    """Whether a request shows the token.
+    """Check that a request has the token.
 
     Raises:
         ProblemError: ``unauthorized``.
@@ -37,7 +37,7 @@ def check_token(authorization: str | None, token: str) -> None:
 
 
 def check_host(host: str | None, config: ServerConfig) -> None:
-    """Whether a request calls the server by a name of its own.
+    """Check that the Host header is a name of this server.
 
     A page on the web can have a name of its own point to this computer, and then ask us in the
     user's browser; but the name stays in the request.

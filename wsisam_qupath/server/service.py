@@ -1,4 +1,4 @@
-"""A request and its answers: which pixels, which prompts, and each answer as it is ready."""
+"""Processes a segmentation request: opens the pixels and streams results as they are ready."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _UNREADABLE: set[ProblemName] = {
 
 @dataclass(frozen=True)
 class Service:
-    """What a server shares between its requests.
+    """The parts of a server that its requests share.
 
     Attributes:
         models: the model, perhaps still on its way.
@@ -52,7 +52,7 @@ class Service:
     limits: Limits
 
     def segment(self, request: SegmentRequest, slot: QueueSlot) -> Generator[Record, None, None]:
-        """Answers as they are ready; closing the generator stops the work.
+        """Yield results as they are ready; closing the generator stops the work.
 
         Raises:
             ProblemError: it cannot be answered as it is; before the first answer.
@@ -73,7 +73,7 @@ class Service:
             yield without_outline(skipped.id, skipped.reason)
 
     def _pixels(self, request: SegmentRequest) -> tuple[PixelSource, ProblemError | None]:
-        """Where the pixels come from; why the slide cannot be read, where the client is to help."""
+        """Choose the source of pixels: the slide itself, or else regions that the client sends."""
         if request.regions is not None:
             mpp = _read_stated_mpp(request.slide)
             images = decode_images(request.regions, request.slide, self.limits)
@@ -87,7 +87,7 @@ class Service:
 
 
 def without_outline(prompt_id: str, reason: str) -> Record:
-    """What stands in the place of an outline."""
+    """Make the record of a prompt without an outline."""
     return {
         "type": "Feature",
         "id": prompt_id,
@@ -123,7 +123,7 @@ def _prompts(
 
 
 def _set_class(prompt_set: PromptSet, class_name: str | None) -> PromptSet:
-    """The same prompts with the class that was asked for, if one was."""
+    """Set the requested class of prompts, if there is one."""
     if class_name is None:
         return prompt_set
     path_class = read_path_class(class_name)
@@ -138,7 +138,7 @@ def _check_pixels(
     options: OutlineOptions,
     trouble: ProblemError | None,
 ) -> None:
-    """Whether the client has sent all that its prompts need.
+    """Check that the client has sent all pixels that its prompts need.
 
     Raises:
         ProblemError: ``pixels-needed``, with the regions.

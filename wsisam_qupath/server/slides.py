@@ -1,4 +1,4 @@
-"""Which slide a reference names, and whether this server may read it."""
+"""Opens slides that clients refer to, if this server may read them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Slides:
         self._lock = threading.Lock()
 
     def open(self, wanted: SlideAsOpen) -> Slide:
-        """The slide that a client has open. Not to be closed: the next request may use it.
+        """Open the slide of a client. Do not close it: the next request may use it.
 
         Raises:
             ProblemError: it may not be read, is not there, cannot be read, states no µm/px, or is
@@ -65,7 +65,7 @@ class Slides:
         return slide
 
     def find(self, uri: str) -> Path:
-        """The file that a location means on this computer; it is there.
+        """Find the existing file of a location on this computer.
 
         Raises:
             ProblemError: it may not be read, or is not there.
@@ -101,13 +101,13 @@ class Slides:
 
 
 def pixel_size(wanted: SlideAsOpen) -> Mpp | None:
-    """What the client states; None where it knows nothing."""
+    """Read the pixel size that the client states; None without one."""
     x, y = wanted.mpp_x or wanted.mpp_y, wanted.mpp_y or wanted.mpp_x
     return None if x is None or y is None else Mpp(x, y)
 
 
 def no_pixel_size() -> ProblemError:
-    """Neither the client nor the file states any."""
+    """Make the error for a slide without a pixel size."""
     return ProblemError(
         "no-pixel-size",
         "Nothing states how large a pixel of this slide is. Set its pixel width and height in "
@@ -126,7 +126,7 @@ def locate(location: str, moves: Moves) -> PurePath:
 
 
 def find_allowed(path: PurePath, folders: Sequence[Path], *, anywhere: bool) -> Path | None:
-    """The real path of a file, if it may be read; else None. The file need not exist.
+    """Resolve a path if the server may read it, else None. The file need not exist.
 
     Args:
         path: as a client names it, perhaps of another system.

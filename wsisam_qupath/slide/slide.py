@@ -98,7 +98,7 @@ class Slide:
 
     @property
     def uri(self) -> str:
-        """`file:` URI."""
+        """URI of the slide's file."""
         return Path(self.location).as_uri()
 
     @property

@@ -174,7 +174,7 @@ def test_only_the_objects_of_images_with_prompts_are_written(story: Story) -> No
     assert not [name for name in new if name.startswith(f"data/{blank}/")]
     assert {name for name in new if ".wsisam-backup." not in name} == {
         "wsisam-qupath/lock",
-        *(f"wsisam-qupath/ledger/{n}.json" for n in written),
+        *(f"wsisam-qupath/history/{n}.json" for n in written),
     }
 
 

@@ -13,7 +13,7 @@ from wsisam_qupath.geojson.provenance import PROMPT_KEY
 from wsisam_qupath.options import OutlineOptions
 from wsisam_qupath.project.batch.geojson_folder import GeoJsonFolder
 from wsisam_qupath.project.batch.request import BatchRequest
-from wsisam_qupath.qupath.files.classes import as_spelled
+from wsisam_qupath.qupath.files.classes import spell_class
 from wsisam_qupath.qupath.files.entries import ImageEntry
 from wsisam_qupath.qupath.files.reading import read_project
 from wsisam_qupath.report.writing import check_report_path
@@ -45,7 +45,7 @@ def test_an_export_does_not_replace_annotations_of_somebody(
     path = write_prompts(tmp_path / "a.svs.geojson", others)
     before = path.read_bytes()
 
-    with pytest.raises(OutputError, match="would be replaced, but holds what no batch wrote"):
+    with pytest.raises(OutputError, match="would be replaced, but was not written by a batch"):
         GeoJsonFolder(tmp_path, [image(tmp_path)])
 
     assert path.read_bytes() == before
@@ -85,4 +85,4 @@ def test_a_class_that_qupath_would_call_otherwise_is_refused(name: str) -> None:
 
 
 def test_a_class_is_spelled_as_qupath_spells_it() -> None:
-    assert as_spelled(" Tumor:Positive ") == "Tumor: Positive"
+    assert spell_class(" Tumor:Positive ") == "Tumor: Positive"

@@ -52,7 +52,7 @@ NO_PROJECT = {
     "cut.qpproj": "QuPath keeps the one from before its last save in cut.qpproj.backup",
     "list.qpproj": "is not a QuPath project, for it lists no images: pass another file",
     "newer.qpproj": "QuPath 0.9.0 wrote the project",
-    "without images.qpproj": "holds no images: add some in QuPath",
+    "without images.qpproj": "has no images: add some in QuPath",
     "missing.qpproj": "There is no project",
     "leerer Ordner": "There is no QuPath project (.qpproj) in",
     "Ordner.qpproj": "There is no QuPath project (.qpproj) in",
@@ -177,7 +177,7 @@ def test_a_project_that_its_owner_protected_is_not_touched(
     finally:
         sound.parent.chmod(0o755)
 
-    assert f"cannot be written, for {sound.parent} is write-protected: allow writing" in complaint(
+    assert f"cannot be written, for {sound.parent} is write-protected: change its" in complaint(
         answer
     )
     assert contents(sound.parent) == before
@@ -189,7 +189,7 @@ def test_a_project_on_a_read_only_disk_is_refused(
     with read_only(sound.parent, tmp_path / "nur lesen") as folder:
         line = complaint(batch(folder / sound.name, like_qupath))
 
-    assert f"cannot be written, for {folder} is write-protected: allow writing there, or" in line
+    assert f"cannot be written, for {folder} is write-protected: change its permissions, or" in line
 
 
 @contextmanager
@@ -214,7 +214,7 @@ def test_a_full_disk_is_refused(sound: Path, like_qupath: dict[str, str], tmp_pa
         line = complaint(batch(project, like_qupath))
 
         assert contents(disk) == before
-    assert "kB are free): make room on it." in line
+    assert "kB are free): free some space on it." in line
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows' folders have no such mode")
@@ -230,7 +230,7 @@ def test_an_image_that_cannot_be_written_fails_before_it_is_read(
         data.chmod(0o755)
 
     assert (answer.code, answer.out) == (3, "")
-    assert f"image 1: failed. {data} is write-protected: allow writing there, or leave" in (
+    assert f"image 1: failed. {data} is write-protected: change its permissions, or leave" in (
         answer.err
     )
     assert contents(data) == before

@@ -97,7 +97,7 @@ KILL, INTERRUPT = signal.Signals(9), signal.Signals(2)
 
 STOPS: list[tuple[signal.Signals, Moment | Callable[[Path], bool]]] = [
     (KILL, partial(has_answers, name=FIRST, count=2)),
-    (KILL, Moment("os.rename", "ledger/1.json")),  # all answers of the image are there
+    (KILL, Moment("os.rename", "history/1.json")),  # all answers of the image are there
     (INTERRUPT, partial(is_staged, name=FIRST)),
     (KILL, partial(is_staged, name=FIRST)),
     (KILL, Moment("os.rename", "data/1/data.qpdata.wsisam-commit")),
@@ -215,7 +215,9 @@ def test_one_image_that_java_died_of_and_one_that_changed_do_not_stop_the_third(
     assert seen_by(qupath, project)[THIRD] == undisturbed.after[THIRD]
     assert not leftovers(project)
     lines = [line for line in answer.words if ": failed. " in line]
-    assert lines[0].startswith(f"{FIRST}: failed. QuPath's Java machine ended unexpectedly.")
+    assert lines[0].startswith(
+        f"{FIRST}: failed. QuPath's Java virtual machine ended unexpectedly."
+    )
     assert "run this again" in lines[0]
     assert lines[1].startswith(f"{SECOND}: failed. ")
     assert "close the project in QuPath" in lines[1]

@@ -31,7 +31,7 @@ from wsisam_qupath.project.create.folder import (
     PROJECT_FILE,
     build_beside,
     check_free,
-    project_folder,
+    find_project_folder,
 )
 from wsisam_qupath.qupath.files.entries import Project
 from wsisam_qupath.qupath.files.reading import read_project
@@ -58,12 +58,12 @@ def test_slides_of_the_same_name_are_told_apart_by_their_folders_or_numbers() ->
 
 
 def test_a_project_is_named_by_its_folder_or_its_file(tmp_path: Path) -> None:
-    assert project_folder(tmp_path / "p") == project_folder(tmp_path / "p" / PROJECT_FILE)
+    assert find_project_folder(tmp_path / "p") == find_project_folder(tmp_path / "p" / PROJECT_FILE)
 
 
 def test_qupath_has_one_name_for_the_file(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"name the folder, such as .*mine"):
-        project_folder(tmp_path / "mine.qpproj")
+        find_project_folder(tmp_path / "mine.qpproj")
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ class Made:
 
 
 def classes_of(project: Path) -> dict[str, int]:
-    """Names and colours of the class list."""
+    """Names and colors of the class list."""
     document = json.loads((project.parent / "classifiers" / "classes.json").read_bytes())
     return {one["name"]: one["color"] for one in document["pathClasses"]}
 

@@ -138,7 +138,7 @@ def test_a_folder_means_its_geojson_and_no_manifest(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_coco_is_recognised_and_a_folder_in_its_names_left_out(tmp_path: Path) -> None:
+def test_coco_is_recognized_and_a_folder_in_its_names_left_out(tmp_path: Path) -> None:
     path = tmp_path / "CATCH.json"
     row = {"id": 1, "image_id": 1, "category_id": 1, "segmentation": [0, 0, 9, 0, 9, 9]}
     path.write_text(

@@ -150,8 +150,8 @@ def test_the_summary_counts_and_names_the_cures() -> None:
 
     assert told[0] == "2 objects (Gland 2) and 0 regions of 1 image in out, in 0.0 s."
     assert told[1] == "Not exported: 2 points."
-    assert told[2].startswith("No area of class Region* says where everything is annotated")
-    assert told[3].startswith("Not exported: 3 results that nobody has checked. In QuPath, turn")
+    assert told[2].startswith("No area of class Region* marks where every object is annotated")
+    assert told[3].startswith("Not exported: 3 results that no user has reviewed. In QuPath, turn")
 
 
 def test_a_wrong_scale_is_refused_before_anything_is_read(tmp_path: Path) -> None:

@@ -292,7 +292,7 @@ def test_read_only_objects_are_left_alone(entry: ImageEntry, name: str) -> None:
 
     path.chmod(stat.S_IRUSR | stat.S_IWUSR)
     assert str(caught.value) == (
-        f"A ü.svs: {path} is write-protected: allow writing there, or leave the image out."
+        f"A ü.svs: {path} is write-protected: change its permissions, or leave the image out."
     )
 
 
@@ -301,7 +301,9 @@ def test_a_full_disk_is_told_before_the_work(project: Project, tmp_path: Path) -
         shutil.copytree(project.folder, disk / "p")
         copy = read_project(disk / "p")
 
-        with pytest.raises(ProjectError, match=r"is full \(\d+ kB are free\): make room on it"):
+        with pytest.raises(
+            ProjectError, match=r"is full \(\d+ kB are free\): free some space on it"
+        ):
             check_writable_project(copy)
         for found in copy.images:
             with pytest.raises(

@@ -114,7 +114,7 @@ def test_a_named_folder_without_qupath_is_an_error_and_not_a_search(
     make_qupath(tmp_path / "programs" / "QuPath-0.6.0", "qupath-core-0.6.0.jar")
     monkeypatch.setenv("PAQUO_QUPATH_DIR", str(tmp_path / "wrong"))
 
-    with pytest.raises(QuPathError, match="which holds no QuPath") as caught:
+    with pytest.raises(QuPathError, match="which has no QuPath") as caught:
         find_installation()
 
     assert str(tmp_path / "wrong") in str(caught.value)

@@ -304,7 +304,7 @@ def test_a_crash_of_java_costs_one_read(qupath: QuPathProcess, project: Path, sl
     slide = open_through_qupath(qupath, project, entry_of(project, slides, "stack.tif"), z=1)
     qupath.run(crash_at_next_pixels)
 
-    with pytest.raises(SlideError, match="Java machine ended unexpectedly"):
+    with pytest.raises(SlideError, match="Java virtual machine ended unexpectedly"):
         read_whole(slide)
 
     np.testing.assert_array_equal(read_whole(slide), PLANES[1])

@@ -1,4 +1,4 @@
-"""The process that QuPath's Java machine lives in, and how little of it the driver notices."""
+"""The process in which QuPath's Java runs, and how little of it the main process notices."""
 
 from __future__ import annotations
 
@@ -260,7 +260,7 @@ def test_a_wrong_folder_is_said_before_any_process_is_started(
 ) -> None:
     monkeypatch.setenv("PAQUO_QUPATH_DIR", str(tmp_path))
 
-    with pytest.raises(QuPathError, match="which holds no QuPath"), QuPathProcess():
+    with pytest.raises(QuPathError, match="which has no QuPath"), QuPathProcess():
         pass
 
 

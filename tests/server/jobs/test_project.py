@@ -191,7 +191,7 @@ def test_a_crash_of_java_fails_an_image_with_its_cure_and_the_server_lives(
 
     (failure,) = status["failures"]
     assert (status["state"], failure["name"]) == ("done", SECTION)
-    assert "QuPath's Java machine ended unexpectedly" in failure["reason"]
+    assert "QuPath's Java virtual machine ended unexpectedly" in failure["reason"]
     assert seen_by(qupath, project)[SECTION] == batched.before[SECTION]
     assert not leftovers(project)
     assert server.ask("GET", "/healthz").status_code == 200

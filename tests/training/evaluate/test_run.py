@@ -28,8 +28,10 @@ from wsisam_qupath_training.evaluate.protocol import GIVEN_BOX, LABELS, Protocol
 from wsisam_qupath_training.evaluate.run import EvaluationResults, evaluate_models
 from wsisam_qupath_training.evaluate.summary import correlations, iou_by_click, summarize
 
+pytestmark = pytest.mark.slow
+
 QUIET = Console(quiet=True)
-TRUTH_MODEL = "evaluate_models:truth_model"
+TRUTH_MODEL = "fixtures.evaluate_models:truth_model"
 
 
 def asked(images: Sequence[AnnotatedImage], *models: Model, **settings: Any) -> EvaluationResults:
@@ -395,8 +397,11 @@ def test_a_specification_names_a_base_and_an_adapter(
     ("spec", "message"),
     [
         ("no_such_module:make", "cannot be imported.*PYTHONPATH"),
-        ("evaluate_models:nothing", "has no function nothing"),
-        ("evaluate_models:no_model", r"returned object, without a name, base_size_px above 0"),
+        ("fixtures.evaluate_models:nothing", "has no function nothing"),
+        (
+            "fixtures.evaluate_models:no_model",
+            r"returned object, without a name, base_size_px above 0",
+        ),
     ],
 )
 def test_a_factory_that_makes_no_model_is_refused(spec: str, message: str) -> None:

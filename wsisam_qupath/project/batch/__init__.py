@@ -1,1 +1,1 @@
-"""A QuPath project in, detections written back."""
+"""The ``batch`` command: outline the prompts of a QuPath project and write the results back."""

@@ -19,7 +19,7 @@ from ...errors import OutputError
 from ...inference.executors import DaskExecutor, Executor, LocalExecutor, ProcessExecutor
 from ...inference.loading import ResolvedModel, resolve
 from ...prompts import Plane, PromptKind
-from ...qupath.files.classes import as_spelled
+from ...qupath.files.classes import spell_class
 from ...qupath.files.entries import ImageEntry, Project
 from ...qupath.files.reading import read_project
 from ...qupath.jvm.process import QuPathProcess
@@ -125,10 +125,10 @@ def _make_config(request: BatchRequest, project: Project, model: ResolvedModel) 
     return BatchConfig(
         project=project,
         prompt_filter=PromptFilter(
-            frozenset(map(as_spelled, request.prompts)),
+            frozenset(map(spell_class, request.prompts)),
             request.only,
             options.points_as,
-            options.class_name and as_spelled(options.class_name),
+            options.class_name and spell_class(options.class_name),
             request.keep,
             request.redo,
         ),

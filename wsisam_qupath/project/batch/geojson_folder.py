@@ -1,4 +1,4 @@
-"""Outlines of a batch as GeoJSON, a file an image, beside or instead of the project."""
+"""GeoJSON output of a batch: one file per image, beside or instead of the project."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ...report.outcome import PromptRow
 
 
 class GeoJsonFolder:
-    """Where the outlines of each image go.
+    """Folder with one GeoJSON file of outlines per image.
 
     Args:
-        images: all of the project, so that a name does not depend on which of them are done.
+        images: all images of the project, so that file names do not depend on the user's choice.
 
     Raises:
-        OutputError: the folder cannot be made, or holds files of these names that are not ours.
+        OutputError: the folder cannot be made, or has files of these names that no batch wrote.
     """
 
     def __init__(self, folder: Path, images: Iterable[ImageEntry]) -> None:
@@ -37,7 +37,7 @@ class GeoJsonFolder:
             _check_ours(folder / name)
 
     def write(self, entry: ImageEntry, rows: Sequence[PromptRow]) -> None:
-        """All outlines of an image, new ones and those of earlier runs.
+        """Write all outlines of an image, new ones and those of earlier runs.
 
         Raises:
             OutputError: the file cannot be written.
@@ -47,10 +47,10 @@ class GeoJsonFolder:
 
 
 def _check_ours(path: Path) -> None:
-    """Keep somebody's own annotations, which are named after the slides too.
+    """Refuse to replace a user's own annotations, whose files are also named after the slides.
 
     Raises:
-        OutputError: they are there.
+        OutputError: the file holds a user's annotations.
     """
     if not path.exists():
         return

@@ -1,4 +1,4 @@
-"""Open the slide of a project's image: by our own reader where that shows the same as QuPath."""
+"""Opens the slide of a project's image, with our own reader if that shows the same as QuPath."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class SlideOpener:
         self._process, self._project, self._mpp = process, project, mpp
 
     def open(self, entry: ImageEntry, plane: Plane = _PLAIN) -> Slide:
-        """A plane of a slide.
+        """Open a plane of the slide of an image.
 
         Raises:
             SlideError: it cannot be opened, or nothing states its µm/px.
-            ImageError: QuPath shows something else than RGB.
+            ImageError: QuPath shows something other than RGB.
         """
         if entry.z_count * entry.t_count > 1 or entry.with_arguments or entry.slide is None:
             return self._open_through_qupath(entry, plane)
@@ -37,14 +37,14 @@ class SlideOpener:
             try:
                 return self._open_through_qupath(entry, plane)
             except (SlideError, ImageError):
-                raise own from None  # the reader that most slides are meant for says it best
+                raise own from None  # the message of the reader for most slides is the better one
         if entry.size_px not in (None, (slide.width_px, slide.height_px)):
             # QuPath shows another part of the file, such as another series.
             return self._open_through_qupath(entry, plane)
         return slide
 
     def is_only_here(self, slide: Slide) -> bool:
-        """Whether no other process can open this slide."""
+        """Tell whether only this process can open the slide, as QuPath reads it."""
         return slide.reader == "QuPath"
 
     def _open_through_qupath(self, entry: ImageEntry, plane: Plane) -> Slide:

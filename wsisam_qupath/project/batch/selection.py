@@ -1,4 +1,4 @@
-"""Which annotations of an image are prompts, and which of those still need an answer."""
+"""Selects the annotations of an image that are prompts, and the prompts that need a result."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from ..history import Record
 from .request import KINDS, Only
 
 ResultIdOf: TypeAlias = Callable[[Prompt], str]
-"""The id that the answer to a prompt will have."""
+"""Gives the id that the result of a prompt will have."""
 
 
 @dataclass(frozen=True)
 class PromptFilter:
-    """Which annotations a user wants answered; see :class:`.BatchRequest`."""
+    """The user's choice of annotations that are prompts; see :class:`.BatchRequest`."""
 
     classes: frozenset[str] = frozenset()
     only: Only | None = None
@@ -37,12 +37,12 @@ class PromptFilter:
 
 @dataclass(frozen=True)
 class Task:
-    """A prompt that needs an answer.
+    """A prompt that needs a result.
 
     Attributes:
-        result_id: of the answer to come.
-        parent_id: the annotation that the result goes below.
-        replaces: ids of earlier results that go when there is a new one.
+        result_id: the id that the result will have.
+        parent_id: the annotation below which the result is added.
+        replaces: ids of earlier results that the new one replaces.
     """
 
     prompt: Prompt
@@ -53,16 +53,23 @@ class Task:
 
 @dataclass(frozen=True)
 class Selection:
-    """What is to be done in an image, and what is not.
+    """The prompts of an image: those that need a result, and the others with the reason.
 
     Attributes:
-        rows: prompts that were answered before, that a person took over, or that were skipped.
-        outlines_left: areas that are somebody's work, since nobody asked to refine them.
+        rows: prompts with a result, prompts that a user took over, and skipped prompts.
+        outlines_left: areas that are not prompts, since refining was not asked for.
+        tasks_beyond_limit: prompts that wait for another run.
     """
 
     tasks: tuple[Task, ...] = ()
     rows: tuple[PromptRow, ...] = ()
     outlines_left: int = 0
+    tasks_beyond_limit: int = 0
+
+    def limit_tasks(self, count: int) -> Selection:
+        """Leave the tasks after the first ``count`` to another run."""
+        kept = self.tasks[:count]
+        return replace(self, tasks=kept, tasks_beyond_limit=len(self.tasks) - len(kept))
 
 
 def select(
@@ -74,11 +81,11 @@ def select(
     hr_l0_box_of: HrBoxOf,
     result_id_of: ResultIdOf,
 ) -> Selection:
-    """Sort the annotations of an image into prompts to answer, answered ones, and the rest.
+    """Sort the annotations of an image into prompts that need a result and all others.
 
     Args:
-        record: what we ever wrote into the image, and which answers were empty.
-        l0_box: what the slide covers.
+        record: the history of the image.
+        l0_box: the extent of the slide.
         hr_l0_box_of: see :func:`.group_marks`.
     """
     history = _EarlierResults.read(contents, record)
@@ -87,7 +94,7 @@ def select(
     wanted = [mark for mark in marks if _is_wanted(mark, prompt_filter)]
     grouped = group_marks(wanted, points_as=prompt_filter.points_as, hr_l0_box_of=hr_l0_box_of)
     prompts = [p for p in grouped.prompts if _is_asked_for(p, prompt_filter)]
-    # Where only some annotations are prompts, negative points may well belong to the others.
+    # If only some annotations are prompts, negative points may belong to the others.
     strays = () if prompt_filter.only or prompt_filter.classes else grouped.skipped
     found = clip_to_slide(PromptSet(tuple(prompts), (*skipped, *strays)), l0_box)
     parents = _parents(wanted)
@@ -109,11 +116,11 @@ def select(
 
 @dataclass(frozen=True)
 class _EarlierResults:
-    """Earlier results in an image, by the prompts that they answer.
+    """Results of earlier runs in an image, by the ids of their prompts.
 
     Attributes:
-        results_of: ours, as the image holds them now.
-        taken_over: prompts whose result became an object of a person's.
+        results_of: results of this program, as the image has them now.
+        taken_over: prompts whose result a user edited or turned into an annotation.
     """
 
     results_of: dict[str, list[Feature]]
@@ -140,18 +147,18 @@ class _EarlierResults:
         return cls(dict(results_of), frozenset(taken_over), drawings, dict(record.empty))
 
     def is_result(self, feature: Feature) -> bool:
-        """Whether an annotation is, or was, a result of ours."""
+        """Tell whether an annotation is, or was, a result of this program."""
         return (
             read_prompt_id(feature) is not None or self.drawings.read_prompt_id(feature) is not None
         )
 
     def row(self, prompt: Prompt, result_id: str, prompt_filter: PromptFilter) -> PromptRow | None:
-        """Why a prompt needs no answer; None if it does."""
+        """Give the report's row for a prompt that needs no result; None if it needs one."""
         existing = {str(f.get("id")): f for f in self.results_of.get(prompt.id, ())}
         if prompt.id in self.taken_over and not prompt_filter.keep:
-            reason = "a person edited its result or made it an annotation"
+            reason = "a user edited its result or made it an annotation"
             return PromptRow(prompt.id, "reviewed", reason, prompt)
-        # Beside itself, an answer would have the same id.
+        # A second result beside it would have the same id.
         if result_id in existing and (prompt_filter.keep or not prompt_filter.redo):
             return PromptRow(prompt.id, "answered", prompt=prompt, feature=existing[result_id])
         if result_id in self.empty and not prompt_filter.redo:
@@ -163,17 +170,17 @@ class _EarlierResults:
 
 
 def _may_be_prompt(feature: Feature) -> bool:
-    """Whether it is an area or points: lines and areas whose class ends in ``*`` are other work."""
+    """Tell whether an annotation can be a prompt: points, or an area of a class without ``*``."""
     properties, geometry = feature.get("properties") or {}, feature.get("geometry") or {}
     if geometry.get("type") in ("Point", "MultiPoint"):
-        return True  # of an ignored class, they are clicks outside of objects
+        return True  # those of an ignored class are negative points
     path_class = read_path_class(properties.get("classification"))
     is_ignored = path_class is not None and path_class.is_ignored
     return geometry.get("type") in ("Polygon", "MultiPolygon") and not is_ignored
 
 
 def _is_wanted(mark: Mark, prompt_filter: PromptFilter) -> bool:
-    """Whether a mark may be a prompt, or a click on one."""
+    """Tell whether the user chose a mark as a prompt, or as a click that belongs to one."""
     name = mark.path_class.name if mark.path_class else None
     if isinstance(mark, Clicks):
         # Clicks without a class may belong to any area.
@@ -201,7 +208,7 @@ def _is_asked_for(prompt: Prompt, prompt_filter: PromptFilter) -> bool:
 
 
 def _parents(marks: Iterable[Mark]) -> dict[str, str]:
-    """The annotation of each possible prompt: its own, or that of the points it is one of."""
+    """Map the ids of possible prompts to their annotations; one of several points has theirs."""
     parents = {mark.id: mark.id for mark in marks}
     for mark in marks:
         if isinstance(mark, Clicks):

@@ -1,1 +1,1 @@
-"""A folder of slides in, a QuPath project with their annotations out."""
+"""The ``create`` command: make a QuPath project from a folder of slides."""

@@ -1,4 +1,4 @@
-"""The ``create`` command: a folder of slides in, a QuPath project with their annotations out."""
+"""Runs ``create``: makes a QuPath project of slides and their annotations."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from ...qupath.jvm.creation import IMAGE_TYPES, AddedImage, NewImage, add_images
 from ...qupath.jvm.process import QuPathProcess
 from ...report.progress import TASK, count_noun, name_cases, name_some, progress_bar, stderr_console
 from .finding import find_slides
-from .folder import PROJECT_FILE, build_beside, check_free, project_folder
+from .folder import PROJECT_FILE, build_beside, check_free, find_project_folder
 from .matching import Matched, Source, Sources, find_annotations, match
 
 _AT_ONCE = 16
 """Slides between two saves of the project, and between two steps of the bar."""
 
 _USEFUL_CLASSES = (PathClass(REGION_CLASS, (0, 0, 180)), PathClass("Ignore*", (180, 180, 180)))
-"""QuPath's own, in its colours, which a class list of ours would hide."""
+"""QuPath's default classes with their colors, which a new class list would replace."""
 
 
 @dataclass(frozen=True)
 class CreateRequest:
-    """What the command line asks for; the names are those of its options.
+    """The options of ``create``, under the names that they have on the command line.
 
     Attributes:
         project: the folder to make, or ``project.qpproj`` in it.
@@ -46,7 +46,7 @@ class CreateRequest:
 
 @dataclass(frozen=True)
 class Created:
-    """What ``create`` did.
+    """The result of ``create``: the project and how many slides came in.
 
     Attributes:
         project: the project file.
@@ -72,12 +72,12 @@ class Created:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every slide and every file of annotations that belongs to one came in."""
+        """Tell whether every slide, and every annotation file that belongs to one, was added."""
         return not self.failed
 
 
 def run_create(request: CreateRequest) -> Created:
-    """Make the project. It appears whole, or not at all.
+    """Create the project; it appears complete, or not at all.
 
     Raises:
         OutputError: something is there already, or it cannot be written.
@@ -91,7 +91,7 @@ def run_create(request: CreateRequest) -> Created:
         raise OptionError(
             "image_type", f"{request.image_type} is none of {', '.join(IMAGE_TYPES)}."
         )
-    folder = project_folder(request.project)
+    folder = find_project_folder(request.project)
     check_free(folder)
     slides = find_slides(request.images)
     named = request.annotations
@@ -119,7 +119,7 @@ def run_create(request: CreateRequest) -> Created:
 
 
 def summary(created: Created) -> str:
-    """What came in, and what did not."""
+    """Describe what was added and what was not, in a sentence."""
     lines = [
         f"{count_noun(created.n_images, 'image')} and {count_noun(created.n_objects, 'object')} in "
         f"{created.project}, made in {created.seconds:.1f} s."
@@ -141,7 +141,7 @@ def summary(created: Created) -> str:
 
 
 class _Builder:
-    """Adds slides with their annotations, and keeps count."""
+    """Adds slides with their annotations to a project and counts them."""
 
     def __init__(self, qupath: QuPathProcess, project: Path, image_type: str) -> None:
         self.n_images = 0
@@ -155,7 +155,7 @@ class _Builder:
         self._path_classes: dict[str, PathClass] = {}
 
     def add(self, slides: Sequence[Path], sources: Mapping[Path, Source], console: Console) -> None:
-        """Add all of them.
+        """Add all slides.
 
         Raises:
             SlideError: QuPath opens none.
@@ -175,7 +175,7 @@ class _Builder:
             )
 
     def set_classes(self, path_classes: Sequence[PathClass]) -> None:
-        """Make these, and those that were met, the class list; without any QuPath has its own."""
+        """Set the class list to the given and the annotated classes; without any, keep QuPath's."""
         listed = {one.name: one for one in (*path_classes, *self._path_classes.values())}
         if listed:
             listed |= {one.name: one for one in _USEFUL_CLASSES if one.name not in listed}
@@ -207,7 +207,7 @@ class _Builder:
 
 
 def label_slides(slides: Sequence[Path]) -> dict[Path, str]:
-    """What tells slides of the same name apart: their folder, or else a number; "" for others."""
+    """Label slides of the same name by their folder or a number; other slides get ""."""
     labels = dict.fromkeys(slides, "")
     names = Counter(slide.name.lower() for slide in slides)
     folders = Counter((slide.name.lower(), slide.parent.name.lower()) for slide in slides)

@@ -1,4 +1,4 @@
-"""Which files are meant by a folder, a pattern or a name, and what they are called."""
+"""Finds slides by folder, pattern or file name, and names them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SUFFIXES = (
 
 
 def find_slides(wanted: Sequence[str]) -> tuple[Path, ...]:
-    """Files, absolute, each once, in the order in which people count (slide 2 before slide 10).
+    """Find slides: absolute paths, each once, in natural order (slide 2 before slide 10).
 
     Hidden ones are left out, and so is, in a folder, what is no slide by its name.
 
@@ -39,13 +39,13 @@ def find_slides(wanted: Sequence[str]) -> tuple[Path, ...]:
 
 
 def natural_key(text: str) -> list[tuple[int, str]]:
-    """Sorts numbers within text by their value."""
+    """Sort key that compares numbers within text by their value."""
     parts = re.split(r"([0-9]+)", text)
     return [(int(p), "") if n % 2 else (0, p.lower()) for n, p in enumerate(parts)]
 
 
 def strip_format(name: str) -> str:
-    """The name of a slide's file without what tells its format; others stay as they are."""
+    """Remove the format's suffix from the name of a slide's file; keep other names."""
     lower = name.lower()
     for suffix in SUFFIXES:
         if lower.endswith(suffix) and len(lower) > len(suffix):

@@ -1,4 +1,4 @@
-"""The folder of a new project: it appears whole, or not at all."""
+"""The folder of a new project, which appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ PROJECT_FILE = "project.qpproj"
 """QuPath's name of it."""
 
 
-def project_folder(project: Path) -> Path:
-    """The folder of a project that a user named by it, or by the file in it; absolute.
+def find_project_folder(project: Path) -> Path:
+    """Give the absolute folder of a project that is named by its folder or its file.
 
     Raises:
         OutputError: the file has another name than QuPath gives it.
@@ -34,7 +34,7 @@ def project_folder(project: Path) -> Path:
 
 
 def check_free(folder: Path) -> None:
-    """Whether a project can be made there: nothing is ever replaced.
+    """Check that a project can be created there; nothing is ever replaced.
 
     Raises:
         OutputError: something is there, or the folder that it is to lie in is not.
@@ -59,7 +59,7 @@ def check_free(folder: Path) -> None:
 
 @contextmanager
 def build_beside(folder: Path) -> Iterator[Path]:
-    """A hidden folder beside it to build the project in; it gets its name at the end.
+    """Build the project in a hidden folder beside the target and rename it at the end.
 
     After an error nothing is left; after a ``kill -9`` the hidden folder is, until the next try.
 
@@ -94,7 +94,7 @@ def build_beside(folder: Path) -> Iterator[Path]:
 
 
 def _give_name(unfinished: Path, folder: Path) -> None:
-    """Make the project say where it will be, and put it there."""
+    """Write the project's final location into its file, and move it there."""
     file = unfinished / PROJECT_FILE
     content = json.loads(file.read_text(encoding="utf-8"))
     content["uri"] = _java_uri(folder / PROJECT_FILE)
@@ -110,7 +110,7 @@ def _give_name(unfinished: Path, folder: Path) -> None:
 
 
 def _java_uri(path: Path) -> str:
-    """As Java writes it: one slash before a path of this computer, four before one of another."""
+    """Write a URI as Java does: one slash before a local path, four before a network path."""
     uri = path.as_uri()
     if uri.startswith("file:///"):
         return f"file:/{uri.removeprefix('file:///')}"
@@ -120,5 +120,5 @@ def _java_uri(path: Path) -> str:
 def _make_unwritable_error(folder: Path, exc: OSError) -> OutputError:
     return OutputError(
         f"{folder} cannot be made ({exc.strerror or exc}). Choose another place for the project, "
-        "or free space and permissions there."
+        "or check the free space and permissions there."
     )

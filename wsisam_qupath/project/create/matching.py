@@ -1,4 +1,4 @@
-"""Which annotations belong to which slide, by the names of their files."""
+"""Matches annotation files with slides by their names."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CURE = "Name a folder of GeoJSON files, or a COCO file such as CATCH.json."
 
 @dataclass(frozen=True)
 class Source:
-    """The annotations of one slide.
+    """A file that holds the annotations of one slide.
 
     Attributes:
         label: names them to the user.
@@ -41,7 +41,7 @@ class Source:
     cleaned: Cleaned = field(default_factory=Cleaned)
 
     def read(self) -> Cleaned:
-        """The annotations.
+        """Read the annotations.
 
         Raises:
             PromptError: their file cannot be read, or is not GeoJSON.
@@ -51,7 +51,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Sources:
-    """All annotations that a user named.
+    """All annotation files that the user named.
 
     Attributes:
         path_classes: those that are known before they are read: the categories of COCO.
@@ -66,7 +66,7 @@ class Sources:
 
 @dataclass(frozen=True)
 class Matched:
-    """Annotations by slide.
+    """Annotations, matched with their slides.
 
     Attributes:
         without_slide: labels of those that belong to no slide.
@@ -79,7 +79,7 @@ class Matched:
 
 
 def find_annotations(path: Path, slides: Sequence[Path]) -> Sources:
-    """What is in a folder of GeoJSON files, in one such file, or in a COCO file.
+    """Find annotations in a folder of GeoJSON files, in one such file, or in a COCO file.
 
     One file for one slide need not be called like it.
 
@@ -105,7 +105,7 @@ def find_annotations(path: Path, slides: Sequence[Path]) -> Sources:
 
 
 def match(sources: Sequence[Source], slides: Sequence[Path]) -> Matched:
-    """Annotations by slide: by the whole name first, then without what tells the format.
+    """Match annotations with slides: by the whole name, then by the name without its suffix.
 
     So ``a.svs.geojson`` is of ``a.svs``, and ``a.geojson`` of it too, unless ``a.ndpi`` is there.
     Upper and lower case are the same.
@@ -153,7 +153,7 @@ def _strip_annotation_format(name: str) -> str:
 
 
 def _strip_slide_format(name: str) -> str:
-    """Whatever stands behind the last dot of a slide is its format."""
+    """Remove the suffix of a slide's name, whatever it is."""
     bare = strip_format(name)
     return (PurePosixPath(name).stem if bare == name else bare).lower()
 

@@ -1,1 +1,1 @@
-"""A QuPath project in, a folder of annotations to train on out."""
+"""The ``export`` command: write a project's reviewed annotations as training data."""

@@ -1,4 +1,4 @@
-"""The ``export`` command: a QuPath project in, a folder that training reads out."""
+"""Runs ``export``: writes a project's annotations into a folder that training reads."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _AHEAD = 2
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What the command line asks for; the names are those of its options.
+    """The options of ``export``, under the names that they have on the command line.
 
     Attributes:
         project: the ``.qpproj`` file or its folder.
@@ -53,7 +53,7 @@ class ExportRequest:
 
 @dataclass(frozen=True)
 class Exported:
-    """What ``export`` did.
+    """The result of ``export``: counts of images and objects.
 
     Attributes:
         folder: with the manifest.
@@ -69,12 +69,12 @@ class Exported:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every image could be read."""
+        """Tell whether every image could be read."""
         return not self.failed
 
 
 def run_export(request: ExportRequest) -> Exported:
-    """Do what the request says. The folder appears whole, or stays as it was.
+    """Export the project; the folder appears complete, or stays as it was.
 
     Raises:
         ProjectError: the project cannot be read, or none of its images can.
@@ -107,7 +107,7 @@ def run_export(request: ExportRequest) -> Exported:
 
 
 def summary(exported: Exported) -> str:
-    """What was written, and what of the project was not."""
+    """Describe what was written and what was not, in a few sentences."""
     manifest = exported.manifest
     objects = sum(image.objects for image in manifest.images)
     regions = sum(image.regions for image in manifest.images)
@@ -124,20 +124,20 @@ def summary(exported: Exported) -> str:
         lines.append(f"Not exported: {reasons}.")
     if objects and not regions:
         lines.append(
-            f"No area of class {REGION_CLASS} says where everything is annotated: training takes "
-            "each outline at its word, and what lies outside of one as not that object."
+            f"No area of class {REGION_CLASS} marks where every object is annotated: training "
+            "takes each outline as exact, and everything outside of it as not that object."
         )
     if unreviewed:
         lines.append(
-            f"Not exported: {count_noun(unreviewed, 'result')} that nobody has checked. In QuPath, "
-            "turn the detections that are right into annotations, lock the annotations that are, "
-            "save, and export again."
+            f"Not exported: {count_noun(unreviewed, 'result')} that no user has reviewed. In "
+            "QuPath, turn correct detections into annotations, lock correct annotations, save, and "
+            "export again."
         )
     return "\n".join(lines)
 
 
 class _Writer:
-    """Writes image after image, and keeps count."""
+    """Writes the files of the export and counts them."""
 
     def __init__(self, project: Project, folder: Path, mpp: Mpp | None) -> None:
         self.images: list[ExportedImage] = []
@@ -149,7 +149,7 @@ class _Writer:
         self._names = file_names([(image.id, image.name) for image in project.images])
 
     def write(self, qupath: QuPathProcess, console: Console) -> None:
-        """Write all images and the manifest.
+        """Write the files of all images and the manifest.
 
         Raises:
             ProjectError: none of them can be read.
@@ -171,7 +171,7 @@ class _Writer:
         write_manifest(self._folder, Manifest(tuple(self.images)))
 
     def _write(self, reading: _Reading) -> None:
-        """One image.
+        """Write the file of one image.
 
         Raises:
             ImageError: it cannot be read.
@@ -198,7 +198,7 @@ class _Writer:
         )
 
     def _measures(self, entry: ImageEntry) -> tuple[tuple[int, int] | None, Mpp | None]:
-        """Size and µm/px of level 0: what the project says, else the slide, else the user."""
+        """Determine size and µm/px of level 0: from the project, else the slide, else the user."""
         size_px, mpp = entry.size_px, entry.mpp
         if entry.slide is None:
             self.warnings.append(Skipped(entry.name, str(entry.trouble)))
@@ -219,7 +219,7 @@ class _Writer:
 
 @dataclass(frozen=True)
 class _Reading:
-    """An image that is being read.
+    """An image that QuPath is reading.
 
     Attributes:
         stated: how many objects ``summary.json`` counts.
@@ -230,7 +230,7 @@ class _Reading:
     coming: Future[ImageContents]
 
     def result(self) -> ImageContents:
-        """Its objects.
+        """Wait for the objects of the image.
 
         Raises:
             ImageError: they are damaged.
@@ -241,7 +241,7 @@ class _Reading:
 
 
 def _read_images(qupath: QuPathProcess, project: Project) -> Iterator[_Reading]:
-    """All images in their order; the next one is read while one is being written."""
+    """Read all images in their order; the next one is read while one is written."""
     waiting: deque[_Reading] = deque()
     for entry in project.images:
         waiting.append(_begin_reading(qupath, project, entry))
@@ -265,14 +265,14 @@ def _begin_reading(qupath: QuPathProcess, project: Project, entry: ImageEntry) -
 
 
 def _uri(entry: ImageEntry) -> str:
-    """As the project states it, unless the slide was found elsewhere."""
+    """Give the slide's URI: as the project states it, or where the slide was found."""
     if entry.slide is None or entry.slide == _parse_path(entry.uri):
         return entry.uri
     return entry.slide.as_uri()
 
 
 def _parse_path(uri: str) -> Path | None:
-    """None for what is no file of this computer."""
+    """Parse a URI as a local path; None if it is no file of this computer."""
     try:
         return Path(path_from_location(uri, windows=os.name == "nt"))
     except SlideError:
@@ -280,7 +280,7 @@ def _parse_path(uri: str) -> Path | None:
 
 
 def _read_size_and_mpp(slide: Path) -> tuple[tuple[int, int] | None, Mpp | None]:
-    """Size and µm/px as the file states them; None for what it does not."""
+    """Read size and µm/px from the slide; None for what it does not state."""
     # More than any file can be believed to state, so that it tells whether this one does.
     unstated = calibration.override(calibration.OVERRIDE_MPP_MAX)
     try:

@@ -1,4 +1,4 @@
-"""The folder of an export: it appears whole, in the place of an earlier one or of nothing."""
+"""The folder of an export, which appears complete and may replace an earlier export."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ...errors import OutputError, PromptError
 from ...geojson.manifest import MANIFEST_NAME, read_manifest
 
 _OF_THE_SYSTEM = {".DS_Store", "Thumbs.db", "desktop.ini"}
-"""What file managers leave in folders that somebody looked at."""
+"""Files that file managers leave in folders."""
 
 
 def check_out(out: Path) -> None:
-    """Whether an export can go there.
+    """Check that an export can be written there.
 
     Args:
         out: absolute.
@@ -58,7 +58,7 @@ def _check_only_ours(out: Path) -> None:
 
 @contextmanager
 def replace_whole(out: Path) -> Iterator[Path]:
-    """A hidden folder beside it to write into, which takes its place at the end.
+    """Write into a hidden folder beside the target, and exchange the two at the end.
 
     Raises:
         OutputError: it cannot be written; what was there before is still there.
@@ -68,7 +68,7 @@ def replace_whole(out: Path) -> Iterator[Path]:
         with _translate_os_errors(out):
             new.mkdir()
         yield new
-        check_out(out)  # somebody may have put something there meanwhile
+        check_out(out)  # another program may have written there since
         with _translate_os_errors(out):
             _swap(out, new, old)
     finally:
@@ -95,5 +95,5 @@ def _translate_os_errors(out: Path) -> Iterator[None]:
     except OSError as exc:
         raise OutputError(
             f"{out} cannot be written ({exc.strerror or exc}). Choose another place for the "
-            "export, or free space and permissions there."
+            "export, or check the free space and permissions there."
         ) from exc

@@ -1,4 +1,4 @@
-"""Which annotations of an image are truth to train on, and why the others are not.
+"""Selects the annotations that are ground truth for training; gives reasons for the others.
 
 The Groovy script for QuPath's *Run for project* goes by the same rules.
 """
@@ -32,7 +32,7 @@ _KEPT = ("name", "isLocked")
 
 @dataclass(frozen=True)
 class Truth:
-    """What is exported of an image.
+    """The ground truth of one image.
 
     Attributes:
         features: objects and regions, flat, in the order of the hierarchy.
@@ -48,15 +48,16 @@ class Truth:
 
     @property
     def objects(self) -> int:
-        """How many, of all classes."""
+        """Number of objects of all classes."""
         return sum(self.classes.values())
 
 
 def select_truth(contents: ImageContents) -> Truth:
-    """Areas that a person drew or checked, and regions.
+    """Select areas that a user drew or reviewed, and regions.
 
-    Points, lines and rectangles are prompts, not objects; results of ours are truth once somebody
-    has locked, named, edited or reclassified them, or made an annotation of a detection.
+    Points, lines and rectangles are prompts, not objects. Results of this program are ground truth
+    once a user has locked, named, edited or reclassified them, or turned a detection into an
+    annotation.
     """
     features: list[Feature] = []
     classes: Counter[str] = Counter()
@@ -79,7 +80,7 @@ def select_truth(contents: ImageContents) -> Truth:
 
 
 def _choose_annotation(annotation: Feature) -> Feature | str:
-    """The annotation as it is exported, or why it is not."""
+    """Give the annotation as it is exported, or the reason why it is not."""
     geometry = annotation.get("geometry")
     geometry = geometry if isinstance(geometry, dict) else {}
     area = _read_area(geometry)
@@ -101,7 +102,7 @@ def _choose_annotation(annotation: Feature) -> Feature | str:
 
 
 def _read_area(geometry: Feature) -> Box | Polygon | MultiPolygon | str:
-    """What is drawn, or why it is no area."""
+    """Read the area of an annotation, or the reason why it has none."""
     kind, coordinates = str(geometry.get("type")), geometry.get("coordinates")
     if kind in ("Point", "MultiPoint"):
         return POINTS
@@ -135,7 +136,7 @@ def _properties(annotation: Feature) -> Feature:
 
 
 def _class_name(annotation: Feature) -> str:
-    """Empty without a class."""
+    """Give the name of the class; empty without one."""
     found = read_path_class((annotation.get("properties") or {}).get("classification"))
     return found.name if found else ""
 

@@ -1,7 +1,7 @@
-"""Dated copies of an image's data and summary, and files that are on the disk when we say so.
+"""Dated backups of an image's data and summary, and files written through to the disk.
 
 A backup is ``data-20261121-145501Z.wsisam-backup.qpdata`` (UTC) with a ``.summary.json`` of the
-same name, in the image's folder. Files that are named otherwise are somebody else's.
+same name, in the image's folder. Files with other names belong to others.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _NAME = re.compile(r"data-(\d{8}-\d{6})Z(?:-(\d+))?\.wsisam-backup\.qpdata")
 _DATA, _SUMMARY = ".qpdata", ".summary.json"
 
 
-def backups(entry: ImageEntry) -> list[Path]:
-    """All backups of an image, oldest first.
+def list_backups(entry: ImageEntry) -> list[Path]:
+    """List all backups of an image, oldest first.
 
     Raises:
         OSError: the image's folder cannot be read.
@@ -34,7 +34,7 @@ def backups(entry: ImageEntry) -> list[Path]:
 
 
 def back_up(entry: ImageEntry, older: list[Path]) -> Path | None:
-    """A verified copy of what the image holds; None if it holds nothing.
+    """Make a verified copy of an image's data and summary; None if it has no data.
 
     The newest of the older ones if that is the same: so killed runs, however many, push no other
     state out.
@@ -58,9 +58,9 @@ def back_up(entry: ImageEntry, older: list[Path]) -> Path | None:
 
 
 def prune(entry: ImageEntry) -> None:
-    """Remove all backups but the newest; those that cannot be removed stay."""
+    """Remove all backups but the newest ones; those that cannot be removed stay."""
     with suppress(OSError):
-        for backup in backups(entry)[:-BACKUPS_KEPT]:
+        for backup in list_backups(entry)[:-BACKUPS_KEPT]:
             drop(backup)
 
 
@@ -72,32 +72,32 @@ def drop(backup: Path) -> None:
 
 
 def find_summary(backup: Path) -> Path:
-    """Where the summary of a backup is; not there if the image had none."""
+    """Give the path of a backup's summary, which is missing if the image had none."""
     return backup.with_name(f"{backup.name.removesuffix(_DATA)}{_SUMMARY}")
 
 
 def make_unfinished_path(entry: ImageEntry) -> Path:
-    """Where a backup is while it is being made."""
+    """Give the path of a backup while it is written."""
     return make_path_beside(entry.qpdata, "copy")
 
 
-def orphans(entry: ImageEntry) -> list[Path]:
-    """Summaries of backups that were never finished, or half removed."""
+def list_orphans(entry: ImageEntry) -> list[Path]:
+    """List summaries whose backup is missing, since it was never finished or is half removed."""
     return [path for path in _files(entry) if _is_orphan(path)]
 
 
 def make_path_beside(path: Path, what: str) -> Path:
-    """A file of ours that belongs to one of QuPath's."""
+    """Give the path of a file of this program that belongs to one of QuPath's."""
     return path.with_name(f"{path.name}.wsisam-{what}")
 
 
 def read_content(path: Path) -> bytes | None:
-    """What a file holds; None if there is none."""
+    """Read a file; None if it does not exist."""
     return path.read_bytes() if path.exists() else None
 
 
 def copy_synced(entry: ImageEntry, source: Path, target: Path) -> None:
-    """Copy a file of an image to the disk, and compare.
+    """Copy a file of an image through to the disk, and compare the copy.
 
     Raises:
         OSError: it cannot be copied.
@@ -113,7 +113,7 @@ def copy_synced(entry: ImageEntry, source: Path, target: Path) -> None:
 
 
 def write_synced(path: Path, content: bytes) -> None:
-    """Write a file to the disk itself: a power cut leaves it there."""
+    """Write a file through to the disk, so that it survives a power cut."""
     with path.open("wb") as file:
         file.write(content)
         file.flush()
@@ -121,13 +121,13 @@ def write_synced(path: Path, content: bytes) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Have what another program wrote on the disk itself."""
+    """Flush a file that another program wrote to the disk."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:
-    """Have renamed files survive a power cut, where the platform knows of such a thing."""
+    """Flush a folder, so that renamed files survive a power cut, where the platform allows it."""
     if os.name == "nt":
         return
     with suppress(OSError):  # some network file systems refuse it
@@ -139,7 +139,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def _next_name(older: list[Path]) -> str:
-    """Later than all others, whatever the clock says."""
+    """Name the next backup, later than all others even if the clock was set back."""
     now = (datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S"), 1)
     newest = _order(older[-1].name) if older else None
     date, number = max(now, (newest[0], newest[1] + 1)) if newest else now
@@ -147,7 +147,7 @@ def _next_name(older: list[Path]) -> str:
 
 
 def _order(name: str) -> tuple[str, int] | None:
-    """What backups are sorted by; None if this is no backup of ours."""
+    """Sort key of backups; None for a file that is not one of them."""
     match = _NAME.fullmatch(name)
     return (match[1], int(match[2] or 1)) if match else None
 

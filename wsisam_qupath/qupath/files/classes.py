@@ -1,4 +1,4 @@
-"""The class list of a project, ``classifiers/classes.json``: what QuPath's window offers."""
+"""The class list of a project, ``classifiers/classes.json``, as QuPath's window offers it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _NO_CLASS = "Unclassified"
 
 
 def read_class_names(project: Project) -> tuple[str, ...]:
-    """The names in their order; none where the project has no list yet.
+    """Read the class names in their order; none if the project has no list yet.
 
     Raises:
         ProjectError: the list is damaged.
@@ -40,9 +40,9 @@ def read_class_names(project: Project) -> tuple[str, ...]:
 
 
 def add_classes(project: Project, colors: Mapping[str, int]) -> tuple[str, ...]:
-    """Append classes that the list does not have; what is in it stays as it is.
+    """Append classes that the list lacks; classes in the list stay as they are.
 
-    A project without a list gets QuPath's usual classes first, in the colours that are given:
+    A project without a list gets QuPath's default classes first, in the given colors:
     with a list of ours alone, its window would offer nothing else.
 
     Args:
@@ -55,7 +55,7 @@ def add_classes(project: Project, colors: Mapping[str, int]) -> tuple[str, ...]:
         ProjectError: the list is damaged, or cannot be written; it is as it was.
     """
     path = _path(project)
-    named = {as_spelled(name): color for name, color in colors.items()}
+    named = {spell_class(name): color for name, color in colors.items()}
     usual = {name: named.get(name, color) for name, color in _QUPATH_CLASSES.items()}
     content = _read(path) or {"pathClasses": _entries(usual)}
     known = {*_names(content), _NO_CLASS, ""}
@@ -75,8 +75,8 @@ def _path(project: Project) -> Path:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The JSON object, with a list ``pathClasses`` of objects; empty if there is no file."""
-    cure = "put back a backup of it, or delete it, and QuPath makes a new list"
+    """Read the JSON object, with its list ``pathClasses``; empty if there is no file."""
+    hint = "put back a backup of it, or delete it, and QuPath makes a new list"
     try:
         content = parse(path.read_bytes())
     except FileNotFoundError:
@@ -86,25 +86,25 @@ def _read(path: Path) -> dict[str, Any]:
             f"The class list {path} cannot be read ({exc.strerror}): check that you may read it."
         ) from exc
     except ValueError as exc:
-        raise ProjectError(f"The class list {path} is damaged (not JSON): {cure}.") from exc
+        raise ProjectError(f"The class list {path} is damaged (not JSON): {hint}.") from exc
     entries = content.get("pathClasses") if isinstance(content, dict) else None
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise ProjectError(f"The class list {path} is damaged (it lists no classes): {cure}.")
+        raise ProjectError(f"The class list {path} is damaged (it lists no classes): {hint}.")
     return dict(content)
 
 
 def _names(content: dict[str, Any]) -> list[str]:
     names = (entry.get("name") for entry in content.get("pathClasses", []))
-    return [as_spelled(name) for name in names if isinstance(name, str)]
+    return [spell_class(name) for name in names if isinstance(name, str)]
 
 
-def as_spelled(name: str) -> str:
-    """As QuPath spells a class and those it is derived from, such as ``Tumor: Positive``."""
+def spell_class(name: str) -> str:
+    """Spell a class, derived ones included, as QuPath does, such as ``Tumor: Positive``."""
     return ": ".join(part.strip() for part in name.split(":"))
 
 
 def _convert_to_signed(color: int) -> int:
-    """32 bits as Java writes an int."""
+    """Convert an unsigned 32-bit number to Java's int."""
     return (color + (1 << 31)) % (1 << 32) - (1 << 31)
 
 
@@ -117,7 +117,7 @@ def _write(path: Path, content: bytes) -> None:
             os.chmod(path, mode)  # noqa: PTH101 - colleagues keep the right to write it
     except (OSError, OutputError) as exc:
         raise ProjectError(
-            f"The class list {path} cannot be written ({_reason(exc)}): make room, and allow "
+            f"The class list {path} cannot be written ({_reason(exc)}): free some space, and allow "
             "writing there."
         ) from exc
 

@@ -1,4 +1,4 @@
-"""What everybody speaks of: a project and its images, as their files on disk state them."""
+"""Data classes for a project and its images, as their files on disk state them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ImageEntry:
         z_count, t_count: planes of a stack.
         with_arguments: QuPath opens the slide with arguments of its own (a series, no cropping):
             what it shows may differ from what another reader shows.
-        trouble: why the image cannot be used, one sentence with the cure; None if nothing is
+        trouble: why the image cannot be used, one sentence with the hint; None if nothing is
             known to be wrong.
         slide_is_missing: that, and nothing else, is the trouble.
     """
@@ -43,12 +43,12 @@ class ImageEntry:
 
     @property
     def qpdata(self) -> Path:
-        """Objects and settings of the image, Java's serialisation."""
+        """Path of the image's objects and settings, in Java's serialization."""
         return self.folder / "data.qpdata"
 
     @property
     def summary(self) -> Path:
-        """Counts of what ``data.qpdata`` holds, JSON; not there if it was never saved."""
+        """Path of the object counts of ``data.qpdata``, JSON; missing if it was never saved."""
         return self.folder / "summary.json"
 
 
@@ -71,5 +71,5 @@ class Project:
 
     @property
     def own_folder(self) -> Path:
-        """Where this program keeps its lock, journals and ledgers: ``wsisam-qupath/``."""
+        """Folder of this program's lock, journals and histories: ``wsisam-qupath/``."""
         return self.folder / "wsisam-qupath"

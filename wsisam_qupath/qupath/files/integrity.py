@@ -1,4 +1,4 @@
-"""Whether a project and its files are whole, unchanged and writable: looked at as raw files.
+"""Checks that the files of a project are intact, unchanged and writable, without Java.
 
 QuPath reads a damaged ``data.qpdata`` as an image without objects and says so in its log only;
 what is then saved overwrites months of work. Hence these looks before and after every reading.
@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import ImageError, ProjectError, escape
-from .backups import backups
+from .backups import list_backups
 from .entries import ImageEntry, Project
 from .json_text import as_object, parse
 
 _JAVA_HEAD = b"\xac\xed\x00\x05"
-"""Every Java serialisation begins so."""
+"""First bytes of every Java serialization."""
 
 _QUPATH_TAIL = b"t\x00\x03EOF"
 """The last thing that QuPath writes is the string "EOF"."""
@@ -28,7 +28,7 @@ _ANY_OBJECT = b"r\x00\x20qupath.lib.objects.PathROIObject"
 """Java names the class of what it writes; all objects but the root are of this one."""
 
 _LEAST_FREE_BYTES = 4 << 20
-"""For lock, journal, ledger and summaries; each image asks for its own room besides."""
+"""For lock, journal, history and summaries; each image asks for its own room besides."""
 
 _COPIES = 2
 """Of a ``data.qpdata`` while it is replaced: the backup and the new one."""
@@ -36,7 +36,7 @@ _COPIES = 2
 
 @dataclass(frozen=True)
 class FileVersion:
-    """What tells one state of a file from another."""
+    """The state of a file, to detect that it changed."""
 
     mtime_ns: int
     size_bytes: int
@@ -44,7 +44,7 @@ class FileVersion:
 
 @dataclass(frozen=True)
 class FileVersions:
-    """The files that must not change between reading an image and replacing its objects.
+    """States of the files that must not change between reading and writing an image.
 
     Attributes:
         project: of the ``.qpproj``; None where QuPath has it open, and saves it when it likes.
@@ -58,7 +58,7 @@ class FileVersions:
 def read_versions(
     project: Project, entry: ImageEntry, *, with_project: bool = True
 ) -> FileVersions:
-    """The states of project and image as they are now.
+    """Read the current states of the files of a project and an image.
 
     Args:
         with_project: False where QuPath has the project open: saving it, QuPath changes nothing
@@ -81,7 +81,7 @@ def read_versions(
 
 
 def read_version(path: Path) -> FileVersion | None:
-    """The state of a file as it is now; None if there is none.
+    """Read the current state of a file; None if it does not exist.
 
     Raises:
         OSError: it cannot be looked at.
@@ -98,7 +98,7 @@ def _read_version(path: Path) -> FileVersion:
 
 
 def check_data(entry: ImageEntry) -> int | None:
-    """Look whether the objects of an image can be read at all, without reading them.
+    """Check that the objects of an image can be read, without reading them.
 
     Returns:
         How many objects ``summary.json`` states, with the root; None where it states none. An
@@ -131,7 +131,7 @@ def check_data(entry: ImageEntry) -> int | None:
 
 
 def check_count(entry: ImageEntry, stated: int | None, loaded: int) -> None:
-    """Look whether all objects of an image were read.
+    """Check that all objects of an image were read.
 
     Args:
         stated: what :func:`check_data` returned.
@@ -163,7 +163,7 @@ def _read_stated_count(summary: Path) -> int | None:
 
 
 def _damage(qpdata: Path) -> str | None:
-    """What is wrong with a file; None if it looks whole."""
+    """Describe what is wrong with a file; None if it looks intact."""
     with qpdata.open("rb") as file:
         head = file.read(len(_JAVA_HEAD))
         size = file.seek(0, os.SEEK_END)
@@ -176,7 +176,7 @@ def _damage(qpdata: Path) -> str | None:
 
 
 def _holds_objects(entry: ImageEntry) -> bool:
-    """Whether ``data.qpdata`` has any object but the root, however it reads."""
+    """Tell whether ``data.qpdata`` has any object besides the root, even if it is damaged."""
     try:
         with (
             entry.qpdata.open("rb") as file,
@@ -190,9 +190,9 @@ def _holds_objects(entry: ImageEntry) -> bool:
 
 
 def _copy(entry: ImageEntry) -> str:
-    """Which copy of its objects a person can put back."""
+    """Name the copy of an image's objects that the user can put back."""
     try:
-        copies = backups(entry)
+        copies = list_backups(entry)
     except OSError:  # a folder may be entered that may not be listed
         copies = []
     if copies:
@@ -212,7 +212,7 @@ def _name(entry: ImageEntry) -> str:
 
 
 def check_writable_project(project: Project) -> None:
-    """Say before the work starts what would keep a project from being written. Touches nothing.
+    """Check that a project can be written, without touching it.
 
     A project that its owner marked as read-only stays untouched even for those whom the system
     would let write.
@@ -226,18 +226,18 @@ def check_writable_project(project: Project) -> None:
         if _is_protected(path):
             raise ProjectError(
                 f"The project {project.path} cannot be written, for {path} is write-protected: "
-                "allow writing there, or work on a copy of the project."
+                "change its permissions, or work on a copy of the project."
             )
     free = _free_bytes(project.folder)
     if free < _LEAST_FREE_BYTES:
         raise ProjectError(
-            f"The disk of the project {project.path} is full ({free >> 10} kB are free): make room "
-            "on it."
+            f"The disk of the project {project.path} is full ({free >> 10} kB are free): free some "
+            "space on it."
         )
 
 
 def check_writable_image(entry: ImageEntry) -> None:
-    """The same for the objects of one image, with the room that replacing them needs.
+    """Check that the objects of an image can be written, and that the disk has room for them.
 
     Raises:
         ImageError: they are write-protected, or the disk is too full for them.
@@ -245,7 +245,7 @@ def check_writable_image(entry: ImageEntry) -> None:
     for path in (entry.folder, entry.qpdata, entry.summary):
         if _is_protected(path):
             raise ImageError(
-                f"{_name(entry)}: {path} is write-protected: allow writing there, or leave the "
+                f"{_name(entry)}: {path} is write-protected: change its permissions, or leave the "
                 "image out."
             )
     try:
@@ -258,12 +258,12 @@ def check_writable_image(entry: ImageEntry) -> None:
     if free < needed:
         raise ImageError(
             f"{_name(entry)}: saving it needs {needed >> 20} MB on the project's disk, of which "
-            f"{free >> 20} MB are free: make room on it."
+            f"{free >> 20} MB are free: free some space on it."
         )
 
 
 def _is_protected(path: Path) -> bool:
-    """Whether the system, or its owner by its mode, keeps a file or folder from being changed."""
+    """Tell whether the system or its mode protects a file or folder against changes."""
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""JSON that QuPath wrote."""
+"""Reads JSON files that QuPath wrote."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def parse(content: bytes) -> Any:
-    """What UTF-8 JSON says, with or without a byte order mark.
+    """Parse UTF-8 JSON, with or without a byte order mark.
 
     NaN and infinities are understood, for QuPath writes them.
 
@@ -22,5 +22,5 @@ def parse(content: bytes) -> Any:
 
 
 def as_object(value: object) -> dict[str, Any]:
-    """A JSON object as it is; an empty one for whatever else stands in its place."""
+    """Return a JSON object as it is, and an empty one for any other value."""
     return value if isinstance(value, dict) else {}

@@ -1,4 +1,4 @@
-"""Where the slides of a project are now: as stated, or moved, with or without the project."""
+"""Locates the slides of a project: as it states, or moved with or without the project."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ class Locations:
     folder: Path
 
     def find(self, uri: str) -> Path:
-        """The file (or folder, for formats of many files) of a slide; it is there.
+        """Find the existing file of a slide, or its folder for formats of many files.
 
         What the user says wins, then what the project states, then the same way from where the
         project is now as there was from where it used to be.
 
         Raises:
-            SlideError: it is no file of this computer, or not there; one sentence with the cure.
+            SlideError: it is no file of this computer, or not there; one sentence with the hint.
         """
         try:
             stated = parse_pure_path(uri)
@@ -63,11 +63,11 @@ class Locations:
         )
 
     def _find_first(self, stated: PurePath) -> PurePath | None:
-        """Where it was, if it is still there; else where it may be."""
+        """Find the first path that exists, starting with the original one."""
         return stated if _is_there(stated) else self._find_moved_along(stated)
 
     def _find_moved_along(self, stated: PurePath) -> PurePath | None:
-        """Where it is if it moved together with the project."""
+        """Find a slide that was moved together with its project."""
         if self.old_folder in (None, self.folder) or type(self.old_folder) is not type(stated):
             return None
         for climbed, shared in enumerate((self.old_folder, *self.old_folder.parents)):
@@ -78,7 +78,7 @@ class Locations:
 
 
 def locations(folder: Path, stated_uri: object, remap: Sequence[tuple[str, str]] = ()) -> Locations:
-    """What there is to know about where slides went.
+    """Collect what is known about where slides were moved.
 
     Args:
         folder: of the project, absolute.
@@ -98,7 +98,7 @@ def locations(folder: Path, stated_uri: object, remap: Sequence[tuple[str, str]]
 
 
 def parse_moves(remap: Sequence[tuple[str, str]], option: str = "remap") -> Moves:
-    """Pairs of (OLD, NEW) as paths, the most special one first.
+    """Parse pairs of (OLD, NEW) as paths, the most specific one first.
 
     Args:
         option: the name that messages call them by.
@@ -111,7 +111,7 @@ def parse_moves(remap: Sequence[tuple[str, str]], option: str = "remap") -> Move
 
 
 def apply_moves(moves: Moves, stated: PurePath) -> PurePath | None:
-    """Where a path is now, by what a user says; None where nothing is said."""
+    """Map a path to its new place as the user states it; None if nothing is stated."""
     for old, new in moves:
         if type(old) is type(stated) and stated.is_relative_to(old):
             return new.joinpath(*stated.relative_to(old).parts)
@@ -119,7 +119,7 @@ def apply_moves(moves: Moves, stated: PurePath) -> PurePath | None:
 
 
 def parse_pure_path(location: str) -> PurePath:
-    """The path that a location means on the system that it is of, which need not be this one.
+    """Parse a path of the operating system that wrote it, which need not be this one.
 
     Raises:
         SlideError: it means no file.
@@ -128,7 +128,7 @@ def parse_pure_path(location: str) -> PurePath:
 
 
 def _is_there(path: PurePath) -> bool:
-    """Whether a path is of this system and leads to something; a path that cannot be does not."""
+    """Tell whether a path is valid on this system and exists."""
     return isinstance(path, _THIS_SYSTEM) and path.is_absolute() and os.path.exists(path)  # noqa: PTH110 - Path.exists raises for names that are too long
 
 

@@ -1,4 +1,4 @@
-"""Reads ``project.qpproj`` and looks where its slides are; opens no other file."""
+"""Reads ``project.qpproj`` and locates its slides; opens no other file."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _ALTERED = {
     "cropped": "cropped",
     "swapRedBlue": "with red and blue swapped",
     "color_deconvolved": "with its stains separated",
-    "normalized": "with normalised colours",
+    "normalized": "with normalized colors",
     "typeConvert": "with pixels of another type",
     "sliced": "as a part of its stack",
     "z_projected": "as a projection of its stack",
@@ -52,7 +52,7 @@ _ALTERED = {
 def read_project(path: str | os.PathLike[str], *, remap: Sequence[tuple[str, str]] = ()) -> Project:
     """Read a project, which may have no images.
 
-    What is wrong with single images is said in their ``trouble`` and keeps nobody from the others.
+    An image that cannot be used states the reason in its ``trouble``; the others stay usable.
 
     Args:
         path: the ``.qpproj`` file, or the folder that holds it.
@@ -114,7 +114,7 @@ def _make_unreadable_error(path: Path, exc: OSError | ValueError) -> ProjectErro
 
 
 def _content(file: Path, raw: bytes) -> dict[str, Any]:
-    """The JSON object of a project, with a list of images."""
+    """Parse the JSON object of a project, with a list of images."""
     hint = _backup_hint(file) or "put back a backup of yours."
     try:
         content = parse(raw)
@@ -131,7 +131,7 @@ def _content(file: Path, raw: bytes) -> dict[str, Any]:
 
 
 def _backup_hint(file: Path) -> str:
-    """What QuPath keeps of a project from before its last save; empty where it keeps nothing."""
+    """Name the copy that QuPath keeps from before its last save; empty if there is none."""
     backup = file.with_name(f"{file.name}.backup")
     if not backup.is_file():
         return ""
@@ -142,14 +142,14 @@ def _backup_hint(file: Path) -> str:
 
 
 def _check_version(stated: object, file: Path) -> str:
-    cure = "open it in QuPath 0.6 and save it"
+    hint = "open it in QuPath 0.6 and save it"
     if not isinstance(stated, str):
-        raise ProjectError(f"The project {file} does not say which QuPath wrote it: {cure}.")
+        raise ProjectError(f"The project {file} does not say which QuPath wrote it: {hint}.")
     found = _VERSION.fullmatch(stated.strip())
     if found is None:
         raise ProjectError(
             f"The project {file} says that QuPath {escape(stated, 50)!r} wrote it, which is no "
-            f"version: {cure}."
+            f"version: {hint}."
         )
     version = (int(found[2]), int(found[3]))
     if version < _OLDEST_VERSION or found[1] in _REFUSED_BY_QUPATH:
@@ -176,7 +176,7 @@ def _check_ids(images: Sequence[ImageEntry], file: Path) -> None:
 
 
 def _entry(number: int, raw: object, data: Path, places: Locations) -> ImageEntry:
-    """One image; ``number`` counts from 1 and stands for an id that is missing."""
+    """Make the entry of one image; ``number`` counts from 1 and replaces a missing id."""
     content = as_object(raw)
     stated_id = _entry_id(content.get("entryID"))
     entry_id = stated_id or f"no-id-{number}"
@@ -205,7 +205,7 @@ def _entry(number: int, raw: object, data: Path, places: Locations) -> ImageEntr
 
 
 def _entry_id(stated: object) -> str | None:
-    """As QuPath's integer reads it; None for what is none."""
+    """Parse an entry id as QuPath's integer; None if it is none."""
     if isinstance(stated, str) and stated.isascii() and stated.isdigit():
         return stated.lstrip("0") or "0"
     if isinstance(stated, int) and not isinstance(stated, bool) and stated >= 0:
@@ -214,7 +214,7 @@ def _entry_id(stated: object) -> str | None:
 
 
 def _builder(stated: object) -> tuple[dict[str, Any], dict[str, Any]]:
-    """How QuPath opens the slide, and the metadata that it then shows."""
+    """Find how QuPath opens the slide, and the metadata that it then shows."""
     builder = as_object(stated)
     metadata = as_object(builder.get("metadata"))
     while builder.get("builderType") == _SAME_PIXELS:
@@ -226,7 +226,7 @@ def _builder(stated: object) -> tuple[dict[str, Any], dict[str, Any]]:
 def _trouble(
     stated_id: str | None, builder: dict[str, Any], metadata: dict[str, Any]
 ) -> str | None:
-    """What is wrong with an entry by itself, wherever its slide is."""
+    """Describe what is wrong with an entry, apart from the location of its slide."""
     again = "remove it in QuPath and add its slide again."
     kind = builder.get("builderType")
     if stated_id is None:
@@ -247,7 +247,7 @@ def _trouble(
 
 
 def _slide(uri: str, places: Locations) -> tuple[Path | None, str | None]:
-    """The slide, else what is wrong with it."""
+    """Find the slide, or describe what is wrong with it."""
     try:
         return places.find(uri), None
     except SlideError as exc:
@@ -260,7 +260,7 @@ def _mpp(calibration: dict[str, Any]) -> Mpp | None:
 
 
 def _micrometres(quantity: object) -> float | None:
-    """A length that QuPath states in µm; None where it counts pixels, or holds nonsense."""
+    """Read a length that QuPath states in µm; None if in pixels or not a number."""
     content = as_object(quantity)
     value = content.get("value")
     if content.get("unit") not in _MICROMETRES or isinstance(value, bool):
@@ -276,11 +276,11 @@ def _size(metadata: dict[str, Any]) -> tuple[int, int] | None:
 
 
 def _count(stated: object) -> int | None:
-    """A number of things, at least one."""
+    """Read a count of at least one."""
     usable = isinstance(stated, int) and not isinstance(stated, bool) and stated >= 1
     return stated if usable else None  # type: ignore[return-value]
 
 
 def _writable(text: str) -> str:
-    """Without halves of characters, which Java allows and no file can hold."""
+    """Replace lone surrogates, which Java allows and no file can hold."""
     return text.encode("utf-8", "replace").decode("utf-8")

@@ -1,1 +1,1 @@
-"""Finds and installs QuPath, and the scripts in its menu. Without Java."""
+"""Finds and installs QuPath and the scripts in its menu, without Java."""

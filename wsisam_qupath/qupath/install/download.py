@@ -1,4 +1,4 @@
-"""Gets a QuPath through paquo's own downloader, whole or not at all."""
+"""Installs QuPath with paquo's downloader, completely or not at all."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ _SYSTEMS = {"Linux": ("Linux", "tar.xz"), "Darwin": ("Mac", "pkg"), "Windows": (
 """QuPath's names of systems, and how it packs for each."""
 
 
-def default_folder() -> Path:
-    """Where a user may install a program and paquo finds it without being told."""
+def find_default_folder() -> Path:
+    """Give a folder where users may install programs and paquo finds QuPath by itself."""
     places = {"Darwin": ("Applications",), "Windows": ("AppData", "Local")}
     return Path.home().joinpath(*places.get(platform.system(), ()))
 
 
 def find_installed_path(folder: Path) -> Path:
-    """Where :func:`install` puts QuPath in that folder."""
+    """Give the path at which :func:`install` puts QuPath in a folder."""
     return folder / (f"QuPath-{VERSION}" + (".app" if platform.system() == "Darwin" else ""))
 
 
 def holds_qupath(folder: Path) -> bool:
-    """Whether paquo takes a folder for a QuPath."""
+    """Tell whether paquo recognizes a folder as a QuPath."""
     from paquo.jpype_backend import find_qupath  # imports jpype
 
     try:
@@ -51,7 +51,7 @@ def holds_qupath(folder: Path) -> bool:
 
 
 def is_searched_for() -> bool:
-    """Whether paquo's settings have it search; else they name a place that has to be right."""
+    """Tell whether paquo searches for QuPath; otherwise its settings name the folder."""
     from dynaconf import ValidationError  # half a second, as paquo below
     from paquo import settings
     from paquo._config import to_kwargs
@@ -65,7 +65,7 @@ def is_searched_for() -> bool:
 
 
 def install(folder: Path, progress: Progress | None = None) -> Path:
-    """Download and unpack QuPath; or unpack only, where its archive lies in the folder already.
+    """Download and unpack QuPath; unpack only if its archive is in the folder already.
 
     Args:
         folder: created if need be.
@@ -138,7 +138,7 @@ def _download(unfinished: Path, folder: Path, progress: Progress | None) -> Path
 
 @contextlib.contextmanager
 def _patience() -> Iterator[None]:
-    """Set a limit to waiting for an answer, which paquo does not."""
+    """Limit the time to wait for a server, which paquo does not."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_SILENCE_S_MAX)
     try:

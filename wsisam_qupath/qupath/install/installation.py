@@ -1,4 +1,4 @@
-"""Finds QuPath as paquo finds it, without starting a Java machine."""
+"""Finds QuPath as paquo finds it, without starting a Java virtual machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _VERSION_MIN = (0, 5)
 _VERSION_NEWEST = (0, 7)
-"""What this program was written for; QuPath's second number is its major one."""
+"""The newest version that was tested; QuPath's second number is its major one."""
 
 _GET_QUPATH = (
     "Run `wsisam-qupath setup`, install QuPath 0.5.1 or newer from qupath.github.io, or set "
@@ -26,14 +26,14 @@ _GET_QUPATH = (
 
 @dataclass(frozen=True)
 class Installation:
-    """A QuPath and its Java.
+    """An installed QuPath and its Java.
 
     Attributes:
         app_dir: holds QuPath's jars.
         runtime_dir: the Java that QuPath brings.
-        jvm_path: the library of the Java machine.
-        jvm_options: the user's, and those that QuPath cannot do without.
-        version: as in "0.6.0"; None if it cannot be told.
+        jvm_path: the library of the Java virtual machine.
+        jvm_options: the user's options and those that QuPath requires.
+        version: such as "0.6.0"; None if unknown.
     """
 
     app_dir: Path
@@ -44,22 +44,22 @@ class Installation:
 
     @property
     def is_tested(self) -> bool:
-        """False if it is newer than what this program was written for, or of unknown version."""
+        """Whether this program was tested with its version; False for newer and unknown ones."""
         return self.version is not None and _numbers(self.version)[:2] <= _VERSION_NEWEST
 
     @property
     def java_version(self) -> str | None:
-        """As in "21.0.5"; None if it cannot be told."""
+        """Java's version, such as "21.0.5"; None if unknown."""
         return read_java_version(self.runtime_dir)
 
 
 def find_installation() -> Installation:
-    """What paquo would use, by its settings: environment, ``.paquo.toml``, the usual places.
+    """Find the QuPath that paquo uses: from the environment, ``.paquo.toml`` or usual places.
 
     Takes half a second on its first call.
 
     Raises:
-        QuPathError: there is none, not where a setting says, or it is too old.
+        QuPathError: there is none, none where a setting says, or it is too old.
     """
     settings = _settings()
     found = _search(settings)
@@ -79,13 +79,13 @@ def find_installation() -> Installation:
 
 
 def read_version_from_jar(app_dir: Path) -> str | None:
-    """From the name of ``qupath-core-0.6.0.jar``."""
+    """Read QuPath's version from the name of ``qupath-core-0.6.0.jar``."""
     jars = sorted(app_dir.glob("qupath-core-[0-9]*.jar"))
     return jars[-1].stem.removeprefix("qupath-core-") if jars else None
 
 
 def read_java_version(runtime_dir: Path) -> str | None:
-    """From the line ``JAVA_VERSION="21.0.5"`` of the file that each Java carries."""
+    """Read Java's version from the line ``JAVA_VERSION="21.0.5"`` of its file ``release``."""
     release = runtime_dir / "release"
     text = release.read_text("utf-8", "replace") if release.is_file() else ""
     stated = re.search(r'^JAVA_VERSION="(.+)"', text, re.MULTILINE)
@@ -93,13 +93,13 @@ def read_java_version(runtime_dir: Path) -> str | None:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    """As in (0, 6, 0) for "0.6.0-rc1"."""
+    """Parse a version: (0, 6, 0) for "0.6.0-rc1"."""
     stated = re.match(r"[0-9.]*", version)
     return tuple(int(part) for part in (stated[0] if stated else "").split(".") if part)
 
 
 def _settings() -> Mapping[str, Any]:
-    """paquo's, read afresh.
+    """Read paquo's settings again.
 
     Raises:
         QuPathError: they cannot be read.
@@ -110,17 +110,17 @@ def _settings() -> Mapping[str, Any]:
 
     try:
         settings.reload()
-        # Reloading alone checks each setting once in the life of a process.
+        # Reloading checks each setting only once per process.
         settings.validators.validate_all()
         named: dict[str, Any] = to_kwargs(settings)
         stated = named["java_opts"]
-        # A list of its own, because paquo's search appends to the one that it is given.
+        # A copy, because paquo's search appends to the list that it is given.
         named["java_opts"] = shlex.split(stated) if isinstance(stated, str) else list(stated)
     except (ValidationError, ValueError, OSError) as exc:
         first_line = (str(exc).splitlines() or [""])[0]
         raise QuPathError(
             f"paquo's settings cannot be read ({first_line}): correct the file .paquo.toml and "
-            "the variables PAQUO_… of the environment."
+            "the environment variables PAQUO_…."
         ) from exc
     return {**named, "qupath_dir": _expand(named["qupath_dir"])}
 
@@ -130,7 +130,7 @@ def _expand(folder: str) -> Path | None:
 
 
 def _search(settings: Mapping[str, Any]) -> QuPathJVMInfo:
-    """What paquo finds.
+    """Let paquo search for QuPath.
 
     Raises:
         QuPathError: there is none.
@@ -149,11 +149,11 @@ def _wrong_place(settings: Mapping[str, Any]) -> str:
     jvm = settings["jvm_path_override"]
     if jvm and not Path(jvm).is_file():
         return (
-            f"PAQUO_JVM_PATH_OVERRIDE names {jvm}, which is no file: name the library of a Java "
+            f"PAQUO_JVM_PATH_OVERRIDE names {jvm}, which is not a file: name the library of a Java "
             "machine, or unset it to use the one that QuPath brings."
         )
     return (
         f"PAQUO_QUPATH_DIR, or qupath_dir in .paquo.toml, names {settings['qupath_dir']}, which "
-        "holds no QuPath: name the folder that QuPath is installed in, or unset it to have the "
-        "usual places searched."
+        "has no QuPath: name the folder that QuPath is installed in, or unset it to search the "
+        "usual places."
     )

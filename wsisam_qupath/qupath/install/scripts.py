@@ -1,9 +1,10 @@
-"""The Groovy scripts that come with this package, and the folder in which QuPath shows them."""
+"""Installs this package's Groovy scripts in the folder where QuPath looks for scripts."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.resources
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,40 +14,42 @@ from ...errors import OutputError, QuPathError
 from ...files import write_atomically
 
 MENU = "WSI-SAM"
-"""The folder below QuPath's ``scripts``, hence the submenu of Automate > User scripts."""
+"""Folder in QuPath's ``scripts``, and so a submenu of Automate > User scripts."""
 
 INTERACTIVE = "wsi_sam.groovy"
 """The script that puts its commands into QuPath's menu."""
 
+DEFAULT_SERIES = "0.6"
+"""Series of QuPath that is assumed where no QuPath states its version."""
+
 _RECORD = ".wsisam-qupath.sha256"
-"""What we put there, as ``sha256sum`` writes it. QuPath's menu shows no such file."""
+"""Checksums of the installed scripts, as by ``sha256sum``; QuPath's menu hides this file."""
 
 CopyState: TypeAlias = Literal["missing", "current", "outdated", "edited"]
-"""``outdated``: as an earlier version put it there. ``edited``: somebody changed it since, or put
-it there; it is theirs."""
+"""``outdated``: installed by an earlier version. ``edited``: changed or added by the user."""
 
 
 @dataclass(frozen=True)
 class ScriptCopy:
-    """A script where QuPath finds it, or would.
+    """A script's copy, existing or not, in the folder where QuPath finds it.
 
     Attributes:
         path: of the copy.
-        state: of the copy, against the script that comes with this package.
+        state: of the copy, compared with the script of this package.
     """
 
     path: Path
     state: CopyState
 
 
-def script_folder() -> Path:
-    """Where the scripts are that come with this package.
+def find_script_folder() -> Path:
+    """Find the folder of the scripts that come with this package.
 
     Raises:
         QuPathError: they are missing from the installation.
     """
     package = Path(str(importlib.resources.files(__package__.partition(".")[0])))
-    # Beside the package in a source tree, inside of it where it was installed.
+    # Beside the package in a source tree, inside of it once it is installed.
     for folder in (package / "groovy", package.parent / "groovy"):
         if any(folder.glob("*.groovy")):
             return folder
@@ -57,21 +60,40 @@ def script_folder() -> Path:
 
 
 def read_shipped_scripts() -> dict[str, bytes]:
-    """The content of each script by its file name.
+    """Read the content of each script by its file name.
 
     Raises:
         QuPathError: they are missing from the installation.
     """
-    return {path.name: path.read_bytes() for path in sorted(script_folder().glob("*.groovy"))}
+    return {path.name: path.read_bytes() for path in sorted(find_script_folder().glob("*.groovy"))}
+
+
+def find_series(version: str) -> str:
+    """Give ``0.6`` for ``0.6.0-rc1``: each series has its own preferences and user folder."""
+    stated = re.match(r"\d+\.\d+", version)
+    return stated[0] if stated else DEFAULT_SERIES
+
+
+def suggest_user_folder(version: str) -> Path:
+    """Give the folder, existing or not, that QuPath suggests when it asks for a user folder."""
+    return Path.home() / "QuPath" / f"v{find_series(version)}"
+
+
+def explain_how_to_choose(user_folder: Path) -> str:
+    """Tell in a sentence how to make QuPath use a user folder."""
+    return (
+        f"Choose {user_folder} in QuPath under Edit > Preferences > Extensions > QuPath user "
+        "directory, and start QuPath again."
+    )
 
 
 def menu_folder(user_folder: Path) -> Path:
-    """Where QuPath looks for our scripts."""
+    """Give the folder in which QuPath looks for our scripts."""
     return user_folder / "scripts" / MENU
 
 
 def look(folder: Path, shipped: Mapping[str, bytes]) -> tuple[ScriptCopy, ...]:
-    """The state of each script's copy in a folder; nothing is changed.
+    """Compare the copies in a folder with the scripts of this package.
 
     Raises:
         OutputError: a copy cannot be read.
@@ -84,14 +106,14 @@ def look(folder: Path, shipped: Mapping[str, bytes]) -> tuple[ScriptCopy, ...]:
 
 
 def put(folder: Path, shipped: Mapping[str, bytes]) -> tuple[ScriptCopy, ...]:
-    """Copy what is missing or outdated; what somebody edited is left alone.
+    """Copy missing and outdated scripts into a folder; edited copies are left alone.
 
     Args:
-        folder: created if need be.
+        folder: created if necessary.
         shipped: the scripts by file name.
 
     Returns:
-        What was found before.
+        The copies as they were before.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -113,7 +135,7 @@ def _state(path: Path, shipped: bytes, recorded: str | None) -> CopyState:
         return "missing"
     except OSError as exc:
         raise OutputError(
-            f"{path} cannot be read ({exc.strerror}): allow it, or move it away."
+            f"{path} cannot be read ({exc.strerror}): check its permissions, or move it away."
         ) from exc
     if content == shipped:
         return "current"
@@ -135,7 +157,7 @@ def _create(folder: Path) -> None:
 
 
 def _read_record(folder: Path) -> dict[str, str]:
-    """SHA-256 by name. Without a record each copy that differs is somebody's work."""
+    """Read the SHA-256 of each installed script by name; without it, copies count as edited."""
     try:
         lines = (folder / _RECORD).read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError):

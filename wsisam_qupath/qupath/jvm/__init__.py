@@ -1,1 +1,1 @@
-"""QuPath's own classes, in a process of their own. Nothing else imports paquo."""
+"""QuPath's own classes, used in a separate Java process. Nothing else imports paquo."""

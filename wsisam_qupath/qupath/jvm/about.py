@@ -1,4 +1,4 @@
-"""What QuPath says of itself, for ``doctor``. These functions run in QuPath's process."""
+"""Versions and a trial opening for ``doctor``. These functions run in QuPath's process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .java import java_class, translate_java_errors
 
 @dataclass(frozen=True)
 class QuPathInfo:
-    """Versions, each as its maker writes it."""
+    """Versions of QuPath, Java and paquo."""
 
     qupath_version: str
     java_version: str
@@ -20,7 +20,7 @@ class QuPathInfo:
 
 
 def describe() -> QuPathInfo:
-    """What is running in this process."""
+    """Read the versions of what is running in this process."""
     return QuPathInfo(
         str(java_class("qupath.lib.common.GeneralTools").getVersion()),
         str(java_class("java.lang.System").getProperty("java.version")),
@@ -29,7 +29,7 @@ def describe() -> QuPathInfo:
 
 
 def check_opens(project: Path) -> int:
-    """Let QuPath itself read a project.
+    """Check that QuPath itself can read a project.
 
     QuPath makes a folder ``classifiers`` in a project that has none.
 
@@ -41,7 +41,7 @@ def check_opens(project: Path) -> int:
     """
     pixels_as = java_class("java.awt.image.BufferedImage").class_
     file = java_class("java.io.File")(str(project))
-    cure = "put back a copy of it from a backup"
-    with translate_java_errors(f"Opening {project}", cure, ProjectError):
+    hint = "put back a copy of it from a backup"
+    with translate_java_errors(f"Opening {project}", hint, ProjectError):
         opened = java_class("qupath.lib.projects.ProjectIO").loadProject(file, pixels_as)
         return int(opened.getImageList().size())

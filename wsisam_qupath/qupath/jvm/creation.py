@@ -1,4 +1,4 @@
-"""New projects. These functions run in QuPath's process.
+"""Adds slides to new projects. These functions run in QuPath's process.
 
 Not by paquo's ``add_image``, which compares each image with all others and writes the whole
 project after each: the time for many slides would grow with their square.
@@ -35,7 +35,7 @@ IMAGE_TYPES = {
 
 @dataclass(frozen=True)
 class NewImage:
-    """A slide to add.
+    """A slide to add to a project.
 
     Attributes:
         label: told in brackets behind the name, where another image has the same one.
@@ -49,7 +49,7 @@ class NewImage:
 
 @dataclass(frozen=True)
 class AddedImage:
-    """What became of a slide.
+    """The result of adding a slide.
 
     Attributes:
         ids: its entries in the project, one for each image that the file holds.
@@ -67,7 +67,7 @@ class AddedImage:
 def add_images(
     project: Path, images: Sequence[NewImage], image_type: str
 ) -> tuple[AddedImage, ...]:
-    """Add slides to a project, and save it once. One that fails does not keep the others out.
+    """Add slides to a project and save it once; a slide that fails does not stop the others.
 
     Args:
         project: ``project.qpproj``; made here where there is none, in an empty folder.
@@ -76,7 +76,7 @@ def add_images(
     Raises:
         QuPathError: the project cannot be made or written.
     """
-    from paquo.java import ImageType  # needs a running Java machine
+    from paquo.java import ImageType  # needs a running Java virtual machine
 
     java_type = getattr(ImageType, IMAGE_TYPES[image_type])
     java_project = _open_project(project)
@@ -87,7 +87,7 @@ def add_images(
 
 
 def set_classes(project: Path, path_classes: Sequence[PathClass]) -> None:
-    """Make these the class list of a project.
+    """Set the class list of a project.
 
     Raises:
         QuPathError: it cannot be written.
@@ -101,7 +101,7 @@ def set_classes(project: Path, path_classes: Sequence[PathClass]) -> None:
         for path_class in path_classes:
             java_class = JavaClass.fromString(path_class.name)
             if path_class.color is not None:
-                # Not by fromString(), which leaves the colour of a class that was met before.
+                # Not by fromString(), which keeps the color of a class that exists already.
                 java_class.setColor(Integer(ColorTools.packRGB(*path_class.color)))
             java_classes.add(java_class)
         java_project.setPathClasses(java_classes)
@@ -135,7 +135,7 @@ def _add_image(java_project: _Java, image: NewImage, java_type: _Java) -> AddedI
 
 
 def _add(java_project: _Java, image: NewImage, java_type: _Java) -> AddedImage:
-    """All images that the file holds; the features go into the first.
+    """Add all images that a file holds; the features go into the first.
 
     Raises:
         ImageError: QuPath has no reader for it.
@@ -156,7 +156,7 @@ def _add(java_project: _Java, image: NewImage, java_type: _Java) -> AddedImage:
 
 
 def _servers(slide: Path) -> list[_Java]:
-    """What the file holds, opened by the first of QuPath's readers that can.
+    """Open the images of a file with the first of QuPath's readers that can.
 
     Raises:
         ImageError: none does.
@@ -180,7 +180,7 @@ def _servers(slide: Path) -> list[_Java]:
 
 
 def _build_servers(builders: Sequence[_Java]) -> list[_Java]:
-    """All of them opened, or none left open."""
+    """Open all images, or leave none open."""
     with ExitStack() as opened:
         servers = [opened.enter_context(closing(builder.build())) for builder in builders]
         opened.pop_all()
@@ -188,7 +188,7 @@ def _build_servers(builders: Sequence[_Java]) -> list[_Java]:
 
 
 def _entry(java_project: _Java, server: _Java, label: str) -> _Java:
-    """An entry that states size and µm/px, which the builder of an opened server knows."""
+    """Make an entry that states size and µm/px, as the builder of an open server knows them."""
     from paquo.java import ServerTools, String
 
     entry = java_project.addImage(server.getBuilder())
@@ -198,7 +198,7 @@ def _entry(java_project: _Java, server: _Java, label: str) -> _Java:
 
 
 def _save(entry: _Java, server: _Java, objects: Sequence[_Java], java_type: _Java) -> None:
-    """Writes ``data.qpdata`` where there is anything to keep in it."""
+    """Write ``data.qpdata`` if there is anything to keep in it."""
     from paquo.java import ArrayList, ImageData, ImageType
 
     if not objects and java_type == ImageType.UNSET:
@@ -209,7 +209,7 @@ def _save(entry: _Java, server: _Java, objects: Sequence[_Java], java_type: _Jav
 
 
 def _objects(features: Sequence[Feature]) -> tuple[list[_Java], list[Skipped]]:
-    """Objects with their children: all at once, or one by one where QuPath throws at one."""
+    """Parse objects with their children: all at once, or one by one if QuPath rejects one."""
     import jpype
 
     try:

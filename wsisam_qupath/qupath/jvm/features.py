@@ -1,4 +1,4 @@
-"""QuPath's objects as GeoJSON features, in bulk. Runs in QuPath's process.
+"""Converts QuPath's objects to GeoJSON features, in bulk. Runs in QuPath's process.
 
 The same as QuPath's own export, but for the vertices of polygons: QuPath takes half a millisecond
 for each polygon to make a geometry of it.
@@ -40,7 +40,7 @@ _PROPERTIES = {
 
 
 def make_features(objects: Java) -> tuple[Feature, ...]:
-    """Flat, in their order.
+    """Convert objects to GeoJSON features: flat, in their order.
 
     Args:
         objects: a java.util.List of objects with a ROI.
@@ -79,7 +79,7 @@ def _class_names(objects: Java) -> list[str]:
 
 
 def _column(objects: Java, *functions: Java) -> list[Any]:
-    """One property of all objects, as QuPath writes it as JSON."""
+    """Read one property of all objects, as QuPath writes it in JSON."""
     stream = objects.stream()
     for function in functions:
         stream = stream.map(function)

@@ -1,7 +1,7 @@
-"""QuPath's ImageData from and to files, without opening the slide. Runs in QuPath's process.
+"""Reads and writes QuPath's ImageData without opening the slide. Runs in QuPath's process.
 
-Not through QuPath's project entries: reading a project makes folders in it, their reading takes
-damaged objects for none, and their saving writes the file in place.
+QuPath's project entries are not used: reading a project makes folders in it, reading an entry takes
+a damaged file for one without objects, and saving an entry writes the file in place.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _IMAGE_ID = "PROJECT_ENTRY_ID"
 
 @dataclass(frozen=True)
 class StoredImage:
-    """Where the objects of an image are kept.
+    """An image of a project whose objects are to be read or written.
 
     Attributes:
-        entry: with id, name and folder; the rest is left empty.
-        project: absolute, of the ``.qpproj`` file.
-        server_builder: what makes QuPath open the slide, JSON.
+        entry: has only its id, name and folder.
+        project: absolute path of the ``.qpproj`` file.
+        server_builder: tells QuPath how to open the slide, JSON.
     """
 
     entry: ImageEntry
@@ -48,8 +48,8 @@ def find_image(project: Path, entry_id: str) -> StoredImage:
     """Look an image up in the project file.
 
     Raises:
-        ProjectError: the file cannot be read.
-        ImageError: it has no such image.
+        ProjectError: the project file cannot be read.
+        ImageError: the project has no such image.
     """
     try:
         state = project.stat()
@@ -77,14 +77,14 @@ def find_image(project: Path, entry_id: str) -> StoredImage:
 
 @lru_cache(maxsize=1)
 def _images(path: Path, _mtime_ns: int, _size_bytes: int) -> Mapping[str, dict[str, Any]]:
-    """By entry id. Time and size only say which state of the file is meant."""
+    """Read the images by entry id; time and size are only there as keys of the cache."""
     listed = as_object(parse(path.read_bytes())).get("images")
     images = [as_object(image) for image in listed] if isinstance(listed, list) else []
     return {str(image.get("entryID")): image for image in images}
 
 
 def load(image: StoredImage) -> Java:
-    """A new ImageData with all that the image's file holds; None where there is no file.
+    """Read a new ImageData from the image's file; None if there is no file.
 
     Raises:
         ImageError: the file is damaged.
@@ -99,15 +99,15 @@ def load(image: StoredImage) -> Java:
 
 
 def read_file(image: StoredImage, path: Path) -> Java:
-    """The ImageData that a file holds.
+    """Read an ImageData from a file.
 
     Raises:
         ImageError: QuPath cannot read it.
     """
     path_io = java_class("qupath.lib.io.PathIO")
     source = _source(image)
-    cure = f"put back a copy of {path.name} from a backup"
-    with translate_java_errors(f"Reading the objects of {image.name}", cure, ImageError):
+    hint = f"put back a copy of {path.name} from a backup"
+    with translate_java_errors(f"Reading the objects of {image.name}", hint, ImageError):
         if _is_lazy():
             return path_io.readImageData(java_path(path), source)
         pixels_as = java_class("java.awt.image.BufferedImage").class_
@@ -115,7 +115,7 @@ def read_file(image: StoredImage, path: Path) -> Java:
 
 
 def make_image_data(image: StoredImage) -> Java:
-    """An ImageData without objects, as QuPath makes it for an image that was never saved.
+    """Make an ImageData without objects, as QuPath does for an image that was never saved.
 
     Raises:
         ImageError: QuPath knows no slide of it.
@@ -134,20 +134,20 @@ def write_file(image: StoredImage, image_data: Java, path: Path) -> None:
     """
     own_name = f"{java_class('java.io.File')(str(image.project)).getAbsolutePath()}"
     image_data.setProperty(_IMAGE_ID, f"{own_name}::{image.entry.id}")
-    cure = "make room on its disk, and check that you may write there"
-    with translate_java_errors(f"Writing the objects of {image.name} to {path}", cure, ImageError):
-        # A stream, because QuPath would move a file of that name away.
+    hint = "check the free space and permissions there"
+    with translate_java_errors(f"Writing the objects of {image.name} to {path}", hint, ImageError):
+        # A stream, because QuPath would rename an existing file of that name.
         stream = java_class("java.io.FileOutputStream")(str(path))
         java_class("qupath.lib.io.PathIO").writeImageData(stream, image_data)
 
 
 def list_all_objects(image_data: Java) -> Java:
-    """Every object in the order of the hierarchy, the root first; a java.util.Collection."""
+    """List every object in hierarchy order, the root first; a java.util.Collection."""
     return image_data.getHierarchy().getObjects(None, None)
 
 
 def make_summary(image: StoredImage, image_data: Java) -> dict[str, Any]:
-    """What QuPath writes to ``summary.json``, without the time."""
+    """Make the content of ``summary.json`` as QuPath writes it, without the time."""
     objects = list_all_objects(image_data)
     names = java_class("qupath.lib.objects.PathObjectTools")
     types = counts(objects.stream(), make_function("java.lang.Object", "getClass"))
@@ -174,7 +174,7 @@ def _class_counts(objects: Java, kind: str) -> dict[str, int]:
 
 
 def _server_summary(image: StoredImage, image_data: Java) -> dict[str, int]:
-    """The size of the slide: as it was stated before, or else as QuPath knows it."""
+    """Give the size of the slide: from the old summary, or else from QuPath."""
     with suppress(OSError, ValueError):
         stated = as_object(parse(image.entry.summary.read_bytes())).get("server")
         if stated:
@@ -196,10 +196,10 @@ def _server_summary(image: StoredImage, image_data: Java) -> dict[str, int]:
 
 
 def _adopt_class_colors(project: Path) -> None:
-    """Give classes the colours that the project states, as QuPath does on opening one.
+    """Give classes the colors that the project states, as QuPath does on opening one.
 
-    Java keeps one colour for a class: those of an earlier project would go into the next one's
-    files without this. A damaged list is for others to complain about.
+    Java keeps one color per class: without this, colors of an earlier project would be saved in the
+    next one. A damaged list is reported elsewhere.
     """
     listed: object = None
     with suppress(OSError, ValueError):
@@ -218,7 +218,7 @@ def _adopt_class_colors(project: Path) -> None:
 
 
 def _source(image: StoredImage) -> Java:
-    """What an ImageData gets its pixels from: a ServerBuilder, or before 0.6 an ImageServer.
+    """Make the pixel source of an ImageData: a ServerBuilder, or before 0.6 an ImageServer.
 
     Raises:
         ImageError: the project says nothing that QuPath understands, or the slide is gone and
@@ -236,5 +236,5 @@ def _source(image: StoredImage) -> Java:
 
 
 def _is_lazy() -> bool:
-    """Whether QuPath reads objects without opening the slide: since 0.6."""
+    """Tell whether QuPath reads objects without opening the slide, as it does since 0.6."""
     return has_method("qupath.lib.images.ImageData", "getServerBuilder")

@@ -1,7 +1,7 @@
-"""QuPath's Java machine: starts it and turns its exceptions into ours.
+"""Starts QuPath's Java virtual machine and translates its exceptions.
 
-Runs in QuPath's process only: a Java machine can be started once in a process, and ends it where
-it crashes.
+Runs in QuPath's process only: Java can be started only once in a process, and its crash ends the
+process.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _TOLD_BY_US = ("qupath.lib.io.PathIO", "qupath.lib.plugins.workflow.Workflow")
 
 
 def start(installation: Installation | None = None, natives: str | None = None) -> None:
-    """Start the Java machine, quiet; nothing if it runs. Takes about a second.
+    """Start the Java virtual machine, about a second; does nothing if it runs.
 
     paquo's modules of Java classes may be imported only after this: they start a machine of their
     own otherwise.
 
     Args:
-        installation: where QuPath is; found afresh if None.
+        installation: where QuPath is; searched for if None.
         natives: folder that native libraries are unpacked into; Java's choice if None.
 
     Raises:
@@ -65,14 +65,14 @@ def start(installation: Installation | None = None, natives: str | None = None) 
 
 @cache
 def java_class(name: str) -> Java:
-    """A class by its full name; the machine must be running."""
+    """Load a Java class by its full name; Java must be running."""
     import jpype  # this runs in QuPath's process only
 
     return jpype.JClass(name)
 
 
 def java_array(element: str, items: Sequence[Any] | NDArray[Any]) -> Java:
-    """A Java array of objects of a class, or of numbers of a type such as "double"."""
+    """Make a Java array of objects of a class, or of numbers of a type such as "double"."""
     import jpype  # this runs in QuPath's process only
 
     return jpype.JArray(java_class(element))(items)
@@ -85,14 +85,14 @@ def java_path(path: Path) -> Java:
 @contextmanager
 def translate_java_errors(
     what: str,
-    cure: str = "open the project in QuPath to see whether QuPath can do it",
+    hint: str = "open the project in QuPath to see whether QuPath can do it",
     error: type[WsiSamError] = QuPathError,
 ) -> Iterator[None]:
-    """Turns what Java throws into one sentence.
+    """Translate Java exceptions into an error with one sentence.
 
     Args:
         what: begins the message, as in "Reading image 3".
-        cure: ends it.
+        hint: ends it.
         error: what is raised.
 
     Raises:
@@ -106,11 +106,11 @@ def translate_java_errors(
         name, message = str(exc.getClass().getSimpleName()), exc.getMessage()
         if name == "OutOfMemoryError":
             raise QuPathError(
-                f"{what} takes more memory than Java may use: allow it more, for example 8 GB with "
-                "PAQUO_JAVA_OPTS=-Xmx8g."
+                f"{what} takes more memory than Java may use: give Java more, for example 8 GB "
+                "with PAQUO_JAVA_OPTS=-Xmx8g."
             ) from exc
         reason = name if message is None else f"{name}: {_take_first_line(str(message))}"
-        raise error(f"{what} failed in QuPath ({reason}): {cure}.") from exc
+        raise error(f"{what} failed in QuPath ({reason}): {hint}.") from exc
 
 
 def _make_options(installation: Installation) -> list[str]:
@@ -124,7 +124,7 @@ def _make_options(installation: Installation) -> list[str]:
 
 
 def _quiet_logging() -> None:
-    """Only errors of QuPath's are logged: what matters of the rest becomes an error of ours."""
+    """Log only QuPath's errors: what matters of the rest becomes an error of this program."""
     import jpype
 
     # On import it turns QuPath's log to its most talkative, so it has to come first.

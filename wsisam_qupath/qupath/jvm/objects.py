@@ -1,4 +1,4 @@
-"""The objects of one image, read and changed. These functions run in QuPath's process.
+"""Reads and changes the objects of one image. These functions run in QuPath's process.
 
 Nothing that is in use is written here: a change goes into a file of its own, which is read back.
 """
@@ -35,7 +35,7 @@ from .streams import PATH_OBJECT, has_metadata_key, has_method, make_function, m
 
 
 def read_image(project: Path, entry_id: str) -> ImageContents:
-    """The objects of an image that concern us; the slide is not opened.
+    """Read the annotations and our results of an image, without opening the slide.
 
     Args:
         project: absolute, of the ``.qpproj`` file.
@@ -72,7 +72,7 @@ def _find_our_detections(objects: Java) -> Java:
 
 
 def stage_change(project: Path, entry_id: str, change: Change, to: Path) -> Staged:
-    """Write the changed objects of an image to a new file, and read that back.
+    """Write the changed objects of an image to a new file, and verify the file.
 
     Args:
         project: absolute, of the ``.qpproj`` file.
@@ -100,7 +100,7 @@ def stage_change(project: Path, entry_id: str, change: Change, to: Path) -> Stag
 
 @dataclass(frozen=True)
 class _Expected:
-    """What the new file has to hold.
+    """What the new file must hold.
 
     Attributes:
         n_objects: with the root.
@@ -152,7 +152,7 @@ def _change_in_memory(image: StoredImage, image_data: Java, change: Change) -> _
 
 
 def _remove_objects(image: StoredImage, known: Java, ids: Sequence[str]) -> list[Java]:
-    """The objects of these ids; they are no longer known."""
+    """Remove the objects of these ids from the hierarchy and return them."""
     found = [known.remove(uuid(object_id)) for object_id in ids]
     if None in found:
         raise _make_changed_on_disk_error(image)
@@ -167,7 +167,7 @@ def _make_changed_on_disk_error(image: StoredImage) -> ImageError:
 
 
 def _check(image: StoredImage, path: Path, expected: _Expected) -> None:
-    """Look whether a file reads as what was written.
+    """Check that a file holds what was written.
 
     Raises:
         ImageError: it does not.
@@ -183,7 +183,7 @@ def _check(image: StoredImage, path: Path, expected: _Expected) -> None:
 
 
 def _difference(objects: Java, expected: _Expected) -> str | None:
-    """The first thing that is not as it has to be."""
+    """Describe the first difference from what is expected."""
     if objects.size() != expected.n_objects or collect_ids(objects) != expected.ids:
         return "objects"
     added = list_in_order(map_by_id(objects), expected.added_ids)
@@ -196,7 +196,7 @@ def _difference(objects: Java, expected: _Expected) -> str | None:
 
 
 def class_colors(stated: Mapping[str, tuple[int, int, int] | None]) -> dict[str, int]:
-    """The colours that QuPath shows classes in, packed ARGB with a sign.
+    """Give the colors in which QuPath shows classes, packed ARGB as signed integers.
 
     Args:
         stated: RGB by the names of classes; None lets QuPath choose.

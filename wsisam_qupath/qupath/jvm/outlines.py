@@ -1,4 +1,4 @@
-"""Outlines on their way into QuPath and back, with every coordinate accounted for.
+"""Converts outlines to QuPath's ROIs and back, without changing a coordinate unnoticed.
 
 QuPath keeps a polygon without holes as float32 vertices, and anything else as a JTS geometry that
 it rounds on reading. Both can make an outline cross itself. So outlines are put where QuPath's
@@ -33,7 +33,7 @@ _EXACT_PX = 0.25
 
 @dataclass(frozen=True)
 class Stored:
-    """Outlines as QuPath keeps them.
+    """Outlines as QuPath stores them.
 
     Attributes:
         outlines: one a feature.
@@ -45,7 +45,7 @@ class Stored:
 
 
 def read_outlines(features: Sequence[Feature]) -> Outlines:
-    """The geometries of features, which are Polygon or MultiPolygon."""
+    """Read the Polygon and MultiPolygon geometries of features."""
     geometries = [feature["geometry"] for feature in features]
     polygons = [_polygons(geometry) for geometry in geometries]
     rings = [len(polygon) for polygon in chain.from_iterable(polygons)]
@@ -75,7 +75,7 @@ def _owners(lengths: Iterable[int]) -> NDArray[np.intp]:
 
 
 def make_storable(outlines: Outlines) -> Stored:
-    """Valid outlines that QuPath keeps exactly, as near to the given ones as can be.
+    """Make valid outlines that QuPath stores exactly, as close to the given ones as possible.
 
     Simple ones move by half a step of a grid that float32 holds: 1/128 px, and coarser beyond
     131,072 px. One that no grid can hold stays as float32 makes it.
@@ -84,7 +84,7 @@ def make_storable(outlines: Outlines) -> Stored:
     simple = _is_simple(kept)
     kept[simple] = _snap_to_float_grid(kept[simple])
     simple &= _is_simple(kept)
-    kept[~simple] = _as_geometries(kept[~simple])
+    kept[~simple] = _convert_like_qupath(kept[~simple])
     return Stored(kept, _is_simple(kept))
 
 
@@ -104,12 +104,14 @@ def _snap_to_float_grid(polygons: Outlines) -> Outlines:
     for number in np.flatnonzero(~_is_clean(rounded)):
         snap_to_grid = shapely.set_precision(polygons[number], steps[number])
         # What is smaller than the grid would be lost on it.
-        rounded[number] = _as_float32(polygons[number]) if snap_to_grid.is_empty else snap_to_grid
+        rounded[number] = (
+            _convert_to_float32(polygons[number]) if snap_to_grid.is_empty else snap_to_grid
+        )
     return rounded
 
 
 def _is_clean(polygons: Outlines) -> NDArray[np.bool_]:
-    """Whether outlines are valid, without a vertex twice in a row."""
+    """Tell whether outlines are valid and have no repeated vertices."""
     xy, owners = shapely.get_coordinates(polygons, return_index=True)
     repeated = (xy[1:] == xy[:-1]).all(axis=1) & (owners[1:] == owners[:-1])
     clean: NDArray[np.bool_] = shapely.is_valid(polygons)
@@ -117,12 +119,12 @@ def _is_clean(polygons: Outlines) -> NDArray[np.bool_]:
     return clean
 
 
-def _as_float32(outline: Any) -> Any:
+def _convert_to_float32(outline: Any) -> Any:
     return shapely.transform(outline, lambda xy: xy.astype(np.float32).astype(np.float64))
 
 
-def _as_geometries(outlines: Outlines) -> Outlines:
-    """Outlines with holes or several parts as they are after QuPath wrote and read them."""
+def _convert_like_qupath(outlines: Outlines) -> Outlines:
+    """Round outlines with holes or several parts as QuPath does when it saves them."""
     kept = _round_as_qupath(outlines)
     for number in np.flatnonzero(~shapely.is_valid(kept)):
         snap_to_grid = shapely.set_precision(outlines[number], _EXACT_PX)
@@ -134,24 +136,24 @@ def _as_geometries(outlines: Outlines) -> Outlines:
 def _round_as_qupath(outlines: Outlines) -> Outlines:
     if not len(outlines):
         return outlines
-    return _from_java(_to_java(outlines))
+    return _convert_from_java(_convert_to_java(outlines))
 
 
-def _to_java(outlines: Outlines) -> Java:
-    """A JTS GeometryCollection; rounded, for such is QuPath's factory."""
+def _convert_to_java(outlines: Outlines) -> Java:
+    """Convert to a JTS GeometryCollection, rounded by QuPath's geometry factory."""
     factory = java_class("qupath.lib.roi.GeometryTools").getDefaultFactory()
     wkb = shapely.to_wkb(shapely.geometrycollections(outlines))
     return java_class("org.locationtech.jts.io.WKBReader")(factory).read(wkb)
 
 
-def _from_java(collection: Java) -> Outlines:
+def _convert_from_java(collection: Java) -> Outlines:
     wkb = bytes(java_class("org.locationtech.jts.io.WKBWriter")(2).write(collection))
     parts: Outlines = shapely.get_parts(shapely.from_wkb(wkb))
     return parts
 
 
-def to_rois(stored: Stored, planes: Sequence[Java]) -> list[Java]:
-    """QuPath's ROIs, each on its ImagePlane."""
+def make_rois(stored: Stored, planes: Sequence[Java]) -> list[Java]:
+    """Make QuPath's ROIs, each on its ImagePlane."""
     rois: list[Java] = [None] * len(planes)
     simple = np.flatnonzero(stored.is_simple)
     make = java_class("qupath.lib.roi.ROIs").createPolygonROI
@@ -160,7 +162,7 @@ def to_rois(stored: Stored, planes: Sequence[Java]) -> list[Java]:
         rois[number] = make(x, y, planes[number])
     others = np.flatnonzero(~stored.is_simple).tolist()
     if others:
-        geometries = _to_java(stored.outlines[others])
+        geometries = _convert_to_java(stored.outlines[others])
         to_roi = java_class("qupath.lib.roi.GeometryTools").geometryToROI
         for place, number in enumerate(others):
             rois[number] = to_roi(geometries.getGeometryN(place), planes[number])
@@ -168,7 +170,7 @@ def to_rois(stored: Stored, planes: Sequence[Java]) -> list[Java]:
 
 
 def _vertices(polygons: Outlines) -> list[FloatArray]:
-    """M x 2 for each, without the closing vertex, which QuPath does not repeat."""
+    """Give the vertices of each polygon, M x 2, without QuPath's omitted closing vertex."""
     lengths = shapely.get_num_coordinates(polygons)
     return [xy[:-1] for xy in _split(shapely.get_coordinates(polygons), lengths)]
 
@@ -178,7 +180,7 @@ def _split(xy: FloatArray, lengths: NDArray[np.int_]) -> list[FloatArray]:
 
 
 def are_equal(stored: Stored, rois: Sequence[Java]) -> bool:
-    """Whether ROIs are these outlines, to the last bit and vertex by vertex."""
+    """Tell whether ROIs equal outlines exactly, vertex by vertex."""
     listed = java_class("java.util.ArrayList")
     simple = np.flatnonzero(stored.is_simple)
     others = np.flatnonzero(~stored.is_simple)
@@ -197,7 +199,7 @@ def _are_same(expected: Sequence[FloatArray], read: Sequence[FloatArray]) -> boo
 
 
 def read_vertices(rois: Java) -> list[FloatArray]:
-    """M x 2 for each of a java.util.List of ROIs that are kept as their vertices."""
+    """Read the vertices, M x 2 each, of a java.util.List of polygon and point ROIs."""
     counted = np.array(
         rois.stream().mapToInt(make_int_function(ROI, "getNumPoints")).toArray(), dtype=int
     )
@@ -213,11 +215,11 @@ def _ordinates(rois: Java, getter: str) -> FloatArray:
 
 
 def read_geometries(rois: Java) -> NDArray[np.object_]:
-    """What QuPath makes of a java.util.List of ROIs of any kind, as shapely geometries."""
+    """Convert a java.util.List of ROIs of any kind to shapely geometries."""
     factory = java_class("qupath.lib.roi.GeometryTools").getDefaultFactory()
     geometries = list(rois.stream().map(make_function(ROI, "getGeometry")).toList())
     array = java_array("org.locationtech.jts.geom.Geometry", geometries)
-    return _from_java(factory.createGeometryCollection(array))
+    return _convert_from_java(factory.createGeometryCollection(array))
 
 
 def read_planes(rois: Java) -> list[Plane]:

@@ -1,4 +1,4 @@
-"""Slides that only QuPath can open: CZI or VSI through Bio-Formats, one plane of a stack.
+"""Reads slides that only QuPath can open: CZI or VSI (Bio-Formats), a plane of a stack.
 
 The functions that take a :class:`Source` run in QuPath's process; :func:`open_through_qupath` and
 its reader are used outside of it.
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
     JavaObject: TypeAlias = Any
 
 _OPEN_MAX = 4
-"""Image servers that QuPath's process keeps open."""
+"""Maximum number of image servers that QuPath's process keeps open."""
 
 _CHECK_THE_SLIDE = "check that the slide is there, and that QuPath shows it"
 
 
 @dataclass(frozen=True)
 class Source:
-    """What QuPath opens.
+    """The image of a project that QuPath is to open.
 
     Attributes:
         project: absolute, of the ``.qpproj`` file.
         entry_id: of the image.
-        slide: where its file is now; None for where the project says.
+        slide: current path of its file; None for the path in the project.
     """
 
     project: Path
@@ -48,12 +48,12 @@ class Source:
 
 @dataclass(frozen=True)
 class ServerDescription:
-    """What QuPath says of an image.
+    """Metadata of an image as QuPath reads them.
 
     Attributes:
         is_rgb: 8-bit RGB, as against single channels.
         level_sizes_px: (width, height) of each level, the finest first.
-        mpp: of level 0; None where QuPath knows none, or none that can be believed.
+        mpp: of level 0; None if QuPath states none, or an impossible one.
     """
 
     is_rgb: bool
@@ -65,7 +65,7 @@ class ServerDescription:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of one level of one plane, px of the level."""
+    """A region of one level of one plane, px of the level."""
 
     level: int
     x: int
@@ -86,24 +86,24 @@ def open_through_qupath(
     mpp: float | Mpp | None = None,
     mpp_if_unstated: float | None = None,
 ) -> Slide:
-    """Opens an image of a project the way QuPath does: its reader, with the project's arguments.
+    """Open an image of a project as QuPath does: its reader, with the project's arguments.
 
-    The slide can be read while the process lives. No other process can open it: `reference` says
-    where its file is, which our own readers may not know, or may show differently. `identity`
-    tells images and planes of one file apart.
+    The slide can be read while the process runs. No other process can open it: `reference` states
+    where its file is, but our own readers may not open it, or show it differently. `identity`
+    distinguishes images and planes of one file.
 
     Args:
-        process: reads the pixels; waits for other work that it is given.
+        process: reads the pixels, in turn with its other work.
         project: the ``.qpproj`` file.
         entry: the image.
         z, t: the plane, from 0.
-        mpp: µm per level-0 pixel, instead of what QuPath says.
-        mpp_if_unstated: the same, used only where neither `mpp` nor QuPath says it.
+        mpp: µm per level-0 pixel, instead of what QuPath states.
+        mpp_if_unstated: µm per level-0 pixel if neither `mpp` nor QuPath states it.
 
     Raises:
         ImageError: QuPath cannot open it, it is not RGB, or has no such plane.
-        SlideError: nobody states its µm/px.
-        OptionError: a µm/px is not from 0.01 to 100.
+        SlideError: its µm/px is not stated anywhere.
+        OptionError: a µm/px is outside 0.01 to 100.
         QuPathError: QuPath itself failed.
     """
     own_mpp = None if mpp is None else calibration.override(mpp)
@@ -178,7 +178,7 @@ class QuPathReader:
         self._z, self._t = z, t
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> Window:
-        """See :class:`..slide.Reader`. White is what QuPath holds no pixels of.
+        """See :class:`..slide.Reader`. Pixels that QuPath does not have are white.
 
         Raises:
             SlideError: QuPath cannot read it, or its process ended.
@@ -194,7 +194,7 @@ class QuPathReader:
         return Window(rgb, x, y)
 
     def close(self) -> None:
-        """Does nothing: QuPath's process closes what was not used for long."""
+        """Do nothing: QuPath's process closes the images that were not used recently."""
 
 
 _servers: dict[Source, JavaObject] = {}
@@ -202,7 +202,7 @@ _servers: dict[Source, JavaObject] = {}
 
 
 def describe_server(source: Source) -> ServerDescription:
-    """Opens an image, afresh if it is open, and says what QuPath makes of it.
+    """Open an image, again if it is open, and read its metadata.
 
     Raises:
         ImageError: QuPath cannot open it.
@@ -224,7 +224,7 @@ def describe_server(source: Source) -> ServerDescription:
 
 
 def read_region(source: Source, part: Part) -> RgbArray:
-    """Pixels of a level as QuPath's reader gives them: nothing is interpolated on the way.
+    """Read pixels of a level as QuPath's reader gives them, without interpolation.
 
     QuPath interpolates where it is asked for any other region than one of its own tiles, so the
     tiles are read and put together here. OpenSlide behind it interpolates within a tile where the
@@ -285,7 +285,7 @@ def _build_server(source: Source) -> JavaObject:
 
 
 def _move_server(builder: JavaObject, slide: Path | None) -> JavaObject:
-    """The same with the place where the slide is now."""
+    """Change the server's location to where the slide is now."""
     import jpype  # this runs in QuPath's process only
 
     uris = list(builder.getURIs())
@@ -297,7 +297,7 @@ def _move_server(builder: JavaObject, slide: Path | None) -> JavaObject:
 
 
 def _tiles(server: JavaObject, part: Part) -> Iterator[JavaObject]:
-    """QuPath's tiles that hold a part."""
+    """List QuPath's tiles that overlap a region."""
     import jpype  # this runs in QuPath's process only
 
     downsample = float(server.getDownsampleForResolution(part.level))
@@ -323,7 +323,7 @@ def _l0_span(start: int, length: int, downsample: float, l0_size: int) -> tuple[
 
 
 def _pixels(image: JavaObject) -> RgbArray:
-    """HWC uint8 RGB of a BufferedImage of any type; what is transparent lies on white."""
+    """Convert a BufferedImage of any type to HWC uint8 RGB; transparent pixels become white."""
     import jpype  # this runs in QuPath's process only
 
     width, height = int(image.getWidth()), int(image.getHeight())
@@ -340,7 +340,7 @@ def _pixels(image: JavaObject) -> RgbArray:
 
 
 def _paste(rgb: RgbArray, tile: RgbArray, x: int, y: int) -> None:
-    """Put a tile where it belongs; what lies outside is cut off."""
+    """Paste a tile into the region; what lies outside is cut off."""
     height, width = tile.shape[:2]
     rows = slice(max(0, y), max(0, min(y + height, rgb.shape[0])))
     columns = slice(max(0, x), max(0, min(x + width, rgb.shape[1])))

@@ -1,4 +1,4 @@
-"""Takes objects out of a hierarchy and puts new ones in. Runs in QuPath's process."""
+"""Removes objects from a hierarchy and adds new ones. Runs in QuPath's process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ...geojson.provenance import DRAWN_KEY, PROMPT_KEY
 from ...prompts import PathClass, Plane
 from ..values import Feature, Placed
 from .java import Java, java_class
-from .outlines import Stored, to_rois
+from .outlines import Stored, make_rois
 from .streams import PATH_OBJECT, get_from, has_method, make_function, text_or
 
 _OWN_KEYS = (PROMPT_KEY, DRAWN_KEY)
@@ -20,20 +20,20 @@ _OWN_KEYS = (PROMPT_KEY, DRAWN_KEY)
 
 
 def map_by_id(objects: Java) -> Java:
-    """A java.util.Map from ids to lists of objects, for nothing keeps an id from being twice."""
+    """Map ids to lists of objects (a java.util.Map), as an id may occur twice."""
     grouping = java_class("java.util.stream.Collectors").groupingBy
     return objects.stream().collect(grouping(make_function(PATH_OBJECT, "getID")))
 
 
 def collect_ids(objects: Java) -> Java:
-    """A java.util.HashSet."""
+    """Collect the ids of objects in a java.util.HashSet."""
     collectors = java_class("java.util.stream.Collectors")
     found = objects.stream().map(make_function(PATH_OBJECT, "getID")).collect(collectors.toSet())
     return java_class("java.util.HashSet")(found)
 
 
 def list_in_order(known: Java, ids: Java) -> Java:
-    """The objects of these ids, a java.util.List.
+    """List the objects of these ids in a java.util.List.
 
     Args:
         known: of :func:`map_by_id`; it has all of the ids.
@@ -44,7 +44,7 @@ def list_in_order(known: Java, ids: Java) -> Java:
 
 
 def list_parents(objects: Java) -> list[str]:
-    """The id of each one's parent."""
+    """List the ids of the objects' parents."""
     parents = objects.stream().map(make_function(PATH_OBJECT, "getParent"))
     texts = parents.map(make_function(PATH_OBJECT, "getID")).map(text_or(""))
     return str(texts.collect(java_class("java.util.stream.Collectors").joining(" "))).split()
@@ -78,7 +78,7 @@ def take_out(objects: Iterable[Java]) -> None:
 
 
 def put_in(placed: Sequence[Placed], made: Sequence[Java], known: Java, root: Java) -> list[str]:
-    """Add objects below their parents, at the end of the children that these have.
+    """Add objects below their parents, after the children that these have.
 
     Args:
         made: of :func:`make_objects`, one for each of `placed`.
@@ -90,7 +90,7 @@ def put_in(placed: Sequence[Placed], made: Sequence[Java], known: Java, root: Ja
     groups: dict[str | None, list[Java]] = {}
     for one, made_object in zip(placed, made, strict=True):
         groups.setdefault(one.parent_id, []).append(made_object)
-    parents = {parent_id: _parent(parent_id, known, root) for parent_id in groups}
+    parents = {parent_id: _find_parent(parent_id, known, root) for parent_id in groups}
     listed = java_class("java.util.ArrayList")
     for parent_id, children in groups.items():
         parents[parent_id].addChildObjects(listed(children))
@@ -98,7 +98,7 @@ def put_in(placed: Sequence[Placed], made: Sequence[Java], known: Java, root: Ja
     return [ids[one.parent_id] for one in placed]
 
 
-def _parent(parent_id: str | None, known: Java, root: Java) -> Java:
+def _find_parent(parent_id: str | None, known: Java, root: Java) -> Java:
     try:
         found = known.get(uuid(parent_id)) if parent_id else None
     except java_class("java.lang.IllegalArgumentException"):  # it is no id of QuPath's
@@ -107,7 +107,7 @@ def _parent(parent_id: str | None, known: Java, root: Java) -> Java:
 
 
 def make_objects(features: Sequence[Feature], ids: Java, stored: Stored) -> list[Java]:
-    """QuPath's objects, with all that they are to have: a change later would move them.
+    """Make QuPath's objects complete: a change after they are added would move them.
 
     Args:
         ids: of the features, a java.util.List.
@@ -116,7 +116,7 @@ def make_objects(features: Sequence[Feature], ids: Java, stored: Stored) -> list
         ImageError: a feature is of a type that is not made here.
     """
     planes = [_java_plane(read_plane(feature["geometry"].get("plane"))) for feature in features]
-    rois = to_rois(stored, planes)
+    rois = make_rois(stored, planes)
     shared = _Shared()
     objects = []
     for feature, java_id, roi in zip(features, ids, rois, strict=True):
@@ -127,7 +127,7 @@ def make_objects(features: Sequence[Feature], ids: Java, stored: Stored) -> list
 
 
 class _Shared:
-    """What many objects share, made once: it is also written once, and Java is called less."""
+    """Values that many objects share, made once: so Java writes them once and is called less."""
 
     def __init__(self) -> None:
         self._classes: dict[str, Java] = {}
@@ -136,7 +136,7 @@ class _Shared:
         self._string = java_class("java.lang.String")
 
     def path_class(self, classification: object) -> Java:
-        """Null for an object without a class."""
+        """Give the class of an object; null without one."""
         key = repr(classification)
         if key not in self._classes:
             path_class = read_path_class(classification)
@@ -188,7 +188,7 @@ def _describe(made: Java, metadata: Mapping[str, str], shared: _Shared) -> None:
     if not metadata:
         return
     if not has_method(PATH_OBJECT, "hasMetadata"):
-        # Before 0.6, QuPath keeps metadata of detections, but lets nobody set them.
+        # Before 0.6, QuPath keeps metadata of detections, but offers no method to set them.
         for key, value in metadata.items():
             _setter_of_metadata().invoke(made, shared.text(key), shared.text(value))
         return
@@ -210,7 +210,7 @@ def _setter_of_metadata() -> Java:
 
 @cache
 def java_path_class(path_class: PathClass) -> Java:
-    """QuPath's class of that name, in the colour that it has, or in the stated one if it is new."""
+    """Give QuPath's class of a name, with the color that it has, or the stated one if new."""
     color = None
     if path_class.color is not None:
         packed = java_class("qupath.lib.common.ColorTools").packRGB(*path_class.color)

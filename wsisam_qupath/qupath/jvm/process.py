@@ -1,6 +1,6 @@
-"""The process that QuPath's Java machine lives in.
+"""The separate process in which QuPath's Java virtual machine runs.
 
-A crash of Java, a Ctrl-C or what Java prints cannot touch the driver: it only sees answers.
+So a crash of Java, a Ctrl-C or Java's output cannot affect the main process.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ T = TypeVar("T")
 
 
 class QuPathProcess:
-    """Runs functions beside a Java machine, one at a time, in the order of their coming.
+    """Runs functions in QuPath's process, one at a time, first come, first served.
 
-    A context manager: the process is started by the first call and ends with the ``with``. Where
-    it crashes, the call that it was at fails, and the next one gets a new process.
+    A context manager: the first call starts the process, and leaving the ``with`` ends it. If it
+    crashes, the current call fails, and the next one gets a new process.
 
     Args:
-        installation: where QuPath is; found on entering if None.
+        installation: the QuPath to use; searched for on entering if None.
     """
 
     def __init__(self, installation: Installation | None = None) -> None:
         self._installation = installation
-        # This thread hands out one call at a time, so that a crash costs no more than one.
+        # This thread submits one call at a time, so that a crash fails only one.
         self._line = ThreadPoolExecutor(1, thread_name_prefix="qupath")
         self._worker: _Worker | None = None
         self._has_answered = False
@@ -54,7 +54,7 @@ class QuPathProcess:
         """Find QuPath.
 
         Raises:
-            QuPathError: there is none that can be used.
+            QuPathError: no usable QuPath is installed.
         """
         if self._installation is None:
             self._installation = find_installation()
@@ -66,14 +66,14 @@ class QuPathProcess:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Waits for what was submitted; after an error, for nothing."""
+        """Wait for submitted calls, and end the process; after an error, end it at once."""
         if kind is not None:
             self.stop()
         self._line.shutdown()
         self._kill()
 
     def stop(self) -> None:
-        """End it at once, whatever it is doing; what was submitted fails or never starts."""
+        """End the process at once; submitted calls fail or never start."""
         self._line.shutdown(wait=False, cancel_futures=True)
         self._kill()
         self._line.shutdown()
@@ -82,15 +82,15 @@ class QuPathProcess:
         """Call a function in QuPath's process, where Java is running.
 
         Args:
-            function: of a module that can be imported there; takes and returns plain values.
+            function: from a module that can be imported there; takes and returns picklable values.
 
         Returns:
-            Its answer, or a WsiSamError: what Java throws is translated.
+            The future of its result, or of a WsiSamError translated from Java's exception.
         """
         return self._line.submit(self._answer, partial(function, *args, **kwargs))
 
     def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Like :meth:`submit`, and wait for the answer.
+        """Call a function like :meth:`submit`, and wait for its result.
 
         Raises:
             QuPathError: QuPath or its process failed.
@@ -101,7 +101,7 @@ class QuPathProcess:
         try:
             coming = self._find_or_start_worker().pool.submit(_call, call)
         except BrokenProcessPool:
-            # It ended while it had nothing to do, which is not the fault of this call.
+            # It ended while it was idle, which is not the fault of this call.
             self._kill()
             coming = self._find_or_start_worker().pool.submit(_call, call)
         try:
@@ -125,20 +125,20 @@ class QuPathProcess:
 
 
 _END = (
-    "QuPath's Java machine ended unexpectedly. If it ran out of memory, allow it more, for example "
-    "8 GB with PAQUO_JAVA_OPTS=-Xmx8g, and run this again."
+    "QuPath's Java virtual machine ended unexpectedly. If it ran out of memory, give it more, for "
+    "example 8 GB with PAQUO_JAVA_OPTS=-Xmx8g, and run this again."
 )
 _END_AT_START = (
-    "QuPath's Java machine ended before it was ready: check PAQUO_JAVA_OPTS, and that QuPath "
-    'itself starts. A script of yours must have its code under `if __name__ == "__main__":`.'
+    "QuPath's Java virtual machine ended before it was ready: check PAQUO_JAVA_OPTS, and that "
+    'QuPath itself starts. A script of yours must have its code under `if __name__ == "__main__":`.'
 )
 
 
 class _Worker:
-    """One process, and the pipe whose closing ends it."""
+    """One process, and the pipe that ends it when it closes."""
 
     def __init__(self, installation: Installation | None) -> None:
-        # Not by fork: a copy of the driver's threads and devices is no place for a Java machine.
+        # Not by fork: copies of the main process's threads and devices would break Java.
         context = multiprocessing.get_context("spawn")
         self._leash, far_end = context.Pipe()
         self._far_end = far_end
@@ -149,8 +149,8 @@ class _Worker:
         )
 
     def kill(self) -> None:
-        """At once, whatever it is doing: files that matter are never written by it in place."""
-        # Closing alone would not be noticed where the driver forked: the copy has it open.
+        """Kill the process at any moment: it never writes a file of the user's in place."""
+        # Closing alone would go unnoticed if the main process was forked: the copy has it open.
         with suppress(OSError):
             self._leash.send("end")
         self._leash.close()
@@ -161,10 +161,10 @@ class _Worker:
 
 
 def _folder_for_natives() -> TemporaryDirectory[str] | None:
-    """Where Java unpacks its native libraries: it removes none where it is ended from outside.
+    """Make a folder for Java's native libraries, which Java leaves behind when it is killed.
 
-    In the cache, as programs may not be run from every machine's temporary folder. None, and Java
-    takes a folder of its own, if the cache cannot be written.
+    In the cache, since some systems forbid running programs from their temporary folder. None, so
+    that Java chooses a folder, if the cache cannot be written.
     """
     try:
         cache_folder().mkdir(parents=True, exist_ok=True)
@@ -173,14 +173,14 @@ def _folder_for_natives() -> TemporaryDirectory[str] | None:
         return None
 
 
-_machine: tuple[Installation | None, str | None] = (None, None)
-"""What :func:`.start` is called with; set in QuPath's process, and only there."""
+_start_arguments: tuple[Installation | None, str | None] = (None, None)
+"""Arguments of :func:`.start`; set only in QuPath's process."""
 
 
 def _prepare(installation: Installation | None, natives: str | None, leash: Connection) -> None:
-    """First thing in QuPath's process."""
-    global _machine  # noqa: PLW0603 - the only thing that an initializer can leave behind
-    _machine = (installation, natives)
+    """Prepare QuPath's process."""
+    global _start_arguments  # noqa: PLW0603 - the only thing that an initializer can leave behind
+    _start_arguments = (installation, natives)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Java writes to the file descriptor, past sys.stdout.
     os.dup2(2, 1)
@@ -191,16 +191,16 @@ def _prepare(installation: Installation | None, natives: str | None, leash: Conn
 
 
 def _end_with(leash: Connection, natives: str | None) -> None:
-    """End this process when the driver lets go of it or is gone, also by ``kill -9``."""
+    """End this process when the main process closes the pipe or is gone, even by ``kill -9``."""
     driver = multiprocessing.parent_process()
     wait([leash, *([driver.sentinel] if driver else [])])
     if natives is not None:
-        shutil.rmtree(natives, ignore_errors=True)  # a driver that was killed does not
-    # Neither Python's nor Java's way out, which wait for their threads.
+        shutil.rmtree(natives, ignore_errors=True)  # a killed main process does not
+    # Not Python's or Java's regular exit, which wait for their threads.
     os._exit(1)
 
 
 def _call(call: Callable[[], T]) -> T:
-    start(*_machine)
+    start(*_start_arguments)
     with translate_java_errors("What was asked for"):
         return call()

@@ -1,4 +1,4 @@
-"""Java's own streams: they look at each of a million objects without a call from Python.
+"""Java streams, which inspect each of a million objects without a call from Python.
 
 Made of methods by their names, as ``PathObject::getID`` makes them in Java.
 """
@@ -16,13 +16,13 @@ ROI = "qupath.lib.roi.interfaces.ROI"
 
 @cache
 def make_function(owner: str, method: str) -> Java:
-    """What the method answers; it takes no arguments."""
+    """Make a Java Function that calls a method without arguments."""
     return _as("Function", _handle(owner, method))
 
 
 @cache
 def make_predicate(owner: str, method: str) -> Java:
-    """Whether the method answers true."""
+    """Make a Java Predicate that calls a method."""
     return _as("Predicate", _handle(owner, method))
 
 
@@ -38,7 +38,7 @@ def make_double_function(owner: str, method: str) -> Java:
 
 @cache
 def has_metadata_key(key: str) -> Java:
-    """Whether an object's metadata hold a key."""
+    """Make a Predicate that tells whether an object's metadata have a key."""
     handles = java_class("java.lang.invoke.MethodHandles")
     contains = _handle("java.util.Map", "containsKey", "java.lang.Object")
     contains_key = handles.insertArguments(contains, 1, java_class("java.lang.String")(key))
@@ -47,14 +47,14 @@ def has_metadata_key(key: str) -> Java:
 
 
 def get_from(java_map: Java) -> Java:
-    """What a java.util.Map has for a key."""
+    """Make a Function that looks a key up in a java.util.Map."""
     handle = _handle("java.util.Map", "get", "java.lang.Object")
     return _as("Function", handle.bindTo(java_map))
 
 
 @cache
 def text_or(default: str) -> Java:
-    """What ``toString()`` answers, or a default for null."""
+    """Make a Function that calls ``toString()``, with a default for null."""
     handles = java_class("java.lang.invoke.MethodHandles")
     to_string = _handle("java.util.Objects", "toString", "java.lang.Object", "java.lang.String")
     text = java_class("java.lang.String")(default)
@@ -63,12 +63,12 @@ def text_or(default: str) -> Java:
 
 @cache
 def has_method(owner: str, method: str) -> bool:
-    """Whether this version of QuPath knows a method."""
+    """Tell whether a class of this version of QuPath has a method."""
     return hasattr(java_class(owner), method)
 
 
 def counts(stream: Java, key: Java) -> dict[Any, int]:
-    """How often each key is there; the keys are Java's."""
+    """Count how often each key occurs; the keys are Java objects."""
     collectors = java_class("java.util.stream.Collectors")
     found = stream.collect(collectors.groupingBy(key, collectors.counting()))
     return {entry.getKey(): int(entry.getValue()) for entry in found.entrySet()}

@@ -1,1 +1,1 @@
-"""Project jobs of the server: ``batch`` on behalf of a client."""
+"""Project jobs: the server runs a ``batch`` for a client."""

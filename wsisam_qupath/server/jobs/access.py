@@ -1,4 +1,4 @@
-"""Which project a job means, and what of it this server may touch."""
+"""Opens the project of a job, and checks what the server may read and write of it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class JobAccess:
         self._moves = parse_moves(config.maps, "maps")
 
     def open(self, request: JobRequest) -> tuple[Project, list[ImageEntry]]:
-        """The project of a job and the images that are wanted of it.
+        """Open the project of a job and choose its images.
 
         An image whose slide or data may not be touched is in trouble; it does not keep the others
         from being done.
@@ -57,7 +57,7 @@ class JobAccess:
         return project, [self._check_entry(entry) for entry in entries]
 
     def _project_path(self, location: str) -> Path:
-        """Where a project is: its file, or the folder of it. It is there.
+        """Find the existing file of a project, named by it or by its folder.
 
         A link that stands for the file is not followed, for QuPath keeps the data beside the link;
         links that lead to its folder are.
@@ -86,12 +86,12 @@ class JobAccess:
         return find_allowed(path, self._folders, anywhere=self._anywhere)
 
     def _check_folders(self, project: Project) -> None:
-        """Whether a project keeps its things where it is, and not behind a link elsewhere."""
+        """Check that no folder of a project is a link to somewhere else."""
         if not all(self._find_allowed(project.folder / name) for name in _OWN_FOLDERS):
             raise _make_outside_problem(str(project.path))
 
     def _check_entry(self, entry: ImageEntry) -> ImageEntry:
-        """An image whose trouble says if it may not be touched."""
+        """Check an image; if the server may not use it, its ``trouble`` says so."""
         if entry.trouble is not None or entry.slide is None:
             return entry
         own = (entry.folder, entry.qpdata, entry.summary)

@@ -1,4 +1,4 @@
-"""The server's one model as an engine of a batch, which stands in line with everybody else."""
+"""Executor of a batch that uses the server's model and queues with all other requests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FULL_SECONDS = 0.2
 
 
 class SharedExecutor:
-    """Answers with a model that others use too; see :class:`.inference.executors.Executor`.
+    """Answers prompts with a shared model; see :class:`.inference.executors.Executor`.
 
     It has one place among the server's requests while it has prompts to answer, and waits for its
     turn with each piece of work: so a click waits for no more than one of them.
@@ -62,7 +62,7 @@ class SharedExecutor:
         return ()
 
     def _acquire_slot(self) -> QueueSlot:
-        """A place, as soon as there is room: nobody waits for the answer to this in vain."""
+        """Acquire a slot as soon as there is room, however long that takes."""
         while not self._closed.is_set():
             try:
                 return self._device_queue.acquire(self._closed.is_set, math.inf)
@@ -71,6 +71,6 @@ class SharedExecutor:
         raise ClientGoneError
 
     def close(self) -> None:
-        """Stop after the piece of work that it is at."""
+        """Stop after the current piece of work."""
         self._closed.set()
         self._thread.shutdown(cancel_futures=True)

@@ -1,4 +1,4 @@
-"""How far a project job is: told by the batch, asked for by clients, from any thread."""
+"""Progress of a project job: updated by the batch, read by clients, from any thread."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KeepResults: TypeAlias = Callable[[str, Sequence[Feature]], None]
 
 
 def read_clock() -> datetime:
-    """In UTC."""
+    """Read the current time, UTC."""
     return datetime.now(timezone.utc)
 
 
@@ -32,11 +32,11 @@ class Progress:
 
     @property
     def state(self) -> JobState:
-        """Its state alone."""
+        """State of the job."""
         return self._status.state
 
     def status(self) -> JobStatus:
-        """As it is now; a copy, of which the lists do not grow."""
+        """Copy the current status."""
         with self._lock:
             status = self._status
             lists = {
@@ -47,7 +47,7 @@ class Progress:
             return status.model_copy(update=lists)
 
     def begin(self) -> None:
-        """Forget what an earlier try told, but for results, which are stored."""
+        """Begin again: forget the progress of an earlier try, but not its stored results."""
         with self._lock:
             old = self._status
             self._status = JobStatus(
@@ -61,20 +61,20 @@ class Progress:
             )
 
     def wait_again(self) -> None:
-        """The server ended in its middle, and another one took it up."""
+        """Put a job back into the queue, as its server ended and another one took it over."""
         with self._lock:
             self._status.state = "waiting"
         self.on_notice("The server was started again, and the job goes on where it was.")
 
     def end(self, state: JobState, reason: str = "") -> None:
-        """It will not go on."""
+        """End the job."""
         with self._lock:
             self._status.state = state
             self._status.ended = read_clock()
             self._status.reason = reason
 
     def on_images_chosen(self, images: int) -> None:
-        """The project was read; so many images are wanted."""
+        """Set the number of chosen images, once the project was read."""
         with self._lock:
             self._status.images = images
 
@@ -104,7 +104,7 @@ class Progress:
                 self._status.failures.append(image)
 
     def on_results_kept(self, entry: ImageEntry, count: int, total: int) -> None:
-        """An image's results are stored instead of written.
+        """Count the results of an image that are stored instead of written.
 
         Args:
             count: of the image.
@@ -115,7 +115,7 @@ class Progress:
             self._status.results = total
 
     def lacks(self, colors: Mapping[str, int]) -> None:
-        """The project's list lacks classes: packed ARGB, by names."""
+        """Set the classes that the project's list lacks: packed ARGB, by names."""
         with self._lock:
             self._status.new_classes = [
                 NewClass(name=name, color=_rgb(color)) for name, color in colors.items()
@@ -123,7 +123,7 @@ class Progress:
 
 
 class WhatQuPathShows:
-    """Stands between a batch and a QuPath; see :class:`.batch.config.OpenProject`.
+    """The images that QuPath shows of a project; see :class:`.batch.config.OpenProject`.
 
     Args:
         shown: entry ids of the images that it shows.
@@ -160,7 +160,7 @@ class WhatQuPathShows:
 
 
 def _record(entry: ImageEntry, result: KeptResult) -> Feature:
-    """The feature with members of ours beside it, which readers of GeoJSON pass over."""
+    """Add members to a feature that tell the client where it belongs; GeoJSON allows this."""
     return {
         **result.feature,
         "image": entry.id,

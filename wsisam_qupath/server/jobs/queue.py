@@ -1,4 +1,4 @@
-"""Project jobs in a queue: one is done at a time, and a restart of the server goes on with them.
+"""The queue of project jobs: one runs at a time, and a restarted server continues them.
 
 Locks: one for all here, held only to look and to change; a job's own things have theirs, which are
 taken under it or alone.
@@ -39,7 +39,7 @@ Run = Callable[[ActiveJob], None]
 
 @dataclass
 class _Job:
-    """A job that is known.
+    """A job in the queue's list.
 
     Attributes:
         tries: how often it was begun.
@@ -75,7 +75,7 @@ class JobQueue:
         self._thread = threading.Thread(target=self._work, name="jobs", daemon=True)
 
     def start(self) -> None:
-        """Begin with what was left over, and go on with what comes.
+        """Start with the jobs that an earlier server left, and continue with new ones.
 
         Raises:
             OutputError: jobs cannot be kept there.
@@ -87,7 +87,7 @@ class JobQueue:
         self._thread.start()
 
     def stop(self) -> None:
-        """Take nothing more, and break off what is running: the next server goes on with it.
+        """Accept no more jobs and stop the running one: the next server continues it.
 
         Call it before :meth:`.DeviceQueue.close`. It takes as long as a piece of work, or the
         writing of an image.
@@ -103,7 +103,7 @@ class JobQueue:
         self._store.let_go()
 
     def add(self, request: JobRequest, project: Path) -> JobStatus:
-        """Put a job at the end of the queue.
+        """Add a job to the end of the queue.
 
         Args:
             project: as it was found.
@@ -127,12 +127,12 @@ class JobQueue:
             return status
 
     def list_all(self) -> list[JobStatus]:
-        """Oldest first."""
+        """List all jobs, oldest first."""
         with self._changed:
             return [job.status for job in self._jobs.values()]
 
     def status(self, job_id: str) -> JobStatus:
-        """How far a job is.
+        """Get the status of a job.
 
         Raises:
             ProblemError: ``not-found``.
@@ -140,7 +140,7 @@ class JobQueue:
         return self._job(job_id).status
 
     def results(self, job_id: str) -> list[Feature]:
-        """What was not written, so far.
+        """Get the results of a job that were not written, so far.
 
         Raises:
             ProblemError: ``not-found``; ``failed`` where they cannot be read.
@@ -156,7 +156,7 @@ class JobQueue:
             ) from exc
 
     def show(self, job_id: str, images: list[str]) -> JobStatus:
-        """QuPath shows other images than were said before.
+        """Replace the set of images that QuPath shows.
 
         Raises:
             ProblemError: ``not-found``; ``invalid`` where the job was not told that QuPath has the
@@ -176,7 +176,7 @@ class JobQueue:
             return job.status
 
     def delete(self, job_id: str) -> JobStatus | None:
-        """Cancel a job that has not ended; forget one that has.
+        """Cancel a job that has not ended; delete one that has.
 
         Returns:
             The cancelled job, which may take a moment to stop; None for a forgotten one.
@@ -206,7 +206,7 @@ class JobQueue:
             return self._jobs[job_id]
 
     def _take_up(self, stored: StoredJob) -> None:
-        """A job of the server before this."""
+        """Take over a job of an earlier server."""
         job = self._known(stored)
         if stored.status.state == "running":
             if stored.tries >= _MOST_TRIES:
@@ -262,7 +262,7 @@ class JobQueue:
             self._do(job)
 
     def _next(self) -> _Job | None:
-        """The oldest job that waits, which now runs; None when the server stops."""
+        """Wait for the next job and mark it as running; None when the server stops."""
 
         def waiting() -> list[_Job]:
             return [job for job in self._jobs.values() if job.progress.state == "waiting"]
@@ -291,8 +291,8 @@ class JobQueue:
             _LOG.exception("Job %s", job.status.id)
             state = "failed"
             reason = (
-                f"This program made a mistake ({type(exc).__name__}): please report it, with what "
-                "stands in the server's log."
+                f"Internal error ({type(exc).__name__}). Please report it and attach the "
+                "server's log."
             )
         with self._changed:
             if state != "done" and self._stopped and not job.is_unwanted:

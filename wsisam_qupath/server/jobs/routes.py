@@ -26,7 +26,7 @@ from .run import JobRunner
 def project_jobs(
     service: Service, config: ServerConfig, folder: Path
 ) -> tuple[JobQueue, Blueprint]:
-    """The jobs of a server, to be started and stopped, and their routes.
+    """Make the job queue of a server and its routes.
 
     Args:
         folder: where jobs are kept; see :class:`.JobStore`.
@@ -37,7 +37,7 @@ def project_jobs(
 
 
 def job_routes(jobs: JobQueue, access: JobAccess, limits: Limits) -> Blueprint:
-    """The routes below ``/v1/jobs``; tokens and problems are the application's concern."""
+    """Make the routes below ``/v1/jobs``; the application handles tokens and problems."""
     routes = Blueprint("jobs", __name__, url_prefix="/v1/jobs")
 
     @routes.post("")
@@ -83,7 +83,7 @@ def job_routes(jobs: JobQueue, access: JobAccess, limits: Limits) -> Blueprint:
 
 
 def _check_closed(project: Project) -> None:
-    """Whether a QuPath on this computer was started with a project that is said to be closed."""
+    """Refuse a project that is declared closed, but that a QuPath on this computer has open."""
     try:
         check_closed(project, lambda _: None)  # the job notes it
     except ProjectError as exc:

@@ -1,4 +1,4 @@
-"""One project job: ``batch`` with the server's model, and a person who may have QuPath open."""
+"""Runs one project job: a ``batch`` with the server's model, while QuPath may be open."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ...project.batch.opening import SlideOpener
 from ...project.batch.run import Batch, BatchCancelledError
 from ...project.batch.selection import PromptFilter
 from ...prompts import PromptKind
-from ...qupath.files.classes import as_spelled
+from ...qupath.files.classes import spell_class
 from ...qupath.files.entries import Project
 from ...qupath.jvm.process import QuPathProcess
 from ...report.outcome import ImageOutcome
@@ -34,7 +34,7 @@ _WITH_POINTS = (PromptKind.POINTS, PromptKind.BOX_POINTS, PromptKind.OUTLINE_POI
 
 
 class Cancellation:
-    """Somebody's wish that a job stop."""
+    """A request to stop a job."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -42,7 +42,7 @@ class Cancellation:
         self._actions: list[Callable[[], None]] = []
 
     def wish(self) -> None:
-        """Stop. The second time it does nothing."""
+        """Request the stop; does nothing the second time."""
         with self._lock:
             actions, self._actions = self._actions, []
             self._wished.set()
@@ -50,7 +50,7 @@ class Cancellation:
             action()
 
     def then(self, action: Callable[[], None]) -> None:
-        """Call this when somebody wishes, or at once if somebody did."""
+        """Call this when the stop is requested, or at once if it was."""
         with self._lock:
             if not self._wished.is_set():
                 self._actions.append(action)
@@ -62,13 +62,13 @@ class Cancellation:
         return self._wished.is_set()
 
     def wait(self, seconds: float) -> bool:
-        """Whether somebody wishes before the time is over."""
+        """Wait; tell whether the stop is requested before the time is over."""
         return self._wished.wait(seconds)
 
 
 @dataclass(frozen=True)
 class ActiveJob:
-    """A job that is to be done now.
+    """A job that is about to run.
 
     Attributes:
         shown: what QuPath shows of the project; None where it does not have it open.
@@ -89,7 +89,7 @@ class JobRunner:
     access: JobAccess
 
     def run(self, job: ActiveJob) -> None:
-        """Do what a job says.
+        """Run a job.
 
         Raises:
             BatchCancelledError: somebody wished so.
@@ -111,7 +111,7 @@ class JobRunner:
         _warn_of_points(outcomes, config, job.progress)
 
     def _segmenter(self, cancellation: Cancellation) -> Segmenter:
-        """The model, once it is there."""
+        """Wait for the model."""
         while self.loader.state == "loading":
             if cancellation.wait(_LOOK_SECONDS):
                 raise BatchCancelledError
@@ -122,11 +122,11 @@ class JobRunner:
 
 def _make_config(job: ActiveJob, project: Project, segmenter: Segmenter) -> BatchConfig:
     request, options = job.request, job.request.options.outline
-    class_name = options.class_name and as_spelled(options.class_name)
+    class_name = options.class_name and spell_class(options.class_name)
     return BatchConfig(
         project=project,
         prompt_filter=PromptFilter(
-            classes=frozenset(map(as_spelled, request.prompts)),
+            classes=frozenset(map(spell_class, request.prompts)),
             points_as=options.points_as,
             class_name=class_name,
             redo=request.redo,

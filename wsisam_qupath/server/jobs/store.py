@@ -1,4 +1,4 @@
-"""Project jobs on disk: what was asked, how far it came, and the results that wait.
+"""Project jobs on disk: their requests, progress and results that are not written yet.
 
 ``<folder>/<job id>/job.json`` and, for each image whose results were not written,
 ``<folder>/<job id>/results/<entry id>.json``. Every file is written whole or not at all. The folder
@@ -32,7 +32,7 @@ _FORMAT = 1
 
 
 class StoredJob(BaseModel):
-    """A job as it is stored.
+    """A job, as it is stored.
 
     Attributes:
         tries: how often it was begun.
@@ -53,7 +53,7 @@ class JobStore:
         self._lock = FileLock(folder / "lock", timeout=0, thread_local=False)
 
     def take(self) -> None:
-        """Make the folder this server's, before anything else is done here.
+        """Take the folder for this server, before any other call.
 
         Raises:
             OutputError: it cannot be made or written.
@@ -72,13 +72,13 @@ class JobStore:
             ) from exc
 
     def let_go(self) -> None:
-        """Leave the folder to another server."""
+        """Release the folder for another server."""
         self._lock.release()
         if self._folder != self._shared:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def load(self) -> list[StoredJob]:
-        """All jobs, oldest first; those that cannot be understood are passed over, and stay."""
+        """Load all jobs, oldest first; unreadable ones are skipped and stay on disk."""
         try:
             paths = list(self._folder.glob("*/job.json"))
         except OSError as exc:
@@ -88,7 +88,7 @@ class JobStore:
         return sorted(found, key=lambda job: job.status.created)
 
     def save(self, job: StoredJob) -> None:
-        """Store a job as it is now.
+        """Store the current state of a job.
 
         Raises:
             OutputError: it cannot be written; what was stored before still is.
@@ -97,7 +97,7 @@ class JobStore:
         write_atomically(folder / "job.json", job.model_dump_json(by_alias=True).encode())
 
     def keep(self, job_id: str, entry_id: str, features: Sequence[Feature]) -> int:
-        """Store the results of an image in place of those that it had.
+        """Store the results of an image, replacing earlier ones.
 
         Returns:
             How many results of all images there are now.
@@ -111,7 +111,7 @@ class JobStore:
         return sum(1 for _ in self.results(job_id))
 
     def results(self, job_id: str) -> Iterator[Feature]:
-        """All that is kept, image by image.
+        """Read all stored results, image by image.
 
         Raises:
             OSError: it cannot be read.
@@ -120,7 +120,7 @@ class JobStore:
             yield from json.loads(path.read_bytes())
 
     def remove(self, job_id: str) -> None:
-        """Forget a job. What cannot be removed is no job any more all the same."""
+        """Delete a job; files that cannot be deleted no longer count as a job."""
         path = self._path(job_id)
         with suppress(OSError):
             (path / "job.json").unlink(missing_ok=True)
