@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import sys
+from importlib.metadata import version as read_version
 from pathlib import Path
 
-try:
-    import tomllib
-except ModuleNotFoundError:  # Python 3.10
-    import tomli as tomllib
+from pygments.lexers.special import TextLexer
+from sphinx.application import Sphinx
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "training")]
 
-_METADATA = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-
-project = _METADATA["name"]
-author = _METADATA["authors"][0]["name"]
-copyright = author
-release = version = _METADATA["version"]
+project = "wsisam-qupath"
+author = copyright = "The wsisam-qupath developers"
+release = version = read_version(project)
 
 extensions = [
     "myst_parser",
@@ -33,3 +29,8 @@ html_title = f"{project} {release}"
 myst_heading_anchors = 3
 autodoc_typehints = "description"
 napoleon_use_ivar = True
+
+
+def setup(app: Sphinx) -> None:
+    """Know the list of words in CONTRIBUTING.md as plain text."""
+    app.add_lexer("words", TextLexer)

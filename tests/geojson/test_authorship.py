@@ -23,7 +23,7 @@ from wsisam_qupath.geometry import Box
 from wsisam_qupath.prompts import PathClass, Prompt
 from wsisam_qupath.prompts.results import Provenance, Result
 
-PROVENANCE = Provenance("lite-medsam", "0" * 64, None, None, 1.0, None, "0.1.0")
+PROVENANCE = Provenance("lite-medsam", "0" * 64, None, None, 1.0, None, "hr", "0.1.0")
 BLOB = Point(1000, 2000).buffer(40)
 
 

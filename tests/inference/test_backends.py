@@ -47,7 +47,7 @@ class Embedded:
     predictor: Predictor
     embedding: Embedding
 
-    def decode(self, decoder: str, *prompts: EncodedPrompt) -> list[Prediction]:
+    def decode(self, decoder: str, *prompts: EncodedPrompt) -> list[tuple[Prediction, ...]]:
         return self.predictor.backend.decode(decoder, self.embedding, prompts)
 
 
@@ -90,11 +90,13 @@ def with_masks(tokens: EncodedPrompt, seed: int = 0) -> EncodedPrompt:
     return replace(tokens, mask_input=mask_input, lr_mask_input=project_mask_to_lr(mask_input))
 
 
-def assert_alike(ours: Prediction, theirs: Prediction) -> None:
-    difference = np.abs(ours.mask_logits - theirs.mask_logits)
-    assert difference.max() < LOGIT_TOLERANCE
-    assert difference.mean() < MEAN_LOGIT_TOLERANCE
-    assert abs(ours.predicted_iou - theirs.predicted_iou) < IOU_TOLERANCE
+def assert_alike(ours: tuple[Prediction, ...], theirs: tuple[Prediction, ...]) -> None:
+    assert [p.patch for p in ours] == [p.patch for p in theirs]
+    for one, other in zip(ours, theirs, strict=True):
+        difference = np.abs(one.mask_logits - other.mask_logits)
+        assert difference.max() < LOGIT_TOLERANCE
+        assert difference.mean() < MEAN_LOGIT_TOLERANCE
+        assert abs(one.predicted_iou - other.predicted_iou) < IOU_TOLERANCE
 
 
 def overlap(one: MaskArray, other: MaskArray) -> float:
@@ -121,7 +123,8 @@ def test_openvino_outlines_boxes_as_pytorch(
     (theirs,) = on_torch[decoder].decode(decoder, encode_box(box))
 
     assert_alike(ours, theirs)
-    assert overlap(ours.mask_logits, theirs.mask_logits) > 0.97
+    for one, other in zip(ours, theirs, strict=True):
+        assert overlap(one.mask_logits, other.mask_logits) > 0.97
 
 
 @pytest.mark.parametrize("decoder", ["sam", "boxes", "points"])
@@ -151,17 +154,18 @@ def test_in_float32_an_exported_wsi_sam_decoder_is_that_of_pytorch(
     folder = graph_folder(cache / "openvino", PLAIN_BASE, read_adapter(adapter_path, PLAIN_BASE))
     tokens = with_masks(encode_box(HR_BOX)) if masked else encode_box(HR_BOX)
     embedding = on_torch["boxes"].embedding
-    hr, lr = embedding.hr.numpy(), embedding.lr.numpy()
-    features = embedding.features["boxes"].permute(0, 2, 3, 1).numpy()
+    hr, lr = (patch.tokens.numpy() for patch in embedding.patches)
+    features = [of_patch.numpy() for of_patch in embedding.features["boxes"]]
 
     if tokens.mask_input is not None and tokens.lr_mask_input is not None:
         hr = hr + in_float32(folder / "boxes.mask.xml", tokens.mask_input[None])
         lr = lr + in_float32(folder / "boxes.mask.xml", tokens.lr_mask_input[None])
     prompt = tokens.point_coords[None], tokens.point_labels[None]
-    ours = in_float32(folder / "boxes.decoder.xml", hr, lr, features, *prompt)
+    ours = in_float32(folder / "boxes.decoder.xml", hr, lr, *features, *prompt)
 
     (theirs,) = on_torch["boxes"].decode("boxes", tokens)
-    assert np.abs(ours[0] - theirs.mask_logits).max() < GRAPH_TOLERANCE
+    for mask, other in zip(ours[0], theirs, strict=True):
+        assert np.abs(mask - other.mask_logits).max() < GRAPH_TOLERANCE
 
 
 def test_in_float32_the_exported_encoder_is_that_of_pytorch(
@@ -169,7 +173,8 @@ def test_in_float32_the_exported_encoder_is_that_of_pytorch(
 ) -> None:
     tokens = in_float32(graphs / "encoder.xml", patches[0][None])
 
-    assert np.abs(tokens - on_torch["sam"].embedding.hr.numpy()).max() < GRAPH_TOLERANCE
+    on_pytorch = on_torch["sam"].embedding.patches[0].tokens.numpy()
+    assert np.abs(tokens - on_pytorch).max() < GRAPH_TOLERANCE
 
 
 @pytest.mark.parametrize("decoder", ["sam", "boxes", "points"])
@@ -182,9 +187,10 @@ def test_on_openvino_a_prompt_has_the_same_answer_alone_and_among_others(
     on_openvino[decoder].decode(decoder, clicks(5))
     (alone,) = on_openvino[decoder].decode(decoder, encode_box(HR_BOX))
 
-    assert np.array_equal(first.mask_logits, alone.mask_logits)
-    assert np.array_equal(again.mask_logits, alone.mask_logits)
-    assert first.predicted_iou == again.predicted_iou == alone.predicted_iou
+    for mask, same, lone in zip(first, again, alone, strict=True):
+        assert np.array_equal(mask.mask_logits, lone.mask_logits)
+        assert np.array_equal(same.mask_logits, lone.mask_logits)
+        assert mask.predicted_iou == same.predicted_iou == lone.predicted_iou
 
 
 def test_an_embedding_is_the_same_whatever_was_embedded_before(
@@ -196,18 +202,32 @@ def test_an_embedding_is_the_same_whatever_was_embedded_before(
     (again,) = wsi_openvino.embed([hr], [lr])
 
     first = on_openvino["boxes"].embedding
-    assert np.array_equal(again.hr, first.hr)
-    assert np.array_equal(again.lr, first.lr)
-    assert np.array_equal(again.features["boxes"], first.features["boxes"])
+    for patch, same in zip(first.patches, again.patches, strict=True):
+        assert np.array_equal(patch.tokens, same.tokens)
+        assert np.array_equal(patch.early, same.early)
+    for features, same in zip(first.features["boxes"], again.features["boxes"], strict=True):
+        assert np.array_equal(features, same)
+
+
+def test_a_patch_that_was_encoded_for_one_pair_serves_another(
+    wsi_openvino: Predictor, on_openvino: dict[str, Embedded], patches: Patches
+) -> None:
+    _, lr = patches
+    first = on_openvino["boxes"].embedding
+
+    (again,) = wsi_openvino.embed([first.patches[0]], [lr])
+
+    for features, same in zip(first.features["boxes"], again.features["boxes"], strict=True):
+        assert np.array_equal(features, same)
 
 
 @pytest.mark.parametrize("backend", ["on_openvino", "on_torch"])
 def test_an_embedding_knows_what_it_occupies(backend: str, request: pytest.FixtureRequest) -> None:
     by_decoder: dict[str, Embedded] = request.getfixturevalue(backend)
 
-    tokens, features = 4096 * 256 * 4, 32 * 256 * 256 * 4
-    assert by_decoder["sam"].embedding.nbytes == tokens
-    assert by_decoder["boxes"].embedding.nbytes == 2 * tokens + features
+    patch, features = 4096 * (256 + 160) * 4, 32 * 256 * 256 * 4
+    assert by_decoder["sam"].embedding.nbytes == patch
+    assert by_decoder["boxes"].embedding.nbytes == 2 * (patch + features)
 
 
 def test_backends_say_where_they_compute(plain_openvino: Predictor, plain_torch: Predictor) -> None:
@@ -222,13 +242,16 @@ def test_pytorch_embeds_several_pairs_at_once_as_one_by_one(
 ) -> None:
     one, other = torch_embeddings
 
-    assert torch.allclose(one.hr, on_torch["sam"].embedding.hr, atol=1e-4)
-    assert torch.allclose(other.lr, one.hr, atol=1e-4)
-    assert torch.allclose(other.hr, one.lr, atol=1e-4)
-    assert not torch.allclose(one.hr, one.lr, atol=0.1)
-    nhwc = torch.from_numpy(on_openvino["boxes"].embedding.features["boxes"])
-    features = one.features["boxes"]
-    assert (nhwc.permute(0, 3, 1, 2) - features).abs().mean() < 0.05 * features.abs().mean()
+    (hr, lr), (other_hr, other_lr) = (
+        [patch.tokens for patch in embedding.patches] for embedding in (one, other)
+    )
+    assert torch.allclose(hr, on_torch["sam"].embedding.patches[0].tokens, atol=1e-4)
+    assert torch.allclose(other_lr, hr, atol=1e-4)
+    assert torch.allclose(other_hr, lr, atol=1e-4)
+    assert not torch.allclose(hr, lr, atol=0.1)
+    of_graphs = on_openvino["boxes"].embedding.features["boxes"]
+    for ours, theirs in zip(of_graphs, one.features["boxes"], strict=True):
+        assert (torch.from_numpy(ours) - theirs).abs().mean() < 0.05 * theirs.abs().mean()
 
 
 @pytest.mark.parametrize("where", ["on_openvino", "on_torch"])
@@ -244,4 +267,4 @@ def test_encoding_gives_the_tokens_that_embedding_holds(
     assert early.shape == (2, 160, 64, 64)
     assert {tokens.dtype, early.dtype} == {np.dtype(np.float32)}
     # PyTorch on several patches at once rounds in another order.
-    assert np.allclose(tokens, np.concatenate([embedding.hr, embedding.lr]), atol=1e-4)
+    assert np.allclose(tokens, np.concatenate([p.tokens for p in embedding.patches]), atol=1e-4)

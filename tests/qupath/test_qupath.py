@@ -76,7 +76,7 @@ def ring_result(number: int, path_class: PathClass | None) -> Result:
         predicted_iou=0.875,
         stability_score=0.75,
         area_um2=area_um2(geometry, MPP),
-        provenance=Provenance("lite-medsam", "0" * 64, None, None, 1.0, None, "0.1.0"),
+        provenance=Provenance("lite-medsam", "0" * 64, None, None, 1.0, None, "hr", "0.1.0"),
     )
 
 

@@ -297,8 +297,6 @@ def _check(request: TrainRequest) -> None:
     if request.out.suffix != ".safetensors":
         raise OptionError("out", f"{request.out} does not end in .safetensors.")
     check_writable(request.out)
-    if request.init is not None and not request.init.is_file():
-        raise OptionError(f"There is no adapter at {request.init}. Check --init, or leave it out.")
     if request.only is not None and request.only not in request.recipe.decoders:
         raise OptionError(
             "only", f"{request.only} is none of the recipe's {', '.join(request.recipe.decoders)}."

@@ -1,4 +1,4 @@
-"""The ``demo`` command: the main job on real tissue that ships with scikit-image."""
+"""The ``demo`` command: outline objects on tissue that ships with scikit-image."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ MARKS = (
     _Mark("nucleus", "Polygon", _rectangle(479, 30, 490, 65), _NUCLEUS),
     _Mark("another nucleus", "Polygon", _rectangle(485, 129, 498, 154), _NUCLEUS),
 )
-"""What the demo asks for: rectangles from 6 to 140 µm, and a rough outline to refine."""
+"""The prompts of the demo: rectangles from 6 to 140 µm, and a rough outline to refine."""
 
 
 def run_demo(folder: Path, model: ModelSpec) -> None:
@@ -110,7 +110,7 @@ def run_demo(folder: Path, model: ModelSpec) -> None:
 def _run_in_project(
     folder: Path, slide: Path, prompts: Path, model: ModelSpec, console: Console
 ) -> None:
-    """The same in a QuPath project: make one, write the outlines into it, and read it back."""
+    """Do the same in a QuPath project: create one, write the outlines into it, and read it back."""
     try:
         installation = find_installation()
     except QuPathError as exc:
@@ -133,7 +133,7 @@ def _run_in_project(
 
 
 def demo_tissue() -> NDArray[np.uint8]:
-    """The picture, 512 x 512 x 3 uint8 RGB.
+    """Read the picture, 512 x 512 x 3 uint8 RGB.
 
     Raises:
         SlideError: scikit-image, which carries it, is not installed.

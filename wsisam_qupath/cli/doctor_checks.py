@@ -1,4 +1,4 @@
-"""What works on this machine, what does not, and what cures it.
+"""Check what works on this machine, and say how to fix what does not.
 
 Each probe looks at one thing and is on its own: whatever it meets, the others still run.
 """
@@ -22,8 +22,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from ..errors import ProjectError, QuPathError, WsiSamError
 from ..files import CACHE_VARIABLE, cache_folder, compute_sha256
 from ..model.bases import BASES, Base, Bundled, Download
-from ..model.weights import cure as weights_cure
-from ..model.weights import find_expected_path
+from ..model.weights import explain_fix, find_expected_path
 from ..qupath.install.installation import find_installation
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from ..qupath.jvm.process import QuPathProcess
 
 State: TypeAlias = Literal["ok", "warning", "failed"]
-"""``warning``: a part of the package does not work, and the rest does without it."""
+"""``warning``: a part of the program does not work; the rest works without it."""
 
 _PYTHON_MIN = (3, 10)
 _STYLES: dict[State, str] = {"ok": "green", "warning": "yellow", "failed": "bold red"}
@@ -46,21 +45,21 @@ class Check:
         name: what was looked at.
         state: how it is.
         detail: versions, places, or what is wrong.
-        cure: what to do about it; None where nothing need be done.
+        fix: what to do about it; None if nothing need be done.
         required: without it nothing works.
     """
 
     name: str
     state: State
     detail: str
-    cure: str | None
+    fix: str | None
     required: bool
 
 
 @dataclass(frozen=True)
 class _Finding:
     detail: str
-    cure: str | None = None
+    fix: str | None = None
     """Set if it does not work."""
 
 
@@ -72,29 +71,29 @@ class Probe:
         name: what it looks at.
         required: without it nothing works.
         look: may raise anything, which counts as not working.
-        cure: what to do if it raises.
+        fix: what to do if it raises.
     """
 
     name: str
     required: bool
     look: Callable[[], _Finding]
-    cure: str
+    fix: str
 
 
 def run_probe(probe: Probe) -> Check:
-    """Whatever is wrong becomes a line of the table: this never raises."""
+    """Run a probe; whatever is wrong becomes a line of the table. Never raises."""
     try:
         finding = probe.look()
     except WsiSamError as exc:
-        finding = _Finding(str(exc), probe.cure)
-    # The one place for a broad except: a doctor that dies of the illness helps nobody, and what
-    # a damaged installation raises on import is anybody's guess.
+        finding = _Finding(str(exc), probe.fix)
+
+    # A broad except, here alone: a damaged installation may raise anything on import, and the
     except Exception as exc:  # noqa: BLE001
         first_line = (str(exc).strip().splitlines() or [""])[0]
-        finding = _Finding(f"{type(exc).__name__}: {first_line}", probe.cure)
+        finding = _Finding(f"{type(exc).__name__}: {first_line}", probe.fix)
     trouble: State = "failed" if probe.required else "warning"
-    state: State = "ok" if finding.cure is None else trouble
-    return Check(probe.name, state, finding.detail, finding.cure, probe.required)
+    state: State = "ok" if finding.fix is None else trouble
+    return Check(probe.name, state, finding.detail, finding.fix, probe.required)
 
 
 def run_doctor(project: Path | None = None) -> list[Check]:
@@ -113,7 +112,7 @@ def exit_code(checks: Iterable[Check]) -> int:
 
 
 def print_doctor(checks: Sequence[Check], console: Console) -> None:
-    """One table: state, name, what was found, and under it the cure of what does not work."""
+    """Print one table: state, name, what was found, and below it how to fix what does not work."""
     from rich.table import Table  # 0.1 s, which `--help` need not spend
     from rich.text import Text
 
@@ -124,8 +123,8 @@ def print_doctor(checks: Sequence[Check], console: Console) -> None:
     for check in checks:
         # Text and not str: an "[Errno 2]" is no markup.
         found = Text(check.detail)
-        if check.cure:
-            found.append(f"\n-> {check.cure}", style="bold")
+        if check.fix:
+            found.append(f"\n-> {check.fix}", style="bold")
         table.add_row(Text(check.state, _STYLES[check.state]), check.name, found)
     console.print(table)
     console.print(_summary(checks))
@@ -207,7 +206,7 @@ def _weights(base: Base) -> _Finding:
         size = decimal(base.source.size_bytes)
         return _Finding(f"not here; `wsisam-qupath weights {base.name}` brings {size}")
     if compute_sha256(path) != base.sha256:
-        return _Finding(f"{path} is damaged: its checksum is wrong", weights_cure(base))
+        return _Finding(f"{path} is damaged: its checksum is wrong", explain_fix(base))
     return _Finding(f"{path.name}, checksum right")
 
 
@@ -245,7 +244,7 @@ def _qupath() -> _Finding:
 
 
 def _through_qupath(look: Callable[[QuPathProcess], _Finding]) -> _Finding:
-    """Look at what QuPath's process answers; nothing is wrong with it where there is no QuPath."""
+    """Run a probe in QuPath's process; without a QuPath it is not run."""
     from ..qupath.jvm.process import QuPathProcess  # 0.05 s, only needed here
 
     try:
@@ -343,7 +342,7 @@ _SEE_QUPATH = "See the line of QuPath."
 _START_QUPATH = "Start QuPath itself, to see whether it works on this machine."
 
 _PATIENCE_S = 120.0
-"""What takes longer does not work."""
+"""Seconds after which a probe counts as failed."""
 
 
 def _weights_probe(base: Base) -> Probe:
@@ -351,7 +350,7 @@ def _weights_probe(base: Base) -> Probe:
         f"weights {base.name}",
         isinstance(base.source, Bundled),
         partial(_weights, base),
-        weights_cure(base),
+        explain_fix(base),
     )
 
 
@@ -363,7 +362,7 @@ def _project_probe(project: Path | None) -> Probe:
 PROBES: dict[str, Probe] = {
     probe.name: probe
     for probe in (
-        Probe("Python", True, _python, "Install Python anew."),
+        Probe("Python", True, _python, "Install Python again."),
         Probe("computer", False, _computer, "Report this."),
         Probe(
             "PyTorch",

@@ -74,7 +74,7 @@ class Outcome:
 
 
 def run_segment(request: SegmentRequest) -> Outcome:
-    """Do what the request says. Nothing is written before all of it is known to be right.
+    """Outline the prompts of a request. Nothing is written before all of it was checked.
 
     Raises:
         WsiSamError: see the error tree.
@@ -108,7 +108,7 @@ def run_segment(request: SegmentRequest) -> Outcome:
 
 
 def summary(outcome: Outcome) -> str:
-    """Two lines: what was answered, and where the time went."""
+    """Summarize in two lines what was done, and how long each stage took."""
     tally = outcome.segmenter.tally
     stages = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in tally.seconds.items())
     return (
@@ -122,7 +122,7 @@ def summary(outcome: Outcome) -> str:
 
 
 def _check_outputs(request: SegmentRequest, slide: Slide) -> None:
-    """Results must not replace what they are made of, nor each other."""
+    """Check that results replace neither the inputs nor each other."""
     used = {"slide": Path(slide.location), "prompts": request.prompts}
     for option, path in (("output", request.file), ("overlay", request.overlay)):
         for what, other in used.items():
@@ -173,7 +173,7 @@ def _load_segmenter(model: ResolvedModel, console: Console) -> Segmenter:
 def _show_progress(
     answers: Iterable[Result | Empty], prompt_set: PromptSet, console: Console
 ) -> Iterator[Result | Empty]:
-    """The same answers, with a progress bar on a terminal."""
+    """Yield the same results, with a progress bar on a terminal."""
     with progress_bar(console, "Outlining", len(prompt_set.prompts)) as progress:
         yield from progress.track(answers, task_id=TASK)
 
@@ -181,7 +181,7 @@ def _show_progress(
 def _sort_results(
     prompts: Iterable[Prompt], answers: Iterable[Result | Empty]
 ) -> tuple[tuple[Result, ...], tuple[Empty, ...]]:
-    """Answers in the order of their prompts, which the engine groups by patch pair."""
+    """Sort results in the order of their prompts; the segmenter groups them by patch pair."""
     place = {prompt.id: index for index, prompt in enumerate(prompts)}
     ordered = sorted(answers, key=lambda answer: place[answer.prompt.id])
     results = tuple(a for a in ordered if isinstance(a, Result))
@@ -197,14 +197,14 @@ def _write(request: SegmentRequest, results: Iterable[Result]) -> None:
 
 
 def _print(features: Iterable[Feature]) -> None:
-    """Write to stdout, to its end: when Python flushes on exit, it is too late for a message."""
+    """Write to stdout and flush: when Python flushes on exit, it is too late for a message."""
     if sys.stdout is None:
         raise OutputError("There is no stdout to write to. Name a file with -o.")
     try:
         dump_features(sys.stdout, features)
         sys.stdout.flush()
     except OSError as exc:
-        if exc.errno == errno.EPIPE:  # nobody reads on: no mistake, see main()
+        if exc.errno == errno.EPIPE:  # the reader has gone, which is no error: see main()
             raise
         # What is left in the buffer would be tried again, and fail again, on exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

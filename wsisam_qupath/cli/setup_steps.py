@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 StepState: TypeAlias = Literal["done", "already there", "would be done", "left alone", "failed"]
-"""``would be done``: in a dry run. ``left alone``: somebody's own work is in the place."""
+"""``would be done``: in a dry run. ``left alone``: a file that the user edited is there."""
 
 _STYLES: dict[StepState, str] = {
     "done": "green",
@@ -37,10 +37,10 @@ _STYLES: dict[StepState, str] = {
 
 @dataclass(frozen=True)
 class SetupRequest:
-    """What is wanted.
+    """What ``setup`` is asked to do.
 
     Attributes:
-        weights: names of bases whose weights are fetched.
+        weights: names of bases with weights to download.
         install: whether to download a QuPath where there is none.
         qupath_dir: the folder to install QuPath in; None for one where paquo finds it.
         user_dir: QuPath's user folder; None for the one that its preferences name.
@@ -63,7 +63,7 @@ class Step:
     Attributes:
         name: what it is about.
         state: what was done.
-        detail: where it is now and what is left to do; or what is wrong and the cure.
+        detail: where it is now and what is left to do; or what is wrong and how to fix it.
     """
 
     name: str
@@ -92,12 +92,12 @@ def run_setup(request: SetupRequest) -> tuple[Step, ...]:
 
 
 def exit_code(steps: Iterable[Step]) -> int:
-    """2 if a step failed, for a reason that the user can cure; else 0."""
+    """Return 2 if a step failed, for a reason that the user can fix; else 0."""
     return 2 if any(step.state == "failed" for step in steps) else 0
 
 
 def print_steps(steps: Sequence[Step], console: Console) -> None:
-    """One line a step: what was done, with what, and what is to know."""
+    """Print one line per step: its state, and details."""
     from rich.table import Table  # 0.1 s, which `--help` need not spend
     from rich.text import Text
 
@@ -122,7 +122,7 @@ def _set_up_qupath(request: SetupRequest) -> _Outcome:
     try:
         return "already there", _describe_installation(find_installation())
     except QuPathError:
-        # What a setting names wrongly has to be cured there: nothing installed would be used.
+        # A wrong setting must be corrected first: what is installed now would not be used.
         if not (request.install and download.is_searched_for()):
             raise
     if download.holds_qupath(target):
@@ -158,7 +158,7 @@ def _name_it(target: Path) -> str:
 
 @contextmanager
 def _download_bar() -> Iterator[download.Progress]:
-    """A bar on a terminal: how much has come, and how fast."""
+    """Show the progress of a download on a terminal."""
     from rich.console import Console  # 0.1 s, which `--help` need not spend
     from rich.progress import (
         DownloadColumn,
@@ -217,7 +217,7 @@ def _set_up_scripts(request: SetupRequest) -> _Outcome:
 
 
 def _find_version() -> str:
-    """Of the QuPath that is there, else of the one that would be installed."""
+    """Return the version of the installed QuPath, or else of the one that would be installed."""
     try:
         return find_installation().version or download.VERSION
     except QuPathError:

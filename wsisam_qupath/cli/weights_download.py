@@ -1,4 +1,4 @@
-"""The ``weights`` command: get the weights of a base."""
+"""The ``weights`` command: download the weights of a base."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose an object of QuPath is: ours, ours but touched by a person since, or a person's own."""
+"""Tell program-made objects (unmodified or since edited) from user-drawn ones."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from .provenance import CLASS_KEY, DRAWN_KEY, PROMPT_KEY, TYPE_KEY, is_drawn
 
 
 def read_prompt_id(feature: Feature) -> str | None:
-    """Id of the prompt that a result of ours answers; None for what is not ours."""
+    """Read the id of the prompt that a program-made result belongs to; None for other objects."""
     prompt_id = _metadata(feature).get(PROMPT_KEY)
     return prompt_id if isinstance(prompt_id, str) else None
 
 
 def is_ours(feature: Feature) -> bool:
-    """Whether its metadata say that this program made it."""
+    """Whether the metadata of an object say that this program made it."""
     return read_prompt_id(feature) is not None
 
 
 def is_untouched(feature: Feature) -> bool:
-    """Whether it is ours and as we wrote it: same outline, class and type, no name, no lock.
+    """Whether a program-made object is unmodified: same outline, class and type, no name, no lock.
 
     Whoever locks, names, reclassifies or redraws a result has made it their own.
     """
@@ -47,7 +47,7 @@ def is_untouched(feature: Feature) -> bool:
 
 
 class Drawings:
-    """Outlines that we once drew, to know them again when an object lost its id and metadata.
+    """Outlines that this program drew, to recognize objects that lost their id and metadata.
 
     QuPath makes a new object of a detection that is turned into an annotation.
 
@@ -63,7 +63,7 @@ class Drawings:
                 self._by_corner[corner].append((signature, prompt_id))
 
     def read_prompt_id(self, feature: Feature) -> str | None:
-        """The prompt whose answer has the same outline; None where there is none."""
+        """Read the id of the prompt with a result of the same outline; None if there is none."""
         outline = read_outline(feature)
         if outline is None:
             return None
@@ -85,7 +85,7 @@ def _find_corner(signature: str) -> tuple[int, int] | None:
 
 
 def read_outline(feature: Feature) -> Polygon | MultiPolygon | None:
-    """The area of a feature; None for points, lines and what cannot be read."""
+    """Read the area of a feature; None for points, lines and what cannot be read."""
     geometry = feature.get("geometry")
     if not isinstance(geometry, dict) or geometry.get("type") not in ("Polygon", "MultiPolygon"):
         return None

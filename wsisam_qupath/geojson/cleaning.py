@@ -1,7 +1,7 @@
-"""Objects from anywhere as GeoJSON that QuPath reads: it refuses a whole file for one bad feature.
+"""Clean GeoJSON for QuPath, which refuses a whole file for one bad feature.
 
 What QuPath throws at is put right where it is clear what was meant: areas that cross themselves,
-open rings, ids that are no UUIDs, classes without a colour, ``null`` where it expects none. What
+open rings, ids that are no UUIDs, classes without a color, ``null`` where it expects none. What
 no object can be made of is left out and named.
 """
 
@@ -45,14 +45,14 @@ _DEEPEST = 100
 """Objects nested deeper than this are left out; people nest two or three."""
 
 _FOREIGN = (ShapelyError, ValueError, TypeError, KeyError, IndexError, AttributeError)
-"""What shapely raises on coordinates that are not what their type asks for."""
+"""What shapely raises on coordinates that do not fit their type."""
 
-_CURE = "Export it from QuPath again, uncompressed, as .geojson."
+_FIX = "Export it from QuPath again, uncompressed, as .geojson."
 
 
 @dataclass(frozen=True)
 class Cleaned:
-    """Objects that QuPath takes.
+    """Objects that QuPath accepts.
 
     Attributes:
         features: those of the top; children stand in their ``childObjects``.
@@ -66,7 +66,7 @@ class Cleaned:
 
     @property
     def n_objects(self) -> int:
-        """How many there are, children too."""
+        """The number of objects, children included."""
         return sum(1 for _ in iterate_features(self.features))
 
     @property
@@ -81,22 +81,22 @@ class Cleaned:
 
 
 def read_objects(path: Path) -> Cleaned:
-    """Objects of a GeoJSON file.
+    """Read and clean the objects of a GeoJSON file.
 
     Raises:
         PromptError: it cannot be read, or is not GeoJSON.
     """
-    return clean_objects(read_json(path, cure=_CURE), source=str(path))
+    return clean_objects(read_json(path, fix=_FIX), source=str(path))
 
 
 def clean_objects(document: object, *, source: str = "The GeoJSON") -> Cleaned:
-    """Objects of parsed GeoJSON: a FeatureCollection, a list, one feature or a bare geometry.
+    """Clean parsed GeoJSON: a FeatureCollection, a list, one feature or a bare geometry.
 
     Raises:
         PromptError: it holds no features; an empty collection is right.
     """
     if not is_geojson(document):
-        raise PromptError(f"{source} is not GeoJSON: it holds no features. {_CURE}")
+        raise PromptError(f"{source} is not GeoJSON: it holds no features. {_FIX}")
     cleaner = _Cleaner()
     features = [one for value in _top(document) for one in cleaner.clean(value, depth=0)]
     return Cleaned(tuple(features), cleaner.repaired, tuple(cleaner.skipped))
@@ -122,7 +122,7 @@ def iterate_features(features: Sequence[Feature]) -> Iterator[Feature]:
 
 
 def clean_area(coordinates: object) -> tuple[Polygon | MultiPolygon, bool]:
-    """A valid area of the coordinates of a MultiPolygon, and whether it had to be repaired.
+    """Make a valid area of the coordinates of a MultiPolygon, and tell whether it was repaired.
 
     Raises:
         UnusableError: no coordinates, some that are not finite numbers, or no area.
@@ -138,7 +138,7 @@ def clean_area(coordinates: object) -> tuple[Polygon | MultiPolygon, bool]:
 
 
 class _Cleaner:
-    """What one file needs to remember: ids that were given away, and what went wrong."""
+    """The state while one file is cleaned: ids in use, and what went wrong."""
 
     def __init__(self) -> None:
         self.skipped: list[Skipped] = []
@@ -147,7 +147,7 @@ class _Cleaner:
         self._number = 0
 
     def clean(self, value: object, depth: int) -> list[Feature]:
-        """The feature as QuPath reads it; its children, where itself is not to be used."""
+        """Clean a feature; returns its children if the feature itself is unusable."""
         self._number += 1
         name = f"feature {self._number}"
         if not isinstance(value, dict):
@@ -182,7 +182,7 @@ class _Cleaner:
     def _object(
         self, value: Feature, properties: Feature, kind: str, given: str | None, label: str
     ) -> Feature:
-        """One object without its children; ``label`` names it to the user.
+        """Clean one object without its children; messages call it ``label``.
 
         Raises:
             UnusableError: it is of a type or a geometry that no object can be made of.
@@ -224,7 +224,7 @@ class _Cleaner:
         return written if plane == Plane() else {**written, "plane": plane_json(plane)}
 
     def _nucleus(self, drawn: object) -> Feature:
-        """A cell's nucleus, where it is one; the cell is kept without it."""
+        """Clean a cell's nucleus; without a usable one the cell is kept."""
         if not isinstance(drawn, dict) or drawn.get("type") not in _AREAS:
             return {}
         try:
@@ -277,7 +277,7 @@ def _line(drawn: Feature) -> Feature:
 
 
 def _clean_properties(properties: Feature) -> Feature:
-    """Those that QuPath reads, in its form; what is ``null`` or strange is left out."""
+    """Keep the properties that QuPath reads, in its form; drop ``null`` and unusable ones."""
     plain: Feature = {}
     name = clean_text(properties.get("name"))
     if name is not None:

@@ -1,4 +1,4 @@
-"""MS COCO polygons as objects of QuPath: ``CATCH.json``, and any other file of that kind.
+"""Read MS COCO polygons as QuPath objects: ``CATCH.json``, and any other COCO file.
 
 CATCH (350 canine slides, 13 classes) gives each outline as one flat list x0, y0, x1, y1, … in
 level-0 pixels; COCO itself gives a list of such lists, the parts of one object.
@@ -21,23 +21,23 @@ from .properties import clean_text, make_classification, read_path_class
 from .shapes import UnusableError, geometry_json
 from .writing import Feature
 
-_CURE = "Download it again from its source."
+_FIX = "Download it again from its source."
 
 _GOLDEN_TURN = 0.618033988749895
-"""Hues this far apart, of a turn, never come near each other again."""
+"""Step between hues, as a share of the color circle: the golden ratio avoids similar hues."""
 
 _SHADES = ((0.85, 0.95), (0.95, 0.65), (0.5, 0.9))
-"""Saturation and value: neighbours in hue differ in these."""
+"""Saturation and value: neighbors in hue differ in these."""
 
 
 @dataclass(frozen=True)
 class CocoAnnotations:
-    """What a COCO file says of its images.
+    """The objects of a COCO file, by image.
 
     Attributes:
         features: annotations by the file name of their image, in the order of the file; an image
             without any is there too.
-        path_classes: the categories, with distinct colours.
+        path_classes: the categories, with distinct colors.
         repaired: how many outlines had to be made valid.
         damaged: rows that could not be used, by name and reason; none is dropped in silence.
     """
@@ -54,7 +54,7 @@ def read_coco_annotations(path: Path) -> CocoAnnotations:
     Raises:
         PromptError: it cannot be read, or is not COCO.
     """
-    return parse_coco(read_json(path, cure=_CURE), source=str(path))
+    return parse_coco(read_json(path, fix=_FIX), source=str(path))
 
 
 def is_coco(document: object) -> bool:
@@ -65,7 +65,7 @@ def is_coco(document: object) -> bool:
 
 
 def parse_coco(document: object, *, source: str = "The file") -> CocoAnnotations:
-    """The same of parsed JSON.
+    """Read COCO polygons from parsed JSON.
 
     Raises:
         PromptError: it is not COCO.
@@ -86,7 +86,7 @@ def parse_coco(document: object, *, source: str = "The file") -> CocoAnnotations
 
 
 def make_distinct_colors(count: int) -> list[tuple[int, int, int]]:
-    """So many colours that people can tell apart, RGB, 0 to 255; always the same ones."""
+    """Choose distinct colors, RGB, 0 to 255; always the same ones for the same number."""
     colors = []
     for number in range(count):
         saturation, value = _SHADES[number % len(_SHADES)]
@@ -96,7 +96,7 @@ def make_distinct_colors(count: int) -> list[tuple[int, int, int]]:
 
 
 class _Reader:
-    """Rows to features; what is wrong is noted by the name of its row."""
+    """Converts COCO rows to features, and notes what is wrong by the name of its row."""
 
     def __init__(self, images: Sequence[object], categories: Sequence[object]) -> None:
         self.damaged: list[Skipped] = []
@@ -117,7 +117,7 @@ class _Reader:
             self.features[image].append(feature)
 
     def _read(self, row: object, number: int) -> tuple[str, Feature]:
-        """File name of its image, and the feature.
+        """Convert one annotation: returns the file name of its image, and the feature.
 
         Raises:
             UnusableError: something is missing or wrong.
@@ -177,7 +177,7 @@ class _Reader:
         self.damaged.append(Skipped(f"{what} {identity or f'in row {number}'}", reason))
 
     def _derive_distinct_id(self, image: str, name: str) -> str:
-        """A UUID that is the same in every run, also when the outline was corrected since."""
+        """Derive a UUID that stays the same in every run, even after the outline was corrected."""
         distinct, again = derive_id("coco", image, name), 0
         while distinct in self._ids:
             again += 1

@@ -1,4 +1,4 @@
-"""``manifest.json`` of an exported folder: what training finds there. Groovy writes the same."""
+"""Read and write ``manifest.json`` of an exported folder, which the Groovy script writes too."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ MANIFEST_NAME = "manifest.json"
 SCHEMA_VERSION = 1
 
 REGION_CLASS = "Region*"
-"""Areas of this class are declared as completely annotated: what is no object there is background.
+"""Class of regions that are completely annotated: what is no object in them is background.
 Elsewhere in their image it is unknown; in an image without any, each outline says what is not that
 object."""
 
 UNCLASSIFIED = "Unclassified"
-"""QuPath's word for objects without a class, which no class can have for a name."""
+"""QuPath's name for objects without a class, which no class can have."""
 
-_CURE = "Export the project again."
+_FIX = "Export the project again."
 
 _NAME_LENGTH = 100
 _UNSAFE = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
-"""What Windows takes for a device, whatever stands behind the dot."""
+"""File names that Windows reserves for devices, with any suffix."""
 
 
 @dataclass(frozen=True)
@@ -70,17 +70,17 @@ class Manifest:
 
     @property
     def classes(self) -> Mapping[str, int]:
-        """Objects by class over all images, the most frequent first."""
+        """The number of objects of each class over all images, the most frequent first."""
         return _sum_counts(image.classes for image in self.images)
 
     @property
     def left_out(self) -> Mapping[str, int]:
-        """What was no truth over all images, by reason."""
+        """The number of annotations left out over all images, by reason."""
         return _sum_counts(image.left_out for image in self.images)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write it into a folder, whole or not at all.
+    """Write a manifest into a folder, completely or not at all.
 
     Raises:
         OutputError: it cannot be written there.
@@ -94,7 +94,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of an exported folder.
+    """Read the manifest of an exported folder.
 
     Raises:
         PromptError: there is none, or it is damaged or of a newer version.
@@ -102,10 +102,10 @@ def read_manifest(folder: Path) -> Manifest:
     from pydantic import TypeAdapter, ValidationError  # slow, and export needs none
 
     path = folder / MANIFEST_NAME
-    document = read_json(path, cure=_CURE)
+    document = read_json(path, fix=_FIX)
     version = document.get("schema_version") if isinstance(document, dict) else None
     if type(version) is not int:
-        raise PromptError(f"{path} is no manifest of an export. {_CURE}")
+        raise PromptError(f"{path} is no manifest of an export. {_FIX}")
     if version > SCHEMA_VERSION:
         raise PromptError(
             f"{path} was written by a newer version of this program (schema {version}, known is "
@@ -116,15 +116,15 @@ def read_manifest(folder: Path) -> Manifest:
     except ValidationError as exc:
         first = exc.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise PromptError(f"{path} is damaged ({where}: {first['msg']}). {_CURE}") from exc
+        raise PromptError(f"{path} is damaged ({where}: {first['msg']}). {_FIX}") from exc
     outside = [image.file for image in manifest.images if Path(image.file).name != image.file]
     if outside:
-        raise PromptError(f"{path} names {outside[0]}, which is not in its folder. {_CURE}")
+        raise PromptError(f"{path} names {outside[0]}, which is not in its folder. {_FIX}")
     return manifest
 
 
 def file_names(images: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """GeoJSON file names by entry id: distinct and right on every system, also without case.
+    """Choose GeoJSON file names by entry id: distinct on every system, even ignoring case.
 
     The name of the image, and its id behind it where another image would have the same file.
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from ..prompts import PathClass, Plane
 
 _DELIMITER = ":"
-"""Stands between the parts of a derived class: "Tumor: Positive"."""
+"""Separator of the parts of a derived class: "Tumor: Positive"."""
 
 _DEFAULT_PLANE = Plane()
 
@@ -23,7 +23,7 @@ LEGACY_TYPES = {
 
 
 def clean_text(value: object) -> str | None:
-    """A string that is not blank, fit for UTF-8; else None."""
+    """Read a string that is not blank and can be encoded as UTF-8; else None."""
     if not isinstance(value, str) or not value.strip():
         return None
     # JSON can hold half of a surrogate pair, which no file or terminal takes.
@@ -31,7 +31,7 @@ def clean_text(value: object) -> str | None:
 
 
 def given_id(feature: object) -> str | None:
-    """The id that a file gives a feature, or None; GeoJSON allows strings and numbers."""
+    """Read the id of a feature, or None; GeoJSON allows strings and numbers."""
     value = feature.get("id") if isinstance(feature, dict) else None
     if type(value) in (int, float):
         return str(value)
@@ -40,7 +40,7 @@ def given_id(feature: object) -> str | None:
 
 
 def read_path_class(classification: object) -> PathClass | None:
-    """A class from any form that QuPath writes; None where it is none, or not to be read.
+    """Read a class in any form that QuPath writes; None if it is none, or unreadable.
 
     These are "X", {"name" or "names", "color"} and, before QuPath 0.4, {"name", "colorRGB",
     "parentClass"}. A color that cannot be read is left out.
@@ -59,7 +59,7 @@ def read_path_class(classification: object) -> PathClass | None:
 
 
 def make_classification(path_class: PathClass) -> str | dict[str, object]:
-    """A class in a form that QuPath reads: it throws on a name without a color in an object."""
+    """Write a class in a form that QuPath reads: it refuses an object with a name and no color."""
     if path_class.color is None:
         return path_class.name
     names: list[str] = [name.strip() for name in path_class.name.split(_DELIMITER)]
@@ -86,7 +86,7 @@ def plane_json(plane: Plane) -> dict[str, int]:
 
 
 def _lineage(classification: dict[str, object]) -> list[object]:
-    """Names from the first parent down to the class itself."""
+    """Read the names from the first parent down to the class itself."""
     names: list[object] = []
     child: object = classification
     while isinstance(child, dict):
@@ -96,7 +96,7 @@ def _lineage(classification: dict[str, object]) -> list[object]:
 
 
 def _join_names(names: Iterable[object]) -> str | None:
-    """Names as QuPath shows them; None where one is no text or QuPath would refuse it."""
+    """Join names as QuPath shows them; None if one is no text or QuPath would refuse it."""
     texts = [clean_text(name) for name in names]
     if not texts or any(text is None or "\n" in text or "\r" in text for text in texts):
         return None

@@ -1,4 +1,4 @@
-"""What a result's metadata say of how it was made, and of how it looked then."""
+"""The metadata of a result: how it was made, and how it looked when it was written."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..options import ObjectType
 from ..prompts.results import Result
 
 PROMPT_KEY = "wsisam_prompt_id"
-"""Metadata key that tells our results from what a user drew."""
+"""Metadata key that marks program-made results."""
 
 DRAWN_KEY = "wsisam_drawn"
 CLASS_KEY = "wsisam_class"
@@ -24,7 +24,7 @@ _FLOAT32_STEP = 2.0**-23
 def make_metadata(
     result: Result, l0_geometry: Polygon | MultiPolygon, object_type: ObjectType
 ) -> dict[str, str]:
-    """Strings only, as QuPath keeps them; what does not apply is left out.
+    """Make the metadata of a result: strings only, as QuPath keeps them.
 
     Args:
         l0_geometry: as it is written, level-0 px.
@@ -48,9 +48,9 @@ def make_metadata(
 
 
 def sign_outline(l0_geometry: Polygon | MultiPolygon) -> str:
-    """A signature of an outline: its bounds, area and length, level-0 px.
+    """Compute the signature of an outline: its bounds, area and length, level-0 px.
 
-    It tells whether somebody edited the outline since, and survives QuPath's rounding, which
+    It shows whether the outline was edited since, and survives QuPath's rounding, which
     exact coordinates do not.
     """
     numbers = (*l0_geometry.bounds, l0_geometry.area, l0_geometry.length)
@@ -58,7 +58,7 @@ def sign_outline(l0_geometry: Polygon | MultiPolygon) -> str:
 
 
 def is_drawn(l0_geometry: Polygon | MultiPolygon, signature: str) -> bool:
-    """Whether an outline is the one of a signature. A damaged signature is no outline's."""
+    """Whether an outline has a signature. A damaged signature fits no outline."""
     try:
         *bounds, area, length = map(float, signature.split(" "))
     except ValueError:

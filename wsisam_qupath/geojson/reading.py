@@ -1,4 +1,4 @@
-"""Prompts from GeoJSON as QuPath exports it.
+"""Read prompts from GeoJSON as QuPath exports it.
 
 That is a FeatureCollection, a list of features, one feature or a bare geometry. What can be read
 only one way is repaired in silence (open or self-crossing rings, repeated vertices, a third
@@ -56,7 +56,7 @@ def read_prompts(
     Raises:
         PromptError: the file is missing, unreadable, or not GeoJSON.
     """
-    document = read_json(Path(path), cure="Export it from QuPath again, uncompressed, as .geojson.")
+    document = read_json(Path(path), fix="Export it from QuPath again, uncompressed, as .geojson.")
     return prompts_from_geojson(
         document, points_as=points_as, hr_l0_box_of=hr_l0_box_of, source=os.fspath(path)
     )
@@ -93,7 +93,7 @@ def prompts_from_geojson(
 
 
 def prompts_to_refine(document: object, area: object) -> PromptSet:
-    """The one prompt that corrects an area, which may be an earlier result, by marks.
+    """Make the one prompt that corrects an area, which may be an earlier result, by marks.
 
     All points of the document belong to it, wherever they lie, and so does its first rectangle.
     Without any point the area is a coarse outline. It has the id of the first positive points,
@@ -116,7 +116,7 @@ def prompts_to_refine(document: object, area: object) -> PromptSet:
 
 
 def _read_refined_area(feature: object) -> Area:
-    """An area, whoever made it and whatever its class says.
+    """Read an area, even if it is a result or has an ignored class.
 
     Raises:
         UnusableError: it is none.
@@ -190,7 +190,7 @@ def _is_geojson_object(value: object) -> bool:
 
 
 def _features(document: object) -> Iterator[object]:
-    """Features in their order, each before the children that QuPath nests in it."""
+    """Yield features in their order, each before the children that QuPath nests in it."""
     waiting = [document]
     while waiting:
         value = waiting.pop()
@@ -211,7 +211,7 @@ def _features(document: object) -> Iterator[object]:
 
 
 def read_marks(features: Iterable[object]) -> tuple[list[Mark], list[Skipped]]:
-    """What features drew, under distinct ids, and what no prompt can be made of.
+    """Read the marks of features, under distinct ids, and what cannot be a prompt.
 
     Args:
         features: flat; parsed JSON (tuples may stand for lists).
@@ -231,7 +231,7 @@ def read_marks(features: Iterable[object]) -> tuple[list[Mark], list[Skipped]]:
 
 
 def _mark(feature: object, given_id: str | None) -> Mark:
-    """What a feature drew.
+    """Read the mark of a feature.
 
     Raises:
         UnusableError: nothing that a prompt can be made of.
@@ -284,7 +284,7 @@ def _content(area: Box | Polygon | MultiPolygon) -> tuple[float, ...] | str:
 
 
 def _make_id_distinct(mark: Mark, seen: Counter[str]) -> Mark:
-    """The mark, under another id where its own was seen before."""
+    """Give a mark another id if its own was seen before."""
     distinct = mark.id
     while seen[distinct]:
         seen[mark.id] += 1

@@ -1,4 +1,4 @@
-"""From GeoJSON coordinates to boxes, outlines and points, level-0 px.
+"""Convert GeoJSON coordinates to boxes, outlines and points, level-0 px.
 
 They are checked, and repaired where it is clear what was meant.
 """
@@ -27,11 +27,11 @@ FLOAT32_NOISE = 2.0**-22
 
 
 class UnusableError(ValueError):
-    """No prompt can be made of a geometry. The message says why, in a few words for the user."""
+    """A geometry cannot be a prompt. The message says why, in a few words for the user."""
 
 
 def read_points(coordinates: object) -> tuple[Point, ...]:
-    """Positions of a MultiPoint, in their order, each once.
+    """Read the positions of a MultiPoint, in their order, each once.
 
     Raises:
         UnusableError: there is none, or one is not two finite numbers.
@@ -40,7 +40,7 @@ def read_points(coordinates: object) -> tuple[Point, ...]:
 
 
 def read_area(coordinates: object) -> Box | Polygon | MultiPolygon:
-    """Coordinates of a MultiPolygon: a box where they are one axis-aligned rectangle.
+    """Read the coordinates of a MultiPolygon: a box if they are one axis-aligned rectangle.
 
     Rings may be open or closed. Repeated vertices go; an outline that crosses itself is divided
     where it does, and only what has an area stays.
@@ -64,16 +64,16 @@ def read_area(coordinates: object) -> Box | Polygon | MultiPolygon:
 
 
 def snap_to_grid(geometry: Polygon | MultiPolygon) -> Polygon | MultiPolygon:
-    """Valid with the two decimals that QuPath writes; as it was where nothing would be left.
+    """Round to the two decimals that QuPath writes, and keep the geometry valid.
 
-    To round each number for itself would not ensure that.
+    To around each number for itself would not ensure that.
     """
     rounded = keep_polygons(shapely.set_precision(make_valid(geometry), GRID_PX))
     return geometry if rounded.is_empty else rounded
 
 
 def geometry_json(geometry: Polygon | MultiPolygon, plane: Plane) -> dict[str, object]:
-    """An area as GeoJSON; only another plane than the default one is stated."""
+    """Write an area as GeoJSON; the plane is stated only if it is not the default one."""
     parts = [
         [shapely.get_coordinates(ring).tolist() for ring in (part.exterior, *part.interiors)]
         for part in shapely.get_parts(geometry)
@@ -95,7 +95,7 @@ def _sequence(value: object) -> Sequence[object]:
 
 
 def _positions(value: object) -> FloatArray:
-    """N x 2 (x, y), N >= 1; a third coordinate is left out."""
+    """Read positions, N x 2 (x, y), N >= 1; a third coordinate is dropped."""
     positions = [_sequence(position) for position in _sequence(value)]
     numbers = [number for position in positions for number in position[:2]]
     if not numbers:
@@ -114,7 +114,7 @@ def _positions(value: object) -> FloatArray:
 
 
 def _ring(value: object) -> FloatArray:
-    """M x 2 without the closing position and without repetitions; may be empty."""
+    """Drop the closing position and repetitions, M x 2; may be empty."""
     if not _sequence(value):
         return np.empty((0, 2))
     xy = _positions(value)
@@ -124,7 +124,7 @@ def _ring(value: object) -> FloatArray:
 
 
 def _as_box(ring: FloatArray) -> Box | None:
-    """The rectangle that four corners make, or None.
+    """Find the rectangle of four corners, or None.
 
     Raises:
         UnusableError: it is one without an area.

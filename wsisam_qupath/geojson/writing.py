@@ -1,4 +1,4 @@
-"""Results as GeoJSON that QuPath reads: one feature an object."""
+"""Write results as GeoJSON that QuPath reads: one feature per object."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Feature: TypeAlias = dict[str, Any]
 
 
 def to_feature(result: Result, object_type: ObjectType) -> Feature:
-    """One object as QuPath writes its own: level-0 px to two decimals, valid at that."""
+    """Convert a result to a feature as QuPath writes it: valid, level-0 px with two decimals."""
     properties: Feature = {"objectType": object_type}
     if result.prompt.path_class is not None:
         properties["classification"] = make_classification(result.prompt.path_class)
@@ -41,7 +41,7 @@ def to_feature(result: Result, object_type: ObjectType) -> Feature:
 
 
 def dump_features(stream: TextIO, features: Iterable[Feature]) -> None:
-    """Write a FeatureCollection, one feature a line, in ASCII: right under any encoding.
+    """Write a FeatureCollection, one feature per line, in ASCII: valid in any encoding.
 
     Raises:
         OSError: the stream takes no more.
@@ -54,7 +54,7 @@ def dump_features(stream: TextIO, features: Iterable[Feature]) -> None:
 
 
 def write_features(path: str | os.PathLike[str], features: Iterable[Feature]) -> None:
-    """Write a FeatureCollection to a file, whole or not at all.
+    """Write a FeatureCollection to a file, completely or not at all.
 
     Raises:
         OutputError: it cannot be written there; what was there before is untouched.

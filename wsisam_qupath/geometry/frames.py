@@ -64,7 +64,7 @@ class Box:
         return self.x0 <= x <= self.x1 and self.y0 <= y <= self.y1
 
     def intersection(self, other: Box) -> Box:
-        """The shared rectangle; of zero or negative size where there is none."""
+        """Compute the shared rectangle; its size is zero or negative if there is none."""
         return Box(
             max(self.x0, other.x0),
             max(self.y0, other.y0),
@@ -74,7 +74,7 @@ class Box:
 
 
 def find_bounding_box(points: FloatArray) -> Box:
-    """The smallest box round N x 2 points (N ≥ 1), in their own frame."""
+    """Compute the bounding box of N x 2 points (N ≥ 1), in their own frame."""
     (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
     return Box(float(x0), float(y0), float(x1), float(y1))
 
@@ -86,7 +86,7 @@ class PatchPair:
     Hashable: together with the slide it names an embedding.
 
     Attributes:
-        l0_x, l0_y: the common centre, level-0 px.
+        l0_x, l0_y: the common center, level-0 px.
         hr_mpp: µm per encoder pixel of the HR patch; the LR patch has twice that.
         size_px: side of each patch in encoder pixels (256 or 1024).
         mpp: pixel size of the slide's level 0.
@@ -100,12 +100,12 @@ class PatchPair:
 
     @property
     def hr_l0_box(self) -> Box:
-        """What the HR patch covers, level-0 px."""
+        """The area that the HR patch covers, level-0 px."""
         return self._l0_box(1.0)
 
     @property
     def lr_l0_box(self) -> Box:
-        """What the LR patch covers, level-0 px."""
+        """The area that the LR patch covers, level-0 px."""
         return self._l0_box(2.0)
 
     @property
@@ -132,11 +132,11 @@ class PatchPair:
         return np.array([box.x0, box.y0], dtype=np.float64)
 
     def l0_to_hr(self, l0_points: FloatArray) -> FloatArray:
-        """N x 2 level-0 px to N x 2 HR px."""
+        """Convert N x 2 level-0 px to HR px."""
         scaled: FloatArray = (l0_points - self._l0_origin) / self._l0_per_hr
         return scaled
 
     def hr_to_l0(self, hr_points: FloatArray) -> FloatArray:
-        """N x 2 HR px to N x 2 level-0 px."""
+        """Convert N x 2 HR px to level-0 px."""
         scaled: FloatArray = hr_points * self._l0_per_hr + self._l0_origin
         return scaled

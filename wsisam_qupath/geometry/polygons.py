@@ -1,4 +1,4 @@
-"""Mask logits to polygons, and outlines to mask logits. No I/O, no model."""
+"""Convert mask logits to polygons, and outlines to mask logits. No I/O, no model."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .raster import pixel_coverage
 from .validity import make_valid
 
 MASK_PX = 256
-"""Side of the masks that the decoder takes and gives."""
+"""Side of the masks that the decoder takes and returns, px."""
 
 _FAR, _NEAR = 1e4, 1e-4
-"""Largest and smallest size of a logit: contours through the very centre of a pixel may touch."""
+"""Smallest and largest absolute logit: contours through the exact center of a pixel may touch."""
 
 Shapes = NDArray[np.object_]
 """Geometries, one-dimensional."""
@@ -27,7 +27,7 @@ Shapes = NDArray[np.object_]
 def mask_to_polygon(
     mask_logits: NDArray[np.float32], pair: PatchPair, *, simplify_um: float, min_area_um2: float
 ) -> Polygon | MultiPolygon | None:
-    """Outline where the logits are above 0, between the pixel centres, level-0 px.
+    """Trace the outline of the area with logits above 0, between pixel centers, level-0 px.
 
     Args:
         mask_logits: H x W over the whole HR patch, row by row from the top; NaN is outside.
@@ -53,7 +53,7 @@ def mask_to_polygon(
 
 
 def stability_score(mask_logits: NDArray[np.float32], offset: float = 1.0) -> float:
-    """How little the mask depends on its threshold: area above +offset over area above -offset.
+    """Compute SAM's stability score: the area above +offset divided by the area above -offset.
 
     Returns:
         0 to 1; 0 for an empty mask.
@@ -63,14 +63,14 @@ def stability_score(mask_logits: NDArray[np.float32], offset: float = 1.0) -> fl
 
 
 def area_um2(l0_geometry: Polygon | MultiPolygon, mpp: Mpp) -> float:
-    """What a level-0 geometry encloses, µm²."""
+    """Compute the area of a level-0 geometry, µm²."""
     return float(l0_geometry.area * mpp.x * mpp.y)
 
 
 def outline_to_mask(
     l0_outline: Polygon | MultiPolygon, pair: PatchPair, *, zoom: float, magnitude: float
 ) -> NDArray[np.float32]:
-    """A coarse outline as the logits of a mask prompt, by how much of each pixel it covers.
+    """Convert a coarse outline to the logits of a mask prompt, by its cover of each pixel.
 
     Args:
         l0_outline: valid, level-0 px; what lies outside of the patch is cut off.
@@ -106,13 +106,13 @@ def _contours(
 
 
 def _make_finite(mask_logits: NDArray[np.float32]) -> FloatArray:
-    """Float64 of the same signs, finite and not too close to 0; NaN and 0 are outside."""
+    """Make logits finite and not too close to 0, float64; NaN and 0 are outside."""
     field = np.clip(np.nan_to_num(mask_logits.astype(np.float64), nan=-_FAR), -_FAR, _FAR)
     return np.where(np.abs(field) < _NEAR, np.where(field > 0, _NEAR, -_NEAR), field)
 
 
 def _sample_positions(length: int) -> FloatArray:
-    """Pixel centres between the two edges of the patch.
+    """Pixel centers between the two edges of the patch.
 
     At the edges the outermost pixels are repeated: what runs off the patch ends exactly there.
     """
@@ -133,7 +133,7 @@ def _polygons(
     polygon_ends: NDArray[np.integer],
     least: float,
 ) -> Shapes:
-    """Polygons of closed rings, without the parts and holes whose area is below ``least``.
+    """Make polygons of closed rings, without parts and holes of an area below ``least``.
 
     Args:
         points: of all rings, N x 2.
@@ -158,7 +158,7 @@ def _polygons(
 
 
 def _measure_rings(points: FloatArray, ring_ends: NDArray[np.integer]) -> FloatArray:
-    """What each closed ring encloses, whichever way round it runs (shoelace formula)."""
+    """Compute the area of each closed ring, in either direction (shoelace formula)."""
     x, y = points.T
     doubled = np.zeros(len(points))
     doubled[:-1] = x[:-1] * y[1:] - x[1:] * y[:-1]

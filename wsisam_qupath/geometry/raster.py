@@ -1,4 +1,4 @@
-"""How much of each pixel a polygon covers, exactly."""
+"""Rasterize polygons exactly: the covered share of each pixel."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ IntArray = NDArray[np.intp]
 
 
 def pixel_coverage(polygon: Polygon | MultiPolygon, side_px: int) -> FloatArray:
-    """Covered share of each pixel of a square raster, by the signed-area method of font renderers.
+    """Compute the covered share of each pixel, by the signed-area method of font renderers.
 
     Every edge is cut where it crosses a line between pixels. A piece that rises by dy covers dy
     of the row to its right: in full from the next pixel on, in its own from its middle on. The

@@ -1,4 +1,4 @@
-"""Geometries that GEOS, and so JTS in QuPath, accept."""
+"""Repair geometries so that GEOS and JTS, which QuPath uses, accept them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from shapely.geometry import MultiPolygon, Polygon
 
 
 def keep_polygons(geometry: shapely.Geometry) -> Polygon | MultiPolygon:
-    """The parts of a valid geometry that have an area, as one; an empty polygon without any."""
+    """Keep the parts of a valid geometry that have an area; an empty polygon if there are none."""
     if isinstance(geometry, (Polygon, MultiPolygon)):
         return geometry
     # Twice, since a collection may hold a multipolygon.
@@ -16,7 +16,7 @@ def keep_polygons(geometry: shapely.Geometry) -> Polygon | MultiPolygon:
 
 
 def make_valid(outline: Polygon | MultiPolygon) -> Polygon | MultiPolygon:
-    """The outline, divided where it crosses itself; what has no area is lost."""
+    """Make an outline valid: divide it where it crosses itself, and drop parts without area."""
     if outline.is_valid:
         return outline
     # Part by part: repaired together, two that overlap would cut a hole where both are.

@@ -154,14 +154,10 @@ def _make_outline(
         polygon = _clip_to_slide(polygon, slide.l0_box)
     if polygon is None:
         return None
-    return Outline(
-        polygon, prediction.predicted_iou, stability_score(mask), pair, prediction.patch
-    )
+    return Outline(polygon, prediction.predicted_iou, stability_score(mask), pair, prediction.patch)
 
 
-def _clip_to_slide(
-    polygon: Polygon | MultiPolygon, l0_box: Box
-) -> Polygon | MultiPolygon | None:
+def _clip_to_slide(polygon: Polygon | MultiPolygon, l0_box: Box) -> Polygon | MultiPolygon | None:
     """What of an outline lies on the slide: a patch may reach over its edge."""
     cut = keep_polygons(shapely.intersection(polygon, shapely.box(*l0_box.corners().ravel())))
     return None if cut.is_empty else cut

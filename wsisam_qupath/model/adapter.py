@@ -1,8 +1,8 @@
-"""Adapters: what was learned on top of a base, as one ``.safetensors`` file. No PyTorch here.
+"""Adapters: weights trained on top of a base, in one ``.safetensors`` file. No PyTorch here.
 
-The file holds one or more *decoders*, each a set of tensors whose names start with the decoder's
-own name, perhaps a tuned image encoder, and a card (JSON in the file's metadata) that says for
-each kind of prompt which decoder answers. A tensor is named like this::
+The file holds one or more *decoders*, each a set of tensors with names that start with the
+decoder's own name, perhaps a tuned image encoder, and a card (JSON in the file's metadata) that
+says for each kind of prompt which decoder answers. A tensor is named like this::
 
     boxes.wsi.hr.token.weight                       a WSI-SAM part
     boxes.wsi.concat.weight                         only with concat aggregation
@@ -32,7 +32,7 @@ from .bases import Base
 from .card import CARD_FORMAT, ENCODER, AdapterCard
 
 CARD_KEY = "wsisam_qupath"
-"""Where the card stands in the metadata of the file."""
+"""Key of the card in the metadata of the file."""
 
 WSI_PART = "wsi."
 ENHANCEMENT_PART = "enhancement."
@@ -42,7 +42,7 @@ _DTYPES = frozenset({"F16", "F32", "F64"})
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter file that was found sound.
+    """An adapter file that was checked.
 
     Attributes:
         path, sha256: of the file.
@@ -60,11 +60,11 @@ class Adapter:
 
     @property
     def reads_lr(self) -> bool:
-        """Whether any of its decoders looks at the LR patch."""
+        """Whether any of its decoders reads the LR patch."""
         return any(card.reads_lr for card in self.card.decoders.values())
 
     def tensors(self, decoder: str) -> dict[str, NDArray[np.float32]]:
-        """Tensors of one decoder, or of "encoder", float32, named without that prefix.
+        """Read the tensors of one decoder, or of "encoder", float32, named without that prefix.
 
         Raises:
             AdapterError: the file is no longer there.
@@ -120,12 +120,12 @@ def _open_adapter(path: Path) -> safe_open:
         return safe_open(path, framework="numpy")
     except (SafetensorError, OSError) as exc:
         raise AdapterError(
-            f"{path} is no sound .safetensors file ({exc}). Copy or download it again."
+            f"{path} is not a readable .safetensors file ({exc}). Copy or download it again."
         ) from exc
 
 
 def _check_tensors(path: Path, card: AdapterCard, dtypes: Mapping[str, str]) -> None:
-    """Every tensor belongs to a decoder, in numbers that NumPy has too (bfloat16 is not one)."""
+    """Check that every tensor belongs to a decoder and has a dtype of NumPy (bfloat16 is none)."""
     owners = {*card.decoders, *([ENCODER] if card.tunes_encoder else [])}
     for name, dtype in dtypes.items():
         if name.partition(".")[0] not in owners:

@@ -1,4 +1,4 @@
-"""The base models that WSI-SAM can sit on: what they expect, and where their weights come from.
+"""The base models for WSI-SAM: the input that they expect, and the source of their weights.
 
 A checksum pins each file, so that it does not matter who delivers it. Where the SHA-256 come from:
 
@@ -74,14 +74,14 @@ class Base:
     """A SAM-like model and its weights.
 
     Attributes:
-        name: as the command line takes it.
+        name: as options name it.
         encoder: architecture of the image encoder.
         size_px: side of the encoder's square input.
         normalisation: of its input.
         early_channels: channels of the early feature map that WSI-SAM's fusion takes, 64 x 64.
         source: where the weights come from.
         sha256: of the weights file, 64 lower-case hexadecimal digits.
-        licence: SPDX identifier of the weights, and whose they are.
+        licence: SPDX identifier of the weights, and their authors.
         trained_prompts: what the base answers well without an adapter.
     """
 

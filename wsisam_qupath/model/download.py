@@ -1,4 +1,4 @@
-"""Download one file whose SHA-256 is known: resumable, whole or not at all, one process at a time.
+"""Download one file of known SHA-256: resumable, completely or not at all, one process at a time.
 
 The bytes go to ``NAME.part`` beside the destination and are moved there when their checksum is
 right. What was sent before a connection broke stays in ``NAME.part``, for this call to continue or
@@ -24,18 +24,18 @@ from ..errors import WeightsError
 from ..files import CACHE_VARIABLE, compute_sha256
 
 Progress: TypeAlias = Callable[[int, int | None], None]
-"""Called with the bytes that are there, and the bytes of the whole file, None if unknown."""
+"""Called with the number of bytes received, and of the whole file, None if unknown."""
 
 _CONNECT_TIMEOUT_S = 10.0
 _READ_TIMEOUT_S = 60.0
 _LOCK_TIMEOUT_S = 3600.0
 _CHUNK_BYTES = 1 << 16
 _CONNECTIONS = 5
-"""How many broken connections in a row of one call are continued before it gives up."""
+"""Number of broken connections in a row after which a download gives up."""
 
 
 def download(url: str, path: Path, sha256: str, *, progress: Progress | None = None) -> None:
-    """Bring the file at ``url`` to ``path``, unless it is there with the right checksum.
+    """Download the file at ``url`` to ``path``, unless it is there with the right checksum.
 
     Another file at ``path`` is replaced. While another process downloads the same file, this one
     waits for it.
@@ -79,7 +79,7 @@ class _Part:
 
     @property
     def request_headers(self) -> dict[str, str]:
-        """Ask for what is missing, and for the whole file should another version be there now."""
+        """Headers that ask for the missing bytes, or for the whole file if it has changed."""
         headers = {"Accept-Encoding": "identity"}
         if self.size_bytes:
             headers["Range"] = f"bytes={self.size_bytes}-"
@@ -106,7 +106,7 @@ class _Part:
 
 
 def _session() -> requests.Session:
-    """Repeat what fails before the file starts to come: no connection, an overloaded server."""
+    """Make a session that retries if there is no connection, or the server is overloaded."""
     retry = Retry(
         total=3,
         backoff_factor=0.25,
@@ -121,7 +121,7 @@ def _session() -> requests.Session:
 
 
 def _fetch(session: requests.Session, url: str, part: _Part, progress: Progress) -> None:
-    """Fill the part, over as many connections as it takes."""
+    """Complete the partial file, over several connections if need be."""
     broken = 0
     while broken < _CONNECTIONS:
         size_bytes = part.size_bytes
@@ -132,7 +132,7 @@ def _fetch(session: requests.Session, url: str, part: _Part, progress: Progress)
 
 
 def _fetch_some(session: requests.Session, url: str, part: _Part, progress: Progress) -> bool:
-    """Add to the part what one connection brings; whether the file is complete."""
+    """Append the bytes of one connection; returns whether the file is complete."""
     timeouts = (_CONNECT_TIMEOUT_S, _READ_TIMEOUT_S)
     with session.get(url, headers=part.request_headers, stream=True, timeout=timeouts) as response:
         done, total = _content_range(response)
@@ -147,7 +147,7 @@ def _fetch_some(session: requests.Session, url: str, part: _Part, progress: Prog
 
 
 def _complete_or_discard(part: _Part, total_bytes: int | None) -> bool:
-    """The server has nothing after the end of the part: it is complete, or of no use."""
+    """Handle a server without further bytes: the part is complete, or it is discarded."""
     if part.size_bytes == total_bytes:
         return True
     part.discard()
@@ -155,7 +155,7 @@ def _complete_or_discard(part: _Part, total_bytes: int | None) -> bool:
 
 
 def _content_range(response: requests.Response) -> tuple[int, int | None]:
-    """Where the body starts in the file, and the size of the file, None if unknown; bytes."""
+    """Read the offset of the body in the file and the file's size (None if unknown), bytes."""
     stated = response.headers.get("Content-Range", "").removeprefix("bytes ")
     span, _, total = stated.partition("/")
     if stated:
@@ -170,7 +170,7 @@ def _content_range(response: requests.Response) -> tuple[int, int | None]:
 def _save_body(
     response: requests.Response, part: _Part, done: int, total: int | None, progress: Progress
 ) -> bool:
-    """Write the body from byte ``done`` on; False if the connection broke before byte ``total``."""
+    """Write the body from byte ``done`` on; False if the connection broke before ``total``."""
     try:
         with part.path.open("ab" if done else "wb") as file:
             progress(done, total)

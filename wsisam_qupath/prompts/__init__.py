@@ -1,4 +1,4 @@
-"""Prompts: what a user points at, how points are grouped, encoded and answered."""
+"""Prompts: what a user marks, and how prompts are grouped, planned, encoded and answered."""
 
 from .prompt import (
     PathClass,

@@ -1,4 +1,4 @@
-"""From a prompt on the slide to the tokens that SAM's decoder takes. NumPy only."""
+"""Encode prompts on a slide as the inputs of SAM's decoder. NumPy only."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ MaskArray: TypeAlias = NDArray[np.float32]
 """256 x 256 mask logits, row by row, over a whole patch."""
 
 MASK_PX = 256
-"""Side of the mask that SAM's decoder answers with, and takes as a prompt."""
+"""Side of the masks that SAM's decoder returns, and takes as prompts, px."""
 
 PADDING, NEGATIVE, POSITIVE, TOP_LEFT, BOTTOM_RIGHT = -1, 0, 1, 2, 3
-"""SAM's labels of prompt tokens."""
+"""SAM's labels of prompt points."""
 
 OUTLINE_LOGIT = 4.0
-"""The logit of a certain inside in the mask prompt that is made of an outline.
+"""Logit of the pixels inside of an outline, when it becomes a mask prompt.
 
 Of 2, 4, 8 and 16, lite-medsam refined ellipses on GlaS best with this one.
 """
 
 CLAMP_LOGIT = 16.0
-"""An answer's logits are clamped to this before they become a mask prompt."""
+"""Largest absolute logit of a predicted mask when it becomes a mask prompt."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class EncodedPrompt:
 
     Attributes:
         point_coords: N x 2 float32, (x, y), HR px.
-        point_labels: N int64, see :data:`POSITIVE` and its neighbours.
+        point_labels: N int64, see :data:`POSITIVE` and its neighbors.
         mask_input, lr_mask_input: mask prompts over the two patches, both or neither.
     """
 
@@ -50,7 +50,7 @@ class EncodedPrompt:
 
 
 def encode_prompt(prompt: Prompt, pair: PatchPair) -> EncodedPrompt:
-    """A prompt in the frame of its patch pair: points first, then the box, as SAM orders them.
+    """Encode a prompt in the frame of its patch pair: points first, then the box, as in SAM.
 
     A negative point outside of the HR patch says nothing about its pixels and is left out. Bare
     points are followed by one padding token, as SAM was trained.
@@ -72,12 +72,12 @@ def encode_prompt(prompt: Prompt, pair: PatchPair) -> EncodedPrompt:
 
 
 def encode_box(hr_box: Box) -> EncodedPrompt:
-    """A box alone, HR px."""
+    """Encode a box alone, HR px."""
     return _make_encoded_prompt(PromptKind.BOX, hr_box.corners(), [TOP_LEFT, BOTTOM_RIGHT])
 
 
 def mask_box(mask_logits: MaskArray, size_px: int) -> Box:
-    """The smallest box round a mask that is not empty, HR px."""
+    """Compute the bounding box of a mask that is not empty, HR px."""
     inside = mask_logits > 0
     rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
     hr_per_mask = size_px / MASK_PX
@@ -90,7 +90,7 @@ def mask_box(mask_logits: MaskArray, size_px: int) -> Box:
 
 
 def project_mask_to_lr(mask_input: MaskArray) -> MaskArray:
-    """The same mask over the LR patch: 2 x 2 means in its middle, a certain outside elsewhere."""
+    """Resample a mask to the LR patch: 2 x 2 means in its middle, outside elsewhere."""
     half = MASK_PX // 2
     lr_mask_input = np.full((MASK_PX, MASK_PX), -CLAMP_LOGIT, dtype=np.float32)
     middle = slice(half // 2, half // 2 + half)

@@ -1,7 +1,7 @@
-"""Which points belong to which area: from what a user drew to one prompt an object.
+"""Group what a user drew into prompts, one per object.
 
 Points inside a rectangle or outline belong to it, to the smallest of several. Negative points
-outside of all go to the nearest points prompt in whose HR patch they lie. Level-0 px; objects
+outside of all go to the nearest points prompt with an HR patch that holds them. Level-0 px; objects
 meet only others on their own plane.
 """
 
@@ -23,12 +23,12 @@ from ..options import PointsAs
 from .prompt import PathClass, Plane, Point, Prompt, PromptSet, Skipped
 
 HrBoxOf: TypeAlias = Callable[[Prompt], Box]
-"""What the HR patch of a prompt covers, level-0 px; planning it takes the slide."""
+"""Returns the area that the HR patch of a prompt covers, level-0 px."""
 
 IntArray: TypeAlias = NDArray[np.intp]
 
 ID_NAMESPACE = uuid.UUID("9a1d0f6e-7c52-4d0b-8f3e-2b64c1a7e5d3")
-"""Ids that the input does not give are UUIDv5 in here: the same in every run."""
+"""Namespace of the UUIDv5 ids of features without an id: the same in every run."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Area:
 
 @dataclass(frozen=True)
 class Clicks:
-    """The points of one feature: inside of objects or, where their class is ignored, outside."""
+    """The points of one feature: inside of objects or, if their class is ignored, outside."""
 
     id: str
     l0_points: tuple[Point, ...]
@@ -74,7 +74,7 @@ class _Click(NamedTuple):
 def group_marks(
     marks: Sequence[Mark], *, points_as: PointsAs, hr_l0_box_of: HrBoxOf | None
 ) -> PromptSet:
-    """One prompt an area, and one for the points of a feature (or for each) that lie in none.
+    """Make one prompt per area, and prompts of the points that lie in no area.
 
     Args:
         marks: in the order of the input, which the prompts keep; their ids are distinct.
@@ -104,7 +104,7 @@ def group_marks(
 
 
 def group_corrections(area: Area, marks: Sequence[Mark]) -> PromptSet:
-    """The one prompt that corrects an area by points, wherever they lie, and by a rectangle.
+    """Make one prompt that corrects an area by points, wherever they lie, and by a rectangle.
 
     Without points the area is a rectangle or a coarse outline like any other.
     """
@@ -132,12 +132,12 @@ def group_corrections(area: Area, marks: Sequence[Mark]) -> PromptSet:
 
 
 def derive_id(*parts: object) -> str:
-    """A UUIDv5 of numbers, strings and tuples of them, the same in every run and Python."""
+    """Derive a UUIDv5 from numbers, strings and tuples of them, the same in every run."""
     return str(uuid.uuid5(ID_NAMESPACE, ascii(parts)))
 
 
 def _clicks_by_holder(marks: Sequence[Mark]) -> defaultdict[str, list[_Click]]:
-    """Points by the id of the smallest area that holds them, else of their own feature."""
+    """Map points to the smallest area that holds them, or else to their own feature, by its id."""
     areas = [mark for mark in marks if isinstance(mark, Area)]
     clicks = [
         _Click(mark, number)
@@ -152,7 +152,7 @@ def _clicks_by_holder(marks: Sequence[Mark]) -> defaultdict[str, list[_Click]]:
 
 
 def _prompts(mark: Mark, clicks: Sequence[_Click], points_as: PointsAs) -> list[Prompt]:
-    """What one feature asks for, given the points that are left to it."""
+    """Make the prompts of one feature from the points that belong to it."""
     if isinstance(mark, Area):
         return [_area_prompt(mark, clicks)]
     if mark.are_negative or not clicks:
@@ -192,7 +192,7 @@ def _area_prompt(area: Area, clicks: Sequence[_Click]) -> Prompt:
 
 
 def _find_smallest_holders(areas: Sequence[Area], clicks: Sequence[_Click]) -> IntArray:
-    """For each click the index of the smallest area that it lies in or on the edge of, or -1."""
+    """Find the smallest area that each click lies in or on the edge of: its index, or -1."""
     if not areas or not clicks:
         return np.full(len(clicks), -1, dtype=np.intp)
     shapes = np.array([_polygon(area) for area in areas], dtype=object)
@@ -204,7 +204,7 @@ def _find_smallest_holders(areas: Sequence[Area], clicks: Sequence[_Click]) -> I
 def _give_strays(
     prompts_of: dict[str, list[Prompt]], strays: Sequence[_Click], hr_l0_box_of: HrBoxOf | None
 ) -> list[Skipped]:
-    """Add negative points to the points prompts round them, in place; the rest is skipped."""
+    """Add negative points to the prompts of points around them, in place; skip the rest."""
     takers = [
         (mark_id, index)
         for mark_id, prompts in prompts_of.items()
@@ -233,9 +233,9 @@ def _explain_lost_points(count: int) -> str:
 def _find_nearest_patches(
     prompts: Sequence[Prompt], strays: Sequence[_Click], hr_l0_box_of: HrBoxOf | None
 ) -> IntArray:
-    """For each stray the index of the nearest prompt of those whose HR patch holds it, or -1.
+    """Find the nearest prompt with an HR patch that holds each stray point: its index, or -1.
 
-    Near is which has the nearest of its own points.
+    The distance is that to the nearest of the prompt's own points.
     """
     if not prompts or not strays:
         return np.full(len(strays), -1, dtype=np.intp)
@@ -256,7 +256,7 @@ def _find_nearest_patches(
 
 
 def _find_cheapest(count: int, rows: IntArray, columns: IntArray, costs: FloatArray) -> IntArray:
-    """For each of ``count`` rows the column of its cheapest pair, the first of equals; or -1."""
+    """Find the column of the cheapest pair of each row, the first of equals; or -1."""
     best = np.full(count, -1, dtype=np.intp)
     order = np.lexsort((columns, costs, rows))
     row, first = np.unique(rows[order], return_index=True)

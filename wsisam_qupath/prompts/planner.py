@@ -1,8 +1,8 @@
-"""Where the patch pair of a prompt lies, and how fine it is.
+"""Choose position and scale of the patch pair of each prompt.
 
-A pair depends on one prompt, the slide's pixel size and the weights alone, never on neighbours or
-on what was computed before: the same prompt gives the same answer. Centres lie on a grid and
-scales on a ladder, so that neighbouring prompts and later clicks share pairs.
+A pair depends on one prompt, the slide's pixel size and the weights alone, never on neighbors or
+on what was computed before: the same prompt gives the same answer. Centers lie on a grid and
+scales on a ladder, so that neighboring prompts and later clicks share pairs.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from ..geometry import Box, Mpp, PatchPair
 from .prompt import Point, Prompt
 
 LARGEST_SHARE = 0.65
-"""An object's longest side is at most this share of the HR patch; else the pair is coarsened.
+"""An object with a longest side above this share of the HR patch gets a coarser pair.
 
 Half of it, plus half a grid step, leaves a margin of 0.05 of the patch, 13 px of 256.
 """
 
 SMALLEST_SHARE = 0.125
-"""An object smaller than this share of the HR patch (a nucleus) refines the pair."""
+"""An object smaller than this share of the HR patch, such as a nucleus, gets a finer pair."""
 
 GRID_SHARE = 0.25
-"""Step of the grid of centres, as a share of the HR patch."""
+"""Step of the grid of centers, as a share of the HR patch."""
 
 POINT_MARGIN_SHARE = 0.0625
-"""How far inside of the HR patch each positive point must lie, as a share of it."""
+"""Smallest distance of positive points from the edge of the HR patch, as a share of the patch."""
 
 
 @dataclass(frozen=True)
 class Planner:
-    """Plans patch pairs on one slide.
+    """Chooses the patch pairs of prompts on one slide.
 
     Attributes:
         mpp: of the slide's level 0.
@@ -65,7 +65,7 @@ class Planner:
         return self.pair(prompt).hr_l0_box
 
     def _find_object(self, prompt: Prompt) -> tuple[Point, float | None]:
-        """Centre, and size in µm if known, of the object."""
+        """Estimate the center of the object and, if known, its size in µm."""
         extent, earlier = prompt.l0_extent, prompt.l0_earlier_box
         if extent is not None:
             return extent.center, self._measure_longest_um(extent)
@@ -76,7 +76,7 @@ class Planner:
         return l0_center, self.object_size_um or self._measure_longest_um(earlier)
 
     def _hr_mpp(self, longest_um: float | None) -> float:
-        """The rung of the ladder on which an object of this size fits."""
+        """Choose the finest scale at which an object of this size fits, µm per encoder pixel."""
         if longest_um is None:
             return self.hr_mpp
         rung = 0

@@ -1,4 +1,4 @@
-"""What a user points at: one :class:`Prompt` is one object to outline. Level-0 px throughout."""
+"""Prompts: each :class:`Prompt` marks one object to outline. Level-0 px throughout."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Point: TypeAlias = tuple[float, float]
 
 
 class PromptKind(str, Enum):
-    """What a prompt is made of. An adapter says for each kind which weights answer it."""
+    """Kinds of prompts. An adapter says for each kind which of its decoders answers it."""
 
     BOX = "box"
     POINTS = "points"
@@ -30,7 +30,7 @@ class PromptKind(str, Enum):
 
 @dataclass(frozen=True)
 class Plane:
-    """Where an object lies in a stack, as QuPath writes it: channel (-1 is all), z and t."""
+    """Position of an object in a stack, as QuPath writes it: channel (-1 is all), z and t."""
 
     c: int = -1
     z: int = 0
@@ -49,17 +49,17 @@ class PathClass:
 
     @property
     def is_ignored(self) -> bool:
-        """QuPath's convention for background: the last part of the name ends in ``*``."""
+        """Whether QuPath ignores objects of this class: the last part of its name ends in ``*``."""
         return self.name.endswith("*")
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One object to outline. At least one of box, outline, earlier and positive points is there.
+    """One object to outline, marked by a box, outline, earlier result or positive points.
 
     Attributes:
         id: names the prompt; QuPath's object id, where there is one.
-        l0_box: a rectangle round the object.
+        l0_box: a rectangle around the object.
         l0_outline: a coarse outline to refine, valid; its bounding box is used as the box too.
         l0_earlier: an earlier answer that the points correct, valid. They may lie outside of it, so
             its bounding box says nothing; nor does the kind of the prompt.
@@ -106,7 +106,7 @@ class Prompt:
 
     @property
     def l0_earlier_box(self) -> Box | None:
-        """The box round the earlier answer."""
+        """The bounding box of the earlier result."""
         return None if self.l0_earlier is None else _make_box_around(self.l0_earlier)
 
     @property
@@ -116,7 +116,7 @@ class Prompt:
 
     @property
     def l0_bounds(self) -> Box:
-        """The box round everything that says where the object is (negatives do not)."""
+        """The bounding box of everything that marks the object (negative points do not)."""
         boxes = (self.l0_extent, self.l0_earlier_box)
         corners = [box.corners() for box in boxes if box is not None]
         if self.l0_positives:
@@ -130,7 +130,7 @@ def _make_box_around(area: Polygon | MultiPolygon) -> Box:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A part of the input that no prompt was made of.
+    """A part of the input that cannot be a prompt.
 
     Attributes:
         id: QuPath's object id, or "feature 3" (counted from 1) where the file gave none.
@@ -143,7 +143,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class PromptSet:
-    """What an input asks for, in its order, and what could not be used of it."""
+    """The prompts of an input, in its order, and the parts of it that were skipped."""
 
     prompts: tuple[Prompt, ...] = ()
     skipped: tuple[Skipped, ...] = ()
@@ -156,7 +156,7 @@ class PromptSet:
 
 
 def require_usable(prompt_set: PromptSet, source: str = "The input") -> PromptSet:
-    """The same set, unless it holds features of which none can be used.
+    """Return the set, unless everything in it was skipped.
 
     Args:
         source: where the prompts come from; begins the message.
@@ -175,7 +175,7 @@ def require_usable(prompt_set: PromptSet, source: str = "The input") -> PromptSe
 
 
 def require_all_usable(prompt_set: PromptSet) -> PromptSet:
-    """The same set, unless a part of it was skipped.
+    """Return the set, unless a part of it was skipped.
 
     Raises:
         PromptError: some part was skipped.
@@ -186,7 +186,7 @@ def require_all_usable(prompt_set: PromptSet) -> PromptSet:
 
 
 def clip_to_slide(prompt_set: PromptSet, l0_box: Box) -> PromptSet:
-    """Leave out what lies off the slide: whole prompts, and single points of those that stay.
+    """Drop what lies outside of the slide: whole prompts, and single points of the others.
 
     Boxes and outlines that reach over the edge stay as they are.
 

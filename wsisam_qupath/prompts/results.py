@@ -1,4 +1,4 @@
-"""What a prompt is answered with: one :class:`Result`, or why there is none."""
+"""Results of prompts: one :class:`Result` per prompt, or :class:`Empty` if there is no object."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from .prompt import Prompt
 Scalar: TypeAlias = str | int | float | bool | None
 
 _NAMESPACE = uuid.UUID("3d1c7a52-93a4-4f0e-8a68-0b7a4f6c2e91")
-"""Result ids are UUIDv5 in here. Another value would rename every result ever written."""
+"""Namespace of the UUIDv5 result ids. Another value would rename every result ever written."""
 
 _ID_DECIMALS = 3
-"""Coordinates are compared to 0.001 px, so that float noise makes no other result."""
+"""Decimals of coordinates in result ids, px: float noise must not change an id."""
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """What made a result, so that it can be audited and made again.
+    """The model that made a result, so that it can be audited and reproduced.
 
     Attributes:
         base, base_sha256: name and checksum of the base weights.
@@ -60,7 +60,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Result:
-    """The object that a prompt asked for.
+    """The outline of the object that a prompt marks.
 
     Attributes:
         id: UUIDv5, from :func:`compute_result_id`.
@@ -100,7 +100,7 @@ class Empty:
 
 @dataclass(frozen=True)
 class SerializedResult:
-    """A result or an empty one as plain values, for files and other processes.
+    """A :class:`Result` or :class:`Empty` as plain values, for files and other processes.
 
     Attributes:
         id: see :func:`compute_result_id`.
@@ -120,7 +120,7 @@ def compute_result_id(
     adapter_sha256: str | None,
     options: Mapping[str, Scalar],
 ) -> str:
-    """UUIDv5 of all that decides a result: the same again for the same question.
+    """Compute the UUIDv5 of everything that decides a result: the same prompt keeps its id.
 
     The class of the prompt is no part of it, nor is the order in which an outline is drawn.
 
@@ -151,9 +151,9 @@ def _round_points(points: Iterable[tuple[float, ...]]) -> list[list[float]]:
 
 
 def _canonicalize(outline: Polygon | MultiPolygon) -> list[list[list[list[float]]]]:
-    """Polygons of rings of points, without regard to where and which way they were drawn.
+    """Normalize an outline to rings of points, whatever their start and direction.
 
-    Not left to GEOS, whose normal form may change between releases.
+    The normal form of GEOS is not used: it may change between releases.
     """
     return sorted(
         [_canonicalize_ring(part.exterior), *sorted(map(_canonicalize_ring, part.interiors))]

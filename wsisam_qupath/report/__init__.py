@@ -1,1 +1,1 @@
-"""What a run shows and leaves for people: pictures, tables, pages, progress."""
+"""What people see of a run: pictures, tables, pages, progress bars."""

@@ -1,4 +1,4 @@
-"""What a person sees of a batch while it runs, and at its end. All of it on stderr."""
+"""Progress of a batch, and the table at its end, on stderr."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from .outcome import ImageOutcome, PromptState
 from .progress import count_noun, duration
 
 _ROWS_MAX = 40
-"""So many images have a row of their own in the last table; of more, those that failed."""
+"""With more images than this, the last table lists only those that failed."""
 
 _REASONS_MAX = 10
-"""So many prompts without an outline are named for an image."""
+"""Largest number of skipped prompts that are named per image."""
 
 _STYLES = {"done": "green", "nothing to do": "", "failed": "bold red"}
 
 
 class Display:
-    """A progress bar on a terminal, a line an image elsewhere.
+    """A progress bar on a terminal; elsewhere one line per image.
 
     Args:
         images: how many there are.
@@ -103,14 +103,14 @@ class Display:
         )
 
     def _estimate_total(self) -> int:
-        """Prompts in all, as if images that were not read yet were like those that were."""
+        """Estimate the number of all prompts from the images read so far."""
         if not self._images_read:
             return self._found
         return round(self._found * self._images / self._images_read)
 
 
 def name_skipped(say: Callable[[str], None], outcome: ImageOutcome) -> None:
-    """Name the prompts that could not be used; of very many only the first."""
+    """Name the prompts that were skipped; of very many only the first."""
     name = escape(outcome.name, 80)
     cases = [row for row in outcome.rows if row.state == "skipped"]
     for row in cases[:_REASONS_MAX]:
@@ -120,7 +120,7 @@ def name_skipped(say: Callable[[str], None], outcome: ImageOutcome) -> None:
 
 
 def summarize_outcome(outcome: ImageOutcome) -> str:
-    """Counts of an image in a few words."""
+    """Summarize the counts of an image in a few words."""
     if outcome.state == "failed":
         return outcome.reason.removeprefix(f"{escape(outcome.name)}: ")
     words: dict[PromptState, str] = {
@@ -140,7 +140,7 @@ def summarize_outcome(outcome: ImageOutcome) -> str:
 
 
 def print_outcomes(console: Console, outcomes: Sequence[ImageOutcome], seconds: float) -> None:
-    """A last table: images with their counts, or what failed of very many; and the sums."""
+    """Print the last table: images with their counts (of many, those that failed), and sums."""
     shown = outcomes
     if len(outcomes) > _ROWS_MAX:
         shown = [one for one in outcomes if one.state == "failed"]

@@ -1,4 +1,4 @@
-"""What a batch did: one row a prompt, one line an image."""
+"""What a batch did: one row per prompt, one outcome per image."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class PromptRow:
 
     @property
     def path_class(self) -> PathClass | None:
-        """Of the outline as it was written; without one, of the prompt."""
+        """Class of the outline as it was written; without an outline, that of the prompt."""
         if self.feature is not None:
             return read_path_class(self.feature["properties"].get("classification"))
         return self.prompt.path_class if self.prompt else None
@@ -55,7 +55,7 @@ class PromptRow:
 
     @property
     def l0_bounds(self) -> Box | None:
-        """The box round the prompt and its outline, level-0 px; None where there is neither."""
+        """The bounding box of prompt and outline, level-0 px; None if there is neither."""
         boxes = [self.prompt.l0_bounds] if self.prompt else []
         if self.feature is not None:
             boxes.append(Box(*shapely.bounds(self.l0_outline).tolist()))
@@ -64,12 +64,12 @@ class PromptRow:
 
 @dataclass(frozen=True)
 class Plan:
-    """What an image asks for.
+    """What has to be done for an image.
 
     Attributes:
         kinds: prompts to answer, by kind; those in the journal are left out.
         encodes: distinct patch pairs on which they are answered.
-        outlines_left: areas that are somebody's work, since nobody asked to refine them.
+        outlines_left: areas that are no prompts, since refining was not asked for.
         beyond_limit: prompts that wait for another run, since the user set a limit.
     """
 
@@ -85,7 +85,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class KeptResult:
-    """A result that its image did not get, since QuPath shows it; whoever adds it needs to know.
+    """A result that was not written, since QuPath shows its image, with what adding it takes.
 
     Attributes:
         feature: as :func:`.geojson.to_feature` makes it.
@@ -106,7 +106,7 @@ class ImageOutcome:
         id, name: of the project's entry.
         slide: the file that was read; None where no reader of ours opens it.
         mpp: of its level 0; None where it was never opened.
-        reason: what is wrong and its cure; else empty.
+        reason: what is wrong and how to fix it; else empty.
         backup: the copy of ``data.qpdata`` from before; None where nothing was written.
         plan: what it asked for; nothing where it could not be read.
     """
@@ -123,7 +123,7 @@ class ImageOutcome:
     plan: Plan = field(default_factory=Plan)
 
     def count(self, state: PromptState) -> int:
-        """How many prompts ended like this."""
+        """Count the prompts with this state."""
         return Counter(row.state for row in self.rows)[state]
 
 

@@ -1,4 +1,4 @@
-"""Prompts and outlines drawn over the tissue, for a person to look at."""
+"""Draw prompts and outlines over the tissue."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PROMPT_RGB = (255, 214, 10)
 _POSITIVE_RGB = (48, 209, 88)
 _NEGATIVE_RGB = (255, 69, 58)
 RESULT_RGB = (10, 132, 255)
-"""Of outlines whose class has no colour."""
+"""Color of outlines of a class without a color."""
 
 _FILL_ALPHA = 70
 
@@ -39,7 +39,7 @@ def write_overlay(
     """Write a PNG of the part of a slide that has prompts, at most 2000 px wide and high.
 
     Prompts are yellow (positive points green, negative points red), outlines blue, or in the
-    colour of their class.
+    color of their class.
 
     Raises:
         OutputError: the file cannot be written.
@@ -63,7 +63,7 @@ def write_overlay(
 
 
 class Sketch:
-    """A picture of ``l0_box`` on which level-0 geometry is drawn.
+    """A picture of ``l0_box`` to draw level-0 geometry on.
 
     Args:
         picture: RGB or RGBA; drawn on in place.
@@ -77,7 +77,7 @@ class Sketch:
         self._line_px = line_px
 
     def fill(self, l0_geometry: Polygon | MultiPolygon, rgb: Rgb) -> None:
-        """Tint lightly what an outline encloses, its holes left out."""
+        """Tint the area of an outline, without its holes."""
         veil = Image.new("L", self.picture.size)
         pen = ImageDraw.Draw(veil)
         for polygon in shapely.get_parts(l0_geometry):
@@ -93,19 +93,19 @@ class Sketch:
             pen.line(self._xy(ring), fill=rgb, width=self._line_px, joint="curve")
 
     def prompt(self, prompt: Prompt) -> None:
-        """Box, outline and points."""
+        """Draw box, outline and points."""
         self.extent(prompt)
         self.points(prompt)
 
     def extent(self, prompt: Prompt) -> None:
-        """Box or outline; nothing where there are bare points."""
+        """Draw the box or outline of a prompt, if it has one."""
         if prompt.l0_outline is not None:
             self.trace(prompt.l0_outline, _PROMPT_RGB)
         elif prompt.l0_box is not None:
             self.trace(shapely.box(*prompt.l0_box.corners().ravel()), _PROMPT_RGB)
 
     def points(self, prompt: Prompt) -> None:
-        """Positives, then negatives."""
+        """Draw positive, then negative points."""
         for points, rgb in (
             (prompt.l0_positives, _POSITIVE_RGB),
             (prompt.l0_negatives, _NEGATIVE_RGB),
@@ -136,17 +136,17 @@ def _result_box(result: Result) -> Box:
 
 
 def _frame_boxes(l0_boxes: Sequence[Box], slide_box: Box) -> Box:
-    """A box round all of them with a margin, inside the slide; the whole slide for none."""
+    """Compute the box around boxes with a margin, within the slide; of none, the whole slide."""
     if not l0_boxes:
         return slide_box
     x0, y0 = min(b.x0 for b in l0_boxes), min(b.y0 for b in l0_boxes)
     x1, y1 = max(b.x1 for b in l0_boxes), max(b.y1 for b in l0_boxes)
-    # Points alone span no area: a frame needs some tissue round them.
+    # Points alone span no area: a picture needs some tissue around them.
     margin = max(_MARGIN_SHARE * max(x1 - x0, y1 - y0), 50.0)
     return Box(x0 - margin, y0 - margin, x1 + margin, y1 + margin).intersection(slide_box)
 
 
 def _scale(l0_box: Box) -> float:
-    """Picture px per level-0 px: small fields are enlarged, large ones made to fit."""
+    """Choose the picture px per level-0 px: small areas are enlarged, large ones made to fit."""
     longest = max(l0_box.width, l0_box.height)
     return min(LONGEST_PX / longest, max(1.0, _SHORTEST_PX / longest))

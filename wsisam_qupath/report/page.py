@@ -1,4 +1,4 @@
-"""The report as a page: one file with all its pictures, which asks nothing of any network."""
+"""The report as an HTML page: one file with all its pictures, which loads nothing else."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .tables import ReportHeader, Row, make_row
 from .thumbnails import OpenSlideOf, Thumbnail, color_of, draw_thumbnails
 
 PICTURES_MAX = 2000
-"""About 25 MB of them, which browsers open at once; more than that nobody skims in one go."""
+"""Largest number of pictures: about 25 MB, which browsers open quickly."""
 
 _WORDS = {
     "outlined": "outlined",
@@ -37,7 +37,7 @@ _REASONS = {
 
 @dataclass(frozen=True)
 class _Entry:
-    """A prompt as the page shows it.
+    """The card of a prompt on the page.
 
     Attributes:
         order: its place in the project.
@@ -56,19 +56,19 @@ class _Entry:
 
     @property
     def is_card(self) -> bool:
-        """Whether there is something to look at: an outline, or a prompt that yields none."""
+        """Whether there is something to see: an outline, or a prompt without one."""
         seen_empty = self.row.state == "empty" and self.row.prompt is not None
         return self.row.feature is not None or seen_empty
 
     @property
-    def centre(self) -> str:
-        """Where to look in QuPath, px of level 0."""
+    def center(self) -> str:
+        """Position to go to in QuPath, level-0 px."""
         box = self.row.l0_bounds
         return "" if box is None else "{:,.0f}, {:,.0f}".format(*box.center)
 
     @property
     def certainty(self) -> float:
-        """The predicted IoU; less than any where no object was seen."""
+        """The predicted IoU; -1 or less if no object was found."""
         predicted = self.values["predicted_iou"]
         return float(predicted) if predicted is not None else -1.0
 
@@ -80,7 +80,7 @@ def render_page(
     *,
     pictures_max: int = PICTURES_MAX,
 ) -> str:
-    """The page, HTML.
+    """Render the page as HTML.
 
     What can be looked at comes as cards, the doubtful first; other prompts are rows of a table.
 
@@ -127,7 +127,7 @@ def _count_states(states: Iterable[str]) -> dict[str, int]:
 
 
 def _thumbnails(cards: Iterable[_Entry], open_slide_of: OpenSlideOf) -> dict[int, Thumbnail]:
-    """By the order of the cards. Each slide is opened once, one at a time."""
+    """Draw pictures in the order of the cards. Each slide is opened once, one at a time."""
     found: dict[int, Thumbnail] = {}
     in_order = sorted(cards, key=lambda card: card.order)
     for _, group in groupby(in_order, key=lambda card: card.image.id):
@@ -140,7 +140,7 @@ def _thumbnails(cards: Iterable[_Entry], open_slide_of: OpenSlideOf) -> dict[int
 def _troubles(
     cards: Iterable[_Entry], thumbnails: Mapping[int, Thumbnail]
 ) -> list[tuple[str, str]]:
-    """Names of images without all their pictures, and why; each once."""
+    """List the images that lack pictures, and why; each once."""
     pairs = (
         (card.image.name, thumbnails[card.order].trouble)
         for card in cards
@@ -178,7 +178,7 @@ def _data_uri(jpeg: bytes) -> str:
 
 
 def _csp_hash(script: str) -> str:
-    """What the page allows to run: its own script, and nothing that a name might smuggle in."""
+    """Content security policy of the page: only its own script runs, whatever names contain."""
     return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
 
 

@@ -1,4 +1,4 @@
-"""What commands tell on stderr: a bar, cases by name, numbers with their noun or unit."""
+"""What commands print on stderr: a progress bar, named cases, numbers with noun or unit."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from ..model.bases import Base
 from ..prompts import Skipped
 
 TASK = TaskID(0)
-"""The one task of a bar."""
+"""Id of the only task of a progress bar."""
 
 _NAMED_MAX = 50
-"""So many are named each; more would bury the rest."""
+"""Largest number of cases that are named."""
 
 
 def stderr_console() -> Console:
-    """For words; results go to stdout."""
+    """Make a console for messages; results go to stdout."""
     # Without emoji: rich would make a dog of ":dog:" in the name of a file.
     return Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 @contextmanager
 def progress_bar(console: Console, what: str, total: int) -> Iterator[Progress]:
-    """A bar on a terminal with the one task :data:`TASK`; nothing elsewhere."""
+    """Show a progress bar with the task :data:`TASK` on a terminal; nothing elsewhere."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -49,7 +49,7 @@ def progress_bar(console: Console, what: str, total: int) -> Iterator[Progress]:
 
 
 def name_cases(console: Console, what: str, cases: Sequence[Skipped]) -> None:
-    """A line a case, by name and reason; of very many only the first."""
+    """Print one line per case, with name and reason; of very many only the first."""
     for case in cases[:_NAMED_MAX]:
         name = escape(case.id, 120)
         line = f"{what} {name}: {escape(case.reason).removeprefix(f'{name}: ')}"
@@ -59,18 +59,18 @@ def name_cases(console: Console, what: str, cases: Sequence[Skipped]) -> None:
 
 
 def name_some(names: Sequence[str]) -> str:
-    """The names, or the first three and how many more there are."""
+    """List the names, or the first three and the number of the others."""
     shown = ", ".join(escape(name, 80) for name in names[:3])
     return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
 
 
 def count_noun(number: int, noun: str) -> str:
-    """The number with its noun: "1 slide", "2 slides"."""
+    """Format a number with its noun: "1 slide", "2 slides"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
+    """Format seconds for people: "1.2 s", "3 min 05 s"."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -79,7 +79,7 @@ def duration(seconds: float) -> str:
 
 
 def points_warning(clicked: int, base: Base, adapter: Adapter | None) -> str | None:
-    """What to say where a base that never learned points is asked about some; else None.
+    """Make the warning for prompts with points on a base that was not trained on any; else None.
 
     Args:
         clicked: prompts with points.

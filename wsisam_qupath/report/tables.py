@@ -1,4 +1,4 @@
-"""The rows of a report, whatever it is written as. No I/O."""
+"""The rows of a report, for every file format. No I/O."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COLUMNS = (*_OF_IMAGE[:3], *_OF_PROMPT, *_OF_OUTLINE, *_OF_PLACE, *_OF_IMAGE[3:]
 """The keys of every row.
 
 ``reason`` says why a prompt has no outline, ``image_reason`` why an image failed, both with the
-cure. ``x0_px`` and so on are the box round prompt and outline, level-0 px.
+fix. ``x0_px`` and so on are the bounding box of prompt and outline, level-0 px.
 """
 
 _MEASUREMENTS = {
@@ -36,7 +36,7 @@ _MEASUREMENTS = {
 
 @dataclass(frozen=True)
 class ReportHeader:
-    """What a report says of the whole run.
+    """What a report says about the whole run.
 
     Attributes:
         project: its name.
@@ -58,12 +58,12 @@ class ReportHeader:
 
 
 def make_rows(outcomes: Iterable[ImageOutcome]) -> list[Row]:
-    """One row a prompt, and one for each image without prompts; what does not apply is None."""
+    """Make one row per prompt, and one per image without prompts; what does not apply is None."""
     return [make_row(image, row) for image in outcomes for row in image.rows or (None,)]
 
 
 def make_row(image: ImageOutcome, row: PromptRow | None) -> Row:
-    """What is known of a prompt and its image, by :data:`COLUMNS`."""
+    """Make the row of a prompt, with the keys of :data:`COLUMNS`."""
     values: Row = dict.fromkeys(COLUMNS)
     values |= {
         "image": image.name,

@@ -1,4 +1,4 @@
-"""Small pictures of single prompts and outlines, for a person to skim."""
+"""Small pictures of single prompts and outlines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .outcome import ImageOutcome, PromptRow
 from .overlay import RESULT_RGB, Rgb, Sketch
 
 THUMBNAIL_PX = 200
-"""Side. The page shows them at 192 px, and larger on request."""
+"""Side of a picture, px. The page shows it at 192 px, and larger on request."""
 
 _MARGIN_SHARE = 0.3
 _NARROWEST_UM = 20.0
@@ -26,14 +26,14 @@ _READ_THREADS = 4
 
 _QUALITY = 70
 _SUBSAMPLING = "4:4:4"
-"""All of the colours' resolution: a thin line keeps the colour of its class."""
+"""No chroma subsampling in JPEG: thin lines keep the color of their class."""
 
 OpenSlideOf: TypeAlias = Callable[[ImageOutcome, Plane], Slide]
-"""Opens a plane of an image, or raises a :class:`WsiSamError`. Whoever calls it closes it."""
+"""Opens a plane of an image, or raises a :class:`WsiSamError`. The caller closes it."""
 
 
 class Thumbnail(NamedTuple):
-    """A JPEG, or in a sentence why there is none."""
+    """A JPEG, or a sentence that says why there is none."""
 
     jpeg: bytes | None
     trouble: str = ""
@@ -53,7 +53,7 @@ def open_again(image: ImageOutcome, plane: Plane) -> Slide:
 def draw_thumbnails(
     image: ImageOutcome, rows: Sequence[PromptRow], open_slide_of: OpenSlideOf = open_again
 ) -> list[Thumbnail]:
-    """One for each row, all of which have a prompt or an outline.
+    """Draw one picture per row; all rows have a prompt or an outline.
 
     Each plane is opened once, and closed again. One that cannot be read raises nothing: its rows
     have no picture.
@@ -88,7 +88,7 @@ def _attempt(slide: Slide, l0_narrowest_px: float, row: PromptRow) -> Thumbnail:
 
 
 def draw_thumbnail(slide: Slide, row: PromptRow, l0_narrowest_px: float) -> bytes:
-    """A square of tissue with the prompt in yellow and the outline in the colour of its class.
+    """Draw a square of tissue with the prompt in yellow and the outline in its class's color.
 
     Args:
         row: with a prompt, an outline, or both.
@@ -118,12 +118,12 @@ def draw_thumbnail(slide: Slide, row: PromptRow, l0_narrowest_px: float) -> byte
 
 
 def color_of(path_class: PathClass | None) -> Rgb:
-    """The colour of a class, or the one that stands for none."""
+    """Return the color of a class, or the one for classes without color."""
     return (path_class.color if path_class else None) or RESULT_RGB
 
 
 def _frame(l0_box: Box, l0_narrowest_px: float) -> Box:
-    """A square round a box with a margin, that its context is seen. It may leave the slide."""
+    """Compute a square around a box with a margin for its context; it may leave the slide."""
     x, y = l0_box.center
     side = (1 + 2 * _MARGIN_SHARE) * max(l0_box.width, l0_box.height)
     half = max(side, l0_narrowest_px) / 2

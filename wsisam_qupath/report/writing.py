@@ -1,4 +1,4 @@
-"""What a batch did, as a file: one row a prompt, and one for each image without prompts.
+"""Write a report file: one row per prompt, and one per image without prompts.
 
 ``.html`` is for skimming (see :mod:`.page`), ``.csv`` for spreadsheets, ``.json`` for
 programs::
@@ -48,7 +48,7 @@ cells where commas are decimal."""
 
 
 def check_report_path(path: Path, *, project: Project | None = None) -> None:
-    """Say before the work starts what would keep a report from being written there.
+    """Check before the work starts that a report can be written to a file.
 
     Args:
         project: that the batch is of; some of its files are JSON too.
@@ -81,7 +81,7 @@ def write_report(
     about: ReportHeader,
     open_slide_of: OpenSlideOf = open_again,
 ) -> None:
-    """Write a report, whole or not at all, as the suffix says.
+    """Write a report in the format of its suffix, completely or not at all.
 
     Args:
         outcomes: in the order of the project.
@@ -135,7 +135,7 @@ def _image(image: ImageOutcome) -> dict[str, Any]:
 
 
 def _csv(rows: Sequence[Row]) -> str:
-    """RFC 4180, which Excel, R and pandas read."""
+    """Write CSV by RFC 4180, which Excel, R and pandas read."""
     text = io.StringIO(newline="")
     # Excel takes a file without this mark for one in the code page of the computer.
     text.write("\N{BYTE ORDER MARK}")
@@ -146,5 +146,5 @@ def _csv(rows: Sequence[Row]) -> str:
 
 
 def _cell(value: Scalar) -> Scalar:
-    """Numbers as they are; words on one line, with an apostrophe before what would be run."""
+    """Format a cell: text on one line, with an apostrophe before what a spreadsheet would run."""
     return _FORMULA.sub(r"\1'\2", escape(value)) if isinstance(value, str) else value

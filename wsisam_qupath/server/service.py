@@ -33,7 +33,7 @@ _UNREADABLE: set[ProblemName] = {
     "slide-unreadable",
     "slide-differs",
 }
-"""What pixels from the client cure."""
+"""Problems that pixels from the client solve."""
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def box_prompt(prompt_id: str = "r1") -> Feature:
 
 def result_of(prompt_id: str, result_id: str, kind: Any = "detection") -> Feature:
     prompt = Prompt(prompt_id, l0_box=Box(1, 1, 2, 2), path_class=PathClass("Gland", (0, 122, 255)))
-    provenance = Provenance("lite-medsam", "0" * 64, None, None, 1.0, None, "0.1.0")
+    provenance = Provenance("lite-medsam", "0" * 64, None, None, 1.0, None, "hr", "0.1.0")
     return to_feature(Result(prompt, result_id, BLOB, 0.9, 0.9, 1.0, provenance), kind)
 
 

@@ -43,7 +43,7 @@ def read_boxes(path: Path, images: Sequence[AnnotatedImage]) -> Mapping[str, tup
             if file.stem in names
         }
     else:
-        document = read_json(path, cure="Export the boxes again as MS COCO or GeoJSON.")
+        document = read_json(path, fix="Export the boxes again as MS COCO or GeoJSON.")
         if isinstance(document, dict) and "annotations" in document:
             found = _read_coco(path, document)
         elif len(names) == 1:

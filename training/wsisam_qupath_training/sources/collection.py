@@ -193,7 +193,7 @@ def _groups(folder: Path, entry: DatasetEntry) -> GroupOf:
 
 
 def _table(file: Path, key: str) -> dict[str, str]:
-    rows: Any = read_json(file, cure="Correct the collection's groups.")
+    rows: Any = read_json(file, fix="Correct the collection's groups.")
     try:
         return {str(row["name"]): str(row[key]) for row in rows}
     except (TypeError, KeyError) as exc:

@@ -55,7 +55,7 @@ def _check_ours(path: Path) -> None:
     if not path.exists():
         return
     try:
-        document = read_json(path, cure="")
+        document = read_json(path, fix="")
     except PromptError:
         document = None
     features = document.get("features") if isinstance(document, dict) else None

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 _SUFFIXES = (".geojson", ".json")
 
-_CURE = "Name a folder of GeoJSON files, or a COCO file such as CATCH.json."
+_FIX = "Name a folder of GeoJSON files, or a COCO file such as CATCH.json."
 
 
 @dataclass(frozen=True)
@@ -92,13 +92,13 @@ def find_annotations(path: Path, slides: Sequence[Path]) -> Sources:
             key=lambda one: natural_key(one.name),
         )
         if not files:
-            raise PromptError(f"There are no .geojson files in {path}. {_CURE}")
+            raise PromptError(f"There are no .geojson files in {path}. {_FIX}")
         return Sources(tuple(Source(one.name, _slide_name(one), one) for one in files))
-    document = read_json(path, cure=_CURE)
+    document = read_json(path, fix=_FIX)
     if is_coco(document):
         return _read_coco_sources(document, str(path))
     if not is_geojson(document):
-        raise PromptError(f"{path} is neither GeoJSON nor COCO. {_CURE}")
+        raise PromptError(f"{path} is neither GeoJSON nor COCO. {_FIX}")
     cleaned = clean_objects(document, source=str(path))
     name = slides[0].name if len(slides) == 1 else _slide_name(path)
     return Sources((Source(path.name, name, None, cleaned),))
