@@ -848,16 +848,40 @@ HttpResponse<InputStream> sendOnce(Request request, HttpRequest message, String 
     }
 }
 
-/** Finds URL and token: those of the settings, else those of the server on this computer. */
+/** URL and token: those of the settings, else those of a server on this machine. */
 List<String> findServer() {
-    def file = new File(System.getProperty('user.home'), '.wsisam-qupath/server.json')
-    def local = file.isFile() ? readJson(file.getText('UTF-8')) : null
     def url = serverProperty.get().trim().replaceAll('/+$', '')
-    def localUrl = local?.get('url')?.getAsString()
-    if (!url && !localUrl)
-        throw new ServerException("No server is running on this computer. $START To use a server on another computer, enter its address in $SETTINGS.")
-    def isLocal = !url || url == localUrl
-    return [url ?: localUrl, tokenProperty.get().trim() ?: (isLocal ? local?.get('token')?.getAsString() : null)]
+    def local = localServers()
+    def chosen = url ? local.find { it.url == url } : (local.size() == 1 ? local[0] : local.find { answers(it.url) } ?: local[0])
+    if (!url && !chosen)
+        throw new ServerException("No server is running on this machine. $START For one elsewhere, name it in $SETTINGS.")
+    return [url ?: chosen.url, tokenProperty.get().trim() ?: chosen?.token]
+}
+
+/** What servers on this machine left, the newest first; one that was killed left its file too. */
+List<Map<String, String>> localServers() {
+    def files = new File(System.getProperty('user.home'), '.wsisam-qupath/servers').listFiles({ it.isFile() && it.name.endsWith('.json') } as FileFilter)
+    return (files ?: [] as File[]).toList().sort { -it.lastModified() }.findResults { file ->
+        try {
+            def about = readJson(file.getText('UTF-8'))
+            return [url: about.get('url').getAsString(), token: about.get('token').getAsString()]
+        } catch (IOException | RuntimeException e) {
+            logger.debug("$file: ${e.getMessage()}", e)
+            return null
+        }
+    }
+}
+
+/** Whether a server of ours is there. */
+boolean answers(String url) {
+    try {
+        def asked = HttpRequest.newBuilder(uriOf(url + '/healthz')).timeout(Duration.ofSeconds(2)).build()
+        def response = httpClient().send(asked, BodyHandlers.ofString())
+        return response.statusCode() == 200 && readJson(response.body())?.has('state')
+    } catch (IOException | ServerException e) {
+        logger.debug("$url: ${e.getMessage()}", e)
+        return false
+    }
 }
 
 URI uriOf(String text) {

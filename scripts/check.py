@@ -26,7 +26,6 @@ def main() -> None:
     run("ruff", "format", "--check", ".")
     run("codespell_lib")
     run("mypy")
-    run("codespell_lib")
     lint_imports()
     check_documents()
     with tempfile.TemporaryDirectory(prefix="wsisam-qupath-wheel-") as folder:

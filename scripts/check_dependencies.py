@@ -22,7 +22,7 @@ except ModuleNotFoundError:  # Python 3.10
 
 ROOT = Path(__file__).resolve().parent.parent
 
-OWN = {"wsisam_qupath", "wsisam_qupath_training", "fixtures", "reference", "speed"}
+OWN = {"wsisam_qupath", "wsisam_qupath_training", "fixtures", "fuzz", "reference", "speed"}
 
 OPTIONAL = {"distributed": "dask"}
 """What the package imports only where a user asks for it, and the extra that brings it."""

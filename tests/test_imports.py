@@ -5,6 +5,48 @@ import sys
 
 import pytest
 
+FLOORS = (
+    ("errors", "printing", "version", "options", "protocol"),
+    ("geometry", "validity", "uri", "files"),
+    ("json_files", "safe_folder", "coverage", "prompts"),
+    ("console",),
+    ("polygons", "grouping", "planning", "results"),
+    ("slide", "geojson"),
+    ("pyramid", "overlay", "tokens", "authorship", "manifest", "catch", "qupath.values"),
+    ("project",),
+    ("qupath",),
+    ("model.bases", "model.card", "model.download", "model.prompted_sam"),
+    ("model.weights", "model.adapter", "model.tiny_vit", "model.decoders"),
+    ("model.encoder", "model.shipped"),
+    ("model.build",),
+    ("backends", "backends.openvino_runtime"),
+    ("backends.torch_backend", "backends.openvino_backend", "backends.openvino_export"),
+    ("predictor",),
+    ("loading",),
+    ("engine", "doctor"),
+    ("work", "weights_command"),
+    ("segment_command",),
+    ("batch", "create", "export", "restore_command", "setup_command"),
+    ("server",),
+    ("demo",),
+    ("project_cli",),
+    ("cli",),
+    ("__main__", "__init__"),
+)
+"""From the ground up. A module imports from the floors below it; packages of one floor are one."""
+
+WITH_TORCH = {
+    "model.tiny_vit",
+    "model.prompted_sam",
+    "model.decoders",
+    "model.encoder",
+    "model.build",
+    "backends.torch_backend",
+    "backends.openvino_export",
+}
+"""The modules that may import PyTorch, or what stands on it, when they are imported themselves."""
+
+TORCH_PACKAGES = {"torch", "torchvision", "timm", "segment_anything"}
 HEAVY = ("numpy", "torch", "openvino", "shapely", "rich", "pydantic", "PIL", "openslide")
 TORCH = ("torch", "torchvision", "timm", "segment_anything")
 

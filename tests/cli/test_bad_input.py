@@ -81,14 +81,14 @@ def complaint(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> Answer
     return Answer(ended.value.code, out, err)
 
 
-def assert_cured(answer: Answer, cure: str) -> None:
+def assert_cured(answer: Answer, fix: str) -> None:
     assert answer.code == 2
     assert answer.out == ""
     assert answer.words[0].startswith("wsisam-qupath: ")
     assert len(answer.words) <= 2
     assert max(map(len, answer.words)) <= 1100
     assert "Traceback" not in answer.err
-    assert cure in answer.err
+    assert fix in answer.err
 
 
 SLIDES = [
@@ -102,9 +102,9 @@ SLIDES = [
     ("good.geojson", "in no format that can be read here"),
     ("https://example.org/slide.svs", "Download it and pass its path."),
     ("", "Pass a path."),
-    ("no-scale.png", "no-scale.png states no µm per pixel. Pass --mpp"),
+    ("no-scale.png", "no-scale.png states no pixel size: give its µm per pixel as mpp"),
     *(
-        (f"no-scale.png --mpp {mpp}", "Pass µm per pixel, from 0.01 to 100, e.g. --mpp 0.25")
+        (f"no-scale.png --mpp {mpp}", "out of range: give µm per pixel, from 0.01 to 100, e.g. 0.25")
         for mpp in ("0", "-1", "nan", "inf", "1e9")
     ),
     ("no-scale.png --mpp half", "'half' is not a valid float"),
@@ -124,8 +124,8 @@ PROMPTS = [
     ("off.geojson", "1 skipped, first far off (it lies outside of the slide)"),
     ("evil.geojson", "1 skipped, first \ufffd[31m\ufffdxxx"),
     (f"{'x' * 300}.geojson", "xxx.geojson"),
-    ("good.geojson --box 1,2,3,4", "Give either a GeoJSON file or --box"),
-    ("", "Give a GeoJSON file with prompts, or --box, --point."),
+    ("good.geojson --box 1,2,3,4", "PROMPTS: cannot be combined with --box"),
+    ("", "PROMPTS: there is nothing to outline: give a GeoJSON file, --box or --point."),
     ("--box 1,2,3", "'1,2,3' is not of the form x0,y0,x1,y1, in level-0 pixels"),
     ("--box 1,2,3,4,5", "is not of the form x0,y0,x1,y1"),
     ("--box a,b,c,d", "is not of the form x0,y0,x1,y1"),
@@ -139,26 +139,26 @@ PROMPTS = [
 OPTIONS = [
     ("--points some", "'some' is not one of 'together', 'each'"),
     ("--as cell", "'cell' is not one of 'detection', 'annotation'"),
-    ("--simplify -1", "--simplify is -1. Give 0 or more."),
-    ("--simplify nan", "--simplify is nan. Give 0 or more."),
-    ("--min-area -0.5", "--min-area is -0.5. Give 0 or more."),
-    ("--min-area inf", "--min-area is inf. Give 0 or more."),
-    ("--object-size 0", "Give a size above 0, e.g. 10."),
-    ("--object-size nan", "Give a size above 0, e.g. 10."),
-    ("--base sam", "There is no base 'sam': choose one of lite-medsam, mobile-sam,"),
+    ("--simplify -1", "--simplify: -1 is out of range: give 0 or more."),
+    ("--simplify nan", "--simplify: nan is out of range: give 0 or more."),
+    ("--min-area -0.5", "--min-area: -0.5 is out of range: give 0 or more."),
+    ("--min-area inf", "--min-area: inf is out of range: give 0 or more."),
+    ("--object-size 0", "--object-size: 0 is not a positive size, e.g. 10 µm."),
+    ("--object-size nan", "--object-size: nan is not a positive size"),
+    ("--base sam", "--base: 'sam' is none of lite-medsam, mobile-sam,"),
     ("--base mobile-sam", "Run `wsisam-qupath weights mobile-sam` to download them."),
     ("--weights weights.pth", "Name an unchanged copy of the weights of lite-medsam."),
     ("--weights missing.pth", "Name an unchanged copy of the weights of lite-medsam."),
     ("--weights folder", "Name an unchanged copy of the weights of lite-medsam."),
-    ("--adapter missing.safetensors", "Check --adapter, or use --adapter none."),
-    (f"--adapter {'x' * 300}", "Check --adapter, or use --adapter none."),
-    ("--adapter folder", "Check --adapter, or use --adapter none."),
+    ("--adapter missing.safetensors", "check the path, or choose none as the adapter."),
+    (f"--adapter {'x' * 300}", "check the path, or choose none as the adapter."),
+    ("--adapter folder", "check the path, or choose none as the adapter."),
     ("--adapter adapter.safetensors", "Copy or download it again."),
-    ("--adapter good.safetensors --base medsam", "Use --base lite-medsam, or another adapter."),
-    ("--device tpu", "Use auto, cpu, cuda, cuda:1 … or mps."),
-    ("--device cuda:99", "Use --device cpu, or run `wsisam-qupath doctor` to see why."),
-    ("--device cuda --backend openvino", "OpenVINO runs on the CPU here."),
-    ("--backend onnx", "There is no backend 'onnx'. Use auto, torch or openvino."),
+    ("--adapter good.safetensors --base medsam", "Choose the base lite-medsam, or another adapter."),
+    ("--device tpu", "--device: 'tpu' is none of auto, cpu, cuda, cuda:1 … and mps."),
+    ("--device cuda:99", "Choose the device cpu, or run `wsisam-qupath doctor` to see why."),
+    ("--device cuda --backend openvino", "--backend: openvino computes on the CPU only"),
+    ("--backend onnx", "--backend: 'onnx' is none of auto, torch and openvino."),
     ("--frobnicate", "segment --help`."),
 ]
 
@@ -166,13 +166,13 @@ OUTPUTS = [
     ("-o missing/out.geojson", "create it, or name another one."),
     ("-o folder", "folder is a folder: name a file in it."),
     ("-o slide.tif/out.geojson", "There is no folder"),
-    ("-o slide.tif", "-o slide.tif would replace the slide: name another file."),
-    ("-o good.geojson", "-o good.geojson would replace the prompts: name another file."),
+    ("-o slide.tif", "--output: slide.tif would replace the slide: choose another file."),
+    ("-o good.geojson", "--output: good.geojson would replace the prompts: choose another file."),
     ("--overlay missing/seen.png", "create it, or name another one."),
     ("--overlay folder", "folder is a folder: name a file in it."),
-    ("--overlay ./slide.tif", "would replace the slide: name another file."),
-    ("--overlay good.geojson", "would replace the prompts: name another file."),
-    ("-o new.geojson --overlay new.geojson", "would replace the outlines: name another file."),
+    ("--overlay ./slide.tif", "would replace the slide: choose another file."),
+    ("--overlay good.geojson", "would replace the prompts: choose another file."),
+    ("-o new.geojson --overlay new.geojson", "would replace the outlines: choose another file."),
 ]
 
 
@@ -189,40 +189,40 @@ def untouched(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     assert contents(folder) == before
 
 
-@pytest.mark.parametrize(("slide", "cure"), SLIDES, ids=names(SLIDES))
+@pytest.mark.parametrize(("slide", "fix"), SLIDES, ids=names(SLIDES))
 def test_slides_that_cannot_be_used_are_refused(
-    slide: str, cure: str, untouched: None, capfd: pytest.CaptureFixture[str]
+    slide: str, fix: str, untouched: None, capfd: pytest.CaptureFixture[str]
 ) -> None:
     arguments = slide.split() or [""]
 
-    assert_cured(complaint(["segment", *arguments, *BOX, *OUTPUT], capfd), cure)
+    assert_cured(complaint(["segment", *arguments, *BOX, *OUTPUT], capfd), fix)
 
 
-@pytest.mark.parametrize(("prompts", "cure"), PROMPTS, ids=names(PROMPTS))
+@pytest.mark.parametrize(("prompts", "fix"), PROMPTS, ids=names(PROMPTS))
 def test_prompts_that_cannot_be_used_are_refused(
-    prompts: str, cure: str, untouched: None, capfd: pytest.CaptureFixture[str]
+    prompts: str, fix: str, untouched: None, capfd: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["segment", "slide.tif", *prompts.split(), *OUTPUT]
 
-    assert_cured(complaint(arguments, capfd), cure)
+    assert_cured(complaint(arguments, capfd), fix)
 
 
-@pytest.mark.parametrize(("options", "cure"), OPTIONS, ids=names(OPTIONS))
+@pytest.mark.parametrize(("options", "fix"), OPTIONS, ids=names(OPTIONS))
 def test_options_out_of_their_range_are_refused(
-    options: str, cure: str, untouched: None, capfd: pytest.CaptureFixture[str]
+    options: str, fix: str, untouched: None, capfd: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["segment", "slide.tif", *BOX, *options.split(), *OUTPUT]
 
-    assert_cured(complaint(arguments, capfd), cure)
+    assert_cured(complaint(arguments, capfd), fix)
 
 
-@pytest.mark.parametrize(("outputs", "cure"), OUTPUTS, ids=names(OUTPUTS))
+@pytest.mark.parametrize(("outputs", "fix"), OUTPUTS, ids=names(OUTPUTS))
 def test_outputs_that_cannot_be_written_are_refused(
-    outputs: str, cure: str, untouched: None, capfd: pytest.CaptureFixture[str]
+    outputs: str, fix: str, untouched: None, capfd: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["segment", "slide.tif", "good.geojson", *outputs.split()]
 
-    assert_cured(complaint(arguments, capfd), cure)
+    assert_cured(complaint(arguments, capfd), fix)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA GPU")
@@ -259,20 +259,20 @@ def test_write_protected_places_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "cure"),
+    ("arguments", "fix"),
     [
         ("segment holed.tif --box 100,100,200,200 -o out.geojson", "The file is damaged"),
         ("segment slide.tif deep.geojson -o out.geojson", "nested too deep"),
         ("segment slide.tif good.geojson --simplify x", "See `"),
-        ("weights sam", "choose one of"),
+        ("weights sam", "BASE: 'sam' is none of"),
         ("demo --out slide.tif", "'slide.tif' is a file"),
         ("sgment slide.tif", "Did you mean 'segment'?"),
     ],
 )
 def test_a_process_of_its_own_says_no_more(
-    arguments: str, cure: str, untouched: None, folder: Path
+    arguments: str, fix: str, untouched: None, folder: Path
 ) -> None:
-    assert_cured(run(*arguments.split(), cwd=folder), cure)
+    assert_cured(run(*arguments.split(), cwd=folder), fix)
 
 
 def test_without_arguments_the_help_is_on_stderr() -> None:

@@ -201,7 +201,7 @@ def test_ctrl_c_ends_quietly_and_keeps_what_was_there(
         ["segment", tissue_path, many_prompts, "-o", output, "--overlay", picture], after_s
     )
 
-    assert answer == Answer(130, "", "Interrupted. No result is half written.\n")
+    assert answer == Answer(130, "", "Interrupted. No file was left half-written.\n")
     assert output.read_bytes() == BEFORE
     assert {path.name for path in many_prompts.parent.iterdir()} == {
         "prompts.geojson",
@@ -219,7 +219,7 @@ def test_ctrl_c_while_the_model_is_prepared_leaves_nothing_half_prepared(
         ["segment", tissue_path, many_prompts], 4.0, **{CACHE_VARIABLE: str(new_cache)}
     )
 
-    assert answer == Answer(130, "", "Interrupted. No result is half written.\n")
+    assert answer == Answer(130, "", "Interrupted. No file was left half-written.\n")
     assert [path for path in new_cache.rglob("*") if path.is_file()] == []
 
 
@@ -238,7 +238,7 @@ def test_ctrl_c_is_not_hidden_by_the_error_that_a_library_makes_of_it() -> None:
 
     answer = run_python("-c", code + INTERRUPTIBLE, "weights", "lite-medsam")
 
-    assert answer == Answer(130, "", "Interrupted. No result is half written.\n")
+    assert answer == Answer(130, "", "Interrupted. No file was left half-written.\n")
 
 
 def interrupted(arguments: Sequence[object], after_s: float, **variables: str) -> Answer:

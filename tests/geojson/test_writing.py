@@ -28,7 +28,7 @@ from wsisam_qupath.geometry.polygons import mask_to_polygon
 from wsisam_qupath.prompts import PathClass, Plane, Prompt
 from wsisam_qupath.prompts.results import Provenance, Result, compute_result_id
 
-PROVENANCE = Provenance("lite-medsam", "ab" * 32, None, None, 1.0, 2.0, "0.1.0")
+PROVENANCE = Provenance("lite-medsam", "ab" * 32, None, None, 1.0, 2.0, "hr", "0.1.0")
 PROMPT = Prompt("0dbd1b4c-6b25-4f44-9b5e-d4a2f6a5d3b1", l0_box=Box(0, 0, 10, 10))
 HOLED = box(0, 0, 10, 10).difference(box(2, 2, 4, 4))
 
@@ -63,6 +63,7 @@ def test_a_feature_says_all_that_qupath_keeps() -> None:
                 "wsisam_base_sha256": "ab" * 32,
                 "wsisam_hr_mpp": "1",
                 "wsisam_lr_mpp": "2",
+                "wsisam_patch": "hr",
                 "wsisam_version": "0.1.0",
             },
         },

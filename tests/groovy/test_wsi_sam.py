@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -127,6 +129,26 @@ def test_a_slide_that_the_server_cannot_read_is_sent_to_it(
         assert ours.intersection(theirs).area / ours.union(theirs).area >= 0.98
 
 
+def test_of_several_servers_on_this_machine_one_that_answers_is_used(
+    qupath: QuPathProcess, server: RunningServer, project: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / ".wsisam-qupath" / "servers"
+    folder.mkdir(parents=True)
+    gone = {"url": "http://127.0.0.1:9", "token": "x"}
+    for number, about in enumerate([server.connection, gone, {"no": "url"}, gone]):
+        path = folder / f"{number}.json"
+        path.write_text(json.dumps(about))
+        os.utime(path, (number, number))
+    (folder / "5.json").write_text("{")
+    qupath.run(live_in, tmp_path)
+    try:
+        qupath.run(run_script, project, "1")
+    finally:
+        qupath.run(live_in, server.home)
+
+    assert set(results(qupath, project)) == {identity(1), identity(2)}
+
+
 def test_what_a_person_locked_stays_beside_the_next_result(
     qupath: QuPathProcess, server: RunningServer, project: Path
 ) -> None:
@@ -193,15 +215,15 @@ def test_each_failure_names_its_cure(
             "builder.pixelSizeMicrons(Double.NaN, Double.NaN).build())"
         )
     elif trouble != "no server":
-        folder = tmp_path / ".wsisam-qupath"
-        folder.mkdir()
+        folder = tmp_path / ".wsisam-qupath" / "servers"
+        folder.mkdir(parents=True)
         url = {
             "it is gone": "http://127.0.0.1:9",
             "no address": "localhost",
             "another program": server.connection["url"] + "/elsewhere",
         }.get(trouble, server.connection["url"])
         token = "wrong" if trouble == "wrong token" else server.connection["token"]
-        (folder / "server.json").write_text(f'{{"url": "{url}", "token": "{token}"}}')
+        (folder / "1.json").write_text(f'{{"url": "{url}", "token": "{token}"}}')
     qupath.run(live_in, server.home if trouble == "no pixel size" else tmp_path)
     try:
         told = qupath.run(run_script, project, "1", prepare)

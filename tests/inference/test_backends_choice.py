@@ -29,14 +29,14 @@ def test_a_cpu_gets_openvino_unless_pytorch_is_asked_for(
 @pytest.mark.parametrize(
     ("device", "backend", "message"),
     [
-        ("gpu", "auto", "There is no device 'gpu'. Use auto, cpu, cuda, cuda:1 … or mps."),
-        ("cuda:x", "auto", "There is no device 'cuda:x'"),
-        ("cuda:", "auto", "There is no device 'cuda:'"),
-        ("cpu:1", "torch", "There is no device 'cpu:1'"),
-        ("", "auto", "There is no device ''"),
+        ("gpu", "auto", "device: 'gpu' is none of auto, cpu, cuda, cuda:1 … and mps."),
+        ("cuda:x", "auto", "device: 'cuda:x' is none of"),
+        ("cuda:", "auto", "device: 'cuda:' is none of"),
+        ("cpu:1", "torch", "device: 'cpu:1' is none of"),
+        ("", "auto", "device: '' is none of"),
         ("cpu", "onnx", "There is no backend 'onnx'. Use auto, torch or openvino."),
-        ("cuda", "openvino", "OpenVINO runs on the CPU here. Use --backend torch with cuda."),
-        ("mps", "openvino", "OpenVINO runs on the CPU here. Use --backend torch with mps."),
+        ("cuda", "openvino", "backend: openvino computes on the CPU only: choose torch for the device cuda."),
+        ("mps", "openvino", "backend: openvino computes on the CPU only: choose torch for the device mps."),
     ],
 )
 def test_what_there_is_not_is_an_error_of_the_option(

@@ -107,7 +107,7 @@ def test_prompts_that_end_every_process_fail_alone(tissue_slide: Slide) -> None:
     with engine_of(ProcessExecutor(*PARTS, workers=1)) as executor:
         deadly, other = begin(executor, tissue_slide, [[DEADLY], PROMPTS[:1]])
 
-        with pytest.raises(DeviceError, match=r"ended 3 times.*fewer --workers"):
+        with pytest.raises(DeviceError, match=r"ended 3 times.*fewer workers"):
             deadly.result(timeout=PATIENCE_SECONDS)
         assert [answer.prompt_id for answer in other.result(timeout=PATIENCE_SECONDS)] == ["corner"]
 

@@ -106,7 +106,7 @@ def test_a_missing_adapter_is_named(tmp_path: Path, kind: str) -> None:
     if kind == "folder":
         (tmp_path / "a").mkdir()
 
-    with pytest.raises(AdapterError, match=r"There is no adapter at .*a\. Check --adapter"):
+    with pytest.raises(AdapterError, match=r"There is no adapter at .*a: check the path"):
         read_adapter(tmp_path / "a", PLAIN_BASE)
 
 

@@ -19,6 +19,7 @@ from wsisam_qupath.model.build import (
 from wsisam_qupath.model.card import DecoderCard, SamLogits
 from wsisam_qupath.model.decoders import (
     Aggregation,
+    Decoded,
     PromptedSam,
     ResolutionDecoder,
     WsiSamDecoder,
@@ -77,8 +78,8 @@ def test_expanded_tokens_are_what_two_transposed_convolutions_make(ends_with_gel
         nn.ConvTranspose2d(16, 8, kernel_size=2, stride=2),
         *([nn.GELU()] if ends_with_gelu else []),
     )
-    nn.init.normal_(layers[1].weight)
-    nn.init.normal_(layers[1].bias)
+    for parameter in layers[1].parameters():
+        nn.init.normal_(parameter)
     feature_map = torch.randn(3, 24, 6, 6)
 
     expanded = expand_tokens(layers, as_tokens(feature_map))
@@ -314,14 +315,15 @@ def test_prompts_on_pairs_of_their_own_get_the_answers_that_they_get_alone(
     prompts = torch.cat([ODD_BOX, ODD_BOX + 20]), BOX_LABELS.expand(2, -1)
     masks = torch.randn(2, 2, 256, 256)
 
-    def answer(rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
+    def answer(rows: slice) -> Decoded:
         own = [patch[rows] for patch in embeddings]
         features = [
             resolution.image_features(tokens, patch[rows])
             for resolution, tokens, patch in zip(decoder.resolutions, own, early, strict=True)
         ]
         coords, labels = (tensor[rows] for tensor in prompts)
-        return decoder(own, features, coords, labels, [patch[rows] for patch in masks])
+        decoded: Decoded = decoder(own, features, coords, labels, [m[rows] for m in masks])
+        return decoded
 
     together = answer(slice(None))
 

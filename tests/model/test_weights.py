@@ -39,7 +39,7 @@ def test_bases_are_found_by_the_name_they_bear() -> None:
 
 
 def test_unknown_base_is_refused_with_the_names_that_exist() -> None:
-    with pytest.raises(OptionError, match=r"no base 'sam-vit-x': choose one of lite-medsam, mobi"):
+    with pytest.raises(OptionError, match=r"base: 'sam-vit-x' is none of lite-medsam, mobile-sam"):
         find_base("sam-vit-x")
 
 

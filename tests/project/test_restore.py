@@ -51,4 +51,4 @@ def test_an_image_that_is_not_there_is_said_to_be_none(committed: Image) -> None
     answer = run("restore", committed.project.path, "--images", "other")
 
     assert answer.code == 2
-    assert "--images other is no image of" in answer.err
+    assert "--images: other is no image of" in answer.err

@@ -19,7 +19,7 @@ from wsisam_qupath.slide import Slide, SlideReference
 from wsisam_qupath.slide.slide import SlideIdentity
 
 YELLOW, GREEN, RED, BLUE = (255, 214, 10), (48, 209, 88), (255, 69, 58), (10, 132, 255)
-PROVENANCE = Provenance("base", "0" * 64, None, None, 1.0, None, "0")
+PROVENANCE = Provenance("base", "0" * 64, None, None, 1.0, None, "hr", "0")
 RING = Polygon(
     [(100, 100), (300, 100), (300, 300), (100, 300)],
     [[(150, 150), (250, 150), (250, 250), (150, 250)]],

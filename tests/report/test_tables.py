@@ -17,9 +17,9 @@ from wsisam_qupath.report.writing import check_report_path, write_report
 
 @pytest.mark.parametrize("name", ["report.pdf", "report", "html", "report.html.gz"])
 def test_an_unknown_kind_of_report_is_refused_before_the_work(tmp_path: Path, name: str) -> None:
-    with pytest.raises(OptionError, match=r"is no kind of report: end the name in \.html"):
+    with pytest.raises(OptionError, match=r"is not a report: end the name in \.html"):
         check_report_path(tmp_path / name)
-    with pytest.raises(OptionError, match=r"is no kind of report"):
+    with pytest.raises(OptionError, match=r"is not a report"):
         write_report(tmp_path / name, [], ABOUT)
     assert list(tmp_path.iterdir()) == []
 

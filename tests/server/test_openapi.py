@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
@@ -20,7 +22,11 @@ from schemathesis.specs.openapi.checks import (
 from fixtures.servers import BEARER, Client, client_of
 from wsisam_qupath.inference.predictor import Predictor
 from wsisam_qupath.inference.segmenter import Segmenter
+from wsisam_qupath.server.budget import MemoryBudget
+from wsisam_qupath.server.config import Limits
+from wsisam_qupath.server.decoding import decode_segment
 from wsisam_qupath.server.openapi import openapi
+from wsisam_qupath.server.problems import ProblemError
 
 pytestmark = pytest.mark.slow
 
@@ -78,3 +84,37 @@ def test_all_operations_have_names_of_their_own() -> None:
     ]
 
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("change", "is_right"),
+    [
+        ({}, True),
+        ({"slide": {"uri": "a", "width": 512.0, "height": 1e3}}, True),
+        ({"slide": {"uri": "a", "width": 512.5, "height": 1}}, False),
+        ({"options": {"class": "Tumor: Positive"}}, True),
+        ({"options": {"class": " "}}, False),
+        ({"options": {"class": "Tumor:"}}, False),
+        ({"options": {"class": "a\u2028b"}}, False),
+        ({"prompts": []}, False),
+        ({"prompts": {"type": "FeatureCollection", "features": []}}, False),
+        ({"prompts": [], "refine": {"type": "Feature"}}, True),
+        ({"prompts": [], "refine": None}, False),
+    ],
+)
+def test_the_schema_and_the_server_agree(change: dict[str, object], is_right: bool) -> None:
+    body = {
+        "slide": {"uri": "a", "width": 9, "height": 9, "mpp_x": 0.5},
+        "prompts": [{"type": "Feature"}],
+        **change,
+    }
+    document = openapi()
+    schema = {"$ref": "#/components/schemas/SegmentRequest", "components": document["components"]}
+    try:
+        decode_segment(json.dumps(body).encode(), Limits(), MemoryBudget(1 << 30).reservation())
+        takes = True
+    except ProblemError:
+        takes = False
+
+    assert takes is is_right
+    assert jsonschema_rs.validator_for(schema).is_valid(body) is is_right

@@ -196,11 +196,12 @@ def test_a_body_without_a_length_is_taken(server: Running, slides: Path) -> None
     connection = server.connect()
     headers = {"Authorization": f"Bearer {server.token}", "Content-Type": "application/json"}
 
-    connection.request(
-        "POST", "/v1/segment", iter([body[:50], body[50:]]), headers, encode_chunked=True
-    )
+    with closing(connection):
+        connection.request(
+            "POST", "/v1/segment", iter([body[:50], body[50:]]), headers, encode_chunked=True
+        )
 
-    assert connection.getresponse().status == 200
+        assert connection.getresponse().status == 200
 
 
 def test_a_body_that_says_it_is_huge_is_not_waited_for(server: Running) -> None:
@@ -321,7 +322,7 @@ def failure(folder: Path, *options: object) -> str:
 def test_a_port_that_is_taken_is_one_sentence(server: Running, tmp_path: Path) -> None:
     said = failure(tmp_path, "--port", server.address[1])
 
-    assert "Choose another --port" in said
+    assert "Choose another port" in said
     assert "Traceback" not in said
     assert len(said.splitlines()) == 1
 
@@ -341,7 +342,8 @@ def test_a_token_of_ones_own_is_taken_and_must_be_long(tmp_path: Path, slides: P
         )
     try:
         said = wait_for(log, "Token:")
-        known = json.loads((tmp_path / ".wsisam-qupath" / "server.json").read_bytes())
+        own_file = tmp_path / ".wsisam-qupath" / "servers" / f"{process.pid}.json"
+        known = json.loads(own_file.read_bytes())
     finally:
         process.kill()
         process.wait()

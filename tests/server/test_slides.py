@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
+import time
+from collections import Counter
 from pathlib import Path, PureWindowsPath
 
+import numpy as np
 import pytest
 
 from fixtures.formula import formula_rgb, write_aperio
+from wsisam_qupath.server.access import find_allowed
 from wsisam_qupath.server.config import ServerConfig
 from wsisam_qupath.server.problems import ProblemError
 from wsisam_qupath.server.schemas import SlideAsOpen
-from wsisam_qupath.server.slides import Slides, find_allowed
+from wsisam_qupath.server.slides import Slides
+from wsisam_qupath.slide.pyramid import write_pyramid
 
 posix_only = pytest.mark.skipif(os.name == "nt", reason="paths of POSIX")
 
@@ -227,3 +233,63 @@ def test_the_pixel_size_of_the_client_wins(folders: Path) -> None:
 @posix_only
 def test_a_path_of_windows_is_no_file_here() -> None:
     assert find_allowed(PureWindowsPath("C:/x.tif"), (), anywhere=True) is None
+
+
+@posix_only
+@pytest.mark.parametrize("swapped", ["file", "folder"])
+def test_a_name_that_is_swapped_for_a_link_never_shows_a_slide_outside(
+    folders: Path, tmp_path: Path, swapped: str
+) -> None:
+    """The slide outside is of another size: to open it would be another answer."""
+    root = tmp_path.resolve()
+    inside, outside = root / "slides" / "deep" / "a.tif", root / "secret" / "a.tif"
+    for path in (inside, outside):
+        path.parent.mkdir(parents=True)
+    shutil.copy(folders / "slides" / "tissue.tif", inside)
+    write_pyramid(outside, np.zeros((256, 256, 3), dtype=np.uint8), mpp=0.5)
+    name = inside if swapped == "file" else inside.parent
+    real, link = root / "real", root / "link"
+    link.symlink_to(outside if swapped == "file" else outside.parent)
+    stop = threading.Event()
+
+    def swap() -> None:
+        while not stop.is_set():
+            name.rename(real)
+            link.rename(name)
+            name.rename(link)
+            real.rename(name)
+
+    found: Counter[str] = Counter()
+    swapping = threading.Thread(target=swap)
+    swapping.start()
+    try:
+        end = time.monotonic() + 5
+        while time.monotonic() < end:
+            slides = Slides(ServerConfig("t", slides=(root / "slides",)))
+            try:
+                slides.open(wanted(str(inside)))
+                found["opened"] += 1
+            except ProblemError as exc:
+                found[exc.name] += 1
+    finally:
+        stop.set()
+        swapping.join()
+
+    assert found["opened"] > 0
+    assert found["slide-differs"] == 0, found
+
+
+@posix_only
+def test_a_location_that_the_system_does_not_let_us_look_at_is_outside(folders: Path) -> None:
+    for uri in ("/proc/1@home@/x.svs", "/proc/1/root/x.svs", "/" + "x" * 4000):
+        assert refusal(slides_of(folders), uri) in ("slide-outside", "slide-missing")
+
+
+def test_a_slide_is_named_by_its_own_name(folders: Path) -> None:
+    path = folders / "slides" / "tissue.tif"
+    slide = slides_of(folders).open(wanted(str(path)))
+    (folders / "slides" / "damaged.svs").write_bytes(b"II*\0 and no more")
+
+    assert slide.location == str(path)
+    with pytest.raises(ProblemError, match=r"slides.damaged\.svs"):
+        slides_of(folders).open(wanted(str(folders / "slides" / "damaged.svs")))

@@ -43,7 +43,7 @@ def test_windows_locations(location: str, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("location", "windows", "cure"),
+    ("location", "windows", "fix"),
     [
         ("", False, "Pass a path"),
         ("a\0b", False, "Pass a path"),
@@ -62,7 +62,7 @@ def test_windows_locations(location: str, path: str) -> None:
     ],
 )
 def test_a_location_that_is_no_file_here_names_the_cure(
-    location: str, windows: bool, cure: str
+    location: str, windows: bool, fix: str
 ) -> None:
-    with pytest.raises(SlideError, match=re.escape(cure)):
+    with pytest.raises(SlideError, match=re.escape(fix)):
         path_from_location(location, windows=windows)

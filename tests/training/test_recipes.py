@@ -102,4 +102,4 @@ def test_a_recipe_and_options_for_one_decoder_exclude_each_other(tmp_path: Path)
     done = CliRunner().invoke(cli, [*arguments, "--recipe", str(RECIPES / "routed.toml")])
 
     assert done.exit_code == 2
-    assert "--scope and --recipe both say what learns" in done.output
+    assert "--scope cannot be combined with --recipe" in done.output

@@ -211,7 +211,7 @@ def test_what_only_one_of_split_and_data_names_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("x;train\n", "names none of the images, such as a. Check --split"),
+        ("x;train\n", "names none of the images, such as a. Check the split"),
         ("a;train\nb;validation\n", "line 2: 'validation' is no part of a split"),
         ("a;train\na;test\n", "line 2: a has two parts"),
         ("a;train\nb\n", "line 2: it has one column. Write slide;part"),

@@ -18,7 +18,7 @@ from .options import SOME_FAILED
     multiple=True,
     required=True,
     metavar="DIR|GLOB|FILE",
-    help="Slides to add: a folder (without subfolders), a pattern such as '*.svs', or a file; may "
+    help="Slides to add: a folder (without subfolders), a pattern such as `*.svs`, or a file; may "
     "be given several times.",
 )
 @click.option(

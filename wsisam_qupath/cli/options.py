@@ -186,8 +186,8 @@ def remap_option(command: F) -> F:
             multiple=True,
             type=Remap(),
             metavar="OLD=NEW",
-            help="Look for slides with paths that begin with OLD at NEW instead; may be given "
-            "several times. The project keeps its paths.",
+            help="Map an old folder of slides to the one where they are now; may be given several "
+            "times. The project keeps its paths.",
         ),
     )
 

@@ -83,6 +83,14 @@ from .options import Remap, model_options, take_model
     help="Maximum number of concurrent requests; further ones get HTTP 503.",
 )
 @click.option(
+    "--max-memory-mib",
+    type=click.IntRange(16),
+    default=768,
+    show_default=True,
+    metavar="MIB",
+    help="Maximum memory of all requests together, MiB, besides the model and its caches.",
+)
+@click.option(
     "--max-seconds",
     type=click.FloatRange(0.1),
     default=300,

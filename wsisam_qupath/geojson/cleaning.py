@@ -19,7 +19,7 @@ from shapely.errors import ShapelyError
 from shapely.geometry import MultiPolygon, Polygon, mapping, shape
 
 from ..errors import PromptError
-from ..files import read_json
+from ..files import JsonList, is_list, read_json
 from ..geometry import Box
 from ..prompts import PathClass, Plane, Skipped
 from ..prompts.grouping import derive_id
@@ -104,13 +104,13 @@ def clean_objects(document: object, *, source: str = "The GeoJSON") -> Cleaned:
 
 def is_geojson(document: object) -> bool:
     """Whether parsed JSON looks like GeoJSON at its top."""
-    if isinstance(document, (list, tuple)):
+    if isinstance(document, (list, tuple, JsonList)):
         return not document or any(map(is_geojson, document))
     if not isinstance(document, dict):
         return False
     kind = document.get("type")
     if kind == "FeatureCollection":
-        return isinstance(document.get("features"), (list, tuple))
+        return is_list(document.get("features"))
     return kind == "Feature" or kind in (*_AREAS, *_POINTS, *_LINES)
 
 
@@ -246,7 +246,7 @@ class _Cleaner:
 
 
 def _top(document: object) -> Iterator[object]:
-    if isinstance(document, (list, tuple)):
+    if isinstance(document, (list, tuple, JsonList)):
         for value in document:
             yield from _top(value)
     elif isinstance(document, dict) and document.get("type") == "FeatureCollection":

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import PromptError
-from ..files import read_json
+from ..files import is_list, read_json
 from ..prompts import PathClass, Plane, Skipped
 from ..prompts.grouping import derive_id
 from .cleaning import clean_area
@@ -60,7 +60,7 @@ def read_coco_annotations(path: Path) -> CocoAnnotations:
 def is_coco(document: object) -> bool:
     """Whether parsed JSON has the three lists of COCO."""
     return isinstance(document, dict) and all(
-        isinstance(document.get(name), list) for name in ("images", "annotations", "categories")
+        is_list(document.get(name)) for name in ("images", "annotations", "categories")
     )
 
 

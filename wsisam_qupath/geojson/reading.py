@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -18,7 +18,7 @@ import shapely
 from shapely.geometry import MultiPolygon, Polygon
 
 from ..errors import PromptError
-from ..files import read_json
+from ..files import JsonList, is_list, read_json
 from ..geometry import Box
 from ..options import PointsAs
 from ..prompts import PathClass, Plane, Point, PromptSet, Skipped
@@ -36,6 +36,16 @@ from .provenance import PROMPT_KEY
 from .shapes import UnusableError, read_area, read_points
 
 _Feature: TypeAlias = dict[str, Any]
+
+Check: TypeAlias = Callable[[], None]
+"""Raises where nobody waits for the work any more, or it has taken too long."""
+
+_END = object()
+
+
+def _go_on() -> None:
+    """Nobody interrupts."""
+
 
 _AREAS = ("Polygon", "MultiPolygon")
 _POINTS = ("Point", "MultiPoint")
@@ -68,6 +78,7 @@ def prompts_from_geojson(
     points_as: PointsAs = "together",
     hr_l0_box_of: HrBoxOf | None = None,
     source: str = "The GeoJSON",
+    check: Check = _go_on,
 ) -> PromptSet:
     """Make prompts of parsed GeoJSON: rectangles are boxes, other areas outlines, points clicks.
 
@@ -78,6 +89,7 @@ def prompts_from_geojson(
             lies in no area goes to the nearest prompt of points with that point in its patch;
             without this function, to the nearest of all.
         source: begins the messages.
+        check: called before each feature; what it raises ends the reading.
 
     Raises:
         PromptError: the document is not GeoJSON.
@@ -87,13 +99,13 @@ def prompts_from_geojson(
             f"{source} is not GeoJSON: it holds no features. In QuPath use File > Export objects "
             "as GeoJSON."
         )
-    marks, skipped = read_marks(_features(document))
+    marks, skipped = read_marks(_features(document), check)
     grouped = group_marks(marks, points_as=points_as, hr_l0_box_of=hr_l0_box_of)
     return PromptSet(grouped.prompts, (*skipped, *grouped.skipped))
 
 
-def prompts_to_refine(document: object, area: object) -> PromptSet:
-    """Make the one prompt that corrects an area, which may be an earlier result, by marks.
+def prompts_to_refine(document: object, area: object, check: Check = _go_on) -> PromptSet:
+    """The one prompt that corrects an area, which may be an earlier result, by marks.
 
     All points of the document belong to it, wherever they lie, and so does its first rectangle.
     Without any point the area is a coarse outline. It has the id of the first positive points,
@@ -102,6 +114,7 @@ def prompts_to_refine(document: object, area: object) -> PromptSet:
     Args:
         document: see :func:`prompts_from_geojson`.
         area: a feature.
+        check: see :func:`prompts_from_geojson`.
 
     Raises:
         PromptError: the document is not GeoJSON, or the area is none.
@@ -110,7 +123,7 @@ def prompts_to_refine(document: object, area: object) -> PromptSet:
         refined = _read_refined_area(area)
     except UnusableError as exc:
         raise PromptError(f"The area to refine is not usable: {exc}. Send another one.") from exc
-    marks, skipped = read_marks(_features(document))
+    marks, skipped = read_marks(_features(document), check)
     grouped = group_corrections(refined, marks)
     return PromptSet(grouped.prompts, (*skipped, *grouped.skipped))
 
@@ -175,7 +188,7 @@ def _make_click_feature(points: Sequence[Point], class_name: str | None) -> _Fea
 
 
 def _is_geojson(document: object) -> bool:
-    if isinstance(document, (list, tuple)):
+    if isinstance(document, (list, tuple, JsonList)):
         return not document or any(map(_is_geojson_object, document))
     return _is_geojson_object(document)
 
@@ -185,21 +198,23 @@ def _is_geojson_object(value: object) -> bool:
         return False
     kind = value.get("type")
     if kind == "FeatureCollection":
-        return isinstance(value.get("features"), (list, tuple))
+        return is_list(value.get("features"))
     return kind == "Feature" or kind in _GEOMETRIES
 
 
 def _features(document: object) -> Iterator[object]:
-    """Yield features in their order, each before the children that QuPath nests in it."""
-    waiting = [document]
+    """Features in their order, each before the children that QuPath nests in it."""
+    waiting = [iter((document,))]
     while waiting:
-        value = waiting.pop()
-        if isinstance(value, (list, tuple)):
-            waiting += reversed(value)
+        value = next(waiting[-1], _END)
+        if value is _END:
+            waiting.pop()
+        elif isinstance(value, (list, tuple, JsonList)):
+            waiting.append(iter(value))
         elif not isinstance(value, dict):
             yield value
         elif value.get("type") == "FeatureCollection":
-            waiting += [value.get("features")]
+            waiting.append(iter((value.get("features"),)))
         elif value.get("type") in _GEOMETRIES:
             yield {"type": "Feature", "geometry": value}
         else:
@@ -207,19 +222,23 @@ def _features(document: object) -> Iterator[object]:
             properties = value.get("properties")
             if isinstance(properties, dict):
                 children = properties.get("childObjects") or properties.get("children")
-                waiting += [children] if isinstance(children, (list, tuple)) else []
+                waiting += [iter((children,))] if isinstance(children, (list, tuple)) else []
 
 
-def read_marks(features: Iterable[object]) -> tuple[list[Mark], list[Skipped]]:
-    """Read the marks of features, under distinct ids, and what cannot be a prompt.
+def read_marks(
+    features: Iterable[object], check: Check = _go_on
+) -> tuple[list[Mark], list[Skipped]]:
+    """What features drew, under distinct ids, and what no prompt can be made of.
 
     Args:
         features: flat; parsed JSON (tuples may stand for lists).
+        check: called before each of them.
     """
     marks: list[Mark] = []
     skipped: list[Skipped] = []
     seen: Counter[str] = Counter()
     for number, feature in enumerate(features, start=1):
+        check()
         given = given_id(feature)
         try:
             mark = _mark(feature, given)

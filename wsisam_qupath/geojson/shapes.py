@@ -12,7 +12,7 @@ import shapely
 from shapely.geometry import MultiPolygon, Polygon
 
 from ..geometry import Box, FloatArray
-from ..geometry.validity import keep_polygons, make_valid
+from ..geometry.validity import TangledError, keep_polygons, make_valid
 from ..prompts import Plane, Point
 from .properties import plane_json
 
@@ -42,11 +42,12 @@ def read_points(coordinates: object) -> tuple[Point, ...]:
 def read_area(coordinates: object) -> Box | Polygon | MultiPolygon:
     """Read the coordinates of a MultiPolygon: a box if they are one axis-aligned rectangle.
 
-    Rings may be open or closed. Repeated vertices go; an outline that crosses itself is divided
-    where it does, and only what has an area stays.
+    Rings may be open or closed. Repeated vertices go; an outline that crosses itself is repaired,
+    and only what has an area stays.
 
     Raises:
-        UnusableError: no coordinates, some that are not finite numbers, or no area.
+        UnusableError: no coordinates, some that are not finite numbers, no area, or crossings
+            without number.
     """
     polygons = [[_ring(ring) for ring in _sequence(rings)] for rings in _sequence(coordinates)]
     if not any(len(ring) for rings in polygons for ring in rings):
@@ -57,7 +58,10 @@ def read_area(coordinates: object) -> Box | Polygon | MultiPolygon:
         if box is not None:
             return box
     parts = [Polygon(shell, [h for h in holes if len(h) >= 3]) for shell, *holes in drawn]
-    outline = make_valid(parts[0] if len(parts) == 1 else MultiPolygon(parts))
+    try:
+        outline = make_valid(parts[0] if len(parts) == 1 else MultiPolygon(parts))
+    except TangledError as exc:
+        raise UnusableError(str(exc)) from exc
     if outline.area < GRID_PX**2:
         raise UnusableError("it has no area")
     return outline

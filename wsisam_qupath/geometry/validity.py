@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import shapely
 from shapely.geometry import MultiPolygon, Polygon
+
+CROSSINGS_MAX = 50_000
+"""Of one outline. A ring of 300 vertices has up to 45,000; drawn by a person, it has a few."""
+
+_EDGES_LOOKED_AT = 64
+
+
+class TangledError(ValueError):
+    """An outline crosses itself too often to be repaired in a short time."""
 
 
 def keep_polygons(geometry: shapely.Geometry) -> Polygon | MultiPolygon:
@@ -16,9 +26,32 @@ def keep_polygons(geometry: shapely.Geometry) -> Polygon | MultiPolygon:
 
 
 def make_valid(outline: Polygon | MultiPolygon) -> Polygon | MultiPolygon:
-    """Make an outline valid: divide it where it crosses itself, and drop parts without area."""
+    """The outline without its crossings: what a ring runs around is inside, what has no area goes.
+
+    The time grows with the number of crossings, 50 µs each; GEOS's other method, which takes what
+    a ring runs around twice for outside, needs a minute for 20,000.
+
+    Raises:
+        TangledError: it crosses itself more often than :data:`CROSSINGS_MAX`.
+    """
     if outline.is_valid:
         return outline
+    if crossings(outline) > CROSSINGS_MAX:
+        raise TangledError(f"it crosses itself more than {CROSSINGS_MAX} times")
     # Part by part: repaired together, two that overlap would cut a hole where both are.
-    parts = shapely.make_valid(shapely.get_parts(outline))
+    parts = shapely.make_valid(shapely.get_parts(outline), method="structure", keep_collapsed=False)
     return shapely.union_all([keep_polygons(part) for part in parts])
+
+
+def crossings(outline: Polygon | MultiPolygon) -> int:
+    """About how often the edges of an outline cross each other, judged by some of them."""
+    points, rings = shapely.get_coordinates(shapely.get_rings(outline), return_index=True)
+    inside_ring = rings[1:] == rings[:-1]
+    ends = np.stack([points[:-1], points[1:]], axis=1)[inside_ring]
+    if len(ends) * (len(ends) - 1) // 2 <= CROSSINGS_MAX:
+        return 0  # or fewer than anybody minds
+    edges = shapely.linestrings(ends)
+    # At random, since edges of one kind may follow in any rhythm; always the same ones.
+    looked_at = np.random.default_rng(0).integers(0, len(edges), _EDGES_LOOKED_AT)
+    found = shapely.STRtree(edges).query(edges[looked_at], predicate="crosses")
+    return int(found.shape[1] / len(looked_at) * len(edges) / 2)

@@ -29,7 +29,9 @@ from .backends import Embedding, PatchSource, Prediction
 from .chosen import ChosenModel
 from .predictor import Predictor
 
-_PROMPTS_AT_ONCE = 8
+_PROMPTS_AT_ONCE, _POINTS_AT_ONCE = 8, 256
+"""Of a piece of work for the device: others wait, and nobody can break it off."""
+
 _READ_THREADS = 2
 _READ_AHEAD = 2
 _MIB = 1 << 20
@@ -273,12 +275,27 @@ class Segmenter:
 
 
 def _iterate_steps(
-    pairs: Iterable[PatchPair], by_pair: Mapping[PatchPair, Sequence[T]]
-) -> Iterator[tuple[PatchPair, Sequence[T]]]:
+    pairs: Iterable[PatchPair], by_pair: Mapping[PatchPair, Sequence[Question]]
+) -> Iterator[tuple[PatchPair, Sequence[Question]]]:
     """Pairs with as many of their prompts as are answered at once."""
     for pair in pairs:
-        for some in _split_into_chunks(by_pair[pair], _PROMPTS_AT_ONCE):
+        for some in _split_into_pieces(by_pair[pair]):
             yield pair, some
+
+
+def _split_into_pieces(questions: Sequence[Question]) -> Iterator[Sequence[Question]]:
+    """Questions that are answered at once: some, or one with very many points."""
+    piece: list[Question] = []
+    points = 0
+    for question in questions:
+        more = len(question.prompt.l0_points)
+        if piece and (len(piece) == _PROMPTS_AT_ONCE or points + more > _POINTS_AT_ONCE):
+            yield piece
+            piece, points = [], 0
+        piece.append(question)
+        points += more
+    if piece:
+        yield piece
 
 
 def _split_into_chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

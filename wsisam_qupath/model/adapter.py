@@ -27,7 +27,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from ..errors import AdapterError
-from ..files import compute_sha256, write_atomically
+from ..files import check_ordinary, compute_sha256, write_atomically
 from .bases import Base
 from .card import CARD_FORMAT, ENCODER, AdapterCard
 
@@ -117,6 +117,7 @@ def write_adapter(
 
 def _open_adapter(path: Path) -> safe_open:
     try:
+        check_ordinary(path)
         return safe_open(path, framework="numpy")
     except (SafetensorError, OSError) as exc:
         raise AdapterError(

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from ..errors import ImageError, ProjectError, escape
-from ..files import compute_sha256
 from ..qupath.files.backups import (
     back_up,
+    compute_checksum,
     copy_synced,
     drop,
     find_summary,
@@ -33,13 +33,9 @@ from ..qupath.files.backups import (
     make_path_beside,
     make_unfinished_path,
     prune,
-    read_content,
-    sync_file,
-    sync_folder,
-    write_synced,
 )
 from ..qupath.files.entries import ImageEntry, Project
-from ..qupath.files.integrity import FileVersions, read_version, read_versions
+from ..qupath.files.integrity import FileVersions, read_data_version, read_versions
 from ..qupath.values import Staged
 
 Recovery: TypeAlias = Literal["nothing", "finished", "undone"]
@@ -95,7 +91,7 @@ def commit(
 
     def summary() -> str:
         # QuPath states the time of the data's file, which renaming keeps.
-        written_ms = staged.path.stat().st_mtime_ns // 1_000_000
+        written_ms = entry.files.state(staged.path).st_mtime_ns // 1_000_000
         content = {"timestamp": written_ms, **staged.summary}
         return json.dumps(content, separators=(",", ":"))
 
@@ -114,14 +110,14 @@ def restore(entry: ImageEntry, backup: Path | None) -> None:
         ImageError: as with :func:`commit`.
     """
     recover(entry)
-    before = read_version(entry.qpdata)
+    before = read_data_version(entry)
 
     def refuse_if_changed() -> None:
-        if read_version(entry.qpdata) != before:
+        if read_data_version(entry) != before:
             raise _make_changed_error(entry)
 
     def summary() -> str | None:
-        old = None if backup is None else read_content(find_summary(backup))
+        old = None if backup is None else entry.files.read_if_there(find_summary(backup))
         return None if old is None else old.decode("utf-8", "surrogateescape")
 
     _exchange(entry, backup, summary, refuse_if_changed)
@@ -136,8 +132,10 @@ def recover(entry: ImageEntry) -> Recovery:
     Raises:
         ImageError: files of the image cannot be read, written or removed.
     """
-    with _translate_os_errors(entry, "has an unfinished earlier change", "then run again"):
-        if not _make_marker_path(entry).exists():
+    with _translate_os_errors(
+        entry, "is still in the middle of an earlier change", "then run again"
+    ):
+        if not entry.files.is_there(_make_marker_path(entry)):
             return "undone" if _tidy(entry) else "nothing"
         marker = _read_marker(entry)
         if marker is not None and _has_taken_place(entry, marker):
@@ -174,9 +172,9 @@ def _exchange(
             marker = _announce(entry, new is not None, summary(), backup)
             refuse_if_changed()
             if new is None:
-                entry.qpdata.unlink(missing_ok=True)
+                entry.files.remove(entry.qpdata)
             else:
-                make_staging_path(entry).replace(entry.qpdata)
+                entry.files.replace(make_staging_path(entry), entry.qpdata)
     except ProjectError:
         if not _settle(entry, None if backup in older else backup):
             raise
@@ -200,7 +198,7 @@ def _settle(entry: ImageEntry, made: Path | None) -> bool:
         if recover(entry) == "finished":
             return True
         if made is not None:
-            drop(made)
+            drop(entry, made)
     return False
 
 
@@ -211,26 +209,26 @@ def _announce(
     sha256, size_bytes = None, None
     if has_data:
         staged = make_staging_path(entry)
-        sync_file(staged)
-        sha256, size_bytes = compute_sha256(staged), staged.stat().st_size
+        entry.files.sync(staged)
+        sha256, size_bytes = compute_checksum(entry, staged), entry.files.state(staged).st_size
     if summary is not None:
         _stage_summary(entry, summary)
     marker = _Marker(sha256, size_bytes, summary, backup.name if backup else None)
     unfinished = _make_unfinished_marker_path(entry)
-    write_synced(unfinished, json.dumps(vars(marker), indent=1).encode("ascii"))
-    unfinished.replace(_make_marker_path(entry))
-    sync_folder(entry.folder)
+    entry.files.write_synced(unfinished, json.dumps(vars(marker), indent=1).encode("ascii"))
+    entry.files.replace(unfinished, _make_marker_path(entry))
+    entry.files.sync_folder(entry.folder)
     return marker
 
 
 def _finish(entry: ImageEntry, marker: _Marker) -> None:
-    """Do what follows the step: the summary, then remove the marker."""
-    sync_folder(entry.folder)
+    """What comes after the step."""
+    entry.files.sync_folder(entry.folder)
     if marker.summary is None:
-        entry.summary.unlink(missing_ok=True)
+        entry.files.remove(entry.summary)
     else:
-        _stage_summary(entry, marker.summary).replace(entry.summary)
-    sync_folder(entry.folder)
+        entry.files.replace(_stage_summary(entry, marker.summary), entry.summary)
+    entry.files.sync_folder(entry.folder)
     _tidy(entry)
 
 
@@ -239,15 +237,15 @@ def _stage_summary(entry: ImageEntry, summary: str) -> Path:
         make_path_beside(entry.summary, "new"),
         summary.encode("utf-8", "surrogateescape"),
     )
-    if read_content(path) != content:
-        write_synced(path, content)
+    if not entry.files.is_there(path) or entry.files.read(path) != content:
+        entry.files.write_synced(path, content)
     return path
 
 
 def _read_marker(entry: ImageEntry) -> _Marker | None:
     """Read the marker; None if it is damaged, which no kill can do once the step took place."""
     try:
-        marker = _Marker(**json.loads(_make_marker_path(entry).read_bytes()))
+        marker = _Marker(**json.loads(entry.files.read(_make_marker_path(entry))))
     except (ValueError, TypeError, RecursionError):
         return None
     kinds = {"size_bytes": int}
@@ -259,10 +257,11 @@ def _read_marker(entry: ImageEntry) -> _Marker | None:
 
 
 def _has_taken_place(entry: ImageEntry, marker: _Marker) -> bool:
-    if marker.sha256 is None or not entry.qpdata.exists():
-        return marker.sha256 is None and not entry.qpdata.exists()
-    same_size = entry.qpdata.stat().st_size == marker.size_bytes
-    return same_size and compute_sha256(entry.qpdata) == marker.sha256
+    is_there = entry.files.is_there(entry.qpdata)
+    if marker.sha256 is None or not is_there:
+        return marker.sha256 is None and not is_there
+    same_size = entry.files.state(entry.qpdata).st_size == marker.size_bytes
+    return same_size and compute_checksum(entry, entry.qpdata) == marker.sha256
 
 
 def _tidy(entry: ImageEntry) -> bool:
@@ -277,9 +276,9 @@ def _tidy(entry: ImageEntry) -> bool:
         _make_unfinished_marker_path(entry),
         _make_marker_path(entry),
     )
-    found = [path for path in ours if path.exists()]
+    found = [path for path in ours if entry.files.is_there(path)]
     for path in found:
-        path.unlink()
+        entry.files.remove(path)
     return bool(found)
 
 

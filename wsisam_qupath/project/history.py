@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
-from ..errors import ImageError, OutputError, escape
-from ..files import write_atomically
+from ..errors import ImageError, escape
 from ..qupath.files.entries import ImageEntry, Project
 
 MOST_RECORDS = 200_000
@@ -65,6 +64,7 @@ class History:
         """Touches nothing."""
         self.path = project.own_folder / "history" / f"{entry.id}.json"
         self._name = escape(entry.name)
+        self._files = project.files
 
     def read(self) -> Record:
         """Read the history; an empty record if there is none.
@@ -73,14 +73,14 @@ class History:
             ImageError: the history is there but cannot be read.
         """
         try:
-            content = self.path.read_bytes()
-        except FileNotFoundError:
-            return Record()
+            content = self._files.read_if_there(self.path)
         except OSError as exc:
             raise ImageError(
                 f"The history of image {self._name}, {self.path}, cannot be read "
                 f"({exc.strerror or exc}): check its permissions, then run again."
             ) from exc
+        if content is None:
+            return Record()
         try:
             return _record_of(content)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
@@ -105,20 +105,22 @@ class History:
         """
         known = self.read()
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._files.make_folder(self.path.parent)
             aside = self._put_aside() if known.damaged else None
-            write_atomically(self.path, _dump(_merge(known, written, empty, slide_key)))
-        except (OSError, OutputError) as exc:
+            content = _dump(_merge(known, written, empty, slide_key))
+            self._files.write_atomically(self.path, content)
+        except OSError as exc:
             raise ImageError(
-                f"The history of image {self._name}, {self.path}, cannot be written: check "
-                "the free space and permissions there, then run again."
+                f"The ledger of image {self._name}, {self.path}, cannot be written "
+                f"({exc.strerror or exc}): free space and permissions there, then run again."
             ) from exc
         return aside
 
     def _put_aside(self) -> Path:
         names = (self.path.with_suffix(f".damaged-{number}.json") for number in count(1))
-        aside = next(path for path in names if not path.exists())
-        return self.path.rename(aside)
+        aside = next(path for path in names if not self._files.is_there(path))
+        self._files.replace(self.path, aside)
+        return aside
 
 
 def _merge(

@@ -33,6 +33,7 @@ class Journal:
         """
         self.path = project.own_folder / "journal" / f"{entry.id}.jsonl"
         self._name = escape(entry.name)
+        self._files = project.files
         self._header = _line({"journal": _FORMAT, "slide": slide_key})
         self._file: io.FileIO | None = None
 
@@ -73,8 +74,8 @@ class Journal:
             ImageError: the journal cannot be removed.
         """
         self.close()
-        with self._translate_os_errors("removed", "check its permissions"):
-            self.path.unlink(missing_ok=True)
+        with self._translate_os_errors("removed", "allow deleting it"):
+            self._files.remove(self.path)
 
     def close(self) -> None:
         """Close the file; the next :meth:`append` opens it again."""
@@ -94,19 +95,15 @@ class Journal:
         self.close()
 
     def _read(self) -> bytes:
-        with self._translate_os_errors("read", "check its permissions, or delete it"):
-            try:
-                return self.path.read_bytes()
-            except FileNotFoundError:
-                return b""
+        with self._translate_os_errors("read", "allow reading it, or delete it"):
+            return self._files.read_if_there(self.path) or b""
 
     def _open(self) -> io.FileIO:
         """Open the file and cut off an incomplete last line."""
         content = self._read()
         whole = content[: content.rfind(b"\n") + 1]
         ours = whole.startswith(self._header)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.path.open("ab", buffering=0)
+        self._file = self._files.append(self.path)
         self._file.truncate(len(whole) if ours else 0)
         if not ours:
             _write(self._file, self._header)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from ..errors import ProjectError, escape
 from ..qupath.files.entries import Project
 from ..qupath.files.integrity import check_writable_project
-from ..qupath.files.json_text import as_object, parse
+from ..qupath.files.json_text import SUMMARY_BYTES_MAX, as_object, parse
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -49,11 +49,11 @@ def project_lock(project: Project, *, what: str = "batch") -> Iterator[None]:
     """
     check_writable_project(project)
     folder = project.own_folder
-    is_new = not folder.exists()
+    is_new = not os.path.lexists(folder)
     try:
         lock = _acquire(project)
         try:
-            _write_holder(folder / _HOLDER, what)
+            _write_holder(project, what)
         except OSError:
             lock.release()
             raise
@@ -68,7 +68,7 @@ def project_lock(project: Project, *, what: str = "batch") -> Iterator[None]:
         yield
     finally:
         with suppress(OSError):  # the drive is gone, and the lock with it
-            (folder / _HOLDER).unlink(missing_ok=True)
+            project.files.remove(folder / _HOLDER)
             lock.release()
 
 
@@ -81,8 +81,9 @@ def _acquire(project: Project) -> BaseFileLock:
     """
     from filelock import FileLock, SoftFileLock, Timeout  # not for `--help`
 
-    project.own_folder.mkdir(exist_ok=True)
+    project.files.make_folder(project.own_folder)
     path = project.own_folder / _LOCK
+    project.files.check(path)  # the library opens it by its name
     lock: BaseFileLock = FileLock(path, timeout=0, thread_local=False)
     try:
         try:
@@ -99,14 +100,15 @@ def _acquire(project: Project) -> BaseFileLock:
     return lock
 
 
-def _write_holder(path: Path, what: str) -> None:
+def _write_holder(project: Project, what: str) -> None:
     holder = {
         "what": what,
         "pid": os.getpid(),
         "host": socket.gethostname(),
         "since": datetime.now().astimezone().isoformat(sep=" ", timespec="seconds"),
     }
-    path.write_text(json.dumps(holder), encoding="utf-8")
+    path = project.own_folder / _HOLDER
+    project.files.write_atomically(path, json.dumps(holder).encode("ascii"))
 
 
 def _describe_holder(project: Project, lock: BaseFileLock) -> str:
@@ -114,7 +116,8 @@ def _describe_holder(project: Project, lock: BaseFileLock) -> str:
     from filelock import SoftFileLock
 
     try:
-        holder = as_object(parse((project.own_folder / _HOLDER).read_bytes()))
+        content = project.files.read(project.own_folder / _HOLDER, bytes_max=SUMMARY_BYTES_MAX)
+        holder = as_object(parse(content))
     except (OSError, ValueError):
         holder = {}
     said = {key: escape(str(value), 100) for key, value in holder.items()}

@@ -39,11 +39,9 @@ from .schemas import (
 )
 from .security import check_host, check_token
 from .service import Record, Service
+from .wsgi import IS_GONE
 
 _LOG = logging.getLogger(__name__)
-
-IS_GONE = "wsisam.is_gone"
-"""WSGI environment: a function that says whether the client has gone away."""
 
 _OPEN = {"health", "status_page"}
 """Endpoints that answer without a token."""
@@ -135,7 +133,8 @@ def _add_rules(app: Flask, config: ServerConfig, metrics: Metrics) -> None:
 def _log_when_sent(response: Response, metrics: Metrics) -> Callable[[], None]:
     """Count the request and log it when its response has been sent."""
     request_id, came, prompts = g.request_id, g.came, g.get("prompts")
-    asked = escape(f"{request.method} {request.full_path.removesuffix('?')}", 200)
+    # Without the query, in which some clients put what is secret.
+    asked = escape(f"{request.method} {request.path}", 200)
     client, route = request.remote_addr, request.url_rule.rule if request.url_rule else "none"
 
     def write() -> None:
@@ -196,7 +195,7 @@ def _add_segment(app: Flask, service: Service, config: ServerConfig) -> None:
         slot = service.device_queue.acquire(is_gone, config.limits.request_seconds)
         with ExitStack() as stack:
             stack.callback(slot.release)
-            wanted = decode_segment(json_body(), config.limits)
+            wanted = decode_segment(json_body(), config.limits, slot.memory)
             g.prompts = len(wanted.features)
             records = stack.enter_context(closing(service.segment(wanted, slot)))
             if not _wants_stream():
@@ -295,6 +294,7 @@ def _info(service: Service, config: ServerConfig) -> Info:
         limits=LimitsInfo(
             body_bytes=limits.body_bytes,
             prompts=limits.prompts,
+            points=limits.points,
             vertices=limits.vertices,
             regions=limits.regions,
             region_px=limits.region_px,

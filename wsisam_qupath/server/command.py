@@ -9,13 +9,15 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import OptionError, OutputError, WsiSamError
-from ..files import check_writable
+from ..files import check_writable, read_file
 from ..inference.loading import resolve
 from ..inference.segmenter import Segmenter
 from ..model.bases import find_base
 from ..options import ModelSpec
 from .app import create_app
+from .budget import MemoryBudget
 from .config import DEFAULT_PORT, Limits, ServerConfig, is_loopback
+from .connection_file import remove_stale
 from .jobs.queue import JobQueue
 from .jobs.routes import project_jobs
 from .loading import ModelLoader
@@ -28,6 +30,7 @@ from .slides import Slides
 
 OWN_FOLDER = Path("~/.wsisam-qupath")
 _TOKEN_LENGTH_MIN = 16
+_TOKEN_BYTES_MAX = 64 << 10
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class ServeRequest:
     max_prompts: int = 5_000
     max_requests: int = 32
     max_seconds: float = 300.0
+    max_memory_mib: int = 768
 
     @property
     def limits(self) -> Limits:
@@ -56,6 +60,7 @@ class ServeRequest:
             prompts=self.max_prompts,
             requests_at_once=self.max_requests,
             request_seconds=self.max_seconds,
+            memory_bytes=self.max_memory_mib << 20,
         )
 
 
@@ -70,13 +75,14 @@ def run_serve(request: ServeRequest) -> None:
     _warn(config)
     find_base(request.model.base)
     metrics = Metrics()
-    device_queue = DeviceQueue(config.limits.requests_at_once, metrics.observe_wait)
+    budget = MemoryBudget(config.limits.memory_bytes)
+    device_queue = DeviceQueue(config.limits.requests_at_once, metrics.observe_wait, budget)
     metrics.watch(device_queue)
     models = ModelLoader(partial(_load, request.model, metrics))
     service = Service(models, Slides(config), device_queue, config.limits)
     jobs, job_routes = project_jobs(service, config, _make_own_folder() / "jobs")
     app = create_app(service, config, job_routes, metrics=metrics)
-    with listening(app, config) as server:
+    with listening(app, config, budget) as server:
         models.start()
         jobs.start()
         server.run(partial(_finish, jobs, device_queue, config.limits.stop_seconds))
@@ -106,8 +112,12 @@ def _finish(jobs: JobQueue, device_queue: DeviceQueue, seconds: float) -> None:
 
 
 def _make_own_folder() -> Path:
-    """Make the folder of a server's private files."""
-    folder = OWN_FOLDER.expanduser()
+    """Where a server keeps what is its user's alone."""
+    return _made(OWN_FOLDER.expanduser())
+
+
+def _made(folder: Path) -> Path:
+    """A folder that only its user may look into."""
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         folder.chmod(0o700)
@@ -145,7 +155,7 @@ def _token(file: Path | None) -> tuple[Path, str]:
         OptionError: the token is too short, or no text.
     """
     if file is None:
-        return _make_own_folder() / "server.json", make_token()
+        return _own_connection_file(), make_token()
     text = _text(file)
     if not text or text.startswith("{"):  # nothing, or what an earlier server left
         check_writable(file)
@@ -156,12 +166,19 @@ def _token(file: Path | None) -> tuple[Path, str]:
             f"{file} holds no token: write at least {_TOKEN_LENGTH_MIN} letters and digits in one "
             "line into it, or remove it to get a new one.",
         )
-    return _make_own_folder() / "server.json", text
+    return _own_connection_file(), text
+
+
+def _own_connection_file() -> Path:
+    """Of this process; those of servers that were killed go."""
+    folder = _made(_make_own_folder() / "servers")
+    remove_stale(folder)
+    return folder / f"{os.getpid()}.json"
 
 
 def _text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8").strip()
+        return read_file(file, bytes_max=_TOKEN_BYTES_MAX).decode("utf-8").strip()
     except FileNotFoundError:
         return ""
     except (OSError, UnicodeDecodeError) as exc:

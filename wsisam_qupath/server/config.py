@@ -18,9 +18,17 @@ class Limits:
         body_bytes: of its body.
         depth: of nesting in its JSON.
         prompts: features.
+        points: positive and negative ones of one prompt.
         vertices: positions, counted as opening brackets before any object is built.
         regions: images.
         region_px, all_regions_px: pixels of one image, of all of them.
+        memory_bytes: of all requests together: their bodies, what is parsed of them, their pixels.
+        connections: open ones; on top of them, the one that has waited longest for bytes goes.
+        head_seconds: from the opening of a connection, or the first byte after an answer, to the
+            end of a request's head; a TLS greeting has the same.
+        body_seconds, body_bytes_per_second: a body may take so long, and longer as it comes at
+            least so fast.
+        idle_seconds: a connection stays open so long between requests.
         requests_at_once: admitted, computing or waiting; what comes on top is refused at once.
         request_seconds: an answer is given up after so long; a streamed one so long after its
             last record.
@@ -30,10 +38,17 @@ class Limits:
     body_bytes: int = 64 * _MIB
     depth: int = 64
     prompts: int = 5_000
+    points: int = 256
     vertices: int = 1_000_000
     regions: int = 512
     region_px: int = 16 * _MIB
     all_regions_px: int = 64 * _MIB
+    memory_bytes: int = 768 * _MIB
+    connections: int = 1_000
+    head_seconds: float = 10.0
+    body_seconds: float = 20.0
+    body_bytes_per_second: int = 128 << 10
+    idle_seconds: float = 60.0
     requests_at_once: int = 32
     request_seconds: float = 300.0
     stop_seconds: float = 5.0

@@ -6,19 +6,19 @@ import base64
 import binascii
 import hashlib
 import io
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, from_json
 
 from ..errors import SlideError
 from ..geometry import Box
 from ..slide.plain_reader import DAMAGE, convert_to_rgb
+from .budget import Reservation
 from .client_pixels import SentImage
 from .config import Limits
+from .json_extent import Extent, extent_of
 from .problems import ProblemError
 from .schemas import FieldError, Region, SegmentRequest, SlideAsOpen
 
@@ -27,10 +27,6 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", bound=BaseModel)
 
-_STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
-_STEPS = np.zeros(256, dtype=np.int8)
-_STEPS[list(b"[{")] = 1
-_STEPS[list(b"]}")] = -1
 _TAGS = {"collection", "list"}
 """Names of alternatives in pydantic's paths, which are no fields."""
 
@@ -40,13 +36,25 @@ _ERRORS_MAX = 20
 _IMAGES = ("PNG", "JPEG")
 
 
-def decode(body: bytes, kind: type[M], limits: Limits) -> M:
-    """Decode a request into its type.
+_COPIES = 3
+"""Of a body: as it came, the strings in it, and the images that they say in base64."""
+
+_RGB_BYTES, _DECODER_BYTES = 3, 8
+"""Per pixel: of an image as it is kept, and beside that while it is decoded."""
+
+
+def decode(body: bytes, kind: type[M], limits: Limits, memory: Reservation) -> M:
+    """A typed request.
+
+    Args:
+        memory: grows by what the request takes once it is parsed, before that is done.
 
     Raises:
         ProblemError: it is no JSON, too much of it, or not what it should be.
     """
-    _check_extent(body, limits)
+    extent = extent_of(body)
+    _check_extent(extent, limits)
+    memory.grow(_COPIES * len(body) + extent.parsed_bytes)
     try:
         values = from_json(body, allow_inf_nan=False, cache_strings="none")
     except ValueError as exc:
@@ -73,13 +81,13 @@ def make_invalid_problem(errors: Iterable[FieldError]) -> ProblemError:
     )
 
 
-def decode_segment(body: bytes, limits: Limits) -> SegmentRequest:
-    """Decode the body of ``POST /v1/segment``.
+def decode_segment(body: bytes, limits: Limits, memory: Reservation) -> SegmentRequest:
+    """What ``POST /v1/segment`` asks for.
 
     Raises:
         ProblemError: see :func:`decode`; also ids that stand twice.
     """
-    request = decode(body, SegmentRequest, limits)
+    request = decode(body, SegmentRequest, limits, memory)
     features = request.features
     if not features and request.refine is None:
         raise make_invalid_problem(
@@ -97,9 +105,12 @@ def decode_segment(body: bytes, limits: Limits) -> SegmentRequest:
 
 
 def decode_images(
-    regions: Iterable[Region], slide: SlideAsOpen, limits: Limits
+    regions: Iterable[Region], slide: SlideAsOpen, limits: Limits, memory: Reservation
 ) -> tuple[SentImage, ...]:
     """Decode the images that a client sent.
+
+    Args:
+        memory: grows by their size, before any is decoded.
 
     Raises:
         ProblemError: too many or too large, found out before any is decoded; no images.
@@ -116,30 +127,28 @@ def decode_images(
         _check_inside(region, slide, number)
         content = _decode_bytes(region.image, number)
         opened.append((region, content, _header(content, number, limits)))
-    total_px = sum(image.width * image.height for _, _, image in opened)
+    sizes_px = [image.width * image.height for _, _, image in opened]
+    total_px = sum(sizes_px)
     if total_px > limits.all_regions_px:
         raise ProblemError(
             "too-large",
             f"The images have {total_px} pixels in all; {limits.all_regions_px} are taken at a "
             "time. Send fewer prompts at a time.",
         )
+    memory.grow(_RGB_BYTES * total_px + _DECODER_BYTES * max(sizes_px, default=0))
     return tuple(
         _decode_sent_image(region, content, image, number)
         for number, (region, content, image) in enumerate(opened)
     )
 
 
-def _check_extent(body: bytes, limits: Limits) -> None:
-    """Check nesting and positions on the bytes, as parsed objects take 50 times the memory."""
-    plain = np.frombuffer(_STRINGS.sub(b"", body), dtype=np.uint8)
-    depth = np.cumsum(_STEPS[plain], dtype=np.int32)
-    if depth.max(initial=0) > limits.depth:
+def _check_extent(extent: Extent, limits: Limits) -> None:
+    if extent.depth > limits.depth:
         raise ProblemError(
             "too-large", f"The JSON is nested deeper than {limits.depth}. Send plain GeoJSON."
         )
-    brackets, commas = (int(np.count_nonzero(plain == ord(sign))) for sign in "[,")
     # A position is a bracket with a comma or two; other things have commas too.
-    if brackets > limits.vertices or commas > 4 * limits.vertices:
+    if extent.lists > limits.vertices or extent.commas > 4 * limits.vertices:
         raise ProblemError(
             "too-large",
             f"The GeoJSON has more than {limits.vertices} positions. Simplify the outlines, or "

@@ -83,7 +83,7 @@ class ImageStatus(BaseModel):
     Attributes:
         id, name: of the project's entry.
         state: ``kept``: QuPath shows it, so its outlines are in the job's results alone.
-        reason: why it failed, and what cures it; else empty.
+        reason: why it failed, and how to fix it; else empty.
         outlined, empty, answered, reviewed, skipped: prompts by what became of them. ``empty``: the
             model sees nothing there; ``answered``: an earlier run did it; ``reviewed``: a person
             took its outline over; ``skipped``: no prompt could be made of it.
@@ -117,7 +117,7 @@ class JobSummary(BaseModel):
     Attributes:
         project: as the server reads it.
         created, started, ended: UTC; null for what has not come yet.
-        reason: why the job failed, and what cures it; else empty.
+        reason: why the job failed, and how to fix it; else empty.
         images, images_ended: how many there are, null until the project was read; and how many of
             them need no more.
         prompts, prompts_answered: of the images that were looked at so far.

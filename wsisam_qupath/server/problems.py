@@ -64,7 +64,7 @@ class ProblemError(WsiSamError):
     """A request that cannot be processed as it is.
 
     Args:
-        detail: a sentence or two: what is wrong, and what cures it.
+        detail: a sentence or two: what is wrong, and how to fix it.
         errors: of ``invalid``, by field.
         regions: of ``pixels-needed``.
         headers: of the answer, beside its own.

@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from .budget import MemoryBudget
+from .config import Limits
 from .problems import ProblemError, make_busy_problem
 
 _LOOK_SECONDS = 0.1
@@ -28,13 +30,18 @@ class DeviceQueue:
     Args:
         at_once: so many requests may be in it, computing or waiting.
         seconds_waited: told how long each turn was waited for.
+        budget: the memory that requests share.
     """
 
     def __init__(
-        self, at_once: int, seconds_waited: Callable[[float], None] = lambda _: None
+        self,
+        at_once: int,
+        seconds_waited: Callable[[float], None] = lambda _: None,
+        budget: MemoryBudget | None = None,
     ) -> None:
         self._at_once = at_once
         self._seconds_waited = seconds_waited
+        self.budget = budget or MemoryBudget(Limits().memory_bytes)
         self._changed = threading.Condition()
         self._line: deque[object] = deque()
         self._slots: set[QueueSlot] = set()
@@ -85,7 +92,8 @@ class DeviceQueue:
         return max(0, len(self._line) - 1)
 
     def release(self, slot: QueueSlot) -> None:
-        """Release the slot of a request; does nothing the second time."""
+        """Make room for another request. Does nothing the second time."""
+        slot.memory.close()
         with self._changed:
             self._slots.discard(slot)
             self._changed.notify_all()
@@ -122,13 +130,18 @@ class DeviceQueue:
 
 
 class QueueSlot:
-    """One request among those in hand; see :meth:`DeviceQueue.acquire`."""
+    """One request among those in hand; see :meth:`DeviceQueue.admit`.
+
+    Attributes:
+        memory: what the request takes of the server's.
+    """
 
     def __init__(self, queue: DeviceQueue, is_gone: Callable[[], bool], seconds: float) -> None:
         self._queue = queue
         self._is_gone = is_gone
         self._seconds = seconds
         self._until = time.monotonic() + seconds
+        self.memory = queue.budget.reservation()
 
     def extend_deadline(self) -> None:
         """Restart the time limit, as a result was delivered."""

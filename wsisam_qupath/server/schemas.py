@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    JsonValue,
+    Tag,
+    model_validator,
+)
 from typing_extensions import NotRequired, TypedDict
 
 from ..options import ObjectType, OutlineOptions, PointsAs
@@ -67,8 +76,25 @@ Prompts: TypeAlias = Annotated[
 
 PixelSize: TypeAlias = Annotated[float, Field(ge=0.01, le=100)]
 Downsample: TypeAlias = Annotated[float, Field(ge=1, le=_LARGEST_PX)]
-WholePx: TypeAlias = Annotated[int, Field(ge=1, le=_LARGEST_PX)]
-FirstPx: TypeAlias = Annotated[int, Field(ge=0, le=_LARGEST_PX)]
+
+
+def _whole(value: object) -> object:
+    """JSON has one kind of numbers: 512.0 is an integer to it."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WholePx: TypeAlias = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=_LARGEST_PX)]
+FirstPx: TypeAlias = Annotated[int, BeforeValidator(_whole), Field(ge=0, le=_LARGEST_PX)]
+
+_PART = r"[^:\r\n\v\f\x1c-\x1e\x85\u2028\u2029]"
+_CLASS_PATTERN = rf"^{_PART}*[^:\s]{_PART}*(:{_PART}*[^:\s]{_PART}*)*$"
+
+
+ClassName: TypeAlias = Annotated[
+    str,
+    Field(min_length=1, max_length=1_000, json_schema_extra={"pattern": _CLASS_PATTERN}),
+]
+"""The name of a class as QuPath takes it; that of a derived one has colons."""
 
 
 class SlideAsOpen(_Strict):
@@ -138,9 +164,7 @@ class Options(_Strict):
     simplify_um: Annotated[float, Field(ge=0, le=1_000)] = OutlineOptions.simplify_um
     min_area_um2: Annotated[float, Field(ge=0, le=1e9)] = OutlineOptions.min_area_um2
     object_type: ObjectType = OutlineOptions.object_type
-    class_name: Annotated[str, Field(min_length=1, max_length=1_000)] | None = Field(
-        default=None, alias="class"
-    )
+    class_name: ClassName | None = Field(default=None, alias="class")
 
     @model_validator(mode="after")
     def _check_outline(self) -> Options:
@@ -153,6 +177,22 @@ class Options(_Strict):
         return OutlineOptions(**self.model_dump())
 
 
+_SOMETHING_TO_OUTLINE: list[JsonValue] = [
+    {"required": ["refine"], "properties": {"refine": {"type": "object"}}},
+    {
+        "properties": {
+            "prompts": {
+                "anyOf": [
+                    {"type": "array", "minItems": 1},
+                    {"type": "object", "properties": {"features": {"minItems": 1}}},
+                ]
+            }
+        }
+    },
+]
+"""What the schema says of it beside the types."""
+
+
 class SegmentRequest(_Strict):
     """``POST /v1/segment``.
 
@@ -161,6 +201,8 @@ class SegmentRequest(_Strict):
         regions: the pixels, where the server cannot read the slide itself.
         on_unreadable: "regions" asks for the list of regions to send, where it cannot.
     """
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": _SOMETHING_TO_OUTLINE})
 
     slide: SlideAsOpen
     prompts: Prompts
@@ -192,7 +234,7 @@ class Problem(BaseModel):
     Attributes:
         type: ``urn:wsisam-qupath:problem:`` and a name that stays.
         title: the name for people.
-        detail: what is wrong, and what cures it.
+        detail: what is wrong, and how to fix it.
         instance: ``urn:uuid:`` and the id of the request, as the server's log names it.
         errors: of ``invalid``.
         regions: of ``pixels-needed``.
@@ -230,6 +272,7 @@ class LimitsInfo(BaseModel):
 
     body_bytes: int
     prompts: int
+    points: int
     vertices: int
     regions: int
     region_px: int

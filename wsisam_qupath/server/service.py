@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
+from ..errors import escape
 from ..geojson import prompts_from_geojson, prompts_to_refine, to_feature
 from ..geojson.properties import read_path_class
 from ..geometry import Mpp
@@ -17,11 +18,11 @@ from ..prompts.results import Empty, Result
 from ..slide import PixelSource
 from .client_pixels import SentImage, SentPixels
 from .config import Limits
-from .decoding import decode_images
+from .decoding import decode_images, make_invalid_problem
 from .loading import ModelLoader
 from .problems import ProblemError, ProblemName
 from .queue import DeviceQueue, QueueSlot
-from .schemas import SegmentRequest, SlideAsOpen
+from .schemas import FieldError, SegmentRequest, SlideAsOpen
 from .slides import Slides, no_pixel_size, pixel_size
 
 Record: TypeAlias = dict[str, Any]
@@ -61,8 +62,9 @@ class Service:
         """
         segmenter = self.models.segmenter()
         options = request.options.outline
-        pixels, trouble = self._pixels(request)
-        prompt_set = _prompts(request, segmenter, pixels, options)
+        pixels, trouble = self._pixels(request, slot)
+        prompt_set = _prompts(request, segmenter, pixels, options, slot.check)
+        _check_points(prompt_set.prompts, self.limits)
         if isinstance(pixels, SentPixels):
             _check_pixels(segmenter, pixels, prompt_set.prompts, options, trouble)
         answers = segmenter.segment(pixels, prompt_set.prompts, options, turn=slot.turn)
@@ -72,11 +74,13 @@ class Service:
         for skipped in prompt_set.skipped:
             yield without_outline(skipped.id, skipped.reason)
 
-    def _pixels(self, request: SegmentRequest) -> tuple[PixelSource, ProblemError | None]:
-        """Choose the source of pixels: the slide itself, or else regions that the client sends."""
+    def _pixels(
+        self, request: SegmentRequest, slot: QueueSlot
+    ) -> tuple[PixelSource, ProblemError | None]:
+        """Where the pixels come from; why the slide cannot be read, where the client is to help."""
         if request.regions is not None:
             mpp = _read_stated_mpp(request.slide)
-            images = decode_images(request.regions, request.slide, self.limits)
+            images = decode_images(request.regions, request.slide, self.limits, slot.memory)
             return _read_sent_images(request.slide, mpp, images), None
         try:
             return self.slides.open(request.slide), None
@@ -110,16 +114,43 @@ def _read_sent_images(
 
 
 def _prompts(
-    request: SegmentRequest, segmenter: Segmenter, pixels: PixelSource, options: OutlineOptions
+    request: SegmentRequest,
+    segmenter: Segmenter,
+    pixels: PixelSource,
+    options: OutlineOptions,
+    check: Callable[[], None],
 ) -> PromptSet:
     planner = segmenter.planner(pixels, options)
     if request.refine is not None:
-        found = prompts_to_refine(request.features, request.refine)
+        found = prompts_to_refine(request.features, request.refine, check)
     else:
         found = prompts_from_geojson(
-            request.features, points_as=options.points_as, hr_l0_box_of=planner.hr_l0_box
+            request.features,
+            points_as=options.points_as,
+            hr_l0_box_of=planner.hr_l0_box,
+            check=check,
         )
     return _set_class(clip_to_slide(found, pixels.l0_box), options.class_name)
+
+
+def _check_points(prompts: Iterable[Prompt], limits: Limits) -> None:
+    """Whether no prompt would hold the device for long.
+
+    Raises:
+        ProblemError: ``invalid``, with the limit.
+    """
+    found = ((prompt, len(prompt.l0_points)) for prompt in prompts)
+    errors = [
+        FieldError(
+            field="prompts",
+            message=f"{escape(prompt.id, 100)} has {count} points, and one object may have "
+            f"{limits.points}",
+        )
+        for prompt, count in found
+        if count > limits.points
+    ]
+    if errors:
+        raise make_invalid_problem(errors)
 
 
 def _set_class(prompt_set: PromptSet, class_name: str | None) -> PromptSet:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Sequence
 from pathlib import Path, PurePath
 
 from cachetools import LRUCache
@@ -12,7 +10,8 @@ from cachetools import LRUCache
 from ..errors import PixelSizeError, SlideError, escape
 from ..geometry import Mpp
 from ..qupath.files.locations import Moves, apply_moves, parse_moves, parse_pure_path
-from ..slide import Slide, open_slide
+from ..slide import Slide
+from .access import FileAccess, is_there
 from .config import ServerConfig
 from .problems import ProblemError
 from .schemas import SlideAsOpen
@@ -21,7 +20,6 @@ _OPEN_SLIDES = 8
 """Kept open for the next click. Each holds a file, and OpenSlide up to 32 MB of its tiles."""
 
 _PATH_MAX = 200
-_THIS_SYSTEM = type(PurePath())
 
 Key = tuple[Path, Mpp | None, int, int]
 
@@ -34,8 +32,7 @@ class Slides:
     """
 
     def __init__(self, config: ServerConfig) -> None:
-        self._folders = config.slides
-        self._reads_anywhere = config.reads_anywhere
+        self._access = FileAccess(config)
         self._moves = parse_moves(config.maps, "maps")
         self._open: LRUCache[Key, Slide] = LRUCache(_OPEN_SLIDES)
         self._lock = threading.Lock()
@@ -74,10 +71,10 @@ class Slides:
             stated = locate(uri, self._moves)
         except SlideError as exc:
             raise _make_outside_problem(uri, "names no file on this computer") from exc
-        path = find_allowed(stated, self._folders, anywhere=self._reads_anywhere)
+        path = self._access.find_allowed(stated)
         if path is None:
             raise _make_outside_problem(uri, "is not in a folder that this server may read")
-        if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises for names that are too long
+        if not is_there(path):
             raise ProblemError(
                 "slide-missing",
                 f"There is no slide {escape(str(path), _PATH_MAX)} where the server runs. Check "
@@ -94,7 +91,7 @@ class Slides:
         with self._lock:
             slide: Slide | None = self._open.get(key)
         if slide is None:  # two that come at once may both open it, which does no harm
-            slide = open_slide(path, mpp=mpp)
+            slide = self._access.open_slide(path, mpp=mpp)
             with self._lock:
                 self._open[key] = slide
         return slide
@@ -123,27 +120,6 @@ def locate(location: str, moves: Moves) -> PurePath:
     """
     stated = parse_pure_path(location)
     return apply_moves(moves, stated) or stated
-
-
-def find_allowed(path: PurePath, folders: Sequence[Path], *, anywhere: bool) -> Path | None:
-    """Resolve a path if the server may read it, else None. The file need not exist.
-
-    Args:
-        path: as a client names it, perhaps of another system.
-        folders: those in which files may be read.
-        anywhere: whether any file may be read.
-    """
-    if not isinstance(path, _THIS_SYSTEM) or not path.is_absolute():
-        return None
-    # A share is asked only where it is named: the question alone tells its server who we are.
-    is_share = path.drive.startswith("\\\\")
-    if is_share and not anywhere and not any(map(path.is_relative_to, folders)):
-        return None
-    # Links are followed first, so that what is checked is what will be opened.
-    real = Path(os.path.realpath(path))
-    if anywhere or any(real.is_relative_to(os.path.realpath(folder)) for folder in folders):
-        return real
-    return None
 
 
 def _make_outside_problem(uri: str, why: str) -> ProblemError:

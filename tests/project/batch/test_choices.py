@@ -78,7 +78,7 @@ def test_a_dry_run_prints_a_table_and_changes_no_byte(
     assert lines[5:8] == [
         f"{MIRRORED}: 1 skipped",
         f"{MIRRORED}: skipped {OUTSIDE}: it lies outside of the slide.",
-        f"{STACK}: 1 beyond --limit",
+        f"{STACK}: 1 beyond the limit",
     ]
     assert lines[8].startswith("4 images, 3 prompts, 2 encodes: about ")
     assert lines[8].endswith(" on this machine. 0 cannot be done. Nothing was changed.")
@@ -92,5 +92,5 @@ def test_an_image_that_is_not_there_ends_it_before_anything_starts(project: Path
 
     assert (answer.code, answer.out) == (2, "")
     (line,) = words_of(answer)
-    assert "--images *.svs is no image of" in line
+    assert "--images: *.svs is no image of" in line
     assert files_of(project) == before

@@ -45,7 +45,7 @@ def test_an_export_does_not_replace_annotations_of_somebody(
     path = write_prompts(tmp_path / "a.svs.geojson", others)
     before = path.read_bytes()
 
-    with pytest.raises(OutputError, match="would be replaced, but was not written by a batch"):
+    with pytest.raises(OutputError, match="would be replaced, but is not from this program"):
         GeoJsonFolder(tmp_path, [image(tmp_path)])
 
     assert path.read_bytes() == before
@@ -54,7 +54,7 @@ def test_an_export_does_not_replace_annotations_of_somebody(
 def test_an_export_does_not_replace_what_is_no_geojson(tmp_path: Path) -> None:
     (tmp_path / "a.svs.geojson").write_text("notes")
 
-    with pytest.raises(OutputError, match="name another folder with --export"):
+    with pytest.raises(OutputError, match="choose another folder"):
         GeoJsonFolder(tmp_path, [image(tmp_path)])
 
 
@@ -80,7 +80,7 @@ def test_a_report_may_lie_beside_the_project_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", " ", "A:", "A: ", ": A", "A\nB"])
 def test_a_class_that_qupath_would_call_otherwise_is_refused(name: str) -> None:
-    with pytest.raises(OptionError, match="--class is no name that QuPath takes"):
+    with pytest.raises(OptionError, match="class_name: QuPath has no class of this name"):
         BatchRequest(Path("project.qpproj"), options=OutlineOptions(class_name=name))
 
 

@@ -130,7 +130,7 @@ def stop(
 
 def check_interrupted(answer: Answer, project: Path) -> None:
     assert (answer.code, answer.out) == (130, "")
-    assert words_of(answer) == ["Interrupted. No result is half written."]
+    assert words_of(answer) == ["Interrupted. No file was left half-written."]
     assert not leftovers(project)
 
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.engine_runs import MODEL, PARTS
+from fixtures.engine_runs import MODEL
 from wsisam_qupath.inference.executors import LocalExecutor
-from wsisam_qupath.model.bases import find_base
+from wsisam_qupath.inference.loading import resolve
+from wsisam_qupath.options import OutlineOptions
 from wsisam_qupath.project.batch.config import BatchConfig
 from wsisam_qupath.project.batch.opening import SlideOpener
 from wsisam_qupath.project.batch.run import Batch
@@ -45,9 +46,9 @@ def troubled(folder: Path) -> list[ImageEntry]:
 
 def make_batch(folder: Path, listener: Listener) -> Batch:
     project = Project(folder / "project.qpproj", "0.6.0", tuple(troubled(folder)))
-    process, executor = QuPathProcess(), LocalExecutor(*PARTS)
-    base = find_base(MODEL.base)
-    config = BatchConfig(project, PromptFilter(), PARTS[1], base, None, "detection", plan_only=True)
+    model, options = resolve(MODEL), OutlineOptions()
+    process, executor = QuPathProcess(), LocalExecutor(model, options)
+    config = BatchConfig(project, PromptFilter(), options, model, plan_only=True)
     opener = SlideOpener(process, project, None)
     return Batch(config, process, opener, executor, lambda: executor, listener)
 

@@ -162,7 +162,7 @@ def test_the_summary_says_what_is_missing() -> None:
 
 
 def test_a_wrong_image_type_is_refused_before_anything_is_done(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=r"no image type H&E: choose brightfield-h-e"):
+    with pytest.raises(OptionError, match=r"image_type: H&E is none of brightfield-h-e"):
         run_create(CreateRequest(tmp_path / "p", (str(tmp_path),), image_type="H&E"))
 
 

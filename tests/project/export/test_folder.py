@@ -155,5 +155,5 @@ def test_the_summary_counts_and_names_the_cures() -> None:
 
 
 def test_a_wrong_scale_is_refused_before_anything_is_read(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="--mpp 0 is out of range"):
+    with pytest.raises(OptionError, match="mpp: 0 is out of range"):
         run_export(ExportRequest(tmp_path / "none.qpproj", tmp_path / "out", mpp=0))

@@ -176,6 +176,6 @@ def test_a_missing_slide_says_how_to_find_it(tmp_path: Path) -> None:
 
     assert found.slide is None
     assert found.trouble == (
-        f"Its slide {tmp_path / 'gone.svs'} is not there: put it back, or say with --remap OLD=NEW "
-        "which folder is now where."
+        f"Its slide {tmp_path / 'gone.svs'} is not there: put it back, or map its old folder to "
+        "the one where it is now."
     )

@@ -201,14 +201,14 @@ def test_a_folder_in_the_place_of_the_objects(project: Project, entry: ImageEntr
     entry.qpdata.unlink()
     entry.qpdata.mkdir()
 
-    assert "check that it is a file that you may read" in refusal(project, entry)
+    assert "check that it is a file of its own that you may read" in refusal(project, entry)
 
 
 @NO_ROOT
 def test_objects_that_may_not_be_read(entry: ImageEntry) -> None:
     entry.qpdata.chmod(0)
 
-    with pytest.raises(ImageError, match="check that it is a file that you may read"):
+    with pytest.raises(ImageError, match="check that it is a file of its own that you may read"):
         check_data(entry)
 
 

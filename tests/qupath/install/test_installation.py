@@ -104,8 +104,8 @@ def test_no_qupath_at_all_names_three_cures() -> None:
     with pytest.raises(QuPathError) as caught:
         find_installation()
 
-    for cure in ("wsisam-qupath setup", "qupath.github.io", "PAQUO_QUPATH_DIR"):
-        assert cure in str(caught.value)
+    for fix in ("wsisam-qupath setup", "qupath.github.io", "PAQUO_QUPATH_DIR"):
+        assert fix in str(caught.value)
 
 
 def test_a_named_folder_without_qupath_is_an_error_and_not_a_search(

@@ -57,5 +57,5 @@ def test_looking_changes_nothing(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(OutputError, match=r"cannot be created .* --user-dir"):
+    with pytest.raises(OutputError, match=r"cannot be created .* choose another user folder"):
         scripts.put(tmp_path / "file" / "scripts", OLD)

@@ -71,7 +71,7 @@ def test_a_project_outside_of_them_is_refused_however_it_is_named(
     for location in hostile(find_allowed, outside):
         answer = strict.ask("POST", "/v1/jobs", {"project": location})
         assert (answer.status_code, answer.json["type"]) == (403, PROBLEM + "slide-outside")
-        assert "--slides" in answer.json["detail"]
+        assert "the server's slides" in answer.json["detail"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
@@ -119,7 +119,7 @@ def test_an_image_whose_slide_lies_outside_of_them_is_in_trouble_and_the_other_i
     _, entries = access.open(JobRequest(project=str(project)))
 
     assert entries[0].trouble is None
-    assert "start the server with --slides" in str(entries[1].trouble)
+    assert "add the folder to the server's slides" in str(entries[1].trouble)
 
 
 def test_folders_of_clients_are_mapped_for_projects_and_their_slides(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def test_an_image_that_is_none_is_named(server: JobServer, project: Path) -> Non
     answer = server.ask("POST", "/v1/jobs", {"project": str(project), "images": ["a.svs", "c"]})
 
     assert (answer.status_code, answer.json["errors"][0]["field"]) == (422, "images")
-    assert "images c is no image of" in answer.json["detail"]
+    assert "images: c is no image of" in answer.json["detail"]
     assert "--images" not in answer.json["detail"]
 
 

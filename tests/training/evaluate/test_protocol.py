@@ -208,11 +208,11 @@ def test_a_box_of_another_model_is_asked_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"box_noise": -0.1}, "--box-noise is -0.1"),
-        ({"outline_noise": float("nan")}, "--outline-noise is nan"),
-        ({"scale": 0.0}, "--scale is 0"),
+        ({"box_noise": -0.1}, "box_noise: -0.1 is not a share"),
+        ({"outline_noise": float("nan")}, "outline_noise: nan is not a share"),
+        ({"scale": 0.0}, "scale: 0 is not a positive size"),
         ({"kinds": ()}, "nothing to ask"),
-        ({"kinds": ("box", "lines")}, "--kinds has lines"),
+        ({"kinds": ("box", "lines")}, "kinds: lines is none of"),
     ],
 )
 def test_settings_out_of_range_are_refused(wrong: dict[str, Any], message: str) -> None:

@@ -364,7 +364,7 @@ def test_an_evaluation_draws_plots_and_pictures(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("request_", "message"),
-    [({"limit": 0}, "--limit is 0"), ({"models": ()}, "no model"), ({"figures_count": -1}, "-1")],
+    [({"limit": 0}, "limit: 0 is too small"), ({"models": ()}, "no model"), ({"figures_count": -1}, "-1")],
 )
 def test_a_request_out_of_range_is_refused(request_: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message):
@@ -372,7 +372,7 @@ def test_a_request_out_of_range_is_refused(request_: dict[str, Any], message: st
 
 
 def test_a_dataset_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="no dataset 'other', but set"):
+    with pytest.raises(OptionError, match="datasets: 'other' is none of set"):
         evaluated(tmp_path, datasets=("other",))
 
 

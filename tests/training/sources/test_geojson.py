@@ -84,7 +84,7 @@ def test_geojson_without_its_slide_is_named(tmp_path: Path) -> None:
     assert len(found.images) == 1
     (reason,) = reasons(found)
     assert reason.startswith("b.geojson: its slide is not in ")
-    assert reason.endswith("name the folder of the slides with --slides")
+    assert reason.endswith("give the folder of the slides")
 
 
 def test_a_slide_is_taken_before_a_picture_of_it(tmp_path: Path) -> None:

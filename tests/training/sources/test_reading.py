@@ -136,7 +136,7 @@ def test_missing_slides_are_named_and_the_others_used(export: Path, slides: Path
     assert [image.name for image in found.images] == ["a.tif"]
     (reason,) = reasons(found)
     assert reason.startswith("b.tif: Its slide ")
-    assert reason.endswith("say with --remap OLD=NEW which folder is now where.")
+    assert reason.endswith("map its old folder to the one where it is now.")
 
 
 def test_without_any_slide_there_is_nothing_to_learn_from(export: Path, slides: Path) -> None:
@@ -190,14 +190,14 @@ def test_images_without_scale_are_named_with_the_cure(tmp_path: Path, slides: Pa
 
     assert [image.name for image in found.images] == ["a.tif"]
     (reason,) = reasons(found)
-    assert "states no µm per pixel. Pass --mpp" in reason
+    assert "states no pixel size: give its µm per pixel as mpp" in reason
 
 
 def test_an_export_of_images_without_scale_alone_is_refused_with_the_cure(tmp_path: Path) -> None:
     write_slide(tmp_path / "c.png")
     folder = make_export(tmp_path / "export", {"c.png": glands()}, slides=tmp_path, mpp=None)
 
-    with pytest.raises(PromptError, match=r"states no µm per pixel\. Pass --mpp"):
+    with pytest.raises(PromptError, match=r"states no pixel size: give its µm per pixel as mpp"):
         read(folder)
 
 
@@ -288,7 +288,7 @@ def test_a_damaged_slide_is_named_and_the_other_images_used(export: Path, slides
 def test_a_scale_that_cannot_be_is_named(tmp_path: Path, slides: Path) -> None:
     folder = make_export(tmp_path / "export", {"a.tif": glands()}, slides=slides, mpp=5000.0)
 
-    with pytest.raises(PromptError, match="--mpp 5000 is out of range"):
+    with pytest.raises(PromptError, match="mpp: 5000 is out of range"):
         read(folder)
 
 
@@ -359,10 +359,10 @@ def test_formats_are_told_apart_by_their_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"truth": "_mask.png"}, "--truth says nothing to data of the format export"),
-        ({"mpp": 1000.0}, "--mpp 1000 is out of range"),
+        ({"truth": "_mask.png"}, "truth: has no meaning for data of the format export"),
+        ({"mpp": 1000.0}, "mpp: 1000 is out of range"),
         ({"val_share": 0.7, "test_share": 0.7}, "together at most 1"),
-        ({"format": "dicom"}, "dicom is no format. Use one of export, project"),
+        ({"format": "dicom"}, "format: dicom is none of export, project"),
         ({"groups": Path("x"), "group_pattern": "x"}, "Pass one of them"),
     ],
 )

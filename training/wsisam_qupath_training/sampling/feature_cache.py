@@ -237,9 +237,9 @@ def _translate_os_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as exc:
-        cure = "Make room there" if exc.errno == errno.ENOSPC else "Check that it can be written"
+        fix = "Make room there" if exc.errno == errno.ENOSPC else "Check that it can be written"
         raise OutputError(
-            f"The features cannot be kept in {folder.parent} ({exc.strerror or exc}). {cure}, use "
+            f"The features cannot be kept in {folder.parent} ({exc.strerror or exc}). {fix}, use "
             "fewer views, or choose another folder."
         ) from exc
 

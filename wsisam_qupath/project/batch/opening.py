@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ...errors import ImageError, SlideError
 from ...prompts import Plane
 from ...qupath.files.entries import ImageEntry, Project
@@ -17,10 +19,18 @@ class SlideOpener:
 
     Args:
         mpp: µm per level-0 pixel of slides for which neither the project nor the file states it.
+        open_file: opens a slide's file, with the arguments of :func:`..slide.open_slide`.
     """
 
-    def __init__(self, process: QuPathProcess, project: Project, mpp: float | None) -> None:
+    def __init__(
+        self,
+        process: QuPathProcess,
+        project: Project,
+        mpp: float | None,
+        open_file: Callable[..., Slide] = open_slide,
+    ) -> None:
         self._process, self._project, self._mpp = process, project, mpp
+        self._open_file = open_file
 
     def open(self, entry: ImageEntry, plane: Plane = _PLAIN) -> Slide:
         """Open a plane of the slide of an image.
@@ -32,7 +42,7 @@ class SlideOpener:
         if entry.z_count * entry.t_count > 1 or entry.with_arguments or entry.slide is None:
             return self._open_through_qupath(entry, plane)
         try:
-            slide = open_slide(entry.slide, mpp=entry.mpp, mpp_if_unstated=self._mpp)
+            slide = self._open_file(entry.slide, mpp=entry.mpp, mpp_if_unstated=self._mpp)
         except SlideError as own:
             try:
                 return self._open_through_qupath(entry, plane)

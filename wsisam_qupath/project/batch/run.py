@@ -225,12 +225,12 @@ class Batch:
 
     def _log_error(self, entry: ImageEntry, error: Exception) -> str:
         """Append the traceback of an internal error to a file; return the message for the user."""
-        path = self._config.project.own_folder / "errors.log"
+        project = self._config.project
+        path = project.own_folder / "errors.log"
         attach = ""
-        with suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("a", encoding="utf-8") as file:
-                file.write(f"{time.ctime()} {entry.name}\n{traceback.format_exc()}\n")
+        with suppress(OSError), project.files.append(path) as file:
+            text = f"{time.ctime()} {entry.name}\n{traceback.format_exc()}\n"
+            file.write(text.encode("utf-8", "replace"))
             attach = f" and attach {path}"
         return f"Internal error ({type(error).__name__}: {error}). Please report it{attach}."
 

@@ -222,17 +222,17 @@ def label_slides(slides: Sequence[Path]) -> dict[Path, str]:
 
 
 def _none_matches(annotations: Path, matched: Matched, slides: Sequence[Path]) -> str:
-    cure = (
+    fix = (
         "Annotations are called like their slide: slide.svs.geojson, or slide.geojson where only "
         "one slide is called so."
     )
     if matched.ambiguous:
         first = matched.ambiguous[0]
-        return f"{annotations}: {escape(first.id, 80)} cannot be used: {first.reason}. {cure}"
+        return f"{annotations}: {escape(first.id, 80)} cannot be used: {first.reason}. {fix}"
     theirs = escape(matched.without_slide[0], 80) if matched.without_slide else "nothing"
     return (
         f"{annotations} holds annotations of {theirs}, and the first of "
-        f"{count_noun(len(slides), 'slide')} is called {escape(slides[0].name, 80)}. {cure}"
+        f"{count_noun(len(slides), 'slide')} is called {escape(slides[0].name, 80)}. {fix}"
     )
 
 

@@ -6,15 +6,14 @@ same name, in the image's folder. Files with other names belong to others.
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
+from collections.abc import Container
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 
 from ...errors import ImageError, escape
-from ...files import compute_sha256
+from ...files import sha256_of_open
 from .entries import ImageEntry
 
 BACKUPS_KEPT = 3
@@ -45,30 +44,31 @@ def back_up(entry: ImageEntry, older: list[Path]) -> Path | None:
     Raises:
         OSError, ImageError: it cannot be made; half of one is under :func:`make_unfinished_path`.
     """
-    if not entry.qpdata.exists():
+    if not entry.files.is_there(entry.qpdata):
         return None
     if older and _holds(older[-1], entry):
         return older[-1]
     copy_synced(entry, entry.qpdata, make_unfinished_path(entry))
     backup = entry.folder / _next_name(older)
-    summary = read_content(entry.summary)
+    summary = entry.files.read_if_there(entry.summary)
     if summary is not None:
-        write_synced(find_summary(backup), summary)
-    return make_unfinished_path(entry).replace(backup)
+        entry.files.write_synced(find_summary(backup), summary)
+    entry.files.replace(make_unfinished_path(entry), backup)
+    return backup
 
 
 def prune(entry: ImageEntry) -> None:
     """Remove all backups but the newest ones; those that cannot be removed stay."""
     with suppress(OSError):
         for backup in list_backups(entry)[:-BACKUPS_KEPT]:
-            drop(backup)
+            drop(entry, backup)
 
 
-def drop(backup: Path) -> None:
-    """Remove a backup, if that is possible."""
+def drop(entry: ImageEntry, backup: Path) -> None:
+    """Remove a backup of an image, if that is possible."""
     with suppress(OSError):
-        backup.unlink()
-        find_summary(backup).unlink(missing_ok=True)
+        entry.files.remove(backup)
+        entry.files.remove(find_summary(backup))
 
 
 def find_summary(backup: Path) -> Path:
@@ -82,18 +82,15 @@ def make_unfinished_path(entry: ImageEntry) -> Path:
 
 
 def list_orphans(entry: ImageEntry) -> list[Path]:
-    """List summaries whose backup is missing, since it was never finished or is half removed."""
-    return [path for path in _files(entry) if _is_orphan(path)]
+    """Summaries of backups that were never finished, or half removed."""
+    files = _files(entry)
+    names = {path.name for path in files}
+    return [path for path in files if _is_orphan(path, names)]
 
 
 def make_path_beside(path: Path, what: str) -> Path:
     """Give the path of a file of this program that belongs to one of QuPath's."""
     return path.with_name(f"{path.name}.wsisam-{what}")
-
-
-def read_content(path: Path) -> bytes | None:
-    """Read a file; None if it does not exist."""
-    return path.read_bytes() if path.exists() else None
 
 
 def copy_synced(entry: ImageEntry, source: Path, target: Path) -> None:
@@ -103,39 +100,18 @@ def copy_synced(entry: ImageEntry, source: Path, target: Path) -> None:
         OSError: it cannot be copied.
         ImageError: the copy is another one.
     """
-    shutil.copyfile(source, target)
-    sync_file(target)
-    if compute_sha256(target) != compute_sha256(source):
+    entry.files.copy_synced(source, target)
+    if compute_checksum(entry, target) != compute_checksum(entry, source):
         raise ImageError(
             f"A copy of {source} of image {escape(entry.name)} does not come out right: close "
             "the project in QuPath, check the disk, and run again; nothing was written."
         )
 
 
-def write_synced(path: Path, content: bytes) -> None:
-    """Write a file through to the disk, so that it survives a power cut."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync_file(path: Path) -> None:
-    """Flush a file that another program wrote to the disk."""
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    """Flush a folder, so that renamed files survive a power cut, where the platform allows it."""
-    if os.name == "nt":
-        return
-    with suppress(OSError):  # some network file systems refuse it
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def compute_checksum(entry: ImageEntry, path: Path) -> str:
+    """SHA-256 of a file of an image."""
+    with entry.files.open(path) as file:
+        return sha256_of_open(file)
 
 
 def _next_name(older: list[Path]) -> str:
@@ -153,21 +129,20 @@ def _order(name: str) -> tuple[str, int] | None:
 
 
 def _holds(backup: Path, entry: ImageEntry) -> bool:
+    files = entry.files
     return (
-        backup.stat().st_size == entry.qpdata.stat().st_size
-        and read_content(find_summary(backup)) == read_content(entry.summary)
-        and compute_sha256(backup) == compute_sha256(entry.qpdata)
+        files.state(backup).st_size == files.state(entry.qpdata).st_size
+        and files.read_if_there(find_summary(backup)) == files.read_if_there(entry.summary)
+        and compute_checksum(entry, backup) == compute_checksum(entry, entry.qpdata)
     )
 
 
-def _is_orphan(path: Path) -> bool:
+def _is_orphan(path: Path, names: Container[str]) -> bool:
     if not path.name.endswith(_SUMMARY):
         return False
-    data = path.with_name(f"{path.name.removesuffix(_SUMMARY)}{_DATA}")
-    return _order(data.name) is not None and not data.exists()
+    data_name = f"{path.name.removesuffix(_SUMMARY)}{_DATA}"
+    return _order(data_name) is not None and data_name not in names
 
 
 def _files(entry: ImageEntry) -> list[Path]:
-    if not entry.folder.is_dir():
-        return []
-    return [path for path in entry.folder.iterdir() if path.is_file()]
+    return [entry.folder / name for name in entry.files.file_names(entry.folder)]

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...errors import OutputError, ProjectError
-from ...files import write_atomically
+from ...errors import ProjectError
 from .entries import Project
-from .json_text import parse
+from .json_text import SUMMARY_BYTES_MAX, parse
 
 _QUPATH_CLASSES = {
     "Tumor": -3670016,
@@ -36,7 +33,7 @@ def read_class_names(project: Project) -> tuple[str, ...]:
     Raises:
         ProjectError: the list is damaged.
     """
-    return tuple(_names(_read(_path(project))))
+    return tuple(_names(_read(project)))
 
 
 def add_classes(project: Project, colors: Mapping[str, int]) -> tuple[str, ...]:
@@ -54,15 +51,14 @@ def add_classes(project: Project, colors: Mapping[str, int]) -> tuple[str, ...]:
     Raises:
         ProjectError: the list is damaged, or cannot be written; it is as it was.
     """
-    path = _path(project)
     named = {spell_class(name): color for name, color in colors.items()}
     usual = {name: named.get(name, color) for name, color in _QUPATH_CLASSES.items()}
-    content = _read(path) or {"pathClasses": _entries(usual)}
+    content = _read(project) or {"pathClasses": _entries(usual)}
     known = {*_names(content), _NO_CLASS, ""}
     new = {name: color for name, color in named.items() if name not in known}
     if new:
         content["pathClasses"] += _entries(new)
-        _write(path, json.dumps(content, indent=2, ensure_ascii=False).encode())
+        _write(project, json.dumps(content, indent=2, ensure_ascii=False).encode())
     return tuple(new)
 
 
@@ -74,11 +70,12 @@ def _path(project: Project) -> Path:
     return project.folder / "classifiers" / "classes.json"
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """Read the JSON object, with its list ``pathClasses``; empty if there is no file."""
+def _read(project: Project) -> dict[str, Any]:
+    """The JSON object, with a list ``pathClasses`` of objects; empty if there is no file."""
     hint = "put back a backup of it, or delete it, and QuPath makes a new list"
+    path = _path(project)
     try:
-        content = parse(path.read_bytes())
+        content = parse(project.files.read(path, bytes_max=SUMMARY_BYTES_MAX))
     except FileNotFoundError:
         return {}
     except OSError as exc:
@@ -108,20 +105,14 @@ def _convert_to_signed(color: int) -> int:
     return (color + (1 << 31)) % (1 << 32) - (1 << 31)
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(project: Project, content: bytes) -> None:
+    """In place of the old one, with its permissions: colleagues keep the right to write it."""
+    path = _path(project)
     try:
-        path.parent.mkdir(exist_ok=True)
-        mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else None
-        write_atomically(path, content)
-        if mode is not None:
-            os.chmod(path, mode)  # noqa: PTH101 - colleagues keep the right to write it
-    except (OSError, OutputError) as exc:
+        project.files.make_folder(path.parent)
+        project.files.write_atomically(path, content)
+    except OSError as exc:
         raise ProjectError(
-            f"The class list {path} cannot be written ({_reason(exc)}): free some space, and allow "
-            "writing there."
+            f"The class list {path} cannot be written ({exc.strerror or exc}): make room, and "
+            "allow writing there."
         ) from exc
-
-
-def _reason(exc: OSError | OutputError) -> str:
-    cause = exc if isinstance(exc, OSError) else exc.__cause__
-    return (cause.strerror if isinstance(cause, OSError) else None) or str(exc)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...files import SafeFolder
 from ...geometry import Mpp
 
 
@@ -51,6 +52,11 @@ class ImageEntry:
         """Path of the object counts of ``data.qpdata``, JSON; missing if it was never saved."""
         return self.folder / "summary.json"
 
+    @property
+    def files(self) -> SafeFolder:
+        """What opens the image's files: nothing outside of its project, wherever links lead."""
+        return SafeFolder(self.folder.parent.parent)
+
 
 @dataclass(frozen=True)
 class Project:
@@ -73,3 +79,8 @@ class Project:
     def own_folder(self) -> Path:
         """Folder of this program's lock, journals and histories: ``wsisam-qupath/``."""
         return self.folder / "wsisam-qupath"
+
+    @property
+    def files(self) -> SafeFolder:
+        """What opens files of the project, and nothing outside of it."""
+        return SafeFolder(self.folder)

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import ImageError, ProjectError, escape
+from ...files import IS_A_LINK, SafeFolder, is_refusal
 from .backups import list_backups
 from .entries import ImageEntry, Project
-from .json_text import as_object, parse
+from .json_text import SUMMARY_BYTES_MAX, as_object, parse
 
 _JAVA_HEAD = b"\xac\xed\x00\x05"
 """First bytes of every Java serialization."""
@@ -68,32 +69,31 @@ def read_versions(
         ProjectError: the project is gone, or either cannot be looked at (ImageError for the image).
     """
     try:
-        version = _read_version(project.path) if with_project else None
+        stamp = _make_version(project.path.stat()) if with_project else None
     except OSError as exc:
         raise ProjectError(
             f"The project {project.path} is no longer there ({exc.strerror}): was it moved, or its "
             "drive taken away?"
         ) from exc
     try:
-        return FileVersions(version, read_version(entry.qpdata))
+        return FileVersions(stamp, read_data_version(entry))
     except OSError as exc:
         raise _make_unreadable_error(entry, exc) from exc
 
 
-def read_version(path: Path) -> FileVersion | None:
-    """Read the current state of a file; None if it does not exist.
+def read_data_version(entry: ImageEntry) -> FileVersion | None:
+    """The state of an image's ``data.qpdata`` as it is now; None if there is none.
 
     Raises:
         OSError: it cannot be looked at.
     """
     try:
-        return _read_version(path)
+        return _make_version(entry.files.state(entry.qpdata))
     except FileNotFoundError:
         return None
 
 
-def _read_version(path: Path) -> FileVersion:
-    state = path.stat()
+def _make_version(state: os.stat_result) -> FileVersion:
     return FileVersion(state.st_mtime_ns, state.st_size)
 
 
@@ -107,7 +107,7 @@ def check_data(entry: ImageEntry) -> int | None:
     Raises:
         ImageError: ``data.qpdata`` is damaged or gone, or QuPath was stopped while it saved.
     """
-    stated = _read_stated_count(entry.summary)
+    stated = _read_stated_count(entry)
     leftover = entry.folder / "data.qpdata.bkp"
     if os.path.lexists(leftover):
         raise ImageError(
@@ -115,7 +115,7 @@ def check_data(entry: ImageEntry) -> int | None:
             "there. Open the image in QuPath, look whether its objects are right, and save it."
         )
     try:
-        damage = _damage(entry.qpdata)
+        damage = _damage(entry)
     except FileNotFoundError as exc:
         if stated is not None and stated > 1:
             raise ImageError(
@@ -153,18 +153,22 @@ def check_count(entry: ImageEntry, stated: int | None, loaded: int) -> None:
         )
 
 
-def _read_stated_count(summary: Path) -> int | None:
+def _read_stated_count(entry: ImageEntry) -> int | None:
     try:
-        content = as_object(parse(summary.read_bytes()))
-    except (OSError, ValueError):
+        content = as_object(parse(entry.files.read(entry.summary, bytes_max=SUMMARY_BYTES_MAX)))
+    except OSError as exc:
+        if is_refusal(exc):
+            raise _make_unreadable_error(entry, exc, entry.summary) from exc
+        return None
+    except ValueError:
         return None
     count = as_object(content.get("hierarchy")).get("nObjects")
     return count if isinstance(count, int) and not isinstance(count, bool) else None
 
 
-def _damage(qpdata: Path) -> str | None:
-    """Describe what is wrong with a file; None if it looks intact."""
-    with qpdata.open("rb") as file:
+def _damage(entry: ImageEntry) -> str | None:
+    """What is wrong with ``data.qpdata``; None if it looks whole."""
+    with entry.files.open(entry.qpdata) as file:
         head = file.read(len(_JAVA_HEAD))
         size = file.seek(0, os.SEEK_END)
         if not size:
@@ -179,7 +183,7 @@ def _holds_objects(entry: ImageEntry) -> bool:
     """Tell whether ``data.qpdata`` has any object besides the root, even if it is damaged."""
     try:
         with (
-            entry.qpdata.open("rb") as file,
+            entry.files.open(entry.qpdata) as file,
             mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
         ):
             return content.find(_ANY_OBJECT) >= 0
@@ -200,10 +204,10 @@ def _copy(entry: ImageEntry) -> str:
     return "a copy of it from a backup of yours"
 
 
-def _make_unreadable_error(entry: ImageEntry, exc: OSError) -> ImageError:
+def _make_unreadable_error(entry: ImageEntry, exc: OSError, path: Path | None = None) -> ImageError:
     return ImageError(
-        f"{_name(entry)}: {entry.qpdata} cannot be read ({exc.strerror}): check that it is a file "
-        "that you may read."
+        f"{_name(entry)}: {path or entry.qpdata} cannot be read ({exc.strerror}): check that it is "
+        "a file of its own that you may read."
     )
 
 
@@ -223,6 +227,11 @@ def check_writable_project(project: Project) -> None:
     folders = (project.folder, project.folder / "data", project.own_folder)
     files = (project.path, project.folder / "classifiers" / "classes.json")
     for path in (*folders, *files):
+        if path != project.path and _is_link(project.files, path):
+            raise ProjectError(
+                f"The project {project.path} cannot be written, for {path} is a link: links in a "
+                "project are not followed. Put what it leads to in its place."
+            )
         if _is_protected(path):
             raise ProjectError(
                 f"The project {project.path} cannot be written, for {path} is write-protected: "
@@ -243,13 +252,18 @@ def check_writable_image(entry: ImageEntry) -> None:
         ImageError: they are write-protected, or the disk is too full for them.
     """
     for path in (entry.folder, entry.qpdata, entry.summary):
+        if _is_link(entry.files, path):
+            raise ImageError(
+                f"{_name(entry)}: {path} is a link, and links in a project are not followed: put "
+                "what it leads to in its place."
+            )
         if _is_protected(path):
             raise ImageError(
                 f"{_name(entry)}: {path} is write-protected: change its permissions, or leave the "
                 "image out."
             )
     try:
-        size = entry.qpdata.stat().st_size
+        size = entry.files.state(entry.qpdata).st_size
     except FileNotFoundError:
         size = 0
     needed = _LEAST_FREE_BYTES + _COPIES * size
@@ -260,6 +274,15 @@ def check_writable_image(entry: ImageEntry) -> None:
             f"{_name(entry)}: saving it needs {needed >> 20} MB on the project's disk, of which "
             f"{free >> 20} MB are free: free some space on it."
         )
+
+
+def _is_link(files: SafeFolder, path: Path) -> bool:
+    """Whether a file or folder is a link, or lies behind one."""
+    try:
+        files.check(path)
+    except OSError as exc:
+        return exc.strerror == IS_A_LINK
+    return False
 
 
 def _is_protected(path: Path) -> bool:

@@ -5,6 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+SUMMARY_BYTES_MAX = 16 << 20
+"""A ``summary.json`` counts objects, and a class list names classes: both are kilobytes."""
+
+PROJECT_BYTES_MAX = 256 << 20
+"""Of a ``.qpproj``: 100,000 images are 150 MB."""
+
 
 def parse(content: bytes) -> Any:
     """Parse UTF-8 JSON, with or without a byte order mark.

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ProjectError, SlideError, escape
+from ...files import SafeFolder, read_file
 from ...geometry import Mpp
 from .entries import ImageEntry, Project
-from .json_text import as_object, parse
+from .json_text import PROJECT_BYTES_MAX, as_object, parse
 from .locations import Locations, locations
 
 SUFFIX = ".qpproj"
@@ -49,7 +50,12 @@ _ALTERED = {
 }
 
 
-def read_project(path: str | os.PathLike[str], *, remap: Sequence[tuple[str, str]] = ()) -> Project:
+def read_project(
+    path: str | os.PathLike[str],
+    *,
+    remap: Sequence[tuple[str, str]] = (),
+    within: SafeFolder | None = None,
+) -> Project:
     """Read a project, which may have no images.
 
     An image that cannot be used states the reason in its ``trouble``; the others stay usable.
@@ -58,6 +64,8 @@ def read_project(path: str | os.PathLike[str], *, remap: Sequence[tuple[str, str
         path: the ``.qpproj`` file, or the folder that holds it.
         remap: (OLD, NEW) beginnings of the paths or URIs of slides that were moved, see
             :func:`.locations.locations`.
+        within: a folder that the project lies in, and below which no link is followed; None to
+            follow them, as to a project of one's own.
 
     Raises:
         ProjectError: there is no project, or it is damaged, too old or too new.
@@ -66,7 +74,7 @@ def read_project(path: str | os.PathLike[str], *, remap: Sequence[tuple[str, str
     given = Path(path).absolute()
     try:
         file = _project_file(given)
-        raw = file.read_bytes()
+        raw = _read(file, within)
     except (OSError, ValueError) as exc:  # ValueError: a NUL in the path
         raise _make_unreadable_error(given, exc) from exc
     content = _content(file, raw)
@@ -78,6 +86,12 @@ def read_project(path: str | os.PathLike[str], *, remap: Sequence[tuple[str, str
     ]
     _check_ids(images, file)
     return Project(file, version, tuple(images))
+
+
+def _read(file: Path, within: SafeFolder | None) -> bytes:
+    if within is None:
+        return read_file(file, bytes_max=PROJECT_BYTES_MAX)
+    return within.read(file, bytes_max=PROJECT_BYTES_MAX)
 
 
 def _project_file(path: Path) -> Path:

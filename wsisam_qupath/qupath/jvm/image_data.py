@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ImageError, ProjectError, escape
+from ...files import SafeFolder, name_of_open, read_file
 from ..files.entries import ImageEntry
 from ..files.integrity import check_count, check_data
-from ..files.json_text import as_object, parse
+from ..files.json_text import PROJECT_BYTES_MAX, SUMMARY_BYTES_MAX, as_object, parse
 from .java import Java, java_class, java_path, translate_java_errors
 from .streams import PATH_OBJECT, counts, has_method, make_function, make_predicate, text_or
 
@@ -77,8 +78,8 @@ def find_image(project: Path, entry_id: str) -> StoredImage:
 
 @lru_cache(maxsize=1)
 def _images(path: Path, _mtime_ns: int, _size_bytes: int) -> Mapping[str, dict[str, Any]]:
-    """Read the images by entry id; time and size are only there as keys of the cache."""
-    listed = as_object(parse(path.read_bytes())).get("images")
+    """By entry id. Time and size only say which state of the file is meant."""
+    listed = as_object(parse(read_file(path, bytes_max=PROJECT_BYTES_MAX))).get("images")
     images = [as_object(image) for image in listed] if isinstance(listed, list) else []
     return {str(image.get("entryID")): image for image in images}
 
@@ -90,28 +91,35 @@ def load(image: StoredImage) -> Java:
         ImageError: the file is damaged.
     """
     stated = check_data(image.entry)
-    if not image.entry.qpdata.exists():
+    if not image.entry.files.is_there(image.entry.qpdata):
         return None
     _adopt_class_colors(image.project)
-    image_data = read_file(image, image.entry.qpdata)
+    image_data = read_objects(image, image.entry.qpdata)
     check_count(image.entry, stated, list_all_objects(image_data).size())
     return image_data
 
 
-def read_file(image: StoredImage, path: Path) -> Java:
-    """Read an ImageData from a file.
+def read_objects(image: StoredImage, path: Path) -> Java:
+    """The ImageData that a file of an image holds.
 
     Raises:
         ImageError: QuPath cannot read it.
     """
     path_io = java_class("qupath.lib.io.PathIO")
     source = _source(image)
-    hint = f"put back a copy of {path.name} from a backup"
-    with translate_java_errors(f"Reading the objects of {image.name}", hint, ImageError):
+    fix = f"put back a copy of {path.name} from a backup"
+    try:
+        file = image.entry.files.open(path)
+    except OSError as exc:
+        raise ImageError(
+            f"Reading the objects of {image.name} failed ({exc.strerror or exc}): {fix}."
+        ) from exc
+    with file, translate_java_errors(f"Reading the objects of {image.name}", fix, ImageError):
+        opened = java_path(name_of_open(file, path))
         if _is_lazy():
-            return path_io.readImageData(java_path(path), source)
+            return path_io.readImageData(opened, source)
         pixels_as = java_class("java.awt.image.BufferedImage").class_
-        return path_io.readImageData(java_path(path), None, source, pixels_as)
+        return path_io.readImageData(opened, None, source, pixels_as)
 
 
 def make_image_data(image: StoredImage) -> Java:
@@ -126,18 +134,24 @@ def make_image_data(image: StoredImage) -> Java:
     return java_class("qupath.lib.images.ImageData")(source, hierarchy, unset)
 
 
-def write_file(image: StoredImage, image_data: Java, path: Path) -> None:
-    """Write an ImageData to a new file.
+def write_objects(image: StoredImage, image_data: Java, path: Path) -> None:
+    """Write an ImageData to a new file of an image, in place of whatever has its name.
 
     Raises:
         ImageError: the disk is full, or the file cannot be written for another reason.
     """
     own_name = f"{java_class('java.io.File')(str(image.project)).getAbsolutePath()}"
     image_data.setProperty(_IMAGE_ID, f"{own_name}::{image.entry.id}")
-    hint = "check the free space and permissions there"
-    with translate_java_errors(f"Writing the objects of {image.name} to {path}", hint, ImageError):
-        # A stream, because QuPath would rename an existing file of that name.
-        stream = java_class("java.io.FileOutputStream")(str(path))
+    fix = "make room on its disk, and check that you may write there"
+    what = f"Writing the objects of {image.name} to {path}"
+    try:
+        image.entry.files.make_folder(path.parent)
+        file = image.entry.files.create(path)
+    except OSError as exc:
+        raise ImageError(f"{what} failed ({exc.strerror or exc}): {fix}.") from exc
+    with file, translate_java_errors(what, fix, ImageError):
+        # A stream, because QuPath would move a file of that name away.
+        stream = java_class("java.io.FileOutputStream")(str(name_of_open(file, path)))
         java_class("qupath.lib.io.PathIO").writeImageData(stream, image_data)
 
 
@@ -176,7 +190,8 @@ def _class_counts(objects: Java, kind: str) -> dict[str, int]:
 def _server_summary(image: StoredImage, image_data: Java) -> dict[str, int]:
     """Give the size of the slide: from the old summary, or else from QuPath."""
     with suppress(OSError, ValueError):
-        stated = as_object(parse(image.entry.summary.read_bytes())).get("server")
+        content = image.entry.files.read(image.entry.summary, bytes_max=SUMMARY_BYTES_MAX)
+        stated = as_object(parse(content)).get("server")
         if stated:
             return as_object(stated)
     with translate_java_errors(
@@ -204,7 +219,8 @@ def _adopt_class_colors(project: Path) -> None:
     listed: object = None
     with suppress(OSError, ValueError):
         path = project.parent / "classifiers" / "classes.json"
-        listed = as_object(parse(path.read_bytes())).get("pathClasses")
+        content = SafeFolder(project.parent).read(path, bytes_max=SUMMARY_BYTES_MAX)
+        listed = as_object(parse(content)).get("pathClasses")
     integer = java_class("java.lang.Integer")
     for stated in map(as_object, listed if isinstance(listed, list) else []):
         name, color = stated.get("name"), stated.get("color")

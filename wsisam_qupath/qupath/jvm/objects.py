@@ -6,6 +6,7 @@ Nothing that is in use is written here: a change goes into a file of its own, wh
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -87,13 +88,14 @@ def stage_change(project: Path, entry_id: str, change: Change, to: Path) -> Stag
     try:
         with translate_java_errors(f"Changing the objects of {image.name}", error=ImageError):
             expected = _change_in_memory(image, image_data, change)
-        files.write_file(image, image_data, to)
+        files.write_objects(image, image_data, to)
         summary = files.make_summary(image, image_data)
         # Room for what is read back.
         del image_data
         _check(image, to, expected)
     except BaseException:  # Ctrl-C too must leave no file that was not read back
-        to.unlink(missing_ok=True)
+        with suppress(OSError):
+            image.entry.files.remove(to)
         raise
     return Staged(to, summary["hierarchy"]["nObjects"], summary)
 
@@ -172,7 +174,7 @@ def _check(image: StoredImage, path: Path, expected: _Expected) -> None:
     Raises:
         ImageError: it does not.
     """
-    image_data = files.read_file(image, path)
+    image_data = files.read_objects(image, path)
     with translate_java_errors(f"Checking the objects of {image.name}", error=ImageError):
         wrong = _difference(list_all_objects(image_data), expected)
     if wrong:

@@ -18,12 +18,12 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection, wait
-from tempfile import TemporaryDirectory
+from pathlib import Path
 from types import TracebackType
 from typing import ParamSpec, TypeVar
 
 from ...errors import QuPathError
-from ...files import cache_folder
+from ...files import process_folder
 from ..install.installation import Installation, find_installation
 from .java import start, translate_java_errors
 
@@ -142,8 +142,8 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self._leash, far_end = context.Pipe()
         self._far_end = far_end
-        self._natives = _folder_for_natives()
-        natives = self._natives.name if self._natives else None
+        self._natives = _folder_for_natives(self)
+        natives = str(self._natives) if self._natives else None
         self.pool = ProcessPoolExecutor(
             1, context, initializer=_prepare, initargs=(installation, natives, far_end)
         )
@@ -157,18 +157,17 @@ class _Worker:
         self._far_end.close()
         self.pool.shutdown(cancel_futures=True)
         if self._natives:
-            self._natives.cleanup()
+            shutil.rmtree(self._natives, ignore_errors=True)
 
 
-def _folder_for_natives() -> TemporaryDirectory[str] | None:
-    """Make a folder for Java's native libraries, which Java leaves behind when it is killed.
+def _folder_for_natives(worker: _Worker) -> Path | None:
+    """Where Java unpacks its native libraries: it removes none where it is ended from outside.
 
     In the cache, since some systems forbid running programs from their temporary folder. None, so
     that Java chooses a folder, if the cache cannot be written.
     """
     try:
-        cache_folder().mkdir(parents=True, exist_ok=True)
-        return TemporaryDirectory(prefix="java-", dir=cache_folder(), ignore_cleanup_errors=True)
+        return process_folder("java", worker)
     except OSError:
         return None
 

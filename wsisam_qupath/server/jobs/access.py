@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
 
 from ...errors import ProjectError, SlideError, escape
+from ...files import SafeFolder
 from ...project.access import choose_images
 from ...qupath.files.entries import ImageEntry, Project
 from ...qupath.files.locations import parse_moves
 from ...qupath.files.reading import SUFFIX, read_project
+from ..access import FileAccess, is_there
 from ..config import ServerConfig
 from ..job_schemas import JobRequest
 from ..problems import ProblemError
 from ..schemas import FieldError
-from ..slides import find_allowed, locate
+from ..slides import locate
 
 _PATH_MAX = 200
 _OWN_FOLDERS = ("data", "classifiers", "wsisam-qupath")
@@ -27,11 +28,13 @@ class JobAccess:
 
     Args:
         config: see :attr:`.ServerConfig.slides`; projects lie in the same folders.
+
+    Attributes:
+        files: what may be opened.
     """
 
     def __init__(self, config: ServerConfig) -> None:
-        self._folders = config.slides
-        self._anywhere = config.reads_anywhere
+        self.files = FileAccess(config)
         self._maps = config.maps
         self._moves = parse_moves(config.maps, "maps")
 
@@ -47,12 +50,12 @@ class JobAccess:
         """
         path = self._project_path(request.project)
         try:
-            project = read_project(path, remap=self._maps)
+            project = read_project(path, remap=self._maps, within=self._folder_of(path))
             self._check_folders(project)
             entries = choose_images(project, request.images or ())
         except ProjectError as exc:
             raise _make_invalid_problem("project", str(exc)) from exc
-        if self._anywhere:  # to look at thousands of links takes its time on a network drive
+        if self.files.is_free:  # to look at thousands of links takes its time on a network drive
             return project, entries
         return project, [self._check_entry(entry) for entry in entries]
 
@@ -74,7 +77,7 @@ class JobAccess:
         for file in [real] if is_file else _projects_in(real):
             if self._find_allowed(file) is None:
                 raise _make_outside_problem(location)
-        if not os.path.exists(real):  # noqa: PTH110 - Path.exists raises for names that are too long
+        if not is_there(real):
             raise ProblemError(
                 "not-found",
                 f"There is no project {escape(str(real), _PATH_MAX)} where the server runs. "
@@ -83,7 +86,13 @@ class JobAccess:
         return real
 
     def _find_allowed(self, path: PurePath) -> Path | None:
-        return find_allowed(path, self._folders, anywhere=self._anywhere)
+        return self.files.find_allowed(path)
+
+    def _folder_of(self, project: Path) -> SafeFolder | None:
+        try:
+            return self.files.folder_of(project)
+        except OSError as exc:  # it was moved since
+            raise _make_outside_problem(str(project)) from exc
 
     def _check_folders(self, project: Project) -> None:
         """Check that no folder of a project is a link to somewhere else."""

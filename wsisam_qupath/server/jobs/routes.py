@@ -12,6 +12,7 @@ from ...errors import ProjectError
 from ...project.access import check_closed
 from ...qupath.files.entries import Project
 from ..app import encode_record, json_body
+from ..budget import MemoryBudget
 from ..config import Limits, ServerConfig
 from ..decoding import decode
 from ..job_schemas import JobList, JobRequest, JobSummary, ShownImages
@@ -33,16 +34,19 @@ def project_jobs(
     """
     access = JobAccess(config)
     jobs = JobQueue(folder, JobRunner(service.models, service.device_queue, access).run)
-    return jobs, job_routes(jobs, access, config.limits)
+    return jobs, job_routes(jobs, access, config.limits, service.device_queue.budget)
 
 
-def job_routes(jobs: JobQueue, access: JobAccess, limits: Limits) -> Blueprint:
-    """Make the routes below ``/v1/jobs``; the application handles tokens and problems."""
+def job_routes(
+    jobs: JobQueue, access: JobAccess, limits: Limits, budget: MemoryBudget
+) -> Blueprint:
+    """The routes below ``/v1/jobs``; tokens and problems are the application's concern."""
     routes = Blueprint("jobs", __name__, url_prefix="/v1/jobs")
 
     @routes.post("")
     def add() -> Response:
-        wanted = decode(json_body(), JobRequest, limits)
+        with budget.reservation() as memory:
+            wanted = decode(json_body(), JobRequest, limits, memory)
         project, _ = access.open(wanted)
         if not wanted.is_open:
             _check_closed(project)
@@ -76,7 +80,8 @@ def job_routes(jobs: JobQueue, access: JobAccess, limits: Limits) -> Blueprint:
 
     @routes.put("/<job_id>/open-images")
     def show(job_id: str) -> Response:
-        shown = decode(json_body(), ShownImages, limits)
+        with budget.reservation() as memory:
+            shown = decode(json_body(), ShownImages, limits, memory)
         return _json(jobs.show(job_id, shown.images))
 
     return routes

@@ -102,7 +102,7 @@ class JobRunner:
         with QuPathProcess() as process, lock_for_writing(project, what="project job"):
             segmenter = self._segmenter(job.cancellation)
             config = _make_config(job, project, segmenter)
-            opener = SlideOpener(process, project, job.request.mpp)
+            opener = SlideOpener(process, project, job.request.mpp, self.access.files.open_slide)
             executor = SharedExecutor(segmenter, self.device_queue, config.options)
             with closing(executor):
                 batch = Batch(config, process, opener, executor, lambda: executor, job.progress)

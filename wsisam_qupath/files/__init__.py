@@ -1,0 +1,38 @@
+"""Files on this machine: ordinary ones only, written atomically, below folders that are safe."""
+
+from .json_documents import JsonList, is_list, read_json
+from .ordinary import (
+    CACHE_VARIABLE,
+    NOT_A_FILE,
+    cache_folder,
+    check_ordinary,
+    check_writable,
+    compute_sha256,
+    open_file,
+    process_folder,
+    read_file,
+    sha256_of_open,
+    write_atomically,
+)
+from .safe_folder import IS_A_LINK, SafeFolder, is_refusal, name_of_open
+
+__all__ = [
+    "CACHE_VARIABLE",
+    "IS_A_LINK",
+    "NOT_A_FILE",
+    "JsonList",
+    "SafeFolder",
+    "cache_folder",
+    "check_ordinary",
+    "check_writable",
+    "compute_sha256",
+    "is_list",
+    "is_refusal",
+    "name_of_open",
+    "open_file",
+    "process_folder",
+    "read_file",
+    "read_json",
+    "sha256_of_open",
+    "write_atomically",
+]

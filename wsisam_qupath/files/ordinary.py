@@ -1,0 +1,210 @@
+"""Ordinary files and nothing else, checksums, atomic writes, and the cache folder."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import socket
+import stat
+import tempfile
+import uuid
+import weakref
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+from ..errors import OutputError
+
+CACHE_VARIABLE = "WSISAM_QUPATH_CACHE"
+"""Environment variable that names another cache folder."""
+
+NOT_A_FILE = "it is not an ordinary file"
+"""Reason of an ``OSError`` where a folder, a pipe, a socket or a device has the name of a file."""
+
+_BLOCK_BYTES = 1 << 20
+_PID_DIGITS_MAX = 10
+
+# Without O_NONBLOCK, opening a pipe waits for somebody who writes into it.
+_FLAGS = sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_CLOEXEC", "O_NOCTTY", "O_BINARY"))
+
+
+def open_checked(name: str | os.PathLike[str], flags: int, *, dir_fd: int | None = None) -> int:
+    """Open an ordinary file; nothing else is ever waited for.
+
+    Args:
+        flags: of ``os.open``.
+        dir_fd: handle of the folder that the name is relative to.
+
+    Returns:
+        A file descriptor.
+
+    Raises:
+        OSError: it cannot be opened; with the reason :data:`NOT_A_FILE` where it is none.
+    """
+    handle = os.open(name, flags | _FLAGS, 0o666, dir_fd=dir_fd)
+    if stat.S_ISREG(os.fstat(handle).st_mode):
+        return handle
+    os.close(handle)
+    raise OSError(errno.EINVAL, NOT_A_FILE, os.fspath(name))
+
+
+def open_file(path: str | os.PathLike[str]) -> BinaryIO:
+    """An ordinary file, open for reading. Links are followed.
+
+    Raises:
+        OSError: see :func:`open_checked`.
+    """
+    return os.fdopen(open_checked(path, os.O_RDONLY), "rb")
+
+
+def check_ordinary(path: str | os.PathLike[str]) -> None:
+    """Look whether a file is an ordinary one, for libraries that want its name.
+
+    Raises:
+        OSError: see :func:`open_checked`.
+    """
+    os.close(open_checked(path, os.O_RDONLY))
+
+
+def read_file(path: str | os.PathLike[str], *, bytes_max: int | None = None) -> bytes:
+    """The content of an ordinary file.
+
+    Args:
+        bytes_max: larger files are refused before anything is read.
+
+    Raises:
+        OSError: see :func:`open_checked`; with ``errno.EFBIG`` where it is larger.
+    """
+    with open_file(path) as file:
+        return read_all(file, bytes_max)
+
+
+def read_all(file: BinaryIO, bytes_max: int | None = None) -> bytes:
+    """The rest of an open file; see :func:`read_file`."""
+    if bytes_max is None:
+        return file.read()
+    size = os.fstat(file.fileno()).st_size
+    # One byte more, since a file may grow while it is read.
+    content = b"" if size > bytes_max else file.read(bytes_max + 1)
+    if max(size, len(content)) > bytes_max:
+        raise OSError(errno.EFBIG, f"it is larger than {bytes_max >> 20} MiB", str(file.name))
+    return content
+
+
+def compute_sha256(path: Path) -> str:
+    """SHA-256 of an ordinary file, 64 lower-case hexadecimal digits (0.05 s for 39 MB).
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with open_file(path) as file:
+        return sha256_of_open(file)
+
+
+def sha256_of_open(file: BinaryIO) -> str:
+    """The same of the rest of an open file."""
+    digest = hashlib.sha256()
+    while block := file.read(_BLOCK_BYTES):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def cache_folder() -> Path:
+    """Where downloads and compiled models are kept; not created here.
+
+    The user's cache folder of the platform, unless ``WSISAM_QUPATH_CACHE`` names another one.
+    """
+    named = os.environ.get(CACHE_VARIABLE)
+    if named:
+        return Path(named).expanduser()
+    import platformdirs  # 0.04 s, which `--help` need not spend
+
+    return platformdirs.user_cache_path("wsisam-qupath", appauthor=False)
+
+
+def process_folder(kind: str, owner: object) -> Path:
+    """A new folder in the cache for this process; those of processes that were killed go first.
+
+    Not in the system's temporary folder, from which some systems run no programs.
+
+    Args:
+        kind: begins its name.
+        owner: with it the folder goes, at the latest when this process ends in order.
+
+    Raises:
+        OSError: the cache cannot be written.
+    """
+    import psutil  # not for `--help`
+
+    folder = cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    # Machines that share a home folder number their processes each for itself.
+    prefix = f"{kind}-{hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]}-"
+    for path in folder.glob(f"{prefix}*"):
+        pid = path.name.removeprefix(prefix).partition("-")[0]
+        if pid.isdecimal() and len(pid) < _PID_DIGITS_MAX and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(path, ignore_errors=True)
+    made = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=folder))
+    weakref.finalize(owner, shutil.rmtree, made, ignore_errors=True)
+    return made
+
+
+def write_atomically(path: Path, content: bytes, *, private: bool = False) -> None:
+    """Write a file whole or not at all: what stood there before stays until the last moment.
+
+    A link is followed: what it names is replaced, not the link.
+
+    Args:
+        private: whether only this user may read it.
+
+    Raises:
+        OutputError: it cannot be written there.
+    """
+    check_writable(path)
+    target = Path(os.path.realpath(path))
+    unfinished = target.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        try:
+            # Not `chmod` afterwards: others could open it before.
+            opener = partial(os.open, mode=0o600) if private else None
+            with open(unfinished, "xb", opener=opener) as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(target)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    except OSError as exc:
+        raise OutputError(
+            f"{path} cannot be written ({exc.strerror or exc}). Choose another place for the "
+            "output, or free space and permissions there."
+        ) from exc
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Say before the work starts what would keep its result from being written. Touches nothing.
+
+    Raises:
+        OutputError: no such folder, no permission, or something else is there.
+    """
+    target = Path(os.path.realpath(path))
+    try:
+        target.exists()
+    except OSError as exc:  # a name too long, or a folder that may not be entered
+        raise OutputError(
+            f"{path} cannot be written ({exc.strerror}): choose another name or folder."
+        ) from exc
+    if target.is_dir():
+        raise OutputError(f"{path} is a folder: name a file in it.")
+    if target.exists() and not target.is_file():
+        raise OutputError(f"{path} is not an ordinary file: name another one.")
+    if not target.parent.is_dir():
+        raise OutputError(f"There is no folder {target.parent}: create it, or name another one.")
+    if target.exists() and not os.access(target, os.W_OK):
+        raise OutputError(f"{path} is write-protected: allow writing, or name another file.")
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise OutputError(
+            f"The folder {target.parent} is write-protected: choose one that you may write to."
+        )

@@ -1,0 +1,81 @@
+"""Where clients on this machine find the servers that run: a file for each, with URL and token.
+
+The file of a server is its own, ``~/.wsisam-qupath/servers/<process>.json`` unless its user names
+another one, so that a server that stops takes nobody else's away.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..files import read_file, write_atomically
+
+_BYTES_MAX = 64 << 10
+
+_SAME_START_SECONDS = 2.0
+"""A process of the same number that began at another time is another one."""
+
+
+@contextmanager
+def connection_file(path: Path | None, url: str, token: str) -> Iterator[None]:
+    """There while the body runs; nothing if there is no path.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    if path is None:
+        yield
+        return
+    about = {
+        "url": url,
+        "token": token,
+        "pid": os.getpid(),
+        "started": _started(os.getpid()),
+        "host": socket.gethostname(),
+        "version": __version__,
+    }
+    content = f"{json.dumps(about, indent=2)}\n".encode("ascii")
+    write_atomically(path, content, private=True)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            if read_file(path, bytes_max=_BYTES_MAX) == content:  # else it is another server's
+                path.unlink()
+
+
+def remove_stale(folder: Path) -> None:
+    """Remove the files of servers of this machine that were killed; the others stay."""
+    with suppress(OSError):
+        for path in folder.glob("*.json"):
+            with suppress(OSError, ValueError, RecursionError):
+                if _is_stale(json.loads(read_file(path, bytes_max=_BYTES_MAX))):
+                    path.unlink()
+
+
+def _is_stale(about: Any) -> bool:
+    """Whether a server of this machine does not run any more; a home may be shared with others."""
+    if not isinstance(about, dict) or about.get("host") != socket.gethostname():
+        return False
+    pid, started = about.get("pid"), about.get("started")
+    if not isinstance(pid, int) or not isinstance(started, (int, float)):
+        return False
+    now = _started(pid)
+    return now is None or abs(now - started) > _SAME_START_SECONDS
+
+
+def _started(pid: int) -> float | None:
+    """When a process began, seconds since 1970; None if there is none."""
+    import psutil  # not for `--help`
+
+    try:
+        return float(psutil.Process(pid).create_time())
+    except (psutil.Error, ValueError, OverflowError):
+        return None
