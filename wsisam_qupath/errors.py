@@ -11,6 +11,7 @@
     ├── DeviceError     this machine lacks a device, a backend or a Python package
     ├── OptionError     the value of an option cannot be used
     ├── QuPathError     QuPath is missing, of an unsupported version, or failed
+    │   └── QuPathTimeoutError  QuPath did not answer in time and was ended
     ├── ProjectError    a QuPath project cannot be used as it is
     │   └── ImageError  one image of a project cannot be used; the others can
     └── OutputError     a result cannot be written to its destination
@@ -68,6 +69,10 @@ class OptionError(WsiSamError):
 
 class QuPathError(WsiSamError):
     """QuPath is missing, of an unsupported version, or failed."""
+
+
+class QuPathTimeoutError(QuPathError):
+    """QuPath did not answer in time, so its process was ended."""
 
 
 class ProjectError(WsiSamError):

@@ -275,3 +275,27 @@ def test_no_value_in_a_feature_breaks_the_reading(
     found = prompts_of([document])
 
     assert len(found.prompts) + len(found.skipped) == 1
+
+
+@pytest.mark.parametrize("kind", ["cell", "detection", "tile", "tmaCore"])
+def test_what_no_person_drew_is_a_prompt_only_where_it_is_asked_for(kind: str) -> None:
+    drawn = rectangle(10, 10, 60, 60, objectType="annotation")
+    found = rectangle(100, 100, 160, 160, objectType=kind)
+
+    some = prompts_of([drawn, found], drawn_only=True)
+    every = prompts_of([drawn, found])
+
+    assert [prompt.l0_box for prompt in some.prompts] == [Box(10, 10, 60, 60)]
+    assert len(every.prompts) == 2
+    assert "not drawn by a person" in some.skipped[0].reason
+
+
+def test_what_other_programs_call_a_type_says_nothing() -> None:
+    assert len(prompts_of([rectangle(1, 1, 9, 9, type="Nucleus")], drawn_only=True).prompts) == 1
+
+
+def test_a_part_that_cannot_be_read_costs_itself_alone() -> None:
+    square = [[[0, 0], [10, 0], [10, 12], [0, 10]]]
+    document = feature("MultiPolygon", [square, [[[5, float("nan")], [6, 6], [7, 5]]]])
+
+    assert only(document).l0_bounds == Box(0, 0, 10, 12)

@@ -46,7 +46,7 @@ def write_ome(path: Path, levels: list[Any], **options: Any) -> None:
             tiff.write(level, subfiletype=1, **options)
 
 
-@pytest.mark.parametrize("suffix", ["png", "bmp", "tif"])
+@pytest.mark.parametrize("suffix", ["png", "bmp"])
 def test_plain_images_open_through_pillow(tmp_path: Path, rgb: Rgb, suffix: str) -> None:
     path = tmp_path / f"image.{suffix}"
     Image.fromarray(rgb).save(path)
@@ -88,31 +88,35 @@ def test_where_a_level_was_rounded_down_the_last_pixels_are_white(tmp_path: Path
     assert (region[:, 64] == 255).all()
 
 
-def test_ome_tiff_in_16_bit_grey_is_scaled_to_8(tmp_path: Path, rgb: Rgb) -> None:
+def test_ome_tiff_in_16_bit_gray_is_scaled_to_8(tmp_path: Path, rgb: Rgb) -> None:
     path = tmp_path / "slide.ome.tif"
-    grey = rgb[..., 0]
+    grey = rgb[:, :256, 0]  # a whole number of tiles: QuPath misplaces the rest of others
     write_ome(path, [grey.astype(np.uint16) * 257], photometric="minisblack")
     np.testing.assert_array_equal(read_whole(path), np.stack([grey] * 3, axis=-1))
 
 
-def test_ome_tiff_with_alpha_lies_on_white(tmp_path: Path, rgb: Rgb) -> None:
+def test_ome_tiff_with_alpha_lies_on_black_as_in_qupath(tmp_path: Path, rgb: Rgb) -> None:
     path = tmp_path / "slide.ome.tif"
     alpha = np.zeros((HEIGHT, WIDTH, 1), dtype=np.uint8)
     alpha[:, 100:] = 255
     write_ome(path, [np.concatenate([rgb, alpha], axis=-1)], extrasamples=["unassalpha"])
     region = read_whole(path)
-    assert (region[:, :100] == 255).all()
+    assert (region[:, :100] == 0).all()
     np.testing.assert_array_equal(region[:, 100:], rgb[:, 100:])
 
 
-def test_a_missing_tile_is_white(tmp_path: Path, rgb: Rgb) -> None:
-    path = tmp_path / "slide.ome.tif"
-    write_ome(path, [rgb])
+@pytest.mark.parametrize("name", ["slide.ome.tif", "slide.tif"])
+def test_a_missing_tile_is_black_as_in_qupath(tmp_path: Path, rgb: Rgb, name: str) -> None:
+    path = tmp_path / name
+    if name == "slide.tif":
+        write_levels(path, [rgb])
+    else:
+        write_ome(path, [rgb])
     with tifffile.TiffFile(path, mode="r+") as tiff:
         counts = tiff.pages[0].tags["TileByteCounts"]
         counts.overwrite([0, *counts.value[1:]])
     region = read_whole(path)
-    assert (region[:64, :64] == 255).all()
+    assert (region[:64, :64] == 0).all()
     np.testing.assert_array_equal(region[:, 64:], rgb[:, 64:])
 
 
@@ -142,7 +146,6 @@ def test_a_compression_that_openslide_lacks_is_read_through_tifffile(
         ("RGBA", (10, 20, 30, 255), (10, 20, 30)),
         ("RGBA", (10, 20, 30, 0), (255, 255, 255)),
         ("RGBA", (55, 155, 255, 51), (215, 235, 255)),
-        ("LA", (55, 51), (215, 215, 215)),
     ],
 )
 def test_other_png_modes_become_rgb_on_white(
@@ -162,10 +165,19 @@ def test_a_palette_becomes_rgb_and_its_transparent_colour_white(tmp_path: Path) 
     assert tuple(region[2, 3]) == (255, 255, 255)
 
 
-def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
-    Image.new("CMYK", (20, 10), (0, 255, 255, 0)).save(tmp_path / "image.jpg", quality=100)
-    region = read_whole(tmp_path / "image.jpg").astype(int)
-    assert np.abs(region - [255, 0, 0]).max() <= 6
+@pytest.mark.parametrize(
+    ("name", "mode", "value", "what"),
+    [
+        ("image.jpg", "CMYK", (0, 255, 255, 0), "CMYK colors"),
+        ("image.png", "LA", (55, 51), "gray with transparency"),
+    ],
+)
+def test_colors_that_qupath_shows_differently_are_refused(
+    tmp_path: Path, name: str, mode: str, value: Any, what: str
+) -> None:
+    Image.new(mode, (20, 10), value).save(tmp_path / name)
+    with pytest.raises(SlideError, match=rf"{what}.*Export it as 8-bit RGB"):
+        open_slide(tmp_path / name, mpp=0.5)
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
@@ -275,7 +287,7 @@ def test_a_stack_is_refused(tmp_path: Path, shape: tuple[int, ...], axes: str) -
         photometric=photometric,
         metadata={"axes": axes},
     )
-    with pytest.raises(SlideError, match=rf"stack of planes or channels \(axes {axes}\)\. Export"):
+    with pytest.raises(SlideError, match=r"is a stack of \d planes or channels\. Export"):
         open_slide(path)
 
 
@@ -284,22 +296,21 @@ def test_a_stack_is_refused(tmp_path: Path, shape: tuple[int, ...], axes: str) -
     [
         (np.zeros((200, 300, 5), dtype=np.uint8), "minisblack"),
         (np.zeros((200, 300), dtype=np.float32), "minisblack"),
-        (np.zeros((200, 300), dtype=np.uint8), "miniswhite"),
     ],
-    ids=["five-channels", "float", "inverted"],
+    ids=["five-channels", "float"],
 )
 def test_tiles_that_are_neither_rgb_nor_grey_are_refused(
     tmp_path: Path, pixels: Any, photometric: str
 ) -> None:
     path = tmp_path / "slide.ome.tif"
     write_ome(path, [pixels], photometric=photometric, planarconfig="contig")
-    with pytest.raises(SlideError, match=r"channel\(s\) of type .*Export it as 8-bit RGB\."):
+    with pytest.raises(SlideError, match=r"(5 samples|floating-point).*Export it as a tiled"):
         open_slide(path)
 
 
-def test_grey_values_without_a_range_are_refused(tmp_path: Path) -> None:
+def test_gray_values_without_a_range_are_refused(tmp_path: Path) -> None:
     Image.new("F", (20, 10)).save(tmp_path / "image.tif")
-    with pytest.raises(SlideError, match=r"without a fixed range .*Export it as 8-bit RGB\."):
+    with pytest.raises(SlideError, match=r"no fixed range\. Export it as a tiled 8-bit RGB"):
         open_slide(tmp_path / "image.tif", mpp=0.5)
 
 

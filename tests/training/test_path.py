@@ -11,13 +11,14 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
 from torch import distributed
 
 from fixtures import training_runs
-from fixtures.models import PLAIN_BASE
+from fixtures.models import PLAIN_BASE, sam_of
 from fixtures.training_data import OUTLINES, overlap
 from fixtures.training_runs import ONE_DECODER, ROUTED, export_of, train
 from wsisam_qupath.errors import AdapterError
@@ -25,11 +26,13 @@ from wsisam_qupath.geometry import Box
 from wsisam_qupath.inference.loading import resolve
 from wsisam_qupath.inference.segmenter import Segmenter
 from wsisam_qupath.model.adapter import read_adapter
+from wsisam_qupath.model.build import Networks
 from wsisam_qupath.options import ModelSpec
 from wsisam_qupath.prompts import Prompt
 from wsisam_qupath.prompts.results import Result
 from wsisam_qupath.slide import open_slide
 from wsisam_qupath_training.splits import read_split
+from wsisam_qupath_training.train import TrainRequest, run_train
 from wsisam_qupath_training.trainer.write_adapter import WrittenAdapter
 
 pytestmark = pytest.mark.slow
@@ -146,6 +149,41 @@ def test_with_one_slide_views_of_it_decide_and_it_is_said(tmp_path: Path) -> Non
     assert made is not None
     assert made.adapter.is_file()
     assert "No patient is left to validate on" in told(words)
+
+
+def test_training_may_start_from_an_adapter(walked: Walked, lite: Networks, tmp_path: Path) -> None:
+    slow = ONE_DECODER.decoders["all"].model_copy(
+        update={"decoder_rate": 1e-12, "prompt_rate": 1e-12, "weight_decay": 0.0}
+    )
+    recipe = ONE_DECODER.model_copy(update={"decoders": {"all": slow}})
+    start = read_adapter(walked.made.adapter, PLAIN_BASE)
+
+    made = run_train(
+        TrainRequest(
+            walked.export,
+            tmp_path / "mine.safetensors",
+            recipe=recipe,
+            model=ModelSpec(adapter=walked.made.adapter, device="cpu"),
+            cache=walked.made.adapter.parent / "features",
+        ),
+        console(),
+    )
+
+    assert made is not None
+    ours = read_adapter(made.adapter, PLAIN_BASE).tensors("all")
+    name = "mask_decoder.mask_tokens.weight"
+    points, base = start.tensors("points")[name], sam_of(lite).state_dict()[name].numpy()
+    assert np.abs(ours[name] - points).max() < 0.1 * np.abs(base - points).max()
+
+
+def test_an_adapter_to_start_from_that_is_not_there_is_named(
+    walked: Walked, tmp_path: Path
+) -> None:
+    model = ModelSpec(adapter=tmp_path / "none.safetensors")
+    request = TrainRequest(walked.export, tmp_path / "mine.safetensors", model=model)
+
+    with pytest.raises(AdapterError, match=r"no adapter at .*none\.safetensors"):
+        run_train(request, console())
 
 
 def free_port() -> int:

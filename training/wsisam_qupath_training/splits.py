@@ -12,8 +12,8 @@ from typing import TypeAlias
 
 from wsisam_qupath.errors import PromptError
 from wsisam_qupath.files import write_atomically
-from wsisam_qupath.project.create.finding import strip_format
 from wsisam_qupath.prompts import Skipped
+from wsisam_qupath.slide.names import strip_format
 
 from .dataset import PARTS, AnnotatedImage, Part
 

@@ -41,6 +41,11 @@ from .options import Numbers, model_options, outline_options, take_model, take_o
     help="A point outside of the object; may be given several times.",
 )
 @click.option(
+    "--all-objects",
+    is_flag=True,
+    help="Also take the cells, detections, tiles and TMA cores of PROMPTS as prompts.",
+)
+@click.option(
     "--mpp",
     type=float,
     help="Pixel size of the slide in µm, if the file states none or a wrong one.",

@@ -51,6 +51,7 @@ class SegmentRequest:
     boxes: tuple[tuple[float, float, float, float], ...] = ()
     points: tuple[tuple[float, float], ...] = ()
     negatives: tuple[tuple[float, float], ...] = ()
+    all_objects: bool = False
     mpp: float | None = None
     overlay: Path | None = None
     model: ModelSpec = field(default_factory=ModelSpec)
@@ -148,7 +149,12 @@ def _read_prompts(request: SegmentRequest, slide: Slide, planner: Planner) -> Pr
     points_as, hr_l0_box_of = request.options.points_as, planner.hr_l0_box
     if request.prompts is not None:
         source = str(request.prompts)
-        found = read_prompts(request.prompts, points_as=points_as, hr_l0_box_of=hr_l0_box_of)
+        found = read_prompts(
+            request.prompts,
+            points_as=points_as,
+            hr_l0_box_of=hr_l0_box_of,
+            drawn_only=not request.all_objects,
+        )
     elif inline:
         source = "The command line"
         found = prompts_from_coordinates(

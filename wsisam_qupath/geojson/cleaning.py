@@ -24,11 +24,11 @@ from ..geometry import Box
 from ..prompts import PathClass, Plane, Skipped
 from ..prompts.grouping import derive_id
 from .properties import (
-    LEGACY_TYPES,
     clean_text,
     given_id,
     make_classification,
     plane_json,
+    read_object_type,
     read_path_class,
     read_plane,
 )
@@ -156,7 +156,7 @@ class _Cleaner:
         properties = value.get("properties")
         properties = properties if isinstance(properties, dict) else {}
         given = given_id(value)
-        kind = _object_type(value, properties)
+        kind = read_object_type(value)
         feature: Feature | None = None
         try:
             if kind != "root":
@@ -255,14 +255,6 @@ def _top(document: object) -> Iterator[object]:
         yield {"type": "Feature", "geometry": document}
     else:
         yield document
-
-
-def _object_type(feature: Feature, properties: Feature) -> str:
-    for value in (*map(properties.get, ("objectType", "object_type", "type")),):
-        given = clean_text(value)
-        if given is not None:
-            return {"unknown": "annotation"}.get(given, LEGACY_TYPES.get(given, given))
-    return LEGACY_TYPES.get(str(feature.get("id")), "annotation")
 
 
 def _line(drawn: Feature) -> Feature:

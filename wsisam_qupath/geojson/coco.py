@@ -207,9 +207,11 @@ def _polygons(segmentation: object) -> Iterator[list[list[list[object]]]]:
     if not isinstance(segmentation, list) or not segmentation:
         raise UnusableError("it has no polygon")
     are_parts = all(isinstance(part, list) for part in segmentation)
-    for part in segmentation if are_parts else [segmentation]:
-        if len(part) % 2:
-            raise UnusableError("its polygon has an odd number of coordinates")
-        if len(part) < 6:
-            raise UnusableError("its polygon has fewer than three points")
+    parts = segmentation if are_parts else [segmentation]
+    sound = [part for part in parts if len(part) % 2 == 0 and len(part) >= 6]
+    if not sound:
+        is_odd = any(len(part) % 2 for part in parts)
+        reason = "an odd number of coordinates" if is_odd else "fewer than three points"
+        raise UnusableError(f"its polygon has {reason}")
+    for part in sound:
         yield [[[part[i], part[i + 1]] for i in range(0, len(part), 2)]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from ..prompts import PathClass, Plane
 
@@ -37,6 +37,25 @@ def given_id(feature: object) -> str | None:
         return str(value)
     given = clean_text(value)
     return None if given in LEGACY_TYPES else given
+
+
+def read_object_type(feature: Mapping[str, object]) -> str:
+    """QuPath's type of a feature: annotation, detection, cell, tile, tmaCore or root.
+
+    Other programs write what they like under ``type``: what is none of QuPath's there says
+    nothing. A type that QuPath's own key states and that is not known is given as it is.
+    """
+    properties = feature.get("properties")
+    properties = properties if isinstance(properties, dict) else {}
+    stated = clean_text(properties.get("objectType"))
+    if stated is not None:
+        return {"unknown": "annotation"}.get(stated, LEGACY_TYPES.get(stated, stated))
+    for key in ("object_type", "type"):
+        given = clean_text(properties.get(key)) or ""
+        given = LEGACY_TYPES.get(given, given)
+        if given in LEGACY_TYPES.values():
+            return given
+    return LEGACY_TYPES.get(str(feature.get("id")), "annotation")
 
 
 def read_path_class(classification: object) -> PathClass | None:

@@ -31,7 +31,7 @@ from ..prompts.grouping import (
     group_corrections,
     group_marks,
 )
-from .properties import given_id, read_path_class, read_plane
+from .properties import given_id, read_object_type, read_path_class, read_plane
 from .provenance import PROMPT_KEY
 from .shapes import UnusableError, read_area, read_points
 
@@ -49,6 +49,15 @@ def _go_on() -> None:
 
 _AREAS = ("Polygon", "MultiPolygon")
 _POINTS = ("Point", "MultiPoint")
+_FOUND_TYPES = {
+    "detection": "detection",
+    "cell": "cell",
+    "tile": "tile",
+    "tmaCore": "TMA core",
+    "root": "root object",
+}
+"""QuPath's types of objects that programs make, and what they are called."""
+
 _GEOMETRIES = (*_AREAS, *_POINTS, "LineString", "MultiLineString", "GeometryCollection")
 
 
@@ -57,18 +66,23 @@ def read_prompts(
     *,
     points_as: PointsAs = "together",
     hr_l0_box_of: HrBoxOf | None = None,
+    drawn_only: bool = False,
 ) -> PromptSet:
     """Read prompts from a GeoJSON file (UTF-8) that QuPath exported.
 
     Args:
-        points_as, hr_l0_box_of: see :func:`prompts_from_geojson`.
+        points_as, hr_l0_box_of, drawn_only: see :func:`prompts_from_geojson`.
 
     Raises:
         PromptError: the file is missing, unreadable, or not GeoJSON.
     """
     document = read_json(Path(path), fix="Export it from QuPath again, uncompressed, as .geojson.")
     return prompts_from_geojson(
-        document, points_as=points_as, hr_l0_box_of=hr_l0_box_of, source=os.fspath(path)
+        document,
+        points_as=points_as,
+        hr_l0_box_of=hr_l0_box_of,
+        drawn_only=drawn_only,
+        source=os.fspath(path),
     )
 
 
@@ -77,6 +91,7 @@ def prompts_from_geojson(
     *,
     points_as: PointsAs = "together",
     hr_l0_box_of: HrBoxOf | None = None,
+    drawn_only: bool = False,
     source: str = "The GeoJSON",
     check: Check = _go_on,
 ) -> PromptSet:
@@ -88,6 +103,7 @@ def prompts_from_geojson(
         hr_l0_box_of: returns the area that the HR patch of a prompt covers. A negative point that
             lies in no area goes to the nearest prompt of points with that point in its patch;
             without this function, to the nearest of all.
+        drawn_only: whether to skip cells, detections, tiles and TMA cores, which no person draws.
         source: begins the messages.
         check: called before each feature; what it raises ends the reading.
 
@@ -99,7 +115,7 @@ def prompts_from_geojson(
             f"{source} is not GeoJSON: it holds no features. In QuPath use File > Export objects "
             "as GeoJSON."
         )
-    marks, skipped = read_marks(_features(document), check)
+    marks, skipped = read_marks(_features(document), check, drawn_only=drawn_only)
     grouped = group_marks(marks, points_as=points_as, hr_l0_box_of=hr_l0_box_of)
     return PromptSet(grouped.prompts, (*skipped, *grouped.skipped))
 
@@ -163,7 +179,7 @@ def prompts_from_coordinates(
     Args:
         boxes: two opposite corners each, x0, y0, x1, y1, in any order.
         points, negatives: inside and outside of the object.
-        points_as, hr_l0_box_of: see :func:`prompts_from_geojson`.
+        points_as, hr_l0_box_of, drawn_only: see :func:`prompts_from_geojson`.
     """
     features = [_rectangle(*box) for box in boxes]
     positive, negative = list(points), list(negatives)
@@ -226,13 +242,14 @@ def _features(document: object) -> Iterator[object]:
 
 
 def read_marks(
-    features: Iterable[object], check: Check = _go_on
+    features: Iterable[object], check: Check = _go_on, *, drawn_only: bool = False
 ) -> tuple[list[Mark], list[Skipped]]:
     """What features drew, under distinct ids, and what no prompt can be made of.
 
     Args:
         features: flat; parsed JSON (tuples may stand for lists).
         check: called before each of them.
+        drawn_only: see :func:`prompts_from_geojson`.
     """
     marks: list[Mark] = []
     skipped: list[Skipped] = []
@@ -241,12 +258,21 @@ def read_marks(
         check()
         given = given_id(feature)
         try:
+            if drawn_only:
+                _check_drawn(feature)
             mark = _mark(feature, given)
         except UnusableError as exc:
             skipped.append(Skipped(given or f"feature {number}", str(exc)))
             continue
         marks.append(_make_id_distinct(mark, seen))
     return marks, skipped
+
+
+def _check_drawn(feature: object) -> None:
+    """Raises UnusableError where an object is of a type that no person draws."""
+    kind = read_object_type(feature) if isinstance(feature, dict) else "annotation"
+    if kind in _FOUND_TYPES:
+        raise UnusableError(f"a {_FOUND_TYPES[kind]}, not drawn by a person")
 
 
 def _mark(feature: object, given_id: str | None) -> Mark:

@@ -49,7 +49,7 @@ def read_area(coordinates: object) -> Box | Polygon | MultiPolygon:
         UnusableError: no coordinates, some that are not finite numbers, no area, or crossings
             without number.
     """
-    polygons = [[_ring(ring) for ring in _sequence(rings)] for rings in _sequence(coordinates)]
+    polygons = _polygons(_sequence(coordinates))
     if not any(len(ring) for rings in polygons for ring in rings):
         raise UnusableError("its coordinates are empty")
     drawn = [rings for rings in polygons if rings and len(rings[0]) >= 3]
@@ -90,6 +90,24 @@ def geometry_json(geometry: Polygon | MultiPolygon, plane: Plane) -> dict[str, o
     if plane != Plane():
         written["plane"] = plane_json(plane)
     return written
+
+
+def _polygons(several: Sequence[object]) -> list[list[FloatArray]]:
+    """Rings of each polygon; one that cannot be read is left out where another can.
+
+    Raises:
+        UnusableError: none can.
+    """
+    polygons: list[list[FloatArray]] = []
+    error: UnusableError | None = None
+    for rings in several:
+        try:
+            polygons.append([_ring(ring) for ring in _sequence(rings)])
+        except UnusableError as exc:
+            error = error or exc
+    if error is not None and not any(len(ring) for rings in polygons for ring in rings):
+        raise error
+    return polygons
 
 
 def _sequence(value: object) -> Sequence[object]:

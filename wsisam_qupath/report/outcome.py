@@ -106,7 +106,8 @@ class ImageOutcome:
         id, name: of the project's entry.
         slide: the file that was read; None where no reader of ours opens it.
         mpp: of its level 0; None where it was never opened.
-        reason: what is wrong and how to fix it; else empty.
+        reason: what is wrong and how to fix it, or how the image was read if that is worth
+            knowing; else empty.
         backup: the copy of ``data.qpdata`` from before; None where nothing was written.
         plan: what it asked for; nothing where it could not be read.
     """

@@ -97,6 +97,7 @@ def render_page(
         about=about,
         outcomes=outcomes,
         failed=[image for image in outcomes if image.state == "failed"],
+        noted=[image for image in outcomes if image.state != "failed" and image.reason],
         counts=_count_states(entry.state for entry in entries),
         cards=[(card, thumbnails.get(card.order)) for card in cards],
         images={card.image.id: card.image.name for card in in_order},

@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails, from_json
 
 from ..errors import SlideError
 from ..geometry import Box
-from ..slide.plain_reader import DAMAGE, convert_to_rgb
+from ..slide.plain_image import DAMAGE, check_colors, convert_to_rgb
 from .budget import Reservation
 from .client_pixels import SentImage
 from .config import Limits
@@ -202,6 +202,10 @@ def _header(content: bytes, number: int, limits: Limits) -> Image:
         raise _make_too_many_px_problem(number, limits) from exc
     except DAMAGE as exc:
         raise _no_image(number, f"it is damaged ({exc})") from exc
+    try:
+        check_colors(f"regions[{number}].image", image)
+    except SlideError as exc:
+        raise _no_image(number, str(exc)) from exc
     if image.width * image.height > limits.region_px:
         raise _make_too_many_px_problem(number, limits)
     return image

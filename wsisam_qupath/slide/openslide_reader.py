@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,11 @@ from . import calibration
 from .reader import Bounds, Window
 
 _DECIMALS = 6
+
+_LACKING = re.compile(
+    r"unsupported|not supported|unimplemented|unrecognized| value .* != ", re.IGNORECASE
+)
+"""What OpenSlide says of sound files that it cannot read."""
 
 
 def detect_format(path: Path) -> str | None:
@@ -27,8 +33,11 @@ def detect_format(path: Path) -> str | None:
 class OpenSlideReader:
     """Reads through OpenSlide, which is safe to use from several threads."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, sizes_px: Collection[tuple[int, int]] | None = None) -> None:
         """Opens the file.
+
+        Args:
+            sizes_px: of the levels to use, as others show something else; None for all of them.
 
         Raises:
             SlideError: OpenSlide cannot open it.
@@ -40,16 +49,21 @@ class OpenSlideReader:
         try:
             self._slide = openslide.OpenSlide(path)
         except openslide.OpenSlideError as exc:
-            raise SlideError(
-                f"OpenSlide cannot open {path}: {exc}. Copy it again from its source, with all "
-                "files that belong to it."
-            ) from exc
-        self.level_sizes_px: tuple[tuple[int, int], ...] = self._slide.level_dimensions
-        self._downsamples: tuple[float, ...] = self._slide.level_downsamples
+            raise SlideError(f"OpenSlide cannot open {path}: {exc}. {_fix_for(str(exc))}") from exc
+        self._levels = [
+            level
+            for level, size in enumerate(self._slide.level_dimensions)
+            if sizes_px is None or level == 0 or size in sizes_px
+        ]
+        self.level_sizes_px: tuple[tuple[int, int], ...] = tuple(
+            self._slide.level_dimensions[level] for level in self._levels
+        )
+        self._downsamples = [self._slide.level_downsamples[level] for level in self._levels]
         properties = self._slide.properties
+        # As in QuPath: what was never scanned is black where the file states no color for it.
+        self._background = f"#{properties.get('openslide.background-color', '000000')}"
         self.bounds = _bounds(properties, self.level_sizes_px[0])
         self.stated_mpp = _read_stated_mpp(properties)
-        self.is_ome = "<OME" in properties.get("tiff.ImageDescription", "")
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> Window:
         """See :class:`Reader`.
@@ -62,10 +76,10 @@ class OpenSlideReader:
         l0_x, start_x = self._find_nearest(level, x, self.bounds.x)
         l0_y, start_y = self._find_nearest(level, y, self.bounds.y)
         size = (math.ceil(x + width - start_x), math.ceil(y + height - start_y))
-        pixels = self._slide.read_region((l0_x, l0_y), level, size)
-        on_white = Image.new("RGB", pixels.size, "white")
-        on_white.paste(pixels, mask=pixels)
-        return Window(np.array(on_white, dtype=np.uint8), start_x, start_y)
+        pixels = self._slide.read_region((l0_x, l0_y), self._levels[level], size)
+        shown = Image.new("RGB", pixels.size, self._background)
+        shown.paste(pixels, mask=pixels)
+        return Window(np.array(shown, dtype=np.uint8), start_x, start_y)
 
     def _find_nearest(self, level: int, position: int, l0_bound: int) -> tuple[int, float]:
         """Where to read, so that the window begins at or just before a position of the level.
@@ -84,6 +98,13 @@ class OpenSlideReader:
     def close(self) -> None:
         """See :class:`Reader`."""
         self._slide.close()
+
+
+def _fix_for(message: str) -> str:
+    """A sound file of a kind that OpenSlide lacks is not copied again, but converted."""
+    if _LACKING.search(message):
+        return "The file may be sound: export it as OME-TIFF with a program that shows it."
+    return "Copy it again from its source, with all files that belong to it."
 
 
 def _bounds(properties: Mapping[str, str], size_px: tuple[int, int]) -> Bounds:

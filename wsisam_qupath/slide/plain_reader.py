@@ -1,51 +1,51 @@
-"""Plain images - PNG, JPEG, BMP, TIFF without tiles - decoded once, through Pillow."""
+"""Plain images - PNG, JPEG, BMP, GIF, WebP, JPEG 2000 - through Pillow.
+
+A small one is decoded once and held. A large one is converted once to a tiled copy in the cache, by
+a process of its own, so that no image takes more memory than the budget allows.
+"""
 
 from __future__ import annotations
 
 import struct
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ..errors import SlideError
 from ..geometry import Mpp
-from . import calibration
-from .reader import Bounds, RgbArray, Window, to_rgb8
+from . import budget, calibration
+from .codestream import jpeg_size
+from .plain_image import DAMAGE, EXPORT, check_colors, convert_to_rgb, open_image
+from .reader import Bounds, Reader, RgbArray, Window
+from .tiled_copy import find_or_make_tiled_copy
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 PLAIN_PX_MAX = 1_000_000_000
-"""Largest plain image, px: it is held in memory whole, with 3 bytes a pixel."""
+"""Largest plain image, px."""
 
-_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "GIF", "WEBP", "JPEG2000")
-"""Not all that Pillow knows: EPS, for one, would start another program."""
+HELD_PX_MAX = 16_000_000
+"""Largest image that is decoded whole and held, with 3 bytes per pixel; others are converted."""
 
-DAMAGE = (OSError, ValueError, SyntaxError, EOFError, TypeError, struct.error)
-"""What Pillow raises on damaged files."""
+_WHOLE_PX_MAX = 64_000_000
+"""Largest image of a kind that cannot be decoded row by row, such as a progressive JPEG."""
 
-_PILLOW_LIMIT = threading.Lock()
-"""Held while Pillow's own limit on the image size, a global, is lifted."""
+_BYTES_PER_PX = 16
+"""What decoding takes at most: 4 in Pillow, 3 as RGB, and JPEG 2000's 32-bit planes before that."""
 
 
 class PlainReader:
     """One level, in memory."""
 
-    def __init__(self, path: Path, mpp: Mpp | None = None) -> None:
-        """Decodes the file. `mpp` is what a TIFF states; of other files Pillow knows it.
-
-        Raises:
-            SlideError: it is no image, damaged, too large, or of a kind without fixed range.
-        """
+    def __init__(self, rgb: RgbArray, mpp: Mpp | None) -> None:
+        """Use :func:`open_plain`."""
         self.name = "pillow"
         self.foreign_errors: tuple[type[Exception], ...] = ()
-        self._rgb, pillow_mpp = _decode(path)
-        height, width = self._rgb.shape[:2]
+        self._rgb = rgb
+        height, width = rgb.shape[:2]
         self.level_sizes_px: tuple[tuple[int, int], ...] = ((width, height),)
         self.bounds = Bounds(0, 0, width, height)
-        self.stated_mpp = mpp or pillow_mpp
+        self.stated_mpp = mpp
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> Window:  # noqa: ARG002
         """See :class:`Reader`."""
@@ -55,71 +55,112 @@ class PlainReader:
         """See :class:`Reader`; the file itself was closed after decoding."""
 
 
-def _decode(path: Path) -> tuple[RgbArray, Mpp | None]:
+def open_plain(path: Path) -> Reader:
+    """Opens a plain image by its header, and decodes or converts it.
+
+    Raises:
+        SlideError: it is no image, damaged, too large, or of a kind that QuPath shows otherwise.
+    """
     from PIL import UnidentifiedImageError  # not needed for `--help`
 
     try:
-        with _open_unlimited(path) as image:
+        with open_image(path) as image:
             _check_size(path, image)
-            image.load()
-            x_dpi, y_dpi = image.info.get("dpi", (0, 0))
-            mpp = calibration.from_resolution(float(x_dpi), float(y_dpi), "inch")
-            return convert_to_rgb(path, image), mpp
+            check_colors(path, image)
+            mpp = _stated_mpp(image)
+            if image.width * image.height > HELD_PX_MAX:
+                return _converted(path, mpp)
+            with budget.decoding.reserve(_BYTES_PER_PX * image.width * image.height):
+                image.load()
+                rgb = convert_to_rgb(path, image)
     except UnidentifiedImageError as exc:
-        raise SlideError(
-            f"{path} is damaged or in no format that can be read here. Copy it again from its "
-            "source, or export it from QuPath as OME-TIFF."
-        ) from exc
+        raise SlideError(_unknown(path)) from exc
     except DAMAGE as exc:
         raise SlideError(f"{path} is damaged ({exc}). Copy it again from its source.") from exc
     except MemoryError as exc:
         raise SlideError(
             f"{path} does not fit into memory. Convert it to a pyramidal, tiled OME-TIFF."
         ) from exc
+    _check_range(path, rgb)
+    return PlainReader(rgb, mpp)
 
 
-def _open_unlimited(path: Path) -> Image:
-    """Reads the header. Pillow's limit of 179 Mpx is for web servers; ours is below."""
-    from PIL import Image  # not needed for `--help`
+def read_plain_size(path: Path) -> tuple[int, int]:
+    """(width, height) by the header alone.
 
-    with _PILLOW_LIMIT:
-        limit = Image.MAX_IMAGE_PIXELS
-        Image.MAX_IMAGE_PIXELS = None
-        try:
-            return Image.open(path, formats=_FORMATS)
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
+    Raises:
+        SlideError: it is no image, or damaged.
+    """
+    try:
+        with open_image(path) as image:
+            return image.size
+    except DAMAGE as exc:
+        raise SlideError(_unknown(path)) from exc
+
+
+def _converted(path: Path, mpp: Mpp | None) -> Reader:
+    # Its tiles are read like those of any other TIFF.
+    from .tiff_layout import read_layout
+    from .tiff_reader import TiffReader
+    from .tiff_rules import decide
+
+    layout = read_layout(find_or_make_tiled_copy(path))
+    reader = TiffReader(layout, decide(layout, openslide_opens=False))
+    reader.name, reader.stated_mpp = "libvips", mpp
+    _check_range(path, reader.read(len(reader.level_sizes_px) - 1, 0, 0, 1, 1).rgb)
+    return reader
 
 
 def _check_size(path: Path, image: Image) -> None:
-    if image.width * image.height > PLAIN_PX_MAX:
+    pixels = image.width * image.height
+    most = PLAIN_PX_MAX if _is_decoded_by_rows(image) else _WHOLE_PX_MAX
+    if pixels > most:
         raise SlideError(
-            f"{path} has {image.width} x {image.height} pixels, too many for a plain image. "
-            "Convert it to a pyramidal, tiled OME-TIFF."
+            f"{path} has {image.width} x {image.height} pixels, too many for a plain image of this "
+            "kind. Convert it to a pyramidal, tiled OME-TIFF."
         )
 
 
-def convert_to_rgb(path: Path | str, image: Image) -> RgbArray:
-    """Any mode to HWC uint8 RGB: 16 bits are scaled from their whole range, alpha is on white.
+def _is_decoded_by_rows(image: Image) -> bool:
+    if image.format == "PNG":
+        return not image.info.get("interlace")
+    return image.format in ("JPEG", "MPO") and not image.info.get("progressive")
 
-    Args:
-        path: names the image in messages.
 
-    Raises:
-        SlideError: grey values without a fixed range.
-    """
-    from PIL import Image  # not needed for `--help`
-
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
-        return to_rgb8(np.asarray(image)[..., None].astype(np.uint16))
-    if image.mode in ("I", "F"):
+def _check_range(path: Path, rgb: RgbArray) -> None:
+    """Whether an image of 16 bits uses them: one of a camera with 8 or 12 bits would be black."""
+    if _png_bits(path) == 16 and int(rgb.max(initial=0)) < budget.WIDE_MIN:
         raise SlideError(
-            f"{path} has grey values without a fixed range (mode {image.mode}). Export it as "
-            "8-bit RGB."
+            f"{path} has 16-bit samples of which the highest bits are never used, so it would be "
+            f"black. {EXPORT}"
         )
-    if image.has_transparency_data:
-        on_white = Image.new("RGB", image.size, "white")
-        with_alpha = image.convert("RGBA")
-        on_white.paste(with_alpha, mask=with_alpha)
-        return np.array(on_white, dtype=np.uint8)
-    return np.array(image.convert("RGB"), dtype=np.uint8)
+
+
+def _png_bits(path: Path) -> int:
+    with path.open("rb") as file:
+        header = file.read(26)
+    return header[24] if header.startswith(b"\x89PNG") and len(header) > 24 else 8
+
+
+def _unknown(path: Path) -> str:
+    with path.open("rb") as file:
+        header = file.read(1 << 16)
+    if header.startswith(b"\xff\xd8\xff"):
+        try:
+            width, height = jpeg_size(header)
+        except (ValueError, struct.error):
+            width = height = 0
+        if width and height:
+            return (
+                f"{path} is a JPEG of {width} x {height} px of a kind that QuPath does not show "
+                f"(lossless, or of more than 8 bits). {EXPORT}"
+            )
+    return (
+        f"{path} is damaged or in no format that can be read here. Copy it again from its "
+        "source, or export it from QuPath as OME-TIFF."
+    )
+
+
+def _stated_mpp(image: Image) -> Mpp | None:
+    x_dpi, y_dpi = image.info.get("dpi", (0, 0))
+    return calibration.from_resolution(float(x_dpi), float(y_dpi), "inch")

@@ -15,12 +15,9 @@ import numpy as np
 from ..errors import PixelSizeError, SlideError
 from ..geometry import Box, Mpp
 from . import calibration
-from .openslide_reader import OpenSlideReader, detect_format
-from .plain_reader import PlainReader
+from .opening import open_reader
 from .reader import Reader, RgbArray
 from .resample import Axis, is_fine_enough, resample, tiles
-from .tiff_reader import MAGIC as TIFF_MAGIC
-from .tiff_reader import open_tiff
 from .uri import path_from_location
 
 _TILE_SOURCE_PX_MAX = 1 << 23
@@ -34,14 +31,16 @@ class SlideReference:
     Attributes:
         location: absolute path.
         mpp: µm/px to use; None to take what the file states.
+        as_qupath: False for images of data sets that were never in QuPath; see :func:`open_slide`.
     """
 
     location: str
     mpp: float | Mpp | None = None
+    as_qupath: bool = True
 
     def open(self) -> Slide:
         """Opens it; see :func:`open_slide`."""
-        return open_slide(Path(self.location), mpp=self.mpp)
+        return open_slide(Path(self.location), mpp=self.mpp, as_qupath=self.as_qupath)
 
 
 @dataclass(frozen=True)
@@ -200,6 +199,7 @@ def open_slide(
     *,
     mpp: float | Mpp | None = None,
     mpp_if_unstated: float | None = None,
+    as_qupath: bool = True,
 ) -> Slide:
     """Opens a slide or a plain image.
 
@@ -207,6 +207,7 @@ def open_slide(
         location: path, or `file:` URI as QuPath writes it.
         mpp: µm per level-0 pixel, instead of what the file states.
         mpp_if_unstated: the same, used only where neither `mpp` nor the file says it.
+        as_qupath: whether a file is refused that QuPath shows as noise.
 
     Raises:
         SlideError: it cannot be opened, or states no µm/px and `mpp` is None.
@@ -216,14 +217,14 @@ def open_slide(
     spare_mpp = None if mpp_if_unstated is None else calibration.override(mpp_if_unstated)
     path = _absolute(location)
     identity = _identify(path)
-    reader = _reader_for(path)
+    reader = open_reader(path, as_qupath=as_qupath)
     final_mpp = own_mpp or reader.stated_mpp or spare_mpp
     if final_mpp is None:
         reader.close()
         raise PixelSizeError(
             f"{path} states no pixel size: give its µm per pixel as mpp, e.g. 0.25 for a 40x scan."
         )
-    reference = SlideReference(str(path), own_mpp if reader.stated_mpp else final_mpp)
+    reference = SlideReference(str(path), own_mpp if reader.stated_mpp else final_mpp, as_qupath)
     return Slide(reader, mpp=final_mpp, reference=reference, identity=identity)
 
 
@@ -249,40 +250,6 @@ def _identify(path: Path) -> SlideIdentity:
     if status.st_size == 0:
         raise SlideError(f"{path} is empty. Copy it again from its source.")
     return SlideIdentity(str(path), status.st_size, status.st_mtime_ns)
-
-
-def _reader_for(path: Path) -> Reader:
-    """OpenSlide where it reads all there is, else tifffile for tiled TIFF, else Pillow."""
-    is_tiff = _read_first_bytes(path) in TIFF_MAGIC
-    if path.suffix.lower() == ".mrxs" and not path.with_suffix("").is_dir():
-        raise SlideError(f"{path} needs the folder {path.stem} beside it. Copy that too.")
-    vendor = detect_format(path)
-    if vendor == "generic-tiff":
-        return _open_generic_tiff(path)
-    if vendor is not None:
-        return OpenSlideReader(path)
-    return open_tiff(path) if is_tiff else PlainReader(path)
-
-
-def _open_generic_tiff(path: Path) -> Reader:
-    try:
-        reader = OpenSlideReader(path)
-    except SlideError:  # a compression that OpenSlide lacks
-        return open_tiff(path)
-    if reader.is_ome:  # OpenSlide would miss the lower levels and the µm/px
-        reader.close()
-        return open_tiff(path)
-    return reader
-
-
-def _read_first_bytes(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(4)
-    except PermissionError as exc:
-        raise SlideError(f"{path} may not be read by this user. Change its permissions.") from exc
-    except OSError as exc:
-        raise SlideError(f"{path} cannot be read ({exc}). Check the drive it is on.") from exc
 
 
 def _level_factors(sizes_px: tuple[tuple[int, int], ...]) -> list[tuple[float, float]]:

@@ -1,174 +1,223 @@
-"""Tiled TIFF that OpenSlide does not read in full, through tifffile.
+"""Reads TIFF tiles and strips through tifffile and imagecodecs, with bounded memory.
 
-That is OME-TIFF (OpenSlide opens it, but sees neither its pyramid nor its µm/px), planar samples,
-and compressions such as JPEG 2000, JPEG XL or WebP.
+That is what OpenSlide does not read in full: OME-TIFF (it sees neither its pyramid nor its µm/px),
+strips, and compressions such as JPEG 2000, JPEG XL or WebP.
 """
 
 from __future__ import annotations
 
-import logging
-import struct
 import threading
-import zlib
-from contextlib import ExitStack
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
+import cachetools
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import SlideError
-from ..geometry import Mpp
-from . import calibration
-from .plain_reader import PlainReader
-from .reader import Bounds, Reader, Window, to_rgb8
+from . import budget
+from .codestream import read_stated_size
+from .reader import Bounds, Window, to_rgb8
+from .tiff_layout import TiffLayout, TiffPage, damage, damaged, open_file
+from .tiff_rules import Reading
 
-MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-"""How TIFF and BigTIFF files begin."""
+_NONE = 1
 
-_QUIET = logging.NullHandler()
-"""Keeps tifffile from printing on stderr about damaged tags where nobody set up logging."""
+_UNASSOCIATED = 2
+"""Transparency that the colors are not multiplied by."""
 
-_PLANES = ("YX", "YXS", "SYX")
-_LENGTH_UNITS = {2: "inch", 3: "centimeter", 4: "mm", 5: "µm"}
+_CODEC_FACTOR = 3
+"""Memory that a decoder takes, in sizes of what it gives: the image, its planes, and the result."""
+
+_CACHED: cachetools.LRUCache[tuple[int, ...], NDArray[Any]] = cachetools.LRUCache(
+    budget.CACHE_BYTES, getsizeof=lambda segment: max(1, segment.nbytes)
+)
+_CACHE_LOCK = threading.Lock()
+_READER_NUMBERS = count()
 
 
-def open_tiff(path: Path) -> Reader:
-    """Reads tiles through tifffile; an image without tiles is decoded whole, through Pillow.
+@dataclass(frozen=True)
+class _Part:
+    """A rectangle of samples that is decoded at once, px of its page.
 
-    Raises:
-        SlideError: it is damaged, a stack of planes or channels, or of an unsuitable kind.
+    Attributes:
+        index: of the tile or strip.
+        plane: of the samples, where they are stored apart.
+        skipped_rows: rows of the strip above it, where only some of its rows are read.
     """
-    import tifffile  # 0.15 s
 
-    logging.getLogger("tifffile").addHandler(_QUIET)
-    damage = _damage()
-    try:
-        with ExitStack() as stack:
-            tiff = stack.enter_context(tifffile.TiffFile(path))
-            series = tiff.series[0]
-            _check_series(path, series, tiff.filehandle.size)
-            mpp = _read_stated_mpp(tiff)
-            if series.keyframe.is_tiled:
-                reader = TiffReader(path, tiff, mpp)
-                stack.pop_all()
-                return reader
-    except damage as exc:
-        raise SlideError(_describe_damage(path)) from exc
-    return PlainReader(path, mpp)
-
-
-def _damage() -> tuple[type[Exception], ...]:
-    """What tifffile and its codecs raise on damaged files; found by damaging files at random."""
-    import tifffile  # imported by the caller
-
-    named = (tifffile.TiffFileError, struct.error, zlib.error)
-    builtin = (OSError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError)
-    return (*named, *builtin, ImportError)  # a codec that this imagecodecs lacks
-
-
-def _describe_damage(path: Path) -> str:
-    return f"{path} is a damaged or truncated TIFF file. Copy it again from its source."
-
-
-def _check_series(path: Path, series: Any, file_bytes: int) -> None:
-    if series.axes not in _PLANES:
-        raise SlideError(
-            f"{path} is a stack of planes or channels (axes {series.axes}). Export the plane to "
-            "segment as an RGB image."
-        )
-    for level in series.levels:  # a file that was cut opens all the same
-        page = level.keyframe
-        segments = zip(page.dataoffsets, page.databytecounts, strict=True)
-        end = max((offset + count for offset, count in segments), default=0)
-        if not page.imagewidth > 0 < page.imagelength or not 0 < end <= file_bytes:
-            raise SlideError(_describe_damage(path))
-
-
-def _read_stated_mpp(tiff: Any) -> Mpp | None:
-    """µm/px of the first page: from OME-XML, else from the resolution tags.
-
-    OME comes first, as its only purpose is to state it; editors write resolutions unasked.
-    """
-    if tiff.is_ome:
-        ome = calibration.from_ome(tiff.ome_metadata)
-        if ome is not None:
-            return ome
-    page = tiff.pages[0]
-    x_per_unit, y_per_unit = page.resolution
-    unit = _LENGTH_UNITS.get(page.tags.valueof("ResolutionUnit", default=2), "none")
-    if tiff.is_imagej:  # QuPath's ImageJ export; the tag then says "none"
-        unit = str((tiff.imagej_metadata or {}).get("unit", unit))
-    return calibration.from_resolution(x_per_unit, y_per_unit, unit)
+    index: int
+    plane: int
+    left: int
+    top: int
+    width: int
+    height: int
+    skipped_rows: int = 0
 
 
 class TiffReader:
-    """Reads tiles through tifffile; the file handle is shared, so reading it is locked."""
+    """Reads the levels of one image; the file handle is shared, so reading it is locked."""
 
-    def __init__(self, path: Path, tiff: Any, mpp: Mpp | None) -> None:
-        """Takes over an open `tifffile.TiffFile`.
+    def __init__(self, layout: TiffLayout, reading: Reading) -> None:
+        """Opens the file again.
 
         Raises:
-            SlideError: the pixels are neither RGB nor grey, or not of 8 or 16 bit.
+            SlideError: it changed since its layout was read.
         """
         self.name = "tifffile"
-        self.foreign_errors = _damage()
-        self._tiff = tiff
+        self.foreign_errors = damage()
+        self._layout, self._reading = layout, reading
+        self._tiff = open_file(layout.path)
+        self._number = next(_READER_NUMBERS)
         self._lock = threading.Lock()
-        pages = [level.keyframe for level in tiff.series[0].levels]
-        self._pages = [page for page in pages if page.is_tiled]
-        _check_pixels(path, self._pages[0])
-        self.level_sizes_px = tuple((p.imagewidth, p.imagelength) for p in self._pages)
+        try:
+            self._sources = [_source(self._tiff, page.place) for page in reading.levels]
+        except damage() as exc:
+            self._tiff.close()
+            raise damaged(layout.path) from exc
+        self.level_sizes_px = tuple(page.size_px for page in reading.levels)
         self.bounds = Bounds(0, 0, *self.level_sizes_px[0])
-        self.stated_mpp = mpp
+        self.stated_mpp = layout.mpp
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> Window:
         """See :class:`Reader`."""
-        page = self._pages[level]
-        samples = page.samplesperpixel
-        pixels = np.zeros((height, width, samples), dtype=page.dtype)
-        pixels[:] = np.iinfo(page.dtype).max  # tiles may be missing
-        across = -(-page.imagewidth // page.tilewidth)
-        down = -(-page.imagelength // page.tilelength)
-        planes = samples if page.planarconfig == 2 else 1
-        for plane in range(planes):
-            for row in range(y // page.tilelength, -(-(y + height) // page.tilelength)):
-                for column in range(x // page.tilewidth, -(-(x + width) // page.tilewidth)):
-                    self._paste(page, (plane * down + row) * across + column, pixels, x, y)
-        return Window(to_rgb8(pixels), x, y)
+        page = self._reading.levels[level]
+        dtype = np.dtype(np.uint16 if page.bits == 16 else np.uint8)
+        # Tiles may be missing, which QuPath shows black.
+        blank = np.iinfo(dtype).max if self._reading.is_white_zero else 0
+        pixels = np.full((height, width, page.samples), blank, dtype=dtype)
+        for part in _parts(page, x, y, width, height):
+            self._paste(level, page, part, pixels, x, y)
+        return Window(self._rgb(page, pixels), x, y)
 
-    def _paste(self, page: Any, index: int, pixels: NDArray[Any], x: int, y: int) -> None:
-        """Decodes one tile and copies what of it lies in the window at (x, y)."""
-        offset, count = page.dataoffsets[index], page.databytecounts[index]
-        with self._lock:
-            self._tiff.filehandle.seek(offset)
-            encoded = self._tiff.filehandle.read(count) if count else None
-        decoded, (plane, _, top, left, _), _ = page.decode(
-            encoded, index, jpegtables=page.jpegtables
-        )
-        if decoded is None:
+    def _paste(
+        self, level: int, page: TiffPage, part: _Part, pixels: NDArray[Any], x: int, y: int
+    ) -> None:
+        """Decodes a part and copies what of it lies in the window at (x, y)."""
+        samples = self._samples(level, page, part)
+        if samples is None:
             return
-        tile = decoded[0]
         height, width = pixels.shape[:2]
-        y0, y1 = max(top, y), min(top + tile.shape[0], y + height)
-        x0, x1 = max(left, x), min(left + tile.shape[1], x + width)
-        channels = slice(plane, plane + tile.shape[2])
-        pixels[y0 - y : y1 - y, x0 - x : x1 - x, channels] = tile[
-            y0 - top : y1 - top, x0 - left : x1 - left
+        y0, y1 = max(part.top, y), min(part.top + samples.shape[0], y + height)
+        x0, x1 = max(part.left, x), min(part.left + samples.shape[1], x + width)
+        channels = slice(part.plane, part.plane + samples.shape[2])
+        pixels[y0 - y : y1 - y, x0 - x : x1 - x, channels] = samples[
+            y0 - part.top : y1 - part.top, x0 - part.left : x1 - part.left
         ]
+
+    def _samples(self, level: int, page: TiffPage, part: _Part) -> NDArray[Any] | None:
+        """HWS of a part; None where the file has no such tile."""
+        if _is_read_by_rows(page):
+            return self._rows(level, page, part)
+        key = (self._number, level, part.index)
+        with _CACHE_LOCK:
+            cached = _CACHED.get(key)
+        if cached is not None:
+            return cached
+        encoded = self._bytes(level, part.index, 0, None)
+        if encoded is None:
+            return None
+        decoded = self._decoded(level, page, part.index, encoded)
+        with _CACHE_LOCK:
+            if decoded.nbytes <= budget.CACHE_BYTES:
+                _CACHED[key] = decoded
+        return decoded
+
+    def _decoded(self, level: int, page: TiffPage, index: int, encoded: bytes) -> NDArray[Any]:
+        size = read_stated_size(encoded, page.compression)
+        if size is not None:
+            _check_tile(page, size)
+        source = self._sources[level]
+        with budget.decoding.reserve(
+            min(_CODEC_FACTOR * page.segment_bytes, budget.DECODING_BYTES)
+        ):
+            decoded, _, _ = source.decode(encoded, index, jpegtables=source.jpegtables)
+        rectangle: NDArray[Any] = decoded[0]
+        expected = np.uint16 if page.bits == 16 else np.uint8
+        if rectangle.dtype != expected:
+            raise ValueError(f"a tile holds samples of type {rectangle.dtype}")
+        return rectangle
+
+    def _rows(self, level: int, page: TiffPage, part: _Part) -> NDArray[Any] | None:
+        """Rows of a strip that is not compressed."""
+        samples = 1 if page.is_planar else page.samples
+        row_bytes = page.width_px * samples * (page.bits // 8)
+        stored = self._bytes(
+            level, part.index, part.skipped_rows * row_bytes, part.height * row_bytes
+        )
+        if stored is None:
+            return None
+        order = "<" if self._layout.is_little_endian else ">"
+        dtype = np.dtype("u1") if page.bits == 8 else np.dtype(f"{order}u2")
+        rows = np.frombuffer(stored, dtype).reshape(part.height, page.width_px, samples)
+        return rows.astype(dtype.newbyteorder("="), copy=False)
+
+    def _bytes(self, level: int, index: int, start: int, wanted: int | None) -> bytes | None:
+        """What the file holds of a tile or strip; None where that is nothing."""
+        source = self._sources[level]
+        offset, stored = source.dataoffsets[index], source.databytecounts[index]
+        if not stored:
+            return None
+        length = stored if wanted is None else wanted
+        if start + length > stored or length > self._layout.file_bytes:
+            raise ValueError("a strip is shorter than its rows")
+        with self._lock:
+            self._tiff.filehandle.seek(offset + start)
+            content = bytes(self._tiff.filehandle.read(length))
+        if len(content) < length:
+            raise ValueError("the file ends within a tile")
+        return content
+
+    def _rgb(self, page: TiffPage, pixels: NDArray[Any]) -> NDArray[np.uint8]:
+        if self._reading.is_white_zero:
+            pixels = np.invert(pixels)
+        rgb = to_rgb8(pixels[..., :3])
+        if page.samples == 4 and page.is_tiled and page.extra_samples[:1] == (_UNASSOCIATED,):
+            alpha = to_rgb8(pixels[..., 3:]).astype(np.uint16)
+            return ((rgb * alpha + 127) // 255).astype(np.uint8)  # as on black
+        return rgb  # QuPath shows the colors alone, in strips always
 
     def close(self) -> None:
         """See :class:`Reader`."""
         self._tiff.close()
 
 
-def _check_pixels(path: Path, page: Any) -> None:
-    from tifffile import PHOTOMETRIC  # imported by the caller
+def _source(tiff: Any, place: tuple[int, ...]) -> Any:
+    """The page of tifffile's that reads pixels."""
+    page = tiff.pages[place[0]]
+    page = page.aspage() if hasattr(page, "aspage") else page
+    if len(place) > 1:
+        page = page.pages[place[1]]
+        page = page.aspage() if hasattr(page, "aspage") else page
+    return page
 
-    kinds = {PHOTOMETRIC.RGB: (3, 4), PHOTOMETRIC.YCBCR: (3,), PHOTOMETRIC.MINISBLACK: (1,)}
-    samples = kinds.get(page.photometric, ())
-    if page.samplesperpixel not in samples or page.dtype not in ("uint8", "uint16"):
-        raise SlideError(
-            f"{path} has {page.samplesperpixel} channel(s) of type {page.dtype}, colour "
-            f"{getattr(page.photometric, 'name', page.photometric)}. Export it as 8-bit RGB."
+
+def _is_read_by_rows(page: TiffPage) -> bool:
+    return not page.is_tiled and page.compression == _NONE
+
+
+def _parts(page: TiffPage, x: int, y: int, width: int, height: int) -> Iterator[_Part]:
+    """The tiles or strips under a window; of strips without compression only its rows."""
+    part_width, part_height = page.segment_width_px, page.segment_height_px
+    across, down = -(-page.width_px // part_width), -(-page.height_px // part_height)
+    for plane in range(page.samples if page.is_planar else 1):
+        for row in range(y // part_height, -(-(y + height) // part_height)):
+            for column in range(x // part_width, -(-(x + width) // part_width)):
+                index = (plane * down + row) * across + column
+                top = row * part_height
+                if not _is_read_by_rows(page):
+                    yield _Part(index, plane, column * part_width, top, part_width, part_height)
+                    continue
+                first = max(top, y)
+                last = min(top + part_height, y + height, page.height_px)
+                yield _Part(index, plane, 0, first, part_width, last - first, first - top)
+
+
+def _check_tile(page: TiffPage, size: tuple[int, int]) -> None:
+    """Raises ValueError where an image in a tile is larger than the tile."""
+    if size[0] > page.segment_width_px or size[1] > page.segment_height_px:
+        raise ValueError(
+            f"a tile of {page.segment_width_px} x {page.segment_height_px} px holds an image of "
+            f"{size[0]} x {size[1]} px"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ import pytest
 from fixtures.command_line import rectangle, write_prompts
 from wsisam_qupath.errors import PromptError, SlideError
 from wsisam_qupath.geojson.cleaning import Cleaned
-from wsisam_qupath.project.create.finding import find_slides, natural_key, strip_format
+from wsisam_qupath.project.create.finding import find_slides
 from wsisam_qupath.project.create.matching import Source, find_annotations, match
+from wsisam_qupath.slide.names import natural_key, strip_format
 
 ID = "1b4e28ba-2fa1-51d2-883f-0016d3cca427"
 
@@ -77,7 +79,8 @@ def test_a_folder_without_slides_is_said(tmp_path: Path) -> None:
         ("a.svs", "a"),
         ("a.OME.tif", "a"),
         ("a.b.tiff", "a.b"),
-        ("a.dcm", "a.dcm"),
+        ("a.dcm", "a"),
+        ("a.xyz", "a.xyz"),
         (".svs", ".svs"),
     ],
 )
@@ -181,3 +184,16 @@ def test_a_file_that_is_neither_is_refused(tmp_path: Path, content: str) -> None
 def test_a_folder_without_annotations_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PromptError, match=r"There are no \.geojson files in"):
         find_annotations(tmp_path, [])
+
+
+def test_annotations_belong_to_a_slide_whose_letters_are_decomposed(tmp_path: Path) -> None:
+    slide = tmp_path / unicodedata.normalize("NFD", "Präparat.svs")
+    source = Source("x", unicodedata.normalize("NFC", "Präparat.svs"))
+
+    assert match([source], [slide]).by_slide == {slide: source}
+
+
+def test_a_folder_of_dicom_files_is_one_of_slides(tmp_path: Path) -> None:
+    touch(tmp_path, "case1.dcm")
+
+    assert found_in(tmp_path) == ["case1.dcm"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import pytest
@@ -133,3 +134,24 @@ def test_a_location_tells_the_system_that_it_is_of(
     location: str, path: PurePosixPath | PureWindowsPath
 ) -> None:
     assert parse_pure_path(location) == path
+
+
+@pytest.mark.parametrize("old", ["Z:", "Z:\\", "z:/"])
+def test_a_drive_alone_is_all_of_it(tmp_path: Path, slide: Path, old: str) -> None:
+    path = make_project(tmp_path / "p", [image(1, "file:/Z:/a%20b%20%C3%BC.svs")])
+
+    (found,) = read_project(path, remap=[(old, str(slide.parent))]).images
+
+    assert found.slide == slide
+
+
+@POSIX
+def test_a_slide_is_found_whose_letters_are_decomposed(tmp_path: Path) -> None:
+    on_disk = tmp_path / unicodedata.normalize("NFD", "Präparat.svs")
+    on_disk.write_bytes(b"x")
+    stated = (tmp_path / unicodedata.normalize("NFC", "Präparat.svs")).as_uri()
+    path = make_project(tmp_path / "p", [image(1, stated)])
+
+    (found,) = read_project(path).images
+
+    assert found.slide == on_disk

@@ -15,7 +15,9 @@ from fixtures.formula import Rgb, formula_rgb, write_leica
 from fixtures.qupath_crashes import crash_at_next_pixels
 from wsisam_qupath.errors import ImageError, QuPathError, SlideError
 from wsisam_qupath.geometry import Box, Mpp
+from wsisam_qupath.project.batch.opening import SlideOpener
 from wsisam_qupath.qupath.files.entries import ImageEntry
+from wsisam_qupath.qupath.files.reading import read_project
 from wsisam_qupath.qupath.install.installation import find_installation
 from wsisam_qupath.qupath.jvm.creation import NewImage, add_images
 from wsisam_qupath.qupath.jvm.pixels import Part, Source, describe_server, open_through_qupath
@@ -308,3 +310,29 @@ def test_a_crash_of_java_costs_one_read(qupath: QuPathProcess, project: Path, sl
         read_whole(slide)
 
     np.testing.assert_array_equal(read_whole(slide), PLANES[1])
+
+
+# What batch compares
+
+
+def test_pixels_that_differ_from_ours_come_from_qupath_and_that_is_noted(
+    tmp_path: Path, qupath: QuPathProcess, rgb: Rgb
+) -> None:
+    slide = tmp_path / "a.tif"
+    write_pyramid(slide, rgb[:512, :512], mpp=0.5)
+    (tmp_path / "project").mkdir()
+    path = tmp_path / "project" / "project.qpproj"
+    qupath.run(add_images, path, [NewImage(slide)], "unset")
+    (entry,) = read_project(path).images
+    opener = SlideOpener(qupath, read_project(path), None)
+    with opener.open(entry) as same:
+        assert same.reader != "QuPath"
+    assert opener.note(entry) == ""
+
+    # QuPath's process still has the old file open; ours reads the new one.
+    write_pyramid(tmp_path / "mirrored.tif", rgb[:512, :512][:, ::-1], mpp=0.5)
+    (tmp_path / "mirrored.tif").replace(slide)
+    opener = SlideOpener(qupath, read_project(path), None)
+    with opener.open(entry) as other:
+        assert other.reader == "QuPath"
+    assert "read through QuPath" in opener.note(entry)

@@ -16,7 +16,13 @@ import pytest
 
 from fixtures.command_line import environment
 from fixtures.qupath_fixtures import exhaust_memory, fail, make_project, parse_int, write_slide
-from wsisam_qupath.errors import ImageError, OptionError, ProjectError, QuPathError
+from wsisam_qupath.errors import (
+    ImageError,
+    OptionError,
+    ProjectError,
+    QuPathError,
+    QuPathTimeoutError,
+)
 from wsisam_qupath.files import CACHE_VARIABLE
 from wsisam_qupath.qupath.install.installation import find_installation
 from wsisam_qupath.qupath.jvm.about import check_opens, describe
@@ -278,3 +284,14 @@ def test_a_project_that_qupath_does_not_open_is_named(
 
     with pytest.raises(ProjectError, match=r"Opening .*project\.qpproj failed in QuPath"):
         qupath.run(check_opens, project)
+
+
+def test_a_call_that_takes_too_long_is_ended_and_the_next_is_answered(
+    qupath: QuPathProcess,
+) -> None:
+    assert qupath.run(parse_int, "1") == 1
+    begun = time.monotonic()
+    with pytest.raises(QuPathTimeoutError, match=r"did not answer within 1 s"):
+        qupath.run_within(1.0, time.sleep, 600)
+    assert time.monotonic() - begun < 30
+    assert qupath.run(parse_int, "2") == 2

@@ -364,7 +364,11 @@ def test_an_evaluation_draws_plots_and_pictures(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("request_", "message"),
-    [({"limit": 0}, "limit: 0 is too small"), ({"models": ()}, "no model"), ({"figures_count": -1}, "-1")],
+    [
+        ({"limit": 0}, "limit: 0 is too small"),
+        ({"models": ()}, "no model"),
+        ({"figures_count": -1}, "-1"),
+    ],
 )
 def test_a_request_out_of_range_is_refused(request_: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from fixtures.training_data import (
 
 
 def write_asap(file: Path, *annotations: tuple[str, BaseGeometry], kind: str = "Polygon") -> None:
-    """Outlines with their groups, as ASAP writes them; the coordinates are not in order."""
+    """Outlines with their groups, as ASAP writes them; Order counts backwards, and says nothing."""
     rows = []
     for number, (group, outline) in enumerate(annotations):
         coordinates = list(enumerate(shapely.get_coordinates(outline)[:-1].tolist()))
@@ -108,3 +109,16 @@ def test_camelyons_coordinates_that_are_no_numbers_are_named(tmp_path: Path, num
 
     assert len(found.images[0].truths) == 1
     assert reasons(found)[0].startswith("a.xml, annotation 2: its coordinates are not all ")
+
+
+@pytest.mark.parametrize("order", ['Order="0" ', ""], ids=["0 everywhere", "missing"])
+def test_coordinates_stay_in_the_order_of_the_document(tmp_path: Path, order: str) -> None:
+    file = tmp_path / "a.xml"
+    write_slide(tmp_path / "a.tif")
+    write_asap(file, ("_0", OUTLINES[0]))
+    text = re.sub(r'Order="[0-9]+" ', order, file.read_text("utf-8"))
+    file.write_text(text, encoding="utf-8")
+
+    (field,) = read(tmp_path).images
+
+    assert_drawn(field, OUTLINES[:1])

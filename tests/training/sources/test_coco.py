@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import shapely
 from shapely.geometry import Polygon
 
@@ -94,3 +95,28 @@ def test_images_of_one_name_in_two_folders_are_told_apart(tmp_path: Path) -> Non
     (tmp_path / "annotations.json").write_text(json.dumps(document), encoding="utf-8")
 
     assert [image.name for image in read(tmp_path).images] == ["one/x.tif", "two/x.tif"]
+
+
+@pytest.mark.parametrize(
+    "file_name", ["images\\a.tif", "..\\..\\images\\A.TIF", "/data/upload/a.tif", "images%2Fa.tif"]
+)
+def test_an_image_is_found_by_a_path_of_another_computer(tmp_path: Path, file_name: str) -> None:
+    (tmp_path / "images").mkdir()
+    write_slide(tmp_path / "images" / "a.tif")
+    document = coco(row(1, 7, OUTLINES[0]))
+    document["images"] = [{"id": 7, "file_name": file_name}]
+    (tmp_path / "result.json").write_text(json.dumps(document), encoding="utf-8")
+
+    (field,) = read(tmp_path / "result.json").images
+
+    assert_drawn(field, OUTLINES[:1])
+
+
+def test_a_bad_part_of_a_row_costs_itself_alone(tmp_path: Path) -> None:
+    parts = [np.ravel(shapely.get_coordinates(OUTLINES[0].exterior)).tolist(), [1.0, 2.0, 3.0]]
+    whole = row(1, 7, OUTLINES[0]) | {"segmentation": parts}
+    file = write_catch(tmp_path, whole)
+
+    found = read(file).images
+
+    assert [len(field.truths) for field in found if field.truths] == [1]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from fixtures.training_data import (
@@ -21,6 +22,7 @@ from fixtures.training_data import (
     reasons,
     write_slide,
 )
+from wsisam_qupath_training.sources.marks import read_marks
 
 
 def test_label_masks_give_their_objects(tmp_path: Path) -> None:
@@ -63,7 +65,7 @@ def test_masks_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     for name in ("broken", "colours", "small"):
         write_slide(tmp_path / f"{name}.tif")
     (tmp_path / "broken_instances.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    Image.new("RGB", (WIDTH_PX, HEIGHT_PX)).save(tmp_path / "colours_instances.png")
+    Image.new("RGB", (WIDTH_PX, HEIGHT_PX), "red").save(tmp_path / "colours_instances.png")
     Image.new("L", (50, 40)).save(tmp_path / "small_instances.png")
     Image.new("L", (50, 40)).save(tmp_path / "without_instances.png")
 
@@ -72,7 +74,7 @@ def test_masks_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     assert [image.name for image in found.images] == ["a"]
     broken, colours, small, without = reasons(found)
     assert broken.startswith("broken_instances.png: it cannot be used (")
-    assert "it has colours, and should have one channel" in colours
+    assert "it has colors, and should have one channel" in colours
     assert "it has 50 x 40 pixels, and its image has 320 x 240" in small
     assert without == "without_instances.png: there is no image beside it"
 
@@ -87,3 +89,67 @@ def test_specks_of_a_mask_are_named(tmp_path: Path) -> None:
 
     assert reasons(found) == ["a_instances.png, object 9: it has fewer than 16 pixels"]
     assert len(found.images[0].truths) == 3
+
+
+@pytest.mark.parametrize("name", ["a.TIF", "a.bmp", "a.jp2", "a.PNG", "a.jpeg"])
+def test_an_image_beside_its_mask_is_found_in_any_format_and_case(
+    tmp_path: Path, name: str
+) -> None:
+    field = make_image(tmp_path, "b")
+    field.geojson.unlink()
+    (tmp_path / "b_instances.png").rename(tmp_path / "a_instances.png")
+    (tmp_path / "b.tif").unlink()
+    kind = {"a.TIF": "TIFF", "a.jp2": "JPEG2000", "a.jpeg": "JPEG"}.get(name)
+    Image.new("RGB", (WIDTH_PX, HEIGHT_PX), "pink").save(tmp_path / name, kind)
+
+    (found,) = read(tmp_path, mpp=MPP).images
+
+    assert found.name == "a"
+    assert Path(found.slide.location).name == name
+
+
+@pytest.mark.parametrize(
+    "dtype", ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32"]
+)
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+def test_a_mask_may_have_whole_numbers_of_any_type(
+    tmp_path: Path, dtype: str, compression: str
+) -> None:
+    labels = np.zeros((40, 50), dtype=dtype)
+    labels[5:20, 5:20], labels[25:35, 10:40] = 3, 7
+    tifffile.imwrite(tmp_path / "a.tif", labels, compression=compression)
+
+    np.testing.assert_array_equal(read_marks(tmp_path / "a.tif"), labels.astype(int))
+
+
+def test_gray_stored_as_rgb_and_a_palette_are_numbers(tmp_path: Path) -> None:
+    labels = np.arange(200, dtype=np.uint8).reshape(10, 20)
+    Image.fromarray(np.stack([labels] * 3, axis=-1)).save(tmp_path / "rgb.png")
+    image = Image.fromarray(labels)
+    image.putpalette([255, 0, 0] * 256)
+    image.save(tmp_path / "palette.png")
+
+    for name in ("rgb.png", "palette.png"):
+        np.testing.assert_array_equal(read_marks(tmp_path / name), labels)
+
+
+def test_numbers_with_fractions_are_no_labels(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.full((4, 5), 0.5, dtype=np.float32))
+    with pytest.raises(ValueError, match="fractions"):
+        read_marks(tmp_path / "a.tif")
+
+
+def test_a_mask_larger_than_pillows_limit_is_read_without_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    Image.new("L", (50, 40), 3).save(tmp_path / "a.png")
+
+    assert read_marks(tmp_path / "a.png").shape == (40, 50)
+
+
+def test_what_macos_puts_beside_a_mask_is_left_alone(tmp_path: Path) -> None:
+    make_image(tmp_path).geojson.unlink()
+    (tmp_path / "._a_instances.png").write_bytes(b"\0\5\x16\7")
+
+    assert reasons(read(tmp_path)) == []

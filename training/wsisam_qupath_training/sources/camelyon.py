@@ -19,13 +19,13 @@ from wsisam_qupath.errors import PromptError, SlideError
 from wsisam_qupath.geojson.cleaning import clean_area
 from wsisam_qupath.geojson.shapes import UnusableError
 from wsisam_qupath.geometry.validity import keep_polygons
-from wsisam_qupath.project.create.finding import natural_key, strip_format
 from wsisam_qupath.prompts import Skipped
 from wsisam_qupath.slide import SlideReference
+from wsisam_qupath.slide.names import strip_format
 
 from ..dataset import AnnotatedImage, Dataset, Truth
 from .groups import GroupOf
-from .slides import slides_in
+from .slides import named_files, slides_in
 
 TUMOR = "Tumor"
 
@@ -53,7 +53,7 @@ def read_camelyon(
     images: list[AnnotatedImage] = []
     damaged: list[Skipped] = []
     repaired = 0
-    for file in sorted(folder.glob("*.xml"), key=lambda path: natural_key(path.name)):
+    for file in named_files(folder, ".xml"):
         try:
             slide = known.find(file.stem)
             drawn = _read_annotations(file)
@@ -66,7 +66,8 @@ def read_camelyon(
         ]
         repaired += drawn.repaired
         group = group_of(strip_format(slide.name))
-        images.append(AnnotatedImage(file.stem, dataset, group, SlideReference(str(slide)), truths))
+        reference = SlideReference(str(slide), as_qupath=False)
+        images.append(AnnotatedImage(file.stem, dataset, group, reference, truths))
     return Dataset(tuple(images), tuple(damaged), repaired)
 
 
@@ -134,12 +135,12 @@ def _outline(annotation: Element) -> tuple[Polygon | MultiPolygon, bool]:
         raise UnusableError(f"it is no area but {kind[:40]}")
     rows = annotation.findall("Coordinates/Coordinate")
     try:
-        numbered = sorted(
-            (_number(row, "Order"), _number(row, "X"), _number(row, "Y")) for row in rows
-        )
+        # In the order of the document, as ASAP draws them: Order is 0 everywhere, or missing, in
+        # files of other programs.
+        corners = [[_number(row, "X"), _number(row, "Y")] for row in rows]
     except ValueError as exc:
         raise UnusableError("its coordinates are not all numbers") from exc
-    return clean_area([[[[x, y] for _, x, y in numbered]]])
+    return clean_area([[corners]])
 
 
 def _number(row: Element, name: str) -> float:

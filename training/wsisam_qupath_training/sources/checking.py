@@ -71,7 +71,11 @@ def _check_image(image: AnnotatedImage, mpp_if_unstated: float | None) -> _Check
 
 
 def _open_slide(image: AnnotatedImage, mpp_if_unstated: float | None) -> Slide:
-    return open_slide(Path(image.slide.location), mpp_if_unstated=mpp_if_unstated)
+    return open_slide(
+        Path(image.slide.location),
+        mpp_if_unstated=mpp_if_unstated,
+        as_qupath=image.slide.as_qupath,
+    )
 
 
 def _reason_against(truth: Truth, l0_box: Box) -> str | None:

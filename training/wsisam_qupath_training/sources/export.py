@@ -9,10 +9,10 @@ from wsisam_qupath.errors import PromptError, SlideError
 from wsisam_qupath.geojson.cleaning import iterate_features, read_objects
 from wsisam_qupath.geojson.manifest import ExportedImage, read_manifest
 from wsisam_qupath.geometry import Mpp
-from wsisam_qupath.project.create.finding import strip_format
 from wsisam_qupath.prompts import Skipped
 from wsisam_qupath.qupath.files.locations import Locations, locations, parse_pure_path
 from wsisam_qupath.slide import SlideReference
+from wsisam_qupath.slide.names import strip_format
 
 from ..dataset import AnnotatedImage, Dataset
 from .areas import is_area, split_areas

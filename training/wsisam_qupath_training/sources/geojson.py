@@ -8,16 +8,16 @@ from pathlib import Path
 from wsisam_qupath.errors import PromptError, SlideError
 from wsisam_qupath.geojson import Feature
 from wsisam_qupath.geojson.cleaning import Cleaned, iterate_features, read_objects
-from wsisam_qupath.project.create.finding import natural_key, strip_format
 from wsisam_qupath.project.export.truth import select_truth
 from wsisam_qupath.prompts import Skipped
 from wsisam_qupath.qupath.values import ImageContents
 from wsisam_qupath.slide import SlideReference
+from wsisam_qupath.slide.names import strip_format
 
 from ..dataset import AnnotatedImage, Dataset
 from .areas import split_areas
 from .groups import GroupOf
-from .slides import SlideFolder, slides_in
+from .slides import SlideFolder, named_files, slides_in
 
 ENDING = ".geojson"
 
@@ -42,7 +42,7 @@ def read_geojson(
     images: list[AnnotatedImage] = []
     damaged: list[Skipped] = []
     repaired = 0
-    for file in sorted(folder.glob(f"*{ENDING}"), key=lambda path: natural_key(path.name)):
+    for file in named_files(folder, ENDING):
         try:
             cleaned = read_objects(file)
             image, left_out = _read_image(file, cleaned, known, dataset, group_of)
@@ -64,7 +64,7 @@ def _read_image(
     Raises:
         SlideError: its slide is not there.
     """
-    name = file.name.removesuffix(ENDING)
+    name = file.name[: -len(ENDING)]
     slide = known.find(name)
     flat = list(iterate_features(cleaned.features))
     drawn = [_without_children(one) for one in flat if _type(one) == "annotation"]

@@ -9,26 +9,25 @@ import numpy as np
 import shapely
 import shapely.affinity
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 from shapely.geometry import MultiPolygon, Polygon
 from skimage.measure import label, regionprops
 
+from wsisam_qupath.errors import SlideError
 from wsisam_qupath.geometry import Mpp, PatchPair
 from wsisam_qupath.geometry.polygons import mask_to_polygon
 from wsisam_qupath.prompts import Skipped
 from wsisam_qupath.slide import SlideReference
+from wsisam_qupath.slide.names import name_key
+from wsisam_qupath.slide.opening import read_size
 
 from ..dataset import AnnotatedImage, Dataset, Part, Truth
+from .marks import MARK_DAMAGE, read_marks
+from .slides import named_files, slides_in
 
 Labels = NDArray[np.integer]
 
 SMALLEST_PX = 16
 """Objects of fewer pixels say nothing about an outline."""
-
-_DAMAGE = (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError)
-"""What Pillow raises on damaged files, and we on masks that are none."""
-
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".svs")
 
 
 def read_masks(
@@ -51,16 +50,17 @@ def read_masks(
     """
     images: list[AnnotatedImage] = []
     damaged: list[Skipped] = []
-    for mask in sorted(folder.glob(f"*{ending}")):
-        name = mask.name.removesuffix(ending)
-        image = _image(folder, name, mask)
+    slides = slides_in(folder, ending=ending).bare_paths
+    for mask in named_files(folder, ending):
+        name = mask.name[: -len(ending)]
+        image = slides.get(name_key(name))
         if image is None:
             damaged.append(Skipped(mask.name, "there is no image beside it"))
             continue
         try:
             labels = _labels(mask)
             _check_size(labels, image)
-        except _DAMAGE as exc:
+        except MARK_DAMAGE as exc:
             damaged.append(Skipped(mask.name, f"it cannot be used ({exc})"))
             continue
         truths, lost = _truths(labels, class_name)
@@ -70,7 +70,7 @@ def read_masks(
                 name,
                 dataset,
                 group_of(name),
-                SlideReference(str(image.resolve()), mpp),
+                SlideReference(str(image.resolve()), mpp, as_qupath=False),
                 truths,
                 part=part_of(name),
             )
@@ -78,18 +78,12 @@ def read_masks(
     return Dataset(tuple(images), tuple(damaged))
 
 
-def _image(folder: Path, name: str, mask: Path) -> Path | None:
-    candidates = (folder / f"{name}{ending}" for ending in IMAGE_ENDINGS)
-    return next((path for path in candidates if path.is_file() and path != mask), None)
-
-
 def _check_size(labels: Labels, image: Path) -> None:
     """Raises ValueError where the image has another size; whether it is sound is seen later."""
     height, width = labels.shape
     try:
-        with Image.open(image) as picture:
-            size = picture.size
-    except _DAMAGE:
+        size = read_size(image)
+    except SlideError:
         return
     if size != (width, height):
         raise ValueError(
@@ -98,12 +92,7 @@ def _check_size(labels: Labels, image: Path) -> None:
 
 
 def _labels(path: Path) -> Labels:
-    with Image.open(path) as picture:
-        marks = np.asarray(picture)
-    if marks.ndim != 2:
-        raise ValueError("it has colours, and should have one channel")
-    if marks.dtype.kind not in "bui":
-        raise ValueError("its numbers have fractions, and should be whole")
+    marks = read_marks(path)
     if len(np.unique(marks)) <= 2:
         connected: Labels = label(marks > 0)  # type: ignore[no-untyped-call]
         return connected
@@ -154,6 +143,5 @@ def _outline(inside: NDArray[np.bool_], simplify_px: float) -> Polygon | MultiPo
 
 def read_cover(path: Path) -> Polygon | MultiPolygon | None:
     """Where a mask is not 0, px; None where it is everywhere 0."""
-    with Image.open(path) as picture:
-        inside = np.asarray(picture) > 0
+    inside = read_marks(path) > 0
     return _outline(inside, simplify_px=1.0)

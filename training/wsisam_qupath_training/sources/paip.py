@@ -14,9 +14,9 @@ import shapely.affinity
 from numpy.typing import NDArray
 
 from wsisam_qupath.errors import PromptError, SlideError
-from wsisam_qupath.project.create.finding import natural_key, strip_format
 from wsisam_qupath.prompts import Skipped
 from wsisam_qupath.slide import SlideReference, open_slide
+from wsisam_qupath.slide.names import natural_key, strip_format
 
 from ..dataset import AnnotatedImage, Dataset, Truth
 from .groups import GroupOf

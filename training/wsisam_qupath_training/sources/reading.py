@@ -10,8 +10,8 @@ from typing import Literal, TypeAlias, get_args
 
 from wsisam_qupath.errors import OptionError, PromptError
 from wsisam_qupath.geojson.manifest import MANIFEST_NAME
-from wsisam_qupath.project.create.finding import strip_format
 from wsisam_qupath.slide import calibration
+from wsisam_qupath.slide.names import strip_format
 
 from ..dataset import Dataset
 from ..splits import SplitRule, assign_parts, divide_fully, group_by_part, read_groups

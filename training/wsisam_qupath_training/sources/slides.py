@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsisam_qupath.errors import SlideError
-from wsisam_qupath.project.create.finding import SUFFIXES, natural_key, strip_format
+from wsisam_qupath.slide.names import (
+    find_best_match,
+    is_image_name,
+    name_key,
+    natural_key,
+    rank,
+    strip_format,
+)
 
 
 @dataclass(frozen=True)
@@ -15,53 +22,81 @@ class SlideFolder:
     """Slides of a folder; see :func:`slides_in`.
 
     Attributes:
-        paths: by lower-case name of the file.
-        bare_paths: by lower-case name without the ending. Of several, that of the format that
+        paths: by the key of the file's name; see :func:`.name_key`.
+        bare_paths: by the key of the name without the ending. Of several, that of the format that
             stands first in :data:`.SUFFIXES`: a slide before a picture of it.
+        all_paths: every slide, those with the same name too.
     """
 
     folder: Path
     paths: Mapping[str, Path]
     bare_paths: Mapping[str, Path]
+    all_paths: tuple[Path, ...]
 
     def find(self, name: str) -> Path:
-        """The slide of a name with or without its ending; upper and lower case are one.
+        """The slide of a name with or without its ending; see :func:`.name_key`.
 
         Raises:
             SlideError: there is none.
         """
-        found = self.paths.get(name.lower()) or self.bare_paths.get(name.lower())
-        found = found or self.bare_paths.get(strip_format(name).lower())
+        key = name_key(name)
+        found = self.paths.get(key) or self.bare_paths.get(key)
+        found = found or self.bare_paths.get(name_key(strip_format(name)))
         if found is None:
             raise SlideError(
                 f"its slide is not in {self.folder}: put it there, or give the folder of the slides"
             )
         return found
 
+    def find_location(self, location: str) -> Path:
+        """The slide that a path from any computer means; see :func:`.find_best_match`.
 
-def slides_in(folder: Path, *, below: bool = False) -> SlideFolder:
+        Raises:
+            SlideError: there is none, or there are several.
+        """
+        found = find_best_match(location, self.all_paths)
+        if found is None:
+            raise SlideError(f"it is not in {self.folder}")
+        return found
+
+
+def slides_in(folder: Path, *, below: bool = False, ending: str | None = None) -> SlideFolder:
     """What is a slide by its name in a folder, or also in the folders below it.
+
+    Args:
+        ending: of the names of files that are no slides, such as label masks.
 
     Raises:
         SlideError: there is no such folder.
     """
     if not folder.is_dir():
         raise SlideError(f"There is no folder {folder}. Give the folder of the slides.")
-    files = [path for path in (folder.rglob("*") if below else folder.iterdir()) if _is_slide(path)]
+    files = [
+        path
+        for path in (folder.rglob("*") if below else folder.iterdir())
+        if is_image_name(path.name)
+        and path.is_file()
+        and not (ending and name_key(path.name).endswith(name_key(ending)))
+    ]
     # Backwards, so that of two with one name the first stays.
     files.sort(key=lambda path: natural_key(str(path)), reverse=True)
-    by_format = sorted(files, key=_rank, reverse=True)
+    by_format = sorted(files, key=lambda path: rank(path.name), reverse=True)
     return SlideFolder(
         folder,
-        {path.name.lower(): path.absolute() for path in files},
-        {strip_format(path.name).lower(): path.absolute() for path in by_format},
+        {name_key(path.name): path.absolute() for path in files},
+        {name_key(strip_format(path.name)): path.absolute() for path in by_format},
+        tuple(path.absolute() for path in files),
     )
 
 
-def _is_slide(path: Path) -> bool:
-    return path.name.lower().endswith(SUFFIXES) and not path.name.startswith(".") and path.is_file()
+def named_files(folder: Path, ending: str) -> list[Path]:
+    """Files whose names end so, in whatever case, in the order in which people count.
 
-
-def _rank(path: Path) -> int:
-    lower = path.name.lower()
-    return next(rank for rank, suffix in enumerate(SUFFIXES) if lower.endswith(suffix))
+    Hidden ones are left out: macOS puts one beside each file.
+    """
+    key = name_key(ending)
+    files = (path for path in folder.iterdir() if name_key(path.name).endswith(key))
+    return sorted(
+        (path for path in files if not path.name.startswith(".") and path.is_file()),
+        key=lambda path: natural_key(path.name),
+    )

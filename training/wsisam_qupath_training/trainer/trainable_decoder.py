@@ -79,9 +79,9 @@ class TrainableDecoder(nn.Module):
     def start_from(self, adapter: Adapter) -> None:
         """Load the weights of an adapter's decoder: of the one that answers points.
 
-        What that one does not have stays as it is. If it has nothing of WSI-SAM, the last layer
-        of the token MLPs is shrunk to a tenth, so that where SAM's own logits are added the first
-        masks are nearly those of the adapter.
+        What that one does not have stays as it is. If it has nothing of WSI-SAM, the tokens are
+        shrunk to a tenth, which is about as long as SAM's are, and so is the last layer of their
+        MLPs: where SAM's own logits are added, the first masks are nearly those of the adapter.
 
         Raises:
             AdapterError: the adapter's decoder is another network than this one.
@@ -105,6 +105,7 @@ class TrainableDecoder(nn.Module):
         self.load_state_dict(own | given)
         if isinstance(self.decoder, WsiSamDecoder) and not any(".hr." in n for n in given):
             for resolution in self.decoder.resolutions:
+                nn.init.normal_(resolution.token.weight, 0.0, 0.1)
                 last = resolution.token_mlp.layers[-1]
                 nn.init.normal_(last.weight, 0.0, 0.1 * float(last.weight.detach().std()))
                 nn.init.zeros_(last.bias)

@@ -4,14 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ...errors import ImageError, SlideError
+import numpy as np
+
+from ...errors import ImageError, QuPathError, SlideError
+from ...geometry import Box
 from ...prompts import Plane
 from ...qupath.files.entries import ImageEntry, Project
-from ...qupath.jvm.pixels import open_through_qupath
+from ...qupath.jvm.pixels import Part, Source, open_through_qupath, sample_regions
 from ...qupath.jvm.process import QuPathProcess
-from ...slide import Slide, open_slide
+from ...slide import RgbArray, Slide, open_slide
 
 _PLAIN = Plane()
+
+_SAMPLE_PX = 64
+"""Side of a region that is compared."""
+
+_SAMPLE_PLACES = ((0.5, 0.5), (0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75))
+"""Centers of what is compared, in widths and heights of the slide."""
+
+_MEAN_DIFFERENCE_MAX = 1.0
+"""Gray levels. Two JPEG decoders differ by less; another color, place or turn by far more."""
+
+_COMPARING_SECONDS_MAX = 120.0
+
+_DIFFERENT = (
+    "Pixels were read through QuPath, since what QuPath shows differs from what the file says"
+)
 
 
 class SlideOpener:
@@ -31,9 +49,10 @@ class SlideOpener:
     ) -> None:
         self._process, self._project, self._mpp = process, project, mpp
         self._open_file = open_file
+        self._differs: dict[str, bool] = {}
 
     def open(self, entry: ImageEntry, plane: Plane = _PLAIN) -> Slide:
-        """Open a plane of the slide of an image.
+        """Open a plane of the slide of an image; compare its pixels with QuPath's, once per image.
 
         Raises:
             SlideError: it cannot be opened, or nothing states its µm/px.
@@ -47,15 +66,45 @@ class SlideOpener:
             try:
                 return self._open_through_qupath(entry, plane)
             except (SlideError, ImageError):
-                raise own from None  # the message of the reader for most slides is the better one
-        if entry.size_px not in (None, (slide.width_px, slide.height_px)):
-            # QuPath shows another part of the file, such as another series.
+                raise own from None  # the reader that most slides are meant for says it best
+        if self._is_different(entry, slide):
+            slide.close()
             return self._open_through_qupath(entry, plane)
         return slide
+
+    def note(self, entry: ImageEntry) -> str:
+        """What a user should know of how an image was read; empty where there is nothing."""
+        return _DIFFERENT if self._differs.get(entry.id) else ""
 
     def is_only_here(self, slide: Slide) -> bool:
         """Tell whether only this process can open the slide, as QuPath reads it."""
         return slide.reader == "QuPath"
+
+    def _is_different(self, entry: ImageEntry, slide: Slide) -> bool:
+        """Whether QuPath shows another part of the file, as another series, or other pixels."""
+        if entry.size_px not in (None, (slide.width_px, slide.height_px)):
+            return True
+        if entry.id not in self._differs:
+            self._differs[entry.id] = self._shows_other_pixels(entry, slide)
+        return self._differs[entry.id]
+
+    def _shows_other_pixels(self, entry: ImageEntry, slide: Slide) -> bool:
+        """Compares small regions of level 0.
+
+        False where QuPath cannot show any: then our own reader is all there is.
+        """
+        parts = _samples(slide)
+        source = Source(self._project.path.absolute(), entry.id, entry.slide)
+        try:
+            shown = self._process.run_within(_COMPARING_SECONDS_MAX, sample_regions, source, parts)
+        except (ImageError, QuPathError):
+            return False
+        if shown is None:
+            return False
+        return any(
+            _mean_difference(slide, part, rgb) > _MEAN_DIFFERENCE_MAX
+            for part, rgb in zip(parts, shown, strict=True)
+        )
 
     def _open_through_qupath(self, entry: ImageEntry, plane: Plane) -> Slide:
         return open_through_qupath(
@@ -67,3 +116,25 @@ class SlideOpener:
             mpp=entry.mpp,
             mpp_if_unstated=self._mpp,
         )
+
+
+def _samples(slide: Slide) -> list[Part]:
+    width, height = min(_SAMPLE_PX, slide.width_px), min(_SAMPLE_PX, slide.height_px)
+    return [
+        Part(
+            0,
+            round((slide.width_px - width) * x_share),
+            round((slide.height_px - height) * y_share),
+            width,
+            height,
+            z=0,
+            t=0,
+        )
+        for x_share, y_share in _SAMPLE_PLACES
+    ]
+
+
+def _mean_difference(slide: Slide, part: Part, shown: RgbArray) -> float:
+    l0_box = Box(part.x, part.y, part.x + part.width, part.y + part.height)
+    own = slide.read(l0_box, part.width, part.height)
+    return float(np.abs(own.astype(np.int16) - shown).mean())

@@ -64,6 +64,7 @@ class _ReadImage:
         slide_key: names the content of the slide in the journal and the history.
         n_objects: see :class:`.ImageContents`.
         written_ids: of the annotations and our results that the image holds.
+        note: what a user should know of how the slide was read; empty if there is nothing.
     """
 
     entry: ImageEntry
@@ -74,6 +75,7 @@ class _ReadImage:
     selection: Selection
     n_objects: int
     written_ids: frozenset[object]
+    note: str
 
     def make_outcome(
         self,
@@ -87,6 +89,7 @@ class _ReadImage:
             self.entry.id,
             self.entry.name,
             state,
+            self.note,
             rows=results.list_rows(),
             slide=self.entry.slide,
             mpp=self.slide.mpp,
@@ -253,6 +256,9 @@ class Batch:
         if not contents.annotations:
             return None
         slide = self._opener.open(entry)
+        note = self._opener.note(entry)
+        if note:
+            self._observer.on_notice(f"{entry.name}: {note}.")
         identity = slide.identity
         slide_key = f"{entry.uri}|{identity.size_bytes}|{identity.mtime_ns}"
         planner = self._config.planner(slide)
@@ -265,6 +271,7 @@ class Batch:
             self._select(contents, self._read_history(entry, slide_key), slide, planner),
             contents.n_objects,
             frozenset(one.get("id") for one in (*contents.results, *contents.annotations)),
+            note,
         )
 
     def _read_history(self, entry: ImageEntry, slide_key: str) -> Record:

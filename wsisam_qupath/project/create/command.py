@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,15 +14,14 @@ from rich.console import Console
 from ...errors import OptionError, PromptError, SlideError, escape
 from ...geojson.manifest import REGION_CLASS
 from ...prompts import PathClass, Skipped
-from ...qupath.jvm.creation import IMAGE_TYPES, AddedImage, NewImage, add_images, set_classes
+from ...qupath.jvm.creation import IMAGE_TYPES, AddedImage, NewImage, set_classes
 from ...qupath.jvm.process import QuPathProcess
 from ...report.progress import TASK, count_noun, name_cases, name_some, progress_bar, stderr_console
+from ...slide.names import name_key
+from .adding import Adder
 from .finding import find_slides
 from .folder import PROJECT_FILE, build_beside, check_free, find_project_folder
 from .matching import Matched, Source, Sources, find_annotations, match
-
-_AT_ONCE = 16
-"""Slides between two saves of the project, and between two steps of the bar."""
 
 _USEFUL_CLASSES = (PathClass(REGION_CLASS, (0, 0, 180)), PathClass("Ignore*", (180, 180, 180)))
 """QuPath's default classes with their colors, which a new class list would replace."""
@@ -93,7 +93,7 @@ def run_create(request: CreateRequest) -> Created:
         )
     folder = find_project_folder(request.project)
     check_free(folder)
-    slides = find_slides(request.images)
+    slides, unnamable = _in_utf8(find_slides(request.images))
     named = request.annotations
     sources = Sources() if named is None else find_annotations(named.expanduser(), slides)
     matched = match(sources.sources, slides)
@@ -108,7 +108,7 @@ def run_create(request: CreateRequest) -> Created:
         builder.n_images,
         builder.n_objects,
         builder.repaired + sources.repaired,
-        (*builder.failed, *matched.ambiguous),
+        (*unnamable, *builder.failed, *matched.ambiguous),
         (*sources.damaged, *builder.skipped),
         matched.without_slide,
         tuple(s.name for s in slides if s not in matched.by_slide) if named is not None else (),
@@ -149,9 +149,9 @@ class _Builder:
         self.repaired = 0
         self.failed: list[Skipped] = []
         self.skipped: list[Skipped] = []
+        self._adder = Adder(qupath, project, image_type)
         self._qupath = qupath
         self._project = project
-        self._image_type = image_type
         self._path_classes: dict[str, PathClass] = {}
 
     def add(self, slides: Sequence[Path], sources: Mapping[Path, Source], console: Console) -> None:
@@ -161,14 +161,13 @@ class _Builder:
             SlideError: QuPath opens none.
         """
         labels = label_slides(slides)
+        self._adder.start()
         with progress_bar(console, "Adding slides", len(slides)) as progress:
-            for first in range(0, len(slides), _AT_ONCE):
-                some = slides[first : first + _AT_ONCE]
-                images = [self._image(slide, labels[slide], sources.get(slide)) for slide in some]
-                added = self._qupath.run(add_images, self._project, images, self._image_type)
-                for image, one in zip(images, added, strict=True):
-                    self._note(image, one)
-                progress.advance(TASK, len(some))
+            for slide in slides:
+                image = self._image(slide, labels[slide], sources.get(slide))
+                self._note(image, self._adder.add(image))
+                progress.advance(TASK)
+        self._adder.finish()
         if not self.n_images:
             raise SlideError(
                 f"QuPath opened none of {count_noun(len(slides), 'slide')}. {self.failed[0].reason}"
@@ -206,17 +205,38 @@ class _Builder:
             self.skipped.append(Skipped(name, reason))
 
 
+def _in_utf8(slides: Sequence[Path]) -> tuple[tuple[Path, ...], tuple[Skipped, ...]]:
+    """Slides that Java can name, and the others with the reason.
+
+    Raises:
+        SlideError: Java can name none.
+    """
+    reason = "its name is not in UTF-8, so QuPath cannot open it: rename it"
+    named: list[Path] = []
+    failed: list[Skipped] = []
+    for slide in slides:
+        try:
+            str(slide).encode("utf-8")
+        except UnicodeEncodeError:
+            failed.append(Skipped(os.fsencode(slide.name).decode("utf-8", "replace"), reason))
+        else:
+            named.append(slide)
+    if not named:
+        raise SlideError(f"{failed[0].id}: {failed[0].reason}.")
+    return tuple(named), tuple(failed)
+
+
 def label_slides(slides: Sequence[Path]) -> dict[Path, str]:
     """Label slides of the same name by their folder or a number; other slides get ""."""
     labels = dict.fromkeys(slides, "")
-    names = Counter(slide.name.lower() for slide in slides)
-    folders = Counter((slide.name.lower(), slide.parent.name.lower()) for slide in slides)
+    names = Counter(name_key(slide.name) for slide in slides)
+    folders = Counter((name_key(slide.name), name_key(slide.parent.name)) for slide in slides)
     number: Counter[str] = Counter()
     for slide in slides:
-        name = slide.name.lower()
+        name = name_key(slide.name)
         if names[name] > 1:
             number[name] += 1
-            is_told = folders[name, slide.parent.name.lower()] == 1 and slide.parent.name
+            is_told = folders[name, name_key(slide.parent.name)] == 1 and slide.parent.name
             labels[slide] = slide.parent.name if is_told else str(number[name])
     return labels
 

@@ -1,22 +1,14 @@
-"""Finds slides by folder, pattern or file name, and names them."""
+"""Finds slides by folder, pattern or file name."""
 
 from __future__ import annotations
 
 import glob
 import os
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ...errors import SlideError
-
-SUFFIXES = (
-    ".ome.tif", ".ome.tiff", ".ome.btf",
-    ".svs", ".ndpi", ".mrxs", ".scn", ".tif", ".tiff", ".btf", ".bif", ".vms", ".vmu", ".svslide",
-    ".qptiff", ".czi", ".vsi", ".lif", ".nd2", ".zvi", ".oir", ".oib", ".ims",
-    ".png", ".jpg", ".jpeg", ".jp2", ".bmp", ".gif",
-)  # fmt: skip
-"""What is looked for in a folder. A pattern or a name may mean any file."""
+from ...slide.names import is_image_name, natural_key
 
 
 def find_slides(wanted: Sequence[str]) -> tuple[Path, ...]:
@@ -38,26 +30,11 @@ def find_slides(wanted: Sequence[str]) -> tuple[Path, ...]:
     return tuple(sorted(found.values(), key=lambda path: natural_key(str(path))))
 
 
-def natural_key(text: str) -> list[tuple[int, str]]:
-    """Sort key that compares numbers within text by their value."""
-    parts = re.split(r"([0-9]+)", text)
-    return [(int(p), "") if n % 2 else (0, p.lower()) for n, p in enumerate(parts)]
-
-
-def strip_format(name: str) -> str:
-    """Remove the format's suffix from the name of a slide's file; keep other names."""
-    lower = name.lower()
-    for suffix in SUFFIXES:
-        if lower.endswith(suffix) and len(lower) > len(suffix):
-            return name[: -len(suffix)]
-    return name
-
-
 def _find_meant(wanted: str) -> Sequence[Path]:
     path = Path(wanted).expanduser()
     # Not Path's own, which raise where a name is too long.
     if os.path.isdir(path):  # noqa: PTH112
-        files = [one for one in _files(path.iterdir()) if one.name.lower().endswith(SUFFIXES)]
+        files = [one for one in _files(path.iterdir()) if is_image_name(one.name)]
         if not files:
             raise SlideError(
                 f"There are no slides in {path}. Name the folder that they lie in, or a pattern "

@@ -15,7 +15,7 @@ from ...geojson.cleaning import Cleaned, clean_objects, is_geojson, read_objects
 from ...geojson.coco import is_coco, parse_coco
 from ...geojson.manifest import MANIFEST_NAME
 from ...prompts import PathClass, Skipped
-from .finding import natural_key, strip_format
+from ...slide.names import name_key, natural_key, split_location, strip_format
 
 T = TypeVar("T")
 
@@ -108,13 +108,13 @@ def match(sources: Sequence[Source], slides: Sequence[Path]) -> Matched:
     """Match annotations with slides: by the whole name, then by the name without its suffix.
 
     So ``a.svs.geojson`` is of ``a.svs``, and ``a.geojson`` of it too, unless ``a.ndpi`` is there.
-    Upper and lower case are the same.
+    Upper and lower case are the same, and so are composed and decomposed letters.
     """
     by_slide: dict[Path, Source] = {}
     ambiguous: list[Skipped] = []
     waiting = list(sources)
     for slide_key, source_key in (
-        (str.lower, str.lower),
+        (name_key, name_key),
         (_strip_slide_format, _strip_annotation_format),
     ):
         free = [slide for slide in slides if slide not in by_slide]
@@ -149,13 +149,13 @@ def _group(values: Sequence[T], keys: Sequence[str]) -> dict[str, list[T]]:
 
 
 def _strip_annotation_format(name: str) -> str:
-    return strip_format(name).lower()
+    return name_key(strip_format(name))
 
 
 def _strip_slide_format(name: str) -> str:
     """Remove the suffix of a slide's name, whatever it is."""
     bare = strip_format(name)
-    return (PurePosixPath(name).stem if bare == name else bare).lower()
+    return name_key(PurePosixPath(name).stem if bare == name else bare)
 
 
 def _is_annotation(path: Path) -> bool:
@@ -172,7 +172,7 @@ def _slide_name(path: Path) -> str:
 def _read_coco_sources(document: object, source: str) -> Sources:
     coco = parse_coco(document, source=source)
     sources = tuple(
-        Source(name, PurePosixPath(name.replace("\\", "/")).name, None, Cleaned(features))
+        Source(name, (name, *split_location(name))[-1], None, Cleaned(features))
         for name, features in coco.features.items()
         if features
     )

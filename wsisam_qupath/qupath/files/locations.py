@@ -6,10 +6,11 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PureWindowsPath
 from typing import TypeAlias
 
 from ...errors import OptionError, SlideError, escape
+from ...slide.names import find_existing
 from ...slide.uri import path_from_location
 
 _WINDOWS = re.compile(
@@ -54,9 +55,10 @@ class Locations:
                 "project, and use that image."
             ) from exc
         moved = apply_moves(self.moves, stated)
-        found = self._find_first(stated) if moved is None else moved
-        if found is not None and _is_there(found):
-            return Path(found)
+        wanted = self._find_first(stated) if moved is None else moved
+        found = None if wanted is None else _find_existing(wanted)
+        if found is not None:
+            return found
         raise SlideError(
             f"Its slide {escape(str(moved or stated))} is not there: put it back, or map its "
             "old folder to the one where it is now."
@@ -64,7 +66,7 @@ class Locations:
 
     def _find_first(self, stated: PurePath) -> PurePath | None:
         """Find the first path that exists, starting with the original one."""
-        return stated if _is_there(stated) else self._find_moved_along(stated)
+        return stated if _find_existing(stated) is not None else self._find_moved_along(stated)
 
     def _find_moved_along(self, stated: PurePath) -> PurePath | None:
         """Find a slide that was moved together with its project."""
@@ -127,14 +129,21 @@ def parse_pure_path(location: str) -> PurePath:
     return path_from_location(location, windows=_WINDOWS.match(location) is not None)
 
 
-def _is_there(path: PurePath) -> bool:
-    """Tell whether a path is valid on this system and exists."""
-    return isinstance(path, _THIS_SYSTEM) and path.is_absolute() and os.path.exists(path)  # noqa: PTH110 - Path.exists raises for names that are too long
+def _find_existing(path: PurePath) -> Path | None:
+    """Find what a path of this system leads to, also if its letters are composed differently."""
+    is_of_here = isinstance(path, _THIS_SYSTEM) and path.is_absolute()
+    return find_existing(Path(path)) if is_of_here else None
+
+
+def _add_drive_root(path: PurePath) -> PurePath:
+    """Take a Windows drive alone for all of it, with or without the backslash."""
+    is_drive = isinstance(path, PureWindowsPath) and path.drive and not path.root
+    return PureWindowsPath(f"{path.drive}\\", *path.parts[1:]) if is_drive else path
 
 
 def _move(old: str, new: str, option: str) -> tuple[PurePath, PurePath]:
     try:
-        source, target = parse_pure_path(old), parse_pure_path(new)
+        source, target = (_add_drive_root(parse_pure_path(one)) for one in (old, new))
     except SlideError as exc:
         raise OptionError(
             option,

@@ -81,9 +81,41 @@ def add_images(
     java_type = getattr(ImageType, IMAGE_TYPES[image_type])
     java_project = _open_project(project)
     added = tuple(_add_image(java_project, image, java_type) for image in images)
+    _save_project(project, java_project)
+    return added
+
+
+_unsaved: dict[Path, _Java] = {}
+"""Projects with images that were added and not saved yet. Only one thread here uses it."""
+
+
+def add_image(project: Path, image: NewImage, image_type: str) -> AddedImage:
+    """Add one slide to a project, which has to be saved by :func:`save_images` later.
+
+    To save after each would take time with the square of their number.
+
+    Raises:
+        QuPathError: the project cannot be made or opened.
+    """
+    from paquo.java import ImageType  # needs a running Java machine
+
+    java_project = _unsaved.get(project) or _open_project(project)
+    _unsaved[project] = java_project
+    return _add_image(java_project, image, getattr(ImageType, IMAGE_TYPES[image_type]))
+
+
+def save_images(project: Path) -> None:
+    """Save what :func:`add_image` added; make the project where there is none.
+
+    Raises:
+        QuPathError: it cannot be written.
+    """
+    _save_project(project, _unsaved.pop(project, None) or _open_project(project))
+
+
+def _save_project(project: Path, java_project: _Java) -> None:
     with translate_java_errors(f"Saving {project}", "check the space and permissions there"):
         java_project.syncChanges()
-    return added
 
 
 def set_classes(project: Path, path_classes: Sequence[PathClass]) -> None:

@@ -7,7 +7,7 @@ its reader are used outside of it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -244,6 +244,16 @@ def read_region(source: Source, part: Part) -> RgbArray:
             if image is not None:  # as it is where the slide was never scanned
                 _paste(rgb, _pixels(image), tile.getTileX() - part.x, tile.getTileY() - part.y)
     return rgb
+
+
+def sample_regions(source: Source, parts: Sequence[Part]) -> list[RgbArray] | None:
+    """Read a few regions as QuPath shows them; None where it shows no 8-bit RGB.
+
+    Raises:
+        ImageError: QuPath cannot open or read it.
+    """
+    server = _open_server(source)
+    return [read_region(source, part) for part in parts] if server.isRGB() else None
 
 
 def _open_server(source: Source) -> JavaObject:

@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from functools import partial
@@ -22,12 +23,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import ParamSpec, TypeVar
 
-from ...errors import QuPathError
+from ...errors import QuPathError, QuPathTimeoutError
 from ...files import process_folder
 from ..install.installation import Installation, find_installation
 from .java import start, translate_java_errors
 
 _ALLOCATIONS_PER_COLLECTION = 1_000_000
+
+SECONDS_MAX = 1800.0
+"""What one call may take, unless it says otherwise; reading a million objects takes minutes."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -87,7 +91,20 @@ class QuPathProcess:
         Returns:
             The future of its result, or of a WsiSamError translated from Java's exception.
         """
-        return self._line.submit(self._answer, partial(function, *args, **kwargs))
+        return self._line.submit(self._answer, partial(function, *args, **kwargs), SECONDS_MAX)
+
+    def run_within(
+        self, seconds: float, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Call a function like :meth:`run`, and end QuPath's process if it takes longer.
+
+        The time counts from when the call begins, and includes the start of a process.
+
+        Raises:
+            QuPathTimeoutError: it took longer. The next call gets a new process.
+            QuPathError: QuPath or its process failed.
+        """
+        return self._line.submit(self._answer, partial(function, *args, **kwargs), seconds).result()
 
     def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function like :meth:`submit`, and wait for its result.
@@ -97,7 +114,12 @@ class QuPathProcess:
         """
         return self.submit(function, *args, **kwargs).result()
 
-    def _answer(self, call: Callable[[], T]) -> T:
+    @property
+    def has_answered(self) -> bool:
+        """Whether QuPath started and answered a call."""
+        return self._has_answered
+
+    def _answer(self, call: Callable[[], T], seconds: float) -> T:
         try:
             coming = self._find_or_start_worker().pool.submit(_call, call)
         except BrokenProcessPool:
@@ -105,7 +127,14 @@ class QuPathProcess:
             self._kill()
             coming = self._find_or_start_worker().pool.submit(_call, call)
         try:
-            answer = coming.result()
+            answer = coming.result(seconds)
+        except FutureTimeoutError as exc:  # not yet the built-in one in Python 3.10
+            if coming.done():  # raised by the call itself
+                raise
+            self._kill()
+            raise QuPathTimeoutError(
+                f"QuPath did not answer within {seconds:.0f} s, so its process was ended."
+            ) from exc
         except BrokenProcessPool as exc:
             message = _END if self._has_answered else _END_AT_START
             self._kill()

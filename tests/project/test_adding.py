@@ -1,0 +1,70 @@
+"""Slides are added to a new project one by one, and one that hangs QuPath costs itself alone."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wsisam_qupath.errors import QuPathError
+from wsisam_qupath.project.create import adding
+from wsisam_qupath.project.create.adding import Adder
+from wsisam_qupath.qupath.jvm.creation import NewImage
+from wsisam_qupath.qupath.jvm.process import QuPathProcess
+from wsisam_qupath.slide.pyramid import write_pyramid
+
+pytestmark = pytest.mark.qupath
+
+RECTANGLE = {
+    "type": "Feature",
+    "id": "1b4e28ba-2fa1-51d2-883f-0016d3cca427",
+    "geometry": {"type": "Polygon", "coordinates": [[[5, 5], [40, 5], [40, 40], [5, 40], [5, 5]]]},
+    "properties": {"objectType": "annotation"},
+}
+
+
+@pytest.fixture(scope="module")
+def qupath() -> Iterator[QuPathProcess]:
+    process = QuPathProcess()
+    try:
+        process.__enter__()
+    except QuPathError as exc:
+        pytest.skip(f"no QuPath here: {exc}")
+    yield process
+    process.__exit__(None, None, None)
+
+
+def write_slide(path: Path) -> Path:
+    write_pyramid(path, np.full((64, 64, 3), 220, np.uint8), mpp=0.5)
+    return path
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no named pipes in folders")
+def test_a_slide_on_which_qupath_hangs_costs_itself_alone(
+    tmp_path: Path, qupath: QuPathProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adding, "_SLIDE_SECONDS_MAX", 25.0)
+    project = tmp_path / "project" / "project.qpproj"
+    project.parent.mkdir()
+    pipe = tmp_path / "hangs.tif"
+    os.mkfifo(pipe)  # whoever opens it waits for a writer, for ever
+    adder = Adder(qupath, project, "unset")
+
+    adder.start()
+    first = adder.add(NewImage(write_slide(tmp_path / "a.tif"), "", (RECTANGLE,)))
+    hanging = adder.add(NewImage(pipe))
+    last = adder.add(NewImage(write_slide(tmp_path / "b.tif")))
+    adder.finish()
+
+    assert first.ids and last.ids
+    assert "had no answer after 25 s" in hanging.reason
+    images = json.loads(project.read_text("utf-8"))["images"]
+    assert [image["imageName"] for image in images] == ["a.tif", "b.tif"]
+    folders = {str(image["entryID"]) for image in images}
+    assert {one.name for one in (project.parent / "data").iterdir() if one.is_dir()} <= folders
+    with_objects = [
+        one for one in folders if (project.parent / "data" / str(one) / "data.qpdata").exists()
+    ]
+    assert len(with_objects) == 1

@@ -1,0 +1,70 @@
+"""Memory that pixels may take: one budget per process, and what share each use has of it.
+
+The budget is 2 GB. Everything that is decoded reserves its decoded size first and waits until that
+fits; what can never fit is refused before a decoder sees it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ..errors import SlideError
+
+MIB = 1 << 20
+
+BUDGET_BYTES = 2048 * MIB
+"""What a process may hold, with its programs, model and caches."""
+
+DECODING_BYTES = 640 * MIB
+"""What may be being decoded at a time, in all threads together."""
+
+SEGMENT_BYTES_MAX = 256 * MIB
+"""Largest tile or strip, decoded: it is decoded whole even where a corner of it is wanted."""
+
+CACHE_BYTES = 192 * MIB
+"""Decoded tiles and strips that are kept for the next reading."""
+
+
+WIDE_MIN = 64
+"""Samples of 16 bits whose highest 8 bits stay below this use 14 bits or fewer."""
+
+
+class Reservations:
+    """Bytes that are promised to threads; a thread waits until its share is free.
+
+    Args:
+        total_bytes: what all threads may hold together.
+    """
+
+    def __init__(self, total_bytes: int) -> None:
+        self._total = total_bytes
+        self._free = total_bytes
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def reserve(self, size_bytes: int) -> Iterator[None]:
+        """Hold so many bytes during the ``with`` block. Reservations must not be nested.
+
+        Raises:
+            SlideError: it is more than all threads together may hold.
+        """
+        if size_bytes > self._total:
+            raise SlideError(
+                f"Its pixels take {size_bytes / MIB:.0f} MB at a time, more than the "
+                f"{self._total / MIB:.0f} MB that may be decoded."
+            )
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= size_bytes)
+            self._free -= size_bytes
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += size_bytes
+                self._changed.notify_all()
+
+
+decoding = Reservations(DECODING_BYTES)
+"""Shared by all that decode pixels in this process."""

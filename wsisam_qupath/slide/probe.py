@@ -1,0 +1,96 @@
+"""Opens an unknown file first in a process that may crash.
+
+Libraries for scanners' formats trust what a header says. One that runs out of memory ends its
+process, and with it everything else that the process was doing.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import cachetools
+
+from ..errors import SlideError
+
+SECONDS_MAX = 120
+"""Opening takes well below a second; from a slow network drive longer."""
+
+_ADDRESS_SPACE_BYTES = 4 << 30
+"""What the process may take, where the system can limit it."""
+
+_REFUSED = 3
+"""Exit status where the library itself says that it cannot open the file."""
+
+_found: cachetools.LRUCache[tuple[str, int, int], str | None] = cachetools.LRUCache(4096)
+_LOCK = threading.Lock()
+
+
+def check_opens(path: Path) -> None:
+    """Whether OpenSlide opens a file and reads a corner of each level without harm; asked once.
+
+    Where it says itself that it cannot, nothing is raised: the caller hears that from OpenSlide.
+
+    Raises:
+        SlideError: it crashed, took more than 4 GB, or had not ended in two minutes.
+    """
+    status = path.stat()
+    key = (str(path), status.st_size, status.st_mtime_ns)
+    with _LOCK:
+        is_known = key in _found
+        reason = _found.get(key)
+    if not is_known:
+        reason = _reason(path)
+        with _LOCK:
+            _found[key] = reason
+    if reason is not None:
+        raise SlideError(
+            f"{path} cannot be opened: {reason}. It is damaged, or made to do harm: copy it again "
+            "from its source, or export it from QuPath as OME-TIFF."
+        )
+
+
+def _reason(path: Path) -> str | None:
+    command = [sys.executable, "-m", __name__, str(path)]
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=SECONDS_MAX,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"OpenSlide had not ended after {SECONDS_MAX} s"
+    if done.returncode in (0, _REFUSED):
+        return None
+    return f"OpenSlide ends its process at it (status {done.returncode})"
+
+
+def _try(path: Path) -> int:
+    _limit_memory()
+    import openslide  # in the process that may crash
+
+    try:
+        with openslide.OpenSlide(path) as slide:
+            for level in range(slide.level_count):
+                slide.read_region((0, 0), level, (16, 16))
+    except (openslide.OpenSlideError, OSError, ValueError):
+        return _REFUSED
+    return 0
+
+
+def _limit_memory() -> None:
+    if os.name == "nt":
+        return
+    import resource  # POSIX only
+
+    resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_SPACE_BYTES, _ADDRESS_SPACE_BYTES))
+
+
+if __name__ == "__main__":
+    sys.exit(_try(Path(sys.argv[1])))
