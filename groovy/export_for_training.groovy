@@ -49,7 +49,7 @@ write(folder.resolve(row.file), '{"type": "FeatureCollection", "features": [\n' 
 merge(folder, images, row)
 println "${row.name} in $folder: objects ${row.objects}, regions ${row.regions}, left out ${row.left_out ?: 0}"
 
-/** Refuses an image whose annotations were lost, or whose coordinates are not those of its file. */
+/** Refuses an image if its annotations were lost, or if its coordinates are not those of its file. */
 void checkImage(entry, imageData) {
     def name = entry.getImageName()
     def builder = parse(GsonTools.getInstance().toJson(entry.getServerBuilder(), ServerBuilder))

@@ -848,17 +848,17 @@ HttpResponse<InputStream> sendOnce(Request request, HttpRequest message, String 
     }
 }
 
-/** URL and token: those of the settings, else those of a server on this machine. */
+/** Finds URL and token: those of the settings, else those of a server on this computer. */
 List<String> findServer() {
     def url = serverProperty.get().trim().replaceAll('/+$', '')
     def local = localServers()
     def chosen = url ? local.find { it.url == url } : (local.size() == 1 ? local[0] : local.find { answers(it.url) } ?: local[0])
     if (!url && !chosen)
-        throw new ServerException("No server is running on this machine. $START For one elsewhere, name it in $SETTINGS.")
+        throw new ServerException("No server is running on this computer. $START To use a server on another computer, enter its address in $SETTINGS.")
     return [url ?: chosen.url, tokenProperty.get().trim() ?: chosen?.token]
 }
 
-/** What servers on this machine left, the newest first; one that was killed left its file too. */
+/** Lists the servers on this computer by the files they left, the newest first; a killed one left its file too. */
 List<Map<String, String>> localServers() {
     def files = new File(System.getProperty('user.home'), '.wsisam-qupath/servers').listFiles({ it.isFile() && it.name.endsWith('.json') } as FileFilter)
     return (files ?: [] as File[]).toList().sort { -it.lastModified() }.findResults { file ->
@@ -872,7 +872,7 @@ List<Map<String, String>> localServers() {
     }
 }
 
-/** Whether a server of ours is there. */
+/** Tells whether a server of this program answers there. */
 boolean answers(String url) {
     try {
         def asked = HttpRequest.newBuilder(uriOf(url + '/healthz')).timeout(Duration.ofSeconds(2)).build()

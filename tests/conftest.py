@@ -36,7 +36,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     Those are whole stories, and none of them must begin last.
     """
     for item in items:
-        if _SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+        needed = _SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ()))
+        if needed or item.get_closest_marker("qupath"):
             item.add_marker(pytest.mark.slow)
     tests_in = Counter(item.path for item in items)
     items.sort(key=lambda item: tests_in[item.path])

@@ -104,7 +104,10 @@ SLIDES = [
     ("", "Pass a path."),
     ("no-scale.png", "no-scale.png states no pixel size: give its µm per pixel as mpp"),
     *(
-        (f"no-scale.png --mpp {mpp}", "out of range: give µm per pixel, from 0.01 to 100")
+        (
+            f"no-scale.png --mpp {mpp}",
+            "out of range: give µm per pixel, from 0.01 to 100, e.g. 0.25",
+        )
         for mpp in ("0", "-1", "nan", "inf", "1e9")
     ),
     ("no-scale.png --mpp half", "'half' is not a valid float"),
@@ -154,7 +157,10 @@ OPTIONS = [
     (f"--adapter {'x' * 300}", "check the path, or choose none as the adapter."),
     ("--adapter folder", "check the path, or choose none as the adapter."),
     ("--adapter adapter.safetensors", "Copy or download it again."),
-    ("--adapter good.safetensors --base medsam", "Choose the base lite-medsam, or another"),
+    (
+        "--adapter good.safetensors --base medsam",
+        "Choose the base lite-medsam, or another adapter.",
+    ),
     ("--device tpu", "--device: 'tpu' is none of auto, cpu, cuda, cuda:1 … and mps."),
     ("--device cuda:99", "Choose the device cpu, or run `wsisam-qupath doctor` to see why."),
     ("--device cuda --backend openvino", "--backend: openvino computes on the CPU only"),

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import shapely
+import tifffile
 from PIL import Image
 from shapely.geometry import shape
 
@@ -26,6 +27,7 @@ from fixtures.command_line import (
     vertices,
     write_prompts,
 )
+from fixtures.models import tissue_rgb
 from wsisam_qupath.cli.segment_run import Outcome, SegmentRequest, run_segment
 from wsisam_qupath.options import ModelSpec, OutlineOptions
 
@@ -254,7 +256,9 @@ def test_simplify_leaves_out_vertices_and_names_another_result(
 
 
 def test_results_may_be_annotations(tissue_path: Path, tmp_path: Path, gland: Feature) -> None:
-    _, (drawn,) = segment(tissue_path, tmp_path, boxes=(GLAND,), object_type="annotation")
+    _, (drawn,) = segment(
+        tissue_path, tmp_path, boxes=(GLAND,), options=OutlineOptions(object_type="annotation")
+    )
 
     assert drawn["properties"]["objectType"] == "annotation"
     assert drawn["geometry"] == gland["geometry"]
@@ -413,3 +417,17 @@ def test_an_adapter_is_named_in_the_results(
     for feature in features:
         assert feature["properties"]["metadata"]["wsisam_adapter"] == "random"
         assert "wsisam_lr_mpp" in feature["properties"]["metadata"]
+
+
+def test_strips_in_jpeg_are_read_as_stored_and_that_is_said(tmp_path: Path) -> None:
+    rgb = tissue_rgb()[:256, :256]
+    path = tmp_path / "slide.tif"
+    tifffile.imwrite(
+        path, rgb, compression="jpeg", photometric="ycbcr", resolution=(20000, 20000),
+        resolutionunit="CENTIMETER",
+    )  # fmt: skip
+
+    answer = run("segment", path, "--box", "40,40,120,120", "-o", tmp_path / "x.geojson")
+
+    assert answer.code == 0, answer.err
+    assert "QuPath shows as noise unless it has Bio-Formats" in " ".join(answer.err.split())

@@ -58,7 +58,7 @@ def test_one_failing_step_does_not_stop_the_next(home: Path) -> None:
 
 
 def test_a_base_that_does_not_exist_is_said_before_anything_is_done(home: Path) -> None:
-    with pytest.raises(OptionError, match="There is no base 'sam-3'"):
+    with pytest.raises(OptionError, match="base: 'sam-3' is none of"):
         run_setup(request(home, weights=("sam-3",)))
     assert everything_in(home) == []
 

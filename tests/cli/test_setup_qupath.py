@@ -45,8 +45,8 @@ def test_installing_can_be_declined(home: Path) -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "words"),
     [
-        ("PAQUO_QUPATH_DIR", "/nowhere", "which holds no QuPath"),
-        ("PAQUO_JVM_PATH_OVERRIDE", "/nowhere", "which is no file"),
+        ("PAQUO_QUPATH_DIR", "/nowhere", "which has no QuPath"),
+        ("PAQUO_JVM_PATH_OVERRIDE", "/nowhere", "which is not a file"),
     ],
 )
 def test_a_setting_that_is_wrong_is_said_and_nothing_installed(

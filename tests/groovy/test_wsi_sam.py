@@ -192,13 +192,13 @@ def test_a_turned_image_is_sent_as_it_is_shown(
     [
         ("no server", "No server is running on this computer. Start it in a terminal with"),
         ("it is gone", "No server responds at http://127.0.0.1:9. Start it in a terminal with"),
-        ("wrong token", "set it in Extensions > WSI-SAM > Settings"),
-        ("another program", "is no server of wsisam-qupath, or too old"),
+        ("wrong token", "enter it in Extensions > WSI-SAM > Settings"),
+        ("another program", "is not a server of wsisam-qupath, or it is too old"),
         ("no address", "is not the address of a server: enter it in"),
         ("no pixel size", "This image has no pixel size: double-click Pixel width"),
     ],
 )
-def test_each_failure_names_its_cure(
+def test_each_failure_names_its_fix(
     qupath: QuPathProcess,
     server: RunningServer,
     project: Path,

@@ -34,9 +34,17 @@ def test_a_cpu_gets_openvino_unless_pytorch_is_asked_for(
         ("cuda:", "auto", "device: 'cuda:' is none of"),
         ("cpu:1", "torch", "device: 'cpu:1' is none of"),
         ("", "auto", "device: '' is none of"),
-        ("cpu", "onnx", "There is no backend 'onnx'. Use auto, torch or openvino."),
-        ("cuda", "openvino", "backend: openvino computes on the CPU only: choose torch"),
-        ("mps", "openvino", "backend: openvino computes on the CPU only: choose torch"),
+        ("cpu", "onnx", "backend: 'onnx' is none of auto, torch and openvino."),
+        (
+            "cuda",
+            "openvino",
+            "backend: openvino computes on the CPU only: choose torch for the device cuda.",
+        ),
+        (
+            "mps",
+            "openvino",
+            "backend: openvino computes on the CPU only: choose torch for the device mps.",
+        ),
     ],
 )
 def test_what_there_is_not_is_an_error_of_the_option(

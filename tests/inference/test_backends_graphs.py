@@ -133,7 +133,9 @@ def test_graphs_that_stay_damaged_name_their_folder(graphs: Path, tmp_path: Path
         copy_graphs(graphs, target)
         truncate(target / "encoder.bin")
 
-    with pytest.raises(DeviceError, match=r"cannot use .* Delete that folder, or choose"):
+    with pytest.raises(
+        DeviceError, match=r"cannot use .* Delete that folder, or choose the backend"
+    ):
         OpenVinoBackend(PLAIN_BASE, None, tmp_path, export)
 
 

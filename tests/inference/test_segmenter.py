@@ -30,6 +30,7 @@ from wsisam_qupath import (
 )
 from wsisam_qupath.errors import OptionError, SlideError
 from wsisam_qupath.inference.backends.openvino_backend import OpenVinoBackend
+from wsisam_qupath.inference.loading import resolve
 from wsisam_qupath.inference.predictor import Predictor
 from wsisam_qupath.slide.pyramid import write_pyramid
 
@@ -282,3 +283,26 @@ def test_a_job_is_answered_in_another_process_as_in_this_one(
 def test_options_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         OutlineOptions(**options)
+
+
+def test_an_answer_that_runs_into_its_patchs_edge_is_asked_for_on_a_coarser_pair(
+    tmp_path: Path,
+) -> None:
+    y, x = np.mgrid[0:1600, 0:1600]
+    inside = np.hypot(x - 800, y - 800) < 500
+    noise = np.random.default_rng(0).integers(-12, 13, (1600, 1600, 1))
+    rgb = np.where(inside[..., None], (190, 90, 150), (242, 240, 243)) + noise
+    path = tmp_path / "disc.tif"
+    write_pyramid(path, np.clip(rgb, 0, 255).astype(np.uint8), mpp=1.0)
+    segmenter = Segmenter(resolve(ModelSpec(device="cpu", backend="openvino")).load())
+    clicks = Prompt("disc", l0_positives=((800, 800), (900, 700), (700, 900)))
+
+    with open_slide(path) as slide:
+        planned = segmenter.planner(slide, OutlineOptions()).pair(clicks)
+        result = only_result(segmenter, slide, clicks)
+
+    answered = replace(planned, hr_mpp=result.provenance.hr_mpp)
+    x0, y0, x1, y1 = result.polygon.bounds
+    assert answered.hr_mpp in {planned.coarser.hr_mpp, planned.coarser.coarser.hr_mpp}
+    assert answered.hr_l0_box.x0 < x0 < x1 < answered.hr_l0_box.x1
+    assert answered.hr_l0_box.y0 < y0 < y1 < answered.hr_l0_box.y1

@@ -113,7 +113,7 @@ def test_a_missing_adapter_is_named(tmp_path: Path, kind: str) -> None:
 def test_a_file_that_is_no_safetensors_is_named(path: Path) -> None:
     path.write_bytes(b"not tensors at all, but long enough for a header")
 
-    with pytest.raises(AdapterError, match=r"adapter\.safetensors is no sound"):
+    with pytest.raises(AdapterError, match=r"adapter\.safetensors is not a readable"):
         read_adapter(path, PLAIN_BASE)
 
 
@@ -122,7 +122,7 @@ def test_a_truncated_adapter_is_named(path: Path, lite: Networks, kept: int) -> 
     write_random_adapter(path, lite)
     path.write_bytes(path.read_bytes()[:kept])
 
-    with pytest.raises(AdapterError, match=r"adapter\.safetensors is no sound .* again"):
+    with pytest.raises(AdapterError, match=r"adapter\.safetensors is not a readable .* again"):
         read_adapter(path, PLAIN_BASE)
 
 

@@ -348,7 +348,7 @@ def test_a_copy_that_differs_is_refused(image: Image, monkeypatch: pytest.Monkey
             path.write_bytes(b"rotten")
         return compute_checksum(entry, path)
 
-    monkeypatch.setattr("wsisam_qupath.qupath.files.backups.checksum", of_a_bad_disk)
+    monkeypatch.setattr("wsisam_qupath.qupath.files.backups.compute_checksum", of_a_bad_disk)
 
     with pytest.raises(ImageError, match="does not come out right"):
         copy_synced(image.entry, image.entry.qpdata, image.entry.folder / "copy")

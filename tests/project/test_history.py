@@ -166,8 +166,8 @@ def test_a_full_disk_leaves_the_history_as_it_was(full_disk: Project) -> None:
 
     assert history.read() == Record((written(1),))
     assert str(caught.value) == (
-        f"The history of image Präparat 1, {history.path}, cannot be written: check the free "
-        "space and permissions there, then run again."
+        f"The history of image Präparat 1, {history.path}, cannot be written "
+        "(No space left on device): check the free space and permissions there, then run again."
     )
     assert list(history.path.parent.iterdir()) == [history.path]
 

@@ -48,10 +48,12 @@ GONE = threading.Event()
 
 
 def endless(environ: dict[str, Any]) -> Iterator[bytes]:
-    while not environ[IS_GONE]():
-        yield b"record\n"
-        time.sleep(0.01)
-    GONE.set()
+    try:
+        while not environ[IS_GONE]():
+            yield b"record\n"
+            time.sleep(0.01)
+    finally:  # it may be found out by looking, or by sending
+        GONE.set()
 
 
 @contextmanager

@@ -13,7 +13,9 @@ from wsisam_qupath.geometry import Mpp
 from wsisam_qupath.slide import open_slide
 from wsisam_qupath.slide.calibration import from_ome, from_resolution, parse_mpp
 
-UNSTATED = re.escape("states no pixel size: give its µm per pixel as mpp, e.g. 0.25")
+UNSTATED = re.escape(
+    "states no pixel size: give its µm per pixel as mpp, e.g. 0.25 for a 40x scan."
+)
 
 
 @pytest.fixture

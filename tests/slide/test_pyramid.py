@@ -65,7 +65,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mpp", [0.0, -1.0, 0.019, 51.0, float("nan"), float("inf")])
 def test_a_pixel_size_that_could_not_be_read_back_is_refused(tmp_path: Path, mpp: float) -> None:
-    with pytest.raises(OptionError, match=r"Choose from 0\.02 to 50"):
+    with pytest.raises(OptionError, match=r"choose from 0\.02 to 50"):
         write_pyramid(tmp_path / "slide.tif", waves_rgb(20, 10), mpp=mpp)
 
 

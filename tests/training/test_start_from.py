@@ -93,10 +93,9 @@ def ask_adapter_on_each_patch(
     return Decoded(*(torch.cat(parts, dim=1) for parts in zip(*own, strict=True)))
 
 
-def measure_overlap(ours: Decoded, theirs: Decoded) -> torch.Tensor:
-    """IoU of the masks, B x R."""
-    one, other = ours.logits > 0, theirs.logits > 0
-    return (one & other).sum(dim=(2, 3)) / (one | other).sum(dim=(2, 3)).clamp(min=1)
+def measure_distance(ours: Decoded, theirs: Decoded) -> torch.Tensor:
+    """Mean difference of the mask logits, B x R."""
+    return (ours.logits - theirs.logits).abs().mean(dim=(2, 3))
 
 
 @torch.no_grad()
@@ -113,10 +112,9 @@ def test_the_first_answers_are_nearly_those_of_the_adapter_on_both_patches(
     bare = make_trainable(lite_state, BOTH).predict(features, CLICKS)
 
     assert started.logits.shape == own.logits.shape == (2, 2, 256, 256)
-    overlap = measure_overlap(started, own)
-    assert overlap.min() > 0.8
-    assert (overlap > measure_overlap(bare, own)).all()
-    assert (overlap < 1).all()  # else WSI-SAM's parts would have nothing to learn from
+    distance = measure_distance(started, own)
+    assert (distance < 0.3 * measure_distance(bare, own)).all()
+    assert (distance > 0).all()  # else WSI-SAM's parts would have nothing to learn from
     assert (started.iou - own.iou).abs().max() < 0.1
 
 
@@ -148,7 +146,7 @@ def test_an_adapter_whose_decoder_is_another_network_is_refused(
     adapter = write_untrained_adapter(tmp_path / "wsi.safetensors", lite, BOTH)
 
     with pytest.raises(
-        AdapterError, match=r"wsi\.safetensors has a tensor '.*' that does not fit .*--init\."
+        AdapterError, match=r"wsi\.safetensors has a tensor '.*' that does not fit .* bare base\."
     ):
         make_trainable(lite_state, TUNED_SAM, adapter)
 

@@ -87,7 +87,7 @@ def test_a_run_that_was_killed_ends_to_the_bit_as_an_undisturbed_one(
     assert_same(run.trainable.state_dict(), whole_run.trainable.state_dict())
     assert resumed.history == whole.history
     ends = [read_checkpoint(one.checkpoint_path, "tiny") for one in (run, whole_run)]
-    ours, theirs = (end.optimiser["state"] for end in ends if end is not None)
+    ours, theirs = (end.optimizer["state"] for end in ends if end is not None)
     for number, state in theirs.items():
         assert_same(ours[number], state)
 

@@ -35,7 +35,7 @@ class Truth:
 
     @property
     def l0_box(self) -> Box:
-        """The smallest box round it."""
+        """The smallest box around it."""
         return Box(*self.l0_outline.bounds)
 
 

@@ -14,7 +14,7 @@ from .toml_files import read_toml
 
 
 def read_recipe(path: Path) -> Recipe:
-    """A recipe of a TOML file, whose tables are those of :class:`.Recipe`.
+    """Read a recipe from a TOML file; its tables are those of :class:`.Recipe`.
 
     Raises:
         PromptError: it cannot be read.

@@ -25,7 +25,7 @@ class DecoderSettings(BaseModel):
             not what embeds prompts; ``whole`` everything.
         card: the network; see :class:`.DecoderCard`.
         mix: what is asked.
-        steps: of the optimiser, at most.
+        steps: of the optimizer, at most.
         objects_per_step: prompts of one view in a step, on each device.
         wsi_rate: learning rate of what WSI-SAM adds; the paper has 0.001.
         decoder_rate, prompt_rate, encoder_rate: of SAM's mask decoder, of what embeds prompts,
@@ -183,7 +183,7 @@ class Recipe(BaseModel):
 
 
 def one_decoder(settings: DecoderSettings, **others: object) -> Recipe:
-    """A recipe whose single decoder answers every kind of prompt."""
+    """Make a recipe with a single decoder that answers every kind of prompt."""
     return Recipe.model_validate(
         {**others, "decoders": {_ONE: settings}, "blends": {}, "routes": routes_to(_ONE)}
     )

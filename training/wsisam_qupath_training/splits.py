@@ -82,7 +82,7 @@ def divide_fully(images: Sequence[AnnotatedImage], rule: SplitRule) -> tuple[Ann
     """As :func:`divide`, but no part that is needed stays empty because there are few groups.
 
     There is something to train on; and where a share is to validate and there are two groups with
-    objects, so does one. The groups whose hashes are nearest move. With one group there is nothing
+    objects, so does one. The groups with the nearest hashes move. With one group there is nothing
     to validate on.
     """
     given = {_key(image) for image in images if image.part}

@@ -59,8 +59,8 @@ class TrainRequest:
         data, options: the annotated images; see :func:`.read_dataset`.
         out: the adapter; its split and report lie beside it.
         recipe: all settings.
-        model: the base to train on, the adapter whose decoder training starts from (none is the
-            bare base), and where to compute.
+        model: the base to train on, the adapter with the decoder that training starts from (none
+            is the bare base), and where to compute.
         run: folder of the checkpoints; None is beside the adapter.
         cache: folder of the features; None is in the program's own.
         cache_gb: how much room the features of a part may take.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ..errors import OptionError, OutputError
+from ..errors import OptionError, OutputError, PixelSizeError, SlideError
 from ..files import check_writable
 from ..geojson import (
     dump_features,
@@ -86,7 +86,7 @@ def run_segment(request: SegmentRequest) -> Outcome:
         if path is not None:
             check_writable(path)
     model = resolve(request.model)
-    with open_slide(request.slide, mpp=request.mpp) as slide:
+    with _open_slide(request, console) as slide:
         _check_outputs(request, slide)
         prompt_set = _read_prompts(request, slide, model.planner(slide.mpp, request.options))
         name_cases(console, "Skipped", prompt_set.skipped)
@@ -120,6 +120,31 @@ def summary(outcome: Outcome) -> str:
         f"{outcome.segmenter.predictor.backend.name}.\n"
         f"{outcome.seconds:.2f} s in all ({stages})."
     )
+
+
+def _open_slide(request: SegmentRequest, console: Console) -> Slide:
+    """Open the slide, also if it is sound and QuPath without Bio-Formats shows noise; say so then.
+
+    Raises:
+        SlideError: it cannot be read, or not as QuPath shows it.
+    """
+    try:
+        return open_slide(request.slide, mpp=request.mpp)
+    except PixelSizeError:
+        raise
+    except SlideError as refused:
+        try:
+            slide = open_slide(request.slide, mpp=request.mpp, as_qupath=False)
+        except PixelSizeError:
+            raise
+        except SlideError:
+            raise refused from None
+    console.print(
+        f"{slide.location} has strips compressed with JPEG, which QuPath shows as noise unless it "
+        "has Bio-Formats. The pixels were read as they are stored.",
+        markup=False,
+    )
+    return slide
 
 
 def _check_outputs(request: SegmentRequest, slide: Slide) -> None:

@@ -29,7 +29,7 @@ BYTES_MAX = 1 << 30
 
 
 class JsonList(Sequence[object]):
-    """A list in a large JSON file; each element is parsed when it is asked for, every time anew."""
+    """A list in a large JSON file; each element is parsed whenever it is asked for."""
 
     def __init__(self, elements: Sequence[msgspec.Raw], path: Path, fix: str) -> None:
         self._elements, self._path, self._fix = elements, path, fix

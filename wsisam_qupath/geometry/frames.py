@@ -110,12 +110,12 @@ class PatchPair:
 
     @property
     def coarser(self) -> PatchPair:
-        """The pair whose HR patch is this one's LR patch."""
+        """The pair twice as coarse: its HR patch is this one's LR patch."""
         return replace(self, hr_mpp=2 * self.hr_mpp)
 
     @property
     def finer(self) -> PatchPair:
-        """The pair whose LR patch is this one's HR patch."""
+        """The pair twice as fine: its LR patch is this one's HR patch."""
         return replace(self, hr_mpp=self.hr_mpp / 2)
 
     def _l0_box(self, zoom: float) -> Box:

@@ -45,7 +45,8 @@ def make_valid(outline: Polygon | MultiPolygon) -> Polygon | MultiPolygon:
 
 def crossings(outline: Polygon | MultiPolygon) -> int:
     """About how often the edges of an outline cross each other, judged by some of them."""
-    points, rings = shapely.get_coordinates(shapely.get_rings(outline), return_index=True)
+    all_rings = shapely.get_rings(shapely.get_parts(outline))
+    points, rings = shapely.get_coordinates(all_rings, return_index=True)
     inside_ring = rings[1:] == rings[:-1]
     ends = np.stack([points[:-1], points[1:]], axis=1)[inside_ring]
     if len(ends) * (len(ends) - 1) // 2 <= CROSSINGS_MAX:

@@ -1,8 +1,8 @@
 """From the masks of a patch pair to the answer: which one, whether it fits, what else it may be.
 
 An answer that runs into the edge of its patch is not an answer: it would be cut off straight. Then
-the other patch answers or, where that is cut off too, the same prompt is asked on the coarser pair
-whose HR patch is the LR patch of this one.
+the other patch answers or, where that is cut off too, the same prompt is asked on the coarser
+pair, which has the LR patch of this one as its HR patch.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?", re.ASCII)
 
 @dataclass(frozen=True)
 class ResolvedModel(ChosenModel):
-    """A model whose files and device were found and checked. Nothing is loaded yet.
+    """A model with files and a device that were found and checked. Nothing is loaded yet.
 
     Attributes:
         weights: of the base; their checksum is right.
@@ -63,8 +63,8 @@ def resolve(spec: ModelSpec) -> ResolvedModel:
     """
     base = find_base(spec.base)
     device, backend = choose(spec.device, spec.backend)
-    weights = locate_weights(base, path=spec.weights)
     adapter = load_chosen_adapter(spec.adapter, base)
+    weights = locate_weights(base, path=spec.weights)  # reads them whole, so the last
     return ResolvedModel(base, adapter, weights, device, backend, spec.threads)
 
 

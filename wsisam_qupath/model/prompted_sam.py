@@ -108,7 +108,7 @@ class Enhancement(nn.Module):
 class PromptedSam(nn.Module):
     """SAM's prompt encoder and mask decoder: what both decoders stand on.
 
-    Prompt coordinates are continuous patch pixels, [0, size_px]. SAM counts from pixel centres
+    Prompt coordinates are continuous patch pixels, [0, size_px]. SAM counts from pixel centers
     and adds a half before it encodes a point; that half is part of our frame already.
 
     Args:

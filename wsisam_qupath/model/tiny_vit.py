@@ -64,7 +64,7 @@ class TinyVitEncoder(nn.Module):
         )
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Encode normalised images.
+        """Encode normalized images.
 
         Args:
             images: B x 3 x S x S float, S = 256 with a pixelwise stem, else 1024.

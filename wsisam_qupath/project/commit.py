@@ -132,9 +132,7 @@ def recover(entry: ImageEntry) -> Recovery:
     Raises:
         ImageError: files of the image cannot be read, written or removed.
     """
-    with _translate_os_errors(
-        entry, "is still in the middle of an earlier change", "then run again"
-    ):
+    with _translate_os_errors(entry, "has an unfinished earlier change", "then run again"):
         if not entry.files.is_there(_make_marker_path(entry)):
             return "undone" if _tidy(entry) else "nothing"
         marker = _read_marker(entry)

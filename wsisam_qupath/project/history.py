@@ -111,8 +111,9 @@ class History:
             self._files.write_atomically(self.path, content)
         except OSError as exc:
             raise ImageError(
-                f"The ledger of image {self._name}, {self.path}, cannot be written "
-                f"({exc.strerror or exc}): free space and permissions there, then run again."
+                f"The history of image {self._name}, {self.path}, cannot be written "
+                f"({exc.strerror or exc}): check the free space and permissions there, then run "
+                "again."
             ) from exc
         return aside
 

@@ -38,7 +38,7 @@ class Running:
 def find_running_qupath(project: Path) -> Running | None:
     """Find a QuPath with a window on this computer, preferably one with the project open.
 
-    Not seen are those on other computers, those whose command line the system hides, and this
+    Not seen are those on other computers, those with a command line that the system hides, and this
     process with those that started it and that it started. Never raises.
 
     Args:

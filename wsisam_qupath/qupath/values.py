@@ -18,7 +18,7 @@ class ImageContents:
     Attributes:
         n_objects: all objects with the root, as ``summary.json`` counts them.
         annotations: every annotation with a ROI, flat, in the order of the hierarchy.
-        results: detections whose metadata say that this program made them.
+        results: detections that this program made, by their metadata.
     """
 
     n_objects: int

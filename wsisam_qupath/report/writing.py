@@ -10,7 +10,7 @@ programs::
      "images": [{"id", "name", "state", "reason", "slide", "mpp", "seconds", "backup"}],
      "rows":   [{the COLUMNS of report_rows}]}
 
-What does not apply is null. ``mpp`` is [x, y], µm per level-0 px. An outline whose row has the
+What does not apply is null. ``mpp`` is [x, y], µm per level-0 px. An outline in a row with the
 ``image_state`` "failed" is not in the project. ``version`` rises when a key goes or changes its
 meaning; keys may be added without.
 """

@@ -22,7 +22,7 @@ from ..slide import Slide, open_slide
 from .config import ServerConfig
 
 _OF_MANY_FILES = (".mrxs", ".vms", ".vmu", ".dcm", ".svslide")
-"""Suffixes of slides whose library looks for further files beside the one that it is given."""
+"""Suffixes of slides for which the library looks for further files beside the given one."""
 
 _DICOM_AT, _DICOM = 128, b"DICM"
 

@@ -32,7 +32,7 @@ class Limits:
         requests_at_once: admitted, computing or waiting; what comes on top is refused at once.
         request_seconds: an answer is given up after so long; a streamed one so long after its
             last record.
-        stop_seconds: what is in hand may take so long when the server stops.
+        stop_seconds: what is being processed may take this long when the server stops.
     """
 
     body_bytes: int = 64 * _MIB

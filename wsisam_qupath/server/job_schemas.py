@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from .schemas import Options, PixelSize
 
 JobState: TypeAlias = Literal["waiting", "running", "done", "failed", "cancelled"]
-"""A job whose images failed is done all the same; one that failed could not start, or broke off."""
+"""A job with failed images is done all the same; one that failed could not start, or broke off."""
 
 ENDED: tuple[JobState, ...] = ("done", "failed", "cancelled")
 
@@ -35,8 +35,8 @@ class JobRequest(_Strict):
         project_is_open: whether QuPath has the project open. If so, its class list stays as it is.
         open_image, open_images: entry ids of what QuPath shows: these are not written. Naming one
             says that the project is open.
-        prompts: classes whose annotations are prompts, outlines too; none given, rectangles and
-            points of any class.
+        prompts: classes of the annotations that are prompts, outlines too; none given,
+            rectangles and points of any class.
         redo: whether to answer again what was answered.
         mpp: µm/px of slides that state none.
     """

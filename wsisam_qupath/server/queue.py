@@ -66,7 +66,7 @@ class DeviceQueue:
                 )
             if len(self._slots) >= self._at_once:
                 raise make_busy_problem(
-                    f"The server has {self._at_once} requests in hand, which is as many as it "
+                    f"The server has {self._at_once} requests, which is as many as it "
                     "takes. Try again in a moment."
                 )
             slot = QueueSlot(self, is_gone, seconds)
@@ -130,7 +130,7 @@ class DeviceQueue:
 
 
 class QueueSlot:
-    """One request among those in hand; see :meth:`DeviceQueue.admit`.
+    """One request among those being processed; see :meth:`DeviceQueue.admit`.
 
     Attributes:
         memory: what the request takes of the server's.

@@ -137,7 +137,7 @@ class Region(Area):
 
 
 class NeededRegion(Area):
-    """A rectangle whose pixels are needed.
+    """A rectangle of pixels that are needed.
 
     Attributes:
         width_px, height_px: how large the image should be at least.

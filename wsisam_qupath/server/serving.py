@@ -1,4 +1,4 @@
-"""The process round the application: sockets, TLS, signals, the connection file."""
+"""The process around the application: sockets, TLS, signals, the connection file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .security import check_host, check_token
 from .wsgi import Head
 
 _SPARE_THREADS = 8
-"""Beside one a request in hand: for those that are refused, and for looking at the server."""
+"""Beside one per request being processed: for refusals, and for looking at the server."""
 
 _ANSWERS_SECONDS = 1.0
 """What was answered may take so long on its way to the client when the server stops."""
@@ -42,7 +42,7 @@ _OPEN_FILES = 8_192
 
 
 class Listening:
-    """A server whose socket is open.
+    """A server with an open socket.
 
     Attributes:
         url: by which clients on this machine call it.
@@ -56,7 +56,7 @@ class Listening:
         """Answer until a signal comes.
 
         Args:
-            finish: takes nothing more and ends what is in hand.
+            finish: takes nothing more and ends what is being processed.
 
         Raises:
             OutputError: the connection file cannot be written.
@@ -116,7 +116,9 @@ def _socket(config: ServerConfig) -> socket.socket:
         )[0]
         return socket.create_server(address[:2], family=family)
     except (OSError, OverflowError, UnicodeError) as exc:
-        reason = getattr(exc, "strerror", None) or exc
+        # Not its own text, to which the library adds the address; errors of names are below 0.
+        number = getattr(exc, "errno", None) or 0
+        reason = os.strerror(number) if number > 0 else exc
         raise OptionError(
             "port",
             f"the server cannot listen at {config.host}, port {config.port} ({reason}). Choose "

@@ -28,7 +28,7 @@ CACHE_BYTES = 192 * MIB
 
 
 WIDE_MIN = 64
-"""Samples of 16 bits whose highest 8 bits stay below this use 14 bits or fewer."""
+"""Where the highest 8 bits of 16-bit samples stay below this, 14 bits or fewer are used."""
 
 
 class Reservations:

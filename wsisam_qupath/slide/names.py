@@ -65,7 +65,7 @@ def find_best_match(location: str, paths: Iterable[Path]) -> Path | None:
         paths: what there is.
 
     Returns:
-        The one whose last names agree with the most of the location's, at least the file's own
+        The one with the most last names in common with the location, at least the file's own
         name; None where there is none, or where two agree equally.
     """
     found: list[tuple[int, Path]] = []

@@ -77,24 +77,30 @@ def _tiff_reader(path: Path, as_qupath: bool) -> Reader:
     else:
         reader = TiffReader(layout, reading)
     if reading.is_wide:
-        _check_range(path, reader, reading)
+        try:
+            _check_range(path, reader, reading)
+        except SlideError:
+            reader.close()
+            raise
     return reader
 
 
 def _check_range(path: Path, reader: Reader, reading: Reading) -> None:
-    """Whether samples of 16 bits use them: those of a camera with 8 or 12 bits would be black.
+    """Check that samples of 16 bits use them: those of a camera with 8 or 12 bits would be black.
 
     Raises:
         SlideError: the brightest that is found, in the middle of the coarsest level, is nearly
-            black.
+            black; or the file is damaged there.
     """
     level = len(reader.level_sizes_px) - 1
     width, height = reader.level_sizes_px[level]
     side_x, side_y = min(width, _LOOKED_AT_PX), min(height, _LOOKED_AT_PX)
-    window = reader.read(level, (width - side_x) // 2, (height - side_y) // 2, side_x, side_y)
+    try:
+        window = reader.read(level, (width - side_x) // 2, (height - side_y) // 2, side_x, side_y)
+    except reader.foreign_errors as exc:
+        raise SlideError(f"{path} is damaged ({exc}). Copy it again from its source.") from exc
     values = np.invert(window.rgb) if reading.is_white_zero else window.rgb
     if int(values.max(initial=0)) < budget.WIDE_MIN:
-        reader.close()
         raise SlideError(
             f"{path} has 16-bit samples that stay below {(int(values.max()) + 1) * 257} of 65535, "
             "so it would be black. Export it as 8-bit RGB."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import threading
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,8 +22,11 @@ if TYPE_CHECKING:
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "JPEG2000")
 """Not all that Pillow knows: EPS, for one, would start another program."""
 
-DAMAGE = (OSError, ValueError, SyntaxError, EOFError, TypeError, struct.error)
-"""What Pillow raises on damaged files."""
+DAMAGE = (
+    *(OSError, ValueError, SyntaxError, EOFError, TypeError, struct.error, zlib.error),
+    *(AssertionError, LookupError, ArithmeticError, RuntimeError, AttributeError),
+)
+"""What Pillow raises on damaged files; found by damaging files at random."""
 
 _PILLOW_GLOBALS = threading.Lock()
 """Held while Pillow's limit on the image size and Python's warnings, both global, are changed."""
@@ -81,7 +85,7 @@ def check_colors(path: Path | str, image: Image) -> None:
 
 
 def convert_to_rgb(path: Path | str, image: Image) -> RgbArray:
-    """Convert any mode to HWC uint8 RGB: 16 bits are scaled from their whole range, alpha is on white.
+    """Convert any mode to HWC uint8 RGB; 16 bits are scaled from their whole range, alpha is white.
 
     Args:
         path: names the image in messages.

@@ -6,7 +6,6 @@ process, and with it everything else that the process was doing.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
@@ -18,9 +17,6 @@ from ..errors import SlideError
 
 SECONDS_MAX = 120
 """Opening takes well below a second; from a slow network drive longer."""
-
-_ADDRESS_SPACE_BYTES = 4 << 30
-"""What the process may take, where the system can limit it."""
 
 _REFUSED = 3
 """Exit status where the library itself says that it cannot open the file."""
@@ -54,7 +50,7 @@ def check_opens(path: Path) -> None:
 
 
 def _reason(path: Path) -> str | None:
-    command = [sys.executable, "-m", __name__, str(path)]
+    command = [sys.executable, str(Path(__file__).with_name("probe_child.py")), str(path)]
     try:
         done = subprocess.run(
             command,
@@ -69,28 +65,3 @@ def _reason(path: Path) -> str | None:
     if done.returncode in (0, _REFUSED):
         return None
     return f"OpenSlide ends its process at it (status {done.returncode})"
-
-
-def _try(path: Path) -> int:
-    _limit_memory()
-    import openslide  # in the process that may crash
-
-    try:
-        with openslide.OpenSlide(path) as slide:
-            for level in range(slide.level_count):
-                slide.read_region((0, 0), level, (16, 16))
-    except (openslide.OpenSlideError, OSError, ValueError):
-        return _REFUSED
-    return 0
-
-
-def _limit_memory() -> None:
-    if os.name == "nt":
-        return
-    import resource  # POSIX only
-
-    resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_SPACE_BYTES, _ADDRESS_SPACE_BYTES))
-
-
-if __name__ == "__main__":
-    sys.exit(_try(Path(sys.argv[1])))

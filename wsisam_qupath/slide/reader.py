@@ -74,7 +74,7 @@ class Reader(Protocol):
 
 
 def to_rgb8(pixels: NDArray[Any]) -> RgbArray:
-    """HWC uint8 or uint16, grey, RGB or RGBA, to HWC uint8 RGB; alpha is laid on white."""
+    """HWC uint8 or uint16, gray, RGB or RGBA, to HWC uint8 RGB; alpha is laid on white."""
     if pixels.dtype == np.uint16:
         pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
     if pixels.shape[2] == 1:

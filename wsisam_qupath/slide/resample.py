@@ -44,7 +44,7 @@ class Axis:
     def footprint(self) -> float:
         """How much each output pixel averages over, px of the level.
 
-        Its own extent; when enlarging one source pixel's width, round the output pixel's centre,
+        Its own extent; when enlarging one source pixel's width, around the output pixel's center,
         which is linear interpolation. The two are the same at scale 1.
         """
         return max(self._step, 1.0)
@@ -108,7 +108,7 @@ def taps(axis: Axis, outputs: range, window_start: float, window_px: int) -> Tap
 def resample(window: Window, x_axis: Axis, y_axis: Axis, xs: range, ys: range) -> RgbArray:
     """Output pixels `ys` x `xs`, HWC uint8 RGB, from a window that covers their spans."""
     height, width = window.rgb.shape[:2]
-    # Darkness instead of brightness: white is then zero, and needs no pixels round the slide.
+    # Darkness instead of brightness: white is then zero, and needs no pixels around the slide.
     darkness = _average(~window.rgb, taps(y_axis, ys, window.y, height))
     darkness = np.ascontiguousarray(darkness.transpose(1, 0, 2))
     darkness = _average(darkness, taps(x_axis, xs, window.x, width)).transpose(1, 0, 2)

@@ -196,7 +196,7 @@ def _area(page: TiffPage) -> int:
 
 
 def _reasons(page: TiffPage) -> Iterator[str]:
-    """What is never read, be it in tiles or in strips."""
+    """What is never read, neither in tiles nor in strips."""
     if page.sample_format == 3:
         yield f"it has floating-point pixels ({page.bits} bits), which have no fixed range"
     if page.sample_format not in (1, 4):
@@ -294,7 +294,7 @@ def _has_whole_chroma(page: TiffPage) -> bool:
 
 
 def _has_alpha(page: TiffPage) -> bool:
-    """OpenSlide loses colors of pixels whose transparency it takes for another kind."""
+    """OpenSlide loses colors where it takes the transparency for another kind."""
     return page.photometric == _RGB and page.samples == 4
 
 

@@ -161,7 +161,7 @@ def test_a_qupath_that_is_too_old_is_refused(sound: Path, tmp_path: Path) -> Non
 def test_a_scale_that_cannot_be_is_refused(sound: Path, options: list[str]) -> None:
     before = contents(sound.parent)
 
-    assert "Pass µm per pixel, from 0.01 to 100" in complaint(run("batch", sound, *options))
+    assert "give µm per pixel, from 0.01 to 100" in complaint(run("batch", sound, *options))
 
     assert contents(sound.parent) == before
 

@@ -275,9 +275,9 @@ def test_images_state_size_and_scale_and_have_no_trouble(made: Made) -> None:
 def test_what_cannot_be_used_is_named_and_the_rest_is_in(made: Made) -> None:
     created = made.created
 
-    assert [one.id for one in created.failed] == ["plain.png.geojson", "broken.svs"]
-    assert "is not JSON" in created.failed[0].reason
-    assert "QuPath cannot open" in created.failed[1].reason
+    assert [one.id for one in created.failed] == ["broken.svs", "plain.png.geojson"]
+    assert "QuPath cannot open" in created.failed[0].reason
+    assert "is not JSON" in created.failed[1].reason
     assert not created.is_complete
     assert [(one.id, one.reason) for one in created.skipped] == [
         ("b10.geojson: line", "its coordinates are not those of a line")

@@ -272,5 +272,5 @@ def test_qupaths_script_replaces_nothing_else(made: Made, tmp_path: Path) -> Non
 
     told = run_groovy(made.path, "-a", str(tmp_path))
 
-    assert "holds other files and is no earlier export" in told
+    assert "has other files and is not an earlier export" in told
     assert [one.name for one in tmp_path.iterdir()] == ["notes.txt"]

@@ -277,8 +277,8 @@ def test_a_read_only_project_is_refused(project: Project, name: str) -> None:
 
     path.chmod(mode)
     assert str(caught.value) == (
-        f"The project {project.path} cannot be written, for {path} is write-protected: allow "
-        "writing there, or work on a copy of the project."
+        f"The project {project.path} cannot be written, for {path} is write-protected: "
+        "change its permissions, or work on a copy of the project."
     )
 
 

@@ -75,7 +75,7 @@ def test_what_the_user_says_wins_over_what_is_there(tmp_path: Path, slide: Path)
 def test_a_remap_that_names_no_folders(tmp_path: Path, old: str, new: str) -> None:
     path = make_project(tmp_path)
 
-    with pytest.raises(OptionError, match="pass OLD=NEW"):
+    with pytest.raises(OptionError, match="does not name two folders"):
         read_project(path, remap=[(old, new)])
 
 

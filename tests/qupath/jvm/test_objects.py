@@ -326,7 +326,9 @@ def test_a_full_disk_leaves_nothing_behind(project: Path) -> None:
     with QuPathProcess() as process:
         process.run(read_image, project, "1")  # QuPath unpacks libraries at first
         process.run(limit_files_to, 100_000)
-        with pytest.raises(ImageError, match="check the free space and permissions there"):
+        with pytest.raises(
+            ImageError, match="make room on its disk, and check that you may write there"
+        ):
             apply(process, project, Change(1, (), new))
 
     assert files_of(project) == before

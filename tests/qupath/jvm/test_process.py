@@ -96,7 +96,7 @@ def test_what_java_throws_comes_as_one_sentence(qupath: QuPathProcess) -> None:
         qupath.run(parse_int, "seven")
 
 
-@pytest.mark.parametrize("kind", [ImageError, ProjectError, QuPathError, OptionError])
+@pytest.mark.parametrize("kind", [ImageError, ProjectError, QuPathError])
 def test_our_own_errors_cross_over_as_they_are(
     qupath: QuPathProcess, kind: type[Exception]
 ) -> None:
@@ -104,6 +104,13 @@ def test_our_own_errors_cross_over_as_they_are(
         qupath.run(fail, kind("The slide is gone."))
 
     assert type(caught.value) is kind
+
+
+def test_an_error_of_an_option_crosses_over_with_its_option(qupath: QuPathProcess) -> None:
+    with pytest.raises(OptionError) as caught:
+        qupath.run(fail, OptionError("mpp", "0 is out of range."))
+
+    assert (caught.value.option, caught.value.problem) == ("mpp", "0 is out of range.")
 
 
 def test_too_little_memory_names_the_option_that_allows_more(qupath: QuPathProcess) -> None:

@@ -21,8 +21,8 @@ from fixtures.job_servers import PROBLEM, JobServer
         ({"project": "p", "project_is_open": "yes"}, "project_is_open"),
         ({"project": "p", "open_images": [None]}, "open_images[0]"),
         ({"project": "p", "mpp": 0}, "mpp"),
-        ({"project": "p", "options": {"class": "Tumor:"}}, "options"),
-        ({"project": "p", "options": {"class": "a\nb"}}, "options"),
+        ({"project": "p", "options": {"class": "Tumor:"}}, "options.class"),
+        ({"project": "p", "options": {"class": "a\nb"}}, "options.class"),
         ({"project": "p", "options": {"simplify_um": -1}}, "options.simplify_um"),
     ],
 )

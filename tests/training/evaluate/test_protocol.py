@@ -211,7 +211,7 @@ def test_a_box_of_another_model_is_asked_as_it_is(tmp_path: Path) -> None:
         ({"box_noise": -0.1}, "box_noise: -0.1 is not a share"),
         ({"outline_noise": float("nan")}, "outline_noise: nan is not a share"),
         ({"scale": 0.0}, "scale: 0 is not a positive size"),
-        ({"kinds": ()}, "nothing to ask"),
+        ({"kinds": ()}, "kinds: none is given"),
         ({"kinds": ("box", "lines")}, "kinds: lines is none of"),
     ],
 )

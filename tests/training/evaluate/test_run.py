@@ -144,7 +144,7 @@ def test_a_model_that_leaves_a_prompt_unanswered_is_named(tmp_path: Path) -> Non
         def predict(self, embedding: Any, encoded: Sequence[EncodedPrompt]) -> list[Prediction]:
             return super().predict(embedding, encoded)[1:]
 
-    with pytest.raises(OptionError, match=r"silent gave \d answers to \d prompts"):
+    with pytest.raises(OptionError, match=r"silent returned \d results for \d prompts"):
         asked([make_image(tmp_path)], Silent("silent", (SQUARE, TALL)))
 
 

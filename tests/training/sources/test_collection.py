@@ -141,5 +141,7 @@ def test_collections_that_cannot_be_read_are_refused(
 
 
 def test_a_collection_takes_no_slides_of_elsewhere(collection: Path) -> None:
-    with pytest.raises(OptionError, match="slides: has no meaning for data of the format"):
+    with pytest.raises(
+        OptionError, match="slides: has no meaning for data of the format collection"
+    ):
         read(collection, slides=collection.parent)

@@ -162,7 +162,7 @@ def test_an_empty_export_is_refused(tmp_path: Path) -> None:
 def test_an_export_without_objects_is_refused(tmp_path: Path, slides: Path) -> None:
     folder = make_export(tmp_path / "export", {"a.tif": []}, slides=slides)
 
-    with pytest.raises(PromptError, match=r"no objects that can be used\. Draw outlines"):
+    with pytest.raises(PromptError, match=r"no objects that can be used\. Outline some objects"):
         read(folder)
 
 
@@ -363,7 +363,7 @@ def test_formats_are_told_apart_by_their_names(tmp_path: Path) -> None:
         ({"mpp": 1000.0}, "mpp: 1000 is out of range"),
         ({"val_share": 0.7, "test_share": 0.7}, "together at most 1"),
         ({"format": "dicom"}, "format: dicom is none of export, project"),
-        ({"groups": Path("x"), "group_pattern": "x"}, "Pass one of them"),
+        ({"groups": Path("x"), "group_pattern": "x"}, "give one of both"),
     ],
 )
 def test_options_that_cannot_be_are_refused(

@@ -102,7 +102,7 @@ def take_options(given: dict[str, Any], *, val_share: float) -> Any:
     default="none",
     show_default=True,
     metavar="default|none|FILE",
-    help="Adapter whose decoder training starts from; none is the bare base.",
+    help="Adapter with the decoder that training starts from; none is the bare base.",
 )
 @click.option(
     "--steps", type=click.IntRange(min=1), metavar="N", help="Optimizer steps for each decoder."

@@ -56,7 +56,7 @@ class ClickRun:
     kept: dict[int, MaskArray]
 
     def clicks_to(self, target: float) -> int:
-        """The first click whose IoU reaches the target, else 20."""
+        """The first click with an IoU that reaches the target, else 20."""
         return next((n for n, iou in enumerate(self.ious, 1) if iou >= target), CLICKS_MOST)
 
     def reaches(self, target: float) -> bool:
@@ -80,7 +80,7 @@ def run_clicks(
         predict: one prompt on the object's patch pair.
         target: the object over the 256 x 256 mask.
         size_px: side of the HR patch, encoder px.
-        keep: numbers of clicks whose logits are kept; the last click's are kept for those beyond.
+        keep: numbers of clicks after which the logits are kept; beyond the last, those of the last.
     """
     predicted = np.zeros((MASK_PX, MASK_PX), dtype=bool)
     clicked = predicted.copy()

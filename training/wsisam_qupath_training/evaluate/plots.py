@@ -81,7 +81,7 @@ def _plot_iou_by_click(results: EvaluationResults, models: Sequence[str]) -> Any
             return None
         axes.plot(range(1, CLICKS_MOST + 1), means, marker=".", label=model)
     for target in TARGETS:
-        axes.axhline(100 * target, linewidth=0.6, color="grey", linestyle=":")
+        axes.axhline(100 * target, linewidth=0.6, color="gray", linestyle=":")
     axes.set(xlabel="clicks", ylabel="mean IoU, %", ylim=(0, 100), xticks=(1, 5, 10, 15, 20))
     axes.legend()
     return figure
@@ -100,7 +100,7 @@ def _plot_predicted_iou(results: EvaluationResults, models: Sequence[str]) -> An
         r = correlations(results, model)["all prompts"]
         label = model if r is None else f"{model}, r = {r:.2f}"
         axes.scatter([p for p, _ in own], [t for _, t in own], s=6, alpha=0.4, label=label)
-    axes.plot([0, 1], [0, 1], linewidth=0.6, color="grey", linestyle=":")
+    axes.plot([0, 1], [0, 1], linewidth=0.6, color="gray", linestyle=":")
     axes.set(xlabel="predicted IoU", ylabel="true IoU", xlim=(0, 1), ylim=(0, 1))
     axes.legend()
     return figure

@@ -82,7 +82,7 @@ def coarsen_outline(l0_outline: Outline, rng: Rng, share: float) -> Outline:
 
 
 def _frame(l0_outline: Outline) -> PatchPair:
-    """A square raster round an object; its "µm" are level-0 px."""
+    """A square raster around an object; its "µm" are level-0 px."""
     box = Box(*l0_outline.bounds)
     l0_per_px = max(box.width, box.height) / _OUTLINE_PX
     return PatchPair(*box.center, l0_per_px, _OUTLINE_PX + 2 * _MARGIN_PX, Mpp(1.0, 1.0))

@@ -48,7 +48,7 @@ class ProtocolSettings:
             side of each, ``median`` that of its class in its dataset, a number is in µm, and
             None is nothing, so that the pair has the scale that the weights are best at.
         window_mpp: None asks as in use, on the pair that is planned for each prompt. Else all
-            prompts of an object are asked on one window of this many µm per encoder px round its
+            prompts of an object are asked on one window of this many µm per encoder px around its
             middle, and the object ends where the window does: the paper's protocol, at 1.0.
         seed: of all noise; an object's prompts depend on it and on the object alone.
 
@@ -73,7 +73,7 @@ class ProtocolSettings:
         ):
             raise OptionError("scale", f"{self.scale:g} is not a positive size, e.g. 10 µm.")
         if not self.kinds:
-            raise OptionError("kinds", f"is empty: choose among {','.join(KINDS)}.")
+            raise OptionError("kinds", f"none is given: choose among {','.join(KINDS)}.")
         if unknown := [kind for kind in self.kinds if kind not in KINDS]:
             raise OptionError("kinds", f"{', '.join(unknown)} is none of {', '.join(KINDS)}.")
 

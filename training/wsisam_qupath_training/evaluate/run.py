@@ -217,7 +217,7 @@ class _ModelRun:
             build_queries = list(prompt_builder.build_queries(truth))
             if not build_queries:
                 name = f"{prompt_builder.image.name}, object {truth.id}"
-                case = Skipped(name, "nothing of it lies in the window round its middle")
+                case = Skipped(name, "nothing of it lies in the window around its middle")
                 if case not in self.results.skipped:  # by another model, whose window is as wide
                     self.results.skipped.append(case)
             for query in build_queries:

@@ -59,7 +59,7 @@ class Overlap:
 
 
 def find_frame(pair: PatchPair, patch: Patch) -> PatchPair:
-    """The pair whose HR patch is the given patch of this pair."""
+    """The pair of which the HR patch is the given patch of this pair."""
     return pair if patch == "hr" else replace(pair, hr_mpp=2 * pair.hr_mpp)
 
 

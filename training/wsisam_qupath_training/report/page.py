@@ -142,7 +142,7 @@ def _curves(trained: TrainedDecoder) -> bytes:
         if kind in rows[0]:
             dice.plot(steps, [row[kind] for row in rows], marker=".", label=word)
     dice.plot(steps, [row["dice"] for row in rows], color="black", linewidth=2, label="mean")
-    dice.axvline(trained.best_step, color="grey", linestyle=":")
+    dice.axvline(trained.best_step, color="gray", linestyle=":")
     dice.set(xlabel="step", ylabel="validation Dice, %", ylim=(0, 100))
     dice.legend(fontsize=8, loc="lower right")
     encoded = io.BytesIO()

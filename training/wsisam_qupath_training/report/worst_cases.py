@@ -36,7 +36,7 @@ _OBJECTS = 2
 """Of each view, as in validation."""
 
 _FRAME = PatchPair(MASK_PX / 2, MASK_PX / 2, 1.0, MASK_PX, Mpp(1.0, 1.0))
-"""A pair whose level-0 pixels are mask pixels."""
+"""A pair with mask pixels as its level-0 pixels."""
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ Mask = NDArray[np.bool_]
 Rng = np.random.Generator
 
 _FRAME = PatchPair(MASK_PX / 2, MASK_PX / 2, 1.0, MASK_PX, Mpp(1.0, 1.0))
-"""A pair whose level-0 pixels are mask pixels."""
+"""A pair with mask pixels as its level-0 pixels."""
 
 _LR_FRAME = replace(_FRAME, hr_mpp=2.0)
 """The LR patch of that pair as the HR patch of another."""
@@ -151,7 +151,7 @@ def draw_plan(mix: PromptMix, rng: Rng) -> Plan:
 def draw_objects(masks: SampleMasks, plan: Plan, count: int, rng: Rng) -> NDArray[np.intp]:
     """Which objects of a view are asked for, with repetition.
 
-    A box is drawn round a whole object; where none is whole, parts must do.
+    A box is drawn around a whole object; where none is whole, parts must do.
     """
     allowed = np.arange(len(masks.hr_masks))
     if plan.kind is not PromptKind.POINTS and masks.is_whole.any():
@@ -244,7 +244,7 @@ def add_clicks(
 
 
 def make_outline_prompts(masks: Sequence[Mask], size_px: int) -> PromptBatch:
-    """Coarse masks as outlines come in: a mask prompt, and the box round it."""
+    """Coarse masks as outlines come in: a mask prompt, and the box around it."""
     count, hr_per_mask = len(masks), size_px / MASK_PX
     hr_masks = np.stack([np.where(m, OUTLINE_LOGIT, -OUTLINE_LOGIT) for m in masks])
     return PromptBatch(
@@ -257,7 +257,7 @@ def make_outline_prompts(masks: Sequence[Mask], size_px: int) -> PromptBatch:
 
 
 def find_tight_box(mask: Mask) -> NDArray[np.float64]:
-    """Corners of the box round a mask that is not empty, 2 x 2 (x, y), mask px."""
+    """Corners of the box around a mask that is not empty, 2 x 2 (x, y), mask px."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     corners = [[columns[0], rows[0]], [columns[-1] + 1, rows[-1] + 1]]
     return np.array(corners, dtype=np.float64)
@@ -296,9 +296,9 @@ def _clicks(
         deepest = next_click(mask, nothing, nothing)
         if deepest is not None:
             positives[0] = deepest.column + 0.5, deepest.row + 0.5
-    neighbours = masks.hr_objects & ~mask
+    neighbors = masks.hr_objects & ~mask
     elsewhere = masks.hr_known & ~mask
-    area = neighbours if neighbours.any() and rng.random() < 0.5 else elsewhere
+    area = neighbors if neighbors.any() and rng.random() < 0.5 else elsewhere
     negatives = _pixels(area if area.any() else ~mask, plan.negatives, rng)
     point_labels = [POSITIVE] * plan.positives + [NEGATIVE] * plan.negatives
     return np.concatenate([positives, negatives]), np.array(point_labels, dtype=np.int64)

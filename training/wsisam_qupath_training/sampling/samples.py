@@ -46,7 +46,7 @@ class SamplingSettings(BaseModel):
             Above 1 it does not fit; its outline beyond the patch is known all the same.
         default_share: how many have the scale that bare points get.
         scale_jitter: standard deviation of the logarithm of the scale.
-        centre_jitter: how far the centre strays along each axis, of the HR patch (uniform).
+        center_jitter: how far the center strays along each axis, of the HR patch (uniform).
         on_point_share: how many are centred on a point in the object and not on its box.
         widest_share: of an image's longer side that the HR patch may be wide.
         stain_jitter: standard deviation of the logarithm of the optical densities' gains.
@@ -65,7 +65,7 @@ class SamplingSettings(BaseModel):
     zoomed_most: float = Limited(default=3.0, gt=0, le=8)
     default_share: float = Limited(default=0.15, ge=0, le=1)
     scale_jitter: float = Limited(default=0.18, ge=0)
-    centre_jitter: float = Limited(default=0.125, ge=0, le=0.5)
+    center_jitter: float = Limited(default=0.125, ge=0, le=0.5)
     on_point_share: float = Limited(default=0.4, ge=0, le=1)
     widest_share: float = Limited(default=1.2, gt=0)
     stain_jitter: float = Limited(default=0.12, ge=0)
@@ -231,7 +231,7 @@ def _draw_sample(
     sides_um = np.array([slide.width_px * slide.mpp.x, slide.height_px * slide.mpp.y])
     hr_mpp = min(scale, settings.widest_share * float(sides_um.max()) / planner.size_px)
     patch_um = planner.size_px * hr_mpp
-    stray_um = rng.uniform(-1, 1, 2) * settings.centre_jitter * patch_um
+    stray_um = rng.uniform(-1, 1, 2) * settings.center_jitter * patch_um
     mpp = np.array([planner.mpp.x, planner.mpp.y])
     centre_um = _move_inwards(
         np.array(_center(truth, settings, rng)) * mpp + stray_um, sides_um, patch_um
@@ -306,7 +306,7 @@ def _xyxy(pair: PatchPair, zoom: float) -> tuple[float, float, float, float]:
 
 
 def _find_near(truths: Sequence[Truth], pair: PatchPair) -> list[Truth]:
-    """Objects whose boxes meet the LR patch."""
+    """Find the objects with boxes that meet the LR patch."""
     lr_box = pair.lr_l0_box
     shared = [(t, t.l0_box.intersection(lr_box)) for t in truths]
     return [t for t, box in shared if box.width > 0 and box.height > 0]

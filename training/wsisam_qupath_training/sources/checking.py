@@ -19,7 +19,7 @@ SMALLEST_AREA_PX = 9.0
 def check_dataset(dataset: Dataset, *, mpp_if_unstated: float | None = None) -> Dataset:
     """Open each slide once; leave out what cannot be used, and say so.
 
-    Left out are slides that cannot be opened or whose µm/px nothing states, objects of fewer than
+    Left out are slides that cannot be opened or have no stated µm/px, objects of fewer than
     :data:`SMALLEST_AREA_PX`, and those that lie wholly off their slide. Fields that lost all of
     their objects stay, and so do objects that overlap or reach over the edge.
 

@@ -50,7 +50,7 @@ class DatasetEntry(BaseModel):
         mpp_key: instead, the key under which the table ``groups`` has each image's µm/px.
         class_name: of the objects of masks (``class`` in the file).
         groups, group_key: a JSON list with each image's name and its patient or slide.
-        group_pattern: instead, a regular expression on the name, whose first group is the patient.
+        group_pattern: instead, a regular expression on the name; its first group is the patient.
         one_group: nothing is known of the patients, so that the set is never split.
         val, test, val_share, test_share: see :class:`.SplitRule`.
         weight: how often its images are drawn in training, beside those of others.

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsisam_qupath.errors import SlideError
-from wsisam_qupath.slide.plain_reader import DAMAGE, open_image
+from wsisam_qupath.slide.plain_image import DAMAGE, open_image
 from wsisam_qupath.slide.tiff_layout import MAGIC, damage, open_file
 
 Labels = NDArray[np.integer]

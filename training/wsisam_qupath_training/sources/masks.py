@@ -112,7 +112,7 @@ def _truths(labels: Labels, class_name: str) -> tuple[tuple[Truth, ...], list[tu
 def trace_outlines(
     labels: Labels | NDArray[np.bool_],
 ) -> Iterator[tuple[int, Polygon | MultiPolygon | None]]:
-    """Each object's outline between pixel centres, with its holes, px of the mask.
+    """Each object's outline between pixel centers, with its holes, px of the mask.
 
     Args:
         labels: H x W; 0 is background, k is object k, and of a mask each connected region is one.

@@ -144,7 +144,7 @@ class _Mask:
         Args:
             scales: level-0 px per px of the level that it was read from, along x and y.
         """
-        # The middle one of an even number of pixels lies half a pixel behind their centre.
+        # The middle one of an even number of pixels lies half a pixel behind their center.
         behind = (self.step + 1) % 2 / 2
         x, y = scales
         return [self.step * x, 0.0, 0.0, self.step * y, behind * x, behind * y]

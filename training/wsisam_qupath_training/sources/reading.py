@@ -1,4 +1,4 @@
-"""Annotated images in whatever format they are, recognised and made ready to learn from."""
+"""Annotated images in whatever format they are, recognized and made ready to learn from."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ class DatasetOptions:
         mpp: µm/px of images for which nothing states it.
         classes: only objects of these; empty is all.
         split: table of parts by slide, see :func:`.assign_parts`.
-        format: what the data are; None recognises it.
+        format: what the data are; None recognizes it.
         truth: how the names of label masks end.
         groups: table of two columns, the slide and its patient.
-        group_pattern: instead, a regular expression on the slide's name without its ending, whose
+        group_pattern: instead, a regular expression on the slide's name without its ending; its
             first group is the patient.
         val_share, test_share, seed: where neither a table nor the data say it, see
             :func:`.divide_fully`.
@@ -259,7 +259,7 @@ def _require_objects(dataset: Dataset, path: Path) -> Dataset:
     lost = dataset.damaged
     first = f": {len(lost)} damaged, first {lost[0].id} ({lost[0].reason})" if lost else ""
     raise PromptError(
-        f"{path} holds no objects that can be used{first}. Draw outlines round objects, or correct "
+        f"{path} holds no objects that can be used{first}. Outline some objects, or correct "
         "what is named."
     )
 

@@ -90,7 +90,7 @@ def slides_in(folder: Path, *, below: bool = False, ending: str | None = None) -
 
 
 def named_files(folder: Path, ending: str) -> list[Path]:
-    """Files whose names end so, in whatever case, in the order in which people count.
+    """List the files with names that end so, in any case, in the order in which people count.
 
     Hidden ones are left out: macOS puts one beside each file.
     """

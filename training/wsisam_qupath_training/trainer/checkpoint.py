@@ -27,7 +27,7 @@ class Checkpoint:
         step: how many were done.
         made_for: what the run depends on, JSON; another one cannot go on from here.
         learning, mean: the parameters that learn, and their running means.
-        optimiser: its state.
+        optimizer: its state.
         best: running means at the best validation so far, and its step and Dice.
         history: rows of the log so far.
         finished: whether nothing is left to do.
@@ -37,7 +37,7 @@ class Checkpoint:
     made_for: str
     learning: dict[str, torch.Tensor]
     mean: dict[str, torch.Tensor]
-    optimiser: dict[str, Any]
+    optimizer: dict[str, Any]
     best: dict[str, torch.Tensor]
     best_step: int
     best_dice: float

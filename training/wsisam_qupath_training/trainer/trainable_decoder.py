@@ -89,7 +89,7 @@ class TrainableDecoder(nn.Module):
         if adapter.card.tunes_encoder:
             raise AdapterError(
                 f"{adapter.path} has an image encoder of its own, and training starts from that of "
-                "the base. Start from another adapter, or leave out --init."
+                "the base. Start from another adapter, or from the bare base."
             )
         name = adapter.card.routes[PromptKind.POINTS].last_decoder
         given = {
@@ -100,7 +100,7 @@ class TrainableDecoder(nn.Module):
         if odd := [n for n, t in given.items() if n not in own or own[n].shape != t.shape]:
             raise AdapterError(
                 f"{adapter.path} has a tensor {odd[0].removeprefix('decoder.')!r} that does not "
-                "fit the decoder of this recipe. Start from another adapter, or leave out --init."
+                "fit the decoder of this recipe. Start from another adapter, or from the bare base."
             )
         self.load_state_dict(own | given)
         if isinstance(self.decoder, WsiSamDecoder) and not any(".hr." in n for n in given):
@@ -120,7 +120,7 @@ class TrainableDecoder(nn.Module):
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     def rates(self) -> list[dict[str, Any]]:
-        """Parameter groups for the optimiser, each with its learning rate."""
+        """Parameter groups for the optimizer, each with its learning rate."""
         groups: dict[float, list[nn.Parameter]] = {}
         for name, parameter in self.list_learning().items():
             groups.setdefault(_rate(name, self.settings), []).append(parameter)
@@ -323,7 +323,7 @@ def encoder_tensors(
 ) -> dict[str, NDArray[np.float16]]:
     """The same of an image encoder that learned, whole; none of a frozen one.
 
-    Normalisation layers keep their running statistics, which no step changes.
+    Normalization layers keep their running statistics, which no step changes.
     """
     if trainable.encoder is None:
         return {}

@@ -132,13 +132,13 @@ class Run:
             OutputError: a checkpoint cannot be written.
         """
         self.trainable.to(self.context.device)
-        optimiser = torch.optim.AdamW(
+        optimizer = torch.optim.AdamW(
             self.trainable.rates(), weight_decay=self.settings.weight_decay
         )
-        state = read_checkpoint(self.checkpoint_path, self.made_for) or self._begin(optimiser)
-        self._restore(state, optimiser)
+        state = read_checkpoint(self.checkpoint_path, self.made_for) or self._begin(optimizer)
+        self._restore(state, optimizer)
         if not state.finished:
-            state = self._continue(state, optimiser, on_step)
+            state = self._continue(state, optimizer, on_step)
         return TrainedDecoder(
             state.best,
             decoder_tensors(state.best),
@@ -149,42 +149,42 @@ class Run:
             self.clock,
         )
 
-    def _begin(self, optimiser: torch.optim.Optimizer) -> Checkpoint:
+    def _begin(self, optimizer: torch.optim.Optimizer) -> Checkpoint:
         learning = _copy_tensors(self.trainable.list_learning())
         return Checkpoint(
             step=0,
             made_for=self.made_for,
             learning=learning,
             mean=_copy_tensors(learning),
-            optimiser=optimiser.state_dict(),
+            optimizer=optimizer.state_dict(),
             best=_copy_tensors(learning),
             best_step=0,
             best_dice=-1.0,
             history=(),
         )
 
-    def _restore(self, state: Checkpoint, optimiser: torch.optim.Optimizer) -> None:
+    def _restore(self, state: Checkpoint, optimizer: torch.optim.Optimizer) -> None:
         with torch.no_grad():
             for name, parameter in self.trainable.list_learning().items():
                 parameter.copy_(state.learning[name])
-        optimiser.load_state_dict(state.optimiser)
+        optimizer.load_state_dict(state.optimizer)
 
     def _continue(
-        self, state: Checkpoint, optimiser: torch.optim.Optimizer, on_step: OnStep
+        self, state: Checkpoint, optimizer: torch.optim.Optimizer, on_step: OnStep
     ) -> Checkpoint:
         module = self._wrap()
         mean = {name: tensor.to(self.context.device) for name, tensor in state.mean.items()}
         base_rates = [group["lr"] for group in self.trainable.rates()]
         recent: list[Mapping[str, float]] = []
         for train_step in self._draw_steps(state.step):
-            for group, rate in zip(optimiser.param_groups, base_rates, strict=True):
+            for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
                 group["lr"] = rate * schedule(train_step.step, self.settings)
-            recent.append(self._step(module, optimiser, train_step))
+            recent.append(self._step(module, optimizer, train_step))
             _average(mean, self.trainable.list_learning(), self.settings.ema, train_step.step)
             on_step(train_step.step + 1, recent[-1])
             done = train_step.step + 1
             if done % self.validate_every == 0 or done == self.settings.steps:
-                state = self._validate(state, done, mean, optimiser, recent)
+                state = self._validate(state, done, mean, optimizer, recent)
                 recent = []
                 on_step(done, {**state.history[-1], "waiting_share": self.clock.waiting_share})
                 if state.finished:
@@ -209,14 +209,14 @@ class Run:
         return TrainStep(step, loaded, plan, objects, prompts, windows_seed)
 
     def _step(
-        self, module: torch.nn.Module, optimiser: torch.optim.Optimizer, train_step: TrainStep
+        self, module: torch.nn.Module, optimizer: torch.optim.Optimizer, train_step: TrainStep
     ) -> dict[str, float]:
         start = time.perf_counter()
         with self.context.autocast():
             loss = self._loss(module, train_step)
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         loss.total.backward()  # type: ignore[no-untyped-call]
-        parameters = [p for group in optimiser.param_groups for p in group["params"]]
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.clip_norm)
         if not math.isfinite(float(loss.total.detach()) + float(norm)):
             kept = "No state was kept yet"
@@ -226,7 +226,7 @@ class Run:
                 f"The loss is not a number at step {train_step.step + 1}. {kept}; train with lower "
                 "learning rates."
             )
-        optimiser.step()
+        optimizer.step()
         self.clock.working += time.perf_counter() - start
         return {"loss": float(loss.total.detach()), **loss.parts}
 
@@ -270,7 +270,7 @@ class Run:
         state: Checkpoint,
         step: int,
         mean: Mapping[str, torch.Tensor],
-        optimiser: torch.optim.Optimizer,
+        optimizer: torch.optim.Optimizer,
         recent: list[Mapping[str, float]],
     ) -> Checkpoint:
         """Measure the running means, and write the checkpoint."""
@@ -292,7 +292,7 @@ class Run:
             step=step,
             learning=current,
             mean=_copy_tensors(mean),
-            optimiser=optimiser.state_dict(),
+            optimizer=optimizer.state_dict(),
             best=_copy_tensors(mean) if is_better else state.best,
             best_step=best_step,
             best_dice=measured["dice"] if is_better else state.best_dice,
@@ -321,7 +321,7 @@ class Run:
 def schedule(step: int, settings: DecoderSettings) -> float:
     """Factor of the learning rates: a linear warm-up, then half a cosine down to a hundredth.
 
-    Every cycle begins anew.
+    Every cycle begins again.
     """
     length = settings.steps / settings.cycles
     done = step % length

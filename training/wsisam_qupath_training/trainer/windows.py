@@ -12,7 +12,7 @@ SIDES = (96, 128, 160, 192)
 """Of windows, mask px; the smallest one that holds all objects of a step with a margin."""
 
 MARGIN = 12
-"""Mask px round an object; more than the 2 px in which the edge of a window changes an answer."""
+"""Mask px around an object; more than the 2 px in which the edge of a window changes an answer."""
 
 
 class Windows(NamedTuple):

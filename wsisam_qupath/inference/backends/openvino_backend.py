@@ -214,7 +214,7 @@ def graph_folder(folder: Path, base: Base, adapter: Adapter | None) -> Path:
 def _lock_folder(folder: Path) -> Iterator[None]:
     """One process compiles at a time: of two that keep the same graph at once, OpenVINO fails one.
 
-    Where no lock can be had, they take their chance: who fails makes the graphs anew.
+    Where no lock can be had, they take their chance: who fails makes the graphs again.
     """
     lock = FileLock(folder / "lock", timeout=_COMPILING_S_MAX)
     with ExitStack() as held:

@@ -47,7 +47,7 @@ class GeoJsonFolder:
 
 
 def _check_ours(path: Path) -> None:
-    """Refuse to replace a user's own annotations, whose files are also named after the slides.
+    """Refuse to replace a user's own annotations: their files are named after the slides as well.
 
     Raises:
         OutputError: the file holds a user's annotations.

@@ -46,7 +46,7 @@ from .result_stream import ResultStream
 from .selection import Selection, select
 
 _IMAGES_READ_AHEAD = 2
-"""Images whose objects are in memory before the executor needs them."""
+"""Images of which the objects are in memory before the executor needs them."""
 
 Outcomes: TypeAlias = list[ImageOutcome]
 

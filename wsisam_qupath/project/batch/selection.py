@@ -120,7 +120,7 @@ class _EarlierResults:
 
     Attributes:
         results_of: results of this program, as the image has them now.
-        taken_over: prompts whose result a user edited or turned into an annotation.
+        taken_over: prompts of which a user edited the result or turned into an annotation.
     """
 
     results_of: dict[str, list[Feature]]

@@ -19,7 +19,7 @@ from .locations import Locations, locations
 SUFFIX = ".qpproj"
 
 NEWEST_VERSION = (0, 7)
-"""Of the projects whose format is known."""
+"""Newest version of QuPath with a project format that is known."""
 
 _OLDEST_VERSION = (0, 2)
 _REFUSED_BY_QUPATH = ("0.2.0-m1", "0.2.0-m2")

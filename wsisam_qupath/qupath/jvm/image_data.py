@@ -28,7 +28,7 @@ _IMAGE_ID = "PROJECT_ENTRY_ID"
 
 @dataclass(frozen=True)
 class StoredImage:
-    """An image of a project whose objects are to be read or written.
+    """An image of a project, to read or write its objects.
 
     Attributes:
         entry: has only its id, name and folder.

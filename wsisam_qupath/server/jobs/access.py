@@ -41,8 +41,8 @@ class JobAccess:
     def open(self, request: JobRequest) -> tuple[Project, list[ImageEntry]]:
         """Open the project of a job and choose its images.
 
-        An image whose slide or data may not be touched is in trouble; it does not keep the others
-        from being done.
+        An image with a slide or data that may not be touched is in trouble; the others are
+        done all the same.
 
         Raises:
             ProblemError: the project may not be touched, is not there, cannot be read, or has no

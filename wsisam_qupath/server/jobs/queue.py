@@ -32,7 +32,7 @@ _FULL_SECONDS = 30
 """After so long a client may ask again whether there is room."""
 
 _MOST_TRIES = 3
-"""A job in whose middle the server ended so often may be the reason for it."""
+"""A job during which the server ended this often may be the reason for it."""
 
 Run = Callable[[ActiveJob], None]
 
@@ -152,7 +152,7 @@ class JobQueue:
             raise ProblemError(
                 "failed",
                 f"The results cannot be read ({exc}). Run the job again: they are not computed "
-                "anew.",
+                "again.",
             ) from exc
 
     def show(self, job_id: str, images: list[str]) -> JobStatus:

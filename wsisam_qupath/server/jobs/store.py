@@ -1,6 +1,6 @@
 """Project jobs on disk: their requests, progress and results that are not written yet.
 
-``<folder>/<job id>/job.json`` and, for each image whose results were not written,
+``<folder>/<job id>/job.json`` and, for each image of which the results were not written,
 ``<folder>/<job id>/results/<entry id>.json``. Every file is written whole or not at all. The folder
 is its owner's alone: paths of slides may name patients.
 

@@ -59,7 +59,7 @@ def test_a_slide_on_which_qupath_hangs_costs_itself_alone(
     adder.finish()
 
     assert first.ids and last.ids
-    assert "had no answer after 25 s" in hanging.reason
+    assert "did not answer within 25 s" in hanging.reason
     images = json.loads(project.read_text("utf-8"))["images"]
     assert [image["imageName"] for image in images] == ["a.tif", "b.tif"]
     folders = {str(image["entryID"]) for image in images}
