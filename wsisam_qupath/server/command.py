@@ -112,12 +112,12 @@ def _finish(jobs: JobQueue, device_queue: DeviceQueue, seconds: float) -> None:
 
 
 def _make_own_folder() -> Path:
-    """Where a server keeps what is its user's alone."""
-    return _made(OWN_FOLDER.expanduser())
+    """Make the folder of a server's private files."""
+    return _make_private_folder(OWN_FOLDER.expanduser())
 
 
-def _made(folder: Path) -> Path:
-    """A folder that only its user may look into."""
+def _make_private_folder(folder: Path) -> Path:
+    """Make a folder that only its user may look into."""
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         folder.chmod(0o700)
@@ -171,7 +171,7 @@ def _token(file: Path | None) -> tuple[Path, str]:
 
 def _own_connection_file() -> Path:
     """Of this process; those of servers that were killed go."""
-    folder = _made(_make_own_folder() / "servers")
+    folder = _make_private_folder(_make_own_folder() / "servers")
     remove_stale(folder)
     return folder / f"{os.getpid()}.json"
 

@@ -2,18 +2,15 @@
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from wsisam_qupath.errors import QuPathError
+from fixtures.qupath_fixtures import write_slide
 from wsisam_qupath.project.create import adding
 from wsisam_qupath.project.create.adding import Adder
 from wsisam_qupath.qupath.jvm.creation import NewImage
 from wsisam_qupath.qupath.jvm.process import QuPathProcess
-from wsisam_qupath.slide.pyramid import write_pyramid
 
 pytestmark = pytest.mark.qupath
 
@@ -23,22 +20,6 @@ RECTANGLE = {
     "geometry": {"type": "Polygon", "coordinates": [[[5, 5], [40, 5], [40, 40], [5, 40], [5, 5]]]},
     "properties": {"objectType": "annotation"},
 }
-
-
-@pytest.fixture(scope="module")
-def qupath() -> Iterator[QuPathProcess]:
-    process = QuPathProcess()
-    try:
-        process.__enter__()
-    except QuPathError as exc:
-        pytest.skip(f"no QuPath here: {exc}")
-    yield process
-    process.__exit__(None, None, None)
-
-
-def write_slide(path: Path) -> Path:
-    write_pyramid(path, np.full((64, 64, 3), 220, np.uint8), mpp=0.5)
-    return path
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no named pipes in folders")
@@ -53,9 +34,9 @@ def test_a_slide_on_which_qupath_hangs_costs_itself_alone(
     adder = Adder(qupath, project, "unset")
 
     adder.start()
-    first = adder.add(NewImage(write_slide(tmp_path / "a.tif"), "", (RECTANGLE,)))
+    first = adder.add(NewImage(write_slide(tmp_path / "a.tif", 64), "", (RECTANGLE,)))
     hanging = adder.add(NewImage(pipe))
-    last = adder.add(NewImage(write_slide(tmp_path / "b.tif")))
+    last = adder.add(NewImage(write_slide(tmp_path / "b.tif", 64)))
     adder.finish()
 
     assert first.ids and last.ids
