@@ -179,19 +179,22 @@ def read_split(file: Path) -> dict[str, Part]:
     return {strip_format(name): part for (_, name), part in _parts(file).items()}
 
 
-def read_groups(file: Path) -> dict[str, str]:
-    """A table of two columns: the slide, and the patient that it is of.
+def read_groups(file: Path, what: str = "patients") -> dict[str, str]:
+    """A table of two columns: the slide, and the patient that it is of, or its class.
+
+    Args:
+        what: the second column stands for, for messages.
 
     Returns:
-        Patients by the slide's name without its ending.
+        The second column by the slide's name without its ending.
 
     Raises:
-        PromptError: it cannot be read, or gives one slide two patients.
+        PromptError: it cannot be read, or gives one slide two of them.
     """
     groups: dict[str, str] = {}
     for line, _, slide, group in _rows(file):
         if groups.setdefault(strip_format(slide), group) != group:
-            raise PromptError(f"{file}, line {line}: {slide} has two patients. Leave one of them.")
+            raise PromptError(f"{file}, line {line}: {slide} has two {what}. Leave one of them.")
     return groups
 
 

@@ -63,6 +63,7 @@ def test_a_base_is_measured_against_an_adapter(
     [
         (("--scale", "large"), "'large' is not truth, median, none"),
         (("--protocol", "other"), "'other' is not one of"),
+        (("--window-mpp", "2"), "it goes with --protocol patch"),
     ],
 )
 def test_wrong_options_are_usage_errors(
@@ -72,3 +73,17 @@ def test_wrong_options_are_usage_errors(
 
     assert ran.exit_code == 2
     assert message in ran.output
+
+
+def test_windows_can_be_of_any_scale(glands: Path) -> None:
+    ran = CliRunner().invoke(
+        evaluate_command,
+        [
+            *(str(glands), "--mpp", "1", "--kinds", "box", "--limit", "1", "--adapter", "none"),
+            *("--protocol", "patch", "--window-mpp", "2", "--device", "cpu"),
+        ],
+        catch_exceptions=False,
+    )
+
+    assert "Asked on windows of 2 µm per pixel" in ran.stdout
+    assert "No adapter is measured" in ran.stderr

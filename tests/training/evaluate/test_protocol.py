@@ -174,23 +174,55 @@ def test_points_are_asked_at_the_scale_of_what_is_said_of_the_size(
 
 
 def test_in_the_papers_protocol_the_object_ends_where_the_window_does(tmp_path: Path) -> None:
-    settings = ProtocolSettings(box_noise=0.0, window_mpp=1.0)
+    settings = ProtocolSettings(kinds=("box",), box_noise=0.0, window_mpp=1.0)
+    builder = prompt_builder(tmp_path, settings, LONG, hr_mpp=0.5)
 
-    asked = build_queries(prompt_builder(tmp_path, settings, LONG, hr_mpp=0.5))
+    left, right = builder.build_queries(builder.image.truths[0])
 
-    assert {q.pair for q in asked.values()} == {asked["box"].pair}
-    assert asked["box"].pair.hr_l0_box == Box(57, 2, 313, 258)
-    assert all(q.l0_outline.bounds == (57, 100, 313, 160) for q in asked.values())
-    box = asked["box"].prompt
-    assert box is not None
-    assert box.l0_box == Box(57, 100, 313, 160)
+    # 330 µm need two windows of 256, with the object in the middle of both.
+    assert left.pair.hr_l0_box == Box(-71, 2, 185, 258)
+    assert right.pair.hr_l0_box == Box(185, 2, 441, 258)
+    assert left.l0_outline.bounds == (20, 100, 185, 160)
+    assert right.l0_outline.bounds == (185, 100, 350, 160)
+    assert right.prompt is not None
+    assert right.prompt.l0_box == Box(185, 100, 350, 160)
+    assert [q.object_key.object_id for q in (left, right)] == ["1, window 1", "1, window 2"]
 
 
-def test_an_object_that_the_window_misses_is_not_asked_about(tmp_path: Path) -> None:
-    ring = Point(200, 150).buffer(149, 64) - Point(200, 150).buffer(148, 64)
-    settings = ProtocolSettings(window_mpp=0.5)
+def test_an_object_that_fits_a_window_is_in_its_middle_with_all_kinds_of_prompts(
+    tmp_path: Path,
+) -> None:
+    asked = build_queries(prompt_builder(tmp_path, ProtocolSettings(window_mpp=1.0)))
 
-    assert build_queries(prompt_builder(tmp_path, settings, ring)) == {}
+    assert {q.pair.hr_l0_box.center for q in asked.values()} == {(110.0, 100.0)}
+    assert {q.object_key.object_id for q in asked.values()} == {"1"}
+    assert all(q.l0_outline.equals(SQUARE) for q in asked.values())
+
+
+def test_windows_that_the_answer_everything_would_win_are_left_out(tmp_path: Path) -> None:
+    disc = Point(200, 150).buffer(140, 64)  # 9 windows of 128; the one in the middle is full
+    settings = ProtocolSettings(kinds=("box",), window_mpp=0.5)
+    builder = prompt_builder(tmp_path, settings, disc)
+
+    asked = list(builder.build_queries(builder.image.truths[0]))
+
+    assert [q.object_key.object_id for q in asked] == [
+        f"1, window {number}" for number in range(1, 9)
+    ]
+    shares = [q.l0_outline.area / 128**2 for q in asked]
+    assert max(shares) <= 0.9
+    assert min(shares) >= 0.01
+
+
+def test_very_large_objects_are_asked_about_on_16_windows(tmp_path: Path) -> None:
+    comb = shapely.union_all([shapely.box(10, y, 390, y + 4) for y in range(10, 290, 8)])
+    settings = ProtocolSettings(kinds=("box",), window_mpp=0.125)
+    builder = prompt_builder(tmp_path, settings, shapely.MultiPolygon(comb))
+
+    asked = list(builder.build_queries(builder.image.truths[0]))
+
+    assert len(asked) == 16
+    assert asked == list(builder.build_queries(builder.image.truths[0]))
 
 
 def test_a_box_of_another_model_is_asked_as_it_is(tmp_path: Path) -> None:
@@ -211,6 +243,7 @@ def test_a_box_of_another_model_is_asked_as_it_is(tmp_path: Path) -> None:
         ({"box_noise": -0.1}, "box_noise: -0.1 is not a share"),
         ({"outline_noise": float("nan")}, "outline_noise: nan is not a share"),
         ({"scale": 0.0}, "scale: 0 is not a positive size"),
+        ({"window_mpp": -1.0}, "window_mpp: -1 is not a pixel size"),
         ({"kinds": ()}, "kinds: none is given"),
         ({"kinds": ("box", "lines")}, "kinds: lines is none of"),
     ],

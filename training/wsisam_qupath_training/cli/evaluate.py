@@ -61,16 +61,35 @@ _PATH = click.Path(path_type=Path)
     type=click.Choice(["use", "patch"]),
     default="use",
     show_default=True,
-    help="'use' chooses the patch of each prompt as the segment command does; 'patch' takes the "
-    "window of the WSI-SAM paper, at 10x around each object, and cuts the object at its edge.",
+    help="'use' answers as the segment command does; 'patch' asks on fixed windows, as the WSI-SAM "
+    "paper does at 10x, and cuts objects at their edges.",
+)
+@click.option(
+    "--window-mpp",
+    type=float,
+    metavar="UM",
+    help="Pixel size of the windows of '--protocol patch', µm: 1 is 10x, 2 is 5x.  [default: 1]",
 )
 @click.option(
     "--scale",
-    default="truth",
+    default="none",
     show_default=True,
     metavar="truth|median|none|UM",
-    help="Object size that comes with points: of the object itself, the median of its class, "
-    "none, or a size in µm.",
+    help="Object size that comes with points: none, as in a click in QuPath, the true size of the "
+    "object, the median of its class, or a size in µm.",
+)
+@click.option(
+    "--second-pass",
+    type=click.Choice(["on", "off"]),
+    default="on",
+    show_default=True,
+    help="Whether adapters that refine their first answer do so.",
+)
+@click.option(
+    "--slide-classes",
+    type=_PATH,
+    metavar="TABLE",
+    help="Table with the class of all objects of each slide, such as the subtype of its tumor.",
 )
 @click.option(
     "--box-noise",
@@ -143,13 +162,15 @@ def _request(
     compare: tuple[str, ...],
     kinds: str,
     protocol: str,
+    window_mpp: float | None,
     scale: str,
+    second_pass: str,
     box_noise: float,
     outline_noise: float,
     seed: int,
     **same: Any,
 ) -> Any:
-    from ..evaluate.command import PAPER_MPP, EvaluateRequest
+    from ..evaluate.command import EvaluateRequest
     from ..evaluate.protocol import ProtocolSettings
 
     model = take_model(same)
@@ -158,7 +179,8 @@ def _request(
         box_noise=box_noise,
         outline_noise=outline_noise,
         scale=_scale(scale),
-        window_mpp=PAPER_MPP if protocol == "patch" else None,
+        window_mpp=_window_mpp(protocol, window_mpp),
+        second_pass=second_pass == "on",
         seed=seed,
     )
     return EvaluateRequest(
@@ -173,6 +195,16 @@ def _models(adapter: AdapterChoice, compare: tuple[str, ...]) -> tuple[str, ...]
     """The models to compare, the base alone first and that of --adapter last."""
     specs = dict.fromkeys((*compare, "none" if adapter is None else str(adapter)))
     return tuple(sorted(specs, key=lambda spec: spec != "none"))
+
+
+def _window_mpp(protocol: str, given: float | None) -> float | None:
+    from ..evaluate.command import PAPER_MPP
+
+    if protocol == "patch":
+        return PAPER_MPP if given is None else given
+    if given is not None:
+        raise click.BadParameter("it goes with --protocol patch", param_hint="--window-mpp")
+    return None
 
 
 def _scale(text: str) -> Any:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from wsisam_qupath.errors import PromptError
 
 from ..dataset import AnnotatedImage, Truth
-from ..splits import group_by_part
+from ..splits import group_by_part, read_groups
 
 Wanted: TypeAlias = Literal["test", "val", "train", "all"]
 WANTED: tuple[Wanted, ...] = ("test", "val", "train", "all")
@@ -44,6 +45,26 @@ def select_part(
             "numbers say nothing about other patients. Give the table of its split."
         )
     raise PromptError(f"No object is in the {part} part of the split. Choose another part, or all.")
+
+
+def put_slide_classes(images: Sequence[AnnotatedImage], table: Path) -> tuple[AnnotatedImage, ...]:
+    """The images with the class that a table names for all objects of a slide.
+
+    Raises:
+        PromptError: the table cannot be read, or names none of the images.
+    """
+    class_of = read_groups(table, "classes")
+    if not any(image.name in class_of for image in images):
+        raise PromptError(
+            f"{table} names none of the images. It needs a line for each slide: its name without "
+            "the ending, then its class."
+        )
+    return tuple(
+        replace(image, truths=tuple(replace(t, class_name=name) for t in image.truths))
+        if (name := class_of.get(image.name))
+        else image
+        for image in images
+    )
 
 
 def limit_objects(

@@ -16,14 +16,15 @@ from wsisam_qupath.report.progress import count_noun, name_cases
 
 from ..dataset import AnnotatedImage, Dataset
 from .boxes import read_boxes
-from .choosing import SelectedObjects, Wanted, limit_objects, select_part
+from .choosing import SelectedObjects, Wanted, limit_objects, put_slide_classes, select_part
 from .figures import write_figures
-from .models import describe_model, load_models
+from .models import describe_model, load_models, reads_adapter
 from .plots import write_plots
-from .protocol import ProtocolSettings
+from .protocol import ProtocolSettings, describe_protocol
 from .record import make_record
-from .run import EvaluationResults, evaluate_models
-from .summary import Block, By, correlations, seconds, summarize
+from .results import BASELINES, EvaluationResults
+from .run import evaluate_models
+from .summary import Block, By, calibration_errors, correlations, seconds, summarize
 from .table import table_text
 
 PAPER_MPP = 1.0
@@ -38,6 +39,7 @@ class EvaluateRequest:
         models: see :func:`.load_model`; the first is what the others are compared with.
         datasets: only these, where any is named.
         limit: objects of each dataset, at most.
+        slide_classes: table of the class of all objects of each slide, where they have one.
         json_file, plots, figures: what is written beside the table.
         figures_count: objects that are drawn, at most.
         model: base, weights, device, backend and threads of each model that names no other.
@@ -50,6 +52,7 @@ class EvaluateRequest:
     by: By = "dataset"
     settings: ProtocolSettings = field(default_factory=ProtocolSettings)
     boxes: Path | None = None
+    slide_classes: Path | None = None
     json_file: Path | None = None
     plots: Path | None = None
     figures: Path | None = None
@@ -101,11 +104,20 @@ def run_evaluate(dataset: Dataset, request: EvaluateRequest, console: Console) -
     if request.json_file is not None:
         check_writable(request.json_file)
     name_cases(console, "Damaged", dataset.damaged)
-    chosen = _choose_objects(dataset.images, request, console)
+    images_given = dataset.images
+    if request.slide_classes is not None:
+        images_given = put_slide_classes(images_given, request.slide_classes)
+    chosen = _choose_objects(images_given, request, console)
     images = [one.image for one in chosen]
     boxes = None if request.boxes is None else read_boxes(request.boxes, images)
     with console.status("Loading the models"):
-        models = load_models(request.models, request.model)
+        models = load_models(
+            request.models, request.model, second_pass=request.settings.second_pass
+        )
+    if not any(reads_adapter(model) for model in models):
+        console.print(
+            "No adapter is measured: bases alone answer. Name one with --adapter or --compare."
+        )
     names = tuple(model.name for model in models)
     results = evaluate_models(
         chosen,
@@ -124,9 +136,13 @@ def run_evaluate(dataset: Dataset, request: EvaluateRequest, console: Console) -
         )
     blocks = summarize(results, names, request.by)
     table = table_text(
+        describe_protocol(request.settings, models),
         blocks,
-        names,
-        {name: correlations(results, name) for name in names},
+        (*names, *BASELINES),
+        {
+            "predicted and true IoU, r": {n: correlations(results, n) for n in names},
+            "predicted IoU, calibration error": {n: calibration_errors(results, n) for n in names},
+        },
         {name: seconds(results, name) for name in names},
     )
     told = [describe_model(model) for model in models]

@@ -9,16 +9,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
+import shapely
 from PIL import Image, ImageDraw, ImageFont
 
 from wsisam_qupath.errors import SlideError
 from wsisam_qupath.files import write_atomically
+from wsisam_qupath.geometry import PatchPair
 from wsisam_qupath.report.overlay import Rgb, Sketch
 from wsisam_qupath.slide import Slide
 
 from ..dataset import AnnotatedImage
 from .protocol import LABELS, ObjectKey
-from .run import PICTURED_CLICKS, Picture
+from .results import PICTURED_CLICKS, Picture
 
 PANEL_PX = 320
 _HEAD_PX = 18
@@ -98,7 +100,7 @@ def _sheet(slide: Slide, pictures: Sequence[Picture], models: Sequence[str]) -> 
 
 
 def _panel(slide: Slide, picture: Picture, *, is_truth: bool) -> Image.Image:
-    l0_box = picture.pair.hr_l0_box
+    l0_box = _find_frame(picture).hr_l0_box
     patch = Image.fromarray(slide.read(l0_box, PANEL_PX, PANEL_PX)).convert("RGBA")
     sketch = Sketch(patch, l0_box, line_px=2)
     if is_truth:
@@ -108,6 +110,16 @@ def _panel(slide: Slide, picture: Picture, *, is_truth: bool) -> Image.Image:
         sketch.trace(picture.l0_answer, _ANSWER_RGB)
     sketch.prompt(picture.prompt)
     return sketch.picture.convert("RGB")
+
+
+def _find_frame(picture: Picture) -> PatchPair:
+    """The pair of the question, or a coarser one with an HR patch that holds the whole truth."""
+    pair = picture.pair
+    frame = shapely.box(*pair.hr_l0_box.corners().ravel())
+    while not frame.covers(picture.l0_outline):
+        pair = pair.coarser
+        frame = shapely.box(*pair.hr_l0_box.corners().ravel())
+    return pair
 
 
 def _place(sheet: Image.Image, left: int, top: int, panel: Image.Image, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Means with intervals that respect patients, and correlation."""
+"""Means with intervals that respect patients, correlation, and calibration."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy as np
 
 SAMPLES = 2000
 """Bootstrap samples of an interval."""
+
+_BINS = 10
 
 
 @dataclass(frozen=True)
@@ -55,3 +57,19 @@ def correlation(first: Sequence[float], second: Sequence[float]) -> float | None
     if len(x) < 2 or min(np.ptp(x), np.ptp(y)) < 1e-12:
         return None
     return float(np.corrcoef(x, y)[0, 1])
+
+
+def calibration_error(predicted: Sequence[float], true: Sequence[float]) -> float | None:
+    """Expected calibration error (Guo et al. 2017) of pairs of finite numbers from 0 to 1.
+
+    The pairs are put into ten bins by what was predicted; the error is the mean over all pairs of
+    the distance between the means of their bin. None where there is no pair.
+    """
+    x, y = np.asarray(predicted, dtype=np.float64), np.asarray(true, dtype=np.float64)
+    finite = np.isfinite(x) & np.isfinite(y)
+    x, y = x[finite], y[finite]
+    if not len(x):
+        return None
+    bins = np.clip((x * _BINS).astype(int), 0, _BINS - 1)
+    errors = np.bincount(bins, x - y, _BINS)
+    return float(np.abs(errors).sum() / len(x))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -14,10 +15,15 @@ from wsisam_qupath.geometry import PatchPair
 from wsisam_qupath.inference.backends import Embedding, Prediction
 from wsisam_qupath.inference.loading import resolve
 from wsisam_qupath.inference.predictor import Predictor
+from wsisam_qupath.inference.segmenter import Segmenter
+from wsisam_qupath.model.adapter import Adapter
 from wsisam_qupath.model.bases import BASES
+from wsisam_qupath.model.card import Route
 from wsisam_qupath.model.shipped import find_shipped_adapter
-from wsisam_qupath.options import ModelSpec
+from wsisam_qupath.options import MOST_CANDIDATES, ModelSpec, OutlineOptions
+from wsisam_qupath.prompts import Prompt
 from wsisam_qupath.prompts.encoding import EncodedPrompt
+from wsisam_qupath.prompts.results import Empty, Result
 from wsisam_qupath.slide import Slide
 
 # At least two letters before the colon: C:adapter is a file on Windows.
@@ -82,8 +88,24 @@ class PredictorModel:
         """See :class:`Model`. Of several masks it is the one with the highest predicted IoU."""
         return [masks[0] for masks in self.predictor.predict(embedding, encoded)]
 
+    @cached_property
+    def segmenter(self) -> Segmenter:
+        """The engine that every command answers prompts with."""
+        return Segmenter(self.predictor)
 
-def load_model(spec: str, usual: ModelSpec) -> Model:
+    def outline(
+        self, slide: Slide, prompts: Sequence[Prompt], object_size_um: float | None
+    ) -> Iterator[Result | Empty]:
+        """Answer prompts as the segment command does by default, with all candidates.
+
+        Args:
+            object_size_um: what is said of the objects that bare points mark.
+        """
+        options = OutlineOptions(object_size_um=object_size_um, candidates=MOST_CANDIDATES)
+        return self.segmenter.segment(slide, prompts, options)
+
+
+def load_model(spec: str, usual: ModelSpec, *, second_pass: bool = True) -> Model:
     """Load what a specification names.
 
     Args:
@@ -92,6 +114,7 @@ def load_model(spec: str, usual: ModelSpec) -> Model:
             ``BASE+PATH`` (an adapter of another base), or ``module:factory``, a function without
             arguments that returns an :class:`Model`.
         usual: the base that is meant where none is named, and where to compute.
+        second_pass: whether an adapter's second passes are run.
 
     Raises:
         OptionError: the specification names nothing, or a factory returned no model.
@@ -103,7 +126,17 @@ def load_model(spec: str, usual: ModelSpec) -> Model:
     weights = usual.weights if base == usual.base else None
     model = resolve(replace(usual, base=base, adapter=adapter, weights=weights))
     name = f"{base} alone" if adapter is None else adapter.stem
-    return PredictorModel(name, model.load())
+    predictor = model.load()
+    if not second_pass and predictor.adapter is not None:
+        single = _drop_second_passes(predictor.adapter)
+        predictor = Predictor(predictor.backend, predictor.base, single)
+    return PredictorModel(name, predictor)
+
+
+def _drop_second_passes(adapter: Adapter) -> Adapter:
+    """The same adapter with routes that end with the first answer."""
+    routes = {kind: Route(decoder=route.decoder) for kind, route in adapter.card.routes.items()}
+    return replace(adapter, card=adapter.card.model_copy(update={"routes": routes}))
 
 
 def parse_spec(spec: str, base: str) -> tuple[str, Path | None]:
@@ -120,17 +153,36 @@ def parse_spec(spec: str, base: str) -> tuple[str, Path | None]:
     return base, Path(spec)
 
 
-def load_models(specs: Sequence[str], usual: ModelSpec) -> tuple[Model, ...]:
+def load_models(
+    specs: Sequence[str], usual: ModelSpec, *, second_pass: bool = True
+) -> tuple[Model, ...]:
     """Load several, each under a name of its own.
 
     Raises:
         OptionError: two have the same name, or see :func:`load_model`.
     """
-    models = tuple(load_model(spec, usual) for spec in dict.fromkeys(specs))
+    models = tuple(
+        load_model(spec, usual, second_pass=second_pass) for spec in dict.fromkeys(specs)
+    )
     names = [model.name for model in models]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise OptionError("compare", f"two models are called {twice[0]}: rename one of the files.")
     return models
+
+
+def reads_adapter(model: Model) -> bool:
+    """Whether a model is more than a base alone."""
+    return not isinstance(model, PredictorModel) or model.predictor.adapter is not None
+
+
+def describe_source(model: Model) -> str:
+    """Where a model comes from, for tables."""
+    if not isinstance(model, PredictorModel):
+        return "a model from elsewhere"
+    predictor = model.predictor
+    if predictor.adapter is None:
+        return f"the base {predictor.base.name} alone"
+    return f"{predictor.base.name} with the adapter {predictor.adapter.sha256[:12]}"
 
 
 def describe_model(model: Model) -> Mapping[str, object]:

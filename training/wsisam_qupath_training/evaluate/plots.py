@@ -13,7 +13,7 @@ from wsisam_qupath.files import write_atomically
 
 from .noc import CLICKS_MOST, TARGETS
 from .protocol import POINT_COUNTS, points_label
-from .run import EvaluationResults
+from .results import EvaluationResults
 from .summary import correlations, iou_by_click
 
 _DPI = 130
@@ -62,7 +62,7 @@ def _plot_dice_by_points(results: EvaluationResults, models: Sequence[str]) -> A
         means = {}
         for count in POINT_COUNTS:
             label = points_label(count)
-            own = [s.dice for s in results.scores if s.model == model and s.label == label]
+            own = [s.fit.dice for s in results.scores if s.model == model and s.label == label]
             if own:
                 means[count] = 100 * fmean(own)
         if not means:
@@ -91,7 +91,7 @@ def _plot_predicted_iou(results: EvaluationResults, models: Sequence[str]) -> An
     figure, axes = _axes(5.5, 5.5)
     for model in models:
         own = [
-            (s.predicted_iou, s.iou)
+            (s.predicted_iou, s.fit.iou)
             for s in results.scores
             if s.model == model and s.predicted_iou is not None
         ]

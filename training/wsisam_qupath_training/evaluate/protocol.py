@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
@@ -12,14 +12,14 @@ import numpy as np
 import shapely
 from shapely.geometry import MultiPolygon, Polygon
 
-from wsisam_qupath.errors import OptionError
+from wsisam_qupath.errors import OptionError, escape
 from wsisam_qupath.geometry import Box, Mpp, PatchPair
 from wsisam_qupath.geometry.validity import keep_polygons
 from wsisam_qupath.prompts import Prompt
 from wsisam_qupath.prompts.planner import Planner
 
 from ..dataset import AnnotatedImage, Truth
-from .models import Model
+from .models import Model, describe_source
 from .prompting import add_box_noise, coarsen_outline, sample_points_inside
 
 Kind: TypeAlias = Literal["box", "points", "box+points", "outline", "noc"]
@@ -32,6 +32,12 @@ CLICKS = "clicks"
 
 GIVEN_BOX = "given box"
 """Label of the box that another model found."""
+
+FULLEST_WINDOW, EMPTIEST_WINDOW = 0.9, 0.01
+"""Share of a fixed window that its object may cover: else "everything" or "nothing" is right."""
+
+MOST_WINDOWS = 16
+"""Windows that a large object is tiled with, drawn at random where it takes more."""
 
 Outline: TypeAlias = Polygon | MultiPolygon
 
@@ -47,9 +53,11 @@ class ProtocolSettings:
         scale: what is said of the size of objects that bare points mark: ``truth`` is the longest
             side of each, ``median`` that of its class in its dataset, a number is in µm, and
             None is nothing, so that the pair has the scale that the weights are best at.
-        window_mpp: None asks as in use, on the pair that is planned for each prompt. Else all
-            prompts of an object are asked on one window of this many µm per encoder px around its
-            middle, and the object ends where the window does: the paper's protocol, at 1.0.
+        window_mpp: None asks as in use, by the engine of all commands. Else all prompts of an
+            object are asked on fixed windows of this many µm per encoder px, and the object ends
+            where the window does: the paper's protocol, at 1.0. An object that is larger than a
+            window is tiled with several; see :data:`FULLEST_WINDOW` and :data:`MOST_WINDOWS`.
+        second_pass: whether an adapter's second passes are run.
         seed: of all noise; an object's prompts depend on it and on the object alone.
 
     Raises:
@@ -59,8 +67,9 @@ class ProtocolSettings:
     kinds: tuple[Kind, ...] = KINDS
     box_noise: float = 0.05
     outline_noise: float = 0.05
-    scale: float | Literal["truth", "median"] | None = "truth"
+    scale: float | Literal["truth", "median"] | None = None
     window_mpp: float | None = None
+    second_pass: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -72,10 +81,35 @@ class ProtocolSettings:
             math.isfinite(self.scale) and self.scale > 0
         ):
             raise OptionError("scale", f"{self.scale:g} is not a positive size, e.g. 10 µm.")
+        if self.window_mpp is not None and not (
+            math.isfinite(self.window_mpp) and self.window_mpp > 0
+        ):
+            raise OptionError("window_mpp", f"{self.window_mpp:g} is not a pixel size, e.g. 1 µm.")
         if not self.kinds:
             raise OptionError("kinds", f"none is given: choose among {','.join(KINDS)}.")
         if unknown := [kind for kind in self.kinds if kind not in KINDS]:
             raise OptionError("kinds", f"{', '.join(unknown)} is none of {', '.join(KINDS)}.")
+
+
+def describe_protocol(settings: ProtocolSettings, models: Sequence[Model]) -> list[str]:
+    """Lines that say what was asked of what, for tables."""
+    size = {"truth": "the object's true size", "median": "the median size of its class"}
+    told = settings.scale
+    known = "no size" if told is None else size.get(str(told), f"a size of {told} µm")
+    where = (
+        "as in use"
+        if settings.window_mpp is None
+        else (
+            f"on windows of {settings.window_mpp:g} µm per pixel that are covered by "
+            f"{100 * FULLEST_WINDOW:.0f} % at most"
+        )
+    )
+    return [
+        f"Asked {where}. Points come with {known}; noise of box edges "
+        f"{100 * settings.box_noise:g} %, of outlines {100 * settings.outline_noise:g} %; second "
+        f"passes {'on' if settings.second_pass else 'off'}.",
+        *(f"{escape(m.name)}: {describe_source(m)}" for m in models),
+    ]
 
 
 @dataclass(frozen=True)
@@ -96,6 +130,7 @@ class Query:
     Attributes:
         label: names the kind in tables: "box", "3 points", :data:`CLICKS`.
         prompt: None where clicks are to be found.
+        object_size_um: what is said of the object's size.
         l0_outline: the truth.
     """
 
@@ -103,6 +138,7 @@ class Query:
     label: str
     prompt: Prompt | None
     pair: PatchPair
+    object_size_um: float | None
     l0_outline: Outline
 
 
@@ -134,17 +170,36 @@ class PromptBuilder:
     given: Mapping[str, Box]
 
     def build_queries(self, truth: Truth) -> Iterator[Query]:
-        """All questions about an object; none where the fixed window holds nothing of it."""
-        window = self._window(truth)
-        if window is not None:
-            clipped = _clip(truth.l0_outline, window)
-            if clipped.is_empty:
-                return
-            truth = replace(truth, l0_outline=clipped)
+        """All questions about an object; none where no fixed window is fit for it."""
+        if self.settings.window_mpp is None:
+            yield from self._build_queries_of(truth, None)
+            return
+        windows = list(self._cut_into_windows(truth, self.settings.window_mpp))
+        order = self._rng(truth, "windows").permutation(len(windows))[:MOST_WINDOWS]
+        for number in sorted(order.tolist()):
+            window, l0_part = windows[number]
+            name = truth.id if len(windows) == 1 else f"{truth.id}, window {number + 1}"
+            yield from self._build_queries_of(replace(truth, id=name, l0_outline=l0_part), window)
+
+    def _build_queries_of(self, truth: Truth, window: PatchPair | None) -> Iterator[Query]:
         object_key = make_object_key(self.image, truth)
+        size_um = self._size_um(truth)
         for label, prompt in self._prompts(truth):
-            pair = window or self._pair(truth, prompt)
-            yield Query(object_key, label, prompt, pair, truth.l0_outline)
+            pair = window or self._pair(truth, prompt, size_um)
+            yield Query(object_key, label, prompt, pair, size_um, truth.l0_outline)
+
+    def _cut_into_windows(self, truth: Truth, hr_mpp: float) -> Iterator[tuple[PatchPair, Outline]]:
+        """Windows over an object and what of it lies in each, where that is neither all nor little.
+
+        A single window around the middle of an object that fits one; else a grid of them.
+        """
+        centered = PatchPair(*truth.l0_box.center, hr_mpp, self.model.base_size_px, self.mpp)
+        for window in _tile(truth.l0_box, centered):
+            l0_part = _clip(truth.l0_outline, window)
+            covered = l0_part.area / (window.hr_l0_box.width * window.hr_l0_box.height)
+            is_small = truth.l0_outline.area * EMPTIEST_WINDOW <= l0_part.area
+            if covered <= FULLEST_WINDOW and (covered >= EMPTIEST_WINDOW or is_small):
+                yield window, l0_part
 
     def _prompts(self, truth: Truth) -> Iterator[tuple[str, Prompt | None]]:
         settings, outline = self.settings, truth.l0_outline
@@ -168,8 +223,7 @@ class PromptBuilder:
         if "noc" in settings.kinds:
             yield CLICKS, None
 
-    def _pair(self, truth: Truth, prompt: Prompt | None) -> PatchPair:
-        size_um = self._size_um(truth)
+    def _pair(self, truth: Truth, prompt: Prompt | None, size_um: float | None) -> PatchPair:
         planner = Planner(
             self.mpp, self.model.base_size_px, self.model.hr_mpp, object_size_um=size_um
         )
@@ -181,13 +235,6 @@ class PromptBuilder:
         if self.settings.scale == "median":
             return self.sizes_um[truth.class_name]
         return self.settings.scale
-
-    def _window(self, truth: Truth) -> PatchPair | None:
-        if self.settings.window_mpp is None:
-            return None
-        l0_x, l0_y = truth.l0_box.center
-        size_px = self.model.base_size_px
-        return PatchPair(l0_x, l0_y, self.settings.window_mpp, size_px, self.mpp)
 
     def _rng(self, truth: Truth, what: str) -> np.random.Generator:
         named = (str(self.settings.seed), self.image.dataset, self.image.name, truth.id, what)
@@ -210,6 +257,20 @@ LABELS = (
     "outline",
 )
 """Of all questions that have one answer, in the order of tables."""
+
+
+def _tile(l0_box: Box, window: PatchPair) -> Iterator[PatchPair]:
+    """Windows side by side that cover a box, which lies in the middle of them."""
+    width, height = float(window.hr_l0_box.width), float(window.hr_l0_box.height)
+    columns, rows = (
+        max(1, math.ceil(side / of))
+        for side, of in ((l0_box.width, width), (l0_box.height, height))
+    )
+    for row in range(rows):
+        for column in range(columns):
+            l0_x = window.l0_x + (column - (columns - 1) / 2) * width
+            l0_y = window.l0_y + (row - (rows - 1) / 2) * height
+            yield replace(window, l0_x=l0_x, l0_y=l0_y)
 
 
 def _clip(l0_outline: Outline, pair: PatchPair) -> Outline:

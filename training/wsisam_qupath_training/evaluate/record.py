@@ -16,8 +16,8 @@ from wsisam_qupath import __version__
 
 from ..dataset import AnnotatedImage
 from .noc import CLICKS_MOST, PROBABILITY, TARGETS
-from .run import ClickScore, EvaluationResults, Score
-from .summary import BYS, correlations, iou_by_click, seconds, summarize
+from .results import ClickScore, EvaluationResults, Score
+from .summary import BYS, calibration_errors, correlations, iou_by_click, seconds, summarize
 
 _LIBRARIES = ("numpy", "shapely", "scipy", "torch", "openvino")
 
@@ -37,7 +37,7 @@ def make_record(
     """
     names = [str(model["name"]) for model in models]
     return {
-        "format": 1,
+        "format": 2,
         "version": __version__,
         "libraries": _libraries(),
         "hardware": hardware(),
@@ -47,6 +47,7 @@ def make_record(
             {
                 **model,
                 "predicted_iou_r": correlations(results, name),
+                "predicted_iou_error": calibration_errors(results, name),
                 "median_seconds": seconds(results, name),
                 "mean_iou_by_click": iou_by_click(results, name),
             }
@@ -105,8 +106,8 @@ def _answer(score: Score) -> dict[str, object]:
         **asdict(score.object_key),
         "model": score.model,
         "prompt": score.label,
-        "dice": round(score.dice, 5),
-        "iou": round(score.iou, 5),
+        **{name: round(value, 5) for name, value in asdict(score.fit).items()},
+        "best_dice": None if score.best_fit is None else round(score.best_fit.dice, 5),
         "predicted_iou": _drop_nonfinite(score.predicted_iou),
     }
 

@@ -1,27 +1,21 @@
-"""How well a mask fits an annotated object: pixels of both, over one patch."""
+"""How well a mask fits an annotated object while it is clicked: pixels of both, over one patch."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import shapely
-from numpy.typing import NDArray
-from scipy.ndimage import zoom
 from shapely.geometry import MultiPolygon, Polygon
 
 from wsisam_qupath.errors import OptionError
 from wsisam_qupath.geometry import FloatArray, PatchPair
 from wsisam_qupath.geometry.raster import pixel_coverage
 from wsisam_qupath.geometry.validity import make_valid
-from wsisam_qupath.inference.backends import Patch
 from wsisam_qupath.prompts.encoding import MASK_PX, MaskArray
 
 from ..dataset import AnnotatedImage
 from ..sampling.clicker import Mask
-
-SCORE_PX = 512
-"""Side of the raster on which Dice is counted: twice as fine as the decoder's masks."""
 
 
 @dataclass(frozen=True)
@@ -48,19 +42,9 @@ class Overlap:
     shared_px: float
 
     @property
-    def dice(self) -> float:
-        """0 to 1; an empty answer has 0."""
-        return 2 * self.shared_px / (self.truth_px + self.predicted_px)
-
-    @property
     def iou(self) -> float:
         """0 to 1."""
         return self.shared_px / (self.truth_px + self.predicted_px - self.shared_px)
-
-
-def find_frame(pair: PatchPair, patch: Patch) -> PatchPair:
-    """The pair of which the HR patch is the given patch of this pair."""
-    return pair if patch == "hr" else replace(pair, hr_mpp=2 * pair.hr_mpp)
 
 
 def make_target(
@@ -91,20 +75,6 @@ def overlap(target: Target, predicted: Mask) -> Overlap:
         float(np.count_nonzero(answer)),
         float(np.count_nonzero(truth & answer)),
     )
-
-
-def threshold_mask(mask_logits: MaskArray, side_px: int = SCORE_PX) -> Mask:
-    """Where logits are above 0 after bilinear enlargement; NaN is outside.
-
-    Raises:
-        OptionError: they are no 256 x 256.
-    """
-    checked = np.nan_to_num(check_logits(mask_logits), nan=-1.0)
-    factor = side_px / MASK_PX
-    enlarged: NDArray[np.float32] = zoom(
-        checked, factor, order=1, mode="nearest", grid_mode=True, prefilter=False
-    )
-    return enlarged > 0
 
 
 def check_logits(mask_logits: MaskArray) -> MaskArray:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Literal, TypeAlias
 
-from .measures import Estimate, correlation, estimate
+from .measures import Estimate, calibration_error, correlation, estimate
 from .noc import CLICKS_MOST, TARGETS
 from .protocol import LABELS, ObjectKey
-from .run import EvaluationResults
+from .results import BASELINES, EvaluationResults, Score
 
 By: TypeAlias = Literal["dataset", "class", "image", "patient"]
 BYS: tuple[By, ...] = ("dataset", "class", "image", "patient")
@@ -58,10 +58,12 @@ _Values: TypeAlias = Mapping[str, Mapping[ObjectKey, float]]
 def summarize(
     results: EvaluationResults, models: Sequence[str], by: By, *, seed: int = 0
 ) -> tuple[Block, ...]:
-    """A block for each dataset, class, image or patient, and where there are several, two more.
+    """A block for each dataset, class, image or patient, and means where there are several.
 
-    The last but one is the mean over all objects, the last the mean of the datasets' means.
+    The means are those over all objects, of the classes' means (for tables by class), and of the
+    datasets' means. Columns are the models and, for comparison, :data:`.BASELINES`.
     """
+    models = (*models, *BASELINES)
     rows = tuple(_rows(results, models))
     object_keys = dict.fromkeys(s for _, _, values in rows for own in values.values() for s in own)
     titles = {object_key: _TITLE_OF[by](object_key) for object_key in object_keys}
@@ -71,7 +73,10 @@ def summarize(
         for name in names
     ]
     if len(names) > 1:
+        by_class = list(blocks)
         blocks.append(_block("all objects", rows, list(object_keys), models, seed))
+        if by == "class":
+            blocks.append(_average_blocks(by_class, f"mean of {len(by_class)} classes"))
     datasets = list(dict.fromkeys(object_key.dataset for object_key in object_keys))
     if len(datasets) > 1:
         own = [
@@ -84,16 +89,30 @@ def summarize(
 
 def correlations(results: EvaluationResults, model: str) -> Mapping[str, float | None]:
     """Pearson's r of predicted and true IoU: over all prompts, over all clicks, by kind."""
-    own = [s for s in results.scores if s.model == model and s.predicted_iou is not None]
-    labels = [label for label in LABELS if any(s.label == label for s in own)]
-    found = {"all prompts": _r([(s.predicted_iou, s.iou) for s in own])}
-    for label in labels:
-        found[label] = _r([(s.predicted_iou, s.iou) for s in own if s.label == label])
+    return {what: correlation(*pairs) for what, pairs in _pair_ious(results, model).items()}
+
+
+def calibration_errors(results: EvaluationResults, model: str) -> Mapping[str, float | None]:
+    """Expected calibration error of the predicted IoU: the same rows."""
+    return {what: calibration_error(*pairs) for what, pairs in _pair_ious(results, model).items()}
+
+
+def _pair_ious(
+    results: EvaluationResults, model: str
+) -> Mapping[str, tuple[list[float], list[float]]]:
+    """Predicted and true IoU of all answers and of those to each kind of prompt."""
+    own = [
+        (s.label, s.predicted_iou, s.fit.iou)
+        for s in results.scores
+        if s.model == model and s.predicted_iou is not None
+    ]
+    labels = [label for label in LABELS if any(of == label for of, _, _ in own)]
+    found = {"all prompts": [(p, t) for _, p, t in own]}
+    found |= {label: [(p, t) for of, p, t in own if of == label] for label in labels}
     runs = [c.run for c in results.clicks if c.model == model]
-    pairs = [pair for run in runs for pair in zip(run.predicted_ious, run.ious, strict=True)]
-    if pairs:
-        found["clicks"] = _r(pairs)
-    return found
+    if clicked := [pair for r in runs for pair in zip(r.predicted_ious, r.ious, strict=True)]:
+        found["clicks"] = clicked
+    return {what: ([p for p, _ in pairs], [t for _, t in pairs]) for what, pairs in found.items()}
 
 
 def seconds(results: EvaluationResults, model: str) -> Mapping[str, float | None]:
@@ -115,42 +134,74 @@ def iou_by_click(results: EvaluationResults, model: str) -> list[float]:
     return [fmean(run.iou_after(n) for run in runs) for n in range(1, CLICKS_MOST + 1)]
 
 
-def _r(pairs: Sequence[tuple[float | None, float]]) -> float | None:
-    known = [(p, t) for p, t in pairs if p is not None]
-    return correlation([p for p, _ in known], [t for _, t in known])
-
-
 def _rows(results: EvaluationResults, models: Sequence[str]) -> list[tuple[str, Unit, _Values]]:
-    rows: list[tuple[str, Unit, _Values]] = []
-    for label in LABELS:
-        values = {
-            model: {
-                s.object_key: s.dice
-                for s in results.scores
-                if s.model == model and s.label == label
-            }
-            for model in models
-        }
-        if any(values.values()):
-            rows.append((f"Dice, {label}", "%", values))
+    rows: list[tuple[str, Unit, _Values]] = [
+        (f"{measure.name}, {label}", "%", _collect(results, models, label, measure))
+        for measure in _MEASURES
+        for label in LABELS
+    ]
+    rows = [row for row in rows if any(row[2].values())]
     if results.clicks:
-        runs = {
-            model: {c.object_key: c.run for c in results.clicks if c.model == model}
-            for model in models
-        }
-        for target in TARGETS:
-            counts = {
-                m: {s: float(run.clicks_to(target)) for s, run in own.items()}
-                for m, own in runs.items()
-            }
-            rows.append((f"NoC@{100 * target:.0f}", "clicks", counts))
-        for target in TARGETS:
-            failed = {
-                m: {s: float(not run.reaches(target)) for s, run in own.items()}
-                for m, own in runs.items()
-            }
-            rows.append((f"failures at {100 * target:.0f}", "%", failed))
+        rows += _click_rows(results, models)
     return rows
+
+
+@dataclass(frozen=True)
+class _Measure:
+    """One number of each answer, as a share of 1; None where the answer has none."""
+
+    name: str
+    take: Callable[[Score], float | None]
+
+
+_MEASURES = (
+    _Measure("Dice", lambda s: s.fit.dice),
+    _Measure("surface Dice", lambda s: s.fit.surface_dice),
+    _Measure("best candidate", lambda s: None if s.best_fit is None else s.best_fit.dice),
+    _Measure(
+        "first not best", lambda s: None if s.best_fit is None else float(s.best_fit != s.fit)
+    ),
+)
+
+
+def _collect(
+    results: EvaluationResults, models: Sequence[str], label: str, measure: _Measure
+) -> _Values:
+    return {
+        model: {
+            s.object_key: value
+            for s in results.scores
+            if s.model == model and s.label == label and (value := measure.take(s)) is not None
+        }
+        for model in models
+    }
+
+
+def _click_rows(
+    results: EvaluationResults, models: Sequence[str]
+) -> list[tuple[str, Unit, _Values]]:
+    runs = {
+        model: {c.object_key: c.run for c in results.clicks if c.model == model} for model in models
+    }
+    counted: list[tuple[str, Unit, _Values]] = [
+        (
+            f"NoC@{100 * target:.0f}",
+            "clicks",
+            {m: {s: float(r.clicks_to(target)) for s, r in own.items()} for m, own in runs.items()},
+        )
+        for target in TARGETS
+    ]
+    return counted + [
+        (
+            f"failures at {100 * target:.0f}",
+            "%",
+            {
+                m: {s: float(not r.reaches(target)) for s, r in own.items()}
+                for m, own in runs.items()
+            },
+        )
+        for target in TARGETS
+    ]
 
 
 def _block(
@@ -168,7 +219,7 @@ def _block(
         gains = {
             m: _estimate({s: own[m][s] - first[s] for s in own[m] if s in first}, seed)
             for m in models[1:]
-            if any(s in first for s in own[m])
+            if m not in BASELINES and any(s in first for s in own[m])
         }
         if cells:
             made.append(Row(name, unit, cells, gains))

@@ -14,15 +14,24 @@ _NAME_LONGEST = 28
 
 
 def table_text(
+    protocol: Sequence[str],
     blocks: Sequence[Block],
-    models: Sequence[str],
-    correlations: Mapping[str, Mapping[str, float | None]],
+    columns: Sequence[str],
+    agreement: Mapping[str, Mapping[str, Mapping[str, float | None]]],
     seconds: Mapping[str, Mapping[str, float | None]],
 ) -> str:
-    """A table a block with a row a measure and a column a model; then what is true of all."""
-    parts = [_block_text(block, models) for block in blocks]
-    parts.append(_make_plain("predicted and true IoU, r", models, correlations, "{:.2f}"))
-    parts.append(_make_plain("median time, s", models, seconds, "{:.3f}"))
+    """What was asked; a table a block with a row a measure; then what is true of all.
+
+    Args:
+        protocol: lines that say what was asked of what.
+        columns: models, then baselines.
+        agreement: of predicted and true IoU: by measure, model and kind of prompt.
+        seconds: by model and step.
+    """
+    parts = ["\n".join(protocol)]
+    parts += [_block_text(block, columns) for block in blocks]
+    parts += [_make_plain(title, values, "{:.2f}") for title, values in agreement.items()]
+    parts.append(_make_plain("median time, s", seconds, "{:.3f}"))
     return "\n\n".join(parts) + "\n"
 
 
@@ -42,6 +51,7 @@ def cell(estimate: Estimate | None, unit: Unit, *, is_gain: bool = False) -> str
 
 def _block_text(block: Block, models: Sequence[str]) -> str:
     gained = [m for m in models[1:] if any(m in row.gains for row in block.rows)]
+    models = [m for m in models if any(m in row.cells for row in block.rows)]
     heads = [escape(m, _NAME_LONGEST) for m in models]
     heads += [f"gain of {escape(m, _NAME_LONGEST)}" for m in gained]
     title = (
@@ -58,12 +68,8 @@ def _cells(row: Row, models: Sequence[str], gained: Sequence[str]) -> list[str]:
     return [name, *cells, *gains]
 
 
-def _make_plain(
-    title: str,
-    models: Sequence[str],
-    values: Mapping[str, Mapping[str, float | None]],
-    form: str,
-) -> str:
+def _make_plain(title: str, values: Mapping[str, Mapping[str, float | None]], form: str) -> str:
+    models = list(values)
     names = dict.fromkeys(name for own in values.values() for name in own)
     rows = []
     for name in names:

@@ -1,0 +1,91 @@
+"""All that an evaluation finds out: scores, clicks, times, and answers to look at."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from wsisam_qupath.geometry import PatchPair
+from wsisam_qupath.prompts import Prompt, Skipped
+
+from .noc import CLICKS_MOST, ClickRun
+from .outline_fit import Fit, Outline
+from .protocol import ObjectKey
+
+PICTURED_CLICKS = (1, 5, 10, CLICKS_MOST)
+
+WHOLE_PATCH, PROMPTED_BOX = "whole patch", "box as answer"
+"""Answers that no model gives, for comparison: all of the HR patch, and the box that was drawn."""
+
+BASELINES = (WHOLE_PATCH, PROMPTED_BOX)
+
+
+@dataclass(frozen=True)
+class Score:
+    """One answer.
+
+    Attributes:
+        label: the kind of the prompt.
+        fit: of the answer.
+        best_fit: of the best of all candidates, of which the answer is the first; None where the
+            model gives no others.
+        predicted_iou: the model's own estimate of the IoU; None where it was not asked, because
+            another model's boxes had missed the object.
+    """
+
+    object_key: ObjectKey
+    model: str
+    label: str
+    fit: Fit
+    best_fit: Fit | None
+    predicted_iou: float | None
+
+
+@dataclass(frozen=True)
+class ClickScore:
+    """One object, clicked until it was right."""
+
+    object_key: ObjectKey
+    model: str
+    run: ClickRun
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An answer to look at.
+
+    Attributes:
+        label: as of a score, or "click 5".
+        l0_outline: the truth, as it was compared.
+        l0_answer: None is empty.
+    """
+
+    object_key: ObjectKey
+    model: str
+    label: str
+    prompt: Prompt
+    pair: PatchPair
+    l0_outline: Outline
+    l0_answer: Outline | None
+    dice: float
+
+
+@dataclass
+class EvaluationResults:
+    """All that was found out.
+
+    Attributes:
+        scores, clicks: of all models, object by object.
+        encode_s, decode_s: seconds of each patch pair and each prompt, by model.
+        skipped: images and objects that could not be measured, and why.
+        pictures: by image, where they were wanted.
+        spare_boxes: of the other model, that belong to no object.
+    """
+
+    scores: list[Score] = field(default_factory=list)
+    clicks: list[ClickScore] = field(default_factory=list)
+    encode_s: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    decode_s: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    skipped: list[Skipped] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
+    spare_boxes: int = 0
