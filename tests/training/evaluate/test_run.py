@@ -42,7 +42,7 @@ from wsisam_qupath_training.evaluate.results import (
     Score,
 )
 from wsisam_qupath_training.evaluate.run import evaluate_models
-from wsisam_qupath_training.evaluate.summary import correlations, iou_by_click, summarize
+from wsisam_qupath_training.evaluate.summary import correlations, iou_by_click, seconds, summarize
 
 pytestmark = pytest.mark.slow
 
@@ -447,6 +447,15 @@ def test_without_an_adapter_it_is_said_that_the_base_alone_answers(tmp_path: Pat
     )
 
     assert "No adapter is measured: bases alone answer." in told.export_text()
+
+
+def test_times_have_a_row_each(tmp_path: Path) -> None:
+    found = asked([make_image(tmp_path)], truth_model(), kinds=("box", "noc"))
+
+    times = seconds(found, "truth")
+
+    assert list(times) == ["encode a patch pair", "answer a prompt", "answer a click (SPC)"]
+    assert all(time is not None and time > 0 for time in times.values())
 
 
 def test_slides_have_the_class_of_a_table(tmp_path: Path) -> None:

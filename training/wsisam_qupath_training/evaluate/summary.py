@@ -121,7 +121,7 @@ def seconds(results: EvaluationResults, model: str) -> Mapping[str, float | None
     timed = {
         "encode a patch pair": results.encode_s[model],
         "answer a prompt": results.decode_s[model],
-        "answer a click": clicks,
+        "answer a click (SPC)": clicks,
     }
     return {what: median(times) if times else None for what, times in timed.items()}
 
