@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -27,13 +28,16 @@ from wsisam_qupath.inference.loading import resolve
 from wsisam_qupath.inference.segmenter import Segmenter
 from wsisam_qupath.model.adapter import read_adapter
 from wsisam_qupath.model.build import Networks
+from wsisam_qupath.model.card import SecondPass
 from wsisam_qupath.options import ModelSpec
-from wsisam_qupath.prompts import Prompt
+from wsisam_qupath.prompts import Prompt, PromptKind
 from wsisam_qupath.prompts.results import Result
 from wsisam_qupath.slide import open_slide
+from wsisam_qupath_training.evaluate.measures import Estimate
 from wsisam_qupath_training.splits import read_split
 from wsisam_qupath_training.train import TrainRequest, run_train
 from wsisam_qupath_training.trainer.write_adapter import WrittenAdapter
+from wsisam_qupath_training.verdict import Judgment, keep_start
 
 pytestmark = pytest.mark.slow
 
@@ -74,6 +78,31 @@ def test_an_export_becomes_an_adapter_with_its_split_and_its_report(walked: Walk
     assert sorted(read_split(walked.made.split).values()) == ["train", "val"]
     assert "2 images: 1 to train on, 1 to validate on, 0 left for a test." in walked.words
     assert re.search(r"boxes: step 2, validation Dice \d", walked.words)
+
+
+def test_training_says_for_each_kind_of_prompt_whether_it_is_better_than_before(
+    walked: Walked, tmp_path: Path
+) -> None:
+    words = console()
+    request = TrainRequest(
+        walked.export,
+        tmp_path / "mine.safetensors",
+        recipe=ROUTED.model_copy(update={"compared_objects": 3}),
+        model=ModelSpec(adapter=None, device="cpu"),
+        run=walked.made.adapter.with_suffix(".training"),  # it is finished
+        cache=walked.made.adapter.parent / "features",
+    )
+
+    made = run_train(request, words)
+
+    assert "Compared with tissue-lite-medsam on 3 objects to validate on:" in told(words)
+    lines = re.findall(r"^  (\S+): (better|equal|worse) \(Dice", told(words), re.MULTILINE)
+    assert [kind for kind, _ in lines] == ["box", "points", "box+points", "outline"]
+    assert "Kept as it was" not in told(words)  # training did not start from it
+    assert made is not None
+    assert made.report is not None
+    page = made.report.read_text(encoding="utf-8")
+    assert page.count("95 % interval of the gain") == 4
 
 
 def test_the_report_shows_both_decoders_and_their_worst_cases(walked: Walked) -> None:
@@ -170,10 +199,57 @@ def test_training_may_start_from_an_adapter(walked: Walked, lite: Networks, tmp_
     )
 
     assert made is not None
-    ours = read_adapter(made.adapter, PLAIN_BASE).tensors("all")
+    ours = made.trained["all"].decoder
     name = "mask_decoder.mask_tokens.weight"
     points, base = start.tensors("points")[name], sam_of(lite).state_dict()[name].numpy()
     assert np.abs(ours[name] - points).max() < 0.1 * np.abs(base - points).max()
+
+
+def test_the_start_answers_what_training_made_no_better(walked: Walked, tmp_path: Path) -> None:
+    tuned = tmp_path / "tuned.safetensors"
+    shutil.copy(walked.made.adapter, tuned)
+    start, copy = (read_adapter(path, PLAIN_BASE) for path in (walked.made.adapter, tuned))
+    gain = {"better": (0.1, 0.2), "equal": (-0.1, 0.1), "worse": (-0.2, -0.1)}
+
+    def judge_as(kind: PromptKind, says: str) -> Judgment:
+        low, high = gain[says]
+        return Judgment(kind, 0.5, 0.5, Estimate((low + high) / 2, low, high, 9, 3))
+
+    judgments = [
+        judge_as(PromptKind.BOX, "better"),
+        judge_as(PromptKind.POINTS, "worse"),
+        judge_as(PromptKind.BOX_POINTS, "better"),
+        judge_as(PromptKind.OUTLINE, "equal"),
+    ]
+    kept = keep_start(start, copy, judgments)
+
+    assert kept == [PromptKind.POINTS, PromptKind.OUTLINE, PromptKind.OUTLINE_POINTS]
+    written = read_adapter(tuned, PLAIN_BASE)
+    assert {kind: route.decoder for kind, route in written.card.routes.items()} == {
+        PromptKind.BOX: "boxes",
+        PromptKind.POINTS: "start-points",
+        PromptKind.BOX_POINTS: "points",
+        PromptKind.OUTLINE: "start-boxes",
+        PromptKind.OUTLINE_POINTS: "start-points",
+    }
+    assert written.card.routes[PromptKind.POINTS].second_pass is SecondPass.OWN_MASK
+    for name in ("boxes", "points"):
+        for tensor, values in start.tensors(name).items():
+            np.testing.assert_array_equal(written.tensors(f"start-{name}")[tensor], values)
+
+
+def test_a_start_that_training_made_no_better_is_all_that_is_kept(
+    walked: Walked, tmp_path: Path
+) -> None:
+    tuned = tmp_path / "tuned.safetensors"
+    shutil.copy(walked.made.adapter, tuned)
+    start, copy = (read_adapter(path, PLAIN_BASE) for path in (walked.made.adapter, tuned))
+
+    assert keep_start(start, copy, []) == list(PromptKind)
+
+    written = read_adapter(tuned, PLAIN_BASE)
+    assert set(written.card.decoders) == {"start-boxes", "start-points"}
+    assert resolve(ModelSpec(adapter=tuned, device="cpu", backend="torch")).load() is not None
 
 
 def test_an_adapter_to_start_from_that_is_not_there_is_named(

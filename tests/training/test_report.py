@@ -60,7 +60,8 @@ def written(
     image = make_image(folder)
     images = [replace(image, part="train"), replace(image, name="two", group="p2", part="val")]
     path = folder / "mine.report.html"
-    write_report(path, RECIPE, PLAIN_BASE, images, {"boxes": trained}, cases)
+    verdict = ["box: better (Dice 80.0 before, <b>90.0 after)"]
+    write_report(path, RECIPE, PLAIN_BASE, images, {"boxes": trained}, cases, verdict=verdict)
     return path.read_text(encoding="utf-8")
 
 

@@ -23,6 +23,7 @@ from fixtures.training_models import (
 )
 from wsisam_qupath.errors import AdapterError, DeviceError
 from wsisam_qupath.model.build import Networks
+from wsisam_qupath.model.card import SamLogits
 from wsisam_qupath_training.sampling.prefetch import prefetch
 from wsisam_qupath_training.settings import DecoderSettings
 from wsisam_qupath_training.trainer.checkpoint import read_checkpoint
@@ -101,6 +102,28 @@ def test_a_finished_run_trains_no_more(
 
     assert_same(again.state, trained.state)
     assert again.history == trained.history
+
+
+def test_a_run_goes_on_after_steps_with_a_loss_that_others_do_not_have(
+    samples: CachedSamples, lite_state: State, tmp_path: Path
+) -> None:
+    # SAM's own loss is one of windowed steps alone.
+    mixed = WSI_SAM.model_copy(
+        update={
+            "card": WSI_SAM.card.model_copy(update={"sam_logits": SamLogits.BOTH}),
+            "sam_weight": 0.5,
+            "windowed_share": 0.5,
+            "scope": "decoder",
+        }
+    )
+    run = make_run(tmp_path, mixed, samples, lite_state)
+    windowed = [step.windows_seed is not None for step in run._draw_steps(0)]
+
+    trained = run.train(nothing)
+
+    assert set(windowed) == {True, False}
+    assert any("train_sam" in row for row in trained.history)
+    assert all(math.isfinite(value) for row in trained.history for value in row.values())
 
 
 def test_the_log_of_a_run_has_a_row_a_validation(undisturbed: tuple[Run, TrainedDecoder]) -> None:

@@ -133,6 +133,8 @@ class Recipe(BaseModel):
         sampling: how.
         hr_mpp: µm per encoder pixel that bare points get, about which objects are sampled.
         validate_every: steps between two validations.
+        compared_objects: about how many objects of the validation part are compared with the
+            adapter that was there before; 0 compares nothing, and keeps nothing of it.
         seed: of everything.
     """
 
@@ -148,6 +150,7 @@ class Recipe(BaseModel):
     sampling: SamplingSettings = SamplingSettings()
     hr_mpp: float = Limited(default=1.0, gt=0)
     validate_every: int = Limited(default=400, ge=1)
+    compared_objects: int = Limited(default=60, ge=0)
     seed: int = 0
 
     @model_validator(mode="after")

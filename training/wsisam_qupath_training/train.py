@@ -16,10 +16,12 @@ from wsisam_qupath.errors import OptionError, PromptError, WsiSamError
 from wsisam_qupath.files import cache_folder, check_writable
 from wsisam_qupath.inference.loading import ResolvedModel, resolve
 from wsisam_qupath.model.build import read_state
+from wsisam_qupath.model.shipped import find_shipped_adapter
 from wsisam_qupath.options import ModelSpec
 from wsisam_qupath.report.progress import TASK, count_noun, name_cases, progress_bar
 
 from .dataset import AnnotatedImage, Part
+from .evaluate.models import PredictorModel
 from .report.page import write_report
 from .report.worst_cases import (
     Case,
@@ -46,6 +48,7 @@ from .trainer.training_data import (
     open_data,
 )
 from .trainer.write_adapter import WrittenAdapter, write_trained_adapter
+from .verdict import Judgment, judge, keep_start, tell
 
 _PICTURED = 12
 """Cases on the report."""
@@ -125,7 +128,7 @@ def run_train(request: TrainRequest, console: Console) -> WrittenAdapter | None:
             base_state=training.base_state,
             licence=request.licence,
         )
-        return training.report(made, images)
+        return training.report(made, images, training.compare(made, images))
 
 
 @dataclass(frozen=True)
@@ -187,12 +190,57 @@ class _Training:
                 return None
         return {name: just.get(name) or self.train(name) for name in decoders}
 
-    def report(self, made: WrittenAdapter, images: Sequence[AnnotatedImage]) -> WrittenAdapter:
+    def compare(
+        self, made: WrittenAdapter, images: Sequence[AnnotatedImage]
+    ) -> tuple[Judgment, ...]:
+        """Compare the adapter with what was there before; where it is no better, that is kept.
+
+        That is the adapter that training started from, or the one that ships for the base.
+        """
+        model = self.model
+        shipped = find_shipped_adapter(model.base.name)
+        start = model.adapter.path if model.adapter is not None else shipped
+        val = [image for image in images if image.part == "val" and image.truths]
+        count = self.request.recipe.compared_objects
+        if start is None or not val or not count:
+            return ()
+        spec = replace(self.request.model, backend="torch")
+        before, after = (
+            PredictorModel(name, resolve(replace(spec, adapter=path)).load())
+            for name, path in (("before", start), ("after", made.adapter))
+        )
+        judgments = judge(val, before, after, count, self.console)
+        tell(judgments, start.stem, self.console)
+        trained = after.predictor.adapter
+        if model.adapter is None or trained is None or trained.card.tunes_encoder:
+            return judgments
+        if kept := keep_start(model.adapter, trained, judgments):
+            self.console.print(
+                f"Kept as it was, since training made nothing better there: "
+                f"{', '.join(kind.value for kind in kept)}.",
+                markup=False,
+            )
+        return judgments
+
+    def report(
+        self,
+        made: WrittenAdapter,
+        images: Sequence[AnnotatedImage],
+        judgments: Sequence[Judgment],
+    ) -> WrittenAdapter:
         """Write the report; without one the adapter is as good."""
         path = made.adapter.with_suffix(".report.html")
         try:
             cases = self._worst_cases(made.trained)
-            write_report(path, self.request.recipe, self.model.base, images, made.trained, cases)
+            write_report(
+                path,
+                self.request.recipe,
+                self.model.base,
+                images,
+                made.trained,
+                cases,
+                verdict=[str(judgment) for judgment in judgments],
+            )
         except WsiSamError as exc:
             self.console.print(f"The adapter is written, but no report: {exc}", markup=False)
             return made

@@ -74,6 +74,8 @@ def write_report(
     images: Sequence[AnnotatedImage],
     trained: Mapping[str, TrainedDecoder],
     cases: Sequence[Case],
+    *,
+    verdict: Sequence[str],
 ) -> None:
     """Write the page, whole or not at all.
 
@@ -81,6 +83,7 @@ def write_report(
         images: of all parts, without the datasets that were left out.
         trained: by the decoder's name.
         cases: the worst, in their order.
+        verdict: a line for each kind of prompt: is it better than before?
 
     Raises:
         DeviceError: matplotlib is not installed.
@@ -92,6 +95,7 @@ def write_report(
         base=base.name,
         kinds=_list_kinds(recipe),
         decoders=[_describe_decoder(name, recipe, result) for name, result in trained.items()],
+        verdict=verdict,
         split=_split(images),
         settings=_words(recipe.model_dump(mode="json", exclude={"decoders"})),
         cases=cases,

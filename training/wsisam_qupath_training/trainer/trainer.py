@@ -281,7 +281,8 @@ class Run:
             self.trainable, self.val_views, self.settings.mix, self.size_px, self.context
         )
         _put(learning, current)
-        losses = {f"train_{k}": float(np.mean([r[k] for r in recent])) for k in recent[0]}
+        names = dict.fromkeys(name for row in recent for name in row)  # not all rows have all
+        losses = {f"train_{n}": float(np.mean([r[n] for r in recent if n in r])) for n in names}
         measured = self._agree(measured)
         row = {"step": float(step), **losses, **measured}
         is_better = measured["dice"] > state.best_dice

@@ -1,0 +1,172 @@
+"""Is a new adapter better than the one that was there? Measured on patients left to validate on."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from wsisam_qupath.model.adapter import Adapter, write_adapter
+from wsisam_qupath.prompts import PromptKind
+from wsisam_qupath.report.progress import count_noun
+
+from .dataset import AnnotatedImage
+from .evaluate.choosing import limit_objects
+from .evaluate.measures import Estimate, estimate
+from .evaluate.models import PredictorModel
+from .evaluate.protocol import BOX_AND_POINTS, POINT_COUNTS, ProtocolSettings, points_label
+from .evaluate.results import EvaluationResults
+from .evaluate.run import evaluate_models
+
+_FEWEST_OF_DATASET = 3
+
+_LABELS: Mapping[PromptKind, tuple[str, ...]] = {
+    PromptKind.BOX: ("box",),
+    PromptKind.POINTS: tuple(map(points_label, POINT_COUNTS)),
+    PromptKind.BOX_POINTS: (BOX_AND_POINTS,),
+    PromptKind.OUTLINE: ("outline",),
+}
+"""The questions that stand for each kind of prompt."""
+
+_KIND_OF = {PromptKind.OUTLINE_POINTS: PromptKind.OUTLINE}
+"""Kinds that are not asked, and the one that speaks for them."""
+
+Says: TypeAlias = Literal["better", "equal", "worse"]
+
+
+@dataclass(frozen=True)
+class Judgment:
+    """One kind of prompt, before and after.
+
+    Attributes:
+        before, after: mean Dice of the objects, 0 to 1; the same for each number of points.
+        gain: with its 95 % interval; over objects where there are fewer than two patients.
+    """
+
+    kind: PromptKind
+    before: float
+    after: float
+    gain: Estimate
+
+    @property
+    def says(self) -> Says:
+        """Better or worse where the whole interval is."""
+        assert self.gain.low is not None
+        assert self.gain.high is not None
+        if self.gain.low > 0:
+            return "better"
+        return "worse" if self.gain.high < 0 else "equal"
+
+    def __str__(self) -> str:
+        """One line for people."""
+        assert self.gain.low is not None
+        assert self.gain.high is not None
+        return (
+            f"{self.kind.value}: {self.says} (Dice {100 * self.before:.1f} before, "
+            f"{100 * self.after:.1f} after; 95 % interval of the gain "
+            f"{100 * self.gain.low:+.1f} to {100 * self.gain.high:+.1f})"
+        )
+
+
+def judge(
+    images: Sequence[AnnotatedImage],
+    before: PredictorModel,
+    after: PredictorModel,
+    count: int,
+    console: Console,
+) -> tuple[Judgment, ...]:
+    """Ask both models about objects of the validation part, as in use.
+
+    Args:
+        count: of objects, about; some of each dataset.
+
+    Raises:
+        PromptError: none of the images can be read.
+    """
+    datasets = len({image.dataset for image in images})
+    chosen = limit_objects(images, max(_FEWEST_OF_DATASET, count // datasets), seed=0)
+    settings = ProtocolSettings(kinds=("box", "points", "box+points", "outline"))
+    results = evaluate_models(chosen, (before, after), settings, console)
+    return tuple(
+        _judge_kind(kind, labels, results, before.name, after.name)
+        for kind, labels in _LABELS.items()
+    )
+
+
+def _judge_kind(
+    kind: PromptKind, labels: Sequence[str], results: EvaluationResults, before: str, after: str
+) -> Judgment:
+    dices: dict[str, dict[object, list[float]]] = {
+        before: defaultdict(list),
+        after: defaultdict(list),
+    }
+    for score in results.scores:
+        if score.label in labels and score.model in dices:
+            dices[score.model][score.object_key].append(score.fit.dice)
+    keys = [score.object_key for score in results.scores]
+    objects = list(dict.fromkeys(key for key in keys if key in dices[before]))
+    old, new = ([fmean(dices[model][key]) for key in objects] for model in (before, after))
+    patients = [(key.dataset, key.group) for key in objects]
+    groups = patients if len(set(patients)) > 1 else list(range(len(objects)))
+    gain = estimate([n - o for n, o in zip(new, old, strict=True)], groups)
+    if gain.low is None:  # one object: nothing can be said
+        gain = Estimate(gain.mean, -1.0, 1.0, gain.objects, gain.groups)
+    return Judgment(kind, fmean(old), fmean(new), gain)
+
+
+def tell(judgments: Sequence[Judgment], before: str, console: Console) -> None:
+    """Say for each kind of prompt what became of it."""
+    objects = count_noun(judgments[0].gain.objects, "object")
+    console.print(f"Compared with {before} on {objects} to validate on:", markup=False)
+    for judgment in judgments:
+        console.print(f"  {judgment}", markup=False)
+
+
+def keep_start(start: Adapter, tuned: Adapter, judgments: Sequence[Judgment]) -> list[PromptKind]:
+    """Write the tuned adapter again: the start answers what training did not make better.
+
+    Neither of both has an image encoder of its own.
+
+    Returns:
+        The kinds of prompts that the start answers.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    better = {judgment.kind for judgment in judgments if judgment.says == "better"}
+    kept = [kind for kind in PromptKind if _KIND_OF.get(kind, kind) not in better]
+    if not kept:
+        return []
+    routes = dict(tuned.card.routes)
+    decoders = dict(tuned.card.decoders)
+    tensors: dict[str, NDArray[np.floating]] = {}
+    for kind in kept:
+        route = start.card.routes[kind]
+        second = route.second_decoder
+        names = {"decoder": _rename(route.decoder), "second_decoder": second and _rename(second)}
+        routes[kind] = route.model_copy(update=names)
+    for adapter, rename in ((tuned, str), (start, _rename)):
+        for name, decoder in adapter.card.decoders.items():
+            own = rename(name)
+            if any(own in {route.decoder, route.last_decoder} for route in routes.values()):
+                decoders[own] = decoder
+                tensors |= {
+                    f"{own}.{part}": values.astype(np.float16)
+                    for part, values in adapter.tensors(name).items()
+                }
+            else:
+                decoders.pop(own, None)
+    card = tuned.card.model_copy(update={"routes": routes, "decoders": decoders})
+    write_adapter(tuned.path, card, tensors)
+    return kept
+
+
+def _rename(decoder: str) -> str:
+    """The name that a decoder of the start has beside those that were trained."""
+    return f"start-{decoder}"
