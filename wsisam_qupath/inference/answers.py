@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from shapely.geometry import MultiPolygon, Polygon
 
 from ..geometry import Box, PatchPair
-from ..geometry.polygons import mask_to_polygon, stability_score
+from ..geometry.polygons import mask_to_polygon, smooth_mask, stability_score
 from ..geometry.validity import keep_polygons
 from ..options import OutlineOptions
 from ..prompts import Prompt, PromptKind
@@ -145,7 +145,7 @@ def _make_outline(
 ) -> Outline | None:
     mask: MaskArray = prediction.mask_logits
     polygon = mask_to_polygon(
-        mask,
+        smooth_mask(mask),
         pair if prediction.patch == "hr" else pair.coarser,
         simplify_um=options.simplify_um,
         min_area_um2=options.min_area_um2,
