@@ -39,6 +39,7 @@ class BatchConfig:
     """What is the same for all images.
 
     Attributes:
+        command: name of what runs, for the lists of backups.
         write: whether the project gets the results.
         export: where outlines go too, or instead.
         limit: of prompts to answer; None is all.
@@ -50,6 +51,7 @@ class BatchConfig:
     prompt_filter: PromptFilter
     options: OutlineOptions
     model: ChosenModel
+    command: str = "batch"
     write: bool = True
     export: GeoJsonFolder | None = None
     limit: int | None = None

@@ -27,6 +27,9 @@ from .access import JobAccess
 from .executor import SharedExecutor
 from .progress import Progress, WhatQuPathShows
 
+_COMMAND = "project job"
+"""Name of a job where other commands speak of it."""
+
 _LOOK_SECONDS = 0.2
 """How often one that waits for the model looks whether it was cancelled."""
 
@@ -99,7 +102,7 @@ class JobRunner:
         job.progress.on_images_chosen(len(entries))
         if job.shown is None:
             check_closed(project, job.progress.on_notice)
-        with QuPathProcess() as process, lock_for_writing(project, what="project job"):
+        with QuPathProcess() as process, lock_for_writing(project, what=_COMMAND):
             segmenter = self._segmenter(job.cancellation)
             config = _make_config(job, project, segmenter)
             opener = SlideOpener(process, project, job.request.mpp, self.access.files.open_slide)
@@ -133,6 +136,7 @@ def _make_config(job: ActiveJob, project: Project, segmenter: Segmenter) -> Batc
         ),
         options=options,
         model=segmenter.model,
+        command=_COMMAND,
         open_project=job.shown,
     )
 
