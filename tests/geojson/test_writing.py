@@ -311,8 +311,21 @@ def id_of(
     )
 
 
-def test_the_id_of_a_result_is_pinned() -> None:
-    assert id_of() == "f7f06a04-8821-58e3-8006-34d4cf836da7"
+@pytest.mark.parametrize(
+    ("answers", "pinned"),
+    [(1, "f7f06a04-8821-58e3-8006-34d4cf836da7"), (2, "")],
+)
+def test_the_id_of_a_result_is_pinned(answers: int, pinned: str) -> None:
+    options: dict[str, float | bool] = {"simplify_um": 0.5, "tta": False}
+
+    assert compute_result_id(OUTLINE, "ab" * 32, None, options, answers=answers) == pinned
+
+
+def test_the_version_of_the_answers_is_in_the_metadata() -> None:
+    properties = to_feature(result(), "detection")["properties"]
+
+    assert properties["metadata"]["wsisam_answers"] == "2"
+    assert properties["metadata"]["wsisam_format"] == "2"
 
 
 def test_the_id_of_a_result_does_not_depend_on_the_process() -> None:

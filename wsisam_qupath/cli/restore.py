@@ -12,7 +12,7 @@ from .options import SOME_FAILED
 
 
 class _State(click.ParamType):
-    """ "original", or the number of a state."""
+    """The number of a state, or the word original."""
 
     name = "state"
 

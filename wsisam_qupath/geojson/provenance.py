@@ -5,6 +5,7 @@ from __future__ import annotations
 import shapely
 from shapely.geometry import MultiPolygon, Polygon
 
+from ..files.formats import RESULT
 from ..options import ObjectType
 from ..prompts.results import Result
 
@@ -43,6 +44,8 @@ def make_metadata(
         "wsisam_lr_mpp": None if provenance.lr_mpp is None else f"{provenance.lr_mpp:.6g}",
         "wsisam_patch": provenance.patch,
         "wsisam_version": provenance.version,
+        "wsisam_answers": str(provenance.answers),
+        RESULT.key: str(RESULT.number),
     }
     return {name: value for name, value in values.items() if value is not None}
 

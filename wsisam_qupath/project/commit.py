@@ -88,7 +88,8 @@ def commit(
         command: that changes the image, for the list of its backups.
 
     Returns:
-        Path of the backup, which is an older one if that is identical; None for an image without data.
+        Path of the backup, which is an older one if that is identical; None for an image without
+        data.
 
     Raises:
         ImageError: the image was not changed; or it was, as the message says, and the next

@@ -256,7 +256,7 @@ def test_newer_answers_replace_older_ones_or_stand_beside_them(
     only = BatchRequest(done, images=(MIRRORED,))
 
     assert run_batch(
-        replace(only, redo=True, options=OutlineOptions(class_name="Drüse"))
+        replace(only, redo="all", options=OutlineOptions(class_name="Drüse"))
     ).is_complete
     (again,) = results()
     assert (again.id, again.wkt, again.path_class) == (first.id, first.wkt, "Drüse")
@@ -302,7 +302,7 @@ def test_what_a_person_took_over_is_neither_replaced_nor_a_prompt(
     assert [one.type for one in before[MIRRORED].values()] == ["PathAnnotationObject"] * 3
 
     assert run_batch(
-        BatchRequest(done, images=("Schnitt *",), redo=True, options=COARSE)
+        BatchRequest(done, images=("Schnitt *",), redo="all", options=COARSE)
     ).is_complete
 
     assert seen_by(qupath, done) == before

@@ -62,9 +62,9 @@ class BatchConfig:
         """Choose the patch pairs of prompts on a slide."""
         return self.model.planner(slide.mpp, self.options)
 
-    def predict_result_id(self, slide: Slide, prompt: Prompt) -> str:
-        """See :meth:`.ChosenModel.predict_result_id`."""
-        return self.model.predict_result_id(prompt, slide.mpp, self.options)
+    def list_result_ids(self, slide: Slide, prompt: Prompt) -> tuple[str, ...]:
+        """See :meth:`.ChosenModel.list_result_ids`."""
+        return self.model.list_result_ids(prompt, slide.mpp, self.options)
 
 
 class BatchObserver(Protocol):

@@ -290,7 +290,7 @@ class Batch:
             config.prompt_filter,
             l0_box=slide.l0_box,
             hr_l0_box_of=lambda prompt: planner.pair(prompt).hr_l0_box,
-            result_id_of=partial(config.predict_result_id, slide),
+            result_ids_of=partial(config.list_result_ids, slide),
         )
         if config.limit is not None:
             selection = selection.limit_tasks(config.limit - self._tasks_taken)
