@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import shapely
 from shapely.geometry import MultiPolygon, Polygon
 
@@ -48,6 +50,18 @@ def make_metadata(
         RESULT.key: str(RESULT.number),
     }
     return {name: value for name, value in values.items() if value is not None}
+
+
+def add_client(feature: dict[str, Any], client_name: str) -> dict[str, Any]:
+    """Add to the provenance of a result who asked a server for it, if that is known.
+
+    Returns:
+        The same feature.
+    """
+    metadata = feature["properties"].get("metadata")
+    if client_name and metadata is not None:
+        metadata["wsisam_client"] = client_name
+    return feature
 
 
 def sign_outline(l0_geometry: Polygon | MultiPolygon) -> str:

@@ -75,11 +75,13 @@ class ActiveJob:
 
     Attributes:
         shown: what QuPath shows of the project; None where it does not have it open.
+        client_name: of who asked for it, for the provenance of the results.
     """
 
     request: JobRequest
     progress: Progress
     shown: WhatQuPathShows | None
+    client_name: str = ""
     cancellation: Cancellation = field(default_factory=Cancellation)
 
 
@@ -106,7 +108,7 @@ class JobRunner:
             segmenter = self._segmenter(job.cancellation)
             config = _make_config(job, project, segmenter)
             opener = SlideOpener(process, project, job.request.mpp, self.access.files.open_slide)
-            executor = SharedExecutor(segmenter, self.device_queue, config.options)
+            executor = SharedExecutor(segmenter, self.device_queue, config.options, job.client_name)
             with closing(executor):
                 batch = Batch(config, process, opener, executor, lambda: executor, job.progress)
                 job.cancellation.then(batch.cancel)

@@ -35,12 +35,14 @@ class StoredJob(BaseModel):
 
     Attributes:
         tries: how often it was begun.
+        client_name: of who asked for it; empty where clients have no names.
     """
 
     format: int = JOB.number
     request: JobRequest
     status: JobStatus
     tries: int = 0
+    client_name: str = ""
 
 
 class JobStore:
