@@ -157,7 +157,9 @@ def test_a_newer_answer_replaces_the_older_one_or_stands_beside_it() -> None:
 def test_results_written_as_annotations_are_answers_and_no_prompts() -> None:
     result = result_of("r1", "answer to r1", "annotation")
 
-    selection = chosen([box_prompt(), result], PromptFilter(frozenset({"Gland"})))
+    wanted = PromptFilter(frozenset({"Gland"}), object_type="annotation")
+
+    selection = chosen([box_prompt(), result], wanted)
 
     assert prompt_ids(selection) == []
     assert states(selection) == {"r1": "answered"}
