@@ -142,7 +142,8 @@ def restore(entry: ImageEntry, number: int | None) -> Backup | None:
         old = None if wanted is None else entry.files.read_if_there(wanted.summary)
         return None if old is None else old.decode("utf-8", "surrogateescape")
 
-    replaced = _exchange(entry, wanted and wanted.path, RESTORE, summary, refuse_if_changed)
+    source = wanted.path if wanted else None
+    replaced = _exchange(entry, source, RESTORE, summary, refuse_if_changed)
     prune(entry, spare=wanted)
     return replaced
 

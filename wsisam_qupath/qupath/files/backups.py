@@ -215,11 +215,11 @@ def _make_path(entry: ImageEntry, number: int, command: str, time: datetime) -> 
 
 def _match(pattern: re.Pattern[str], name: str) -> re.Match[str] | None:
     """Match a file's name; None also where its time is none."""
-    match = pattern.fullmatch(name)
-    try:
-        return match and _read_time(match["time"]) and match
-    except ValueError:
-        return None
+    if match := pattern.fullmatch(name):
+        with suppress(ValueError):
+            _read_time(match["time"])
+            return match
+    return None
 
 
 def _read_time(text: str) -> datetime:
