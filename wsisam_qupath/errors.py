@@ -14,6 +14,7 @@
     │   └── QuPathTimeoutError  QuPath did not answer in time and was ended
     ├── ProjectError    a QuPath project cannot be used as it is
     │   └── ImageError  one image of a project cannot be used; the others can
+    ├── FormatError     a file was written by a newer version of this program
     └── OutputError     a result cannot be written to its destination
 
 Each message is one or two sentences: what is wrong, and how to fix it. It names options in words,
@@ -81,6 +82,10 @@ class ProjectError(WsiSamError):
 
 class ImageError(ProjectError):
     """One image of a project cannot be read or written; the others can."""
+
+
+class FormatError(WsiSamError):
+    """A file that outlives a run was written by a newer version of this program."""
 
 
 class OutputError(WsiSamError):

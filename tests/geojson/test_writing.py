@@ -65,6 +65,8 @@ def test_a_feature_says_all_that_qupath_keeps() -> None:
                 "wsisam_lr_mpp": "2",
                 "wsisam_patch": "hr",
                 "wsisam_version": "0.1.0",
+                "wsisam_answers": "2",
+                "wsisam_format": "2",
             },
         },
     }
@@ -311,8 +313,14 @@ def id_of(
     )
 
 
-def test_the_id_of_a_result_is_pinned() -> None:
-    assert id_of() == "f7f06a04-8821-58e3-8006-34d4cf836da7"
+@pytest.mark.parametrize(
+    ("answers", "pinned"),
+    [(1, "f7f06a04-8821-58e3-8006-34d4cf836da7"), (2, "ddc58b57-0911-5d60-b9fa-a9f227d95b48")],
+)
+def test_the_id_of_a_result_is_pinned(answers: int, pinned: str) -> None:
+    options: dict[str, float | bool] = {"simplify_um": 0.5, "tta": False}
+
+    assert compute_result_id(OUTLINE, "ab" * 32, None, options, answers=answers) == pinned
 
 
 def test_the_id_of_a_result_does_not_depend_on_the_process() -> None:

@@ -13,7 +13,9 @@ import pytest
 from fixtures.disks import fill_up
 from fixtures.images import (
     BACKUP,
+    BACKUP_NAME,
     DATE,
+    DATED_BACKUP,
     NEW,
     NEW_SUMMARY,
     OLD,
@@ -22,7 +24,7 @@ from fixtures.images import (
     Image,
     make_image,
 )
-from wsisam_qupath.errors import ImageError, ProjectError
+from wsisam_qupath.errors import FormatError, ImageError, ProjectError
 from wsisam_qupath.project.commit import commit, recover, restore
 from wsisam_qupath.qupath.files.backups import compute_checksum, copy_synced, list_backups
 from wsisam_qupath.qupath.files.entries import ImageEntry
@@ -45,14 +47,21 @@ def test_a_commit_replaces_data_and_summary_and_keeps_the_old_ones(image: Image)
     assert backup.with_suffix(".summary.json").read_bytes() == OLD_SUMMARY
 
 
-def test_a_backup_is_named_by_the_time_in_utc(image: Image) -> None:
+def test_a_backup_is_named_by_number_command_and_time_in_utc(image: Image) -> None:
     before = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
 
-    backup = image.commit()
+    backup = commit(
+        image.project, image.entry, image.stage(), image.versions, command="project job"
+    )
 
     after = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     assert backup is not None
-    assert f"data-{before}Z" <= backup.name.partition(".")[0] <= f"data-{after}Z"
+    named, _, format_and_kind = backup.name.partition(".")
+    assert (named[:23], format_and_kind) == ("data-0001-project-job-2", "wsisam-backup2.qpdata")
+    assert before <= named[22:-1] <= after
+    (listed,) = list_backups(image.entry)
+    assert (listed.number, listed.command) == (1, "project job")
+    assert f"{listed.time:%Y%m%d-%H%M%S}Z" == named[22:]
 
 
 def test_an_image_without_data_gets_some_and_no_backup(image: Image) -> None:
@@ -66,31 +75,67 @@ def test_an_image_without_data_gets_some_and_no_backup(image: Image) -> None:
     assert set(image.files) == {"data.qpdata", "summary.json", "thumbnail.jpg"}
 
 
-def test_the_last_three_backups_are_kept_also_those_of_one_second(image: Image) -> None:
-    contents = [bytes([number]) * 100 for number in range(6)]
+def content_of(number: int) -> bytes:
+    return bytes([number]) * 100
 
-    made = [image.commit(content) for content in contents]
 
-    assert len(set(made)) == 6
-    assert list_backups(image.entry) == made[-3:]
-    assert [path.read_bytes() for path in list_backups(image.entry)] == contents[2:5]
-    assert sum("wsisam" in name for name in image.files) == 6
+def test_the_first_state_stays_for_ever_and_the_nine_newest(image: Image) -> None:
+    for number in range(13):
+        image.commit(content_of(number))
+
+    kept = [(one, "batch", content_of(one - 2)) for one in range(5, 14)]
+    assert image.states == [(1, "batch", OLD), *kept]
+    assert sum("wsisam" in name for name in image.files) == 20
+
+
+def test_states_that_take_much_room_are_the_first_and_the_three_newest(
+    image: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wsisam_qupath.qupath.files.backups.MORE_KEPT_BYTES", 350)
+    for number in range(8):
+        image.commit(content_of(number))
+    assert [number for number, *_ in image.states] == [1, 6, 7, 8]
+
+    monkeypatch.setattr("wsisam_qupath.qupath.files.backups.MORE_KEPT_BYTES", 450)
+    image.commit(content_of(8))
+    assert [number for number, *_ in image.states] == [1, 6, 7, 8, 9]
 
 
 def test_a_new_backup_is_the_newest_whatever_the_clock_says(image: Image) -> None:
-    future = ["data-20991231-235959Z", "data-20991231-235959Z-2", "data-20991231-235959Z-10"]
-    for number, name in enumerate(future):
-        image.put(f"{name}.wsisam-backup.qpdata", bytes([number]))
+    for name in BACKUP:
+        image.put(name.replace("2020", "2096").replace("0001", "0010"), b"later")
 
     backup = image.commit()
 
     assert backup is not None
-    assert backup.name == "data-20991231-235959Z-11.wsisam-backup.qpdata"
-    assert [path.name.partition(".")[0] for path in list_backups(image.entry)] == [
-        "data-20991231-235959Z-2",
-        "data-20991231-235959Z-10",
-        "data-20991231-235959Z-11",
-    ]
+    assert backup.name.startswith("data-0011-batch-202")
+    assert [number for number, *_ in image.states] == [10, 11]
+
+
+def test_backups_of_early_versions_get_numbers_that_stay(image: Image) -> None:
+    times = ["20261121-145501Z", "20261121-145501Z-2", "20261121-145501Z-10", "20261122-000000Z"]
+    for order, dated in enumerate(times):
+        image.put(f"data-{dated}.wsisam-backup.qpdata", content_of(order))
+        image.put(f"data-{dated}.wsisam-backup.summary.json", b"%d" % order)
+    unknown = [(order + 1, "unknown", content_of(order)) for order in range(4)]
+    assert image.states == unknown
+
+    image.commit()
+
+    assert image.states == [*unknown, (5, "batch", OLD)]
+    assert not [name for name in image.files if name.endswith(".wsisam-backup.qpdata")]
+    summaries = [one.summary.read_bytes() for one in list_backups(image.entry)]
+    assert summaries == [b"0", b"1", b"2", b"3", OLD_SUMMARY]
+
+
+def test_backups_of_a_newer_version_are_refused_and_left_alone(image: Image) -> None:
+    image.put("data-3.of.something-else.wsisam-backup3.qpdata", b"new")
+    before = image.files
+
+    with pytest.raises(FormatError, match="is a backup in format 3, which a newer version"):
+        image.commit()
+
+    assert image.files == before
 
 
 def test_foreign_files_are_never_pruned(image: Image) -> None:
@@ -99,6 +144,8 @@ def test_foreign_files_are_never_pruned(image: Image) -> None:
         for name in (
             "data-old.wsisam-backup.qpdata",
             f"data-{DATE}.wsisam-backup.qpdata.txt",
+            "data-20209999-235959Z.wsisam-backup.qpdata",
+            f"{BACKUP_NAME}.qpdata.txt",
             f"my data-{DATE}.wsisam-backup.qpdata",
             "data.qpdata.2020",
             "data-2020.summary.json",
@@ -107,33 +154,44 @@ def test_foreign_files_are_never_pruned(image: Image) -> None:
     }
     for name, content in foreign.items():
         image.put(name, content)
-    folder = image.entry.folder / f"data-{DATE}.wsisam-backup.qpdata"
+    folder = image.entry.folder / f"{BACKUP_NAME}.qpdata"
     folder.mkdir()
 
-    for number in range(5):
+    for number in range(12):
         image.commit(bytes([number]))
 
     assert {name: image.files[name] for name in foreign} == foreign
     assert folder.is_dir()
-    assert len(list_backups(image.entry)) == 3
+    assert len(list_backups(image.entry)) == 10
 
 
-def test_a_state_that_has_a_backup_gets_no_second_one(image: Image) -> None:
-    for name, content in BACKUP.items():
+@pytest.mark.parametrize("kept", [BACKUP, DATED_BACKUP])
+def test_a_state_that_has_a_backup_gets_no_second_one(image: Image, kept: dict[str, bytes]) -> None:
+    for name, content in kept.items():
         image.put(name, content)
 
     backup = image.commit()
 
-    assert backup == image.entry.folder / f"data-{DATE}.wsisam-backup.qpdata"
-    assert list_backups(image.entry) == [backup]
+    (only,) = list_backups(image.entry)
+    assert backup == only.path
+
+
+def test_what_a_restoration_keeps_is_kept_again_before_a_batch(image: Image) -> None:
+    image.commit()
+    restore(image.entry, 1)
+    restore(image.entry, 2)
+
+    image.commit(QUPATHS)
+
+    assert image.states == [(1, "batch", OLD), (2, "restore", NEW), (3, "batch", NEW)]
 
 
 def test_a_backup_with_another_summary_is_another_state(image: Image) -> None:
-    image.put(f"data-{DATE}.wsisam-backup.qpdata", OLD)
+    image.put(f"{BACKUP_NAME}.qpdata", OLD)
 
-    backup = image.commit()
+    image.commit()
 
-    assert list_backups(image.entry) == [image.entry.folder / min(BACKUP), backup]
+    assert image.states == [(1, "batch", OLD), (2, "batch", OLD)]
 
 
 def change_data(image: Image) -> None:
@@ -212,14 +270,14 @@ def test_what_changes_in_the_middle_of_a_commit_wins(
 
 
 def test_a_commit_that_fails_removes_no_older_backup(image: Image) -> None:
-    made = [image.commit(bytes([number])) for number in range(3)]
+    made = [image.commit(bytes([number])) for number in range(12)]
     versions = image.versions
     staged = image.stage(summary=WhileSummarised(lambda: change_data(image)))
 
     with pytest.raises(ImageError):
         commit(image.project, image.entry, staged, versions)
 
-    assert list_backups(image.entry) == made
+    assert [one.path for one in list_backups(image.entry)] == [made[0], *made[-9:]]
 
 
 def test_where_qupath_has_the_project_open_it_may_save_it_in_the_middle_but_not_the_image(
@@ -261,43 +319,98 @@ def test_a_staged_file_that_is_gone_changes_nothing(image: Image) -> None:
 
 
 def test_a_backup_put_back_is_what_was_there(image: Image) -> None:
-    backup = image.commit()
+    image.commit()
 
-    restore(image.entry, backup)
+    replaced = restore(image.entry, 1)
 
     assert image.is_old
     assert image.leftovers == []
-    assert [path.read_bytes() for path in list_backups(image.entry)] == [OLD, NEW]
+    assert image.states == [(1, "batch", OLD), (2, "restore", NEW)]
+    assert replaced == list_backups(image.entry)[1]
+
+
+def test_restorations_keep_no_second_copy_of_what_is_kept(image: Image) -> None:
+    image.commit()
+    for number in (1, 2, 1, 2, 1):
+        restore(image.entry, number)
+
+    assert image.is_old
+    assert image.states == [(1, "batch", OLD), (2, "restore", NEW)]
+
+
+def test_a_restoration_never_removes_what_it_restores_or_the_first(image: Image) -> None:
+    for number in range(12):
+        image.commit(content_of(number))
+    oldest = list_backups(image.entry)[1]
+
+    restore(image.entry, oldest.number)
+
+    kept = [number for number, *_ in image.states]
+    assert kept == [1, oldest.number, *range(oldest.number + 1, 14)]
+    assert image.live[0] == oldest.path.read_bytes()
 
 
 def test_an_image_that_had_no_data_can_have_none_again(image: Image) -> None:
     image.entry.qpdata.unlink()
     image.entry.summary.unlink()
-    backup = image.commit()
+    image.commit()
 
-    restore(image.entry, backup)
+    restore(image.entry, None)
 
     assert image.live == (None, None)
     assert image.leftovers == []
-    assert [path.read_bytes() for path in list_backups(image.entry)] == [NEW]
+    assert image.states == [(1, "restore", NEW)]
 
 
 def test_data_that_had_no_summary_has_none_again(image: Image) -> None:
     image.entry.summary.unlink()
-    backup = image.commit()
+    image.commit()
 
-    restore(image.entry, backup)
+    restore(image.entry, 1)
 
     assert image.live == (OLD, None)
 
 
-def test_a_backup_that_is_gone_cannot_be_put_back(image: Image) -> None:
+def test_a_backup_of_an_early_version_is_put_back(image: Image) -> None:
+    for name, content in DATED_BACKUP.items():
+        image.put(name, content)
+    image.put("data.qpdata", NEW)
+    image.put("summary.json", b"{}")
+
+    restore(image.entry, 1)
+
+    assert image.is_old
+    assert image.states == [(1, "unknown", OLD), (2, "restore", NEW)]
+
+
+def test_a_backup_that_is_not_there_cannot_be_put_back(image: Image) -> None:
     before = image.files
 
-    with pytest.raises(ImageError, match="nothing of it was changed"):
-        restore(image.entry, image.entry.folder / f"data-{DATE}.wsisam-backup.qpdata")
+    with pytest.raises(ImageError, match="has no backup 7"):
+        restore(image.entry, 7)
 
     assert image.files == before
+
+
+def test_a_full_disk_at_a_restoration_leaves_image_and_history_as_they_were(disk: Path) -> None:
+    image = make_image(disk)
+    image.commit(QUPATHS)
+    before = image.files
+    pages = 0
+    for pages in count():
+        filler = fill_up(disk, pages)
+        try:
+            restore(image.entry, 1)
+        except ImageError as exc:
+            assert "No space left on device" in str(exc)
+            assert image.files == before
+            filler.unlink()
+        else:
+            break
+
+    assert image.is_old
+    assert image.states == [(1, "batch", OLD), (2, "restore", QUPATHS)]
+    assert pages > 40
 
 
 def test_a_full_disk_leaves_the_image_as_it_was(disk: Path) -> None:

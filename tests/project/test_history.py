@@ -103,7 +103,7 @@ SOUND = '{"history":1,"slide":"","written":[%s],"empty":%s}'
         b"7",
         b"{}",
         b"[" * 100_000,
-        b'{"history":2,"slide":"","written":[],"empty":{}}',
+        b'{"history":"1","slide":"","written":[],"empty":{}}',
         (SOUND % ('{"id":"1"}', "{}")).encode(),
         (SOUND % ("7", "{}")).encode(),
         (SOUND % ("", "[]")).encode(),

@@ -14,7 +14,9 @@ import pytest
 from fixtures.disks import fill_up
 from fixtures.images import (
     BACKUP,
+    BACKUP_NAME,
     DATE,
+    DATED_BACKUP,
     NEW,
     NEXT_SUMMARY,
     OLD,
@@ -25,8 +27,9 @@ from fixtures.images import (
     make_image,
 )
 from fixtures.killing import Killer
+from wsisam_qupath.errors import FormatError
 from wsisam_qupath.project.commit import commit, recover, restore
-from wsisam_qupath.qupath.files.backups import list_backups
+from wsisam_qupath.qupath.files.backups import list_backups, prune
 from wsisam_qupath.qupath.files.entries import ImageEntry
 
 pytestmark = pytest.mark.slow
@@ -51,7 +54,15 @@ BEFORE_THE_MARKER: dict[str, dict[str, bytes]] = {
     "a backup without its data": {
         **STAGED,
         "data.qpdata.wsisam-copy": OLD,
-        f"data-{DATE}.wsisam-backup.summary.json": OLD_SUMMARY[:9],
+        f"{BACKUP_NAME}.summary.json": OLD_SUMMARY[:9],
+    },
+    "a backup of an early version that got its number, but not yet its name": {
+        **DATED_BACKUP,
+        f"{BACKUP_NAME}.summary.json": OLD_SUMMARY,
+    },
+    "a backup of an early version that has its name, and the old summary": {
+        **BACKUP,
+        f"data-{DATE}.wsisam-backup.summary.json": OLD_SUMMARY,
     },
     "a backup": {**STAGED, **BACKUP},
     "half a summary": {**STAGED, **BACKUP, "summary.json.wsisam-new": b'{"ti'},
@@ -75,7 +86,7 @@ def test_what_was_left_before_the_marker_is_undone(image: Image, left: dict[str,
     assert recovery == "undone"
     assert image.is_old
     assert image.leftovers == []
-    finished = BACKUP if BACKUP.keys() <= left.keys() else {}
+    finished = next((kept for kept in (BACKUP, DATED_BACKUP) if kept.keys() <= left.keys()), {})
     assert {n: c for n, c in image.files.items() if "wsisam" in n} == finished
     assert recover(image.entry) == "nothing"
 
@@ -108,7 +119,7 @@ def test_a_marker_after_the_step_is_finished(
 
     assert image.live == (NEW, b'{"timestamp":7}')
     assert image.leftovers == []
-    assert [path.read_bytes() for path in list_backups(image.entry)] == [OLD]
+    assert [one.path.read_bytes() for one in list_backups(image.entry)] == [OLD]
     assert recover(image.entry) == "nothing"
 
 
@@ -126,7 +137,7 @@ def test_what_qupath_saved_since_is_never_overwritten(
 
     assert image.live == (QUPATHS, b'{"timestamp":8}')
     assert image.leftovers == []
-    assert [path.read_bytes() for path in list_backups(image.entry)] == [OLD]
+    assert [one.path.read_bytes() for one in list_backups(image.entry)] == [OLD]
 
 
 def test_other_data_of_the_same_size_is_not_taken_for_ours(image: Image) -> None:
@@ -161,6 +172,38 @@ def test_a_marker_with_numbers_for_words_is_undone(image: Image) -> None:
     assert image.is_old
 
 
+@pytest.mark.parametrize("further", [{}, {"format": 2, "sooner": True}])
+@pytest.mark.parametrize("early", [False, True])
+def test_a_marker_of_an_early_version_or_with_further_keys_is_understood(
+    image: Image, early: bool, further: dict[str, object]
+) -> None:
+    image.put("data.qpdata", NEW)
+    image.put_marker(NEW, **further)
+    marker = image.entry.folder / "data.qpdata.wsisam-commit"
+    if early:
+        content = json.loads(marker.read_bytes())
+        del content["format"]
+        marker.write_text(json.dumps(content, indent=1), "ascii")
+
+    assert recover(image.entry) == "finished"
+
+    assert image.live == (NEW, b'{"timestamp":7}')
+
+
+def test_a_marker_of_a_newer_version_is_refused_and_everything_left_alone(image: Image) -> None:
+    for name, content in {**STAGED, **BACKUP, **NEXT_SUMMARY}.items():
+        image.put(name, content)
+    image.put_marker(NEW, format=3)
+    before = image.files
+
+    for attempt in (recover, lambda entry: restore(entry, 1)):
+        with pytest.raises(FormatError) as caught:
+            attempt(image.entry)
+        assert "wsisam-commit is the note of an unfinished change in format 3" in str(caught.value)
+
+    assert image.files == before
+
+
 def test_data_that_was_removed_is_not_made_up_again(image: Image) -> None:
     image.put_marker(NEW)
     image.entry.qpdata.unlink()
@@ -168,6 +211,9 @@ def test_data_that_was_removed_is_not_made_up_again(image: Image) -> None:
     assert recover(image.entry) == "undone"
 
     assert image.live == (None, OLD_SUMMARY)
+
+
+BOTH_STATES = [(1, OLD), (2, NEW)]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no fork and no kill -9")
@@ -187,7 +233,9 @@ class TestKilledAtEveryCall:
                 seen.append(recovery)
                 assert image.is_old if recovery == "undone" else image.is_new
                 assert image.leftovers == []
-                assert image.is_old or [p.read_bytes() for p in list_backups(image.entry)] == [OLD]
+                assert image.is_old or [p.path.read_bytes() for p in list_backups(image.entry)] == [
+                    OLD
+                ]
                 if done:
                     break
 
@@ -199,20 +247,48 @@ class TestKilledAtEveryCall:
         with Killer() as killer:
             for nth in count(1):
                 image = make_image(tmp_path / str(nth))
-                for name, content in {**BACKUP, "data.qpdata": NEW}.items():
+                for name, content in {**DATED_BACKUP, "data.qpdata": NEW}.items():
                     image.put(name, content)
-                backup = image.entry.folder / min(BACKUP)
 
-                done = killer.lives_through(nth, restore, image.entry, backup)
+                done = killer.lives_through(nth, restore, image.entry, 1)
 
                 seen.append(recover(image.entry))
                 restored = "finished" in seen
                 assert image.live == (OLD if restored else NEW, OLD_SUMMARY)
                 assert image.leftovers == []
+                assert [(one, data) for one, _, data in image.states] in ([(1, OLD)], BOTH_STATES)
+                assert not restored or [data for *_, data in image.states] == [OLD, NEW]
+                assert all(
+                    one.summary.read_bytes() == OLD_SUMMARY for one in list_backups(image.entry)
+                )
                 if done:
                     break
 
         assert list(dict.fromkeys(seen)) == ["nothing", "undone", "finished"]
+
+    def test_the_first_state_outlives_a_kill_while_old_ones_are_removed(
+        self, tmp_path: Path
+    ) -> None:
+        with Killer() as killer:
+            for nth in count(1):
+                image = make_image(tmp_path / str(nth))
+                for name, content in BACKUP.items():
+                    image.put(name, content)
+                    for number in range(2, 12):
+                        image.put(name.replace("0001", f"{number:04}"), content)
+
+                done = killer.lives_through(nth, prune, image.entry)
+
+                recover(image.entry)
+                assert image.leftovers == []
+                numbers = [number for number, *_ in image.states]
+                assert image.states[0] == (1, "batch", OLD)
+                assert numbers in ([1, *range(2, 12)], [1, *range(3, 12)])
+                assert list_backups(image.entry)[0].summary.read_bytes() == OLD_SUMMARY
+                if done:
+                    break
+
+        assert numbers == [1, *range(3, 12)]
 
     @pytest.mark.parametrize("data", [OLD, NEW, QUPATHS])
     def test_a_recovery_can_be_repeated(self, tmp_path: Path, data: bytes) -> None:
@@ -277,11 +353,11 @@ def test_a_kill_at_any_time_leaves_data_and_summary_of_one_commit(image: Image) 
         assert data == data[:1] * 300_000
         assert json.loads(summary)["first"] == data[0]
         assert image.leftovers == []
-        assert all(
-            p.read_bytes() == p.read_bytes()[:1] * 300_000 for p in list_backups(image.entry)
-        )
+        states = [data for *_, data in image.states]
+        assert all(data == data[:1] * 300_000 for data in states)
+        assert not states or states[0] == b"\0" * 300_000
 
-    assert list_backups(image.entry)
+    assert len(image.states) == 10
 
 
 def test_what_the_step_left_is_finished_on_a_disk_that_is_full(disk: Path) -> None:

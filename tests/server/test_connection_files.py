@@ -78,6 +78,9 @@ def test_the_file_of_a_server_that_was_killed_goes_when_the_next_one_starts(tmp_
         ({"started": 1.0}, True),
         ({"host": "another", "pid": 2**22 + 1}, False),
         ({"pid": "x"}, False),
+        ({"pid": 2**22 + 1, "format": 2}, True),
+        ({"pid": 2**22 + 1, "format": 3}, False),
+        ({"pid": 2**22 + 1, "format": "x"}, False),
     ],
 )
 def test_only_files_of_servers_of_this_machine_that_are_gone_go(
@@ -89,6 +92,15 @@ def test_only_files_of_servers_of_this_machine_that_are_gone_go(
     remove_stale(tmp_path)
 
     assert path.exists() is not goes
+
+
+def test_a_connection_file_states_format_and_protocol(tmp_path: Path) -> None:
+    path = tmp_path / "1.json"
+
+    with connection_file(path, URL, TOKEN):
+        stated = json.loads(path.read_bytes())
+
+    assert (stated["format"], stated["protocol"]) == (2, 1)
 
 
 def test_what_is_no_connection_file_stays(tmp_path: Path) -> None:

@@ -331,6 +331,14 @@ def test_a_token_of_ones_own_is_taken_and_must_be_long(tmp_path: Path, slides: P
     own = tmp_path / "token.txt"
     own.write_text("short")
     assert "holds no token" in failure(tmp_path, "--port", 0, "--token-file", own)
+    own.write_text("# two\nanna anna-has-a-token-of-her-own\nbert short\n")
+    assert "line 3: write a name without spaces" in failure(
+        tmp_path, "--port", 0, "--token-file", own
+    )
+    own.write_text('{"format": 3, "url": "http://here"}')
+    assert "is the address of a server in format 3" in failure(
+        tmp_path, "--port", 0, "--token-file", own
+    )
     own.write_text("a-token-that-is-long-enough\n")
     log = tmp_path / "log.txt"
     command = ["serve", "--port", "0", "--token-file", own, "--host", "0.0.0.0"]

@@ -90,7 +90,7 @@ def test_without_the_token_there_is_no_answer(client: Client, shown: str | None)
 
 
 def test_the_token_is_taken_in_any_spelling_of_its_scheme() -> None:
-    check_token(f"bearer  {TOKEN}", TOKEN)
+    assert check_token(f"bearer  {TOKEN}", ServerConfig(TOKEN)) == ""
 
 
 def test_health_and_status_page_need_no_token(client: Client) -> None:

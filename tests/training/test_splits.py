@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fixtures.training_data import OUTLINES
-from wsisam_qupath.errors import OutputError, PromptError
+from wsisam_qupath.errors import FormatError, OutputError, PromptError
 from wsisam_qupath.slide import SlideReference
 from wsisam_qupath_training.dataset import PARTS, AnnotatedImage, Part, Truth
 from wsisam_qupath_training.splits import (
@@ -169,7 +169,20 @@ def test_a_split_is_read_again_after_the_folder_was_renamed(tmp_path: Path) -> N
 def test_a_split_says_dataset_group_part_and_number_of_objects() -> None:
     table = split_table([image("a.svs", "patient 1", part="val")])
 
-    assert table == "dataset\tfield\tgroup\tpart\tobjects\nset\ta.svs\tpatient 1\tval\t1\n"
+    assert (
+        table == "# format 2\ndataset\tfield\tgroup\tpart\tobjects\nset\ta.svs\tpatient 1\tval\t1\n"
+    )
+
+
+def test_a_split_of_version_0_1_is_read_and_one_of_a_newer_version_refused(tmp_path: Path) -> None:
+    early, newer = tmp_path / "early.tsv", tmp_path / "newer.tsv"
+    rows = "dataset\tfield\tgroup\tpart\tobjects\nset\ta.svs\tpatient 1\tval\t1\n"
+    early.write_text(rows, encoding="utf-8")
+    newer.write_text(f"# format 3\n{rows}", encoding="utf-8")
+
+    assert read_split(early) == {"a": "val"}
+    with pytest.raises(FormatError, match=r"newer\.tsv is the table of a split in format 3"):
+        read_split(newer)
 
 
 def test_a_split_is_not_written_into_a_folder_that_is_not_there(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,10 +13,14 @@ from typing import TypeAlias
 
 from wsisam_qupath.errors import PromptError
 from wsisam_qupath.files import write_atomically
+from wsisam_qupath.files.formats import SPLIT_TABLE
 from wsisam_qupath.prompts import Skipped
 from wsisam_qupath.slide.names import strip_format
 
 from .dataset import PARTS, AnnotatedImage, Part
+
+_FORMAT = re.compile(r"# format (\d+)\n")
+"""First line of our own tables since version 0.2; that of 0.1 began with the heading."""
 
 _HEADING = ("dataset", "field", "group", "part", "objects")
 
@@ -99,6 +104,7 @@ def divide_fully(images: Sequence[AnnotatedImage], rule: SplitRule) -> tuple[Ann
 def split_table(images: Sequence[AnnotatedImage]) -> str:
     """Every image with its group and part, tab-separated, for the file beside a result."""
     text = io.StringIO()
+    text.write(f"# format {SPLIT_TABLE.number}\n")
     table = csv.writer(text, delimiter="\t", lineterminator="\n")
     table.writerow(_HEADING)
     table.writerows(
@@ -220,19 +226,22 @@ def _rows(file: Path) -> Iterator[tuple[int, str, str, str]]:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as exc:
         raise PromptError(f"{file} cannot be read as a table ({exc}). Check its name.") from exc
+    if stated := _FORMAT.match(text):
+        SPLIT_TABLE.check_number(file, int(stated[1]))
+        text = text[stated.end() :]
     first = text.partition("\n")[0]
     separator = next((mark for mark in "\t;," if mark in first), ";")
     table = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-    is_ours = False
+    is_ours, lines_before = False, 1 if stated else 0
     try:
         for row in table:
             cells = [cell.strip() for cell in row]
             if table.line_num == 1 and cells == list(_HEADING):
                 is_ours = True
             elif is_ours and len(cells) == len(_HEADING):
-                yield table.line_num, cells[0], cells[1], cells[3]
+                yield lines_before + table.line_num, cells[0], cells[1], cells[3]
             elif len(cells) > 1:
-                yield table.line_num, "", cells[0], cells[1]
+                yield lines_before + table.line_num, "", cells[0], cells[1]
             elif any(cells):
                 raise PromptError(
                     f"{file}, line {table.line_num}: it has one column. Write slide;part."

@@ -18,7 +18,19 @@ from .options import (
 )
 
 
-@click.command()
+class _Batch(click.Command):
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read --redo without a word as --redo=all, whatever stands behind it."""
+        words = ("all", "outdated")
+        following = [*args[1:], ""]
+        args = [
+            "--redo=all" if one == "--redo" and after not in words else one
+            for one, after in zip(args, following, strict=True)
+        ]
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=_Batch)
 @click.argument("project", type=click.Path(path_type=Path))
 @click.option(
     "--images",
@@ -46,7 +58,14 @@ from .options import (
     help="QuPath class of all results.  [default: the class of each prompt]",
 )
 @click.option("--keep", is_flag=True, help="Keep earlier results beside the new ones.")
-@click.option("--redo", is_flag=True, help="Outline prompts again that already have a result.")
+@click.option(
+    "--redo",
+    type=click.Choice(["all", "outdated"]),
+    is_flag=False,
+    flag_value="all",
+    help="Outline prompts again that already have a result: all of them, or those with a result of "
+    "an older version of this program, which answered otherwise.  [default without a word: all]",
+)
 @click.option(
     "--dry-run",
     is_flag=True,

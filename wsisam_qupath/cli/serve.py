@@ -30,8 +30,9 @@ from .options import Remap, model_options, take_model
 @click.option(
     "--token-file",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="File with a token of your own, or one to which address and token are written for QuPath "
-    "on this computer.  [default: server.json in ~/.wsisam-qupath]",
+    help="File with a token of your own, or with a line for each client: its name and its token. "
+    "Or one to which address and token are written for QuPath on this computer.  [default: a file "
+    "in ~/.wsisam-qupath/servers]",
 )
 @click.option(
     "--slides",

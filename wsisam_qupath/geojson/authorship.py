@@ -12,6 +12,8 @@ import shapely
 from shapely.errors import ShapelyError
 from shapely.geometry import MultiPolygon, Polygon, shape
 
+from ..errors import FormatError
+from ..files.formats import RESULT
 from . import Feature
 from .properties import read_path_class
 from .provenance import CLASS_KEY, DRAWN_KEY, PROMPT_KEY, TYPE_KEY, is_drawn
@@ -28,6 +30,16 @@ def is_ours(feature: Feature) -> bool:
     return read_prompt_id(feature) is not None
 
 
+def is_of_newer_version(feature: Feature) -> bool:
+    """Whether a newer version of this program made an object, and may mean other things by it."""
+    stated = _metadata(feature).get(RESULT.key, "1")
+    try:
+        RESULT.check_number("", int(str(stated)))
+    except (ValueError, FormatError):
+        return True
+    return False
+
+
 def is_untouched(feature: Feature) -> bool:
     """Whether a program-made object is unmodified: same outline, class and type, no name, no lock.
 
@@ -35,6 +47,8 @@ def is_untouched(feature: Feature) -> bool:
     """
     properties, metadata = _properties(feature), _metadata(feature)
     if not is_ours(feature) or properties.get("isLocked") or properties.get("name"):
+        return False
+    if is_of_newer_version(feature):
         return False
     path_class = read_path_class(properties.get("classification"))
     outline = read_outline(feature)

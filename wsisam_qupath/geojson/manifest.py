@@ -11,9 +11,9 @@ from pathlib import Path
 
 from ..errors import PromptError
 from ..files import read_json, write_atomically
+from ..files.formats import EXPORT_MANIFEST
 
 MANIFEST_NAME = "manifest.json"
-SCHEMA_VERSION = 1
 
 REGION_CLASS = "Region*"
 """Class of regions that are completely annotated: what is no object in them is background.
@@ -86,7 +86,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         OutputError: it cannot be written there.
     """
     document = {
-        "schema_version": SCHEMA_VERSION,
+        **EXPORT_MANIFEST.stated,
         "images": [asdict(image) for image in manifest.images],
     }
     text = json.dumps(document, indent=2, allow_nan=False)
@@ -97,20 +97,18 @@ def read_manifest(folder: Path) -> Manifest:
     """Read the manifest of an exported folder.
 
     Raises:
-        PromptError: there is none, or it is damaged or of a newer version.
+        PromptError: there is none, or it is damaged.
+        FormatError: a newer version of this program wrote it.
     """
     from pydantic import TypeAdapter, ValidationError  # slow, and export needs none
 
     path = folder / MANIFEST_NAME
     document = read_json(path, fix=_FIX)
-    version = document.get("schema_version") if isinstance(document, dict) else None
-    if type(version) is not int:
-        raise PromptError(f"{path} is no manifest of an export. {_FIX}")
-    if version > SCHEMA_VERSION:
-        raise PromptError(
-            f"{path} was written by a newer version of this program (schema {version}, known is "
-            f"{SCHEMA_VERSION}). Update it, or export the project again."
-        )
+    stated = document.get(EXPORT_MANIFEST.key) if isinstance(document, dict) else None
+    try:
+        EXPORT_MANIFEST.check_number(path, stated)
+    except ValueError as exc:
+        raise PromptError(f"{path} is no manifest of an export. {_FIX}") from exc
     try:
         manifest = TypeAdapter(Manifest).validate_json(json.dumps(document), strict=True)
     except ValidationError as exc:

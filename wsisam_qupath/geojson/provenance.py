@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import shapely
 from shapely.geometry import MultiPolygon, Polygon
 
+from ..files.formats import RESULT
 from ..options import ObjectType
 from ..prompts.results import Result
 
@@ -43,8 +46,22 @@ def make_metadata(
         "wsisam_lr_mpp": None if provenance.lr_mpp is None else f"{provenance.lr_mpp:.6g}",
         "wsisam_patch": provenance.patch,
         "wsisam_version": provenance.version,
+        "wsisam_answers": str(provenance.answers),
+        RESULT.key: str(RESULT.number),
     }
     return {name: value for name, value in values.items() if value is not None}
+
+
+def add_client(feature: dict[str, Any], client_name: str) -> dict[str, Any]:
+    """Add to the provenance of a result who asked a server for it, if that is known.
+
+    Returns:
+        The same feature.
+    """
+    metadata = feature["properties"].get("metadata")
+    if client_name and metadata is not None:
+        metadata["wsisam_client"] = client_name
+    return feature
 
 
 def sign_outline(l0_geometry: Polygon | MultiPolygon) -> str:

@@ -10,7 +10,7 @@ from ..model.bases import Base
 from ..options import OutlineOptions
 from ..prompts import Prompt
 from ..prompts.planner import Planner
-from ..prompts.results import compute_result_id
+from ..prompts.results import ANSWERS, compute_result_id
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,20 @@ class ChosenModel:
         Args:
             mpp: pixel size of the slide's level 0.
         """
+        return self.list_result_ids(prompt, mpp, options)[0]
+
+    def list_result_ids(self, prompt: Prompt, mpp: Mpp, options: OutlineOptions) -> tuple[str, ...]:
+        """List the id that the result of a prompt will have, and those of outdated results.
+
+        Args:
+            mpp: pixel size of the slide's level 0.
+
+        Returns:
+            One for each version of the answers, the newest first.
+        """
         settings = {**options.outline_settings, "mpp_x": mpp.x, "mpp_y": mpp.y}
         adapter_sha256 = self.adapter.sha256 if self.adapter else None
-        return compute_result_id(prompt, self.base.sha256, adapter_sha256, settings)
+        return tuple(
+            compute_result_id(prompt, self.base.sha256, adapter_sha256, settings, answers=answers)
+            for answers in range(ANSWERS, 0, -1)
+        )

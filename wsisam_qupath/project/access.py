@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -41,7 +42,8 @@ def choose_images(project: Project, wanted: Sequence[str]) -> list[ImageEntry]:
 
 
 def _is_meant(entry: ImageEntry, wanted: str) -> bool:
-    return wanted in (entry.id, entry.name) or fnmatch.fnmatchcase(entry.name, wanted)
+    name, pattern = (unicodedata.normalize("NFC", one) for one in (entry.name, wanted))
+    return wanted == entry.id or name == pattern or fnmatch.fnmatchcase(name, pattern)
 
 
 def check_closed(project: Project, warn: Callable[[str], None]) -> None:

@@ -2,12 +2,12 @@
 
 QuPath's process stages a whole new ``data.qpdata`` beside the one in use. Then, in this order::
 
-    data-20261121-145501Z.wsisam-backup.*   verified copies of the data and its summary
-    summary.json.wsisam-new                 the new summary: to rename it later takes no space
-    data.qpdata.wsisam-commit               the marker: what the image is about to become
+    data-NUMBER-COMMAND-TIME.wsisam-backup2.*   verified copies of the data and its summary
+    summary.json.wsisam-new                     the new summary: to rename it later takes no space
+    data.qpdata.wsisam-commit                   the marker: what the image is about to become
     data.qpdata.wsisam-new -> data.qpdata   THE step; before it all is old, after it all is new
     summary.json.wsisam-new -> summary.json
-    (the marker goes, then all backups but the last three)
+    (the marker goes, then old backups, but never the first)
 
 :func:`recover` finds out by checksum on which side of the step a kill fell, and finishes or undoes.
 """
@@ -17,21 +17,24 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from ..errors import ImageError, ProjectError, escape
+from ..errors import FormatError, ImageError, ProjectError, escape
+from ..files.formats import COMMIT_MARKER
 from ..qupath.files.backups import (
+    Backup,
     back_up,
     compute_checksum,
     copy_synced,
     drop,
-    find_summary,
+    find_present,
     list_backups,
     list_orphans,
     make_path_beside,
     make_unfinished_path,
+    number_backups,
     prune,
 )
 from ..qupath.files.entries import ImageEntry, Project
@@ -39,6 +42,9 @@ from ..qupath.files.integrity import FileVersions, read_data_version, read_versi
 from ..qupath.values import Staged
 
 Recovery: TypeAlias = Literal["nothing", "finished", "undone"]
+
+RESTORE = "restore"
+"""Command of the backups that a restoration makes."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,12 @@ def make_staging_path(entry: ImageEntry) -> Path:
 
 
 def commit(
-    project: Project, entry: ImageEntry, staged: Staged, versions: FileVersions
+    project: Project,
+    entry: ImageEntry,
+    staged: Staged,
+    versions: FileVersions,
+    *,
+    command: str = "batch",
 ) -> Path | None:
     """Replace the objects of an image by the staged file and keep the old ones as a backup.
 
@@ -74,14 +85,17 @@ def commit(
     Args:
         staged: the file at :func:`make_staging_path`; afterwards it is gone in any case.
         versions: of the image's files from when it was read.
+        command: that changes the image, for the list of its backups.
 
     Returns:
-        The backup, which is an older one if that is identical; None for an image without data.
+        Path of the backup, which is an older one if that is identical; None for an image without
+        data.
 
     Raises:
         ImageError: the image was not changed; or it was, as the message says, and the next
             :func:`recover` finishes the change.
         ProjectError: the project is gone.
+        FormatError: a newer version of this program made one of its backups.
     """
     assert staged.path == make_staging_path(entry), staged.path
 
@@ -95,32 +109,43 @@ def commit(
         content = {"timestamp": written_ms, **staged.summary}
         return json.dumps(content, separators=(",", ":"))
 
-    backup = _exchange(entry, staged.path, summary, refuse_if_changed)
+    backup = _exchange(entry, staged.path, command, summary, refuse_if_changed)
     prune(entry)
-    return backup
+    return backup.path if backup else None
 
 
-def restore(entry: ImageEntry, backup: Path | None) -> None:
+def restore(entry: ImageEntry, number: int | None) -> Backup | None:
     """Restore a backup and its summary; the objects that it replaces become a new backup.
 
     Args:
-        backup: as :func:`commit` returned it; None takes an image back to having no data.
+        number: of the backup; None takes an image back to having no data.
+
+    Returns:
+        The backup of what was there before, which is an older one if that is identical.
 
     Raises:
-        ImageError: as with :func:`commit`.
+        ImageError, FormatError: as with :func:`commit`.
     """
     recover(entry)
     before = read_data_version(entry)
+    with _translate_os_errors(entry, "cannot be written", "then run again"):
+        kept = {one.number: one for one in number_backups(entry, list_backups(entry))}
+    if number is not None and number not in kept:
+        raise ImageError(f"Image {escape(entry.name)} has no backup {number}: list its backups.")
+    wanted = None if number is None else kept[number]
 
     def refuse_if_changed() -> None:
         if read_data_version(entry) != before:
             raise _make_changed_error(entry)
 
     def summary() -> str | None:
-        old = None if backup is None else entry.files.read_if_there(find_summary(backup))
+        old = None if wanted is None else entry.files.read_if_there(wanted.summary)
         return None if old is None else old.decode("utf-8", "surrogateescape")
 
-    _exchange(entry, backup, summary, refuse_if_changed)
+    source = wanted.path if wanted else None
+    replaced = _exchange(entry, source, RESTORE, summary, refuse_if_changed)
+    prune(entry, spare=wanted)
+    return replaced
 
 
 def recover(entry: ImageEntry) -> Recovery:
@@ -131,6 +156,7 @@ def recover(entry: ImageEntry) -> Recovery:
 
     Raises:
         ImageError: files of the image cannot be read, written or removed.
+        FormatError: a newer version of this program left the change.
     """
     with _translate_os_errors(entry, "has an unfinished earlier change", "then run again"):
         if not entry.files.is_there(_make_marker_path(entry)):
@@ -146,18 +172,20 @@ def recover(entry: ImageEntry) -> Recovery:
 def _exchange(
     entry: ImageEntry,
     new: Path | None,
+    command: str,
     summary: Callable[[], str | None],
     refuse_if_changed: Callable[[], None],
-) -> Path | None:
+) -> Backup | None:
     """Run the transaction; return the backup.
 
     Args:
         new: the staged file, or one to be staged; None if the image is to have no data.
+        command: that changes the image. :data:`RESTORE` keeps no second copy of what is kept.
         summary: makes the text of ``summary.json`` after staging; None for no such file.
         refuse_if_changed: raises ImageError if another program changed the image.
     """
-    older: list[Path] = []
-    backup: Path | None = None
+    older: list[Backup] = []
+    backup: Backup | None = None
     try:
         with _translate_os_errors(
             entry, "cannot be written", "then run again; nothing of it was changed"
@@ -165,15 +193,16 @@ def _exchange(
             refuse_if_changed()
             if new is not None and new != make_staging_path(entry):
                 copy_synced(entry, new, make_staging_path(entry))
-            older = list_backups(entry)
-            backup = back_up(entry, older)
+            older = number_backups(entry, list_backups(entry))
+            backup = find_present(entry, older) if command == RESTORE else None
+            backup = backup or back_up(entry, older, command)
             marker = _announce(entry, new is not None, summary(), backup)
             refuse_if_changed()
             if new is None:
                 entry.files.remove(entry.qpdata)
             else:
                 entry.files.replace(make_staging_path(entry), entry.qpdata)
-    except ProjectError:
+    except (ProjectError, FormatError):
         if not _settle(entry, None if backup in older else backup):
             raise
         return backup
@@ -184,7 +213,7 @@ def _exchange(
     return backup
 
 
-def _settle(entry: ImageEntry, made: Path | None) -> bool:
+def _settle(entry: ImageEntry, made: Backup | None) -> bool:
     """Clean up after an error; tell whether the step took place in spite of it.
 
     On a network drive a file may be renamed although the answer is an error.
@@ -192,7 +221,9 @@ def _settle(entry: ImageEntry, made: Path | None) -> bool:
     Args:
         made: the new backup, if there is one.
     """
-    with suppress(ImageError):  # the error that led here says more; the next run tries again
+    with suppress(
+        ImageError, FormatError
+    ):  # the error that led here says more; the next run tries again
         if recover(entry) == "finished":
             return True
         if made is not None:
@@ -201,7 +232,7 @@ def _settle(entry: ImageEntry, made: Path | None) -> bool:
 
 
 def _announce(
-    entry: ImageEntry, has_data: bool, summary: str | None, backup: Path | None
+    entry: ImageEntry, has_data: bool, summary: str | None, backup: Backup | None
 ) -> _Marker:
     """Write everything that the step needs to the disk, the marker last."""
     sha256, size_bytes = None, None
@@ -211,9 +242,10 @@ def _announce(
         sha256, size_bytes = compute_checksum(entry, staged), entry.files.state(staged).st_size
     if summary is not None:
         _stage_summary(entry, summary)
-    marker = _Marker(sha256, size_bytes, summary, backup.name if backup else None)
+    marker = _Marker(sha256, size_bytes, summary, backup.path.name if backup else None)
     unfinished = _make_unfinished_marker_path(entry)
-    entry.files.write_synced(unfinished, json.dumps(vars(marker), indent=1).encode("ascii"))
+    content = {**COMMIT_MARKER.stated, **vars(marker)}
+    entry.files.write_synced(unfinished, json.dumps(content, indent=1).encode("ascii"))
     entry.files.replace(unfinished, _make_marker_path(entry))
     entry.files.sync_folder(entry.folder)
     return marker
@@ -241,10 +273,17 @@ def _stage_summary(entry: ImageEntry, summary: str) -> Path:
 
 
 def _read_marker(entry: ImageEntry) -> _Marker | None:
-    """Read the marker; None if it is damaged, which no kill can do once the step took place."""
+    """Read the marker; None if it is damaged, which no kill can do once the step took place.
+
+    Raises:
+        FormatError: a newer version of this program wrote it.
+    """
+    path = _make_marker_path(entry)
     try:
-        marker = _Marker(**json.loads(entry.files.read(_make_marker_path(entry))))
-    except (ValueError, TypeError, RecursionError):
+        content = json.loads(entry.files.read(path))
+        COMMIT_MARKER.check(path, content)
+        marker = _Marker(**{one.name: content[one.name] for one in fields(_Marker)})
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
     kinds = {"size_bytes": int}
     right = all(

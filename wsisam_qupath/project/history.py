@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import count
 from pathlib import Path
 
 from ..errors import ImageError, escape
+from ..files.formats import HISTORY
 from ..qupath.files.entries import ImageEntry, Project
 
 MOST_RECORDS = 200_000
 """Of each kind and image; the oldest go first. 200,000 results are 40 MB, read in a second."""
 
-_FORMAT = 1
+_LEDGER = "ledger"
+"""Name that version 0.1 gave to histories: of their folder, and of the key of their format."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,15 @@ class Record:
 
 
 class History:
-    """The history of one image, ``<own folder>/history/<entry id>.json``."""
+    """The history of one image, ``<own folder>/history/<entry id>.json``.
+
+    Where there is none, that of version 0.1 is read.
+    """
 
     def __init__(self, project: Project, entry: ImageEntry) -> None:
         """Touches nothing."""
         self.path = project.own_folder / "history" / f"{entry.id}.json"
+        self._earlier_path = project.own_folder / _LEDGER / self.path.name
         self._name = escape(entry.name)
         self._files = project.files
 
@@ -71,20 +77,25 @@ class History:
 
         Raises:
             ImageError: the history is there but cannot be read.
+            FormatError: a newer version of this program wrote it.
         """
+        path = self.path
         try:
-            content = self._files.read_if_there(self.path)
+            content = self._files.read_if_there(path)
+            if content is None:
+                path = self._earlier_path
+                content = self._files.read_if_there(path)
         except OSError as exc:
             raise ImageError(
-                f"The history of image {self._name}, {self.path}, cannot be read "
+                f"The history of image {self._name}, {path}, cannot be read "
                 f"({exc.strerror or exc}): check its permissions, then run again."
             ) from exc
         if content is None:
             return Record()
         try:
-            return _record_of(content)
+            return _record_of(path, content)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            return Record(damaged=self.path)
+            return Record(damaged=path)
 
     def add(
         self, written: Iterable[Written], empty: Mapping[str, str], slide_key: str = ""
@@ -102,11 +113,12 @@ class History:
 
         Raises:
             ImageError: it cannot be written; what was known before still is.
+            FormatError: a newer version of this program wrote it.
         """
         known = self.read()
         try:
             self._files.make_folder(self.path.parent)
-            aside = self._put_aside() if known.damaged else None
+            aside = self._put_aside(known.damaged) if known.damaged else None
             content = _dump(_merge(known, written, empty, slide_key))
             self._files.write_atomically(self.path, content)
         except OSError as exc:
@@ -117,10 +129,10 @@ class History:
             ) from exc
         return aside
 
-    def _put_aside(self) -> Path:
-        names = (self.path.with_suffix(f".damaged-{number}.json") for number in count(1))
+    def _put_aside(self, damaged: Path) -> Path:
+        names = (damaged.with_suffix(f".damaged-{number}.json") for number in count(1))
         aside = next(path for path in names if not self._files.is_there(path))
-        self._files.replace(self.path, aside)
+        self._files.replace(damaged, aside)
         return aside
 
 
@@ -138,7 +150,7 @@ def _merge(
 
 def _dump(record: Record) -> bytes:
     content = {
-        "history": _FORMAT,
+        **HISTORY.stated,
         "slide": record.slide_key,
         "written": [vars(result) for result in record.written],
         "empty": dict(record.empty),
@@ -146,16 +158,16 @@ def _dump(record: Record) -> bytes:
     return json.dumps(content, separators=(",", ":")).encode("ascii")
 
 
-def _record_of(content: bytes) -> Record:
+def _record_of(path: Path, content: bytes) -> Record:
     stated = json.loads(content)
-    if stated["history"] != _FORMAT:
-        raise ValueError(stated["history"])
-    written = tuple(_check_written(Written(**result)) for result in stated["written"])
+    HISTORY.check_number(path, stated[HISTORY.key if HISTORY.key in stated else _LEDGER])
+    written = tuple(map(_read_written, stated["written"]))
     empty = {_text(key): _text(reason) for key, reason in stated["empty"].items()}
     return Record(written, empty, _text(stated["slide"]))
 
 
-def _check_written(result: Written) -> Written:
+def _read_written(stated: Mapping[str, str]) -> Written:
+    result = Written(**{one.name: stated[one.name] for one in fields(Written)})
     for name, value in vars(result).items():
         if value is not None or name != "class_name":
             _text(value)

@@ -7,22 +7,25 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from types import TracebackType
 from typing import Any
 
 from ..errors import ImageError, escape
+from ..files.formats import JOURNAL
 from ..prompts.results import SerializedResult
 from ..qupath.files.entries import ImageEntry, Project
 
-_FORMAT = 1
+_FIELDS = tuple(one.name for one in fields(SerializedResult))
 
 
 class Journal:
     """The results of one image, one per line, in ``<own folder>/journal/<entry id>.jsonl``.
 
     Every line has a checksum, so a line that a kill, a power cut or a full disk left incomplete is
-    not read as a result. The first line names the slide; results for another slide are not read,
-    and the next result replaces them. One process at a time may append.
+    not read as a result. The first line names the format and the slide; results for another slide
+    are not read, and the next result replaces them. Nothing replaces those of a newer version of
+    this program. One process at a time may append.
     """
 
     def __init__(self, project: Project, entry: ImageEntry, slide_key: str) -> None:
@@ -34,7 +37,7 @@ class Journal:
         self.path = project.own_folder / "journal" / f"{entry.id}.jsonl"
         self._name = escape(entry.name)
         self._files = project.files
-        self._header = _line({"journal": _FORMAT, "slide": slide_key})
+        self._header = _line({**JOURNAL.stated, "slide": slide_key})
         self._file: io.FileIO | None = None
 
     def read(self) -> dict[str, SerializedResult]:
@@ -42,12 +45,13 @@ class Journal:
 
         Raises:
             ImageError: the journal is there but cannot be read.
+            FormatError: a newer version of this program wrote it.
         """
-        header, *lines = self._read().splitlines(keepends=True) or [b""]
-        if header != self._header:
+        content = self._read()
+        if not self._is_ours(content):
             return {}
-        found = (_parse_line(line) for line in lines)
-        results = (SerializedResult(**content) for content in found if content is not None)
+        found = (_parse_line(line) for line in content.splitlines(keepends=True)[1:])
+        results = (_make_result(content) for content in found if content is not None)
         return {result.id: result for result in results}
 
     def append(self, results: Iterable[SerializedResult]) -> None:
@@ -56,6 +60,7 @@ class Journal:
         Raises:
             ImageError: they cannot be written. Earlier results are safe, and appending can be
                 tried again.
+            FormatError: a newer version of this program wrote the journal.
         """
         lines = b"".join(_line(vars(result)) for result in results)
         if not lines:
@@ -98,11 +103,23 @@ class Journal:
         with self._translate_os_errors("read", "allow reading it, or delete it"):
             return self._files.read_if_there(self.path) or b""
 
+    def _is_ours(self, content: bytes) -> bool:
+        """Whether the first line names this slide.
+
+        Raises:
+            FormatError: it names a newer format.
+        """
+        header = content[: content.find(b"\n") + 1]
+        stated = _parse_line(header)
+        if stated is not None and JOURNAL.key in stated:
+            JOURNAL.check(self.path, stated)
+        return header == self._header
+
     def _open(self) -> io.FileIO:
         """Open the file and cut off an incomplete last line."""
         content = self._read()
         whole = content[: content.rfind(b"\n") + 1]
-        ours = whole.startswith(self._header)
+        ours = self._is_ours(whole)
         self._file = self._files.append(self.path)
         self._file.truncate(len(whole) if ours else 0)
         if not ours:
@@ -138,6 +155,10 @@ def _parse_line(line: bytes) -> dict[str, Any] | None:
         return None
     content: dict[str, Any] = json.loads(body)
     return content
+
+
+def _make_result(content: dict[str, Any]) -> SerializedResult:
+    return SerializedResult(**{name: content[name] for name in _FIELDS if name in content})
 
 
 def _write(file: io.FileIO, content: bytes) -> None:

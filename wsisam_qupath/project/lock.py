@@ -13,7 +13,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import ProjectError, escape
+from ..errors import FormatError, ProjectError, escape
+from ..files.formats import LOCK_HOLDER
 from ..qupath.files.entries import Project
 from ..qupath.files.integrity import check_writable_project
 from ..qupath.files.json_text import SUMMARY_BYTES_MAX, as_object, parse
@@ -102,6 +103,7 @@ def _acquire(project: Project) -> BaseFileLock:
 
 def _write_holder(project: Project, what: str) -> None:
     holder = {
+        **LOCK_HOLDER.stated,
         "what": what,
         "pid": os.getpid(),
         "host": socket.gethostname(),
@@ -118,8 +120,11 @@ def _describe_holder(project: Project, lock: BaseFileLock) -> str:
     try:
         content = project.files.read(project.own_folder / _HOLDER, bytes_max=SUMMARY_BYTES_MAX)
         holder = as_object(parse(content))
+        LOCK_HOLDER.check(project.own_folder / _HOLDER, holder)
     except (OSError, ValueError):
         holder = {}
+    except FormatError:
+        holder = {"what": "program, of a newer version than this,"}
     said = {key: escape(str(value), 100) for key, value in holder.items()}
     who = "process {pid} on {host}, since {since}".format_map({**_UNKNOWN, **said})
     after_a_kill = ""

@@ -1,31 +1,39 @@
-"""Runs ``restore``: puts back the objects that a batch replaced."""
+"""Runs ``restore``: puts back, or lists, the objects that commands of this program replaced."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Literal, TypeAlias
 
-from ..errors import WsiSamError, escape
-from ..qupath.files.backups import list_backups
-from ..qupath.files.entries import ImageEntry
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ..errors import ImageError, OptionError, ProjectError, WsiSamError, escape
+from ..qupath.files.backups import Backup, find_present, list_backups
+from ..qupath.files.entries import ImageEntry, Project
+from ..qupath.files.integrity import read_stated_count
 from ..qupath.files.reading import read_project
 from ..report.progress import count_noun, stderr_console
 from .access import check_closed, choose_images, lock_for_writing
-from .commit import recover, restore
+from .commit import RESTORE, recover, restore
+
+Wanted: TypeAlias = Literal["previous", "original"] | int
+"""Which state of an image: the one before its last command, the first one, or a number."""
 
 
-def run_restore(path: Path, images: Sequence[str]) -> bool:
-    """Restore the newest backup of each image; the objects it replaces become a new backup.
-
-    So a second run undoes the first.
+def run_restore(path: Path, images: Sequence[str], wanted: Wanted = "previous") -> bool:
+    """Restore a state of each image; the objects that it replaces can be restored in their turn.
 
     Args:
         path: the project's file or folder.
         images: names, patterns or ids; empty means all.
+        wanted: "previous" goes one step further back each time.
 
     Returns:
-        Whether every image that has a backup got it.
+        Whether every image that has such a state got it.
 
     Raises:
         WsiSamError: nothing could start.
@@ -33,28 +41,118 @@ def run_restore(path: Path, images: Sequence[str]) -> bool:
     console = stderr_console()
     project = read_project(path)
     entries = choose_images(project, images)
-    say = partial(console.print, markup=False)
+    if isinstance(wanted, int) and len(entries) > 1:
+        raise OptionError(
+            "to", f"each image has a state {wanted} of its own: name the one image that is meant."
+        )
+    say = partial(console.print, markup=False, soft_wrap=True)
     check_closed(project, say)
     restored = failed = 0
-    with lock_for_writing(project, what="restore"):
+    with lock_for_writing(project, what=RESTORE):
         for entry in entries:
             try:
-                backup = _restore_image(entry)
+                done = _restore_image(entry, wanted)
             except WsiSamError as exc:
                 failed += 1
                 say(f"{escape(entry.name)}: failed. {exc}")
                 continue
-            if backup is not None:
+            if done:
                 restored += 1
-                say(f"{escape(entry.name)}: restored from {backup.name}.")
-    say(f"{count_noun(restored, 'image')} restored, {failed} failed; the others have no backup.")
+                say(f"{escape(entry.name)}: {done}")
+    say(
+        f"{count_noun(restored, 'image')} restored, {failed} failed; the others have no such state."
+    )
     return not failed
 
 
-def _restore_image(entry: ImageEntry) -> Path | None:
+def print_states(path: Path, images: Sequence[str]) -> None:
+    """Print all states that can be restored, and what replaced them.
+
+    Raises:
+        WsiSamError: the project or an image cannot be read.
+    """
+    project = read_project(path)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("Image", overflow="fold")
+    table.add_column("State", no_wrap=True)
+    table.add_column("Replaced by", no_wrap=True)
+    table.add_column("When", no_wrap=True)
+    table.add_column("Objects then", justify="right")
+    table.add_column("Objects now", justify="right")
+    for entry in choose_images(project, images):
+        for row in _list_rows(project, entry):
+            table.add_row(*map(Text, row))
+    console = Console(highlight=False)
+    if table.row_count:
+        console.print(table)
+    else:
+        console.print("No command of this program has changed these images.", soft_wrap=True)
+
+
+def _list_rows(project: Project, entry: ImageEntry) -> list[tuple[str, ...]]:
+    try:
+        backups = list_backups(entry)
+        present = find_present(entry, backups)
+    except OSError as exc:
+        raise ProjectError(
+            f"{project.path}: backups of image {escape(entry.name)} cannot be read "
+            f"({exc.strerror or exc}): check the permissions of {entry.folder}."
+        ) from exc
+    now = _count(entry, entry.summary)
+    rows = []
+    for one in backups:
+        notes = ["original"] if one is backups[0] else []
+        notes += ["as now"] if one is present else []
+        state = f"{one.number} ({', '.join(notes)})" if notes else str(one.number)
+        when = f"{one.time.astimezone():%Y-%m-%d %H:%M:%S}"
+        then = _count(entry, one.summary)
+        rows.append((escape(entry.name, 120), state, one.command, when, then, now))
+    return rows
+
+
+def _count(entry: ImageEntry, summary: Path) -> str:
+    """Count the objects that a summary states; the root is none."""
+    stated = read_stated_count(entry, summary)
+    return "?" if stated is None else str(stated - 1)
+
+
+def _restore_image(entry: ImageEntry, wanted: Wanted) -> str:
+    """Restore a state of an image; tell which one, or nothing where there is none."""
     recover(entry)
-    kept = list_backups(entry)
-    if not kept:
-        return None
-    restore(entry, kept[-1])
-    return kept[-1]
+    backup = _choose(entry, list_backups(entry), wanted)
+    if backup is None:
+        return ""
+    then, now = _count(entry, backup.summary), _count(entry, entry.summary)
+    replaced = restore(entry, backup.number)
+    kept = f"; what was there ({now} objects) is state {replaced.number}" if replaced else ""
+    return f"restored state {backup.number}, from before {backup.command} ({then} objects){kept}."
+
+
+def _choose(entry: ImageEntry, backups: Sequence[Backup], wanted: Wanted) -> Backup | None:
+    """Choose a backup that is not what the image holds already."""
+    present = find_present(entry, backups)
+    if wanted == "previous":
+        return _find_previous(entry, backups, present)
+    if wanted == "original":
+        found = backups[0] if backups else None
+    else:
+        found = next((one for one in backups if one.number == wanted), None)
+        if found is None:
+            raise ImageError(f"It has no state {wanted}.")
+    is_there = found is not None and find_present(entry, [found]) is not None
+    return None if is_there else found
+
+
+def _find_previous(
+    entry: ImageEntry, backups: Sequence[Backup], present: Backup | None
+) -> Backup | None:
+    """Find what the image held before, without what a restoration has taken back since."""
+    earlier = [one for one in backups if present is None or one.number < present.number]
+    return next(
+        (
+            one
+            for one in reversed(earlier)
+            if one.command != RESTORE and find_present(entry, [one]) is None
+        ),
+        None,
+    )

@@ -18,6 +18,14 @@ Scalar: TypeAlias = str | int | float | bool | None
 _NAMESPACE = uuid.UUID("3d1c7a52-93a4-4f0e-8a68-0b7a4f6c2e91")
 """Namespace of the UUIDv5 result ids. Another value would rename every result ever written."""
 
+ANSWERS = 2
+"""Version of the answers, raised when pixels, planning or decoding change what comes out. Results
+of an older one count as outdated.
+
+1. Version 0.1 of the program.
+2. Pixels as QuPath shows them; no outline ends where a patch ends; both masks of a pair decoder.
+"""
+
 _ID_DECIMALS = 3
 """Decimals of coordinates in result ids, px: float noise must not change an id."""
 
@@ -32,6 +40,7 @@ class Provenance:
         hr_mpp, lr_mpp: µm per encoder pixel of the two patches; no LR patch, no ``lr_mpp``.
         patch: the patch that the outline comes from, "hr" or "lr".
         version: of this program.
+        answers: see :data:`ANSWERS`.
     """
 
     base: str
@@ -42,6 +51,7 @@ class Provenance:
     lr_mpp: float | None
     patch: str
     version: str
+    answers: int = ANSWERS
 
 
 @dataclass(frozen=True)
@@ -119,6 +129,8 @@ def compute_result_id(
     base_sha256: str,
     adapter_sha256: str | None,
     options: Mapping[str, Scalar],
+    *,
+    answers: int = ANSWERS,
 ) -> str:
     """Compute the UUIDv5 of everything that decides a result: the same prompt keeps its id.
 
@@ -126,6 +138,7 @@ def compute_result_id(
 
     Args:
         options: settings that change the outline, such as the tolerance of simplification.
+        answers: version of the answers; an older one gives the id that a result had then.
     """
     box, outline = prompt.l0_box, prompt.l0_outline
     question: dict[str, Any] = {
@@ -141,6 +154,8 @@ def compute_result_id(
     }
     if prompt.l0_earlier is not None:  # else results of before would have other ids
         question["earlier"] = _canonicalize(prompt.l0_earlier)
+    if answers > 1:  # the same: version 1 did not state it
+        question["answers"] = answers
     text = json.dumps(question, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return str(uuid.uuid5(_NAMESPACE, text))
 

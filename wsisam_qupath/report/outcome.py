@@ -33,6 +33,7 @@ class PromptRow:
         reason: a few words for the user where there is no outline; else empty.
         prompt: None for what was skipped.
         feature: the outline as it was written; None where there is no new one.
+        is_outdated: whether an older version of this program answered, which did it otherwise.
     """
 
     prompt_id: str
@@ -40,6 +41,7 @@ class PromptRow:
     reason: str = ""
     prompt: Prompt | None = None
     feature: Feature | None = None
+    is_outdated: bool = False
 
     @property
     def path_class(self) -> PathClass | None:

@@ -119,7 +119,7 @@ def _add_rules(app: Flask, config: ServerConfig, metrics: Metrics) -> None:
         g.came = time.perf_counter()
         check_host(request.headers.get("Host"), config)
         if request.endpoint not in _OPEN:
-            check_token(request.headers.get("Authorization"), config.token)
+            g.client_name = check_token(request.headers.get("Authorization"), config)
 
     @app.after_request
     def finish(response: Response) -> Response:
@@ -135,7 +135,8 @@ def _log_when_sent(response: Response, metrics: Metrics) -> Callable[[], None]:
     request_id, came, prompts = g.request_id, g.came, g.get("prompts")
     # Without the query, in which some clients put what is secret.
     asked = escape(f"{request.method} {request.path}", 200)
-    client, route = request.remote_addr, request.url_rule.rule if request.url_rule else "none"
+    client = f"{request.remote_addr} {g.get('client_name', '')}".rstrip()
+    route = request.url_rule.rule if request.url_rule else "none"
 
     def write() -> None:
         seconds = time.perf_counter() - came
@@ -197,7 +198,7 @@ def _add_segment(app: Flask, service: Service, config: ServerConfig) -> None:
             stack.callback(slot.release)
             wanted = decode_segment(json_body(), config.limits, slot.memory)
             g.prompts = len(wanted.features)
-            records = stack.enter_context(closing(service.segment(wanted, slot)))
+            records = stack.enter_context(closing(service.segment(wanted, slot, g.client_name)))
             if not _wants_stream():
                 return Response(_collection(records), content_type=GEOJSON)
             # The first one now: what goes wrong until then has a status of its own.

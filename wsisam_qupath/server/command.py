@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from ..errors import OptionError, OutputError, WsiSamError
-from ..files import check_writable, read_file
+from ..files import check_writable
+from ..files.formats import CONNECTION
 from ..inference.loading import resolve
 from ..inference.segmenter import Segmenter
 from ..model.bases import find_base
@@ -27,10 +30,9 @@ from .security import make_token
 from .service import Service
 from .serving import listening
 from .slides import Slides
+from .tokens import holds_names, is_token, parse_names, read_token_text
 
 OWN_FOLDER = Path("~/.wsisam-qupath")
-_TOKEN_LENGTH_MIN = 16
-_TOKEN_BYTES_MAX = 64 << 10
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def _config(request: ServeRequest) -> ServerConfig:
     for folder in request.slides:
         if not folder.is_dir():
             raise OptionError("slides", f"there is no folder {folder}.")
-    path, token = _token(request.token_file)
+    path, token, names_file = _token(request.token_file)
     return ServerConfig(
         token=token,
         host=request.host,
@@ -141,6 +143,7 @@ def _config(request: ServeRequest) -> ServerConfig:
         names=request.names,
         slides=tuple(folder.absolute() for folder in request.slides),
         maps=request.maps,
+        names_file=names_file,
         connection_file=path,
         tls_cert=request.tls_cert,
         tls_key=request.tls_key,
@@ -148,25 +151,43 @@ def _config(request: ServeRequest) -> ServerConfig:
     )
 
 
-def _token(file: Path | None) -> tuple[Path, str]:
-    """Choose the connection file and the token; a file with only a token is only read.
+def _token(file: Path | None) -> tuple[Path, str, Path | None]:
+    """Choose the connection file, the token, and the file with tokens of other names.
+
+    A file with a token, or with names, is only read.
 
     Raises:
-        OptionError: the token is too short, or no text.
+        OptionError: the file holds something else.
+        FormatError: it is the connection file of a newer version of this program.
     """
     if file is None:
-        return _own_connection_file(), make_token()
-    text = _text(file)
+        return _own_connection_file(), make_token(), None
+    text = read_token_text(file)
     if not text or text.startswith("{"):  # nothing, or what an earlier server left
         check_writable(file)
-        return file, make_token()
-    if len(text) < _TOKEN_LENGTH_MIN or not all("!" <= c <= "~" for c in text):
+        _check_connection_format(file, text)
+        return file, make_token(), None
+    if holds_names(text):
+        _, wrong = parse_names(text)
+        if wrong:
+            raise OptionError(
+                "token_file",
+                f"{file}, line {wrong[0]}: write a name without spaces and a token of at least 16 "
+                "letters and digits, each of them once.",
+            )
+        return _own_connection_file(), make_token(), file.absolute()
+    if not is_token(text):
         raise OptionError(
             "token_file",
-            f"{file} holds no token: write at least {_TOKEN_LENGTH_MIN} letters and digits in one "
-            "line into it, or remove it to get a new one.",
+            f"{file} holds no token: write at least 16 letters and digits in one line into it, or "
+            "a line with name and token for each client, or remove it to get a new one.",
         )
-    return _own_connection_file(), text
+    return _own_connection_file(), text, None
+
+
+def _check_connection_format(file: Path, text: str) -> None:
+    with suppress(ValueError, AttributeError, RecursionError):  # damaged: nobody's any more
+        CONNECTION.check(file, json.loads(text))
 
 
 def _own_connection_file() -> Path:
@@ -174,17 +195,6 @@ def _own_connection_file() -> Path:
     folder = _make_private_folder(_make_own_folder() / "servers")
     remove_stale(folder)
     return folder / f"{os.getpid()}.json"
-
-
-def _text(file: Path) -> str:
-    try:
-        return read_file(file, bytes_max=_TOKEN_BYTES_MAX).decode("utf-8").strip()
-    except FileNotFoundError:
-        return ""
-    except (OSError, UnicodeDecodeError) as exc:
-        raise OptionError(
-            "token_file", f"{file} cannot be read as a token ({exc}). Choose another file."
-        ) from exc
 
 
 def _warn(config: ServerConfig) -> None:

@@ -59,7 +59,8 @@ class ServerConfig:
     """Configuration of a server, apart from its model.
 
     Attributes:
-        token: what clients must show.
+        token: what clients must show, of any name or of this computer.
+        names_file: a name and a token of its own per client; see :mod:`.tokens`.
         host, port: where to listen; port 0 is any free one.
         names: DNS names by which clients may call this server, beside ``localhost``.
         slides: folders in which slides may be read; none given, see :attr:`reads_slides`.
@@ -74,6 +75,7 @@ class ServerConfig:
     names: tuple[str, ...] = ()
     slides: tuple[Path, ...] = ()
     maps: tuple[tuple[str, str], ...] = ()
+    names_file: Path | None = None
     connection_file: Path | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None

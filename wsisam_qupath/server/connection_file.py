@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..errors import FormatError
 from ..files import read_file, write_atomically
+from ..files.formats import CONNECTION
+from .schemas import PROTOCOL
 
 _BYTES_MAX = 64 << 10
 
@@ -34,6 +37,8 @@ def connection_file(path: Path | None, url: str, token: str) -> Iterator[None]:
         yield
         return
     about = {
+        **CONNECTION.stated,
+        "protocol": PROTOCOL,
         "url": url,
         "token": token,
         "pid": os.getpid(),
@@ -52,18 +57,22 @@ def connection_file(path: Path | None, url: str, token: str) -> Iterator[None]:
 
 
 def remove_stale(folder: Path) -> None:
-    """Remove the files of servers of this machine that were killed; the others stay."""
+    """Remove the files of servers of this machine that were killed; the others stay.
+
+    So do those of a newer version of this program.
+    """
     with suppress(OSError):
         for path in folder.glob("*.json"):
-            with suppress(OSError, ValueError, RecursionError):
-                if _is_stale(json.loads(read_file(path, bytes_max=_BYTES_MAX))):
+            with suppress(OSError, ValueError, RecursionError, FormatError):
+                if _is_stale(path, json.loads(read_file(path, bytes_max=_BYTES_MAX))):
                     path.unlink()
 
 
-def _is_stale(about: Any) -> bool:
+def _is_stale(path: Path, about: Any) -> bool:
     """Whether a server of this machine does not run any more; a home may be shared with others."""
     if not isinstance(about, dict) or about.get("host") != socket.gethostname():
         return False
+    CONNECTION.check(path, about)
     pid, started = about.get("pid"), about.get("started")
     if not isinstance(pid, int) or not isinstance(started, (int, float)):
         return False

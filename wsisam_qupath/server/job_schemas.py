@@ -7,6 +7,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..project.batch.request import Redo
 from .schemas import Options, PixelSize
 
 JobState: TypeAlias = Literal["waiting", "running", "done", "failed", "cancelled"]
@@ -37,7 +38,8 @@ class JobRequest(_Strict):
             says that the project is open.
         prompts: classes of the annotations that are prompts, outlines too; none given,
             rectangles and points of any class.
-        redo: whether to answer again what was answered.
+        redo: whether to answer again what was answered; "outdated" is what an older version of
+            the program answered otherwise.
         mpp: µm/px of slides that state none.
     """
 
@@ -47,7 +49,7 @@ class JobRequest(_Strict):
     open_image: EntryId | None = None
     open_images: Annotated[list[EntryId], Field(max_length=_MOST_OPEN)] = []
     prompts: Annotated[list[_Name], Field(max_length=_MOST_CLASSES)] = []
-    redo: bool = False
+    redo: bool | Literal["outdated"] = False
     mpp: PixelSize | None = None
     options: Options = Field(default_factory=Options)
 
@@ -56,6 +58,13 @@ class JobRequest(_Strict):
         """Entry ids of the images that QuPath shows."""
         one = () if self.open_image is None else (self.open_image,)
         return frozenset((*one, *self.open_images))
+
+    @property
+    def redo_choice(self) -> Redo | None:
+        """Which answered prompts are answered again."""
+        if isinstance(self.redo, bool):
+            return "all" if self.redo else None
+        return self.redo
 
     def replace_shown(self, images: list[str]) -> JobRequest:
         """Copy the request with other images that QuPath shows."""

@@ -31,6 +31,10 @@ RECORD_SEPARATOR = b"\x1e"
 
 PROBLEM_PREFIX = "urn:wsisam-qupath:problem:"
 
+PROTOCOL = 1
+"""Of the interface: raised when a client of before would misread an answer, or be misread. A client
+of another protocol refuses to work with the server."""
+
 ServerState: TypeAlias = Literal["loading", "ready", "failed"]
 
 _LARGEST_PX = 1_000_000_000
@@ -285,6 +289,7 @@ class Info(BaseModel):
     """``GET /v1/info``.
 
     Attributes:
+        protocol: of the interface; a client that was written for another one has to be updated.
         model, device: null until the model is loaded.
         failure: why it cannot be loaded.
         reads_slides: whether the server opens slides itself.
@@ -292,7 +297,7 @@ class Info(BaseModel):
 
     name: Literal["wsisam-qupath"] = "wsisam-qupath"
     version: str
-    protocol: int = 1
+    protocol: int = PROTOCOL
     state: ServerState
     failure: str | None
     model: ModelInfo | None

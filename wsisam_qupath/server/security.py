@@ -10,6 +10,10 @@ from ipaddress import ip_address
 
 from .config import ServerConfig
 from .problems import ProblemError
+from .tokens import read_names
+
+THIS_COMPUTER = "this-computer"
+"""Name of the client that finds the server by its connection file, where others have names."""
 
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[^:\[\]/?#@\s]+)(:\d{1,5})?")
 _BEARER = re.compile(r"bearer +(?P<token>[!-~]+) *", re.IGNORECASE)
@@ -20,20 +24,33 @@ def make_token() -> str:
     return secrets.token_urlsafe(32)
 
 
-def check_token(authorization: str | None, token: str) -> None:
-    """Check that a request has the token.
+def check_token(authorization: str | None, config: ServerConfig) -> str:
+    """Check that a request has a token; return the name of the client that it belongs to.
+
+    Returns:
+        Empty where all clients share one token.
 
     Raises:
         ProblemError: ``unauthorized``.
     """
+    names = {config.token: ""}
+    if config.names_file is not None:
+        names = {**read_names(config.names_file), config.token: THIS_COMPUTER}
     shown = _BEARER.fullmatch(authorization or "")
-    if shown is None or not hmac.compare_digest(shown["token"], token):
+    # All of them, so that the time tells nothing.
+    found = [
+        name
+        for token, name in names.items()
+        if shown and hmac.compare_digest(shown["token"], token)
+    ]
+    if not found:
         raise ProblemError(
             "unauthorized",
-            "The token is missing or wrong. The server printed it when it started; enter it in "
-            "QuPath under Extensions > WSI-SAM > Settings.",
+            "The token is missing or wrong. The server printed it when it started, or its "
+            "administrator gave you one; enter it in QuPath under Extensions > WSI-SAM > Settings.",
             headers={"WWW-Authenticate": 'Bearer realm="wsisam-qupath"'},
         )
+    return found[0]
 
 
 def check_host(host: str | None, config: ServerConfig) -> None:

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from ..errors import escape
 from ..geojson import prompts_from_geojson, prompts_to_refine, to_feature
 from ..geojson.properties import read_path_class
+from ..geojson.provenance import add_client
 from ..geometry import Mpp
 from ..inference.segmenter import Segmenter
 from ..options import OutlineOptions
@@ -52,8 +53,13 @@ class Service:
     device_queue: DeviceQueue
     limits: Limits
 
-    def segment(self, request: SegmentRequest, slot: QueueSlot) -> Generator[Record, None, None]:
+    def segment(
+        self, request: SegmentRequest, slot: QueueSlot, client_name: str = ""
+    ) -> Generator[Record, None, None]:
         """Yield results as they are ready; closing the generator stops the work.
+
+        Args:
+            client_name: of who asks, for the provenance of the results.
 
         Raises:
             ProblemError: it cannot be answered as it is; before the first answer.
@@ -70,7 +76,7 @@ class Service:
         answers = segmenter.segment(pixels, prompt_set.prompts, options, turn=slot.turn)
         with closing(answers):
             for answer in answers:
-                yield _record(answer, options)
+                yield add_client(_record(answer, options), client_name)
         for skipped in prompt_set.skipped:
             yield without_outline(skipped.id, skipped.reason)
 

@@ -103,7 +103,7 @@ def _is_refused(head: Head, config: ServerConfig) -> bool:
     """Whether the application will refuse a request for what its head says of the client."""
     try:
         check_host(head.headers.get("host"), config)
-        check_token(head.headers.get("authorization"), config.token)
+        check_token(head.headers.get("authorization"), config)
     except ProblemError:
         return True
     return False

@@ -36,6 +36,7 @@ from fixtures.qupath_program import told_by_script
 from wsisam_qupath.options import OutlineOptions
 from wsisam_qupath.project.batch.command import run_batch
 from wsisam_qupath.project.batch.request import BatchRequest
+from wsisam_qupath.project.restore import run_restore
 from wsisam_qupath.qupath.jvm.process import QuPathProcess
 
 pytestmark = [pytest.mark.qupath, pytest.mark.slow]
@@ -172,7 +173,7 @@ def test_only_the_objects_of_images_with_prompts_are_written(story: Story) -> No
     new = {name for name in story.new if name not in story.old}
     blank = data_of(story.project, BLANK).parent.name
     assert not [name for name in new if name.startswith(f"data/{blank}/")]
-    assert {name for name in new if ".wsisam-backup." not in name} == {
+    assert {name for name in new if ".wsisam-backup" not in name} == {
         "wsisam-qupath/lock",
         *(f"wsisam-qupath/history/{n}.json" for n in written),
     }
@@ -181,7 +182,7 @@ def test_only_the_objects_of_images_with_prompts_are_written(story: Story) -> No
 def test_a_dated_copy_of_the_objects_as_they_were_is_kept(story: Story) -> None:
     for name in (SECTION, MIRRORED, STACK):
         data = data_of(story.project, name)
-        (backup,) = data.parent.glob("data-20??????-??????Z.wsisam-backup.qpdata")
+        (backup,) = data.parent.glob("data-0001-batch-20??????-??????Z.wsisam-backup2.qpdata")
         assert backup.read_bytes() == story.old[f"data/{data.parent.name}/data.qpdata"][0]
 
 
@@ -255,9 +256,7 @@ def test_newer_answers_replace_older_ones_or_stand_beside_them(
     (first,) = story.results(MIRRORED)
     only = BatchRequest(done, images=(MIRRORED,))
 
-    assert run_batch(
-        replace(only, redo=True, options=OutlineOptions(class_name="Drüse"))
-    ).is_complete
+    assert run_batch(replace(only, options=OutlineOptions(class_name="Drüse"))).is_complete
     (again,) = results()
     assert (again.id, again.wkt, again.path_class) == (first.id, first.wkt, "Drüse")
     assert (again.parent, again.metadata["wsisam_class"]) == (PLAIN_BOX, "Drüse")
@@ -276,7 +275,36 @@ def test_newer_answers_replace_older_ones_or_stand_beside_them(
     classes = json.loads((done.parent / "classifiers" / "classes.json").read_bytes())
     names = [one["name"] for one in classes["pathClasses"]]
     assert names.count("Drüse") == 1
-    assert len(list(data_of(done, MIRRORED).parent.glob("*.wsisam-backup.qpdata"))) == 3
+    assert len(list(data_of(done, MIRRORED).parent.glob("*.wsisam-backup2.qpdata"))) == 4
+
+
+def test_outdated_answers_stay_until_they_are_to_be_renewed_and_the_original_comes_back(
+    project: Path,
+    qupath: QuPathProcess,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    only = BatchRequest(project, images=(MIRRORED,))
+    before = seen_by(qupath, project)
+    with monkeypatch.context() as early:
+        early.setattr("wsisam_qupath.inference.chosen.ANSWERS", 1)
+        assert run_batch(only).is_complete
+    (first,) = results_in(seen_by(qupath, project)[MIRRORED])
+    written = files_of(project)
+    capfd.readouterr()
+
+    assert run_batch(only).is_complete
+    assert files_of(project) == written
+    assert "1 result is of an older version of this program" in capfd.readouterr().err
+
+    assert run_batch(replace(only, redo="outdated")).is_complete
+    (renewed,) = results_in(seen_by(qupath, project)[MIRRORED])
+    assert (renewed.wkt, renewed.parent) == (first.wkt, first.parent)
+    assert renewed.id != first.id
+    assert "of an older version" not in capfd.readouterr().err
+
+    run_restore(project, (), "original")
+    assert seen_by(qupath, project) == before
 
 
 def test_where_the_model_now_sees_nothing_the_earlier_result_stays(done: Path) -> None:
@@ -302,7 +330,7 @@ def test_what_a_person_took_over_is_neither_replaced_nor_a_prompt(
     assert [one.type for one in before[MIRRORED].values()] == ["PathAnnotationObject"] * 3
 
     assert run_batch(
-        BatchRequest(done, images=("Schnitt *",), redo=True, options=COARSE)
+        BatchRequest(done, images=("Schnitt *",), redo="all", options=COARSE)
     ).is_complete
 
     assert seen_by(qupath, done) == before

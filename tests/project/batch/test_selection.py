@@ -12,6 +12,7 @@ from fixtures.command_line import annotation, rectangle
 from wsisam_qupath.geojson import Feature, to_feature
 from wsisam_qupath.geojson.provenance import sign_outline
 from wsisam_qupath.geometry import Box
+from wsisam_qupath.project.batch.request import Redo
 from wsisam_qupath.project.batch.selection import PromptFilter, Selection, select
 from wsisam_qupath.project.history import Record, Written
 from wsisam_qupath.prompts import PathClass, Plane, Prompt
@@ -24,8 +25,8 @@ BLOB = Point(150, 150).buffer(30)
 TRIANGLE = [[[500, 500], [600, 500], [550, 600], [500, 500]]]
 
 
-def result_id_of(prompt: Prompt) -> str:
-    return f"answer to {prompt.id}"
+def result_ids_of(prompt: Prompt) -> tuple[str, str]:
+    return f"answer to {prompt.id}", f"outdated answer to {prompt.id}"
 
 
 def chosen(
@@ -41,7 +42,7 @@ def chosen(
         prompt_filter or PromptFilter(),
         l0_box=SLIDE,
         hr_l0_box_of=lambda _: SLIDE,
-        result_id_of=result_id_of,
+        result_ids_of=result_ids_of,
     )
 
 
@@ -140,7 +141,7 @@ def test_an_answered_prompt_is_not_done_again_unless_asked_for() -> None:
     result = result_of("r1", "answer to r1")
 
     assert states(chosen([box_prompt()], results=[result])) == {"r1": "answered"}
-    (task,) = chosen([box_prompt()], PromptFilter(redo=True), [result]).tasks
+    (task,) = chosen([box_prompt()], PromptFilter(redo="all"), [result]).tasks
     assert task.replaces == ("answer to r1",)
 
 
@@ -156,16 +157,18 @@ def test_a_newer_answer_replaces_the_older_one_or_stands_beside_it() -> None:
 def test_results_written_as_annotations_are_answers_and_no_prompts() -> None:
     result = result_of("r1", "answer to r1", "annotation")
 
-    selection = chosen([box_prompt(), result], PromptFilter(frozenset({"Gland"})))
+    wanted = PromptFilter(frozenset({"Gland"}), object_type="annotation")
+
+    selection = chosen([box_prompt(), result], wanted)
 
     assert prompt_ids(selection) == []
     assert states(selection) == {"r1": "answered"}
 
 
 @pytest.mark.parametrize("change", [{"isLocked": True}, {"name": "mine"}], ids=str)
-@pytest.mark.parametrize("redo", [False, True])
+@pytest.mark.parametrize("redo", [None, "all", "outdated"])
 def test_a_result_that_a_person_touched_is_never_replaced(
-    change: dict[str, Any], redo: bool
+    change: dict[str, Any], redo: Redo | None
 ) -> None:
     result = result_of("r1", "older")
     result["properties"] |= change
@@ -173,6 +176,30 @@ def test_a_result_that_a_person_touched_is_never_replaced(
     selection = chosen([box_prompt()], PromptFilter(redo=redo), [result])
 
     assert states(selection) == {"r1": "reviewed"}
+
+
+def test_a_result_of_a_newer_version_is_never_replaced() -> None:
+    result = result_of("r1", "from the future")
+    result["properties"]["metadata"]["wsisam_format"] = "3"
+
+    (row,) = chosen([box_prompt()], PromptFilter(redo="all"), [result]).rows
+
+    assert (row.state, row.reason) == (
+        "reviewed",
+        "a newer version of this program made its result",
+    )
+
+
+def test_a_result_of_version_0_1_is_known_and_replaced() -> None:
+    result = result_of("r1", "outdated answer to r1")
+    for key in ("wsisam_format", "wsisam_answers", "wsisam_patch"):
+        del result["properties"]["metadata"][key]
+
+    plain = chosen([box_prompt()], None, [result])
+    (task,) = chosen([box_prompt()], PromptFilter(redo="outdated"), [result]).tasks
+
+    assert [row.is_outdated for row in plain.rows] == [True]
+    assert task.replaces == ("outdated answer to r1",)
 
 
 def test_a_result_turned_into_an_annotation_is_neither_a_prompt_nor_done_again() -> None:
@@ -192,7 +219,55 @@ def test_what_was_empty_is_not_asked_again_unless_asked_for() -> None:
     selection = chosen([box_prompt()], record=record)
 
     assert states(selection) == {"r1": "empty"}
-    assert prompt_ids(chosen([box_prompt()], PromptFilter(redo=True), record=record)) == ["r1"]
+    assert prompt_ids(chosen([box_prompt()], PromptFilter(redo="all"), record=record)) == ["r1"]
+
+
+def test_an_outdated_answer_is_counted_and_done_again_when_asked_for() -> None:
+    prompts = [box_prompt(), rectangle("r2", (300, 300, 400, 400), "Gland"), box_prompt("r3")]
+    results = [result_of("r1", "outdated answer to r1"), result_of("r2", "answer to r2")]
+    record = Record(empty={"outdated answer to r3": "nothing"})
+
+    plain = chosen(prompts, None, results, record)
+    renewed = chosen(prompts, PromptFilter(redo="outdated"), results, record)
+    beside = chosen(prompts, PromptFilter(redo="outdated", keep=True), results, record)
+
+    assert states(plain) == {"r1": "answered", "r2": "answered", "r3": "empty"}
+    assert [row.is_outdated for row in plain.rows] == [True, False, True]
+    assert prompt_ids(renewed) == prompt_ids(beside) == ["r1", "r3"]
+    assert renewed.tasks[0].result_id == "answer to r1"
+    assert renewed.tasks[0].replaces == ("outdated answer to r1",)
+    assert beside.tasks[0].replaces == ()
+
+
+@pytest.mark.parametrize(
+    ("prompt_filter", "is_replaced"),
+    [
+        (PromptFilter(), False),
+        (PromptFilter(object_type="annotation"), True),
+        (PromptFilter(class_name="Gland"), False),
+        (PromptFilter(class_name="Gland: Benign"), True),
+        (PromptFilter(class_name="Benign", keep=True), False),
+    ],
+)
+def test_another_type_or_class_replaces_the_older_result(
+    prompt_filter: PromptFilter, is_replaced: bool
+) -> None:
+    result = result_of("r1", "answer to r1")
+
+    selection = chosen([box_prompt()], prompt_filter, [result])
+
+    assert [task.replaces for task in selection.tasks] == [("answer to r1",)] * is_replaced
+    assert states(selection) == ({} if is_replaced else {"r1": "answered"})
+
+
+def test_a_prompt_of_another_class_by_now_gets_a_result_of_it() -> None:
+    result = result_of("r1", "answer to r1")
+    tumor = rectangle("r1", (100, 100, 200, 200), "Tumor")
+
+    (task,) = chosen([tumor], None, [result]).tasks
+
+    assert task.prompt.path_class is not None
+    assert (task.prompt.path_class.name, task.replaces) == ("Tumor", ("answer to r1",))
 
 
 def test_prompts_off_the_slide_are_skipped_by_name() -> None:

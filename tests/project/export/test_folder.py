@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fixtures.export_examples import IMAGE
-from wsisam_qupath.errors import OptionError, OutputError, PromptError
+from wsisam_qupath.errors import FormatError, OptionError, OutputError, PromptError
 from wsisam_qupath.geojson.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -35,7 +35,6 @@ def test_a_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
     [
         ("{}", "is no manifest of an export"),
         ("[]", "is no manifest of an export"),
-        ('{"schema_version": 2, "images": []}', "written by a newer version"),
         ('{"schema_version": 1}', "is damaged"),
         ('{"schema_version": 1, "images": [{"id": 3}]}', "is damaged"),
         ('{"schema_version": 1', "is not JSON"),
@@ -45,6 +44,13 @@ def test_a_damaged_manifest_is_refused_in_words(tmp_path: Path, content: str, wo
     (tmp_path / MANIFEST_NAME).write_text(content)
 
     with pytest.raises(PromptError, match=f"{words}.*(Export|export) the project again"):
+        read_manifest(tmp_path)
+
+
+def test_a_manifest_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    (tmp_path / MANIFEST_NAME).write_text('{"schema_version": 2, "images": []}')
+
+    with pytest.raises(FormatError, match="is the list of an export in format 2"):
         read_manifest(tmp_path)
 
 

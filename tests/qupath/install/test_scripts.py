@@ -1,11 +1,12 @@
 """Our scripts are copied into a user folder; what somebody edited stays."""
 
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from fixtures.homes import scripts_in
-from wsisam_qupath.errors import OutputError
+from wsisam_qupath.errors import FormatError, OutputError
 from wsisam_qupath.qupath.install import scripts
 
 OLD = {"export.groovy": b"old", "other.groovy": b"other"}
@@ -48,6 +49,31 @@ def test_a_copy_that_we_know_nothing_of_stays(tmp_path: Path) -> None:
     next(path for path in tmp_path.iterdir() if path.suffix == ".sha256").unlink()
 
     assert states(scripts.put(tmp_path, NEW)) == ["edited", "current", "missing"]
+
+
+def test_a_record_of_version_0_1_is_read(tmp_path: Path) -> None:
+    (tmp_path / "export.groovy").write_bytes(b"old")
+    (tmp_path / "other.groovy").write_bytes(b"changed since")
+    record = tmp_path / ".wsisam-qupath.sha256"
+    lines = [f"{sha256(content).hexdigest()}  {name}\n" for name, content in sorted(OLD.items())]
+    record.write_text("".join(lines))
+
+    assert states(scripts.put(tmp_path, NEW)) == ["outdated", "edited", "missing"]
+
+    assert record.read_text().startswith("# format 2\n")
+    assert states(scripts.look(tmp_path, NEW)) == ["current", "edited", "current"]
+
+
+def test_a_record_of_a_newer_version_is_refused_and_everything_left_alone(tmp_path: Path) -> None:
+    scripts.put(tmp_path, OLD)
+    record = tmp_path / ".wsisam-qupath.sha256"
+    record.write_text(record.read_text().replace("# format 2", "# format 3"))
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+    with pytest.raises(FormatError, match="is the list of installed scripts in format 3"):
+        scripts.put(tmp_path, NEW)
+
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_looking_changes_nothing(tmp_path: Path) -> None:

@@ -131,6 +131,7 @@ def _make_config(request: BatchRequest, project: Project, model: ResolvedModel) 
             options.class_name and spell_class(options.class_name),
             request.keep,
             request.redo,
+            options.object_type,
         ),
         options=options,
         model=model,

@@ -39,6 +39,7 @@ class BatchConfig:
     """What is the same for all images.
 
     Attributes:
+        command: name of what runs, for the lists of backups.
         write: whether the project gets the results.
         export: where outlines go too, or instead.
         limit: of prompts to answer; None is all.
@@ -50,6 +51,7 @@ class BatchConfig:
     prompt_filter: PromptFilter
     options: OutlineOptions
     model: ChosenModel
+    command: str = "batch"
     write: bool = True
     export: GeoJsonFolder | None = None
     limit: int | None = None
@@ -60,9 +62,9 @@ class BatchConfig:
         """Choose the patch pairs of prompts on a slide."""
         return self.model.planner(slide.mpp, self.options)
 
-    def predict_result_id(self, slide: Slide, prompt: Prompt) -> str:
-        """See :meth:`.ChosenModel.predict_result_id`."""
-        return self.model.predict_result_id(prompt, slide.mpp, self.options)
+    def list_result_ids(self, slide: Slide, prompt: Prompt) -> tuple[str, ...]:
+        """See :meth:`.ChosenModel.list_result_ids`."""
+        return self.model.list_result_ids(prompt, slide.mpp, self.options)
 
 
 class BatchObserver(Protocol):

@@ -15,6 +15,9 @@ from ...slide.calibration import override
 
 Only: TypeAlias = Literal["rectangles", "points", "outlines"]
 
+Redo: TypeAlias = Literal["all", "outdated"]
+"""Which prompts that have a result are outlined again: all, or those of which it is outdated."""
+
 KINDS: dict[Only, tuple[PromptKind, ...]] = {
     "rectangles": (PromptKind.BOX, PromptKind.BOX_POINTS),
     "points": (PromptKind.POINTS,),
@@ -33,7 +36,7 @@ class BatchRequest:
             points of any class.
         only: use only this kind of prompt.
         keep: keep earlier results beside the new ones.
-        redo: outline prompts that have a result already, too.
+        redo: outline prompts that have a result already, too; None is none of them.
         dry_run: print what would be done, and change nothing.
         limit: stop after this many prompts.
         mpp: µm/px of slides that state none.
@@ -55,7 +58,7 @@ class BatchRequest:
     prompts: tuple[str, ...] = ()
     only: Only | None = None
     keep: bool = False
-    redo: bool = False
+    redo: Redo | None = None
     dry_run: bool = False
     limit: int | None = None
     mpp: float | None = None
@@ -88,7 +91,7 @@ class ProjectChoices(TypedDict, total=False):
     prompts: tuple[str, ...]
     only: Only | None
     keep: bool
-    redo: bool
+    redo: Redo | None
     dry_run: bool
     limit: int | None
     mpp: float | None

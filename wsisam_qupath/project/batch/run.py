@@ -223,7 +223,7 @@ class Batch:
     def _undo(self, entry: ImageEntry) -> None:
         """Remove what an unfinished change left, as where QuPath's process died of it."""
         if not self._config.plan_only:
-            with suppress(ImageError):  # the next run tries again
+            with suppress(WsiSamError):  # the next run tries again
                 recover(entry)
 
     def _log_error(self, entry: ImageEntry, error: Exception) -> str:
@@ -290,7 +290,7 @@ class Batch:
             config.prompt_filter,
             l0_box=slide.l0_box,
             hr_l0_box_of=lambda prompt: planner.pair(prompt).hr_l0_box,
-            result_id_of=partial(config.predict_result_id, slide),
+            result_ids_of=partial(config.list_result_ids, slide),
         )
         if config.limit is not None:
             selection = selection.limit_tasks(config.limit - self._tasks_taken)
@@ -332,7 +332,7 @@ class Batch:
             if self._is_shown(entry):  # since a moment ago
                 self._undo(entry)
                 return self._hand_over(entry, results)
-            backup = commit(config.project, entry, staged, image.versions)
+            backup = commit(config.project, entry, staged, image.versions, command=config.command)
         journal.clear()
         journal.append(results.spare)
         return "done", backup

@@ -8,19 +8,27 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from ...geojson import Feature, read_marks
-from ...geojson.authorship import Drawings, is_untouched, read_prompt_id
-from ...geojson.properties import read_path_class
+from ...geojson.authorship import (
+    Drawings,
+    is_of_newer_version,
+    is_untouched,
+    read_prompt_id,
+)
+from ...geojson.properties import read_object_type, read_path_class
 from ...geometry import Box
-from ...options import PointsAs
+from ...options import ObjectType, PointsAs
 from ...prompts import PathClass, Prompt, PromptSet, clip_to_slide
 from ...prompts.grouping import Area, Clicks, HrBoxOf, Mark, derive_id, group_marks
 from ...qupath.values import ImageContents
 from ...report.outcome import PromptRow
 from ..history import Record
-from .request import KINDS, Only
+from .request import KINDS, Only, Redo
 
-ResultIdOf: TypeAlias = Callable[[Prompt], str]
-"""Gives the id that the result of a prompt will have."""
+ResultIdsOf: TypeAlias = Callable[[Prompt], tuple[str, ...]]
+"""Gives the id that the result of a prompt will have, then those that outdated results have."""
+
+
+_REVIEWED = "a user edited its result or made it an annotation"
 
 
 @dataclass(frozen=True)
@@ -32,7 +40,19 @@ class PromptFilter:
     points_as: PointsAs = "together"
     class_name: str | None = None
     keep: bool = False
-    redo: bool = False
+    redo: Redo | None = None
+    object_type: ObjectType = "detection"
+
+    def asks_again(self, *, is_outdated: bool) -> bool:
+        """Tell whether a prompt that has a result is to get a new one."""
+        return self.redo == "all" or (self.redo == "outdated" and is_outdated)
+
+    def wants_look_of(self, feature: Feature, prompt: Prompt) -> bool:
+        """Tell whether a result has the type and class that a new one would have."""
+        path_class = read_path_class(feature["properties"].get("classification"))
+        name = path_class.name if path_class else None
+        wanted_name = prompt.path_class.name if prompt.path_class else None
+        return (name, read_object_type(feature)) == (wanted_name, self.object_type)
 
 
 @dataclass(frozen=True)
@@ -79,7 +99,7 @@ def select(
     *,
     l0_box: Box,
     hr_l0_box_of: HrBoxOf,
-    result_id_of: ResultIdOf,
+    result_ids_of: ResultIdsOf,
 ) -> Selection:
     """Sort the annotations of an image into prompts that need a result and all others.
 
@@ -102,13 +122,13 @@ def select(
     rows = [PromptRow(one.id, "skipped", one.reason) for one in found.skipped]
     for unclassed in found.prompts:
         prompt = _set_class(unclassed, prompt_filter.class_name)
-        result_id = result_id_of(prompt)
-        row = history.row(prompt, result_id, prompt_filter)
+        result_ids = result_ids_of(prompt)
+        row = history.row(prompt, result_ids, prompt_filter)
         if row is not None:
             rows.append(row)
             continue
         replaces = () if prompt_filter.keep else history.find_untouched_ids(prompt.id)
-        tasks.append(Task(prompt, result_id, parents[prompt.id], replaces))
+        tasks.append(Task(prompt, result_ids[0], parents[prompt.id], replaces))
     outlines_left = sum(isinstance(mark, Area) and mark.l0_outline is not None for mark in marks)
     outlines_used = sum(isinstance(mark, Area) and mark.l0_outline is not None for mark in wanted)
     return Selection(tuple(tasks), tuple(rows), outlines_left - outlines_used)
@@ -120,11 +140,12 @@ class _EarlierResults:
 
     Attributes:
         results_of: results of this program, as the image has them now.
-        taken_over: prompts of which a user edited the result or turned into an annotation.
+        taken_over: reasons by prompts with a result that is left alone, since a user edited it or
+            turned it into an annotation.
     """
 
     results_of: dict[str, list[Feature]]
-    taken_over: frozenset[str]
+    taken_over: dict[str, str]
     drawings: Drawings
     empty: dict[str, str]
 
@@ -132,19 +153,21 @@ class _EarlierResults:
     def read(cls, contents: ImageContents, record: Record) -> _EarlierResults:
         drawings = Drawings((one.drawn, one.prompt_id) for one in record.written)
         results_of: defaultdict[str, list[Feature]] = defaultdict(list)
-        taken_over: set[str] = set()
+        taken_over: dict[str, str] = {}
         for feature in (*contents.results, *contents.annotations):
             prompt_id = read_prompt_id(feature)
             if prompt_id is not None:
                 results_of[prompt_id].append(feature)
-                if not is_untouched(feature):
-                    taken_over.add(prompt_id)
+                if is_of_newer_version(feature):
+                    taken_over[prompt_id] = "a newer version of this program made its result"
+                elif not is_untouched(feature):
+                    taken_over[prompt_id] = _REVIEWED
         for feature in contents.annotations:
             if read_prompt_id(feature) is None:
                 prompt_id = drawings.read_prompt_id(feature)
                 if prompt_id is not None:
-                    taken_over.add(prompt_id)
-        return cls(dict(results_of), frozenset(taken_over), drawings, dict(record.empty))
+                    taken_over[prompt_id] = _REVIEWED
+        return cls(dict(results_of), taken_over, drawings, dict(record.empty))
 
     def is_result(self, feature: Feature) -> bool:
         """Tell whether an annotation is, or was, a result of this program."""
@@ -152,17 +175,30 @@ class _EarlierResults:
             read_prompt_id(feature) is not None or self.drawings.read_prompt_id(feature) is not None
         )
 
-    def row(self, prompt: Prompt, result_id: str, prompt_filter: PromptFilter) -> PromptRow | None:
-        """Give the report's row for a prompt that needs no result; None if it needs one."""
+    def row(
+        self, prompt: Prompt, result_ids: tuple[str, ...], prompt_filter: PromptFilter
+    ) -> PromptRow | None:
+        """Give the report's row for a prompt that needs no result; None if it needs one.
+
+        Args:
+            result_ids: see :data:`ResultIdsOf`.
+        """
         existing = {str(f.get("id")): f for f in self.results_of.get(prompt.id, ())}
         if prompt.id in self.taken_over and not prompt_filter.keep:
-            reason = "a user edited its result or made it an annotation"
-            return PromptRow(prompt.id, "reviewed", reason, prompt)
-        # A second result beside it would have the same id.
-        if result_id in existing and (prompt_filter.keep or not prompt_filter.redo):
-            return PromptRow(prompt.id, "answered", prompt=prompt, feature=existing[result_id])
-        if result_id in self.empty and not prompt_filter.redo:
-            return PromptRow(prompt.id, "empty", self.empty[result_id], prompt)
+            return PromptRow(prompt.id, "reviewed", self.taken_over[prompt.id], prompt)
+        newest = result_ids[0]
+        if newest in existing and prompt_filter.keep:  # a second one would have the same id
+            return PromptRow(prompt.id, "answered", prompt=prompt, feature=existing[newest])
+        for result_id in result_ids:
+            is_outdated = result_id != newest
+            if prompt_filter.asks_again(is_outdated=is_outdated):
+                continue
+            feature = existing.get(result_id)
+            if feature is not None and prompt_filter.wants_look_of(feature, prompt):
+                return PromptRow(prompt.id, "answered", "", prompt, feature, is_outdated)
+            if feature is None and result_id in self.empty:
+                reason = self.empty[result_id]
+                return PromptRow(prompt.id, "empty", reason, prompt, None, is_outdated)
         return None
 
     def find_untouched_ids(self, prompt_id: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ...errors import SlideError
-from ...slide.names import is_image_name, natural_key
+from ...slide.names import find_existing, is_image_name, natural_key
 
 
 def find_slides(wanted: Sequence[str]) -> tuple[Path, ...]:
@@ -32,6 +32,7 @@ def find_slides(wanted: Sequence[str]) -> tuple[Path, ...]:
 
 def _find_meant(wanted: str) -> Sequence[Path]:
     path = Path(wanted).expanduser()
+    path = find_existing(path) or path
     # Not Path's own, which raise where a name is too long.
     if os.path.isdir(path):  # noqa: PTH112
         files = [one for one in _files(path.iterdir()) if is_image_name(one.name)]

@@ -13,7 +13,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...errors import ImageError, ProjectError, escape
+from ...errors import FormatError, ImageError, ProjectError, escape
 from ...files import IS_A_LINK, SafeFolder, is_refusal
 from .backups import list_backups
 from .entries import ImageEntry, Project
@@ -107,7 +107,7 @@ def check_data(entry: ImageEntry) -> int | None:
     Raises:
         ImageError: ``data.qpdata`` is damaged or gone, or QuPath was stopped while it saved.
     """
-    stated = _read_stated_count(entry)
+    stated = read_stated_count(entry, entry.summary)
     leftover = entry.folder / "data.qpdata.bkp"
     if os.path.lexists(leftover):
         raise ImageError(
@@ -153,12 +153,17 @@ def check_count(entry: ImageEntry, stated: int | None, loaded: int) -> None:
         )
 
 
-def _read_stated_count(entry: ImageEntry) -> int | None:
+def read_stated_count(entry: ImageEntry, summary: Path) -> int | None:
+    """Read how many objects a summary of an image states, with the root; None without a number.
+
+    Raises:
+        ImageError: it is no ordinary file.
+    """
     try:
-        content = as_object(parse(entry.files.read(entry.summary, bytes_max=SUMMARY_BYTES_MAX)))
+        content = as_object(parse(entry.files.read(summary, bytes_max=SUMMARY_BYTES_MAX)))
     except OSError as exc:
         if is_refusal(exc):
-            raise _make_unreadable_error(entry, exc, entry.summary) from exc
+            raise _make_unreadable_error(entry, exc, summary) from exc
         return None
     except ValueError:
         return None
@@ -197,10 +202,10 @@ def _copy(entry: ImageEntry) -> str:
     """Name the copy of an image's objects that the user can put back."""
     try:
         copies = list_backups(entry)
-    except OSError:  # a folder may be entered that may not be listed
+    except (OSError, FormatError):  # a folder may be entered that may not be listed
         copies = []
     if copies:
-        return f"a copy of it: {copies[-1].name} in the same folder, or a backup of yours"
+        return f"a copy of it: {copies[-1].path.name} in the same folder, or a backup of yours"
     return "a copy of it from a backup of yours"
 
 

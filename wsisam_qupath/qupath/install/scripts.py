@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias
 
 from ...errors import OutputError, QuPathError
 from ...files import write_atomically
+from ...files.formats import SCRIPT_RECORD
 
 MENU = "WSI-SAM"
 """Folder in QuPath's ``scripts``, and so a submenu of Automate > User scripts."""
@@ -23,7 +24,12 @@ DEFAULT_SERIES = "0.6"
 """Series of QuPath that is assumed where no QuPath states its version."""
 
 _RECORD = ".wsisam-qupath.sha256"
-"""Checksums of the installed scripts, as by ``sha256sum``; QuPath's menu hides this file."""
+"""Checksums of the installed scripts, as by ``sha256sum``; QuPath's menu hides this file.
+
+Its first line states its format; version 0.1 wrote none.
+"""
+
+_RECORD_FORMAT = re.compile(r"# format (\d+)")
 
 CopyState: TypeAlias = Literal["missing", "current", "outdated", "edited"]
 """``outdated``: installed by an earlier version. ``edited``: changed or added by the user."""
@@ -97,6 +103,7 @@ def look(folder: Path, shipped: Mapping[str, bytes]) -> tuple[ScriptCopy, ...]:
 
     Raises:
         OutputError: a copy cannot be read.
+        FormatError: a newer version of this program installed them.
     """
     recorded = _read_record(folder)
     return tuple(
@@ -117,6 +124,7 @@ def put(folder: Path, shipped: Mapping[str, bytes]) -> tuple[ScriptCopy, ...]:
 
     Raises:
         OutputError: the folder cannot be written.
+        FormatError: a newer version of this program installed them.
     """
     found = look(folder, shipped)
     _create(folder)
@@ -158,10 +166,14 @@ def _create(folder: Path) -> None:
 
 def _read_record(folder: Path) -> dict[str, str]:
     """Read the SHA-256 of each installed script by name; without it, copies count as edited."""
+    path = folder / _RECORD
     try:
-        lines = (folder / _RECORD).read_text("utf-8").splitlines()
+        lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
         return {}
+    if lines and (stated := _RECORD_FORMAT.fullmatch(lines[0])):
+        SCRIPT_RECORD.check_number(path, int(stated[1]))
+        lines = lines[1:]
     return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
 
 
@@ -169,5 +181,6 @@ def _write_record(folder: Path, ours: Mapping[str, bytes]) -> None:
     recorded = _read_record(folder)
     new = {**recorded, **{name: _sha256(content) for name, content in ours.items()}}
     if new != recorded:
-        lines = (f"{digest}  {name}\n" for name, digest in sorted(new.items()))
-        write_atomically(folder / _RECORD, "".join(lines).encode())
+        lines = [f"{digest}  {name}\n" for name, digest in sorted(new.items())]
+        heading = f"# format {SCRIPT_RECORD.number}\n"
+        write_atomically(folder / _RECORD, "".join([heading, *lines]).encode())

@@ -6,6 +6,7 @@ So a crash of Java, a Ctrl-C or Java's output cannot affect the main process.
 from __future__ import annotations
 
 import gc
+import locale
 import multiprocessing
 import os
 import shutil
@@ -205,17 +206,41 @@ _start_arguments: tuple[Installation | None, str | None] = (None, None)
 """Arguments of :func:`.start`; set only in QuPath's process."""
 
 
+_UTF8_LOCALES = ("", "C.UTF-8", "en_US.UTF-8", "UTF-8")
+"""The user's own, then those that systems have."""
+
+
 def _prepare(installation: Installation | None, natives: str | None, leash: Connection) -> None:
     """Prepare QuPath's process."""
     global _start_arguments  # noqa: PLW0603 - the only thing that an initializer can leave behind
     _start_arguments = (installation, natives)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _name_files_in_utf8()
     # Java writes to the file descriptor, past sys.stdout.
     os.dup2(2, 1)
     sys.stdout = sys.stderr
     # Features are many small lists without cycles, which Python would look through again and again.
     gc.set_threshold(_ALLOCATIONS_PER_COLLECTION)
     threading.Thread(target=_end_with, args=(leash, natives), daemon=True).start()
+
+
+def _name_files_in_utf8() -> None:
+    """Have Java, which is not started yet, take the names of files for what Python takes them.
+
+    With LC_ALL=C, as in many jobs and services, Python reads names as UTF-8 and Java as ASCII: a
+    file below a folder with an umlaut is then not there for it, or is read as an empty one.
+    """
+    if os.name != "posix" or sys.getfilesystemencoding() != "utf-8":
+        return
+    before = locale.setlocale(locale.LC_CTYPE)
+    for name in _UTF8_LOCALES:
+        with suppress(locale.Error):
+            locale.setlocale(locale.LC_CTYPE, name)
+            if locale.nl_langinfo(locale.CODESET) == "UTF-8":
+                if name:
+                    os.environ["LC_ALL"] = name
+                break
+    locale.setlocale(locale.LC_CTYPE, before)
 
 
 def _end_with(leash: Connection, natives: str | None) -> None:

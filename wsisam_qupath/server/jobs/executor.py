@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 
+from ...geojson.provenance import add_client
 from ...inference.executors import Work
 from ...inference.segmenter import Segmenter
 from ...inference.tasks import predict
@@ -34,9 +35,10 @@ class SharedExecutor:
         segmenter: Segmenter,
         device_queue: DeviceQueue,
         options: OutlineOptions,
+        client_name: str = "",
     ) -> None:
         self._segmenter, self._device_queue = segmenter, device_queue
-        self._options = options
+        self._options, self._client_name = options, client_name
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="job-engine")
         self._closed = threading.Event()
 
@@ -56,6 +58,8 @@ class SharedExecutor:
             )
             with closing(found) as answers:
                 for one in answers:
+                    if one.feature is not None:
+                        add_client(one.feature, self._client_name)
                     work.deliver(one)
         finally:
             slot.release()

@@ -43,6 +43,7 @@ class _Job:
 
     Attributes:
         tries: how often it was begun.
+        client_name: of who asked for it.
         shown: what QuPath shows of the project; None where it does not have it open.
         is_unwanted: a client cancelled it.
     """
@@ -50,6 +51,7 @@ class _Job:
     request: JobRequest
     progress: Progress
     tries: int = 0
+    client_name: str = ""
     shown: WhatQuPathShows | None = None
     cancellation: Cancellation = field(default_factory=Cancellation)
     is_unwanted: bool = False
@@ -102,11 +104,12 @@ class JobQueue:
             self._thread.join()
         self._store.let_go()
 
-    def add(self, request: JobRequest, project: Path) -> JobStatus:
+    def add(self, request: JobRequest, project: Path, client_name: str = "") -> JobStatus:
         """Add a job to the end of the queue.
 
         Args:
             project: as it was found.
+            client_name: of who asks for it.
 
         Raises:
             ProblemError: ``busy``: too many wait, or the server stops.
@@ -117,7 +120,8 @@ class JobQueue:
             status = JobStatus(
                 id=str(uuid.uuid4()), state="waiting", project=str(project), created=read_clock()
             )
-            job = self._known(StoredJob(request=request, status=status))
+            stored = StoredJob(request=request, status=status, client_name=client_name)
+            job = self._known(stored)
             try:
                 self._save(job)
             except OutputError:
@@ -220,7 +224,7 @@ class JobQueue:
             job.progress.wait_again()
 
     def _known(self, stored: StoredJob) -> _Job:
-        job = _Job(stored.request, Progress(stored.status), stored.tries)
+        job = _Job(stored.request, Progress(stored.status), stored.tries, stored.client_name)
         job_id = stored.status.id
         if stored.request.is_open:
             job.shown = WhatQuPathShows(
@@ -255,7 +259,14 @@ class JobQueue:
         )
 
     def _save(self, job: _Job) -> None:
-        self._store.save(StoredJob(request=job.request, status=job.status, tries=job.tries))
+        self._store.save(
+            StoredJob(
+                request=job.request,
+                status=job.status,
+                tries=job.tries,
+                client_name=job.client_name,
+            )
+        )
 
     def _work(self) -> None:
         while (job := self._next()) is not None:
@@ -278,7 +289,7 @@ class JobQueue:
             return job
 
     def _do(self, job: _Job) -> None:
-        in_hand = ActiveJob(job.request, job.progress, job.shown, job.cancellation)
+        in_hand = ActiveJob(job.request, job.progress, job.shown, job.client_name, job.cancellation)
         state: JobState = "done"
         reason = ""
         try:

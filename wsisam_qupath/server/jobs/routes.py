@@ -5,7 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from pathlib import Path
 
-from flask import Blueprint, Response, url_for
+from flask import Blueprint, Response, g, url_for
 from pydantic import BaseModel
 
 from ...errors import ProjectError
@@ -50,7 +50,7 @@ def job_routes(
         project, _ = access.open(wanted)
         if not wanted.is_open:
             _check_closed(project)
-        status = jobs.add(wanted, project.path)
+        status = jobs.add(wanted, project.path, g.client_name)
         answer = _json(status, HTTPStatus.ACCEPTED)
         answer.headers["Location"] = url_for("jobs.status", job_id=status.id)
         return answer

@@ -27,6 +27,9 @@ from .access import JobAccess
 from .executor import SharedExecutor
 from .progress import Progress, WhatQuPathShows
 
+_COMMAND = "project job"
+"""Name of a job where other commands speak of it."""
+
 _LOOK_SECONDS = 0.2
 """How often one that waits for the model looks whether it was cancelled."""
 
@@ -72,11 +75,13 @@ class ActiveJob:
 
     Attributes:
         shown: what QuPath shows of the project; None where it does not have it open.
+        client_name: of who asked for it, for the provenance of the results.
     """
 
     request: JobRequest
     progress: Progress
     shown: WhatQuPathShows | None
+    client_name: str = ""
     cancellation: Cancellation = field(default_factory=Cancellation)
 
 
@@ -99,11 +104,11 @@ class JobRunner:
         job.progress.on_images_chosen(len(entries))
         if job.shown is None:
             check_closed(project, job.progress.on_notice)
-        with QuPathProcess() as process, lock_for_writing(project, what="project job"):
+        with QuPathProcess() as process, lock_for_writing(project, what=_COMMAND):
             segmenter = self._segmenter(job.cancellation)
             config = _make_config(job, project, segmenter)
             opener = SlideOpener(process, project, job.request.mpp, self.access.files.open_slide)
-            executor = SharedExecutor(segmenter, self.device_queue, config.options)
+            executor = SharedExecutor(segmenter, self.device_queue, config.options, job.client_name)
             with closing(executor):
                 batch = Batch(config, process, opener, executor, lambda: executor, job.progress)
                 job.cancellation.then(batch.cancel)
@@ -129,10 +134,12 @@ def _make_config(job: ActiveJob, project: Project, segmenter: Segmenter) -> Batc
             classes=frozenset(map(spell_class, request.prompts)),
             points_as=options.points_as,
             class_name=class_name,
-            redo=request.redo,
+            redo=request.redo_choice,
+            object_type=options.object_type,
         ),
         options=options,
         model=segmenter.model,
+        command=_COMMAND,
         open_project=job.shown,
     )
 

@@ -19,16 +19,15 @@ from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from ...errors import OutputError
+from ...errors import FormatError, OutputError
 from ...files import write_atomically
+from ...files.formats import JOB
 from ...geojson import Feature
 from ..job_schemas import JobRequest, JobStatus
 
 _LOG = logging.getLogger(__name__)
-
-_FORMAT = 1
 
 
 class StoredJob(BaseModel):
@@ -36,12 +35,14 @@ class StoredJob(BaseModel):
 
     Attributes:
         tries: how often it was begun.
+        client_name: of who asked for it; empty where clients have no names.
     """
 
-    format: int = _FORMAT
+    format: int = JOB.number
     request: JobRequest
     status: JobStatus
     tries: int = 0
+    client_name: str = ""
 
 
 class JobStore:
@@ -143,8 +144,11 @@ class JobStore:
 
 def _read(path: Path) -> StoredJob | None:
     try:
-        job = StoredJob.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as exc:
+        content = path.read_bytes()
+        stated = json.loads(content)
+        JOB.check(path, stated if isinstance(stated, dict) else {})
+        job = StoredJob.model_validate_json(content)
+    except (OSError, ValueError, FormatError) as exc:  # ValueError: ValidationError too
         _LOG.warning("The job in %s cannot be read and is left alone: %s", path, exc)
         return None
-    return job if job.format == _FORMAT and job.status.id == path.parent.name else None
+    return job if job.status.id == path.parent.name else None

@@ -1,0 +1,70 @@
+"""The one rule for all files that outlive a run: each states the number of its format.
+
+What an earlier version of this program wrote, with a lower number or none (which counts as 1), is
+read. What a later version wrote is refused with a sentence and left as it is. Keys that are not
+known are ignored, so a number is raised only where an older program would misread the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..errors import FormatError
+
+
+@dataclass(frozen=True)
+class Format:
+    """A kind of file, and the newest form of it that this version knows and writes.
+
+    Attributes:
+        what: for the message about a file that is newer.
+        number: as it is written.
+        key: by which the file states its number.
+    """
+
+    what: str
+    number: int
+    key: str = "format"
+
+    @property
+    def stated(self) -> dict[str, object]:
+        """What a new file says of its format."""
+        return {self.key: self.number}
+
+    def check(self, place: object, content: Mapping[str, object]) -> int:
+        """Return the number that a file states.
+
+        Args:
+            place: path of the file, for the message.
+
+        Raises:
+            FormatError: a newer version wrote it.
+            ValueError: it states no number, but something else.
+        """
+        return self.check_number(place, content.get(self.key, 1))
+
+    def check_number(self, place: object, number: object) -> int:
+        """The same, for a number that was read already."""
+        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+            raise ValueError(number)
+        if number > self.number:
+            raise FormatError(
+                f"{place} is {self.what} in format {number}, which a newer version of this program "
+                f"wrote; this one knows formats up to {self.number}. Update wsisam-qupath. The "
+                "file was left as it is."
+            )
+        return number
+
+
+BACKUP = Format("a backup", 2)
+COMMIT_MARKER = Format("the note of an unfinished change", 2)
+CONNECTION = Format("the address of a server", 2)
+EXPORT_MANIFEST = Format("the list of an export", 1, "schema_version")
+HISTORY = Format("the history of results", 1, "history")
+JOB = Format("a project job", 1)
+JOURNAL = Format("a journal of results", 1, "journal")
+LOCK_HOLDER = Format("the name of who holds the lock", 2)
+RESULT = Format("a result", 2, "wsisam_format")
+SCRIPT_RECORD = Format("the list of installed scripts", 2)
+SPLIT_TABLE = Format("the table of a split", 2)
