@@ -199,11 +199,10 @@ class Run:
     def _draw_step(self, step: int) -> TrainStep:
         rng = np.random.default_rng((self.seed, step, self.context.rank))
         loaded = self.samples.load(int(rng.integers(len(self.samples))))
-        plan = draw_plan(self.settings.mix, rng)
-        objects = draw_objects(loaded.truth, plan, self.settings.objects_per_step, rng)
-        prompts = draw_first_prompts(
-            loaded.truth, objects.tolist(), plan, self.settings.mix, self.size_px, rng
-        )
+        mix = self.settings.mix
+        plan = draw_plan(mix, rng)
+        objects = draw_objects(loaded.truth, plan, mix, self.settings.objects_per_step, rng)
+        prompts = draw_first_prompts(loaded.truth, objects.tolist(), plan, mix, self.size_px, rng)
         is_windowed = rng.random() < self.settings.windowed_share
         windows_seed = int(rng.integers(2**31)) if is_windowed else None
         return TrainStep(step, loaded, plan, objects, prompts, windows_seed)
