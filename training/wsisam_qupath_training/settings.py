@@ -138,6 +138,7 @@ class Recipe(BaseModel):
         blends: by name; those that are made of them.
         routes: which decoder answers which kind of prompt, and what follows.
         views, val_views: how many patch pairs are sampled for training and for validation.
+        views_per_image: instead of ``views``, how many for each image that is trained on.
         sampling: how.
         hr_mpp: µm per encoder pixel that bare points get, about which objects are sampled.
         validate_every: steps between two validations.
@@ -154,12 +155,17 @@ class Recipe(BaseModel):
     )
     routes: dict[PromptKind, Route] = Limited(default_factory=_make_best_routes)
     views: int = Limited(default=1000, ge=1)
+    views_per_image: int | None = Limited(default=None, ge=1)
     val_views: int = Limited(default=60, ge=1)
     sampling: SamplingSettings = SamplingSettings()
     hr_mpp: float = Limited(default=1.0, gt=0)
     validate_every: int = Limited(default=400, ge=1)
     compared_objects: int = Limited(default=60, ge=0)
     seed: int = 0
+
+    def count_views(self, images: int) -> int:
+        """How many patch pairs are sampled from a number of images to train on."""
+        return self.views if self.views_per_image is None else self.views_per_image * images
 
     @model_validator(mode="after")
     def _encoder_has_one_decoder(self) -> Recipe:

@@ -22,6 +22,7 @@ from wsisam_qupath.report.progress import TASK, count_noun, name_cases, progress
 
 from .dataset import AnnotatedImage, Part
 from .evaluate.models import PredictorModel
+from .plan import Planned, describe_views, measure_plan
 from .report.page import write_report
 from .report.worst_cases import (
     Case,
@@ -42,6 +43,7 @@ from .trainer.trainable_decoder import TrainableDecoder
 from .trainer.trainer import OnStep, Run, TrainedDecoder
 from .trainer.training_data import (
     TrainingData,
+    ViewCounts,
     fill_features,
     make_cached_samples,
     make_pixel_samples,
@@ -66,7 +68,7 @@ class TrainRequest:
             is the bare base), and where to compute.
         run: folder of the checkpoints; None is beside the adapter.
         cache: folder of the features; None is in the program's own.
-        cache_gb: how much room the features of a part may take.
+        cache_gb: how much room the features may take; where all do not fit, fewer views are used.
         without: datasets that are not trained on, by name.
         only: the decoder to train, by name; the adapter is written when all are there.
         licence: for the card.
@@ -100,16 +102,8 @@ def run_train(request: TrainRequest, console: Console) -> WrittenAdapter | None:
     Raises:
         WsiSamError: see the modules that each step comes from.
     """
-    _check(request)
-    collection = read_dataset(request.data, options=request.options)
-    _tell(collection, console)
-    _check_datasets(collection, request.without)
-    model = resolve(request.model)
-    with (
-        open_context(request.model.device, request.model.threads) as context,
-        open_data(collection, request.recipe, model.base) as parts,
-    ):
-        training = _Training(request, model, parts, context, console)
+    with _open(request, console) as (training, collection):
+        context, model = training.context, training.model
         names = [request.only] if request.only else list(request.recipe.decoders)
         with run_first_process_alone(
             context
@@ -131,6 +125,36 @@ def run_train(request: TrainRequest, console: Console) -> WrittenAdapter | None:
         return training.report(made, images, training.compare(made, images))
 
 
+def run_plan(request: TrainRequest, console: Console) -> str:
+    """Tell what :func:`run_train` would read, keep and take; only measures for a moment.
+
+    Raises:
+        WsiSamError: see the modules that each step comes from.
+    """
+    with _open(request, console) as (training, _):
+        return "\n".join(training.measure())
+
+
+@contextmanager
+def _open(request: TrainRequest, console: Console) -> Iterator[tuple[_Training, Collection]]:
+    """What a request trains, its slides at hand for the time of the body."""
+    _check(request)
+    collection = read_dataset(request.data, options=request.options)
+    _tell(collection, console)
+    _check_datasets(collection, request.without)
+    model = resolve(request.model)
+    with (
+        open_context(request.model.device, request.model.threads) as context,
+        open_data(collection, request.recipe, model.base, limit_gb=request.cache_gb) as (
+            parts,
+            views,
+        ),
+    ):
+        images = len(parts["train"].images)
+        console.print(describe_views(views, images, request.cache_gb), markup=False)
+        yield _Training(request, model, parts, views, context, console), collection
+
+
 @dataclass(frozen=True)
 class _Training:
     """The decoders of one recipe, on one device."""
@@ -138,6 +162,7 @@ class _Training:
     request: TrainRequest
     model: ResolvedModel
     parts: Mapping[Part, TrainingData]
+    views: ViewCounts
     context: DistributedContext
     console: Console
 
@@ -151,23 +176,9 @@ class _Training:
         settings = self.request.recipe.decoders[name]
         folder = self._folder(name)
         folder.mkdir(parents=True, exist_ok=True)
-        torch.manual_seed(self.request.recipe.seed)  # what WSI-SAM adds begins at random
         samples, val_views = self._samples(settings)
         _check_views(samples, val_views)
-        trainable = TrainableDecoder(self.model.base, self.base_state, settings)
-        if self.model.adapter is not None:
-            trainable.start_from(self.model.adapter)
-        run = Run(
-            trainable,
-            samples,
-            val_views,
-            self.model.base.size_px,
-            self.request.recipe.seed,
-            folder,
-            self._describe_run(settings),
-            self.request.recipe.validate_every,
-            self.context,
-        )
+        run = self._make_run(name, samples, val_views)
         is_first = self.context.rank == 0
         with (
             TrainingLog(folder / "log", is_on=is_first) as log,
@@ -179,6 +190,42 @@ class _Training:
                 on_step(step, row)
 
             return run.train(tell)
+
+    def measure(self) -> list[str]:
+        """What the run takes, in words."""
+        names = [self.request.only] if self.request.only else list(self.request.recipe.decoders)
+        decoders = {name: self.request.recipe.decoders[name] for name in names}
+        planned = Planned(
+            self.parts,
+            self.views,
+            self.request.recipe.model_copy(update={"decoders": decoders}),
+            self.model.base,
+            self._features_folder,
+        )
+        return measure_plan(
+            planned,
+            lambda: self.model.load().backend,
+            lambda name, samples: self._make_run(name, samples, samples),
+            self.console,
+        )
+
+    def _make_run(self, name: str, samples: SampleSource, val_views: SampleSource) -> Run:
+        settings = self.request.recipe.decoders[name]
+        torch.manual_seed(self.request.recipe.seed)  # what WSI-SAM adds begins at random
+        trainable = TrainableDecoder(self.model.base, self.base_state, settings)
+        if self.model.adapter is not None:
+            trainable.start_from(self.model.adapter)
+        return Run(
+            trainable,
+            samples,
+            val_views,
+            self.model.base.size_px,
+            self.request.recipe.seed,
+            self._folder(name),
+            self._describe_run(settings),
+            self.request.recipe.validate_every,
+            self.context,
+        )
 
     def collect_trained(
         self, just: Mapping[str, TrainedDecoder]
@@ -291,6 +338,10 @@ class _Training:
     def _folder(self, name: str) -> Path:
         return self.request.run_folder / name
 
+    @property
+    def _features_folder(self) -> Path:
+        return self.request.cache or cache_folder() / "training"
+
     def _describe_run(self, settings: DecoderSettings) -> str:
         recipe = self.request.recipe
         depends_on = {
@@ -320,7 +371,6 @@ class _Training:
     @cached_property
     def _caches(self) -> tuple[FeatureCache, FeatureCache]:
         """Of both parts, filled; several processes wait for the first of them."""
-        request = self.request
         backend = self.model.load().backend
 
         def fill_cache_of(part: Part, what: str) -> FeatureCache:
@@ -328,9 +378,8 @@ class _Training:
                 self.parts[part],
                 backend,
                 self.model.base,
-                request.recipe,
-                folder=request.cache or cache_folder() / "training",
-                limit_gb=request.cache_gb,
+                self.request.recipe,
+                folder=self._features_folder,
                 console=self.console,
                 what=what,
             )
@@ -375,6 +424,8 @@ def _tell(collection: Collection, console: Console) -> None:
         console.print(
             f"Repaired {count_noun(dataset.repaired, 'outline')} that crossed themselves."
         )
+    for note in dataset.notes:
+        console.print(note, markup=False)
     parts = [f.part for f in dataset.images]
     console.print(
         f"{count_noun(len(parts), 'image')}: {parts.count('train')} to train on, "

@@ -111,9 +111,7 @@ class Predictor:
             answers |= zip(indices, (self._rank(decoder, masks) for masks in decoded), strict=True)
         return [answers[index] for index in range(len(work))]
 
-    def _rank(
-        self, decoder: str, predictions: tuple[Prediction, ...]
-    ) -> tuple[Prediction, ...]:
+    def _rank(self, decoder: str, predictions: tuple[Prediction, ...]) -> tuple[Prediction, ...]:
         """A decoder's answers, the highest predicted IoU first; of equal ones the HR mask."""
         if self.adapter is not None:
             card = self.adapter.card.decoders[decoder]

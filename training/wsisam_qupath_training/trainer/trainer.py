@@ -40,6 +40,9 @@ from .trainable_decoder import (
 )
 from .validation import validate
 
+_MEASURED_STEPS = 4
+"""After the first one, which takes longer."""
+
 
 @dataclass
 class Clock:
@@ -148,6 +151,18 @@ class Run:
             state.history,
             self.clock,
         )
+
+    def measure_seconds(self) -> tuple[float, float]:
+        """Seconds of a step, and of the validation of one view; what is learned is thrown away."""
+        self.trainable.to(self.context.device)
+        optimizer = torch.optim.AdamW(self.trainable.rates())
+        started = [time.perf_counter()]
+        for step in range(1 + _MEASURED_STEPS):
+            self._step(self.trainable, optimizer, self._draw_step(step))
+            started.append(time.perf_counter())
+        validate(self.trainable, self.val_views, self.settings.mix, self.size_px, self.context)
+        validated = time.perf_counter() - started[-1]
+        return (started[-1] - started[1]) / _MEASURED_STEPS, validated / len(self.val_views)
 
     def _begin(self, optimizer: torch.optim.Optimizer) -> Checkpoint:
         learning = _copy_tensors(self.trainable.list_learning())

@@ -64,9 +64,7 @@ def validate(
             best = iou.gather(1, chosen)[:, 0]
             dices[name] += (2 * best / (1 + best)).tolist()
             answering = prediction.iou.isfinite()
-            ious += zip(
-                prediction.iou[answering].tolist(), iou[answering].tolist(), strict=True
-            )
+            ious += zip(prediction.iou[answering].tolist(), iou[answering].tolist(), strict=True)
     means = {name: 100 * float(np.mean(values)) for name, values in dices.items()}
     predicted, true = np.array(ious).T
     varies = predicted.std() > 0 and true.std() > 0
