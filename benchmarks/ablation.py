@@ -1,6 +1,6 @@
-"""Train the rows of the WSI-SAM paper's tables 3a to 3c on one folder, and measure them in one table.
+"""Train the rows of WSI-SAM's tables 3a to 3c on one folder, and measure them in one table.
 
-``python benchmarks/ablation.py CATCH.json rows/ --slides CATCH/ --split datasets.csv --base mobile-sam``
+``python benchmarks/ablation.py CATCH.json rows/ --slides CATCH/ --split datasets.csv``
 
 Every row is one ``train`` command with ``training/recipes/paper.toml`` and at most one option that
 overrides it; the commands are printed. All rows see the same views and prompts, which are encoded

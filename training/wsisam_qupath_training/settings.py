@@ -137,7 +137,8 @@ class Recipe(BaseModel):
         decoders: by name; those that are trained.
         blends: by name; those that are made of them.
         routes: which decoder answers which kind of prompt, and what follows.
-        views, val_views: how many patch pairs are sampled for training and for validation.
+        views, val_views: how many patch pairs are sampled for training and for validation; never
+            more for the second than for the first.
         views_per_image: instead of ``views``, how many for each image that is trained on.
         sampling: how.
         hr_mpp: µm per encoder pixel that bare points get, about which objects are sampled.

@@ -84,7 +84,7 @@ def count_views(
         OptionError: not even one view to train on fits beside those to validate on.
     """
     wanted = recipe.count_views(images)
-    val = recipe.val_views if val_images else 0
+    val = min(recipe.val_views, wanted) if val_images else 0
     if all(settings.tunes_encoder for settings in recipe.decoders.values()):
         return ViewCounts(wanted, val, wanted, 0)
     val_bytes = count_bytes(val, base, recipe.sampling)
