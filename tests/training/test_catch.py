@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -58,7 +59,8 @@ class Catch:
 def rings() -> list[shapely.Polygon]:
     """Seven places with five outlines each, one in the other."""
     centers = [(300 + 480 * (n % 3), 280 + 500 * (n // 3)) for n in range(7)]
-    return [shapely.Point(c).buffer(r, 8) for c in centers for r in (200, 160, 120, 80, 40)]
+    circles = [shapely.Point(c).buffer(r, 8) for c in centers for r in (200, 160, 120, 80, 40)]
+    return list(shapely.transform(circles, np.rint))
 
 
 def part_of(number: int) -> str:
@@ -71,7 +73,9 @@ def catch(tmp_path_factory: pytest.TempPathFactory) -> Catch:
     folder = tmp_path_factory.mktemp("CATCH")
     outlines = rings()
     write_pyramid(folder / "one.tif", tissue_of(outlines[::5], SIDE_PX, SIDE_PX), mpp=MPP)
-    images, annotations, split = [], [], ["Slide;Dataset;Scanner"]
+    images: list[Any] = []
+    annotations: list[Any] = []
+    split = ["Slide;Dataset;Scanner"]
     for tumor in TUMORS:
         (folder / "slides" / tumor).mkdir(parents=True)
         for number, slide in PATIENTS:
@@ -81,7 +85,7 @@ def catch(tmp_path_factory: pytest.TempPathFactory) -> Catch:
             images.append({"id": len(images) + 1, "file_name": name})
             for index, outline in enumerate(outlines):
                 inner = outlines[index + 1].area if (index + 1) % 5 else 0.0
-                xy = np.rint(shapely.get_coordinates(outline)[:-1])
+                xy = shapely.get_coordinates(outline)[:-1]
                 annotations.append(
                     {
                         "id": len(annotations) + 1,

@@ -69,8 +69,15 @@ def override_decoders(
     Raises:
         OptionError: they do not go together.
     """
-    given = {"scope": scope, "architecture": architecture, "decoder": decoder}
-    given |= {"aggregation": aggregation, "hr_share": hr_share, "hr_only": hr_only, "rate": rate}
+    given: dict[str, object] = {
+        "scope": scope,
+        "architecture": architecture,
+        "decoder": decoder,
+        "aggregation": aggregation,
+        "hr_share": hr_share,
+        "hr_only": hr_only,
+        "rate": rate,
+    }
     own = {"scope": scope, "hr_share": hr_share, "wsi_rate": rate}
     card = {
         "architecture": architecture,

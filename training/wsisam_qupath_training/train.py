@@ -87,6 +87,12 @@ class TrainRequest:
     licence: str = ""
 
     @property
+    def wanted(self) -> dict[str, DecoderSettings]:
+        """The decoders to train, by name."""
+        decoders = self.recipe.decoders
+        return decoders if self.only is None else {self.only: decoders[self.only]}
+
+    @property
     def run_folder(self) -> Path:
         """Where the checkpoints are."""
         return self.run or self.out.with_suffix(".training")
@@ -104,12 +110,10 @@ def run_train(request: TrainRequest, console: Console) -> WrittenAdapter | None:
     """
     with _open(request, console) as (training, collection):
         context, model = training.context, training.model
-        names = [request.only] if request.only else list(request.recipe.decoders)
-        with run_first_process_alone(
-            context
-        ):  # two that fill one cache would undo each other's files
-            training.encode(names)
-        just = {name: training.train(name) for name in names}
+        # Two processes that fill one cache would undo each other's files.
+        with run_first_process_alone(context):
+            training.encode()
+        just = {name: training.train(name) for name in request.wanted}
         if context.rank or (trained := training.collect_trained(just)) is None:
             return None
         images = tuple(f for f in collection.dataset.images if f.dataset not in request.without)
@@ -166,10 +170,10 @@ class _Training:
     context: DistributedContext
     console: Console
 
-    def encode(self, names: Sequence[str]) -> None:
-        """Fill the caches that some decoders are trained from."""
-        for name in names:
-            self._samples(self.request.recipe.decoders[name])
+    def encode(self) -> None:
+        """Fill the caches that the decoders are trained from."""
+        for settings in self.request.wanted.values():
+            self._samples(settings)
 
     def train(self, name: str) -> TrainedDecoder:
         """One decoder, from its last checkpoint on."""
@@ -193,21 +197,14 @@ class _Training:
 
     def measure(self) -> list[str]:
         """What the run takes, in words."""
-        names = [self.request.only] if self.request.only else list(self.request.recipe.decoders)
-        decoders = {name: self.request.recipe.decoders[name] for name in names}
-        planned = Planned(
-            self.parts,
-            self.views,
-            self.request.recipe.model_copy(update={"decoders": decoders}),
-            self.model.base,
-            self._features_folder,
-        )
-        return measure_plan(
-            planned,
-            lambda: self.model.load().backend,
-            lambda name, samples: self._make_run(name, samples, samples),
-            self.console,
-        )
+        recipe = self.request.recipe.model_copy(update={"decoders": self.request.wanted})
+        planned = Planned(self.parts, self.views, recipe, self.model.base, self._features_folder)
+
+        def make_run(name: str, samples: SampleSource) -> Run:
+            _check_views(samples, samples)
+            return self._make_run(name, samples, samples)
+
+        return measure_plan(planned, lambda: self.model.load().backend, make_run, self.console)
 
     def _make_run(self, name: str, samples: SampleSource, val_views: SampleSource) -> Run:
         settings = self.request.recipe.decoders[name]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from wsisam_qupath.errors import SlideError
@@ -44,11 +44,12 @@ def read_coco(
     """
     catch = read_coco_annotations(file)
     known = slides_in(slides, below=True)
-    layers = _Layers(catch)
+    truths = {name: make_truths(features) for name, features in catch.features.items()}
+    layers = _Layers(catch, truths.values())
     images: list[AnnotatedImage] = []
     damaged = list(catch.damaged)
     stems = Counter(Path((name, *split_location(name))[-1]).stem for name in catch.features)
-    for name, features in catch.features.items():
+    for name, drawn in truths.items():
         try:
             path = _find_image(known, name)
         except SlideError as exc:
@@ -61,7 +62,7 @@ def read_coco(
                 dataset,
                 group_of(stem),
                 SlideReference(str(path.resolve()), mpp, as_qupath=False),
-                layers.lay(make_truths(features), name, damaged),
+                layers.lay(drawn, name, damaged),
                 part=part_of(stem),
             )
         )
@@ -71,16 +72,12 @@ def read_coco(
 class _Layers:
     """Lays outlines over each other, or leaves them as they are, and counts what it does."""
 
-    def __init__(self, annotations: CocoAnnotations) -> None:
+    def __init__(self, annotations: CocoAnnotations, images: Iterable[tuple[Truth, ...]]) -> None:
         self._areas = annotations.areas
         self._is_painted = annotations.is_painted
         self._check = AreaCheck()
         if self._areas:
-            checks = (
-                check_areas(make_truths(features), self._areas)
-                for features in annotations.features.values()
-            )
-            self._check = sum(checks, AreaCheck())
+            self._check = sum((check_areas(one, self._areas) for one in images), AreaCheck())
             self._is_painted |= self._check.leaves_out_enclosed
         self._cut = 0
 

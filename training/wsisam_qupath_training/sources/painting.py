@@ -91,9 +91,9 @@ def paint(truths: Sequence[Truth]) -> Painted:
     for index, truth in enumerate(truths):
         above = [i for i in meeting[index] if position[i] > position[index]]
         painted[index] = _cut(truth, outlines[above]) if above else truth
-    found = tuple(truth for i in order if (truth := painted[int(i)]) is not None)
-    cut = sum(one is not truths[index] for index, one in painted.items() if one is not None)
-    hidden = tuple(truths[index].id for index, one in painted.items() if one is None)
+    found = tuple(left for i in order if (left := painted[int(i)]) is not None)
+    cut = sum(one is not truths[i] for i, one in painted.items() if one is not None)
+    hidden = tuple(truths[i].id for i, one in painted.items() if one is None)
     return Painted(found, cut, hidden)
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from wsisam_qupath.errors import AdapterError
+from wsisam_qupath.inference.backends import Patch
 from wsisam_qupath.model.adapter import Adapter
 from wsisam_qupath.model.bases import Base
 from wsisam_qupath.model.build import build_decoder, build_networks, encoder_state, module_name
@@ -26,6 +27,8 @@ from ..settings import DecoderSettings
 from .losses import mask_loss, true_iou
 from .targets import TargetMasks
 from .windows import Windows, draw_edge_windows, find_windows
+
+_PATCHES: tuple[Patch, ...] = ("hr", "lr")
 
 _UNUSED = tuple(f"mask_decoder.output_hypernetworks_mlps.{index}." for index in (1, 2, 3))
 """They make SAM's other three masks, which nobody asks for here."""
@@ -145,7 +148,7 @@ class TrainableDecoder(nn.Module):
         """Answer B prompts on one view; a mask that is no answer has a predicted IoU of -inf."""
         predicted = self._decode(features, prompts)
         card = self.settings.trained_card
-        hidden = [not card.may_answer(patch) for patch in ("hr", "lr")[: self.patch_count]]
+        hidden = [not card.may_answer(patch) for patch in _PATCHES[: self.patch_count]]
         iou = predicted.iou.masked_fill(torch.tensor(hidden, device=self._device), -torch.inf)
         return Decoded(predicted.logits, iou)
 

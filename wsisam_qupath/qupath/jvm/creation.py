@@ -114,7 +114,7 @@ def save_images(project: Path) -> None:
     Raises:
         QuPathError: it cannot be written.
     """
-    _save_project(_unsaved.pop(project, None) or _open_project(project))
+    _save_project(_unsaved.pop(project) if project in _unsaved else _open_project(project))
 
 
 def _save_project(project: QuPathProject) -> None:
