@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
-from wsisam_qupath.errors import OptionError, PromptError, WsiSamError
-from wsisam_qupath.files import cache_folder, check_writable
+from wsisam_qupath.errors import PromptError, WsiSamError
+from wsisam_qupath.files import cache_folder
 from wsisam_qupath.inference.loading import ResolvedModel, resolve
 from wsisam_qupath.model.build import read_state
 from wsisam_qupath.model.shipped import find_shipped_adapter
-from wsisam_qupath.options import ModelSpec
-from wsisam_qupath.report.progress import TASK, count_noun, name_cases, progress_bar
+from wsisam_qupath.report.progress import TASK, progress_bar
 
 from .dataset import AnnotatedImage, Part
 from .evaluate.models import PredictorModel
@@ -32,9 +31,10 @@ from .report.worst_cases import (
     picture,
 )
 from .sampling.feature_cache import FeatureCache
-from .settings import DecoderSettings, Recipe
+from .settings import DecoderSettings
 from .sources.collection import Collection
-from .sources.reading import DatasetOptions, read_dataset
+from .sources.reading import read_dataset
+from .train_request import TrainRequest, check_datasets, check_request, tell_data
 from .trainer.checkpoint import is_finished
 from .trainer.distributed import DistributedContext, open_context, run_first_process_alone
 from .trainer.logs import TrainingLog
@@ -54,48 +54,6 @@ from .verdict import Judgment, judge, keep_start, tell
 
 _PICTURED = 12
 """Cases on the report."""
-
-
-@dataclass(frozen=True)
-class TrainRequest:
-    """What ``train`` is asked for.
-
-    Attributes:
-        data, options: the annotated images; see :func:`.read_dataset`.
-        out: the adapter; its split and report lie beside it.
-        recipe: all settings.
-        model: the base to train on, the adapter with the decoder that training starts from (none
-            is the bare base), and where to compute.
-        run: folder of the checkpoints; None is beside the adapter.
-        cache: folder of the features; None is in the program's own.
-        cache_gb: how much room the features may take; where all do not fit, fewer views are used.
-        without: datasets that are not trained on, by name.
-        only: the decoder to train, by name; the adapter is written when all are there.
-        licence: for the card.
-    """
-
-    data: Path
-    out: Path
-    options: DatasetOptions = field(default_factory=DatasetOptions)
-    recipe: Recipe = field(default_factory=Recipe)
-    model: ModelSpec = field(default_factory=lambda: ModelSpec(adapter=None))
-    run: Path | None = None
-    cache: Path | None = None
-    cache_gb: float = 20.0
-    without: tuple[str, ...] = ()
-    only: str | None = None
-    licence: str = ""
-
-    @property
-    def wanted(self) -> dict[str, DecoderSettings]:
-        """The decoders to train, by name."""
-        decoders = self.recipe.decoders
-        return decoders if self.only is None else {self.only: decoders[self.only]}
-
-    @property
-    def run_folder(self) -> Path:
-        """Where the checkpoints are."""
-        return self.run or self.out.with_suffix(".training")
 
 
 def run_train(request: TrainRequest, console: Console) -> WrittenAdapter | None:
@@ -142,10 +100,10 @@ def run_plan(request: TrainRequest, console: Console) -> str:
 @contextmanager
 def _open(request: TrainRequest, console: Console) -> Iterator[tuple[_Training, Collection]]:
     """What a request trains, its slides at hand for the time of the body."""
-    _check(request)
+    check_request(request)
     collection = read_dataset(request.data, options=request.options)
-    _tell(collection, console)
-    _check_datasets(collection, request.without)
+    tell_data(collection.dataset, console)
+    check_datasets(collection.dataset, request.without)
     model = resolve(request.model)
     with (
         open_context(request.model.device, request.model.threads) as context,
@@ -387,24 +345,6 @@ class _Training:
         return train, fill_cache_of("val", "and to validate on")
 
 
-def _check(request: TrainRequest) -> None:
-    if request.out.suffix != ".safetensors":
-        raise OptionError("out", f"{request.out} does not end in .safetensors.")
-    check_writable(request.out)
-    if request.only is not None and request.only not in request.recipe.decoders:
-        raise OptionError(
-            "only", f"{request.only} is none of the recipe's {', '.join(request.recipe.decoders)}."
-        )
-
-
-def _check_datasets(collection: Collection, without: Sequence[str]) -> None:
-    datasets = {image.dataset for image in collection.dataset.images}
-    if unknown := sorted(set(without) - datasets):
-        raise OptionError(
-            "without", f"{', '.join(unknown)} is none of {', '.join(sorted(datasets))}."
-        )
-
-
 def _check_views(samples: SampleSource, val_views: SampleSource) -> None:
     for some, purpose in ((samples, "train on"), (val_views, "validate on")):
         if not len(some):
@@ -412,22 +352,6 @@ def _check_views(samples: SampleSource, val_views: SampleSource) -> None:
                 f"There is nothing to {purpose}: no view of that part holds an object. Annotate "
                 "more slides or patients, use more views, or change the split."
             )
-
-
-def _tell(collection: Collection, console: Console) -> None:
-    dataset = collection.dataset
-    name_cases(console, "Left out", dataset.damaged)
-    if dataset.repaired:
-        console.print(
-            f"Repaired {count_noun(dataset.repaired, 'outline')} that crossed themselves."
-        )
-    for note in dataset.notes:
-        console.print(note, markup=False)
-    parts = [f.part for f in dataset.images]
-    console.print(
-        f"{count_noun(len(parts), 'image')}: {parts.count('train')} to train on, "
-        f"{parts.count('val')} to validate on, {parts.count('test')} left for a test."
-    )
 
 
 @contextmanager

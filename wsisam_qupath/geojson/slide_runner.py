@@ -20,7 +20,7 @@ _FIX = "Download it again from its source, or name CATCH.json."
 
 
 def is_slide_runner(path: Path) -> bool:
-    """Whether a file is an SQLite database; whose, is seen when it is read."""
+    """Whether a file is an SQLite database; of which program, is seen when it is read."""
     try:
         with open_file(path) as file:
             return file.read(len(_MAGIC)) == _MAGIC

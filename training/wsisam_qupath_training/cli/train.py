@@ -212,7 +212,8 @@ def train_command(val_share: float, is_plan: bool, **given: Any) -> None:
     from wsisam_qupath.report.progress import stderr_console
 
     with require_extra():
-        from ..train import TrainRequest, run_plan, run_train
+        from ..train import run_plan, run_train
+        from ..train_request import TrainRequest
 
     recipe_options = {
         name: given.pop(name)
