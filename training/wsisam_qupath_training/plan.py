@@ -64,8 +64,8 @@ def describe_views(views: ViewCounts, images: int, limit_gb: float) -> str:
     text = f"{text}: {views.n_bytes / _GIB:.1f} GiB of features on the disk"
     if views.train < views.wanted:
         text += (
-            f". The recipe asks for {views.wanted} views; no more fit into the {limit_gb:g} GiB that "
-            "features may take"
+            f". The recipe asks for {views.wanted} views; no more fit into the {limit_gb:g} GiB "
+            "that features may take"
         )
     return f"{text}."
 
