@@ -324,3 +324,26 @@ def test_an_adapter_of_hr_alone_answers_without_lr_patches(
     assert len(embedding.patches) == 1
     assert answer.patch == "hr"
     assert answer.mask_logits.shape == (MASK_PX, MASK_PX)
+
+
+@pytest.mark.parametrize("patch", ["hr", "lr"])
+def test_a_card_can_leave_the_answer_to_one_of_both_masks(
+    tmp_path: Path, lite: Networks, patches: tuple[ImageArray, ImageArray], patch: str
+) -> None:
+    learned = extract_learned_state(built(sam_of(lite), "mixed"))
+    path = tmp_path / "one.safetensors"
+    described = card(
+        {"mixed": VARIANTS["mixed"].model_copy(update={"answers": patch})}, routed_to("mixed")
+    )
+    write_adapter(path, described, {f"mixed.{name}": t.numpy() for name, t in learned.items()})
+    predictor = load_torch(path)
+
+    (embedding,) = predictor.embed([patches[0]], [patches[1]])
+    ((answer,),) = predictor.predict(embedding, [clicks_with_masks()])
+
+    assert answer.patch == patch
+
+
+def test_a_card_without_an_lr_patch_cannot_answer_with_it() -> None:
+    with pytest.raises(ValueError, match="the mask of the LR patch cannot be the answer"):
+        DecoderCard(architecture="wsi-sam", hr_only=True, answers="lr")

@@ -16,8 +16,8 @@ import shapely
 from fixtures.disks import small_disk
 from fixtures.evaluate_models import MPP, SQUARE, TALL, make_image
 from fixtures.models import PLAIN_BASE
-from fixtures.training_models import PLAIN_VIEWS, FormulaEncoder, sampled
-from wsisam_qupath.errors import OutputError
+from fixtures.training_models import PLAIN_VIEWS, TUNED_SAM, FormulaEncoder, sampled
+from wsisam_qupath.errors import OptionError, OutputError
 from wsisam_qupath.geometry import PatchPair
 from wsisam_qupath.slide import Slide
 from wsisam_qupath_training.dataset import AnnotatedImage, Truth
@@ -33,6 +33,8 @@ from wsisam_qupath_training.sampling.samples import (
     rasterize_targets,
     read_patches,
 )
+from wsisam_qupath_training.settings import Recipe, one_decoder
+from wsisam_qupath_training.trainer.training_data import count_views
 
 pytestmark = pytest.mark.slow
 
@@ -197,3 +199,26 @@ def test_a_full_disk_is_told_before_anything_is_encoded(tissue: Tissue, tmp_path
         left = [path.name for path in (disk / "features").iterdir()]
 
     assert (backend.encoded, left) == (0, [])
+
+
+def test_as_many_views_are_used_as_have_room(tmp_path: Path) -> None:
+    recipe = Recipe(views=50, val_views=4, sampling=CHAINS)
+    per_view = count_bytes(2, PLAIN_BASE, CHAINS) / 2
+    limit_gb = 20 * per_view / 2**30
+
+    found = count_views(3, 1, recipe, PLAIN_BASE, limit_gb=limit_gb)
+
+    assert (found.wanted, found.val) == (50, 4)
+    assert found.n_bytes <= limit_gb * 2**30
+    more = count_bytes(found.train + 1, PLAIN_BASE, CHAINS) + count_bytes(4, PLAIN_BASE, CHAINS)
+    assert more > limit_gb * 2**30
+    with pytest.raises(OptionError, match="of one to train on need more than"):
+        count_views(3, 1, recipe, PLAIN_BASE, limit_gb=4 * per_view / 2**30)
+
+
+def test_an_encoder_that_learns_keeps_no_features() -> None:
+    whole = TUNED_SAM.model_copy(update={"scope": "whole"})
+
+    found = count_views(3, 1, one_decoder(whole, views=9), PLAIN_BASE, limit_gb=0.0)
+
+    assert (found.train, found.val, found.n_bytes) == (9, 9, 0)

@@ -35,7 +35,8 @@ from wsisam_qupath.prompts.results import Result
 from wsisam_qupath.slide import open_slide
 from wsisam_qupath_training.evaluate.measures import Estimate
 from wsisam_qupath_training.splits import read_split
-from wsisam_qupath_training.train import TrainRequest, run_train
+from wsisam_qupath_training.train import run_train
+from wsisam_qupath_training.train_request import TrainRequest
 from wsisam_qupath_training.trainer.write_adapter import WrittenAdapter
 from wsisam_qupath_training.verdict import Judgment, keep_start
 

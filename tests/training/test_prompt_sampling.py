@@ -24,19 +24,22 @@ from wsisam_qupath.prompts.encoding import (
     project_mask_to_lr,
 )
 from wsisam_qupath_training.sampling.clicker import next_click
+from wsisam_qupath_training.sampling.noise import (
+    add_box_noise,
+    bend_edge,
+    find_tight_box,
+    roughen_edge,
+)
 from wsisam_qupath_training.sampling.prompt_sampling import (
     PairMasks,
     Plan,
     PromptBatch,
     PromptMix,
-    add_box_noise,
     add_clicks,
     choose_masks,
-    coarsen_mask,
     draw_first_prompts,
     draw_objects,
     draw_plan,
-    find_tight_box,
     make_outline_prompts,
 )
 from wsisam_qupath_training.sampling.samples import SampleMasks
@@ -91,6 +94,18 @@ def test_the_edges_of_boxes_vary_by_the_share_of_their_side_that_is_said() -> No
     assert strayed.mean(axis=0) == pytest.approx(np.zeros((2, 2)), abs=0.003)
 
 
+def test_uniform_noise_moves_the_center_by_half_of_what_it_resizes() -> None:
+    mask, draws = rectangle(20, 40, 220, 90), rng()
+
+    boxes = np.stack([add_box_noise(mask, 0.1, draws, "uniform") for _ in range(4000)])
+
+    centers, sides = boxes.mean(axis=1), boxes[:, 1] - boxes[:, 0]
+    strayed, grown = (centers - [120, 65]) / [200, 50], sides / [200, 50] - 1
+    assert abs(strayed).max(axis=0) == pytest.approx([0.05, 0.05], rel=0.01)
+    assert abs(grown).max(axis=0) == pytest.approx([0.1, 0.1], rel=0.01)
+    assert strayed.std(axis=0) == pytest.approx(np.full(2, 0.05 / 3**0.5), rel=0.05)
+
+
 def test_a_box_keeps_its_area_however_much_it_varies() -> None:
     draws = rng()
 
@@ -126,8 +141,8 @@ def test_a_mix_without_a_kind_never_draws_it() -> None:
 
 
 def test_boxes_are_drawn_round_whole_objects_and_points_in_any() -> None:
-    boxes = draw_objects(SEEN, Plan(PromptKind.BOX), 3, rng())
-    points = draw_objects(SEEN, Plan(PromptKind.POINTS, positives=1), 2, rng())
+    boxes = draw_objects(SEEN, Plan(PromptKind.BOX), MIX, 3, rng())
+    points = draw_objects(SEEN, Plan(PromptKind.POINTS, positives=1), MIX, 2, rng())
 
     assert boxes.tolist() == [0, 0, 0]
     assert sorted(points.tolist()) == [0, 1]
@@ -206,17 +221,60 @@ def test_a_coarse_mask_becomes_the_prompt_that_its_outline_is_in_use(size_px: in
 
 
 def test_a_coarse_mask_without_noise_is_the_object_and_with_it_much_the_same() -> None:
-    coarse = coarsen_mask(SQUARE, 0.08, rng())
+    coarse = bend_edge(SQUARE, 0.08, rng())
 
-    assert np.array_equal(coarsen_mask(SQUARE, 0.0, rng()), SQUARE)
+    assert np.array_equal(bend_edge(SQUARE, 0.0, rng()), SQUARE)
     overlap = (coarse & SQUARE).sum() / (coarse | SQUARE).sum()
     assert 0.5 < overlap < 1
+
+
+def test_a_rough_mask_differs_in_about_a_third_of_the_pixels_of_its_boundary_alone() -> None:
+    rough = roughen_edge(SQUARE, 2.0, rng())
+
+    outer, inner = rectangle(58, 48, 162, 152), rectangle(62, 52, 158, 148)
+    changed = rough ^ SQUARE
+    assert not (changed & (inner | ~outer)).any()
+    # N(0, 1) exceeds a half, which is what it takes to change a pixel, in 31 %.
+    assert changed.sum() / (outer & ~inner).sum() == pytest.approx(0.31, abs=0.03)
+
+
+def test_a_rough_mask_of_a_whole_patch_is_the_patch() -> None:
+    assert roughen_edge(EVERYTHING, 2.0, rng()).all()
+
+
+def test_a_coarse_mask_without_its_box_has_no_tokens_as_in_sam() -> None:
+    mix = MIX.model_copy(update={"outline_box_share": 0.0, "outline_band_px": 2.0})
+    plan = Plan(PromptKind.OUTLINE, has_box=False)
+
+    batch = draw_first_prompts(SEEN, [0, 1], plan, mix, 256, rng())
+
+    assert batch.point_coords.shape == (2, 0, 2)
+    assert batch.point_labels.shape == (2, 0)
+    assert batch.hr_masks is not None
+    assert ((batch.hr_masks[0] > 0) ^ SQUARE).any()
+
+
+def test_boxes_come_with_the_share_of_coarse_masks_that_is_said() -> None:
+    mix = PromptMix(box=0, points=0, box_points=0, outline=1, outline_box_share=0.25)
+    draws = rng()
+
+    plans = [draw_plan(mix, draws) for _ in range(2000)]
+
+    assert np.mean([plan.has_box for plan in plans]) == pytest.approx(0.25, abs=0.03)
+
+
+def test_boxes_of_cut_objects_are_asked_for_where_the_mix_says_so() -> None:
+    mix = MIX.model_copy(update={"cut_boxes": True})
+
+    found = draw_objects(SEEN, Plan(PromptKind.BOX), mix, 2, rng())
+
+    assert sorted(found.tolist()) == [0, 1]
 
 
 def test_a_coarse_mask_of_one_pixel_is_never_empty() -> None:
     draws = rng()
 
-    assert all(coarsen_mask(rectangle(9, 9, 10, 10), 0.5, draws).any() for _ in range(20))
+    assert all(bend_edge(rectangle(9, 9, 10, 10), 0.5, draws).any() for _ in range(20))
 
 
 def answer(mask: Mask, logit: float = 30.0) -> MaskArray:

@@ -10,7 +10,12 @@ from click.testing import CliRunner
 from wsisam_qupath.cli.main import cli
 from wsisam_qupath.errors import OptionError, PromptError
 from wsisam_qupath.prompts import PromptKind
-from wsisam_qupath_training.recipes import make_single_decoder_recipe, override_recipe, read_recipe
+from wsisam_qupath_training.recipes import (
+    make_single_decoder_recipe,
+    override_decoders,
+    override_numbers,
+    read_recipe,
+)
 from wsisam_qupath_training.settings import Recipe
 from wsisam_qupath_training.trainer.write_adapter import blend
 
@@ -45,7 +50,7 @@ def test_the_routed_recipe_has_two_decoders_and_no_blend() -> None:
 
 
 def test_options_change_every_decoder() -> None:
-    recipe = override_recipe(
+    recipe = override_numbers(
         read_recipe(RECIPES / "routed.toml"), steps=7, views=3, batch=2, seed=5
     )
 
@@ -96,10 +101,57 @@ def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
         read_recipe(path)
 
 
-def test_a_recipe_and_options_for_one_decoder_exclude_each_other(tmp_path: Path) -> None:
+def test_the_recipe_of_the_paper_is_what_the_paper_says() -> None:
+    recipe = read_recipe(RECIPES / "paper.toml")
+
+    (settings,) = recipe.decoders.values()
+    assert (settings.scope, settings.hr_share, settings.wsi_rate) == ("adapter", 0.5, 0.001)
+    assert (settings.objects_per_step, settings.cross_entropy_weight) == (1, 1.0)
+    assert (settings.windowed_share, settings.iou_weight, settings.card.iou_head) == (0, 0, False)
+    assert (settings.card.sam_logits, settings.card.answers) == ("hr", "hr")
+    assert (recipe.hr_mpp, recipe.sampling.placement) == (1.0, "random")
+    assert (recipe.count_views(245), settings.mix.outline_box_share) == (4900, 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"hr_share": 0.75}, ("hr_share", 0.75)),
+        ({"rate": 0.01}, ("wsi_rate", 0.01)),
+        ({"architecture": "sam", "scope": "mask-decoder"}, ("scope", "mask-decoder")),
+    ],
+)
+def test_options_override_a_recipe_and_leave_the_rest(
+    options: dict[str, object], expected: tuple[str, object]
+) -> None:
+    recipe = read_recipe(RECIPES / "paper.toml")
+
+    changed = override_decoders(recipe, **options)  # type: ignore[arg-type]
+
+    name, value = expected
+    assert getattr(changed.decoders["wsi"], name) == value
+    assert changed.decoders["wsi"].mix == recipe.decoders["wsi"].mix
+    assert changed.sampling == recipe.sampling
+
+
+@pytest.mark.parametrize(("share", "answers"), [(0.0, "lr"), (0.25, "hr"), (1.0, "hr")])
+def test_a_mask_without_a_share_in_the_loss_is_no_answer(share: float, answers: str) -> None:
+    recipe = override_decoders(read_recipe(RECIPES / "paper.toml"), hr_share=share)
+
+    assert recipe.cards["wsi"].answers == answers
+
+
+def test_views_that_are_given_as_a_number_stand_for_those_of_each_image() -> None:
+    recipe = override_numbers(read_recipe(RECIPES / "paper.toml"), views=12)
+
+    assert recipe.count_views(245) == 12
+
+
+def test_options_that_do_not_go_with_a_recipe_say_so(tmp_path: Path) -> None:
     arguments = ["train", str(tmp_path), "-o", "a.safetensors", "--scope", "whole"]
 
     done = CliRunner().invoke(cli, [*arguments, "--recipe", str(RECIPES / "routed.toml")])
 
-    assert done.exit_code == 2
-    assert "--scope cannot be combined with --recipe" in done.output
+    assert done.exit_code == 1
+    assert "--scope: does not fit the recipe" in done.output
+    assert "a tuned image encoder goes with one decoder" in done.output

@@ -24,10 +24,13 @@ from fixtures.training_models import (
 from wsisam_qupath.errors import AdapterError, DeviceError
 from wsisam_qupath.model.build import Networks
 from wsisam_qupath.model.card import SamLogits
+from wsisam_qupath.prompts import PromptKind
 from wsisam_qupath_training.sampling.prefetch import prefetch
+from wsisam_qupath_training.sampling.prompt_sampling import Plan, draw_first_prompts
 from wsisam_qupath_training.settings import DecoderSettings
 from wsisam_qupath_training.trainer.checkpoint import read_checkpoint
 from wsisam_qupath_training.trainer.sample_sources import CachedSamples, LoadedSample
+from wsisam_qupath_training.trainer.targets import make_targets
 from wsisam_qupath_training.trainer.trainable_decoder import SampleFeatures, TrainableDecoder
 from wsisam_qupath_training.trainer.trainer import Run, TrainedDecoder, schedule
 
@@ -213,6 +216,38 @@ def test_scope_decoder_leaves_what_no_answer_needs_as_it_was(
     assert not torch.equal(
         sam["mask_decoder.mask_tokens.weight"], base["mask_decoder.mask_tokens.weight"]
     )
+
+
+def test_scope_mask_decoder_also_leaves_what_embeds_prompts(
+    samples: CachedSamples, lite_state: State, tmp_path: Path
+) -> None:
+    settings = TUNED_SAM.model_copy(update={"scope": "mask-decoder"})
+
+    learning = make_run(tmp_path, settings, samples, lite_state).trainable.list_learning()
+
+    assert learning
+    assert all(name.startswith("decoder.sam.mask_decoder.") for name in learning)
+
+
+@pytest.mark.parametrize(("share", "answering"), [(0.0, "lr"), (1.0, "hr")])
+def test_the_mask_that_learns_is_the_one_that_is_measured(
+    samples: CachedSamples, lite_state: State, tmp_path: Path, share: float, answering: str
+) -> None:
+    run = make_run(tmp_path, WSI_SAM.model_copy(update={"hr_share": share}), samples, lite_state)
+    truth = samples.load(0).truth
+    prompts = draw_first_prompts(
+        truth, [0], Plan(PromptKind.BOX), WSI_SAM.mix, 256, np.random.default_rng(0)
+    )
+    features = samples.features(samples.load(0), run.trainable, torch.device("cpu"))
+
+    loss = run.trainable(features, prompts, make_targets(truth, [0], 2, torch.device("cpu")))
+    loss.total.backward()
+    iou = run.trainable.predict(features, prompts).iou[0]
+
+    assert iou.isfinite().tolist() == [answering == "hr", answering == "lr"]
+    resolution = run.trainable.get_submodule(f"decoder.{answering}")
+    taught = [p.grad is not None and bool(p.grad.any()) for p in resolution.parameters()]
+    assert all(taught)
 
 
 class Poisoned:

@@ -71,11 +71,13 @@ class Dataset:
         images: in the order of the source.
         damaged: rows, files or objects that could not be used, each with its reason.
         repaired: outlines that crossed themselves and were made valid.
+        notes: what else was done to them or is odd, in sentences.
     """
 
     images: tuple[AnnotatedImage, ...]
     damaged: tuple[Skipped, ...] = ()
     repaired: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def classes(self) -> Mapping[str, int]:

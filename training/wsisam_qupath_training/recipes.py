@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from wsisam_qupath.errors import OptionError
+from wsisam_qupath.model.card import DecoderCard, SamLogits
 
 from .settings import DecoderSettings, Recipe, one_decoder
 from .toml_files import read_toml
@@ -27,53 +28,75 @@ def read_recipe(path: Path) -> Recipe:
         raise OptionError("recipe", f"{path} is not a recipe ({_reason(exc)}).") from exc
 
 
-def make_single_decoder_recipe(
-    *,
-    scope: str | None = None,
-    architecture: str | None = None,
-    decoder: str = "plain",
-    aggregation: str = "mean",
-    hr_share: float = 0.5,
-    hr_only: bool = False,
-    rate: float | None = None,
-) -> Recipe:
+def make_single_decoder_recipe(*, architecture: str = "wsi-sam", **others: Any) -> Recipe:
     """A recipe with one decoder for all kinds of prompts.
 
     Args:
-        scope: ``adapter`` where the architecture is WSI-SAM, else ``decoder``, if not given.
-        architecture: ``wsi-sam``, if not given.
-        decoder: ``plain`` or ``enhanced``.
-        others: see :class:`.DecoderSettings` and :class:`.DecoderCard`.
+        architecture: ``wsi-sam`` learns what it adds to SAM, ``sam`` a mask decoder, unless a
+            scope is given.
+        others: see :func:`override_decoders`.
 
     Raises:
         OptionError: they do not go together.
     """
-    architecture = architecture or "wsi-sam"
-    is_wsi = architecture == "wsi-sam"
-    card: dict[str, Any] = {"architecture": architecture, "enhanced": decoder == "enhanced"}
-    if is_wsi:
-        card |= {
-            "aggregation": aggregation,
-            "hr_only": hr_only,
-            "sam_logits": "none",
-            "iou_head": True,
-        }
-    given: dict[str, Any] = {
-        "scope": scope or ("adapter" if is_wsi else "decoder"),
-        "card": card,
+    settings = DecoderSettings(
+        scope="adapter",
+        card=DecoderCard(architecture="wsi-sam", sam_logits=SamLogits.NONE, iou_head=True),
+    )
+    if architecture == "sam":
+        settings = DecoderSettings(scope="decoder", card=DecoderCard(architecture="sam"))
+    return override_decoders(one_decoder(settings), **others)
+
+
+def override_decoders(
+    recipe: Recipe,
+    *,
+    scope: str | None = None,
+    architecture: str | None = None,
+    decoder: str | None = None,
+    aggregation: str | None = None,
+    hr_share: float | None = None,
+    hr_only: bool | None = None,
+    rate: float | None = None,
+) -> Recipe:
+    """A recipe with other networks or losses where they are given, in each of its decoders.
+
+    Args:
+        decoder: ``plain`` or ``enhanced``.
+        rate: learning rate of what WSI-SAM adds.
+        scope, hr_share: see :class:`.DecoderSettings`; the others :class:`.DecoderCard`.
+
+    Raises:
+        OptionError: they do not go together.
+    """
+    given: dict[str, object] = {
+        "scope": scope,
+        "architecture": architecture,
+        "decoder": decoder,
+        "aggregation": aggregation,
         "hr_share": hr_share,
+        "hr_only": hr_only,
+        "rate": rate,
     }
-    if rate is not None:
-        given["wsi_rate"] = rate
+    own = {"scope": scope, "hr_share": hr_share, "wsi_rate": rate}
+    card = {
+        "architecture": architecture,
+        "enhanced": None if decoder is None else decoder == "enhanced",
+        "aggregation": aggregation,
+        "hr_only": hr_only,
+    }
+    document = recipe.model_dump()
+    for settings in document["decoders"].values():
+        settings.update(_drop_none(own))
+        settings["card"].update(_drop_none(card))
     try:
-        return one_decoder(DecoderSettings.model_validate(given))
+        return Recipe.model_validate(document)
     except ValidationError as exc:
-        raise OptionError(
-            "scope", f"does not go together with the other options: {_reason(exc)}."
-        ) from exc
+        first = next(iter(_drop_none(given)), "recipe")
+        raise OptionError(first, f"does not fit the recipe ({_reason(exc)}).") from exc
 
 
-def override_recipe(
+def override_numbers(
     recipe: Recipe,
     *,
     steps: int | None = None,
@@ -82,13 +105,16 @@ def override_recipe(
     seed: int | None = None,
 ) -> Recipe:
     """A recipe with other numbers where they are given, in each of its decoders."""
-    own = {"steps": steps, "objects_per_step": batch}
-    decoders = {
-        name: settings.model_copy(update={k: v for k, v in own.items() if v is not None})
-        for name, settings in recipe.decoders.items()
-    }
-    others = {k: v for k, v in (("views", views), ("seed", seed)) if v is not None}
+    own = _drop_none({"steps": steps, "objects_per_step": batch})
+    decoders = {name: settings.model_copy(update=own) for name, settings in recipe.decoders.items()}
+    others: dict[str, Any] = _drop_none({"views": views, "seed": seed})
+    if views is not None:
+        others["views_per_image"] = None
     return recipe.model_copy(update={"decoders": decoders, **others})
+
+
+def _drop_none(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _reason(exc: ValidationError) -> str:

@@ -13,16 +13,16 @@ from wsisam_qupath.prompts import PromptKind
 from .sampling.prompt_sampling import PromptMix
 from .sampling.samples import SamplingSettings
 
-Scope = Literal["adapter", "decoder", "encoder+decoder", "whole"]
+Scope = Literal["adapter", "mask-decoder", "decoder", "encoder+decoder", "whole"]
 
 
 class DecoderSettings(BaseModel):
     """One decoder of an adapter: what it is, what of it learns, and how.
 
     Attributes:
-        scope: ``adapter`` leaves all of SAM frozen (WSI-SAM, section 2.3); ``decoder`` tunes the
-            mask decoder and what embeds prompts; ``encoder+decoder`` the image encoder too, but
-            not what embeds prompts; ``whole`` everything.
+        scope: ``adapter`` leaves all of SAM frozen (WSI-SAM, section 2.3); ``mask-decoder`` tunes
+            the mask decoder alone, ``decoder`` also what embeds prompts; ``encoder+decoder`` the
+            mask decoder and the image encoder; ``whole`` everything.
         card: the network; see :class:`.DecoderCard`.
         mix: what is asked.
         steps: of the optimizer, at most.
@@ -34,7 +34,8 @@ class DecoderSettings(BaseModel):
         cycles: how often the schedule runs from its beginning to its end within the steps, each
             time from the last weights on (SGDR, Loshchilov and Hutter 2017).
         ema: decay of the running mean of the weights, which is what is validated and kept.
-        hr_share: λ, the share of the HR loss beside the LR loss (section 2.3).
+        hr_share: λ, the share of the HR loss beside the LR loss (section 2.3). A mask that has no
+            share in the loss learns nothing, and is no answer: see :attr:`trained_card`.
         cross_entropy_weight: beside the Dice loss; the paper adds them as they are.
         iou_weight: of the squared error of the predicted IoU.
         windowed_share: of the steps of WSI-SAM, those in which its fused masks are computed in
@@ -75,6 +76,13 @@ class DecoderSettings(BaseModel):
         if self.scope == "adapter" and self.card.architecture == "sam" and not self.card.enhanced:
             raise ValueError("scope adapter leaves all of SAM frozen, and sam adds nothing to it")
         return self
+
+    @property
+    def trained_card(self) -> DecoderCard:
+        """The card, with only such masks for answers as have a share in the loss."""
+        if not self.card.reads_lr or 0 < self.hr_share < 1:
+            return self.card
+        return self.card.model_copy(update={"answers": "lr" if self.hr_share == 0 else "hr"})
 
     @property
     def tunes_encoder(self) -> bool:
@@ -129,7 +137,9 @@ class Recipe(BaseModel):
         decoders: by name; those that are trained.
         blends: by name; those that are made of them.
         routes: which decoder answers which kind of prompt, and what follows.
-        views, val_views: how many patch pairs are sampled for training and for validation.
+        views, val_views: how many patch pairs are sampled for training and for validation; never
+            more for the second than for the first.
+        views_per_image: instead of ``views``, how many for each image that is trained on.
         sampling: how.
         hr_mpp: µm per encoder pixel that bare points get, about which objects are sampled.
         validate_every: steps between two validations.
@@ -146,12 +156,17 @@ class Recipe(BaseModel):
     )
     routes: dict[PromptKind, Route] = Limited(default_factory=_make_best_routes)
     views: int = Limited(default=1000, ge=1)
+    views_per_image: int | None = Limited(default=None, ge=1)
     val_views: int = Limited(default=60, ge=1)
     sampling: SamplingSettings = SamplingSettings()
     hr_mpp: float = Limited(default=1.0, gt=0)
     validate_every: int = Limited(default=400, ge=1)
     compared_objects: int = Limited(default=60, ge=0)
     seed: int = 0
+
+    def count_views(self, images: int) -> int:
+        """How many patch pairs are sampled from a number of images to train on."""
+        return self.views if self.views_per_image is None else self.views_per_image * images
 
     @model_validator(mode="after")
     def _encoder_has_one_decoder(self) -> Recipe:
@@ -172,7 +187,7 @@ class Recipe(BaseModel):
     @property
     def cards(self) -> dict[str, DecoderCard]:
         """Of all decoders, by name."""
-        trained = {name: settings.card for name, settings in self.decoders.items()}
+        trained = {name: settings.trained_card for name, settings in self.decoders.items()}
         return trained | {name: trained[blend.decoder] for name, blend in self.blends.items()}
 
     @model_validator(mode="after")

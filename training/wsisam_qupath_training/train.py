@@ -5,23 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
-from wsisam_qupath.errors import OptionError, PromptError, WsiSamError
-from wsisam_qupath.files import cache_folder, check_writable
+from wsisam_qupath.errors import PromptError, WsiSamError
+from wsisam_qupath.files import cache_folder
 from wsisam_qupath.inference.loading import ResolvedModel, resolve
 from wsisam_qupath.model.build import read_state
 from wsisam_qupath.model.shipped import find_shipped_adapter
-from wsisam_qupath.options import ModelSpec
-from wsisam_qupath.report.progress import TASK, count_noun, name_cases, progress_bar
+from wsisam_qupath.report.progress import TASK, progress_bar
 
 from .dataset import AnnotatedImage, Part
 from .evaluate.models import PredictorModel
+from .plan import Planned, describe_views, measure_plan
 from .report.page import write_report
 from .report.worst_cases import (
     Case,
@@ -31,9 +31,10 @@ from .report.worst_cases import (
     picture,
 )
 from .sampling.feature_cache import FeatureCache
-from .settings import DecoderSettings, Recipe
+from .settings import DecoderSettings
 from .sources.collection import Collection
-from .sources.reading import DatasetOptions, read_dataset
+from .sources.reading import read_dataset
+from .train_request import TrainRequest, check_datasets, check_request, tell_data
 from .trainer.checkpoint import is_finished
 from .trainer.distributed import DistributedContext, open_context, run_first_process_alone
 from .trainer.logs import TrainingLog
@@ -42,6 +43,7 @@ from .trainer.trainable_decoder import TrainableDecoder
 from .trainer.trainer import OnStep, Run, TrainedDecoder
 from .trainer.training_data import (
     TrainingData,
+    ViewCounts,
     fill_features,
     make_cached_samples,
     make_pixel_samples,
@@ -54,42 +56,6 @@ _PICTURED = 12
 """Cases on the report."""
 
 
-@dataclass(frozen=True)
-class TrainRequest:
-    """What ``train`` is asked for.
-
-    Attributes:
-        data, options: the annotated images; see :func:`.read_dataset`.
-        out: the adapter; its split and report lie beside it.
-        recipe: all settings.
-        model: the base to train on, the adapter with the decoder that training starts from (none
-            is the bare base), and where to compute.
-        run: folder of the checkpoints; None is beside the adapter.
-        cache: folder of the features; None is in the program's own.
-        cache_gb: how much room the features of a part may take.
-        without: datasets that are not trained on, by name.
-        only: the decoder to train, by name; the adapter is written when all are there.
-        licence: for the card.
-    """
-
-    data: Path
-    out: Path
-    options: DatasetOptions = field(default_factory=DatasetOptions)
-    recipe: Recipe = field(default_factory=Recipe)
-    model: ModelSpec = field(default_factory=lambda: ModelSpec(adapter=None))
-    run: Path | None = None
-    cache: Path | None = None
-    cache_gb: float = 20.0
-    without: tuple[str, ...] = ()
-    only: str | None = None
-    licence: str = ""
-
-    @property
-    def run_folder(self) -> Path:
-        """Where the checkpoints are."""
-        return self.run or self.out.with_suffix(".training")
-
-
 def run_train(request: TrainRequest, console: Console) -> WrittenAdapter | None:
     """Train an adapter, or go on where an interrupted run stopped.
 
@@ -100,22 +66,12 @@ def run_train(request: TrainRequest, console: Console) -> WrittenAdapter | None:
     Raises:
         WsiSamError: see the modules that each step comes from.
     """
-    _check(request)
-    collection = read_dataset(request.data, options=request.options)
-    _tell(collection, console)
-    _check_datasets(collection, request.without)
-    model = resolve(request.model)
-    with (
-        open_context(request.model.device, request.model.threads) as context,
-        open_data(collection, request.recipe, model.base) as parts,
-    ):
-        training = _Training(request, model, parts, context, console)
-        names = [request.only] if request.only else list(request.recipe.decoders)
-        with run_first_process_alone(
-            context
-        ):  # two that fill one cache would undo each other's files
-            training.encode(names)
-        just = {name: training.train(name) for name in names}
+    with _open(request, console) as (training, collection):
+        context, model = training.context, training.model
+        # Two processes that fill one cache would undo each other's files.
+        with run_first_process_alone(context):
+            training.encode()
+        just = {name: training.train(name) for name in request.wanted}
         if context.rank or (trained := training.collect_trained(just)) is None:
             return None
         images = tuple(f for f in collection.dataset.images if f.dataset not in request.without)
@@ -131,6 +87,36 @@ def run_train(request: TrainRequest, console: Console) -> WrittenAdapter | None:
         return training.report(made, images, training.compare(made, images))
 
 
+def run_plan(request: TrainRequest, console: Console) -> str:
+    """Tell what :func:`run_train` would read, keep and take; only measures for a moment.
+
+    Raises:
+        WsiSamError: see the modules that each step comes from.
+    """
+    with _open(request, console) as (training, _):
+        return "\n".join(training.measure())
+
+
+@contextmanager
+def _open(request: TrainRequest, console: Console) -> Iterator[tuple[_Training, Collection]]:
+    """What a request trains, its slides at hand for the time of the body."""
+    check_request(request)
+    collection = read_dataset(request.data, options=request.options)
+    tell_data(collection.dataset, console)
+    check_datasets(collection.dataset, request.without)
+    model = resolve(request.model)
+    with (
+        open_context(request.model.device, request.model.threads) as context,
+        open_data(collection, request.recipe, model.base, limit_gb=request.cache_gb) as (
+            parts,
+            views,
+        ),
+    ):
+        images = len(parts["train"].images)
+        console.print(describe_views(views, images, request.cache_gb), markup=False)
+        yield _Training(request, model, parts, views, context, console), collection
+
+
 @dataclass(frozen=True)
 class _Training:
     """The decoders of one recipe, on one device."""
@@ -138,36 +124,23 @@ class _Training:
     request: TrainRequest
     model: ResolvedModel
     parts: Mapping[Part, TrainingData]
+    views: ViewCounts
     context: DistributedContext
     console: Console
 
-    def encode(self, names: Sequence[str]) -> None:
-        """Fill the caches that some decoders are trained from."""
-        for name in names:
-            self._samples(self.request.recipe.decoders[name])
+    def encode(self) -> None:
+        """Fill the caches that the decoders are trained from."""
+        for settings in self.request.wanted.values():
+            self._samples(settings)
 
     def train(self, name: str) -> TrainedDecoder:
         """One decoder, from its last checkpoint on."""
         settings = self.request.recipe.decoders[name]
         folder = self._folder(name)
         folder.mkdir(parents=True, exist_ok=True)
-        torch.manual_seed(self.request.recipe.seed)  # what WSI-SAM adds begins at random
         samples, val_views = self._samples(settings)
         _check_views(samples, val_views)
-        trainable = TrainableDecoder(self.model.base, self.base_state, settings)
-        if self.model.adapter is not None:
-            trainable.start_from(self.model.adapter)
-        run = Run(
-            trainable,
-            samples,
-            val_views,
-            self.model.base.size_px,
-            self.request.recipe.seed,
-            folder,
-            self._describe_run(settings),
-            self.request.recipe.validate_every,
-            self.context,
-        )
+        run = self._make_run(name, samples, val_views)
         is_first = self.context.rank == 0
         with (
             TrainingLog(folder / "log", is_on=is_first) as log,
@@ -179,6 +152,35 @@ class _Training:
                 on_step(step, row)
 
             return run.train(tell)
+
+    def measure(self) -> list[str]:
+        """What the run takes, in words."""
+        recipe = self.request.recipe.model_copy(update={"decoders": self.request.wanted})
+        planned = Planned(self.parts, self.views, recipe, self.model.base, self._features_folder)
+
+        def make_run(name: str, samples: SampleSource) -> Run:
+            _check_views(samples, samples)
+            return self._make_run(name, samples, samples)
+
+        return measure_plan(planned, lambda: self.model.load().backend, make_run, self.console)
+
+    def _make_run(self, name: str, samples: SampleSource, val_views: SampleSource) -> Run:
+        settings = self.request.recipe.decoders[name]
+        torch.manual_seed(self.request.recipe.seed)  # what WSI-SAM adds begins at random
+        trainable = TrainableDecoder(self.model.base, self.base_state, settings)
+        if self.model.adapter is not None:
+            trainable.start_from(self.model.adapter)
+        return Run(
+            trainable,
+            samples,
+            val_views,
+            self.model.base.size_px,
+            self.request.recipe.seed,
+            self._folder(name),
+            self._describe_run(settings),
+            self.request.recipe.validate_every,
+            self.context,
+        )
 
     def collect_trained(
         self, just: Mapping[str, TrainedDecoder]
@@ -291,6 +293,10 @@ class _Training:
     def _folder(self, name: str) -> Path:
         return self.request.run_folder / name
 
+    @property
+    def _features_folder(self) -> Path:
+        return self.request.cache or cache_folder() / "training"
+
     def _describe_run(self, settings: DecoderSettings) -> str:
         recipe = self.request.recipe
         depends_on = {
@@ -320,7 +326,6 @@ class _Training:
     @cached_property
     def _caches(self) -> tuple[FeatureCache, FeatureCache]:
         """Of both parts, filled; several processes wait for the first of them."""
-        request = self.request
         backend = self.model.load().backend
 
         def fill_cache_of(part: Part, what: str) -> FeatureCache:
@@ -328,9 +333,8 @@ class _Training:
                 self.parts[part],
                 backend,
                 self.model.base,
-                request.recipe,
-                folder=request.cache or cache_folder() / "training",
-                limit_gb=request.cache_gb,
+                self.request.recipe,
+                folder=self._features_folder,
                 console=self.console,
                 what=what,
             )
@@ -341,24 +345,6 @@ class _Training:
         return train, fill_cache_of("val", "and to validate on")
 
 
-def _check(request: TrainRequest) -> None:
-    if request.out.suffix != ".safetensors":
-        raise OptionError("out", f"{request.out} does not end in .safetensors.")
-    check_writable(request.out)
-    if request.only is not None and request.only not in request.recipe.decoders:
-        raise OptionError(
-            "only", f"{request.only} is none of the recipe's {', '.join(request.recipe.decoders)}."
-        )
-
-
-def _check_datasets(collection: Collection, without: Sequence[str]) -> None:
-    datasets = {image.dataset for image in collection.dataset.images}
-    if unknown := sorted(set(without) - datasets):
-        raise OptionError(
-            "without", f"{', '.join(unknown)} is none of {', '.join(sorted(datasets))}."
-        )
-
-
 def _check_views(samples: SampleSource, val_views: SampleSource) -> None:
     for some, purpose in ((samples, "train on"), (val_views, "validate on")):
         if not len(some):
@@ -366,20 +352,6 @@ def _check_views(samples: SampleSource, val_views: SampleSource) -> None:
                 f"There is nothing to {purpose}: no view of that part holds an object. Annotate "
                 "more slides or patients, use more views, or change the split."
             )
-
-
-def _tell(collection: Collection, console: Console) -> None:
-    dataset = collection.dataset
-    name_cases(console, "Left out", dataset.damaged)
-    if dataset.repaired:
-        console.print(
-            f"Repaired {count_noun(dataset.repaired, 'outline')} that crossed themselves."
-        )
-    parts = [f.part for f in dataset.images]
-    console.print(
-        f"{count_noun(len(parts), 'image')}: {parts.count('train')} to train on, "
-        f"{parts.count('val')} to validate on, {parts.count('test')} left for a test."
-    )
 
 
 @contextmanager

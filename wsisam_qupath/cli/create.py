@@ -26,7 +26,7 @@ from .options import SOME_FAILED
     type=click.Path(path_type=Path),
     metavar="DIR|FILE",
     help="Annotations to add: a folder of GeoJSON files with the names of the slides, or an MS "
-    "COCO file such as CATCH.json.",
+    "COCO file such as CATCH.json, or SlideRunner's CATCH.sqlite.",
 )
 @click.option(
     "--image-type",

@@ -1,4 +1,4 @@
-"""Read MS COCO polygons as QuPath objects: ``CATCH.json``, and any other COCO file.
+"""Read MS COCO polygons as QuPath objects: ``CATCH.json``, ``CATCH.sqlite``, any other COCO file.
 
 CATCH (350 canine slides, 13 classes) gives each outline as one flat list x0, y0, x1, y1, … in
 level-0 pixels; COCO itself gives a list of such lists, the parts of one object.
@@ -7,9 +7,10 @@ level-0 pixels; COCO itself gives a list of such lists, the parts of one object.
 from __future__ import annotations
 
 import colorsys
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import PromptError
@@ -19,6 +20,7 @@ from ..prompts.grouping import derive_id
 from .cleaning import clean_area
 from .properties import clean_text, make_classification, read_path_class
 from .shapes import UnusableError, geometry_json
+from .slide_runner import is_slide_runner, read_slide_runner
 from .writing import Feature
 
 _FIX = "Download it again from its source."
@@ -40,20 +42,26 @@ class CocoAnnotations:
         path_classes: the categories, with distinct colors.
         repaired: how many outlines had to be made valid.
         damaged: rows that could not be used, by name and reason; none is dropped in silence.
+        areas: px, those that the file states, by the id of the feature.
+        is_painted: whether inner outlines are known to cover outer ones, as SlideRunner shows them.
     """
 
     features: Mapping[str, tuple[Feature, ...]]
     path_classes: tuple[PathClass, ...]
     repaired: int = 0
     damaged: tuple[Skipped, ...] = ()
+    areas: Mapping[str, float] = field(default_factory=dict)
+    is_painted: bool = False
 
 
 def read_coco_annotations(path: Path) -> CocoAnnotations:
-    """Read a COCO file with polygons.
+    """Read a COCO file with polygons, or a database of SlideRunner.
 
     Raises:
-        PromptError: it cannot be read, or is not COCO.
+        PromptError: it cannot be read, or is neither.
     """
+    if is_slide_runner(path):
+        return replace(parse_coco(read_slide_runner(path), source=str(path)), is_painted=True)
     return parse_coco(read_json(path, fix=_FIX), source=str(path))
 
 
@@ -82,6 +90,7 @@ def parse_coco(document: object, *, source: str = "The file") -> CocoAnnotations
         tuple(reader.path_classes.values()),
         reader.repaired,
         tuple(reader.damaged),
+        reader.areas,
     )
 
 
@@ -104,6 +113,7 @@ class _Reader:
         self.features: defaultdict[str, list[Feature]] = defaultdict(list)
         self.names = self._names(images)
         self.path_classes = self._path_classes(categories)
+        self.areas: dict[str, float] = {}
         self._ids: set[str] = set()
 
     def read(self, annotations: Sequence[object]) -> None:
@@ -141,6 +151,9 @@ class _Reader:
                 "classification": make_classification(path_class),
             },
         }
+        area = row.get("area")
+        if isinstance(area, (int, float)) and math.isfinite(area):
+            self.areas[feature["id"]] = float(area)
         return image, feature
 
     def _names(self, images: Sequence[object]) -> dict[str, str]:

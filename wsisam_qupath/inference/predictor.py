@@ -66,8 +66,8 @@ class Predictor:
         """Answer prompts of one patch pair, in their order.
 
         Returns:
-            For each prompt the masks over the patches that its decoder reads, the one with the
-            highest predicted IoU first.
+            For each prompt the masks that its decoder answers with, the one with the highest
+            predicted IoU first.
         """
         routes = [self._routes[prompt.kind] for prompt in prompts]
         answers = self._decode(
@@ -107,8 +107,16 @@ class Predictor:
         answers: dict[int, tuple[Prediction, ...]] = {}
         for (decoder, _, _), indices in batches.items():
             batch = [work[index][1] for index in indices]
-            answers |= zip(indices, self.backend.decode(decoder, embedding, batch), strict=True)
-        return [_rank(answers[index]) for index in range(len(work))]
+            decoded = self.backend.decode(decoder, embedding, batch)
+            answers |= zip(indices, (self._rank(decoder, masks) for masks in decoded), strict=True)
+        return [answers[index] for index in range(len(work))]
+
+    def _rank(self, decoder: str, predictions: tuple[Prediction, ...]) -> tuple[Prediction, ...]:
+        """A decoder's answers, the highest predicted IoU first; of equal ones the HR mask."""
+        if self.adapter is not None:
+            card = self.adapter.card.decoders[decoder]
+            predictions = tuple(p for p in predictions if card.may_answer(p.patch))
+        return tuple(sorted(predictions, key=lambda prediction: -prediction.predicted_iou))
 
 
 def project_mask(mask_logits: MaskArray, patch: Patch) -> tuple[MaskArray, MaskArray]:
@@ -116,8 +124,3 @@ def project_mask(mask_logits: MaskArray, patch: Patch) -> tuple[MaskArray, MaskA
     if patch == "hr":
         return mask_logits, project_mask_to_lr(mask_logits)
     return project_mask_to_hr(mask_logits), mask_logits
-
-
-def _rank(predictions: tuple[Prediction, ...]) -> tuple[Prediction, ...]:
-    """By predicted IoU, the highest first; the HR mask before the LR mask where they are equal."""
-    return tuple(sorted(predictions, key=lambda prediction: -prediction.predicted_iou))

@@ -54,6 +54,8 @@ class DecoderCard(_Card):
         architecture: SAM's own decoder, or WSI-SAM's on top of it.
         enhanced: whether SAM's decoder is the poster's enhanced one; see ``Enhancement``.
         aggregation, sam_logits, iou_head, hr_only: of WSI-SAM; see ``WsiSamDecoder``.
+        answers: the masks of WSI-SAM that may be the answer; of both, the one with the higher
+            predicted IoU is.
     """
 
     architecture: Literal["sam", "wsi-sam"]
@@ -62,6 +64,13 @@ class DecoderCard(_Card):
     sam_logits: SamLogits = SamLogits.HR
     iou_head: bool = False
     hr_only: bool = False
+    answers: Literal["both", "hr", "lr"] = "both"
+
+    @model_validator(mode="after")
+    def _answers_are_given(self) -> DecoderCard:
+        if self.answers == "lr" and not self.reads_lr:
+            raise ValueError("the mask of the LR patch cannot be the answer: it is not read")
+        return self
 
     @property
     def fuses_features(self) -> bool:
@@ -75,8 +84,12 @@ class DecoderCard(_Card):
 
     @property
     def patches(self) -> int:
-        """How many patches of a pair it reads, and answers over."""
+        """How many patches of a pair it reads, and has masks over."""
         return 2 if self.reads_lr else 1
+
+    def may_answer(self, patch: Literal["hr", "lr"]) -> bool:
+        """Whether the mask over a patch may be the answer."""
+        return self.answers in ("both", patch)
 
 
 class Route(_Card):

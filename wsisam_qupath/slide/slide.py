@@ -16,6 +16,7 @@ from ..errors import PixelSizeError, SlideError
 from ..geometry import Box, Mpp
 from . import calibration
 from .opening import open_reader
+from .pool import ReaderPool
 from .reader import Reader, RgbArray
 from .resample import Axis, is_fine_enough, resample, tiles
 from .uri import path_from_location
@@ -38,9 +39,9 @@ class SlideReference:
     mpp: float | Mpp | None = None
     as_qupath: bool = True
 
-    def open(self) -> Slide:
+    def open(self, pool: ReaderPool | None = None) -> Slide:
         """Opens it; see :func:`open_slide`."""
-        return open_slide(Path(self.location), mpp=self.mpp, as_qupath=self.as_qupath)
+        return open_slide(Path(self.location), mpp=self.mpp, as_qupath=self.as_qupath, pool=pool)
 
 
 @dataclass(frozen=True)
@@ -200,6 +201,7 @@ def open_slide(
     mpp: float | Mpp | None = None,
     mpp_if_unstated: float | None = None,
     as_qupath: bool = True,
+    pool: ReaderPool | None = None,
 ) -> Slide:
     """Opens a slide or a plain image.
 
@@ -208,6 +210,7 @@ def open_slide(
         mpp: µm per level-0 pixel, instead of what the file states.
         mpp_if_unstated: the same, used only where neither `mpp` nor the file says it.
         as_qupath: whether a file is refused that QuPath shows as noise.
+        pool: closes and opens the file as others of the pool are read; None keeps it open.
 
     Raises:
         SlideError: it cannot be opened, or states no µm/px and `mpp` is None.
@@ -217,7 +220,8 @@ def open_slide(
     spare_mpp = None if mpp_if_unstated is None else calibration.override(mpp_if_unstated)
     path = _absolute(location)
     identity = _identify(path)
-    reader = open_reader(path, as_qupath=as_qupath)
+    opened = open_reader if pool is None else pool.open
+    reader = opened(path, as_qupath=as_qupath)
     final_mpp = own_mpp or reader.stated_mpp or spare_mpp
     if final_mpp is None:
         reader.close()

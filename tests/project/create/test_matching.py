@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.coco_files import coco, write_slide_runner
 from fixtures.command_line import rectangle, write_prompts
 from wsisam_qupath.errors import PromptError, SlideError
 from wsisam_qupath.geojson.cleaning import Cleaned
@@ -161,6 +162,19 @@ def test_coco_is_recognized_and_a_folder_in_its_names_left_out(tmp_path: Path) -
 
     assert [one.slide_name for one in found.sources] == ["a.svs"]
     assert [one.name for one in found.path_classes] == ["Bone"]
+
+
+def test_a_database_of_slide_runner_is_as_its_coco_file(tmp_path: Path) -> None:
+    row = {"id": 1, "image_id": 7, "category_id": 13, "segmentation": [0, 0, 40, 0, 40, 30]}
+    file = tmp_path / "CATCH.json"
+    file.write_text(json.dumps(coco(row)), encoding="utf-8")
+
+    from_json, from_sqlite = (find_annotations(one, []) for one in (file, write_slide_runner(file)))
+
+    assert [source.slide_name for source in from_sqlite.sources] == ["Histiocytoma_01_1.svs"]
+    assert from_sqlite.path_classes == from_json.path_classes
+    (ours,), (theirs,) = (found.sources for found in (from_sqlite, from_json))
+    assert ours.cleaned.features == theirs.cleaned.features
 
 
 def test_one_file_for_one_slide_need_not_be_called_like_it(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,9 @@ import pytest
 import shapely
 from shapely.geometry import Polygon
 
-from fixtures.coco_files import coco
+from fixtures.coco_files import coco, write_slide_runner
 from fixtures.training_data import BOW_TIE, OUTLINES, assert_drawn, read, reasons, write_slide
+from wsisam_qupath.errors import PromptError
 
 
 def write_catch(folder: Path, *annotations: Any) -> Path:
@@ -29,6 +32,100 @@ def row(number: int, image: int, outline: Polygon | list[float]) -> dict[str, An
     flat = outline if isinstance(outline, list) else shapely.get_coordinates(outline.exterior)
     segmentation = np.ravel(flat).tolist()
     return {"id": number, "image_id": image, "category_id": 13, "segmentation": segmentation}
+
+
+INNER = OUTLINES[0].centroid.buffer(15)
+INNERMOST = OUTLINES[0].centroid.buffer(6)
+
+
+def with_area(number: int, outline: Polygon, visible: float) -> dict[str, Any]:
+    return row(number, 7, outline) | {"area": visible}
+
+
+def test_inner_outlines_of_catch_are_cut_out_of_outer_ones_as_its_areas_say(
+    tmp_path: Path,
+) -> None:
+    outer, ring = OUTLINES[0].area - INNER.area, INNER.area - INNERMOST.area
+    file = write_catch(
+        tmp_path,
+        with_area(1, INNERMOST, INNERMOST.area),  # the order of the file is not needed
+        with_area(2, OUTLINES[0], outer),
+        with_area(3, INNER, ring),
+        row(4, 9, OUTLINES[1]) | {"area": 5.0},
+    )
+
+    found = read(file)
+
+    areas = [truth.l0_outline.area for truth in found.images[0].truths]
+    assert areas == pytest.approx([outer, ring, INNERMOST.area], rel=0.01)
+    assert found.notes == (
+        "CATCH.json: inner outlines were cut out of 2 outlines around them.",
+        "CATCH.json states another area than its outline has for 1 object of 4.",
+    )
+
+
+def test_outlines_stay_whole_where_the_file_counts_what_they_enclose(tmp_path: Path) -> None:
+    file = write_catch(
+        tmp_path,
+        with_area(1, OUTLINES[0], OUTLINES[0].area),
+        with_area(2, INNER, INNER.area),
+        row(3, 9, OUTLINES[1]),
+    )
+
+    found = read(file)
+
+    assert_drawn(found.images[0], [OUTLINES[0], INNER])
+    assert found.notes == ()
+
+
+def test_of_outlines_that_overlap_the_later_covers_the_earlier(tmp_path: Path) -> None:
+    shifted = shapely.affinity.translate(OUTLINES[0], 30)
+    rows = [row(1, 7, OUTLINES[0]), row(2, 7, shifted), row(3, 9, OUTLINES[1])]
+    file = write_slide_runner(write_catch(tmp_path, *rows))
+
+    (image, _) = read(file).images
+
+    assert_drawn(image, [OUTLINES[0].difference(shifted), shifted], at_least=0.98)
+
+
+def test_catchs_database_is_read_as_its_json(tmp_path: Path) -> None:
+    rows = [row(1, 7, OUTLINES[0]), row(2, 7, INNER), row(3, 9, OUTLINES[1])]
+    file = write_catch(tmp_path, *rows)
+    database = write_slide_runner(file, deleted=(1,))
+
+    found = read(database)
+
+    (image, _) = found.images
+    assert_drawn(image, [INNER], at_least=0.95)  # its coordinates are whole pixels
+    assert image.truths[0].class_name == "Histiocytoma"
+    assert (image.name, image.group) == ("Histiocytoma_01_1", "Histiocytoma_01")
+    file.unlink()
+    assert read(tmp_path).images == found.images
+    assert sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".svs") == [
+        "CATCH.sqlite"
+    ]
+
+
+def test_another_database_is_refused(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "other.sqlite")) as database:
+        database.execute("CREATE TABLE a (b)")
+        database.commit()
+
+    with pytest.raises(PromptError, match="no database of SlideRunner"):
+        read(tmp_path / "other.sqlite")
+
+
+def test_slides_in_folders_by_tumor_are_found(tmp_path: Path) -> None:
+    file = write_catch(tmp_path, row(1, 7, OUTLINES[0]), row(2, 9, OUTLINES[1]))
+    slides = tmp_path / "slides"
+    for name in ("Histiocytoma_01_1.svs", "PNST_02_1.svs"):
+        (slides / name.split("_")[0]).mkdir(parents=True)
+        (tmp_path / name).rename(slides / name.split("_")[0] / name)
+
+    assert [image.name for image in read(file, slides=slides).images] == [
+        "Histiocytoma_01_1",
+        "PNST_02_1",
+    ]
 
 
 def test_catch_is_read_by_patient(tmp_path: Path) -> None:

@@ -94,7 +94,9 @@ def take_options(given: dict[str, Any], *, val_share: float) -> Any:
     help="Do not train on this dataset of a collection; may be given several times.",
 )
 @click.option(
-    "--recipe", type=_PATH, help="Recipe file (TOML) with all settings; see training/README.md."
+    "--recipe",
+    type=_PATH,
+    help="Recipe file (TOML) with all settings; other options override it. See training/README.md.",
 )
 @click.option(
     "--init",
@@ -116,9 +118,9 @@ def take_options(given: dict[str, Any], *, val_share: float) -> Any:
 @click.option("--seed", type=int, help="Random seed for splitting, sampling and training.")
 @click.option(
     "--scope",
-    type=click.Choice(["adapter", "decoder", "encoder+decoder", "whole"]),
-    help="Train one decoder for all prompts, and these parts of it.  [default: a decoder, mixed "
-    "with the base model for boxes]",
+    type=click.Choice(["adapter", "mask-decoder", "decoder", "encoder+decoder", "whole"]),
+    help="Parts to train; without a recipe, of one decoder for all prompts.  [default: a decoder, "
+    "mixed with the base model for boxes]",
 )
 @click.option(
     "--architecture",
@@ -159,7 +161,7 @@ def take_options(given: dict[str, Any], *, val_share: float) -> Any:
     type=float,
     default=20.0,
     show_default=True,
-    help="Largest size of the cached features, GiB.",
+    help="Largest size of the cached features, GiB; where all do not fit, fewer views are used.",
 )
 @click.option(
     "--base",
@@ -193,7 +195,13 @@ def take_options(given: dict[str, Any], *, val_share: float) -> Any:
     metavar="TEXT",
     help="License and source of the training data, for the adapter's card.",
 )
-def train_command(val_share: float, **given: Any) -> None:
+@click.option(
+    "--plan",
+    "is_plan",
+    is_flag=True,
+    help="Tell what would be read, and the disk, memory and time that it takes here; do not train.",
+)
+def train_command(val_share: float, is_plan: bool, **given: Any) -> None:
     """Train an adapter on annotated images DATA.
 
     DATA is a folder that `wsisam-qupath export` wrote, a QuPath project, slides with GeoJSON
@@ -204,7 +212,8 @@ def train_command(val_share: float, **given: Any) -> None:
     from wsisam_qupath.report.progress import stderr_console
 
     with require_extra():
-        from ..train import TrainRequest, run_train
+        from ..train import run_plan, run_train
+        from ..train_request import TrainRequest
 
     recipe_options = {
         name: given.pop(name)
@@ -221,6 +230,9 @@ def train_command(val_share: float, **given: Any) -> None:
     )
     recipe = _recipe(**recipe_options)
     request = TrainRequest(options=options, recipe=recipe, model=model, **given)
+    if is_plan:
+        click.echo(run_plan(request, stderr_console()))
+        return
     made = run_train(request, stderr_console())
     if made is not None:
         click.echo(made.adapter)
@@ -235,15 +247,17 @@ def _recipe(
     seed: int | None,
     **one_decoder: Any,
 ) -> Any:
-    from ..recipes import make_single_decoder_recipe, override_recipe, read_recipe
+    from ..recipes import (
+        make_single_decoder_recipe,
+        override_decoders,
+        override_numbers,
+        read_recipe,
+    )
     from ..settings import Recipe
 
     wanted = {name: value for name, value in one_decoder.items() if value is not None}
-    if recipe is not None and wanted:
-        first = next(iter(wanted)).replace("_", "-")
-        raise click.UsageError(f"--{first} cannot be combined with --recipe: give one of both.")
     if recipe is not None:
-        chosen = read_recipe(recipe)
+        chosen = override_decoders(read_recipe(recipe), **wanted)
     else:
         chosen = make_single_decoder_recipe(**wanted) if wanted else Recipe()
-    return override_recipe(chosen, steps=steps, views=views, batch=batch, seed=seed)
+    return override_numbers(chosen, steps=steps, views=views, batch=batch, seed=seed)

@@ -151,7 +151,9 @@ def fill_cache(
     """
     with _translate_os_errors(folder):
         arrays = _open_arrays(folder, base, settings, len(samples))
-        for index, sample in enumerate(samples):
+        # Image by image: only a few slides are open at a time.
+        for index in sorted(range(len(samples)), key=lambda one: samples[one].image):
+            sample = samples[index]
             if not arrays["done"][index]:
                 _write(
                     arrays,
@@ -169,6 +171,11 @@ def fill_cache(
     return FeatureCache(folder, settings.chain)
 
 
+def count_patches(count: int, chain: int) -> int:
+    """How many patches a number of samples has."""
+    return _locate_patches(count - 1, chain)[1] + 1 if count else 0
+
+
 def _locate_patches(index: int, chain: int) -> tuple[int, int]:
     """Where the HR and the LR patch of a sample are kept."""
     number, level = divmod(index, chain)
@@ -180,7 +187,7 @@ def _layout(
     base: Base, settings: SamplingSettings, count: int
 ) -> dict[str, tuple[tuple[int, ...], DTypeLike]]:
     """Shape and type of each array for a number of samples."""
-    patches = _locate_patches(count - 1, settings.chain)[1] + 1 if count else 0
+    patches = count_patches(count, settings.chain)
     objects = settings.largest_objects
     return {
         "tokens": ((patches, _TOKENS[0] * _TOKENS[1], _TOKEN_DIM), np.float16),

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from pydantic import Field as Limited
-from scipy.ndimage import distance_transform_edt, gaussian_filter
 from shapely.geometry import MultiPolygon, Polygon
 
 from wsisam_qupath.geometry import Mpp, PatchPair
@@ -36,6 +35,7 @@ from wsisam_qupath.prompts.encoding import (
 )
 
 from .clicker import next_click
+from .noise import BoxNoise, add_box_noise, bend_edge, find_tight_box, roughen_edge
 from .samples import SampleMasks
 
 Mask = NDArray[np.bool_]
@@ -53,7 +53,9 @@ class PromptMix(BaseModel):
 
     Attributes:
         box, points, box_points, outline: how often each kind begins a step, relative to each other.
-        box_noise: standard deviation of a box's edges, of its side.
+        box_noise, box_noise_kind: of a box's edges, of its side; see :func:`.add_box_noise`.
+        cut_boxes: whether boxes and coarse masks are also asked for of objects that the patch
+            cuts off; otherwise only where no object of the view is whole.
         single_point_share: of the steps with points, those with one.
         most_points: drawn uniformly from 2 to this, otherwise.
         deepest_share: of the first points, those in the deepest place.
@@ -64,7 +66,12 @@ class PromptMix(BaseModel):
             pixels of an error.
         outline_feedback_share: of the answers that come back as a mask prompt, those that come
             back as an outline, as in QuPath; the others as logits.
-        outline_noise: standard deviation of a coarse mask's edge, of the object's size.
+        outline_noise: standard deviation of a coarse mask's edge, of the object's size; see
+            :func:`.bend_edge`.
+        outline_band_px: instead, noise in each pixel that is so near to the boundary, mask px;
+            see :func:`.roughen_edge`.
+        outline_box_share: of the steps with coarse masks, those in which the box around each comes
+            with it, as in use.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -74,6 +81,8 @@ class PromptMix(BaseModel):
     box_points: float = Limited(default=0.15, ge=0)
     outline: float = Limited(default=0.1, ge=0)
     box_noise: float = Limited(default=0.05, ge=0, le=0.5)
+    box_noise_kind: BoxNoise = "normal"
+    cut_boxes: bool = False
     single_point_share: float = Limited(default=0.4, ge=0, le=1)
     most_points: int = Limited(default=10, ge=2)
     deepest_share: float = Limited(default=0.25, ge=0, le=1)
@@ -83,6 +92,8 @@ class PromptMix(BaseModel):
     clicker_share: float = Limited(default=0.6, ge=0, le=1)
     outline_feedback_share: float = Limited(default=0.5, ge=0, le=1)
     outline_noise: float = Limited(default=0.08, ge=0)
+    outline_band_px: float | None = Limited(default=None, gt=0)
+    outline_box_share: float = Limited(default=1.0, ge=0, le=1)
 
 
 @dataclass(frozen=True)
@@ -94,6 +105,7 @@ class Plan:
         positives, negatives: how many points.
         clicks: how many more follow.
         feeds_outlines: whether answers come back as outlines.
+        has_box: whether the box around a coarse mask comes with it.
     """
 
     kind: PromptKind
@@ -101,6 +113,7 @@ class Plan:
     negatives: int = 0
     clicks: int = 0
     feeds_outlines: bool = False
+    has_box: bool = True
 
 
 @dataclass(frozen=True)
@@ -121,16 +134,27 @@ class PromptBatch:
 
     @cached_property
     def point_coords(self) -> NDArray[np.float32]:
-        """B x N x 2: points, then the box or one padding token, as in :func:`.encode_prompt`."""
-        last = np.zeros((len(self.points), 1, 2)) if self.boxes is None else self.boxes
+        """B x N x 2: points, then the box or one padding token, as in :func:`.encode_prompt`.
+
+        A mask alone has no tokens, as in SAM.
+        """
+        last = self.boxes
+        if last is None:
+            last = np.zeros((len(self.points), self._n_padding, 2), dtype=np.float32)
         return np.concatenate([self.points, last], axis=1).astype(np.float32)
 
     @cached_property
     def point_labels(self) -> NDArray[np.int64]:
         """B x N."""
-        last = [PADDING] if self.boxes is None else [TOP_LEFT, BOTTOM_RIGHT]
+        last = [TOP_LEFT, BOTTOM_RIGHT]
+        if self.boxes is None:
+            last = [PADDING] * self._n_padding
         tail = np.tile(np.array(last, dtype=np.int64), (len(self.points), 1))
         return np.concatenate([self.click_labels, tail], axis=1)
+
+    @property
+    def _n_padding(self) -> int:
+        return int(self.points.shape[1] > 0)
 
 
 def draw_plan(mix: PromptMix, rng: Rng) -> Plan:
@@ -139,7 +163,8 @@ def draw_plan(mix: PromptMix, rng: Rng) -> Plan:
     shares = np.array([mix.box, mix.points, mix.box_points, mix.outline])
     kind = kinds[int(rng.choice(len(kinds), p=shares / shares.sum()))]
     if kind in {PromptKind.BOX, PromptKind.OUTLINE}:
-        return Plan(kind)
+        has_box = kind is PromptKind.BOX or mix.outline_box_share >= 1
+        return Plan(kind, has_box=has_box or bool(rng.random() < mix.outline_box_share))
     is_single = rng.random() < mix.single_point_share
     positives = 1 if is_single else int(rng.integers(2, mix.most_points + 1))
     negatives = int(rng.integers(1, 4)) if rng.random() < mix.negative_share else 0
@@ -148,13 +173,16 @@ def draw_plan(mix: PromptMix, rng: Rng) -> Plan:
     return Plan(kind, positives, negatives, clicks, feeds_outlines)
 
 
-def draw_objects(masks: SampleMasks, plan: Plan, count: int, rng: Rng) -> NDArray[np.intp]:
+def draw_objects(
+    masks: SampleMasks, plan: Plan, mix: PromptMix, count: int, rng: Rng
+) -> NDArray[np.intp]:
     """Which objects of a view are asked for, with repetition.
 
-    A box is drawn around a whole object; where none is whole, parts must do.
+    A box is drawn around a whole object, unless the mix says otherwise; where none is whole, parts
+    must do.
     """
     allowed = np.arange(len(masks.hr_masks))
-    if plan.kind is not PromptKind.POINTS and masks.is_whole.any():
+    if plan.kind is not PromptKind.POINTS and not mix.cut_boxes and masks.is_whole.any():
         allowed = np.flatnonzero(masks.is_whole)
     if len(allowed) >= count:
         return rng.choice(allowed, size=count, replace=False)
@@ -168,13 +196,12 @@ def draw_first_prompts(
     hr_per_mask = size_px / MASK_PX
     truths = [masks.hr_masks[index] for index in objects]
     if plan.kind is PromptKind.OUTLINE:
-        return make_outline_prompts(
-            [coarsen_mask(m, mix.outline_noise, rng) for m in truths], size_px
-        )
+        coarse = [_coarsen_mask(mask, mix, rng) for mask in truths]
+        return make_outline_prompts(coarse, size_px, with_boxes=plan.has_box)
     clicks = [_clicks(masks, mask, plan, mix, rng) for mask in truths]
     boxes = None
     if plan.kind is not PromptKind.POINTS:
-        boxes = np.stack([add_box_noise(mask, mix.box_noise, rng) for mask in truths]) * hr_per_mask
+        boxes = _draw_boxes(truths, mix, rng) * hr_per_mask
     return PromptBatch(
         np.stack([points for points, _ in clicks]).astype(np.float32) * np.float32(hr_per_mask),
         np.stack([point_labels for _, point_labels in clicks]),
@@ -243,47 +270,31 @@ def add_clicks(
     return _feed_back(clicked, answers, plan, size_px)
 
 
-def make_outline_prompts(masks: Sequence[Mask], size_px: int) -> PromptBatch:
-    """Coarse masks as outlines come in: a mask prompt, and the box around it."""
+def make_outline_prompts(
+    masks: Sequence[Mask], size_px: int, *, with_boxes: bool = True
+) -> PromptBatch:
+    """Coarse masks as outlines come in: a mask prompt, and the box around it if wanted."""
     count, hr_per_mask = len(masks), size_px / MASK_PX
+    boxes = np.stack([find_tight_box(m) for m in masks]).astype(np.float32)
     hr_masks = np.stack([np.where(m, OUTLINE_LOGIT, -OUTLINE_LOGIT) for m in masks])
     return PromptBatch(
         np.zeros((count, 0, 2), dtype=np.float32),
         np.zeros((count, 0), dtype=np.int64),
-        np.stack([find_tight_box(m) for m in masks]).astype(np.float32) * np.float32(hr_per_mask),
+        boxes * np.float32(hr_per_mask) if with_boxes else None,
         hr_masks.astype(np.float32),
         np.stack([_lr_outline(m.astype(np.float32)) for m in hr_masks]),
     )
 
 
-def find_tight_box(mask: Mask) -> NDArray[np.float64]:
-    """Corners of the box around a mask that is not empty, 2 x 2 (x, y), mask px."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    corners = [[columns[0], rows[0]], [columns[-1] + 1, rows[-1] + 1]]
-    return np.array(corners, dtype=np.float64)
+def _draw_boxes(masks: Sequence[Mask], mix: PromptMix, rng: Rng) -> NDArray[np.float64]:
+    """B x 2 x 2, mask px."""
+    return np.stack([add_box_noise(m, mix.box_noise, rng, mix.box_noise_kind) for m in masks])
 
 
-def add_box_noise(mask: Mask, noise: float, rng: Rng) -> NDArray[np.float64]:
-    """The same with every edge moved by N(0, noise) of its side; never without area."""
-    corners = find_tight_box(mask)
-    sides = corners[1] - corners[0]
-    moved = corners + np.clip(rng.normal(0, noise, (2, 2)), -0.4, 0.4) * sides
-    return np.sort(moved, axis=0)
-
-
-def coarsen_mask(mask: Mask, noise: float, rng: Rng) -> Mask:
-    """A mask with Gaussian noise in its boundary region (WSI-SAM, section 3).
-
-    The noise is smooth over a fifth of the object's size, as a hand is; its amplitude is drawn
-    for each mask, uniformly up to twice ``noise``.
-    """
-    size = np.sqrt(mask.sum())
-    smoothness = max(1.0, 0.2 * size)
-    wave = gaussian_filter(rng.normal(size=mask.shape), smoothness)
-    wave *= rng.uniform(0, 2 * noise) * size / max(float(wave.std()), 1e-9)
-    depth = distance_transform_edt(mask) - distance_transform_edt(~mask)
-    coarse: Mask = depth + wave > 0
-    return coarse if coarse.any() else mask
+def _coarsen_mask(mask: Mask, mix: PromptMix, rng: Rng) -> Mask:
+    if mix.outline_band_px is not None:
+        return roughen_edge(mask, mix.outline_band_px, rng)
+    return bend_edge(mask, mix.outline_noise, rng)
 
 
 def _clicks(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import shapely
@@ -34,12 +34,16 @@ TURNS = 8
 
 
 class SamplingSettings(BaseModel):
-    """How patch pairs are sampled around objects.
+    """How patch pairs are sampled.
 
     Pairs come in chains about one center: the LR patch of each is the HR patch of the next, so
     that a chain of two pairs needs three encodes, and shows one object at three scales.
 
     Attributes:
+        placement: ``object`` is around objects, at scales that fit them; ``random`` anywhere that
+            a patch meets an annotation, at one scale, where objects end with their patch (see
+            :func:`.draw_random_patches`). What is said of scales, centers and anchors below is of
+            the first.
         chain: pairs of a chain.
         zoomed_share: of the chains, how many have a free scale, in which the object's longest
             side is between the two ``zoomed_*`` multiples of the first HR patch (log-uniform).
@@ -59,6 +63,7 @@ class SamplingSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    placement: Literal["object", "random"] = "object"
     chain: int = Limited(default=2, ge=1, le=4)
     zoomed_share: float = Limited(default=0.5, ge=0, le=1)
     zoomed_least: float = Limited(default=0.06, gt=0, le=1)
@@ -71,7 +76,7 @@ class SamplingSettings(BaseModel):
     stain_jitter: float = Limited(default=0.12, ge=0)
     mixing_jitter: float = Limited(default=0.04, ge=0)
     largest_objects: int = Limited(default=8, ge=1)
-    least_visible: float = Limited(default=0.6, gt=0, le=1)
+    least_visible: float = Limited(default=0.6, ge=0, le=1)
     least_mask_px: int = Limited(default=48, ge=1)
 
 
@@ -85,7 +90,7 @@ class Sample:
         level: which pair of its chain it is; 0 is the finest.
         turn: 0 to 7; see :func:`turn_array`.
         stain: 3 x 3, by which optical densities are multiplied.
-        anchor: id of the object that it was placed for.
+        anchor: id of the object that it was placed for; empty where it was placed at random.
         seed: for the choice of the other objects.
     """
 
@@ -106,7 +111,8 @@ class SampleMasks:
         hr_masks, lr_masks: N x 256 x 256, the objects; the anchor is the first.
         hr_objects: 256 x 256, the pixels of any object, of those that were left out too.
         hr_known, lr_known: 256 x 256, where the annotation says what is there.
-        hr_whole_px: N, area of the whole object, that outside of the patch too, HR mask px.
+        hr_whole_px: N, area of the whole object, that outside of the patch too, HR mask px; of
+            patches that were placed at random that inside alone.
         is_whole: N, whether the object lies wholly in the HR patch.
     """
 
@@ -148,7 +154,7 @@ def draw_samples(
         planner = Planner(slides[image].mpp, size_px, hr_mpp)
         finest = _draw_sample(image, truth, slides[image], planner, settings, rng)
         for level in range(min(settings.chain, count - number * settings.chain)):
-            yield _coarsen(finest, level)
+            yield coarsen(finest, level)
 
 
 def read_patches(slide: Slide, sample: Sample) -> tuple[ImageArray, ImageArray]:
@@ -187,6 +193,8 @@ def rasterize_targets(
     near = _find_near(image.truths, pair)
     hr_masks = {t.id: _raster(t.l0_outline, pair, 1.0) for t in near}
     whole_px = {t.id: _measure_whole_px(t, pair) for t in near}
+    if settings.placement == "random":
+        whole_px = {name: float(mask.sum()) for name, mask in hr_masks.items()}
     enough = [t for t in near if _is_seen(t, hr_masks[t.id], whole_px[t.id], sample, settings)]
     others = [t for t in enough if t.id != sample.anchor]
     order = rng.permutation(len(others))[: settings.largest_objects - 1]
@@ -233,7 +241,7 @@ def _draw_sample(
     patch_um = planner.size_px * hr_mpp
     stray_um = rng.uniform(-1, 1, 2) * settings.center_jitter * patch_um
     mpp = np.array([planner.mpp.x, planner.mpp.y])
-    centre_um = _move_inwards(
+    centre_um = move_inwards(
         np.array(_center(truth, settings, rng)) * mpp + stray_um, sides_um, patch_um
     )
     l0_x, l0_y = (centre_um / mpp).tolist()
@@ -242,19 +250,19 @@ def _draw_sample(
         PatchPair(l0_x, l0_y, hr_mpp, planner.size_px, planner.mpp),
         0,
         int(rng.integers(TURNS)),
-        _stain(settings, rng),
+        draw_stain(settings, rng),
         truth.id,
         int(rng.integers(2**31)),
     )
 
 
-def _coarsen(sample: Sample, level: int) -> Sample:
+def coarsen(sample: Sample, level: int) -> Sample:
     """A later pair of the chain: its HR patch is the LR patch of the one before."""
     pair = replace(sample.pair, hr_mpp=sample.pair.hr_mpp * 2**level)
     return replace(sample, pair=pair, level=level, seed=sample.seed + level)
 
 
-def _move_inwards(centre_um: FloatArray, sides_um: FloatArray, patch_um: float) -> FloatArray:
+def move_inwards(centre_um: FloatArray, sides_um: FloatArray, patch_um: float) -> FloatArray:
     """Move a patch off the edge of a small image: white is not what surrounds tissue in a slide."""
     half = np.minimum(patch_um, sides_um) / 2
     return np.clip(centre_um, half, sides_um - half)
@@ -288,7 +296,8 @@ def _center(truth: Truth, settings: SamplingSettings, rng: Rng) -> tuple[float, 
     return float(inside.x), float(inside.y)
 
 
-def _stain(settings: SamplingSettings, rng: Rng) -> tuple[tuple[float, float, float], ...]:
+def draw_stain(settings: SamplingSettings, rng: Rng) -> tuple[tuple[float, float, float], ...]:
+    """How the stain of a view differs; see :class:`Sample`."""
     common = rng.normal(0, settings.stain_jitter)
     gains = np.exp(common + rng.normal(0, settings.stain_jitter, 3))
     mixing = rng.normal(0, settings.mixing_jitter, (3, 3)) * (1 - np.eye(3))

@@ -118,6 +118,7 @@ def read_collection(file: Path, *, without: tuple[str, ...] = ()) -> Collection:
             tuple(image for dataset in datasets for image in dataset.images),
             tuple(case for dataset in datasets for case in dataset.damaged),
             sum(dataset.repaired for dataset in datasets),
+            tuple(note for dataset in datasets for note in dataset.notes),
         ),
         {entry.folder.name: entry.weight for entry in entries},
     )

@@ -29,7 +29,7 @@ Format: TypeAlias = Literal[
     "export", "project", "collection", "coco", "masks", "geojson", "camelyon", "paip"
 ]
 
-COCO_NAMES = ("CATCH.json", "annotations.json")
+COCO_NAMES = ("CATCH.json", "annotations.json", "CATCH.sqlite")
 """How a COCO file is called that is found in its folder."""
 
 TRUTH = "_instances.png"
@@ -37,7 +37,8 @@ TRUTH = "_instances.png"
 
 _UNDERSTOOD = (
     "a folder that wsisam-qupath export wrote, a QuPath project (.qpproj), a collection (.toml), "
-    "a COCO file (.json), or a folder with label masks (*_instances.png, or another ending), "
+    "a COCO file (.json), a database of SlideRunner (.sqlite), or a folder with label masks "
+    "(*_instances.png, or another ending), "
     "GeoJSON beside slides, XML of ASAP (CAMELYON), or *_whole.tif and *_viable.tif (PAIP2019)"
 )
 
@@ -119,7 +120,12 @@ def recognize_format(path: Path, *, truth: str | None = None) -> Format:
 def _format_of_file(path: Path) -> Format | None:
     if path.name == MANIFEST_NAME:
         return "export"
-    known: dict[str, Format] = {".qpproj": "project", ".toml": "collection", ".json": "coco"}
+    known: dict[str, Format] = {
+        ".qpproj": "project",
+        ".toml": "collection",
+        ".json": "coco",
+        ".sqlite": "coco",
+    }
     return known.get(path.suffix.lower())
 
 

@@ -92,19 +92,21 @@ class PixelSamples:
         self._images = images
         self._slides = slides
         self._settings = settings
-        masks = (
-            (sample, rasterize_targets(images[sample.image], sample, settings))
-            for sample in samples
-        )
-        self._samples = [(sample, truth) for sample, truth in masks if len(truth.hr_masks)]
+        # Masks are made again where they are needed: all at once would take a megabyte each.
+        self._samples = [sample for sample in samples if len(self._rasterize(sample).hr_masks)]
 
     def __len__(self) -> int:
         return len(self._samples)
 
     def load(self, index: int) -> LoadedSample:
         """See :class:`.SampleSource`."""
-        sample, truth = self._samples[index]
-        return LoadedSample(read_patches(self._slides[sample.image], sample), truth)
+        sample = self._samples[index]
+        return LoadedSample(
+            read_patches(self._slides[sample.image], sample), self._rasterize(sample)
+        )
+
+    def _rasterize(self, sample: Sample) -> SampleMasks:
+        return rasterize_targets(self._images[sample.image], sample, self._settings)
 
     def features(
         self, loaded: LoadedSample, trainable: TrainableDecoder, device: torch.device

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from wsisam_qupath.errors import AdapterError
+from wsisam_qupath.inference.backends import Patch
 from wsisam_qupath.model.adapter import Adapter
 from wsisam_qupath.model.bases import Base
 from wsisam_qupath.model.build import build_decoder, build_networks, encoder_state, module_name
@@ -26,6 +27,8 @@ from ..settings import DecoderSettings
 from .losses import mask_loss, true_iou
 from .targets import TargetMasks
 from .windows import Windows, draw_edge_windows, find_windows
+
+_PATCHES: tuple[Patch, ...] = ("hr", "lr")
 
 _UNUSED = tuple(f"mask_decoder.output_hypernetworks_mlps.{index}." for index in (1, 2, 3))
 """They make SAM's other three masks, which nobody asks for here."""
@@ -142,7 +145,14 @@ class TrainableDecoder(nn.Module):
         return SampleFeatures(tokens, early)
 
     def predict(self, features: SampleFeatures, prompts: PromptBatch) -> Decoded:
-        """Answer B prompts on one view."""
+        """Answer B prompts on one view; a mask that is no answer has a predicted IoU of -inf."""
+        predicted = self._decode(features, prompts)
+        card = self.settings.trained_card
+        hidden = [not card.may_answer(patch) for patch in _PATCHES[: self.patch_count]]
+        iou = predicted.iou.masked_fill(torch.tensor(hidden, device=self._device), -torch.inf)
+        return Decoded(predicted.logits, iou)
+
+    def _decode(self, features: SampleFeatures, prompts: PromptBatch) -> Decoded:
         point_coords, point_labels, masks = self._prompt(prompts)
         predicted: Decoded
         if isinstance(self.decoder, SamDecoder):
@@ -170,7 +180,7 @@ class TrainableDecoder(nn.Module):
         """
         decoder = self.decoder
         if windows_seed is None or isinstance(decoder, SamDecoder) or decoder.mixes_features:
-            predicted = self.predict(features, prompts)
+            predicted = self._decode(features, prompts)
             return self._loss(predicted.logits, predicted.iou, wanted, predicted.logits)
         return self._compute_windowed_loss(decoder, features, prompts, wanted, windows_seed)
 
@@ -355,7 +365,7 @@ def _learns(name: str, settings: DecoderSettings) -> bool:
     if settings.scope == "adapter" or own.startswith(_UNUSED):
         return False
     if own.startswith("prompt_encoder."):
-        return settings.scope != "encoder+decoder"
+        return settings.scope not in {"mask-decoder", "encoder+decoder"}
     return True
 
 

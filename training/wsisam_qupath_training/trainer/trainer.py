@@ -40,6 +40,9 @@ from .trainable_decoder import (
 )
 from .validation import validate
 
+_MEASURED_STEPS = 4
+"""After the first one, which takes longer."""
+
 
 @dataclass
 class Clock:
@@ -149,6 +152,18 @@ class Run:
             self.clock,
         )
 
+    def measure_seconds(self) -> tuple[float, float]:
+        """Seconds of a step, and of the validation of one view; what is learned is thrown away."""
+        self.trainable.to(self.context.device)
+        optimizer = torch.optim.AdamW(self.trainable.rates())
+        started = [time.perf_counter()]
+        for step in range(1 + _MEASURED_STEPS):
+            self._step(self.trainable, optimizer, self._draw_step(step))
+            started.append(time.perf_counter())
+        validate(self.trainable, self.val_views, self.settings.mix, self.size_px, self.context)
+        validated = time.perf_counter() - started[-1]
+        return (started[-1] - started[1]) / _MEASURED_STEPS, validated / len(self.val_views)
+
     def _begin(self, optimizer: torch.optim.Optimizer) -> Checkpoint:
         learning = _copy_tensors(self.trainable.list_learning())
         return Checkpoint(
@@ -199,11 +214,10 @@ class Run:
     def _draw_step(self, step: int) -> TrainStep:
         rng = np.random.default_rng((self.seed, step, self.context.rank))
         loaded = self.samples.load(int(rng.integers(len(self.samples))))
-        plan = draw_plan(self.settings.mix, rng)
-        objects = draw_objects(loaded.truth, plan, self.settings.objects_per_step, rng)
-        prompts = draw_first_prompts(
-            loaded.truth, objects.tolist(), plan, self.settings.mix, self.size_px, rng
-        )
+        mix = self.settings.mix
+        plan = draw_plan(mix, rng)
+        objects = draw_objects(loaded.truth, plan, mix, self.settings.objects_per_step, rng)
+        prompts = draw_first_prompts(loaded.truth, objects.tolist(), plan, mix, self.size_px, rng)
         is_windowed = rng.random() < self.settings.windowed_share
         windows_seed = int(rng.integers(2**31)) if is_windowed else None
         return TrainStep(step, loaded, plan, objects, prompts, windows_seed)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -14,10 +16,11 @@ from wsisam_qupath.errors import OptionError, PromptError
 from wsisam_qupath.inference.backends import Encoder
 from wsisam_qupath.model.bases import Base
 from wsisam_qupath.report.progress import TASK, progress_bar
-from wsisam_qupath.slide import Slide
+from wsisam_qupath.slide import ReaderPool, Slide
 
 from ..dataset import AnnotatedImage, Part
 from ..sampling.feature_cache import FeatureCache, cache_key, count_bytes, fill_cache
+from ..sampling.random_patches import draw_random_patches
 from ..sampling.samples import Sample, draw_samples
 from ..settings import Recipe
 from ..sources.collection import Collection
@@ -51,39 +54,109 @@ class TrainingData:
         return digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class ViewCounts:
+    """How many views are sampled, and what their features occupy on the disk.
+
+    Attributes:
+        train, val: views.
+        wanted: views to train on that the recipe asks for; more than ``train`` where they do not
+            fit.
+        n_bytes: of the features of both parts; 0 where none are kept.
+    """
+
+    train: int
+    val: int
+    wanted: int
+    n_bytes: int
+
+
+def count_views(
+    images: int, val_images: int, recipe: Recipe, base: Base, *, limit_gb: float
+) -> ViewCounts:
+    """Count the views of both parts, as many as have room on the disk.
+
+    Args:
+        images, val_images: of the two parts, those with objects.
+        limit_gb: what the features of both may occupy.
+
+    Raises:
+        OptionError: not even one view to train on fits beside those to validate on.
+    """
+    wanted = recipe.count_views(images)
+    val = min(recipe.val_views, wanted) if val_images else 0
+    if all(settings.tunes_encoder for settings in recipe.decoders.values()):
+        return ViewCounts(wanted, val, wanted, 0)
+    val_bytes = count_bytes(val, base, recipe.sampling)
+    train = find_most_views(limit_gb * _GIB - val_bytes, wanted, base, recipe)
+    if train < 1:
+        raise OptionError(
+            "cache_gb",
+            f"the features of {val} views to validate on and of one to train on need more than the "
+            f"{limit_gb:g} GiB allowed. Allow more, or use fewer val_views in the recipe.",
+        )
+    n_bytes = val_bytes + count_bytes(train, base, recipe.sampling)
+    return ViewCounts(train, val, wanted, n_bytes)
+
+
+def find_most_views(limit_bytes: float, wanted: int, base: Base, recipe: Recipe) -> int:
+    """The most views with features that fit into some bytes."""
+    counts = range(wanted + 1)
+    fits = bisect_right(
+        counts, limit_bytes, key=lambda count: count_bytes(count, base, recipe.sampling)
+    )
+    return fits - 1
+
+
 @contextmanager
 def open_data(
-    collection: Collection, recipe: Recipe, base: Base
-) -> Iterator[Mapping[Part, TrainingData]]:
-    """The training and the validation part, their slides open for the time of the body.
+    collection: Collection, recipe: Recipe, base: Base, *, limit_gb: float
+) -> Iterator[tuple[Mapping[Part, TrainingData], ViewCounts]]:
+    """The training and the validation part, their slides at hand for the time of the body.
+
+    A few of the slides are open at a time.
+
+    Args:
+        limit_gb: see :func:`count_views`.
 
     Raises:
         PromptError: nothing is left to train on.
         SlideError: a slide cannot be opened.
+        OptionError: see :func:`count_views`.
     """
     found = group_by_part([image for image in collection.dataset.images if image.truths])
     if not found["train"]:
         raise PromptError(
             "There is nothing to train on: no object is in the training part. Check the split."
         )
-    counts: dict[Part, int] = {"train": recipe.views, "val": recipe.val_views}
+    views = count_views(len(found["train"]), len(found["val"]), recipe, base, limit_gb=limit_gb)
+    counts: dict[Part, int] = {"train": views.train, "val": views.val}
+    pool = ReaderPool()
     with ExitStack() as stack:
         parts: dict[Part, TrainingData] = {}
         for number, (part, count) in enumerate(counts.items(), start=1):
             images = found[part]
-            slides = tuple(stack.enter_context(image.slide.open()) for image in images)
-            samples = draw_samples(
-                images,
-                slides,
-                count if images else 0,
-                size_px=base.size_px,
-                hr_mpp=recipe.hr_mpp,
-                weights=collection.weights,
-                settings=recipe.sampling,
-                seed=recipe.seed + number,
-            )
+            slides = tuple(stack.enter_context(image.slide.open(pool)) for image in images)
+            samples = _draw(images, slides, count, recipe, base, collection.weights, number)
             parts[part] = TrainingData(images, slides, tuple(samples))
-        yield parts
+        yield parts, views
+
+
+def _draw(
+    images: Sequence[AnnotatedImage],
+    slides: Sequence[Slide],
+    count: int,
+    recipe: Recipe,
+    base: Base,
+    weights: Mapping[str, float],
+    number: int,
+) -> Iterator[Sample]:
+    """The views of the part of a number, as the recipe places them."""
+    scale: dict[str, Any] = {"size_px": base.size_px, "hr_mpp": recipe.hr_mpp}
+    same: dict[str, Any] = {**scale, "settings": recipe.sampling, "seed": recipe.seed + number}
+    if recipe.sampling.placement == "random":
+        return draw_random_patches(images, slides, count, **same)
+    return draw_samples(images, slides, count, weights=weights, **same)
 
 
 def fill_features(
@@ -93,7 +166,6 @@ def fill_features(
     recipe: Recipe,
     *,
     folder: Path,
-    limit_gb: float,
     console: Console,
     what: str,
 ) -> FeatureCache:
@@ -101,24 +173,15 @@ def fill_features(
 
     Args:
         folder: of all caches.
-        limit_gb: what one may occupy.
         what: is done, for the progress bar.
 
     Raises:
-        OptionError: the views do not fit.
         OutputError: the disk is full, or cannot be written.
     """
-    needed = count_bytes(len(data.samples), base, recipe.sampling)
-    if needed > limit_gb * _GIB:
-        raise OptionError(
-            "cache_gb",
-            f"the features of {len(data.samples)} views need {needed / _GIB:.1f} GiB, more than "
-            f"the {limit_gb:g} allowed. Allow more, or use fewer views.",
-        )
-    key = cache_key(base, encoder.name, data.images, data.slides, data.samples, recipe.sampling)
+    own = find_features(data, encoder, base, recipe, folder)
     with progress_bar(console, what, len(data.samples)) as progress:
         return fill_cache(
-            folder / key,
+            own,
             encoder,
             base,
             data.images,
@@ -127,6 +190,15 @@ def fill_features(
             recipe.sampling,
             lambda: progress.advance(TASK),
         )
+
+
+def find_features(
+    data: TrainingData, encoder: Encoder, base: Base, recipe: Recipe, folder: Path
+) -> Path:
+    """Where a part's features are kept, below the folder of all caches."""
+    return folder / cache_key(
+        base, encoder.name, data.images, data.slides, data.samples, recipe.sampling
+    )
 
 
 def make_cached_samples(

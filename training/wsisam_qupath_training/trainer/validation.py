@@ -63,7 +63,8 @@ def validate(
             chosen = prediction.iou.argmax(dim=1, keepdim=True)
             best = iou.gather(1, chosen)[:, 0]
             dices[name] += (2 * best / (1 + best)).tolist()
-            ious += zip(prediction.iou.float().ravel().tolist(), iou.ravel().tolist(), strict=True)
+            answering = prediction.iou.isfinite()
+            ious += zip(prediction.iou[answering].tolist(), iou[answering].tolist(), strict=True)
     means = {name: 100 * float(np.mean(values)) for name, values in dices.items()}
     predicted, true = np.array(ious).T
     varies = predicted.std() > 0 and true.std() > 0

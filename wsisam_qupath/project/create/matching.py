@@ -14,6 +14,7 @@ from ...files import read_json
 from ...geojson.cleaning import Cleaned, clean_objects, is_geojson, read_objects
 from ...geojson.coco import is_coco, parse_coco
 from ...geojson.manifest import MANIFEST_NAME
+from ...geojson.slide_runner import is_slide_runner, read_slide_runner
 from ...prompts import PathClass, Skipped
 from ...slide.names import name_key, natural_key, split_location, strip_format
 
@@ -81,6 +82,8 @@ class Matched:
 def find_annotations(path: Path, slides: Sequence[Path]) -> Sources:
     """Find annotations in a folder of GeoJSON files, in one such file, or in a COCO file.
 
+    A database of SlideRunner is a COCO file too.
+
     One file for one slide need not be called like it.
 
     Raises:
@@ -94,6 +97,8 @@ def find_annotations(path: Path, slides: Sequence[Path]) -> Sources:
         if not files:
             raise PromptError(f"There are no .geojson files in {path}. {_FIX}")
         return Sources(tuple(Source(one.name, _slide_name(one), one) for one in files))
+    if is_slide_runner(path):
+        return _read_coco_sources(read_slide_runner(path), str(path))
     document = read_json(path, fix=_FIX)
     if is_coco(document):
         return _read_coco_sources(document, str(path))

@@ -1,7 +1,8 @@
 """Adds slides to new projects. These functions run in QuPath's process.
 
-Not by paquo's ``add_image``, which compares each image with all others and writes the whole
-project after each: the time for many slides would grow with their square.
+Projects and their classes are paquo's. Images are not added by its ``add_image``, which compares
+each image with all others and writes the whole project after each: the time for many slides would
+grow with their square.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ...errors import ImageError, QuPathError
 from ...prompts import PathClass, Skipped
 from ..values import Feature
 from .java import translate_java_errors
+
+if TYPE_CHECKING:
+    from paquo.projects import QuPathProject  # starts a Java virtual machine
 
 _Java: TypeAlias = Any
 """An object of QuPath's."""
@@ -79,13 +83,13 @@ def add_images(
     from paquo.java import ImageType  # needs a running Java virtual machine
 
     java_type = getattr(ImageType, IMAGE_TYPES[image_type])
-    java_project = _open_project(project)
-    added = tuple(_add_image(java_project, image, java_type) for image in images)
-    _save_project(project, java_project)
+    opened = _open_project(project)
+    added = tuple(_add_image(opened.java_object, image, java_type) for image in images)
+    _save_project(opened)
     return added
 
 
-_unsaved: dict[Path, _Java] = {}
+_unsaved: dict[Path, QuPathProject] = {}
 """Projects with images that were added and not saved yet. Only one thread here uses it."""
 
 
@@ -99,9 +103,9 @@ def add_image(project: Path, image: NewImage, image_type: str) -> AddedImage:
     """
     from paquo.java import ImageType  # needs a running Java machine
 
-    java_project = _unsaved.get(project) or _open_project(project)
-    _unsaved[project] = java_project
-    return _add_image(java_project, image, getattr(ImageType, IMAGE_TYPES[image_type]))
+    opened = _unsaved.get(project) or _open_project(project)
+    _unsaved[project] = opened
+    return _add_image(opened.java_object, image, getattr(ImageType, IMAGE_TYPES[image_type]))
 
 
 def save_images(project: Path) -> None:
@@ -110,12 +114,16 @@ def save_images(project: Path) -> None:
     Raises:
         QuPathError: it cannot be written.
     """
-    _save_project(project, _unsaved.pop(project, None) or _open_project(project))
+    _save_project(_unsaved.pop(project) if project in _unsaved else _open_project(project))
 
 
-def _save_project(project: Path, java_project: _Java) -> None:
-    with translate_java_errors(f"Saving {project}", "check the space and permissions there"):
-        java_project.syncChanges()
+def _save_project(project: QuPathProject) -> None:
+    fix = "check the space and permissions there"
+    with translate_java_errors(f"Saving {project.path}", fix):
+        try:
+            project.save(images=False)  # else every image is written again
+        except OSError as exc:
+            raise QuPathError(f"Saving {project.path} failed ({exc}): {fix}.") from exc
 
 
 def set_classes(project: Path, path_classes: Sequence[PathClass]) -> None:
@@ -124,28 +132,28 @@ def set_classes(project: Path, path_classes: Sequence[PathClass]) -> None:
     Raises:
         QuPathError: it cannot be written.
     """
-    from paquo.java import ArrayList, ColorTools, Integer
+    from paquo.classes import QuPathPathClass
     from paquo.java import PathClass as JavaClass
 
-    java_classes = ArrayList()
-    java_project = _open_project(project)
+    opened = _open_project(project)
     with translate_java_errors(f"Writing the class list of {project}"):
+        listed = []
         for path_class in path_classes:
-            java_class = JavaClass.fromString(path_class.name)
+            # paquo's own constructor refuses a colon, which stands in "Tumor: Necrosis".
+            made = QuPathPathClass.from_java(JavaClass.fromString(path_class.name))
             if path_class.color is not None:
-                # Not by fromString(), which keeps the color of a class that exists already.
-                java_class.setColor(Integer(ColorTools.packRGB(*path_class.color)))
-            java_classes.add(java_class)
-        java_project.setPathClasses(java_classes)
-        java_project.syncChanges()
+                made.color = path_class.color  # a class that exists already keeps its own else
+            listed.append(made)
+        opened.path_classes = listed
+    _save_project(opened)
 
 
-def _open_project(project: Path) -> _Java:
+def _open_project(project: Path) -> QuPathProject:
     from paquo.projects import QuPathProject
 
     with translate_java_errors(f"Opening {project}"):
         try:
-            return QuPathProject(project, mode="r+" if project.is_file() else "x").java_object
+            return QuPathProject(project, mode="r+" if project.is_file() else "x")
         except (OSError, ValueError) as exc:
             raise QuPathError(f"{project} cannot be made or opened: {exc}.") from exc
 

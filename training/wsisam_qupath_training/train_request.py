@@ -1,0 +1,105 @@
+"""What ``train`` is asked for, whether that can be, and what it says of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+
+from wsisam_qupath.errors import OptionError
+from wsisam_qupath.files import check_writable
+from wsisam_qupath.options import ModelSpec
+from wsisam_qupath.report.progress import count_noun, name_cases
+
+from .dataset import Dataset
+from .settings import DecoderSettings, Recipe
+from .sources.reading import DatasetOptions
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """What ``train`` is asked for.
+
+    Attributes:
+        data, options: the annotated images; see :func:`.read_dataset`.
+        out: the adapter; its split and report lie beside it.
+        recipe: all settings.
+        model: the base to train on, the adapter with the decoder that training starts from (none
+            is the bare base), and where to compute.
+        run: folder of the checkpoints; None is beside the adapter.
+        cache: folder of the features; None is in the program's own.
+        cache_gb: how much room the features may take; where all do not fit, fewer views are used.
+        without: datasets that are not trained on, by name.
+        only: the decoder to train, by name; the adapter is written when all are there.
+        licence: for the card.
+    """
+
+    data: Path
+    out: Path
+    options: DatasetOptions = field(default_factory=DatasetOptions)
+    recipe: Recipe = field(default_factory=Recipe)
+    model: ModelSpec = field(default_factory=lambda: ModelSpec(adapter=None))
+    run: Path | None = None
+    cache: Path | None = None
+    cache_gb: float = 20.0
+    without: tuple[str, ...] = ()
+    only: str | None = None
+    licence: str = ""
+
+    @property
+    def wanted(self) -> dict[str, DecoderSettings]:
+        """The decoders to train, by name."""
+        decoders = self.recipe.decoders
+        return decoders if self.only is None else {self.only: decoders[self.only]}
+
+    @property
+    def run_folder(self) -> Path:
+        """Where the checkpoints are."""
+        return self.run or self.out.with_suffix(".training")
+
+
+def check_request(request: TrainRequest) -> None:
+    """Look at what can be known before anything is read.
+
+    Raises:
+        OptionError: a name is none that it could be.
+        OutputError: the adapter could not be written.
+    """
+    if request.out.suffix != ".safetensors":
+        raise OptionError("out", f"{request.out} does not end in .safetensors.")
+    check_writable(request.out)
+    if request.only is not None and request.only not in request.recipe.decoders:
+        raise OptionError(
+            "only", f"{request.only} is none of the recipe's {', '.join(request.recipe.decoders)}."
+        )
+
+
+def check_datasets(dataset: Dataset, without: Sequence[str]) -> None:
+    """Look whether there are datasets of these names.
+
+    Raises:
+        OptionError: there is none.
+    """
+    datasets = {image.dataset for image in dataset.images}
+    if unknown := sorted(set(without) - datasets):
+        raise OptionError(
+            "without", f"{', '.join(unknown)} is none of {', '.join(sorted(datasets))}."
+        )
+
+
+def tell_data(dataset: Dataset, console: Console) -> None:
+    """Tell what was found, what was left out and repaired, and how it is divided."""
+    name_cases(console, "Left out", dataset.damaged)
+    if dataset.repaired:
+        console.print(
+            f"Repaired {count_noun(dataset.repaired, 'outline')} that crossed themselves."
+        )
+    for note in dataset.notes:
+        console.print(note, markup=False)
+    parts = [f.part for f in dataset.images]
+    console.print(
+        f"{count_noun(len(parts), 'image')}: {parts.count('train')} to train on, "
+        f"{parts.count('val')} to validate on, {parts.count('test')} left for a test."
+    )
