@@ -6,6 +6,7 @@ Nothing heavy is imported here: the command line shows these defaults in its hel
 from __future__ import annotations
 
 import math
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -25,6 +26,11 @@ PointsAs: TypeAlias = Literal["together", "each"]
 
 ObjectType: TypeAlias = Literal["detection", "annotation"]
 """What a result is in QuPath."""
+
+ProgressStyle: TypeAlias = Literal["auto", "json", "quiet"]
+
+PROGRESS_STYLE: ContextVar[ProgressStyle] = ContextVar("progress style", default="auto")
+"""How commands say how far they are: for people, for programs, or not at all."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import shapely
 from rich.console import Console
-from rich.progress import Progress
 from shapely.geometry import MultiPolygon, Polygon
 
 from wsisam_qupath.errors import OptionError, PromptError, SlideError
@@ -21,7 +20,7 @@ from wsisam_qupath.geometry.validity import keep_polygons
 from wsisam_qupath.inference.backends import Prediction
 from wsisam_qupath.prompts import Prompt, Skipped
 from wsisam_qupath.prompts.encoding import MASK_PX, EncodedPrompt, encode_prompt
-from wsisam_qupath.report.progress import TASK, progress_bar
+from wsisam_qupath.report.progress import Progress, show_progress
 from wsisam_qupath.slide import Slide
 
 from ..sampling.clicker import Click
@@ -143,7 +142,7 @@ def evaluate_models(
     results = EvaluationResults()
     sizes_um = _median_sizes_um(chosen) if settings.scale == "median" else {}
     total = len(models) * sum(len(c.truths) for c in chosen)
-    with progress_bar(console, "Measuring", total) as progress:
+    with show_progress(console, "Measuring objects", total) as progress:
         for one in chosen:
             asked = _ModelRun(one, models, settings, results, progress, with_pictures)
             own_boxes = None if boxes is None else boxes.get(one.image.name, ())
@@ -199,7 +198,7 @@ class _ModelRun:
                 for pair, build_queries in self._group_by_pair(prompt_builder).items():
                     l0_counted = self._find_counted_part(l0_known, pair)
                     _Pair(self, model, slide, pair, l0_counted).ask(build_queries)
-                self.progress.advance(TASK, len(self.chosen.truths))
+                self.progress.advance(len(self.chosen.truths))
 
     def _find_counted_part(
         self, l0_known: Polygon | MultiPolygon, pair: PatchPair

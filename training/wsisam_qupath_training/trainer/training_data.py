@@ -13,7 +13,7 @@ from rich.console import Console
 from wsisam_qupath.errors import OptionError, PromptError
 from wsisam_qupath.inference.backends import Encoder
 from wsisam_qupath.model.bases import Base
-from wsisam_qupath.report.progress import TASK, progress_bar
+from wsisam_qupath.report.progress import show_progress
 from wsisam_qupath.slide import Slide
 
 from ..dataset import AnnotatedImage, Part
@@ -116,7 +116,7 @@ def fill_features(
             f"the {limit_gb:g} allowed. Allow more, or use fewer views.",
         )
     key = cache_key(base, encoder.name, data.images, data.slides, data.samples, recipe.sampling)
-    with progress_bar(console, what, len(data.samples)) as progress:
+    with show_progress(console, what, len(data.samples)) as progress:
         return fill_cache(
             folder / key,
             encoder,
@@ -125,7 +125,7 @@ def fill_features(
             data.slides,
             data.samples,
             recipe.sampling,
-            lambda: progress.advance(TASK),
+            progress.advance,
         )
 
 

@@ -16,7 +16,7 @@ from ...geojson.manifest import REGION_CLASS
 from ...prompts import PathClass, Skipped
 from ...qupath.jvm.creation import IMAGE_TYPES, AddedImage, NewImage, set_classes
 from ...qupath.jvm.process import QuPathProcess
-from ...report.progress import TASK, count_noun, name_cases, name_some, progress_bar, stderr_console
+from ...report.progress import count_noun, name_cases, name_some, show_progress, stderr_console
 from ...slide.names import name_key
 from .adding import Adder
 from .finding import find_slides
@@ -162,11 +162,11 @@ class _Builder:
         """
         labels = label_slides(slides)
         self._adder.start()
-        with progress_bar(console, "Adding slides", len(slides)) as progress:
+        with show_progress(console, "Adding slides", len(slides)) as progress:
             for slide in slides:
                 image = self._image(slide, labels[slide], sources.get(slide))
                 self._note(image, self._adder.add(image))
-                progress.advance(TASK)
+                progress.advance()
         self._adder.finish()
         if not self.n_images:
             raise SlideError(
