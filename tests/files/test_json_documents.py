@@ -11,7 +11,7 @@ import pytest
 from fixtures.command_line import environment
 from wsisam_qupath.errors import PromptError
 from wsisam_qupath.files import json_documents as json_files
-from wsisam_qupath.files.json_documents import BYTES_MAX, JsonList, read_json
+from wsisam_qupath.files.json_documents import BYTES_MAX, read_json
 from wsisam_qupath.geojson import read_prompts
 from wsisam_qupath.geojson.cleaning import read_objects
 from wsisam_qupath.geojson.coco import read_coco_annotations
@@ -93,12 +93,9 @@ def test_a_large_file_that_is_damaged_is_said_to_be(tmp_path: Path, content: str
 @pytest.mark.usefixtures("all_is_large")
 def test_one_element_of_a_large_file_that_is_too_large_itself_is_named(tmp_path: Path) -> None:
     path = written(tmp_path / "x.json", [1, "x" * 1000])
-    found = read_json(path, fix=CURE)
 
-    assert isinstance(found, JsonList)
-    assert found[0] == 1
-    with pytest.raises(PromptError, match=r"x\.json: element 1 of its list takes"):
-        found[1:][0]
+    with pytest.raises(PromptError, match=r"x\.json: element 2 of its list takes"):
+        read_json(path, fix=CURE)
 
 
 def test_a_huge_file_is_refused_before_it_is_read(tmp_path: Path) -> None:

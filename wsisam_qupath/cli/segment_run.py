@@ -102,7 +102,9 @@ def run_segment(request: SegmentRequest) -> Outcome:
     model = resolve(request.model)
     with _open_slide(request, console) as slide:
         _check_outputs(request, slide)
-        prompt_set = _read_prompts(request, slide, model.planner(slide.mpp, request.options))
+        prompt_set = _read_prompts(
+            request, slide, model.planner(slide.mpp, request.options), console
+        )
         name_cases(console, "Skipped", prompt_set.skipped)
         clicked = sum(bool(p.l0_positives or p.l0_negatives) for p in prompt_set.prompts)
         if warning := points_warning(clicked, model.base, model.adapter):
@@ -238,7 +240,9 @@ def _is_same(path: Path, other: Path) -> bool:
         return os.path.realpath(path) == os.path.realpath(other)
 
 
-def _read_prompts(request: SegmentRequest, slide: Slide, planner: Planner) -> PromptSet:
+def _read_prompts(
+    request: SegmentRequest, slide: Slide, planner: Planner, console: Console
+) -> PromptSet:
     """Read every usable prompt on the slide."""
     inline = request.boxes or request.points or request.negatives
     if inline and request.prompts:
@@ -248,12 +252,16 @@ def _read_prompts(request: SegmentRequest, slide: Slide, planner: Planner) -> Pr
     points_as, hr_l0_box_of = request.options.points_as, planner.hr_l0_box
     if request.prompts is not None:
         source = str(request.prompts)
-        found = read_prompts(
-            request.prompts,
-            points_as=points_as,
-            hr_l0_box_of=hr_l0_box_of,
-            drawn_only=not request.all_objects,
-        )
+        # Each byte is read twice; see read_json.
+        size = request.prompts.stat().st_size if request.prompts.exists() else 0
+        with show_progress(console, "Reading prompts", size, unit="B") as progress:
+            found = read_prompts(
+                request.prompts,
+                points_as=points_as,
+                hr_l0_box_of=hr_l0_box_of,
+                drawn_only=not request.all_objects,
+                on_read=lambda count: progress.advance(count / 2),
+            )
     elif inline:
         source = "The command line"
         found = prompts_from_coordinates(

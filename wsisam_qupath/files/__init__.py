@@ -1,6 +1,6 @@
 """Files on this machine: ordinary ones only, written atomically, below folders that are safe."""
 
-from .json_documents import JsonList, is_list, read_json
+from .json_documents import JsonList, OnRead, is_list, read_json
 from .ordinary import (
     CACHE_VARIABLE,
     NOT_A_FILE,
@@ -22,6 +22,7 @@ __all__ = [
     "IS_A_LINK",
     "NOT_A_FILE",
     "JsonList",
+    "OnRead",
     "SafeFolder",
     "cache_folder",
     "check_ordinary",
