@@ -43,7 +43,7 @@ class ModelSpec:
         weights: a copy of the base's weights; None is the installed or downloaded one.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` … or ``mps``.
         backend: ``auto``, ``torch`` or ``openvino``.
-        threads: CPU threads to compute with; None is one per core.
+        threads: CPU threads to compute with; None is one per core that may be used.
     """
 
     base: str = DEFAULT_BASE

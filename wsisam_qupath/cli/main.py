@@ -32,6 +32,7 @@ _COMMANDS = {
         name: f"wsisam_qupath.cli.{name}:{name}"
         for name in (
             "batch",
+            "cache",
             "create",
             "demo",
             "doctor",

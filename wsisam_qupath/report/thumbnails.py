@@ -12,6 +12,7 @@ from PIL import Image
 
 from ..errors import SlideError, WsiSamError
 from ..geometry import Box
+from ..inference.cores import count_usable_cores
 from ..prompts import PathClass, Plane
 from ..slide import Slide, open_slide
 from .outcome import ImageOutcome, PromptRow
@@ -22,7 +23,7 @@ THUMBNAIL_PX = 200
 
 _MARGIN_SHARE = 0.3
 _NARROWEST_UM = 20.0
-_READ_THREADS = 4
+_READ_THREADS_MAX = 4
 
 _QUALITY = 70
 _SUBSAMPLING = "4:4:4"
@@ -76,7 +77,8 @@ def _draw_plane(
     except WsiSamError as exc:
         return [Thumbnail(None, str(exc))] * len(rows)
     attempt = partial(_attempt, slide, _NARROWEST_UM / min(slide.mpp.x, slide.mpp.y))
-    with slide, ThreadPoolExecutor(_READ_THREADS) as pool:
+    threads = min(_READ_THREADS_MAX, count_usable_cores())
+    with slide, ThreadPoolExecutor(threads) as pool:
         return list(pool.map(attempt, rows))
 
 
