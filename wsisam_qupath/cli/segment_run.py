@@ -6,7 +6,7 @@ import errno
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,11 +27,12 @@ from ..inference.loading import ResolvedModel, resolve
 from ..inference.segmenter import Segmenter
 from ..inference.tasks import predict
 from ..options import ModelSpec, OutlineOptions
-from ..prompts import PromptSet, Skipped, clip_to_slide, require_usable
+from ..prompts import Prompt, PromptSet, Skipped, clip_to_slide, require_usable
 from ..prompts.planner import Planner
 from ..report.overlay import write_overlay
 from ..report.progress import (
     count_noun,
+    duration,
     name_cases,
     points_warning,
     show_progress,
@@ -163,6 +164,7 @@ def _outline(
     left = [prompt for prompt in prompt_set if prompt.id not in part]
     if not left:
         return None
+    _tell_of_overview(slide, left, model.planner(slide.mpp, request.options), console)
     with show_progress(console, "Loading the model (the first start prepares it)"):
         segmenter = Segmenter(model.load())
     total, done = len(prompt_set), len(prompt_set) - len(left)
@@ -179,6 +181,21 @@ def _outline(
                 console.print("What was outlined is kept: the same command goes on there.")
             raise
     return segmenter
+
+
+def _tell_of_overview(
+    slide: Slide, prompts: Sequence[Prompt], planner: Planner, console: Console
+) -> None:
+    """Say so where a slide has no pyramid and large prompts first need a coarse copy of it."""
+    pairs = set(map(planner.pair, prompts))
+    l0_boxes = (l0_box for pair in pairs for l0_box in (pair.hr_l0_box, pair.lr_l0_box))
+    plan = slide.plan_overview(l0_boxes, planner.size_px)
+    if plan is not None:
+        console.print(
+            f"{slide.location} has no pyramid. A coarse copy for its large prompts is made once: "
+            f"{plan.size_bytes / 1e6:.0f} MB in the cache, about {duration(plan.seconds)}.",
+            markup=False,
+        )
 
 
 def summary(outcome: Outcome) -> str:

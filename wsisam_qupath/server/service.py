@@ -67,7 +67,9 @@ class Service:
         _check_points(prompt_set.prompts, self.limits)
         if isinstance(pixels, SentPixels):
             _check_pixels(segmenter, pixels, prompt_set.prompts, options, trouble)
-        answers = segmenter.segment(pixels, prompt_set.prompts, options, turn=slot.turn)
+        answers = segmenter.segment(
+            pixels, prompt_set.prompts, options, turn=slot.turn, check=slot.check
+        )
         with closing(answers):
             for answer in answers:
                 yield _record(answer, options)

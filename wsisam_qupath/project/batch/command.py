@@ -111,8 +111,9 @@ def run_batch(request: BatchRequest) -> BatchOutcome:
             by_id = {entry.id: entry for entry in entries}
             open_again = partial(_open_again, opener, by_id)
             try:
-                with show_progress(console, "Drawing the report"):
-                    write_report(request.report, outcomes, header, open_again)
+                total = sum(one.count("outlined") + one.count("empty") for one in outcomes)
+                with show_progress(console, "Drawing the report", total) as progress:
+                    write_report(request.report, outcomes, header, open_again, progress.advance)
             except OutputError as exc:  # the outlines are in the project all the same
                 console.print(f"The report was not written. {exc}", markup=False)
                 return BatchOutcome(tuple(outcomes), False)
