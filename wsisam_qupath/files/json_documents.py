@@ -163,6 +163,7 @@ class _Index:
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._text, self._at, self._counted = "", 0, 0
         self._elements = 0
+        self._is_over = False
 
     def read(self) -> object:
         """The outermost value, with a :class:`JsonList` for each list in it.
@@ -247,6 +248,7 @@ class _Index:
     def _value(self) -> object:
         """Parse the value here, and move past it."""
         while True:
+            value: object = None
             try:
                 value, end = _DECODER.raw_decode(self._text, self._at)
             except json.JSONDecodeError as exc:
@@ -259,11 +261,13 @@ class _Index:
                     f"{self._path}: element {self._elements + 1} of its list takes more than "
                     f"{WHOLE_BYTES_MAX >> 20} MiB. Divide it."
                 )
-            if end < len(self._text):
+            # "12." at the end of a block may go on as 12.5e-3.
+            may_go_on = isinstance(value, (int, float)) and not self._is_over
+            if end + may_go_on * _LONGEST_WORD < len(self._text):
                 self._at = end
                 return value
-            # A number may go on in the next block.
-            if not self._read_more():
+            reaches_end = end == len(self._text)
+            if not self._read_more() and reaches_end:
                 raise _CutOffError
 
     def _read_more(self) -> bool:
@@ -274,6 +278,7 @@ class _Index:
         content = self._file.read(max(_BLOCK_BYTES, len(self._text)))
         self._on_read(len(content))
         self._text += self._decoder.decode(content, final=not content)
+        self._is_over = not content
         return bool(content)
 
     def _place(self) -> int:
