@@ -46,7 +46,7 @@ class _Run(NamedTuple):
 
     l0_start: float
     l0_stop: float
-    count: int
+    pixels: int
 
 
 class Overview:
@@ -62,8 +62,8 @@ class Overview:
         self.l0_step = l0_step
         self._columns = list(_divide(width_px, l0_step, width_px))
         self._stripes = list(_divide(height_px, l0_step, _STRIPE_ROWS))
-        self._width_px = sum(run.count for run in self._columns)
-        height = sum(run.count for run in self._stripes)
+        self._width_px = sum(run.pixels for run in self._columns)
+        height = sum(run.pixels for run in self._stripes)
         self._shape = (height, self._width_px, 3)
         self._source_px = width_px * height_px * (FACTOR / l0_step) ** 2
         key = hashlib.sha256(f"{identity} {l0_step}".encode("utf-8", "replace")).hexdigest()[:32]
@@ -103,15 +103,15 @@ class Overview:
         with unfinished.open("ab") as file:
             there, written = file.tell(), 0
             for rows in self._stripes:
-                if written + 3 * self._width_px * rows.count <= there:
-                    written += 3 * self._width_px * rows.count
+                if written + 3 * self._width_px * rows.pixels <= there:
+                    written += 3 * self._width_px * rows.pixels
                     continue
                 file.truncate(written)  # a kill may have cut a stripe off
                 parts = [
                     read(
                         Box(columns.l0_start, rows.l0_start, columns.l0_stop, rows.l0_stop),
-                        columns.count,
-                        rows.count,
+                        columns.pixels,
+                        rows.pixels,
                     )
                     for columns in self._columns
                 ]
