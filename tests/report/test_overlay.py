@@ -11,6 +11,7 @@ from shapely.geometry import Polygon, box
 
 from fixtures.formula import FormulaReader
 from wsisam_qupath.errors import OutputError
+from wsisam_qupath.geojson import to_feature
 from wsisam_qupath.geometry import Box, Mpp
 from wsisam_qupath.prompts import PathClass, Prompt
 from wsisam_qupath.prompts.results import Provenance, Result
@@ -50,7 +51,7 @@ def drawn(
 ) -> NDArray[np.uint8]:
     """The picture, HWC uint8 RGB."""
     path = folder / "overlay.png"
-    write_overlay(path, slide, prompts, results)
+    write_overlay(path, slide, prompts, [to_feature(one, "detection") for one in results])
     with Image.open(path) as picture:
         assert (picture.format, picture.mode) == ("PNG", "RGB")
         return np.asarray(picture)

@@ -6,8 +6,10 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 from shapely.geometry import box
 
+import wsisam_qupath.report.page as page_module
 from fixtures.models import tissue_rgb
 from fixtures.outcomes import (
     ABOUT,
@@ -17,15 +19,14 @@ from fixtures.outcomes import (
     image_of,
     outlined,
     page_of,
-    read_page,
     skipped,
     words,
 )
+from wsisam_qupath.errors import OutputError
 from wsisam_qupath.geometry import Box
 from wsisam_qupath.prompts import PathClass, Prompt
 from wsisam_qupath.report.outcome import ImageOutcome, PromptRow
-from wsisam_qupath.report.page import render_page
-from wsisam_qupath.report.thumbnails import draw_thumbnails, open_again
+from wsisam_qupath.report.thumbnails import draw_thumbnails
 from wsisam_qupath.report.writing import write_report
 from wsisam_qupath.slide.pyramid import write_pyramid
 
@@ -156,14 +157,54 @@ def test_a_slide_that_cannot_be_read_is_said_once_and_its_cards_stay(
     assert page.text.count("The slide could not be read.") == 2
 
 
-def test_beyond_the_limit_the_doubtful_have_pictures_and_the_page_says_so(grey: Path) -> None:
-    rows = [outlined(str(n), predicted_iou=1 - n / 10) for n in range(5)]
+def test_a_large_report_has_pages_the_doubtful_first_and_every_card_has_a_picture(
+    grey: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        page_module.Pages.__init__, "__kwdefaults__", {"cards_max": 2, "rows_max": 5}
+    )
+    rows = [outlined(str(number), predicted_iou=number / 10) for number in range(5)]
+    drawn: list[None] = []
+    stale, kept = tmp_path / "report-4.html", tmp_path / "report-6.html"
+    stale.write_text(page_module.GENERATOR, "utf-8")
+    kept.write_text("mine", "utf-8")
 
-    page = read_page(render_page([image_of(grey, *rows)], ABOUT, open_again, pictures_max=2))
+    write_report(
+        tmp_path / "report.html",
+        [image_of(grey, *rows)],
+        ABOUT,
+        on_drawn=lambda: drawn.append(None),
+    )
 
-    assert len(page.cards) == 5
-    assert len(page.pictures) == 2
-    assert "3 results have no picture: only the 2 most doubtful do" in page.text
+    names = ["report.html", "report-2.html", "report-3.html"]
+    texts = [(tmp_path / name).read_text("utf-8") for name in names]
+    assert [text.count('class="card"') for text in texts] == [2, 2, 1]
+    assert [text.count("data:image/jpeg") for text in texts] == [2, 2, 1]
+    assert len(drawn) == 5
+    for number, text in enumerate(texts, start=1):
+        assert f"Page {number} of 3" in text
+        assert "<b>5</b> outlined" in text
+        others = [name for name in names if name != names[number - 1]]
+        assert all(f'<a href="{name}">' in text for name in others)
+    assert "results 3 to 4" in texts[1]
+    assert not stale.exists()
+    assert kept.read_text("utf-8") == "mine"
+
+
+def test_a_page_replaces_no_file_of_somebody_else(
+    grey: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        page_module.Pages.__init__, "__kwdefaults__", {"cards_max": 2, "rows_max": 5}
+    )
+    mine = tmp_path / "report-2.html"
+    mine.write_text("mine", "utf-8")
+
+    with pytest.raises(OutputError, match="is no page of a report"):
+        write_report(tmp_path / "report.html", [image_of(grey, *map(outlined, "abc"))], ABOUT)
+
+    assert mine.read_text("utf-8") == "mine"
+    assert not (tmp_path / "report.html").exists()
 
 
 def test_five_hundred_pictures_of_tissue_stay_below_eight_megabytes(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from fixtures.outcomes import (
 from wsisam_qupath.geometry import Box, Mpp
 from wsisam_qupath.prompts import Plane, Prompt
 from wsisam_qupath.report.outcome import ImageOutcome, PromptRow
-from wsisam_qupath.report.page import render_page
+from wsisam_qupath.report.page import Pages
 from wsisam_qupath.report.thumbnails import draw_thumbnails
 from wsisam_qupath.slide import Slide, SlideReference
 from wsisam_qupath.slide.slide import SlideIdentity
@@ -154,7 +154,7 @@ def test_slides_are_opened_by_the_caller_plane_by_plane_one_at_a_time() -> None:
     stack = [outlined("a", plane=Plane(z=3)), outlined("b"), outlined("c", plane=Plane(z=3))]
     images = [image_of(None, *stack, name="stack"), image_of(None, outlined(), name="flat", id="2")]
 
-    page = read_page(render_page(images, ABOUT, open_slide_of))
+    page = read_page(Pages(images, ABOUT, open_slide_of).render(1))
 
     assert asked == [("stack", 3), ("stack", 0), ("flat", 0)]
     assert all(reader.is_closed for reader in readers)

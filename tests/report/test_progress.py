@@ -1,9 +1,22 @@
 from __future__ import annotations
 
-import pytest
+import io
+import time
 
+import pytest
+from rich.console import Console
+
+import wsisam_qupath.report.progress as progress_module
+from wsisam_qupath.options import PROGRESS_STYLE
 from wsisam_qupath.prompts import Skipped
-from wsisam_qupath.report.progress import count_noun, duration, name_cases, stderr_console
+from wsisam_qupath.report.progress import (
+    Progress,
+    count_noun,
+    duration,
+    name_cases,
+    show_progress,
+    stderr_console,
+)
 
 
 def test_names_are_told_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
@@ -33,3 +46,88 @@ def test_a_number_has_its_noun(number: int, words: str) -> None:
 )  # fmt: skip
 def test_a_duration_is_said_as_people_say_it(seconds: float, words: str) -> None:
     assert duration(seconds) == words
+
+
+# How far the work is
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress_module, "SILENCE_SECONDS_MAX", 0.05)
+
+
+def test_elsewhere_than_on_a_terminal_nothing_is_silent_for_long(
+    capsys: pytest.CaptureFixture[str], impatient: None
+) -> None:
+    with show_progress(stderr_console(), "Counting", 4) as progress:
+        progress.advance()
+        wait_for_words(capsys, "Counting: 1 of 4, ")
+        progress.advance(2)
+        wait_for_words(capsys, "Counting: 3 of 4, ")
+
+
+def wait_for_words(capsys: pytest.CaptureFixture[str], words: str) -> None:
+    found = ""
+    for _ in range(1000):
+        found += capsys.readouterr().err
+        if words in found:
+            return
+        time.sleep(0.01)
+    raise AssertionError(found)
+
+
+def test_short_work_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with show_progress(stderr_console(), "Counting", 4) as progress:
+        assert list(progress.track("abcd")) == list("abcd")
+
+    assert capsys.readouterr().err == ""
+
+
+def test_quiet_work_says_nothing_however_long(
+    capsys: pytest.CaptureFixture[str], impatient: None
+) -> None:
+    token = PROGRESS_STYLE.set("quiet")
+    try:
+        with show_progress(stderr_console(), "Counting", 4):
+            time.sleep(0.2)
+    finally:
+        PROGRESS_STYLE.reset(token)
+
+    assert capsys.readouterr().err == ""
+
+
+def test_a_terminal_shows_a_bar_and_leaves_nothing_behind() -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=80)
+
+    with show_progress(console, "Counting", 4) as progress:
+        progress.advance(3)
+        time.sleep(0.2)
+
+    assert "Counting" in screen.getvalue()
+    assert "3 of 4" in screen.getvalue()
+    assert screen.getvalue().endswith("\x1b[1A\x1b[2K")
+
+
+def test_what_an_earlier_run_did_counts_but_not_for_the_speed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("wsisam_qupath.report.progress.time.monotonic", lambda: now[0])
+    progress = Progress("Counting", 100, 50, "")
+    now[0] += 10
+    progress.advance(10)
+
+    assert progress.describe() == "60 of 100, 1.0/s, 40.0 s left"
+    assert progress.as_event()["seconds_left"] == 40.0
+
+
+def test_work_of_unknown_length_tells_how_long_it_has_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("wsisam_qupath.report.progress.time.monotonic", lambda: now[0])
+    progress = Progress("Loading", None, 0, "")
+    now[0] += 12
+
+    assert progress.describe() == "12.0 s so far"

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, TypeAlias
 
+from shapely import STRtree
 from shapely.geometry import MultiPolygon, Polygon
 
 from wsisam_qupath.geometry import Box
@@ -61,6 +63,11 @@ class AnnotatedImage:
     truths: tuple[Truth, ...]
     l0_complete: Polygon | MultiPolygon | None = None
     part: Part | None = None
+
+    @cached_property
+    def object_index(self) -> STRtree:
+        """Finds objects by the boxes around them, as places in :attr:`truths`."""
+        return STRtree([truth.l0_outline for truth in self.truths])
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from wsisam_qupath.files import cache_folder
 from wsisam_qupath.inference.loading import ResolvedModel, resolve
 from wsisam_qupath.model.build import read_state
 from wsisam_qupath.model.shipped import find_shipped_adapter
-from wsisam_qupath.report.progress import TASK, progress_bar
+from wsisam_qupath.report.progress import show_progress
 
 from .dataset import AnnotatedImage, Part
 from .evaluate.models import PredictorModel
@@ -357,7 +357,7 @@ def _check_views(samples: SampleSource, val_views: SampleSource) -> None:
 @contextmanager
 def _progress(console: Console, name: str, steps: int) -> Iterator[OnStep]:
     """A bar with the loss and the last validation's Dice."""
-    with progress_bar(console, f"Training {name}", steps) as progress:
+    with show_progress(console, f"Training {name}", steps) as progress:
         dice = ""
 
         def on_step(step: int, row: Mapping[str, float]) -> None:
@@ -367,7 +367,6 @@ def _progress(console: Console, name: str, steps: int) -> Iterator[OnStep]:
                 if not console.is_terminal:
                     console.print(f"{name}: step {step}{dice}")
                 return
-            description = f"Training {name}: loss {row['loss']:.3f}{dice}"
-            progress.update(TASK, completed=step, description=description)
+            progress.update(done=step, note=f"loss {row['loss']:.3f}{dice}")
 
         yield on_step

@@ -2,16 +2,19 @@
 
 Results go to stdout, messages to stderr. Exit codes: 0 done, 1 doctor found that something needed
 does not work, 2 an error that the user can fix, 3 some images of a project failed and the others
-are done, 130 interrupted. Heavy imports stand inside the commands, so that ``--help`` is quick.
+are done, 130 or 143 interrupted by Ctrl-C or SIGTERM. Heavy imports stand inside the commands, so
+that ``--help`` is quick.
 """
 
 from __future__ import annotations
 
 import io
+import json
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
@@ -22,12 +25,14 @@ import click
 
 from .. import __version__
 from ..errors import OptionError, WsiSamError, escape
+from ..options import PROGRESS_STYLE
 
 _COMMANDS = {
     **{
         name: f"wsisam_qupath.cli.{name}:{name}"
         for name in (
             "batch",
+            "cache",
             "create",
             "demo",
             "doctor",
@@ -47,6 +52,33 @@ _COMMANDS = {
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
+def _choose_progress(
+    _context: click.Context, option: click.Parameter, value: bool | str | None
+) -> None:
+    """Choose how a command says how far it is."""
+    if value:
+        PROGRESS_STYLE.set("quiet" if option.name == "quiet" else "json")
+
+
+_PROGRESS_OPTIONS = (
+    click.Option(
+        ["--quiet"],
+        is_flag=True,
+        expose_value=False,
+        callback=_choose_progress,
+        help="Do not show how far the work is; results, warnings and errors are still told.",
+    ),
+    click.Option(
+        ["--progress"],
+        type=click.Choice(["json"]),
+        expose_value=False,
+        callback=_choose_progress,
+        help="Print progress and messages for programs: one JSON object per line, on stderr.",
+    ),
+)
+"""Options of every command."""
+
+
 class _LazyGroup(click.Group):
     """A group that imports a command when it is asked for."""
 
@@ -58,6 +90,8 @@ class _LazyGroup(click.Group):
             return None
         module, _, name = _COMMANDS[cmd_name].partition(":")
         command: click.Command = getattr(import_module(module), name)
+        known = {one.name for one in command.params}
+        command.params += [one for one in _PROGRESS_OPTIONS if one.name not in known]
         return command
 
     def resolve_command(
@@ -127,6 +161,10 @@ def cli(context: click.Context) -> None:
 
 def main() -> None:
     """Run the command line; what a user can fix ends in a message, never in a traceback."""
+    copy_context().run(_run)
+
+
+def _run() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # Not every terminal and pipe takes a µ, or the name of every file.
@@ -135,8 +173,10 @@ def main() -> None:
         with _keep_interrupts():
             # A reader of stdout that goes away (`| head`) is click's business: it exits with 1.
             cli.main(standalone_mode=False)
+    except _StoppedError as exc:
+        _end_interrupted(exc.number)
     except (KeyboardInterrupt, click.Abort):
-        _end_interrupted()
+        _end_interrupted(signal.SIGINT)
     except click.UsageError as exc:
         command = exc.ctx.command_path if exc.ctx else "wsisam-qupath"
         _fail(f"{exc.format_message()}\nSee `{command} --help`.")
@@ -148,33 +188,56 @@ def main() -> None:
 
 @contextmanager
 def _keep_interrupts() -> Iterator[None]:
-    """Raise KeyboardInterrupt after Ctrl-C, whatever error a library turned it into."""
-    interrupts: list[int] = []
+    """Raise _Stopped after Ctrl-C or SIGTERM, whatever error a library turned it into."""
+    numbers: list[int] = []
 
-    def note(number: int, frame: FrameType | None) -> None:
-        interrupts.append(number)
-        signal.default_int_handler(number, frame)
+    def stop(number: int, _frame: FrameType | None) -> None:
+        numbers.append(number)
+        raise KeyboardInterrupt
 
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.default_int_handler:  # else it is ignored, as behind a shell's `&`
-        signal.signal(signal.SIGINT, note)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in before.items():
+        # Else it is ignored, as behind a shell's `&`.
+        if handler in (signal.default_int_handler, signal.SIG_DFL):
+            signal.signal(number, stop)
     try:
         yield
-    except Exception as exc:
-        if interrupts:
-            raise KeyboardInterrupt from exc
+    except (Exception, KeyboardInterrupt) as exc:
+        if numbers:
+            raise _StoppedError(numbers[0]) from exc
         raise
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def _end_interrupted() -> NoReturn:
-    # A second Ctrl-C would disturb the cleanup after the first.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    click.echo("Interrupted. No file was left half-written.", err=True)
-    sys.exit(130)
+class _StoppedError(Exception):
+    """A signal told this process to stop.
+
+    Attributes:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def _end_interrupted(number: int) -> NoReturn:
+    # A second signal would disturb the cleanup after the first.
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, signal.SIG_IGN)
+    _say("interrupted", "Interrupted. No file was left half-written.")
+    sys.exit(128 + number)
 
 
 def _fail(message: str) -> NoReturn:
-    click.echo(f"wsisam-qupath: {message}", err=True)
+    _say("error", f"wsisam-qupath: {message}")
     sys.exit(2)
+
+
+def _say(event: str, message: str) -> None:
+    """Print the last words, for people or for programs."""
+    if PROGRESS_STYLE.get() == "json":
+        message = json.dumps({"event": event, "message": message})
+    click.echo(message, err=True)

@@ -56,6 +56,13 @@ from .options import Numbers, model_options, outline_options, take_model, take_o
     type=click.Path(path_type=Path),
     help="Write a picture (PNG) of the tissue with prompts and outlines.",
 )
+@click.option(
+    "--resume/--no-resume",
+    default=True,
+    show_default=True,
+    help="Go on with what a run with the same slide, prompts, model and options had done when it "
+    "was stopped.",
+)
 @model_options
 def segment(**given: Any) -> None:
     """Outline objects on a SLIDE and write them as GeoJSON for QuPath.
@@ -63,6 +70,9 @@ def segment(**given: Any) -> None:
     The prompts are rectangles, points and rough outlines: from PROMPTS, a GeoJSON file that QuPath
     exported, or from --box, --point and --negative. Coordinates are pixels of the slide at full
     resolution (level 0), as in QuPath.
+
+    Until all is done, results are kept in OUTPUT.part: after a stop of any kind, the same command
+    goes on where it was.
     """
     from .segment_run import SegmentRequest, run_segment
 

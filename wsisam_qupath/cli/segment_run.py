@@ -6,39 +6,40 @@ import errno
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 
+from .. import __version__
 from ..errors import OptionError, OutputError, PixelSizeError, SlideError
-from ..files import check_writable
+from ..files import check_writable, compute_sha256
 from ..geojson import (
-    dump_features,
+    Feature,
+    encode_features,
     prompts_from_coordinates,
     read_prompts,
-    to_feature,
     write_features,
 )
-from ..geojson.writing import Feature
 from ..inference.loading import ResolvedModel, resolve
 from ..inference.segmenter import Segmenter
+from ..inference.tasks import predict
 from ..options import ModelSpec, OutlineOptions
 from ..prompts import Prompt, PromptSet, Skipped, clip_to_slide, require_usable
 from ..prompts.planner import Planner
-from ..prompts.results import Empty, Result
 from ..report.overlay import write_overlay
 from ..report.progress import (
-    TASK,
     count_noun,
+    duration,
     name_cases,
     points_warning,
-    progress_bar,
+    show_progress,
     stderr_console,
 )
 from ..slide import Slide, open_slide
+from .segment_part import Part, open_part
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class SegmentRequest:
     all_objects: bool = False
     mpp: float | None = None
     overlay: Path | None = None
+    resume: bool = True
     model: ModelSpec = field(default_factory=ModelSpec)
     options: OutlineOptions = field(default_factory=OutlineOptions)
 
@@ -65,17 +67,30 @@ class SegmentRequest:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What ``segment`` did."""
+    """What ``segment`` did.
+
+    Attributes:
+        empty: prompts for which the model found no object, with the reason.
+        kept: prompts that an earlier run answered.
+        segmenter: None where that run answered all.
+    """
 
     prompt_set: PromptSet
-    results: tuple[Result, ...]
-    empty: tuple[Empty, ...]
-    segmenter: Segmenter
+    empty: tuple[Skipped, ...]
+    kept: int
+    segmenter: Segmenter | None
     seconds: float
+
+    @property
+    def outlined(self) -> int:
+        """How many prompts have an outline."""
+        return len(self.prompt_set) - len(self.empty)
 
 
 def run_segment(request: SegmentRequest) -> Outcome:
     """Outline the prompts of a request. Nothing is written before all of it was checked.
+
+    What is done is kept beside the output until all is: the same request goes on after a stop.
 
     Raises:
         WsiSamError: see the error tree.
@@ -88,35 +103,113 @@ def run_segment(request: SegmentRequest) -> Outcome:
     model = resolve(request.model)
     with _open_slide(request, console) as slide:
         _check_outputs(request, slide)
-        prompt_set = _read_prompts(request, slide, model.planner(slide.mpp, request.options))
+        prompt_set = _read_prompts(
+            request, slide, model.planner(slide.mpp, request.options), console
+        )
         name_cases(console, "Skipped", prompt_set.skipped)
         clicked = sum(bool(p.l0_positives or p.l0_negatives) for p in prompt_set.prompts)
         if warning := points_warning(clicked, model.base, model.adapter):
             console.print(warning, markup=False)
-        segmenter = _load_segmenter(model, console)
-        # Closed before the slide is: after Ctrl-C, threads would read from a file that is gone.
-        with closing(segmenter.segment(slide, prompt_set, request.options)) as answers:
-            results, empty = _sort_results(
-                prompt_set.prompts, _show_progress(answers, prompt_set, console)
-            )
-        name_cases(console, "Nothing at", [Skipped(e.prompt.id, e.reason) for e in empty])
-        _write(request, results)
-        if request.overlay is not None:
-            write_overlay(request.overlay, slide, prompt_set.prompts, results)
-    outcome = Outcome(prompt_set, results, empty, segmenter, time.perf_counter() - start)
+        with open_part(
+            request.file, _describe(request, slide, model), resume=request.resume
+        ) as part:
+            _tell_of_earlier(part, console)
+            segmenter = _outline(request, slide, model, prompt_set, part, console)
+            prompts = prompt_set.prompts
+            empty = part.empty(prompts)
+            name_cases(console, "Nothing at", empty)
+            with show_progress(console, "Writing outlines"):
+                _write(request, part.features(prompts))
+                if request.overlay is not None:
+                    write_overlay(request.overlay, slide, prompts, part.features(prompts))
+            seconds = time.perf_counter() - start
+            outcome = Outcome(prompt_set, empty, part.kept, segmenter, seconds)
     console.print(summary(outcome), markup=False)
     return outcome
 
 
+def _describe(request: SegmentRequest, slide: Slide, model: ResolvedModel) -> dict[str, str]:
+    """Describe what decides the results, so that those of something else are not taken for them."""
+    adapter_sha256 = model.adapter.sha256 if model.adapter else None
+    drawn = (request.boxes, request.points, request.negatives, request.all_objects)
+    file_sha256 = None if request.prompts is None else compute_sha256(request.prompts)
+    return {
+        "slide": f"{slide.identity} {slide.mpp}",
+        "prompts": f"{file_sha256} {drawn}",
+        "model": f"{model.base.sha256} {adapter_sha256} {__version__}",
+        "options": str(request.options),
+    }
+
+
+def _tell_of_earlier(part: Part, console: Console) -> None:
+    if part.kept:
+        console.print(
+            f"{count_noun(part.kept, 'prompt')} were answered by a run that was stopped: this one "
+            "goes on there.",
+            markup=False,
+        )
+    elif part.why_new:
+        console.print(f"All is outlined again: the unfinished results there are {part.why_new}.")
+
+
+def _outline(
+    request: SegmentRequest,
+    slide: Slide,
+    model: ResolvedModel,
+    prompt_set: PromptSet,
+    part: Part,
+    console: Console,
+) -> Segmenter | None:
+    """Outline the prompts without a result; returns what did it, None where there were none."""
+    left = [prompt for prompt in prompt_set if prompt.id not in part]
+    if not left:
+        return None
+    _tell_of_overview(slide, left, model.planner(slide.mpp, request.options), console)
+    with show_progress(console, "Loading the model (the first start prepares it)"):
+        segmenter = Segmenter(model.load())
+    total, done = len(prompt_set), len(prompt_set) - len(left)
+    # Closed before the slide is: after Ctrl-C, threads would read from a file that is gone.
+    with (
+        closing(predict(segmenter, slide, left, request.options)) as results,
+        show_progress(console, "Outlining prompts", total, done=done) as progress,
+    ):
+        try:
+            for result in progress.track(results):
+                part.append(result)
+        except KeyboardInterrupt:
+            if request.file is not None:
+                console.print("What was outlined is kept: the same command goes on there.")
+            raise
+    return segmenter
+
+
+def _tell_of_overview(
+    slide: Slide, prompts: Sequence[Prompt], planner: Planner, console: Console
+) -> None:
+    """Say so where a slide has no pyramid and large prompts first need a coarse copy of it."""
+    pairs = set(map(planner.pair, prompts))
+    l0_boxes = (l0_box for pair in pairs for l0_box in (pair.hr_l0_box, pair.lr_l0_box))
+    plan = slide.plan_overview(l0_boxes, planner.size_px)
+    if plan is not None:
+        console.print(
+            f"{slide.location} has no pyramid. A coarse copy for its large prompts is made once: "
+            f"{plan.size_bytes / 1e6:.0f} MB in the cache, about {duration(plan.seconds)}.",
+            markup=False,
+        )
+
+
 def summary(outcome: Outcome) -> str:
     """Summarize in two lines what was done, and how long each stage took."""
+    words = (
+        f"{count_noun(len(outcome.prompt_set), 'prompt')}: {outcome.outlined} outlined, "
+        f"{len(outcome.empty)} empty; {len(outcome.prompt_set.skipped)} skipped."
+    )
+    if outcome.segmenter is None:
+        return f"{words}\n{outcome.seconds:.2f} s in all."
     tally = outcome.segmenter.tally
     stages = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in tally.seconds.items())
     return (
-        f"{count_noun(len(outcome.prompt_set.prompts), 'prompt')}: "
-        f"{len(outcome.results)} outlined, "
-        f"{len(outcome.empty)} empty; {len(outcome.prompt_set.skipped)} skipped. "
-        f"{count_noun(tally.pairs_embedded, 'patch pair')} encoded by "
+        f"{words} {count_noun(tally.pairs_embedded, 'patch pair')} encoded by "
         f"{outcome.segmenter.predictor.backend.name}.\n"
         f"{outcome.seconds:.2f} s in all ({stages})."
     )
@@ -164,7 +257,9 @@ def _is_same(path: Path, other: Path) -> bool:
         return os.path.realpath(path) == os.path.realpath(other)
 
 
-def _read_prompts(request: SegmentRequest, slide: Slide, planner: Planner) -> PromptSet:
+def _read_prompts(
+    request: SegmentRequest, slide: Slide, planner: Planner, console: Console
+) -> PromptSet:
     """Read every usable prompt on the slide."""
     inline = request.boxes or request.points or request.negatives
     if inline and request.prompts:
@@ -174,12 +269,16 @@ def _read_prompts(request: SegmentRequest, slide: Slide, planner: Planner) -> Pr
     points_as, hr_l0_box_of = request.options.points_as, planner.hr_l0_box
     if request.prompts is not None:
         source = str(request.prompts)
-        found = read_prompts(
-            request.prompts,
-            points_as=points_as,
-            hr_l0_box_of=hr_l0_box_of,
-            drawn_only=not request.all_objects,
-        )
+        # Each byte is read twice; see read_json.
+        size = request.prompts.stat().st_size if request.prompts.exists() else 0
+        with show_progress(console, "Reading prompts", size, unit="B") as progress:
+            found = read_prompts(
+                request.prompts,
+                points_as=points_as,
+                hr_l0_box_of=hr_l0_box_of,
+                drawn_only=not request.all_objects,
+                on_read=lambda count: progress.advance(count / 2),
+            )
     elif inline:
         source = "The command line"
         found = prompts_from_coordinates(
@@ -196,31 +295,7 @@ def _read_prompts(request: SegmentRequest, slide: Slide, planner: Planner) -> Pr
     return require_usable(clip_to_slide(found, slide.l0_box), source)
 
 
-def _load_segmenter(model: ResolvedModel, console: Console) -> Segmenter:
-    with console.status("Loading the model (the first start prepares it, which takes a while)"):
-        return Segmenter(model.load())
-
-
-def _show_progress(
-    answers: Iterable[Result | Empty], prompt_set: PromptSet, console: Console
-) -> Iterator[Result | Empty]:
-    """Yield the same results, with a progress bar on a terminal."""
-    with progress_bar(console, "Outlining", len(prompt_set.prompts)) as progress:
-        yield from progress.track(answers, task_id=TASK)
-
-
-def _sort_results(
-    prompts: Iterable[Prompt], answers: Iterable[Result | Empty]
-) -> tuple[tuple[Result, ...], tuple[Empty, ...]]:
-    """Sort results in the order of their prompts; the segmenter groups them by patch pair."""
-    place = {prompt.id: index for index, prompt in enumerate(prompts)}
-    ordered = sorted(answers, key=lambda answer: place[answer.prompt.id])
-    results = tuple(a for a in ordered if isinstance(a, Result))
-    return results, tuple(a for a in ordered if isinstance(a, Empty))
-
-
-def _write(request: SegmentRequest, results: Iterable[Result]) -> None:
-    features = (to_feature(result, request.options.object_type) for result in results)
+def _write(request: SegmentRequest, features: Iterable[Feature]) -> None:
     if request.file is not None:
         write_features(request.file, features)
     else:
@@ -232,7 +307,7 @@ def _print(features: Iterable[Feature]) -> None:
     if sys.stdout is None:
         raise OutputError("There is no stdout to write to. Name a file with -o.")
     try:
-        dump_features(sys.stdout, features)
+        sys.stdout.writelines(encode_features(features))
         sys.stdout.flush()
     except OSError as exc:
         if exc.errno == errno.EPIPE:  # the reader has gone, which is no error: see main()

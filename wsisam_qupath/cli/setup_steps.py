@@ -5,7 +5,6 @@ Each step looks first and does nothing twice; what one step meets, the others st
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from ..model.bases import Base, Bundled, Download, find_base
 from ..model.weights import locate_weights
 from ..qupath.install import download, scripts
 from ..qupath.install.installation import Installation, find_installation
+from ..report.progress import show_progress, stderr_console
 from .weights_download import run_weights
 
 if TYPE_CHECKING:
@@ -158,23 +158,10 @@ def _name_it(target: Path) -> str:
 
 @contextmanager
 def _download_bar() -> Iterator[download.Progress]:
-    """Show the progress of a download on a terminal."""
-    from rich.console import Console  # 0.1 s, which `--help` need not spend
-    from rich.progress import (
-        DownloadColumn,
-        Progress,
-        SpinnerColumn,
-        TextColumn,
-        TransferSpeedColumn,
-    )
-
-    console = Console(file=sys.stderr)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), DownloadColumn())
-    with Progress(
-        *columns, TransferSpeedColumn(), console=console, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task(f"QuPath {download.VERSION}", total=None)
-        yield lambda n_bytes: bar.advance(task, n_bytes)
+    """Show how much of a download has come."""
+    what = f"Downloading QuPath {download.VERSION}"
+    with show_progress(stderr_console(), what, unit="B") as progress:
+        yield progress.advance
 
 
 def _set_up_weights(base: Base, request: SetupRequest) -> _Outcome:

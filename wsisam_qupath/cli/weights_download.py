@@ -4,28 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
 from ..model.bases import find_base
 from ..model.weights import locate_weights
+from ..report.progress import show_progress, stderr_console
 
 
 def run_weights(name: str) -> Path:
-    """Download what is missing, with a progress bar on a terminal; returns where it is.
+    """Download what is missing, and show how much has come; returns where it is.
 
     Raises:
         WsiSamError: an unknown base, no network, a wrong checksum.
     """
     base = find_base(name)
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    with Progress(
-        *columns, TransferSpeedColumn(), console=console, disable=not console.is_terminal
-    ) as progress:
-        task = progress.add_task(name, total=None)
+    with show_progress(stderr_console(), f"Downloading {name}", unit="B") as progress:
 
         def show(done_bytes: int, total_bytes: int | None) -> None:
-            progress.update(task, completed=done_bytes, total=total_bytes)
+            progress.update(done=done_bytes, total=total_bytes)
 
         return locate_weights(base, download=True, progress=show).path

@@ -1,6 +1,6 @@
 """Files on this machine: ordinary ones only, written atomically, below folders that are safe."""
 
-from .json_documents import JsonList, is_list, read_json
+from .json_documents import JsonList, OnRead, is_list, read_json
 from .ordinary import (
     CACHE_VARIABLE,
     NOT_A_FILE,
@@ -8,6 +8,7 @@ from .ordinary import (
     check_ordinary,
     check_writable,
     compute_sha256,
+    hold_alone,
     open_file,
     process_folder,
     read_file,
@@ -21,11 +22,13 @@ __all__ = [
     "IS_A_LINK",
     "NOT_A_FILE",
     "JsonList",
+    "OnRead",
     "SafeFolder",
     "cache_folder",
     "check_ordinary",
     "check_writable",
     "compute_sha256",
+    "hold_alone",
     "is_list",
     "is_refusal",
     "name_of_open",

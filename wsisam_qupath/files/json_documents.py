@@ -1,25 +1,26 @@
 """JSON files that others wrote: small ones as a whole, large ones with their lists piece by piece.
 
-Parsed, JSON takes ten times the memory of its text. Of a file that is larger than
-:data:`WHOLE_BYTES_MAX` only the outermost lists are taken apart; each of their elements is parsed
-when it is asked for, and given up afterwards, so that a file of 300 MB takes no more than a small
-one.
+Parsed, JSON takes ten times the memory of its text. A file that is larger than
+:data:`WHOLE_BYTES_MAX` is looked through once, block by block, and what is kept are the places of
+the elements of its outermost lists; each is parsed again when it is asked for, and given up
+afterwards. So a file of 400 MB takes little more memory than a small one.
 """
 
 from __future__ import annotations
 
+import codecs
 import json
-import mmap
 import os
-from collections.abc import Sequence
+import re
+import threading
+import weakref
+from array import array
+from collections.abc import Callable, Sequence, Sized
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, overload
+from typing import BinaryIO, TypeAlias, overload
 
 from ..errors import PromptError
 from .ordinary import open_file
-
-if TYPE_CHECKING:
-    import msgspec
 
 WHOLE_BYTES_MAX = 32 << 20
 """Largest file, or element of a large file's lists, that is parsed as a whole: 0.4 GB parsed."""
@@ -27,15 +28,38 @@ WHOLE_BYTES_MAX = 32 << 20
 BYTES_MAX = 1 << 30
 """Larger files are refused."""
 
+_BLOCK_BYTES = 1 << 20
+
+_SPACE = re.compile(r"[ \t\n\r]*")
+
+_LONGEST_WORD = 16
+"""An error so near to the end of what was read may come from what is not there yet."""
+
+OnRead: TypeAlias = Callable[[int], object]
+"""Told of so many more bytes that were read; what stands in lists is read twice."""
+
 
 class JsonList(Sequence[object]):
     """A list in a large JSON file; each element is parsed whenever it is asked for."""
 
-    def __init__(self, elements: Sequence[msgspec.Raw], path: Path, fix: str) -> None:
-        self._elements, self._path, self._fix = elements, path, fix
+    def __init__(
+        self,
+        content: _Bytes,
+        places: tuple[array[int], array[int]],
+        path: Path,
+        fix: str,
+        on_read: OnRead,
+    ) -> None:
+        """Use :func:`read_json`.
+
+        Args:
+            places: where each element starts and stops, bytes.
+        """
+        self._content, self._places = content, places
+        self._path, self._fix, self._on_read = path, fix, on_read
 
     def __len__(self) -> int:
-        return len(self._elements)
+        return len(self._places[0])
 
     @overload
     def __getitem__(self, index: int) -> object: ...
@@ -44,16 +68,26 @@ class JsonList(Sequence[object]):
     def __getitem__(self, index: slice) -> JsonList: ...
 
     def __getitem__(self, index: int | slice) -> object:
-        """Raises PromptError where an element is too large, or no UTF-8."""
+        starts, stops = self._places
         if isinstance(index, slice):
-            return JsonList(self._elements[index], self._path, self._fix)
-        content = memoryview(self._elements[index])
-        if len(content) > WHOLE_BYTES_MAX:
-            raise PromptError(
-                f"{self._path}: element {index + 1} of its list takes {len(content) >> 20} MiB, "
-                f"more than {WHOLE_BYTES_MAX >> 20} MiB. Divide it."
-            )
-        return _parsed(content, self._path, self._fix)
+            places = starts[index], stops[index]
+            return JsonList(self._content, places, self._path, self._fix, self._on_read)
+        self._on_read(stops[index] - starts[index])
+        return _parsed(self._content.read(starts[index], stops[index]), self._path, self._fix)
+
+
+class _Bytes:
+    """An open file of which any thread may read parts; it is closed with its last owner."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._handle = os.dup(file.fileno())
+        self._lock = threading.Lock()
+        weakref.finalize(self, os.close, self._handle)
+
+    def read(self, start: int, stop: int) -> bytes:
+        with self._lock:
+            os.lseek(self._handle, start, os.SEEK_SET)
+            return os.read(self._handle, stop - start)
 
 
 def is_list(value: object) -> bool:
@@ -61,11 +95,16 @@ def is_list(value: object) -> bool:
     return isinstance(value, (list, tuple, JsonList))
 
 
-def read_json(path: Path, *, fix: str) -> object:
+def _tell_nobody(_count: int) -> None:
+    pass
+
+
+def read_json(path: Path, *, fix: str, on_read: OnRead = _tell_nobody) -> object:
     """The parsed JSON of a file, UTF-8 with or without a byte order mark.
 
     Args:
         fix: what to do about a file that is damaged; ends the message.
+        on_read: told how much of a large file was read; what it raises ends the reading.
 
     Returns:
         What ``json.loads`` gives; of a large file, :class:`JsonList` in place of the list that it
@@ -82,7 +121,7 @@ def read_json(path: Path, *, fix: str) -> object:
                     f"{path} is larger than {BYTES_MAX >> 20} MiB: divide it into smaller files."
                 )
             if size > WHOLE_BYTES_MAX:
-                return _large(file, path, fix)
+                return _Index(file, path, fix, on_read).read()
             content = file.read(WHOLE_BYTES_MAX + 1)
     except FileNotFoundError as exc:
         raise PromptError(f"There is no file {path}: check the name and the folder.") from exc
@@ -95,9 +134,9 @@ def read_json(path: Path, *, fix: str) -> object:
     return _parsed(content, path, fix)
 
 
-def _parsed(content: bytes | memoryview, path: Path, fix: str) -> object:
+def _parsed(content: bytes, path: Path, fix: str) -> object:
     try:
-        return json.loads(bytes(content).decode("utf-8-sig"), parse_int=_number)
+        return json.loads(content.decode("utf-8-sig"), parse_int=_number)
     except UnicodeDecodeError as exc:
         raise PromptError(f"{path} is not UTF-8 text. {fix}") from exc
     except json.JSONDecodeError as exc:
@@ -108,37 +147,154 @@ def _parsed(content: bytes | memoryview, path: Path, fix: str) -> object:
         raise PromptError(f"{path} is nested too deep. {fix}") from exc
 
 
-def _large(file: BinaryIO, path: Path, fix: str) -> object:
-    import msgspec
-
-    # A view keeps the mapping open, and the mapping the file.
-    content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    if bytes(content[:3]) == b"\xef\xbb\xbf":
-        content = content[3:]
-    kinds: dict[bytes, Any] = {b"[": list[msgspec.Raw], b"{": dict[str, msgspec.Raw]}
-    try:
-        kind = kinds.get(bytes(content[:4096]).lstrip()[:1])
-        if kind is None:
-            raise PromptError(f"{path} is not JSON: it is neither a list nor an object. {fix}")
-        outermost = msgspec.json.decode(content, type=kind)
-        if isinstance(outermost, list):
-            return JsonList(outermost, path, fix)
-        return {key: _member(value, path, fix) for key, value in outermost.items()}
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-        raise PromptError(f"{path} is not JSON in UTF-8 ({exc}). {fix}") from exc
-    except RecursionError as exc:
-        raise PromptError(f"{path} is nested too deep. {fix}") from exc
+class _CutOffError(Exception):
+    """The file ends in the middle of something."""
 
 
-def _member(value: msgspec.Raw, path: Path, fix: str) -> object:
-    import msgspec
+class _Index:
+    """Looks through a large file for the elements of its outermost lists, block by block."""
 
-    content = memoryview(value)
-    if bytes(content[:1]) == b"[":
-        return JsonList(msgspec.json.decode(content, type=list[msgspec.Raw]), path, fix)
-    return JsonList([value], path, fix)[0]
+    def __init__(self, file: BinaryIO, path: Path, fix: str, on_read: OnRead) -> None:
+        self._file, self._path, self._fix, self._on_read = file, path, fix, on_read
+        self._content = _Bytes(file)
+        if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+            file.seek(0)
+        self._byte = file.tell()  # of the character at `_counted`
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._text, self._at, self._counted = "", 0, 0
+        self._elements = 0
+        self._is_over = False
+
+    def read(self) -> object:
+        """The outermost value, with a :class:`JsonList` for each list in it.
+
+        Raises:
+            PromptError: it is no JSON, is cut off, or has an element that is too large.
+        """
+        try:
+            first = self._peek()
+            if first not in ("[", "{"):
+                raise self._damage("it is neither a list nor an object")
+            document = self._list() if first == "[" else self._object()
+            if self._skip_space():
+                raise self._damage("something follows its end")
+        except _CutOffError as exc:
+            raise PromptError(
+                f"{self._path} is cut off after {self._elements:,} whole elements of its list, and "
+                f"nothing of it is used. {self._fix}"
+            ) from exc
+        except UnicodeDecodeError as exc:
+            raise PromptError(f"{self._path} is not UTF-8 text. {self._fix}") from exc
+        except RecursionError as exc:
+            raise PromptError(f"{self._path} is nested too deep. {self._fix}") from exc
+        return document
+
+    def _object(self) -> dict[str, object]:
+        members: dict[str, object] = {}
+        while self._goes_on("}", members):
+            name = self._value()
+            if not isinstance(name, str) or self._peek() != ":":
+                raise self._damage("its object lacks a name and a colon")
+            self._at += 1
+            members[name] = self._list() if self._peek() == "[" else self._value()
+        return members
+
+    def _list(self) -> JsonList:
+        starts, stops = array("Q"), array("Q")
+        self._elements = 0
+        while self._goes_on("]", starts):
+            starts.append(self._place())
+            self._value()
+            stops.append(self._place())
+            self._elements += 1
+        return JsonList(self._content, (starts, stops), self._path, self._fix, self._on_read)
+
+    def _goes_on(self, end: str, found: Sized) -> bool:
+        """Move to the next thing in a list or object; False at its end, which is passed."""
+        if not found:
+            self._at += 1  # past the opening bracket
+        elif self._peek() == ",":
+            self._at += 1
+            self._peek()
+            return True
+        elif self._peek() != end:
+            raise self._damage("a comma is missing")
+        if self._peek() != end:
+            return True
+        self._at += 1
+        return False
+
+    def _peek(self) -> str:
+        """Move to the next character that is no space, and return it.
+
+        Raises:
+            _CutOffError: there is none.
+        """
+        if not self._skip_space():
+            raise _CutOffError
+        return self._text[self._at]
+
+    def _skip_space(self) -> bool:
+        """Move to the next character that is no space; False where there is none."""
+        while True:
+            found = _SPACE.match(self._text, self._at)
+            assert found is not None
+            self._at = found.end()
+            if self._at < len(self._text):
+                return True
+            if not self._read_more():
+                return False
+
+    def _value(self) -> object:
+        """Parse the value here, and move past it."""
+        while True:
+            value: object = None
+            try:
+                value, end = _DECODER.raw_decode(self._text, self._at)
+            except json.JSONDecodeError as exc:
+                is_near_end = exc.pos > len(self._text) - _LONGEST_WORD
+                if not (is_near_end or exc.msg.startswith("Unterminated")):
+                    raise self._damage(exc.msg) from exc
+                end = len(self._text)
+            if end - self._at > WHOLE_BYTES_MAX:
+                raise PromptError(
+                    f"{self._path}: element {self._elements + 1} of its list takes more than "
+                    f"{WHOLE_BYTES_MAX >> 20} MiB. Divide it."
+                )
+            # "12." at the end of a block may go on as 12.5e-3.
+            may_go_on = isinstance(value, (int, float)) and not self._is_over
+            if end + may_go_on * _LONGEST_WORD < len(self._text):
+                self._at = end
+                return value
+            reaches_end = end == len(self._text)
+            if not self._read_more() and reaches_end:
+                raise _CutOffError
+
+    def _read_more(self) -> bool:
+        """Read at least as much again as is not parsed yet; False at the end of the file."""
+        self._place()
+        self._text = self._text[self._at :]
+        self._at = self._counted = 0
+        content = self._file.read(max(_BLOCK_BYTES, len(self._text)))
+        self._on_read(len(content))
+        self._text += self._decoder.decode(content, final=not content)
+        self._is_over = not content
+        return bool(content)
+
+    def _place(self) -> int:
+        """Which byte of the file the current character is."""
+        passed = self._text[self._counted : self._at]
+        self._byte += len(passed) if passed.isascii() else len(passed.encode("utf-8"))
+        self._counted = self._at
+        return self._byte
+
+    def _damage(self, what: str) -> PromptError:
+        return PromptError(f"{self._path} is not JSON: {what} at byte {self._place()}. {self._fix}")
 
 
 def _number(digits: str) -> int | float:
     """An int, or a float for more digits than int() takes."""
     return int(digits) if len(digits) < 300 else float(digits)
+
+
+_DECODER = json.JSONDecoder(parse_int=_number)

@@ -11,6 +11,8 @@ import stat
 import tempfile
 import uuid
 import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -151,12 +153,15 @@ def process_folder(kind: str, owner: object) -> Path:
     return made
 
 
-def write_atomically(path: Path, content: bytes, *, private: bool = False) -> None:
+def write_atomically(
+    path: Path, content: bytes | Iterable[bytes], *, private: bool = False
+) -> None:
     """Write a file whole or not at all: what stood there before stays until the last moment.
 
     A link is followed: what it names is replaced, not the link.
 
     Args:
+        content: as a whole or in pieces.
         private: whether only this user may read it.
 
     Raises:
@@ -170,7 +175,7 @@ def write_atomically(path: Path, content: bytes, *, private: bool = False) -> No
             # Not `chmod` afterwards: others could open it before.
             opener = partial(os.open, mode=0o600) if private else None
             with open(unfinished, "xb", opener=opener) as file:
-                file.write(content)
+                file.writelines((content,) if isinstance(content, bytes) else content)
                 file.flush()
                 os.fsync(file.fileno())
             unfinished.replace(target)
@@ -208,3 +213,32 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         raise OutputError(
             f"The folder {target.parent} is write-protected: choose one that you may write to."
         )
+
+
+@contextmanager
+def hold_alone(path: Path, busy: str) -> Iterator[None]:
+    """Keep other processes from doing the same work at the same time, wherever locks work.
+
+    Args:
+        path: of the lock file, which goes afterwards.
+        busy: message where another process holds it.
+
+    Raises:
+        OutputError: another process holds it.
+        OSError: the file cannot be made.
+    """
+    from filelock import FileLock, Timeout  # only where something is written
+
+    lock = FileLock(path)
+    try:
+        # Some network drives have no locks.
+        with suppress(NotImplementedError):
+            lock.acquire(timeout=0)
+    except Timeout as exc:
+        raise OutputError(busy) from exc
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # on Windows it goes with the lock
+            path.unlink()
+        lock.release()

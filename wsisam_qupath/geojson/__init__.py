@@ -7,11 +7,11 @@ from .reading import (
     read_marks,
     read_prompts,
 )
-from .writing import Feature, dump_features, to_feature, write_features
+from .writing import Feature, encode_features, to_feature, write_features
 
 __all__ = [
     "Feature",
-    "dump_features",
+    "encode_features",
     "prompts_from_coordinates",
     "prompts_from_geojson",
     "prompts_to_refine",

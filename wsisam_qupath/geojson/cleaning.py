@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from shapely.errors import ShapelyError
 from shapely.geometry import MultiPolygon, Polygon, mapping, shape
 
 from ..errors import PromptError
-from ..files import JsonList, is_list, read_json
+from ..files import JsonList, OnRead, is_list, read_json
 from ..geometry import Box
 from ..prompts import PathClass, Plane, Skipped
 from ..prompts.grouping import derive_id
@@ -64,6 +64,9 @@ class Cleaned:
     repaired: int = 0
     skipped: tuple[Skipped, ...] = ()
 
+    def __iter__(self) -> Iterator[Feature]:
+        return iter(self.features)
+
     @property
     def n_objects(self) -> int:
         """The number of objects, children included."""
@@ -71,13 +74,8 @@ class Cleaned:
 
     @property
     def path_classes(self) -> tuple[PathClass, ...]:
-        """The classes of all objects, each once, in the order of their first use."""
-        classes: dict[str, PathClass] = {}
-        for feature in iterate_features(self.features):
-            found = read_path_class(feature["properties"].get("classification"))
-            if found is not None:
-                classes.setdefault(found.name, found)
-        return tuple(classes.values())
+        """See :func:`list_classes`."""
+        return list_classes(self.features)
 
 
 def read_objects(path: Path) -> Cleaned:
@@ -95,11 +93,57 @@ def clean_objects(document: object, *, source: str = "The GeoJSON") -> Cleaned:
     Raises:
         PromptError: it holds no features; an empty collection is right.
     """
-    if not is_geojson(document):
-        raise PromptError(f"{source} is not GeoJSON: it holds no features. {_FIX}")
-    cleaner = _Cleaner()
-    features = [one for value in _top(document) for one in cleaner.clean(value, depth=0)]
-    return Cleaned(tuple(features), cleaner.repaired, tuple(cleaner.skipped))
+    stream = ObjectStream(document, source=source)
+    return Cleaned(tuple(stream), stream.repaired, tuple(stream.skipped))
+
+
+class ObjectStream:
+    """The same one by one, for a million objects; may be read once.
+
+    Raises:
+        PromptError: see :func:`clean_objects`.
+
+    Attributes:
+        skipped, repaired: see :class:`Cleaned`; of those that were read.
+    """
+
+    def __init__(self, document: object, *, source: str = "The GeoJSON") -> None:
+        if not is_geojson(document):
+            raise PromptError(f"{source} is not GeoJSON: it holds no features. {_FIX}")
+        self._document = document
+        self._cleaner = _Cleaner()
+        self.skipped = self._cleaner.skipped
+
+    @property
+    def repaired(self) -> int:
+        """How many outlines had to be made valid."""
+        return self._cleaner.repaired
+
+    def __iter__(self) -> Iterator[Feature]:
+        for value in _top(self._document):
+            yield from self._cleaner.clean(value, depth=0)
+
+
+def open_objects(path: Path, on_read: OnRead) -> ObjectStream:
+    """Open a GeoJSON file for cleaning its objects one by one.
+
+    Args:
+        on_read: see :func:`.read_json`.
+
+    Raises:
+        PromptError: it cannot be read, or is not GeoJSON.
+    """
+    return ObjectStream(read_json(path, fix=_FIX, on_read=on_read), source=str(path))
+
+
+def list_classes(features: Iterable[Feature]) -> tuple[PathClass, ...]:
+    """The classes of objects and their children, each once, in the order of their first use."""
+    classes: dict[str, PathClass] = {}
+    for feature in iterate_features(features):
+        found = read_path_class(feature["properties"].get("classification"))
+        if found is not None:
+            classes.setdefault(found.name, found)
+    return tuple(classes.values())
 
 
 def is_geojson(document: object) -> bool:
@@ -114,7 +158,7 @@ def is_geojson(document: object) -> bool:
     return kind == "Feature" or kind in (*_AREAS, *_POINTS, *_LINES)
 
 
-def iterate_features(features: Sequence[Feature]) -> Iterator[Feature]:
+def iterate_features(features: Iterable[Feature]) -> Iterator[Feature]:
     """Features and the children nested in them, each before its children."""
     for feature in features:
         yield feature

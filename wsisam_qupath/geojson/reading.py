@@ -18,7 +18,7 @@ import shapely
 from shapely.geometry import MultiPolygon, Polygon
 
 from ..errors import PromptError
-from ..files import JsonList, is_list, read_json
+from ..files import JsonList, OnRead, is_list, read_json
 from ..geometry import Box
 from ..options import PointsAs
 from ..prompts import PathClass, Plane, Point, PromptSet, Skipped
@@ -47,16 +47,23 @@ def _go_on() -> None:
     """Nobody interrupts."""
 
 
+def _tell_nobody(_count: int) -> None:
+    """Nobody wants to know."""
+
+
 _AREAS = ("Polygon", "MultiPolygon")
 _POINTS = ("Point", "MultiPoint")
-_FOUND_TYPES = {
-    "detection": "detection",
-    "cell": "cell",
-    "tile": "tile",
-    "tmaCore": "TMA core",
-    "root": "root object",
+_NOT_DRAWN = {
+    kind: f"a {name}, not drawn by a person"
+    for kind, name in {
+        "detection": "detection",
+        "cell": "cell",
+        "tile": "tile",
+        "tmaCore": "TMA core",
+        "root": "root object",
+    }.items()
 }
-"""QuPath's types of objects that programs make, and what they are called."""
+"""QuPath's types of objects that programs make, and why they are no prompts."""
 
 _GEOMETRIES = (*_AREAS, *_POINTS, "LineString", "MultiLineString", "GeometryCollection")
 
@@ -67,16 +74,19 @@ def read_prompts(
     points_as: PointsAs = "together",
     hr_l0_box_of: HrBoxOf | None = None,
     drawn_only: bool = False,
+    on_read: OnRead = _tell_nobody,
 ) -> PromptSet:
     """Read prompts from a GeoJSON file (UTF-8) that QuPath exported.
 
     Args:
         points_as, hr_l0_box_of, drawn_only: see :func:`prompts_from_geojson`.
+        on_read: see :func:`.read_json`.
 
     Raises:
         PromptError: the file is missing, unreadable, or not GeoJSON.
     """
-    document = read_json(Path(path), fix="Export it from QuPath again, uncompressed, as .geojson.")
+    fix = "Export it from QuPath again, uncompressed, as .geojson."
+    document = read_json(Path(path), fix=fix, on_read=on_read)
     return prompts_from_geojson(
         document,
         points_as=points_as,
@@ -271,8 +281,8 @@ def read_marks(
 def _check_drawn(feature: object) -> None:
     """Raises UnusableError where an object is of a type that no person draws."""
     kind = read_object_type(feature) if isinstance(feature, dict) else "annotation"
-    if kind in _FOUND_TYPES:
-        raise UnusableError(f"a {_FOUND_TYPES[kind]}, not drawn by a person")
+    if kind in _NOT_DRAWN:
+        raise UnusableError(_NOT_DRAWN[kind])
 
 
 def _mark(feature: object, given_id: str | None) -> Mark:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TextIO, TypeAlias
+from typing import Any, TypeAlias
 
 from ..files import write_atomically
 from ..options import ObjectType
@@ -40,17 +39,13 @@ def to_feature(result: Result, object_type: ObjectType) -> Feature:
     return {"type": "Feature", "id": result.id, "geometry": geometry, "properties": properties}
 
 
-def dump_features(stream: TextIO, features: Iterable[Feature]) -> None:
-    """Write a FeatureCollection, one feature per line, in ASCII: valid in any encoding.
-
-    Raises:
-        OSError: the stream takes no more.
-    """
-    stream.write('{"type": "FeatureCollection", "features": [')
+def encode_features(features: Iterable[Feature]) -> Iterator[str]:
+    """Encode a FeatureCollection, one feature per line, in ASCII: valid in any encoding."""
+    yield '{"type": "FeatureCollection", "features": ['
     for number, feature in enumerate(features):
-        stream.write(",\n" if number else "\n")
-        stream.write(json.dumps(feature, allow_nan=False))
-    stream.write("\n]}\n")
+        yield ",\n" if number else "\n"
+        yield json.dumps(feature, allow_nan=False)
+    yield "\n]}\n"
 
 
 def write_features(path: str | os.PathLike[str], features: Iterable[Feature]) -> None:
@@ -59,9 +54,7 @@ def write_features(path: str | os.PathLike[str], features: Iterable[Feature]) ->
     Raises:
         OutputError: it cannot be written there; what was there before is untouched.
     """
-    text = io.StringIO()
-    dump_features(text, features)
-    write_atomically(Path(path), text.getvalue().encode("ascii"))
+    write_atomically(Path(path), (text.encode("ascii") for text in encode_features(features)))
 
 
 def _drop_nonfinite(measurements: Mapping[str, float]) -> dict[str, float]:

@@ -34,7 +34,7 @@ class Mpp:
     y: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Box:
     """An axis-aligned rectangle, XYXY, in the frame that the variable's prefix names."""
 

@@ -28,6 +28,7 @@ from ..prompts import Prompt
 from ..prompts.planner import Planner
 from ..prompts.results import SerializedResult
 from ..slide import Slide
+from .cores import count_usable_cores
 from .loading import ResolvedModel, choose, gpu_count
 from .segmenter import Segmenter, Tally
 from .tasks import SegmentTask, predict, run_task
@@ -347,7 +348,7 @@ def _assign_devices(model: ModelSpec, workers: int) -> list[ModelSpec]:
         return [replace(model, device=f"cuda:{number % count}") for number in range(workers)]
     if device != "cpu":
         return [model] * workers
-    return [replace(model, threads=max(1, (os.cpu_count() or 1) // workers))] * workers
+    return [replace(model, threads=max(1, count_usable_cores() // workers))] * workers
 
 
 def _pack_prompts(prompts: Sequence[Prompt], planner: Planner) -> Iterator[tuple[Prompt, ...]]:

@@ -19,6 +19,7 @@ from ..model.weights import Weights, locate_weights
 from ..options import ModelSpec
 from .backends import Backend
 from .chosen import ChosenModel
+from .cores import count_usable_cores
 from .predictor import Predictor
 
 BackendName: TypeAlias = Literal["torch", "openvino"]
@@ -33,7 +34,7 @@ class ResolvedModel(ChosenModel):
     Attributes:
         weights: of the base; their checksum is right.
         device: as PyTorch names it.
-        threads: CPU threads to compute with; None is one per core.
+        threads: CPU threads to compute with; None is one per core that this process may use.
     """
 
     weights: Weights
@@ -43,10 +44,11 @@ class ResolvedModel(ChosenModel):
 
     def load(self) -> Predictor:
         """Load the networks. Takes seconds, and longer the first time on a machine."""
+        threads = self.threads or count_usable_cores()
         if self.backend == "openvino":
-            backend = _openvino(self.base, self.weights, self.adapter, self.threads)
+            backend = _openvino(self.base, self.weights, self.adapter, threads)
         else:
-            backend = _torch(self.base, self.weights, self.adapter, self.device, self.threads)
+            backend = _torch(self.base, self.weights, self.adapter, self.device, threads)
         return Predictor(backend, self.base, self.adapter)
 
 
@@ -136,21 +138,18 @@ def _has_cuda_driver() -> bool:
 
 
 def _torch(
-    base: Base, weights: Weights, adapter: Adapter | None, device: str, threads: int | None
+    base: Base, weights: Weights, adapter: Adapter | None, device: str, threads: int
 ) -> Backend:
     import torch
 
     from ..model.build import build_networks, read_state  # imports PyTorch
     from .backends.torch_backend import TorchBackend
 
-    if threads is not None:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(threads)
     return TorchBackend(build_networks(base, read_state(weights.path), adapter), device)
 
 
-def _openvino(
-    base: Base, weights: Weights, adapter: Adapter | None, threads: int | None
-) -> Backend:
+def _openvino(base: Base, weights: Weights, adapter: Adapter | None, threads: int) -> Backend:
     from .backends.openvino_backend import OpenVinoBackend  # 0.3 s
 
     def export(folder: Path) -> None:

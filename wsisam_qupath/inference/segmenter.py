@@ -6,9 +6,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import NamedTuple, TypeAlias, TypeVar
 
@@ -32,6 +33,9 @@ from .predictor import Predictor
 _PROMPTS_AT_ONCE, _POINTS_AT_ONCE = 8, 256
 """Of a piece of work for the device: others wait, and nobody can break it off."""
 
+_LOOK_SECONDS = 0.2
+"""How often one that waits for pixels looks whether anybody still wants them."""
+
 _READ_THREADS = 2
 _READ_AHEAD = 2
 _MIB = 1 << 20
@@ -41,6 +45,13 @@ R = TypeVar("R")
 
 Turn: TypeAlias = Callable[[], AbstractContextManager[object]]
 """Lets a caller wait for its turn at the device; what it raises ends the work."""
+
+Check: TypeAlias = Callable[[], None]
+"""Raises where nobody waits for the work any more, or it has taken too long."""
+
+
+def _go_on() -> None:
+    """Nobody interrupts."""
 
 
 @dataclass
@@ -115,6 +126,7 @@ class Segmenter:
         points: Iterable[Point] = (),
         negatives: Iterable[Point] = (),
         turn: Turn = nullcontext,
+        check: Check = _go_on,
     ) -> Generator[Result | Empty, None, None]:
         """Outline what prompts mark, and yield each result as soon as it is ready.
 
@@ -130,6 +142,7 @@ class Segmenter:
                 ``OutlineOptions(points_as="each")``.
             turn: entered before each piece of work for the device, and left before its results
                 are yielded. A piece is some pairs and the first of their prompts.
+            check: called while pixels are waited for; what it raises ends the work.
 
         Raises:
             SlideError: the slide's pixels cannot be read.
@@ -150,7 +163,7 @@ class Segmenter:
             by_pair.setdefault(planner.pair(prompt), []).append(Question(prompt))
         while by_pair:
             coarser: dict[PatchPair, list[Question]] = {}
-            for pair, question, predictions in self._predict(slide, by_pair, turn):
+            for pair, question, predictions in self._predict(slide, by_pair, turn, check):
                 with self.tally.measure_time("outline"):
                     answer = choose_answer(slide, pair, question, predictions, options)
                     if answer is None:
@@ -162,11 +175,15 @@ class Segmenter:
             by_pair = coarser
 
     def _predict(
-        self, slide: PixelSource, by_pair: Mapping[PatchPair, Sequence[Question]], turn: Turn
+        self,
+        slide: PixelSource,
+        by_pair: Mapping[PatchPair, Sequence[Question]],
+        turn: Turn,
+        check: Check,
     ) -> Generator[tuple[PatchPair, Question, tuple[Prediction, ...]], None, None]:
         """The masks that answer each question on its pair."""
         chunks = list(_split_into_chunks(list(by_pair), self.predictor.backend.pairs_at_once))
-        ahead = _read_ahead(lambda pairs: self._read_missing(slide, pairs), chunks)
+        ahead = _read_ahead(partial(self._read_missing, slide), chunks, check)
         with closing(ahead) as read:  # at once, whatever ends this: it has threads
             for pairs, patches in zip(chunks, read, strict=True):
                 embeddings: dict[PatchPair, Embedding] = {}
@@ -178,20 +195,21 @@ class Segmenter:
                         yield pair, question, predictions
 
     def _read_missing(
-        self, slide: PixelSource, pairs: Sequence[PatchPair]
+        self, slide: PixelSource, pairs: Sequence[PatchPair], check: Check
     ) -> dict[PatchPair, _Patches]:
-        return {p: self._read(slide, p) for p in pairs if self._look_up_embedding(slide, p) is None}
+        missing = [pair for pair in pairs if self._look_up_embedding(slide, pair) is None]
+        return {pair: self._read(slide, pair, check) for pair in missing}
 
-    def _read(self, slide: PixelSource, pair: PatchPair) -> _Patches:
+    def _read(self, slide: PixelSource, pair: PatchPair, check: Check = _go_on) -> _Patches:
         """The patches of a pair; pixels only of those that no cached embedding holds."""
         hr = self._find_encoded(slide, pair.finer, 1)
         lr = self._find_encoded(slide, pair.coarser, 0)
         size_px = pair.size_px
         with self.tally.measure_time("read"):
             if hr is None:
-                hr = slide.read(pair.hr_l0_box, size_px, size_px)
+                hr = slide.read(pair.hr_l0_box, size_px, size_px, check)
             if lr is None and self.predictor.reads_lr:
-                lr = slide.read(pair.lr_l0_box, size_px, size_px)
+                lr = slide.read(pair.lr_l0_box, size_px, size_px, check)
         return _Patches(hr, lr if self.predictor.reads_lr else None)
 
     def _find_encoded(self, slide: PixelSource, pair: PatchPair, index: int) -> PatchSource | None:
@@ -303,18 +321,41 @@ def _split_into_chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
         yield items[start : start + size]
 
 
-def _read_ahead(read: Callable[[T], R], items: Sequence[T]) -> Generator[R, None, None]:
-    """Results of ``read`` in order, while the next few are read in threads."""
+def _read_ahead(
+    read: Callable[[T, Check], R], items: Sequence[T], check: Check
+) -> Generator[R, None, None]:
+    """Results of ``read`` in order, while the next few are read in threads.
+
+    Args:
+        read: calls what it gets again and again, which raises once nobody wants the result.
+        check: called while a result is waited for; what it raises ends this.
+    """
     remaining = iter(items)
+    is_over = threading.Event()
+
+    def check_wanted() -> None:
+        if is_over.is_set():
+            raise CancelledError
+
     with ThreadPoolExecutor(_READ_THREADS, thread_name_prefix="slide-reader") as threads:
         pending: deque[Future[R]] = deque(
-            threads.submit(read, item) for item in islice(remaining, _READ_AHEAD)
+            threads.submit(read, item, check_wanted) for item in islice(remaining, _READ_AHEAD)
         )
         try:
             while pending:
-                result = pending.popleft().result()
-                pending.extend(threads.submit(read, item) for item in islice(remaining, 1))
+                result = _wait_for(pending[0], check)
+                pending.popleft()
+                pending.extend(
+                    threads.submit(read, item, check_wanted) for item in islice(remaining, 1)
+                )
                 yield result
         finally:
+            is_over.set()
             for future in pending:
                 future.cancel()
+
+
+def _wait_for(future: Future[R], check: Check) -> R:
+    while not wait([future], _LOOK_SECONDS).done:
+        check()
+    return future.result()

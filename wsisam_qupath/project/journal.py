@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
-import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -12,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from ..errors import ImageError, escape
+from ..files.checked_lines import make_line, parse_line, write_all
 from ..files.formats import JOURNAL
 from ..prompts.results import SerializedResult
 from ..qupath.files.entries import ImageEntry, Project
@@ -37,7 +36,7 @@ class Journal:
         self.path = project.own_folder / "journal" / f"{entry.id}.jsonl"
         self._name = escape(entry.name)
         self._files = project.files
-        self._header = _line({**JOURNAL.stated, "slide": slide_key})
+        self._header = make_line({**JOURNAL.stated, "slide": slide_key})
         self._file: io.FileIO | None = None
 
     def read(self) -> dict[str, SerializedResult]:
@@ -50,7 +49,7 @@ class Journal:
         content = self._read()
         if not self._is_ours(content):
             return {}
-        found = (_parse_line(line) for line in content.splitlines(keepends=True)[1:])
+        found = (parse_line(line) for line in content.splitlines(keepends=True)[1:])
         results = (_make_result(content) for content in found if content is not None)
         return {result.id: result for result in results}
 
@@ -62,12 +61,12 @@ class Journal:
                 tried again.
             FormatError: a newer version of this program wrote the journal.
         """
-        lines = b"".join(_line(vars(result)) for result in results)
+        lines = b"".join(make_line(vars(result)) for result in results)
         if not lines:
             return
         with self._translate_os_errors("written", "check the free space and permissions there"):
             try:
-                _write(self._file or self._open(), lines)
+                write_all(self._file or self._open(), lines)
             except OSError:
                 self.close()  # the next call opens the file again and cuts off the incomplete line
                 raise
@@ -110,7 +109,7 @@ class Journal:
             FormatError: it names a newer format.
         """
         header = content[: content.find(b"\n") + 1]
-        stated = _parse_line(header)
+        stated = parse_line(header)
         if stated is not None and JOURNAL.key in stated:
             JOURNAL.check(self.path, stated)
         return header == self._header
@@ -123,7 +122,7 @@ class Journal:
         self._file = self._files.append(self.path)
         self._file.truncate(len(whole) if ours else 0)
         if not ours:
-            _write(self._file, self._header)
+            write_all(self._file, self._header)
         return self._file
 
     @contextmanager
@@ -137,32 +136,5 @@ class Journal:
             ) from exc
 
 
-def _line(content: dict[str, object]) -> bytes:
-    """``["checksum",{...}]`` and a newline, in ASCII."""
-    body = json.dumps(content, separators=(",", ":"), allow_nan=False).encode("ascii")
-    return b"%s%s]\n" % (_start(body), body)
-
-
-def _start(body: bytes) -> bytes:
-    return b'["%08x",' % zlib.crc32(body)
-
-
-def _parse_line(line: bytes) -> dict[str, Any] | None:
-    """Parse a line; None if its checksum is wrong."""
-    length = len(_start(b""))
-    body = line[length:-2]
-    if line[:length] != _start(body) or line[-2:] != b"]\n":
-        return None
-    content: dict[str, Any] = json.loads(body)
-    return content
-
-
 def _make_result(content: dict[str, Any]) -> SerializedResult:
     return SerializedResult(**{name: content[name] for name in _FIELDS if name in content})
-
-
-def _write(file: io.FileIO, content: bytes) -> None:
-    """Write all bytes: a raw file may take fewer when the disk is nearly full."""
-    rest = memoryview(content)
-    while rest:
-        rest = rest[file.write(rest) :]

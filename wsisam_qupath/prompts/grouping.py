@@ -31,7 +31,7 @@ ID_NAMESPACE = uuid.UUID("9a1d0f6e-7c52-4d0b-8f3e-2b64c1a7e5d3")
 """Namespace of the UUIDv5 ids of features without an id: the same in every run."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Area:
     """A drawn rectangle or outline; exactly one of the two is there."""
 
@@ -42,7 +42,7 @@ class Area:
     plane: Plane = field(default_factory=Plane)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Clicks:
     """The points of one feature: inside of objects or, if their class is ignored, outside."""
 

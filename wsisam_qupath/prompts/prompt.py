@@ -28,7 +28,7 @@ class PromptKind(str, Enum):
     OUTLINE_POINTS = "outline+points"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Plane:
     """Position of an object in a stack, as QuPath writes it: channel (-1 is all), z and t."""
 
@@ -37,7 +37,7 @@ class Plane:
     t: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PathClass:
     """A QuPath classification: "Tumor", or "Tumor: Positive" for a derived class.
 
@@ -53,7 +53,7 @@ class PathClass:
         return self.name.endswith("*")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Prompt:
     """One object to outline, marked by a box, outline, earlier result or positive points.
 
@@ -128,7 +128,7 @@ def _make_box_around(area: Polygon | MultiPolygon) -> Box:
     return Box(*shapely.bounds(area).tolist())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Skipped:
     """A part of the input that cannot be a prompt.
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
 from ..errors import escape
 from .outcome import ImageOutcome, PromptState
-from .progress import count_noun, duration
+from .progress import count_noun, duration, show_progress
 
 _ROWS_MAX = 40
 """With more images than this, the last table lists only those that failed."""
@@ -25,7 +24,7 @@ _STYLES = {"done": "green", "nothing to do": "", "failed": "bold red"}
 
 
 class Display:
-    """A progress bar on a terminal; elsewhere one line per image.
+    """The progress of a batch; elsewhere than on a terminal also one line per image.
 
     Args:
         images: how many there are.
@@ -34,21 +33,13 @@ class Display:
     def __init__(self, console: Console, images: int) -> None:
         self._console, self._images = console, images
         self._images_read = self._images_ended = self._found = self._answered = 0
-        self._started = time.monotonic()
-        columns = (
-            TextColumn("Outlining"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("prompts, image {task.fields[image]}/{task.fields[images]}"),
-            TextColumn("{task.fields[rate]}", style="dim"),
-        )
-        self._progress = Progress(
-            *columns, console=console, transient=True, disable=not console.is_terminal
-        )
-        self._bar = self._progress.add_task("", total=None, image=0, images=images, rate="")
+        self._showing = ExitStack()
 
     def __enter__(self) -> Display:
-        self._progress.start()
+        self._progress = self._showing.enter_context(
+            show_progress(self._console, "Outlining prompts")
+        )
+        self._show()
         return self
 
     def __exit__(
@@ -57,7 +48,7 @@ class Display:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._progress.stop()
+        self._showing.close()
 
     def on_prompts_found(self, tasks: int) -> None:
         """See :class:`.BatchObserver`."""
@@ -90,16 +81,10 @@ class Display:
         self._console.print(Text(line))
 
     def _show(self) -> None:
-        seconds = max(time.monotonic() - self._started, 1e-3)
-        rate = self._answered / seconds
-        left = (self._estimate_total() - self._answered) / rate if self._answered else None
-        told = f"{rate:.1f}/s, {duration(left)} left" if left is not None else ""
         self._progress.update(
-            self._bar,
+            done=self._answered,
             total=self._estimate_total(),
-            completed=self._answered,
-            image=self._images_ended,
-            rate=told,
+            note=f"image {self._images_ended} of {self._images}",
         )
 
     def _estimate_total(self) -> int:

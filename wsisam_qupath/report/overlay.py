@@ -10,12 +10,13 @@ from typing import TypeAlias
 import numpy as np
 import shapely
 from PIL import Image, ImageDraw
-from shapely.geometry import MultiPolygon, Polygon
+from shapely.geometry import MultiPolygon, Polygon, shape
 
 from ..files import write_atomically
+from ..geojson import Feature
+from ..geojson.properties import read_path_class
 from ..geometry import Box, FloatArray
 from ..prompts import Prompt
-from ..prompts.results import Result
 from ..slide import Slide
 
 Rgb: TypeAlias = tuple[int, int, int]
@@ -34,7 +35,7 @@ _FILL_ALPHA = 70
 
 
 def write_overlay(
-    path: Path, slide: Slide, prompts: Sequence[Prompt], results: Iterable[Result]
+    path: Path, slide: Slide, prompts: Sequence[Prompt], features: Iterable[Feature]
 ) -> None:
     """Write a PNG of the part of a slide that has prompts, at most 2000 px wide and high.
 
@@ -45,16 +46,16 @@ def write_overlay(
         OutputError: the file cannot be written.
         SlideError: the slide cannot be read.
     """
-    found = list(results)
-    l0_box = _frame_boxes([*(p.l0_bounds for p in prompts), *map(_result_box, found)], slide.l0_box)
+    found = [_outline(feature) for feature in features]
+    bounds = [Box(*shapely.bounds(outline).tolist()) for outline, _ in found]
+    l0_box = _frame_boxes([*(p.l0_bounds for p in prompts), *bounds], slide.l0_box)
     scale = _scale(l0_box)
     size = max(1, round(l0_box.width * scale)), max(1, round(l0_box.height * scale))
     picture = Image.fromarray(slide.read(l0_box, *size)).convert("RGBA")
     sketch = Sketch(picture, l0_box, line_px=max(2, round(max(size) / 500)))
-    for result in found:
-        color = result.prompt.path_class and result.prompt.path_class.color
-        sketch.fill(result.polygon, color or RESULT_RGB)
-        sketch.trace(result.polygon, color or RESULT_RGB)
+    for outline, color in found:
+        sketch.fill(outline, color)
+        sketch.trace(outline, color)
     for prompt in prompts:
         sketch.prompt(prompt)
     encoded = io.BytesIO()
@@ -131,8 +132,9 @@ def _rings(l0_geometry: Polygon | MultiPolygon) -> Iterator[shapely.LinearRing]:
         yield from polygon.interiors
 
 
-def _result_box(result: Result) -> Box:
-    return Box(*shapely.bounds(result.polygon).tolist())
+def _outline(feature: Feature) -> tuple[Polygon | MultiPolygon, Rgb]:
+    path_class = read_path_class(feature["properties"].get("classification"))
+    return shape(feature["geometry"]), (path_class and path_class.color) or RESULT_RGB
 
 
 def _frame_boxes(l0_boxes: Sequence[Box], slide_box: Box) -> Box:

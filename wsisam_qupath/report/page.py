@@ -1,11 +1,12 @@
-"""The report as an HTML page: one file with all its pictures, which loads nothing else."""
+"""The report as HTML pages: each is one file with all its pictures, which loads nothing else."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -17,8 +18,14 @@ from .progress import duration
 from .tables import ReportHeader, Row, make_row
 from .thumbnails import OpenSlideOf, Thumbnail, color_of, draw_thumbnails
 
-PICTURES_MAX = 2000
-"""Largest number of pictures: about 25 MB, which browsers open quickly."""
+CARDS_MAX = 1000
+"""Largest number of cards on a page: about 17 MB, which browsers open quickly."""
+
+GENERATOR = '<meta name="generator" content="wsisam-qupath '
+"""Begins a line of every page, near its top."""
+
+ROWS_MAX = 5000
+"""Largest number of prompts without a card on a page."""
 
 _WORDS = {
     "outlined": "outlined",
@@ -73,40 +80,65 @@ class _Entry:
         return float(predicted) if predicted is not None else -1.0
 
 
-def render_page(
-    outcomes: Sequence[ImageOutcome],
-    about: ReportHeader,
-    open_slide_of: OpenSlideOf,
-    *,
-    pictures_max: int = PICTURES_MAX,
-) -> str:
-    """Render the page as HTML.
+class Pages:
+    """The report as pages of a bounded size, each of which can be opened alone.
 
     What can be looked at comes as cards, the doubtful first; other prompts are rows of a table.
+    The counts in the header are those of the whole run on every page.
 
     Args:
         open_slide_of: opens the slide of an image.
-        pictures_max: so many cards have a picture. The page says how many have none.
+        on_drawn: called after each picture.
     """
-    places = [(image, row) for image in outcomes for row in image.rows]
-    entries = [_entry(order, image, row) for order, (image, row) in enumerate(places)]
-    in_order = [entry for entry in entries if entry.is_card]
-    cards = sorted(in_order, key=lambda card: card.certainty)
-    thumbnails = _thumbnails(cards[:pictures_max], open_slide_of)
-    return _fill_template(
-        about=about,
-        outcomes=outcomes,
-        failed=[image for image in outcomes if image.state == "failed"],
-        noted=[image for image in outcomes if image.state != "failed" and image.reason],
-        counts=_count_states(entry.state for entry in entries),
-        cards=[(card, thumbnails.get(card.order)) for card in cards],
-        images={card.image.id: card.image.name for card in in_order},
-        classes=sorted({str(card.values["class"] or "") for card in cards}),
-        states=sorted({card.state for card in cards}),
-        unpictured=len(cards) - len(thumbnails),
-        troubles=_troubles(in_order, thumbnails),
-        others=[entry for entry in entries if not entry.is_card],
-    )
+
+    def __init__(
+        self,
+        outcomes: Sequence[ImageOutcome],
+        about: ReportHeader,
+        open_slide_of: OpenSlideOf,
+        on_drawn: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._outcomes, self._about = outcomes, about
+        self._open_slide_of, self._on_drawn = open_slide_of, on_drawn
+        places = [(image, row) for image in outcomes for row in image.rows]
+        entries = [_entry(order, image, row) for order, (image, row) in enumerate(places)]
+        self._counts = _count_states(entry.state for entry in entries)
+        self._cards = sorted((e for e in entries if e.is_card), key=lambda card: card.certainty)
+        self._others = [entry for entry in entries if not entry.is_card]
+
+    def __len__(self) -> int:
+        with_cards = math.ceil(len(self._cards) / CARDS_MAX)
+        return max(1, with_cards, math.ceil(len(self._others) / ROWS_MAX))
+
+    def render(self, number: int, names: Sequence[str] = ("",)) -> str:
+        """Render a page as HTML, and draw its pictures.
+
+        Args:
+            number: from 1 on.
+            names: the files of all pages, which each page links to.
+        """
+        first, first_row = (number - 1) * CARDS_MAX, (number - 1) * ROWS_MAX
+        cards = self._cards[first : first + CARDS_MAX]
+        in_order = sorted(cards, key=lambda card: card.order)
+        thumbnails = _thumbnails(in_order, self._open_slide_of, self._on_drawn)
+        return _fill_template(
+            about=self._about,
+            outcomes=self._outcomes,
+            number=number,
+            names=names,
+            n_cards=len(self._cards),
+            n_others=len(self._others),
+            first=first + 1,
+            failed=[image for image in self._outcomes if image.state == "failed"],
+            noted=[one for one in self._outcomes if one.state != "failed" and one.reason],
+            counts=self._counts,
+            cards=[(card, thumbnails.get(card.order)) for card in cards],
+            images={card.image.id: card.image.name for card in in_order},
+            classes=sorted({str(card.values["class"] or "") for card in cards}),
+            states=sorted({card.state for card in cards}),
+            troubles=_troubles(in_order, thumbnails),
+            others=self._others[first_row : first_row + ROWS_MAX],
+        )
 
 
 def _entry(order: int, image: ImageOutcome, row: PromptRow) -> _Entry:
@@ -127,13 +159,15 @@ def _count_states(states: Iterable[str]) -> dict[str, int]:
     return {word: counts[word] for word in (*_WORDS.values(), _NOT_WRITTEN) if word in counts}
 
 
-def _thumbnails(cards: Iterable[_Entry], open_slide_of: OpenSlideOf) -> dict[int, Thumbnail]:
+def _thumbnails(
+    in_order: Iterable[_Entry], open_slide_of: OpenSlideOf, on_drawn: Callable[[], object]
+) -> dict[int, Thumbnail]:
     """Draw pictures in the order of the cards. Each slide is opened once, one at a time."""
     found: dict[int, Thumbnail] = {}
-    in_order = sorted(cards, key=lambda card: card.order)
     for _, group in groupby(in_order, key=lambda card: card.image.id):
         some = list(group)
-        made = draw_thumbnails(some[0].image, [card.row for card in some], open_slide_of)
+        rows = [card.row for card in some]
+        made = draw_thumbnails(some[0].image, rows, open_slide_of, on_drawn)
         found |= zip((card.order for card in some), made, strict=True)
     return found
 

@@ -1,51 +1,250 @@
-"""What commands print on stderr: a progress bar, named cases, numbers with noun or unit."""
+"""What commands print on stderr: how far the work is, named cases, numbers with noun or unit.
+
+The rule for all work that may take longer than a moment: a bar on a terminal; elsewhere, as in the
+log file of a cluster, nothing is silent for longer than ten seconds.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, ProgressColumn, TextColumn
+from rich.progress import Progress as Bar
+from rich.progress import Task as BarTask
+from rich.text import Text
 
 from ..errors import escape
 from ..model.adapter import Adapter
 from ..model.bases import Base
+from ..options import PROGRESS_STYLE
 from ..prompts import Skipped
 
-TASK = TaskID(0)
-"""Id of the only task of a progress bar."""
+SILENCE_SECONDS_MAX = 10.0
+"""Elsewhere than on a terminal, a line comes at least so often."""
+
+_JSON_SECONDS = 1.0
+"""Time between two objects for programs."""
 
 _NAMED_MAX = 50
 """Largest number of cases that are named."""
 
+T = TypeVar("T")
 
-def stderr_console() -> Console:
+
+class MessageConsole(Console):
+    """A console for messages on stderr, which knows when it last said something.
+
+    For programs each line is a JSON object: ``{"event": "message", "message": "..."}``.
+    """
+
+    def __init__(self) -> None:
+        # Without emoji: rich would make a dog of ":dog:" in the name of a file.
+        super().__init__(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+        self.progress_style = PROGRESS_STYLE.get()  # here, since other threads do not see it
+        self.spoke_at = time.monotonic()
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """See :meth:`rich.console.Console.print`."""
+        self.spoke_at = time.monotonic()
+        if self.progress_style != "json":
+            super().print(*objects, **options)
+            return
+        with self.capture() as captured:
+            super().print(*objects, **options)
+        self.print_event("message", message=captured.get().rstrip("\n"))
+
+    def print_event(self, event: str, **content: object) -> None:
+        """Print one JSON object on a line of its own."""
+        super().print(json.dumps({"event": event, **content}), markup=False)
+
+
+def stderr_console() -> MessageConsole:
     """Make a console for messages; results go to stdout."""
-    # Without emoji: rich would make a dog of ":dog:" in the name of a file.
-    return Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+    return MessageConsole()
+
+
+class Progress:
+    """How far a piece of work is; see :func:`show_progress`. May be told from any thread."""
+
+    def __init__(self, what: str, total: float | None, done: float, unit: str) -> None:
+        self._what, self._total, self._done, self._unit = what, total, done, unit
+        self._note = ""
+        self._done_before = done
+        self._started = time.monotonic()
+
+    def advance(self, count: float = 1) -> None:
+        """Tell that so much more is done."""
+        self._done += count
+
+    def update(
+        self,
+        *,
+        done: float | None = None,
+        total: float | None = None,
+        what: str | None = None,
+        note: str | None = None,
+    ) -> None:
+        """Tell what is known better now; None leaves it as it is."""
+        self._done = self._done if done is None else done
+        self._total = self._total if total is None else total
+        self._what = self._what if what is None else what
+        self._note = self._note if note is None else note
+
+    def track(self, items: Iterable[T]) -> Iterator[T]:
+        """Yield the same items, each of which is done when the next one is asked for."""
+        for item in items:
+            yield item
+            self.advance()
+
+    @property
+    def what(self) -> str:
+        """What is being done, a few words."""
+        return self._what
+
+    @property
+    def share(self) -> float | None:
+        """How much is done, 0 to 1; None where nobody knows."""
+        return min(1.0, self._done / self._total) if self._total else None
+
+    def describe(self) -> str:
+        """How much is done, how fast, and how long the rest takes: "45 of 120, 4.5/s, 17 s left".
+
+        Without a known total, the time that it has taken.
+        """
+        seconds = time.monotonic() - self._started
+        parts = [self._count()] if self._total or self._done else []
+        speed = (self._done - self._done_before) / max(seconds, 1e-3)
+        if self._total and speed > 0:
+            if self._unit != "B":
+                parts.append(f"{speed:.1f}/s" if speed >= 0.1 else f"{60 * speed:.1f}/min")
+            parts.append(f"{duration(max(0.0, self._total - self._done) / speed)} left")
+        else:
+            parts.append(f"{duration(seconds)} so far")
+        return ", ".join([*parts, *([self._note] if self._note else [])])
+
+    def as_event(self) -> dict[str, object]:
+        """The same for programs."""
+        seconds = time.monotonic() - self._started
+        speed = (self._done - self._done_before) / max(seconds, 1e-3)
+        left = (self._total - self._done) / speed if self._total and speed > 0 else None
+        return {
+            "what": self._what,
+            "done": self._done,
+            "total": self._total,
+            "unit": self._unit or None,
+            "seconds": round(seconds, 1),
+            "seconds_left": None if left is None else round(max(0.0, left), 1),
+        }
+
+    def _count(self) -> str:
+        if self._unit == "B":
+            done, total = self._done / 1e6, (self._total or 0) / 1e6
+            return f"{done:,.0f} of {total:,.0f} MB" if total else f"{done:,.0f} MB"
+        return f"{self._done:,.0f} of {self._total:,.0f}" if self._total else f"{self._done:,.0f}"
 
 
 @contextmanager
-def progress_bar(console: Console, what: str, total: int) -> Iterator[Progress]:
-    """Show a progress bar with the task :data:`TASK` on a terminal; nothing elsewhere."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    shown = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-    with shown as progress:
-        progress.add_task(what, total=total)
+def show_progress(
+    console: Console, what: str, total: float | None = None, *, done: float = 0, unit: str = ""
+) -> Iterator[Progress]:
+    """Show how far the work of the body is: the one place that knows how.
+
+    On a terminal a bar, which goes with its end; for programs a JSON object every second; else a
+    line whenever nothing was said for ten seconds. Nothing with ``--quiet``.
+
+    Args:
+        what: is done, a few words: "Outlining".
+        total: how much there is to do; None where nobody knows, or not yet.
+        done: how much an earlier run did.
+        unit: "B" for bytes; else it is counted in whole things.
+    """
+    progress = Progress(what, total, done, unit)
+    style = console.progress_style if isinstance(console, MessageConsole) else "auto"
+    if style == "quiet":
         yield progress
+    elif style == "auto" and console.is_terminal:
+        with _show_bar(console, progress):
+            yield progress
+    else:
+        with _tell_regularly(console, progress, _tell_as_json if style == "json" else _tell):
+            yield progress
+
+
+@contextmanager
+def _show_bar(console: Console, progress: Progress) -> Iterator[None]:
+    columns = (_What(progress), BarColumn(), _Told(progress))
+    with Bar(*columns, console=console, transient=True) as bar:
+        bar.add_task("", total=None)
+        yield
+
+
+class _What(TextColumn):
+    """What is done; moves the bar to where the work is."""
+
+    def __init__(self, progress: Progress) -> None:
+        super().__init__("")
+        self._progress = progress
+
+    def render(self, task: BarTask) -> Text:
+        """See :class:`rich.progress.ProgressColumn`."""
+        share = self._progress.share
+        task.total, task.completed = (None, 0) if share is None else (1.0, share)
+        return Text(escape(self._progress.what, 60))
+
+
+class _Told(ProgressColumn):
+    def __init__(self, progress: Progress) -> None:
+        super().__init__()
+        self._progress = progress
+
+    def render(self, task: BarTask) -> Text:  # noqa: ARG002
+        return Text(escape(self._progress.describe(), 120))
+
+
+@contextmanager
+def _tell_regularly(
+    console: Console,
+    progress: Progress,
+    tell: Callable[[Console, Progress, threading.Event], None],
+) -> Iterator[None]:
+    """Print where the work is, from a thread of its own: it may stand still for long."""
+    is_over = threading.Event()
+    args = (console, progress, is_over)
+    thread = threading.Thread(target=tell, args=args, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def _tell(console: Console, progress: Progress, is_over: threading.Event) -> None:
+    spoke_at = time.monotonic()
+    while True:
+        if isinstance(console, MessageConsole):  # what was said before this work began counts too
+            spoke_at = console.spoke_at
+        if is_over.wait(max(0.0, spoke_at + SILENCE_SECONDS_MAX - time.monotonic())):
+            return
+        if isinstance(console, MessageConsole) and console.spoke_at > spoke_at:
+            continue
+        spoke_at = time.monotonic()
+        console.print(f"{progress.what}: {progress.describe()}.", markup=False)
+
+
+def _tell_as_json(console: Console, progress: Progress, is_over: threading.Event) -> None:
+    assert isinstance(console, MessageConsole)
+    while True:
+        console.print_event("progress", **progress.as_event())
+        if is_over.wait(_JSON_SECONDS):
+            break
+    console.print_event("progress", **progress.as_event())
 
 
 def name_cases(console: Console, what: str, cases: Sequence[Skipped]) -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from ..errors import SlideError, WsiSamError
 from ..geometry import Box
+from ..inference.cores import count_usable_cores
 from ..prompts import PathClass, Plane
 from ..slide import Slide, open_slide
 from .outcome import ImageOutcome, PromptRow
@@ -22,7 +23,7 @@ THUMBNAIL_PX = 200
 
 _MARGIN_SHARE = 0.3
 _NARROWEST_UM = 20.0
-_READ_THREADS = 4
+_READ_THREADS_MAX = 4
 
 _QUALITY = 70
 _SUBSAMPLING = "4:4:4"
@@ -51,40 +52,56 @@ def open_again(image: ImageOutcome, plane: Plane) -> Slide:
 
 
 def draw_thumbnails(
-    image: ImageOutcome, rows: Sequence[PromptRow], open_slide_of: OpenSlideOf = open_again
+    image: ImageOutcome,
+    rows: Sequence[PromptRow],
+    open_slide_of: OpenSlideOf = open_again,
+    on_drawn: Callable[[], object] = lambda: None,
 ) -> list[Thumbnail]:
     """Draw one picture per row; all rows have a prompt or an outline.
 
     Each plane is opened once, and closed again. One that cannot be read raises nothing: its rows
     have no picture.
+
+    Args:
+        on_drawn: called after each picture, from any thread.
     """
     by_plane: dict[Plane, list[int]] = {}
     for place, row in enumerate(rows):
         by_plane.setdefault(row.prompt.plane if row.prompt else Plane(), []).append(place)
     made: dict[int, Thumbnail] = {}
     for plane, places in by_plane.items():
-        some = _draw_plane(image, plane, [rows[place] for place in places], open_slide_of)
+        chosen = [rows[place] for place in places]
+        some = _draw_plane(image, plane, chosen, open_slide_of, on_drawn)
         made |= zip(places, some, strict=True)
     return [made[place] for place in range(len(rows))]
 
 
 def _draw_plane(
-    image: ImageOutcome, plane: Plane, rows: Sequence[PromptRow], open_slide_of: OpenSlideOf
+    image: ImageOutcome,
+    plane: Plane,
+    rows: Sequence[PromptRow],
+    open_slide_of: OpenSlideOf,
+    on_drawn: Callable[[], object],
 ) -> list[Thumbnail]:
     try:
         slide = open_slide_of(image, plane)
     except WsiSamError as exc:
         return [Thumbnail(None, str(exc))] * len(rows)
-    attempt = partial(_attempt, slide, _NARROWEST_UM / min(slide.mpp.x, slide.mpp.y))
-    with slide, ThreadPoolExecutor(_READ_THREADS) as pool:
+    attempt = partial(_attempt, slide, _NARROWEST_UM / min(slide.mpp.x, slide.mpp.y), on_drawn)
+    threads = min(_READ_THREADS_MAX, count_usable_cores())
+    with slide, ThreadPoolExecutor(threads) as pool:
         return list(pool.map(attempt, rows))
 
 
-def _attempt(slide: Slide, l0_narrowest_px: float, row: PromptRow) -> Thumbnail:
+def _attempt(
+    slide: Slide, l0_narrowest_px: float, on_drawn: Callable[[], object], row: PromptRow
+) -> Thumbnail:
     try:
         return Thumbnail(draw_thumbnail(slide, row, l0_narrowest_px))
     except SlideError as exc:
         return Thumbnail(None, str(exc))
+    finally:
+        on_drawn()
 
 
 def draw_thumbnail(slide: Slide, row: PromptRow, l0_narrowest_px: float) -> bytes:

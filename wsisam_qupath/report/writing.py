@@ -23,16 +23,17 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from ..errors import OptionError, escape
-from ..files import check_writable, write_atomically
+from ..errors import OptionError, OutputError, escape
+from ..files import check_writable, open_file, write_atomically
 from ..prompts.results import Scalar
 from ..qupath.files.entries import Project
 from .outcome import ImageOutcome
-from .page import render_page
+from .page import GENERATOR, Pages
 from .tables import COLUMNS, ReportHeader, Row, make_rows
 from .thumbnails import OpenSlideOf, open_again
 
@@ -80,12 +81,17 @@ def write_report(
     outcomes: Sequence[ImageOutcome],
     about: ReportHeader,
     open_slide_of: OpenSlideOf = open_again,
+    on_drawn: Callable[[], object] = lambda: None,
 ) -> None:
     """Write a report in the format of its suffix, completely or not at all.
+
+    A large .html report has more pages, ``report-2.html`` and so on, which come first: what links
+    to them is written last.
 
     Args:
         outcomes: in the order of the project.
         open_slide_of: opens slides for the pictures of .html, one at a time.
+        on_drawn: called after each picture.
 
     Raises:
         OptionError, OutputError: see :func:`check_report_path`.
@@ -93,13 +99,46 @@ def write_report(
     check_report_path(path)
     suffix = path.suffix.lower()
     if suffix == ".json":
-        text = _json(outcomes, about)
+        _write(path, _json(outcomes, about))
     elif suffix == ".csv":
-        text = _csv(make_rows(outcomes))
+        _write(path, _csv(make_rows(outcomes)))
     else:
-        text = render_page(outcomes, about, open_slide_of)
+        _write_pages(path, Pages(outcomes, about, open_slide_of, on_drawn))
+
+
+def _write(path: Path, text: str) -> None:
     # Names and paths may hold half of a surrogate pair, which UTF-8 has no bytes for.
     write_atomically(path, text.encode("utf-8", "replace"))
+
+
+def _write_pages(path: Path, pages: Pages) -> None:
+    paths = [path, *(_further_page(path, number) for number in range(2, len(pages) + 1))]
+    for further in paths[1:]:
+        if further.exists() and not _is_ours(further):
+            raise OutputError(
+                f"{further} would be replaced, but is no page of a report: choose another name."
+            )
+    names = [one.name for one in paths]
+    for number, one in reversed(list(enumerate(paths, start=1))):
+        _write(one, pages.render(number, names))
+    # Those of a larger report of before would seem to belong to this one.
+    for number in count(len(pages) + 1):
+        left = _further_page(path, number)
+        if not (left.exists() and _is_ours(left)):
+            return
+        left.unlink()
+
+
+def _further_page(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.stem}-{number}{path.suffix}")
+
+
+def _is_ours(page: Path) -> bool:
+    try:
+        with open_file(page) as file:
+            return GENERATOR.encode() in file.read(4096)
+    except OSError:
+        return False
 
 
 def _json(outcomes: Sequence[ImageOutcome], about: ReportHeader) -> str:

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from flask import Blueprint, Flask, Response, g, request
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -42,6 +42,9 @@ from .service import Record, Service
 from .wsgi import IS_GONE
 
 _LOG = logging.getLogger(__name__)
+
+STREAMED_PROMPTS_MIN = 100
+"""From so many prompts on, a collection is sent feature by feature, as each is ready."""
 
 _OPEN = {"health", "status_page"}
 """Endpoints that answer without a token."""
@@ -199,12 +202,14 @@ def _add_segment(app: Flask, service: Service, config: ServerConfig) -> None:
             wanted = decode_segment(json_body(), config.limits, slot.memory)
             g.prompts = len(wanted.features)
             records = stack.enter_context(closing(service.segment(wanted, slot, g.client_name)))
-            if not _wants_stream():
+            as_sequence = _wants_stream()
+            if not as_sequence and g.prompts < STREAMED_PROMPTS_MIN:
                 return Response(_collection(records), content_type=GEOJSON)
             # The first one now: what goes wrong until then has a status of its own.
             first = next(records, None)
-            sent = _sequence(first, records, slot, g.request_id)
-            response = Response(sent, content_type=GEOJSON_SEQ)
+            encode = _encode_sequence if as_sequence else _encode_collection
+            sent = encode(_stream(first, records, slot, g.request_id))
+            response = Response(sent, content_type=GEOJSON_SEQ if as_sequence else GEOJSON)
             response.call_on_close(stack.pop_all().close)
             return response
 
@@ -255,26 +260,50 @@ def _collection(records: Iterable[Record]) -> str:
     return json.dumps({"type": "FeatureCollection", "features": list(records)}, allow_nan=False)
 
 
-def _sequence(
+def _stream(
     first: Record | None, rest: Iterable[Record], slot: QueueSlot, request_id: str
-) -> Iterator[bytes]:
+) -> Iterator[_Sent]:
     """Stream records as they are ready; if the work fails midway, end with the problem."""
     if first is None:
         return
     try:
-        yield encode_record(first)
+        yield _Sent(first)
         for record in rest:
             slot.extend_deadline()
-            yield encode_record(record)
+            yield _Sent(record)
     except ClientGoneError:
         return
     except WsiSamError as exc:
-        yield encode_record(document(make_problem(exc), request_id))
+        yield _Sent(document(make_problem(exc), request_id), is_problem=True)
     except Exception:  # noqa: BLE001 - what Flask does for an answer that has not begun
         _LOG.exception("Request %s", request_id)
-        yield encode_record(document(unforeseen_problem(), request_id))
+        yield _Sent(document(unforeseen_problem(), request_id), is_problem=True)
     finally:
         slot.release()
+
+
+class _Sent(NamedTuple):
+    """What is sent next: a record, or the problem that ends it all."""
+
+    content: Record
+    is_problem: bool = False
+
+
+def _encode_sequence(sent: Iterable[_Sent]) -> Iterator[bytes]:
+    return (encode_record(one.content) for one in sent)
+
+
+def _encode_collection(sent: Iterable[_Sent]) -> Iterator[bytes]:
+    """Encode a FeatureCollection; a problem becomes its last member."""
+    yield b'{"type": "FeatureCollection", "features": ['
+    end = b"]}"
+    for number, one in enumerate(sent):
+        text = json.dumps(one.content, allow_nan=False).encode("ascii")
+        if one.is_problem:
+            end = b'], "problem": ' + text + b"}"
+        else:
+            yield (b", " if number else b"") + text
+    yield end
 
 
 def encode_record(record: Record) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,7 +73,13 @@ class SentPixels:
             tuple((image.l0_box, image.sha256) for image in images),
         )
 
-    def read(self, l0_box: Box, width_px: int, height_px: int) -> RgbArray:
+    def read(
+        self,
+        l0_box: Box,
+        width_px: int,
+        height_px: int,
+        check: Callable[[], None] | None = None,  # noqa: ARG002 - what was sent takes no time
+    ) -> RgbArray:
         """Read a region at any scale, white outside of the slide; see :meth:`.Slide.read`.
 
         Raises:

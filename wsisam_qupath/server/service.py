@@ -73,7 +73,9 @@ class Service:
         _check_points(prompt_set.prompts, self.limits)
         if isinstance(pixels, SentPixels):
             _check_pixels(segmenter, pixels, prompt_set.prompts, options, trouble)
-        answers = segmenter.segment(pixels, prompt_set.prompts, options, turn=slot.turn)
+        answers = segmenter.segment(
+            pixels, prompt_set.prompts, options, turn=slot.turn, check=slot.check
+        )
         with closing(answers):
             for answer in answers:
                 yield add_client(_record(answer, options), client_name)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 import os
 import stat
+import threading
 import weakref
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
+from typing import TypeAlias
 
 import numpy as np
 
@@ -16,13 +20,21 @@ from ..errors import PixelSizeError, SlideError
 from ..geometry import Box, Mpp
 from . import calibration
 from .opening import open_reader
+from .overview import FACTOR, SOURCE_PX_MIN, Overview, OverviewPlan
 from .pool import ReaderPool
-from .reader import Reader, RgbArray
+from .reader import Reader, RgbArray, Window
 from .resample import Axis, is_fine_enough, resample, tiles
 from .uri import path_from_location
 
 _TILE_SOURCE_PX_MAX = 1 << 23
 """Source pixels in memory at a time: 32 MB as RGBA, and up to 100 MB while they are averaged."""
+
+Check: TypeAlias = Callable[[], None]
+"""Raises where nobody waits for the work any more, or it has taken too long."""
+
+
+def _go_on() -> None:
+    """Nobody interrupts."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +84,7 @@ class Slide:
         self._reader = reader
         self._factors = _level_factors(reader.level_sizes_px)
         self._close = weakref.finalize(self, reader.close)
+        self._overview_lock = threading.Lock()
         self.mpp = mpp
         self.reference = reference
         self.identity = identity
@@ -106,15 +119,17 @@ class Slide:
         """The library that reads it."""
         return self._reader.name
 
-    def read(self, l0_box: Box, width_px: int, height_px: int) -> RgbArray:
+    def read(self, l0_box: Box, width_px: int, height_px: int, check: Check = _go_on) -> RgbArray:
         """A region at any scale, also one that reaches beyond the slide.
 
         Each output pixel is the average over exactly its part of the region, or a linear
-        interpolation where the region is enlarged. Outside of the slide all is white.
+        interpolation where the region is enlarged. Outside of the slide all is white. A large
+        region of a slide without a pyramid comes from a coarse copy; see :mod:`.overview`.
 
         Args:
             l0_box: the region, level-0 px; fractions count.
             width_px, height_px: size of the output; the scales of the axes may differ.
+            check: called at least every 8 million source pixels; what it raises ends the reading.
 
         Returns:
             HWC uint8 RGB, C-contiguous, `height_px` x `width_px`.
@@ -126,13 +141,61 @@ class Slide:
         l0_sides = (l0_box.width, l0_box.height)
         if min(width_px, height_px) < 1 or not all(0 < side < math.inf for side in l0_sides):
             raise ValueError(f"no area: {l0_box} as {width_px} x {height_px} px")
-        level = self._level_for(l0_sides[0] / width_px, l0_sides[1] / height_px)
+        if self._wants_overview(l0_box, width_px, height_px):
+            coarse = self._open_overview(check)
+            if coarse is not None:
+                return self._read_overview(coarse, l0_box, width_px, height_px)
+        return self._read_levels(l0_box, width_px, height_px, check)
+
+    def plan_overview(self, l0_boxes: Iterable[Box], size_px: int) -> OverviewPlan | None:
+        """What it takes to make the coarse copy that these square regions need; None if nothing."""
+        if any(self._wants_overview(l0_box, size_px, size_px) for l0_box in l0_boxes):
+            return self._overview.plan
+        return None
+
+    def _read_levels(self, l0_box: Box, width_px: int, height_px: int, check: Check) -> RgbArray:
+        level = self._level_for(l0_box.width / width_px, l0_box.height / height_px)
         x_axis, y_axis = self._axes(level, l0_box, width_px, height_px)
         output = np.empty((height_px, width_px, 3), dtype=np.uint8)
         for ys, xs in tiles(x_axis, y_axis, _TILE_SOURCE_PX_MAX):
+            check()
             output[ys.start : ys.stop, xs.start : xs.stop] = self._read_tile(
                 level, x_axis, y_axis, xs, ys
             )
+        return output
+
+    @cached_property
+    def _overview(self) -> Overview:
+        factor = round(max(max(factors) for factors in self._factors))
+        return Overview(self.identity, self.width_px, self.height_px, FACTOR * factor)
+
+    def _wants_overview(self, l0_box: Box, width_px: int, height_px: int) -> bool:
+        """Whether a region is far coarser than every level, and so large that it takes long."""
+        downsample = min(l0_box.width / width_px, l0_box.height / height_px)
+        coarsest = max(max(factors) for factors in self._factors)
+        inside = l0_box.intersection(self.l0_box)
+        source_px = max(0.0, inside.width) * max(0.0, inside.height) / coarsest**2
+        return downsample >= FACTOR * coarsest and source_px > SOURCE_PX_MIN
+
+    def _open_overview(self, check: Check) -> RgbArray | None:
+        with self._overview_lock:
+            return self._overview.open(partial(self._read_levels, check=check))
+
+    def _read_overview(
+        self, coarse: RgbArray, l0_box: Box, width_px: int, height_px: int
+    ) -> RgbArray:
+        step = self._overview.l0_step
+        x_axis = Axis(l0_box.x0 / step, l0_box.x1 / step, width_px, 0.0, self.width_px / step)
+        y_axis = Axis(l0_box.y0 / step, l0_box.y1 / step, height_px, 0.0, self.height_px / step)
+        output = np.full((height_px, width_px, 3), 255, dtype=np.uint8)
+        for ys, xs in tiles(x_axis, y_axis, _TILE_SOURCE_PX_MAX):
+            columns, rows = x_axis.span(xs), y_axis.span(ys)
+            if columns and rows:
+                rgb = coarse[rows.start : rows.stop, columns.start : columns.stop]
+                window = Window(rgb, columns.start, rows.start)
+                output[ys.start : ys.stop, xs.start : xs.stop] = resample(
+                    window, x_axis, y_axis, xs, ys
+                )
         return output
 
     def _level_for(self, x_downsample: float, y_downsample: float) -> int:

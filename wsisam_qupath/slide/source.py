@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Protocol
 
 from ..geometry import Box, Mpp
@@ -24,5 +24,7 @@ class PixelSource(Protocol):
     def identity(self) -> Hashable:
         """Names its content in caches."""
 
-    def read(self, l0_box: Box, width_px: int, height_px: int) -> RgbArray:
+    def read(
+        self, l0_box: Box, width_px: int, height_px: int, check: Callable[[], None] = ...
+    ) -> RgbArray:
         """A region at any scale, white outside of the slide; see :meth:`.Slide.read`."""

@@ -42,7 +42,7 @@ def find_or_make_tiled_copy(path: Path) -> Path:
         return copy
     try:
         copy.parent.mkdir(parents=True, exist_ok=True)
-        _make_room(copy.parent)
+        make_room(copy.parent, "*.tif")
     except OSError as exc:
         raise SlideError(f"The cache folder {copy.parent} cannot be written ({exc}).") from exc
     unfinished = copy.with_name(f"{copy.stem}-{os.getpid()}.part.tif")
@@ -87,8 +87,9 @@ def _convert(path: Path, copy: Path) -> None:
         raise SlideError(f"{path} is damaged ({reason}). Copy it again from its source.")
 
 
-def _make_room(folder: Path) -> None:
-    copies = sorted(folder.glob("*.tif"), key=lambda one: one.stat().st_mtime, reverse=True)
+def make_room(folder: Path, pattern: str) -> None:
+    """Remove the copies that were not used for longest, where all of them are too large."""
+    copies = sorted(folder.glob(pattern), key=lambda one: one.stat().st_mtime, reverse=True)
     kept = 0
     for copy in copies:
         kept += copy.stat().st_size

@@ -8,8 +8,7 @@ import pytest
 
 from fixtures.qupath_fixtures import write_slide
 from wsisam_qupath.project.create import adding
-from wsisam_qupath.project.create.adding import Adder
-from wsisam_qupath.qupath.jvm.creation import NewImage
+from wsisam_qupath.project.create.adding import Adder, Addition
 from wsisam_qupath.qupath.jvm.process import QuPathProcess
 
 pytestmark = pytest.mark.qupath
@@ -34,9 +33,9 @@ def test_a_slide_on_which_qupath_hangs_costs_itself_alone(
     adder = Adder(qupath, project, "unset")
 
     adder.start()
-    first = adder.add(NewImage(write_slide(tmp_path / "a.tif", 64), "", (RECTANGLE,)))
-    hanging = adder.add(NewImage(pipe))
-    last = adder.add(NewImage(write_slide(tmp_path / "b.tif", 64)))
+    first = adder.add(Addition(write_slide(tmp_path / "a.tif", 64), "", lambda: (RECTANGLE,)))
+    hanging = adder.add(Addition(pipe))
+    last = adder.add(Addition(write_slide(tmp_path / "b.tif", 64)))
     adder.finish()
 
     assert first.ids and last.ids

@@ -12,7 +12,7 @@ from rich.console import Console
 from wsisam_qupath.errors import OptionError
 from wsisam_qupath.files import check_writable, write_atomically
 from wsisam_qupath.options import ModelSpec
-from wsisam_qupath.report.progress import count_noun, name_cases
+from wsisam_qupath.report.progress import count_noun, name_cases, show_progress
 
 from ..dataset import AnnotatedImage, Dataset
 from .boxes import read_boxes
@@ -110,7 +110,7 @@ def run_evaluate(dataset: Dataset, request: EvaluateRequest, console: Console) -
     chosen = _choose_objects(images_given, request, console)
     images = [one.image for one in chosen]
     boxes = None if request.boxes is None else read_boxes(request.boxes, images)
-    with console.status("Loading the models"):
+    with show_progress(console, "Loading the models"):
         models = load_models(
             request.models, request.model, second_pass=request.settings.second_pass
         )

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import shapely
 from rich.console import Console
-from rich.progress import Progress
 
 from wsisam_qupath.errors import OptionError, PromptError, SlideError
 from wsisam_qupath.geometry import Box, Mpp, PatchPair
@@ -27,7 +26,7 @@ from wsisam_qupath.inference.backends import Prediction
 from wsisam_qupath.prompts import Prompt, Skipped
 from wsisam_qupath.prompts.encoding import MASK_PX, EncodedPrompt, encode_prompt
 from wsisam_qupath.prompts.results import Empty, Result
-from wsisam_qupath.report.progress import TASK, progress_bar
+from wsisam_qupath.report.progress import Progress, show_progress
 from wsisam_qupath.slide import Slide
 
 from ..sampling.clicker import Click
@@ -88,7 +87,7 @@ def evaluate_models(
     results = EvaluationResults()
     sizes_um = _median_sizes_um(chosen) if settings.scale == "median" else {}
     total = len(models) * sum(len(c.truths) for c in chosen)
-    with progress_bar(console, "Measuring", total) as progress:
+    with show_progress(console, "Measuring objects", total) as progress:
         for one in chosen:
             asked = _ModelRun(one, models, settings, results, progress, with_pictures)
             own_boxes = None if boxes is None else boxes.get(one.image.name, ())
@@ -143,7 +142,7 @@ class _ModelRun:
                 if model is self.models[0]:
                     scorer.score_baselines(queries, slide_box)
                 _ModelTurn(scorer, model, slide).ask(queries)
-                self.progress.advance(TASK, len(self.chosen.truths))
+                self.progress.advance(len(self.chosen.truths))
 
     def _build_queries(self, builder: PromptBuilder) -> list[Query]:
         """All questions about the image; objects without any are named once."""

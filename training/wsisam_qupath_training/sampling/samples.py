@@ -190,7 +190,7 @@ def rasterize_targets(
 ) -> SampleMasks:
     """The objects of an image as they lie in a view."""
     pair, rng = sample.pair, np.random.default_rng(sample.seed)
-    near = _find_near(image.truths, pair)
+    near = _find_near(image, pair)
     hr_masks = {t.id: _raster(t.l0_outline, pair, 1.0) for t in near}
     whole_px = {t.id: _measure_whole_px(t, pair) for t in near}
     if settings.placement == "random":
@@ -314,10 +314,11 @@ def _xyxy(pair: PatchPair, zoom: float) -> tuple[float, float, float, float]:
     return box.x0, box.y0, box.x1, box.y1
 
 
-def _find_near(truths: Sequence[Truth], pair: PatchPair) -> list[Truth]:
-    """Find the objects with boxes that meet the LR patch."""
+def _find_near(image: AnnotatedImage, pair: PatchPair) -> list[Truth]:
+    """Find the objects with boxes that meet the LR patch, in their order."""
     lr_box = pair.lr_l0_box
-    shared = [(t, t.l0_box.intersection(lr_box)) for t in truths]
+    touched = sorted(image.object_index.query(shapely.box(*_xyxy(pair, 2.0))))
+    shared = [(t, t.l0_box.intersection(lr_box)) for t in map(image.truths.__getitem__, touched)]
     return [t for t, box in shared if box.width > 0 and box.height > 0]
 
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from wsisam_qupath.errors import OptionError, PromptError
 from wsisam_qupath.inference.backends import Encoder
 from wsisam_qupath.model.bases import Base
-from wsisam_qupath.report.progress import TASK, progress_bar
+from wsisam_qupath.report.progress import show_progress
 from wsisam_qupath.slide import ReaderPool, Slide
 
 from ..dataset import AnnotatedImage, Part
@@ -179,7 +179,7 @@ def fill_features(
         OutputError: the disk is full, or cannot be written.
     """
     own = find_features(data, encoder, base, recipe, folder)
-    with progress_bar(console, what, len(data.samples)) as progress:
+    with show_progress(console, what, len(data.samples)) as progress:
         return fill_cache(
             own,
             encoder,
@@ -188,7 +188,7 @@ def fill_features(
             data.slides,
             data.samples,
             recipe.sampling,
-            lambda: progress.advance(TASK),
+            progress.advance,
         )
 
 

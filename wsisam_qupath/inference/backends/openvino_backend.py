@@ -7,7 +7,10 @@ OpenVINO keeps its compiled form of them beside. Both can be deleted at any time
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
@@ -42,6 +45,8 @@ GRAPH_VERSION = 3
 
 _COMPILING_S_MAX = 120.0
 """It takes seconds; who has the lock for longer hangs."""
+
+_UNUSED_SECONDS_MAX = 30 * 86400.0
 
 Export: TypeAlias = Callable[[Path], None]
 FloatTensor: TypeAlias = NDArray[np.float32]
@@ -155,6 +160,9 @@ class _Graphs:
         self._requests: dict[str, ov.InferRequest] = {}
         if not folder.is_dir():
             _export_whole(folder, export)
+            remove_unused(folder.parent, keep=folder)
+        with suppress(OSError):  # so that nobody takes them for unused
+            os.utime(folder)
         # Not before the export: OpenVINO creates this folder at once. It mends what is in there.
         self._core.set_property({"CACHE_DIR": str(folder / "compiled")})
         if threads is not None:
@@ -208,6 +216,19 @@ def graph_folder(folder: Path, base: Base, adapter: Adapter | None) -> Path:
     if adapter is not None:
         made_from.append(adapter.sha256)
     return folder / hashlib.sha256("|".join(made_from).encode()).hexdigest()[:16]
+
+
+def remove_unused(folder: Path, *, keep: Path) -> None:
+    """Remove graphs, as of older versions, that nobody has used for a month: 120 MB each.
+
+    Args:
+        keep: those that were just made.
+    """
+    for graphs in folder.iterdir():
+        with suppress(OSError):
+            is_old = time.time() - graphs.stat().st_mtime > _UNUSED_SECONDS_MAX
+            if is_old and graphs != keep and graphs.is_dir():
+                shutil.rmtree(graphs, ignore_errors=True)
 
 
 @contextmanager

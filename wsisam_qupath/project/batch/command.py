@@ -25,7 +25,7 @@ from ...qupath.files.reading import read_project
 from ...qupath.jvm.process import QuPathProcess
 from ...report.display import Display, print_outcomes
 from ...report.outcome import ImageOutcome
-from ...report.progress import points_warning, stderr_console
+from ...report.progress import Progress, points_warning, show_progress, stderr_console
 from ...report.writing import ReportHeader, check_report_path, write_report
 from ...slide import Slide
 from ..access import check_closed, choose_images, lock_for_writing
@@ -111,8 +111,9 @@ def run_batch(request: BatchRequest) -> BatchOutcome:
             by_id = {entry.id: entry for entry in entries}
             open_again = partial(_open_again, opener, by_id)
             try:
-                with console.status("Drawing the report"):
-                    write_report(request.report, outcomes, header, open_again)
+                total = sum(one.count("outlined") + one.count("empty") for one in outcomes)
+                with show_progress(console, "Drawing the report", total) as progress:
+                    write_report(request.report, outcomes, header, open_again, progress.advance)
             except OutputError as exc:  # the outlines are in the project all the same
                 console.print(f"The report was not written. {exc}", markup=False)
                 return BatchOutcome(tuple(outcomes), False)
@@ -187,8 +188,11 @@ def _make_once(executors: ExitStack, make: Callable[[], Executor]) -> Callable[[
     return executor
 
 
-class _Silent:
-    """Watches a dry run, which takes no time."""
+class _Planner:
+    """Watches a dry run: only how many images were looked at."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
 
     def on_prompts_found(self, tasks: int) -> None:
         """See :class:`.BatchObserver`."""
@@ -199,8 +203,9 @@ class _Silent:
     def on_notice(self, words: str) -> None:
         """See :class:`.BatchObserver`."""
 
-    def on_image_end(self, outcome: ImageOutcome) -> None:
+    def on_image_end(self, outcome: ImageOutcome) -> None:  # noqa: ARG002
         """See :class:`.BatchObserver`."""
+        self._progress.advance()
 
 
 def _plan(
@@ -212,9 +217,10 @@ def _plan(
     console: Console,
 ) -> list[ImageOutcome]:
     executor = LocalExecutor(model, config.options)
-    with console.status("Looking at the images"):
-        batch = Batch(config, process, opener, executor, lambda: executor, _Silent())
+    with show_progress(console, "Looking at images", len(entries)) as progress:
+        batch = Batch(config, process, opener, executor, lambda: executor, _Planner(progress))
         outcomes = batch.run(entries)
+    with show_progress(console, "Measuring how fast the model is here"):
         needed = any(one.plan.prompts for one in outcomes)
         pace = measure_pace(model) if needed else None
     print_plan(Console(highlight=False), outcomes, pace)

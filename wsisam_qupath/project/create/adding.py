@@ -1,16 +1,28 @@
 """Adds slides to a new project one by one: one on which QuPath hangs or crashes costs itself alone.
 
 QuPath's process is ended where it has no answer in time. What it had not saved is added again.
+Objects go there in pieces, so that a million of them are never in memory as text.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from ...errors import QuPathError
-from ...qupath.jvm.creation import AddedImage, NewImage, add_image, save_images
+from ...geojson import Feature
+from ...qupath.jvm.creation import (
+    AddedImage,
+    NewImage,
+    add_image,
+    add_objects,
+    save_images,
+    save_objects,
+)
 from ...qupath.jvm.process import QuPathProcess
 
 _SLIDE_SECONDS_MAX = 30.0
@@ -22,6 +34,27 @@ _START_SECONDS_MAX = 180.0
 _UNSAVED_MAX = 16
 """Slides between two saves of the project."""
 
+_OBJECTS_AT_ONCE = 2000
+"""A megabyte or two as text; QuPath takes half a second for them."""
+
+
+def _no_objects() -> Iterable[Feature]:
+    return ()
+
+
+@dataclass(frozen=True)
+class Addition:
+    """A slide to add, with its objects.
+
+    Attributes:
+        label: see :class:`.NewImage`.
+        read: reads the objects, cleaned, whenever it is called.
+    """
+
+    slide: Path
+    label: str = ""
+    read: Callable[[], Iterable[Feature]] = _no_objects
+
 
 class Adder:
     """Adds slides; see :class:`.QuPathProcess`.
@@ -29,11 +62,19 @@ class Adder:
     Args:
         project: ``project.qpproj``, in an empty folder.
         image_type: one of :data:`...qupath.jvm.creation.IMAGE_TYPES`.
+        on_objects: told of so many more objects that were added.
     """
 
-    def __init__(self, qupath: QuPathProcess, project: Path, image_type: str) -> None:
+    def __init__(
+        self,
+        qupath: QuPathProcess,
+        project: Path,
+        image_type: str,
+        on_objects: Callable[[int], None] = lambda _: None,
+    ) -> None:
         self._qupath, self._project, self._image_type = qupath, project, image_type
-        self._unsaved: list[NewImage] = []
+        self._on_objects = on_objects
+        self._unsaved: list[Addition] = []
 
     def start(self) -> None:
         """Start QuPath and make the project.
@@ -43,7 +84,7 @@ class Adder:
         """
         self._save()
 
-    def add(self, image: NewImage) -> AddedImage:
+    def add(self, image: Addition) -> AddedImage:
         """Add a slide; the reason is in the answer where that fails.
 
         Raises:
@@ -71,10 +112,27 @@ class Adder:
         """
         self._save()
 
-    def _run(self, image: NewImage) -> AddedImage:
-        # Objects take time too: a million of them half a minute.
-        seconds = _SLIDE_SECONDS_MAX + len(image.features) / 10_000
-        return self._qupath.run_within(seconds, add_image, self._project, image, self._image_type)
+    def _run(self, image: Addition) -> AddedImage:
+        pieces = _divide(image.read())
+        first = NewImage(image.slide, image.label, next(pieces, ()))
+        added = self._qupath.run_within(
+            _SLIDE_SECONDS_MAX, add_image, self._project, first, self._image_type
+        )
+        self._on_objects(added.n_objects)
+        if not added.ids:
+            return added
+        n_objects, skipped = added.n_objects, list(added.skipped)
+        for piece in pieces:
+            more = self._qupath.run_within(
+                _SLIDE_SECONDS_MAX, add_objects, self._project, added.ids[0], piece
+            )
+            n_objects, skipped = n_objects + more.n_objects, [*skipped, *more.skipped]
+            self._on_objects(more.n_objects)
+        if n_objects > added.n_objects:
+            # A million of them take half a minute.
+            seconds = _SLIDE_SECONDS_MAX + n_objects / 10_000
+            self._qupath.run_within(seconds, save_objects, self._project, added.ids[0])
+        return replace(added, n_objects=n_objects, skipped=tuple(skipped))
 
     def _save(self) -> None:
         self._qupath.run_within(_START_SECONDS_MAX, save_images, self._project)
@@ -97,3 +155,9 @@ class Adder:
         for one in folder.iterdir() if folder.is_dir() else ():
             if one.is_dir() and one.name not in known:
                 shutil.rmtree(one, ignore_errors=True)
+
+
+def _divide(features: Iterable[Feature]) -> Iterator[tuple[Feature, ...]]:
+    rest = iter(features)
+    while piece := tuple(islice(rest, _OBJECTS_AT_ONCE)):
+        yield piece

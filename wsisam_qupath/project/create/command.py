@@ -5,20 +5,29 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
 from ...errors import OptionError, PromptError, SlideError, escape
+from ...geojson import Feature
+from ...geojson.cleaning import Cleaned, ObjectStream, list_classes
 from ...geojson.manifest import REGION_CLASS
 from ...prompts import PathClass, Skipped
-from ...qupath.jvm.creation import IMAGE_TYPES, AddedImage, NewImage, set_classes
+from ...qupath.jvm.creation import IMAGE_TYPES, AddedImage, set_classes
 from ...qupath.jvm.process import QuPathProcess
-from ...report.progress import TASK, count_noun, name_cases, name_some, progress_bar, stderr_console
+from ...report.progress import (
+    Progress,
+    count_noun,
+    name_cases,
+    name_some,
+    show_progress,
+    stderr_console,
+)
 from ...slide.names import name_key
-from .adding import Adder
+from .adding import Adder, Addition
 from .finding import find_slides
 from .folder import PROJECT_FILE, build_beside, check_free, find_project_folder
 from .matching import Matched, Source, Sources, find_annotations, match
@@ -100,8 +109,8 @@ def run_create(request: CreateRequest) -> Created:
     if named is not None and not matched.by_slide:
         raise PromptError(_none_matches(named, matched, slides))
     with build_beside(folder) as unfinished, QuPathProcess() as qupath:
-        builder = _Builder(qupath, unfinished / PROJECT_FILE, request.image_type)
-        builder.add(slides, matched.by_slide, console)
+        builder = _Builder(qupath, unfinished / PROJECT_FILE, request.image_type, console)
+        builder.add(slides, matched.by_slide)
         builder.set_classes(sources.path_classes)
     created = Created(
         folder / PROJECT_FILE,
@@ -143,31 +152,35 @@ def summary(created: Created) -> str:
 class _Builder:
     """Adds slides with their annotations to a project and counts them."""
 
-    def __init__(self, qupath: QuPathProcess, project: Path, image_type: str) -> None:
+    def __init__(
+        self, qupath: QuPathProcess, project: Path, image_type: str, console: Console
+    ) -> None:
         self.n_images = 0
         self.n_objects = 0
         self.repaired = 0
         self.failed: list[Skipped] = []
         self.skipped: list[Skipped] = []
-        self._adder = Adder(qupath, project, image_type)
+        self._adder = Adder(qupath, project, image_type, self._tell_objects)
+        self._console = console
+        self._progress: Progress | None = None
+        self._told = 0
         self._qupath = qupath
         self._project = project
         self._path_classes: dict[str, PathClass] = {}
 
-    def add(self, slides: Sequence[Path], sources: Mapping[Path, Source], console: Console) -> None:
+    def add(self, slides: Sequence[Path], sources: Mapping[Path, Source]) -> None:
         """Add all slides.
 
         Raises:
             SlideError: QuPath opens none.
         """
         labels = label_slides(slides)
-        self._adder.start()
-        with progress_bar(console, "Adding slides", len(slides)) as progress:
-            for slide in slides:
-                image = self._image(slide, labels[slide], sources.get(slide))
-                self._note(image, self._adder.add(image))
-                progress.advance(TASK)
-        self._adder.finish()
+        with show_progress(self._console, "Starting QuPath"):
+            self._adder.start()
+        with show_progress(self._console, "Adding slides", len(slides)) as self._progress:
+            for slide in self._progress.track(slides):
+                self._add(slide, labels[slide], sources.get(slide))
+            self._adder.finish()
         if not self.n_images:
             raise SlideError(
                 f"QuPath opened none of {count_noun(len(slides), 'slide')}. {self.failed[0].reason}"
@@ -180,27 +193,43 @@ class _Builder:
             listed |= {one.name: one for one in _USEFUL_CLASSES if one.name not in listed}
             self._qupath.run(set_classes, self._project, tuple(listed.values()))
 
-    def _image(self, slide: Path, label: str, source: Source | None) -> NewImage:
-        if source is None:
-            return NewImage(slide, label)
-        try:
-            cleaned = source.read()
-        except PromptError as exc:
-            self.failed.append(Skipped(source.label, str(exc)))
-            return NewImage(slide, label)
-        self.repaired += cleaned.repaired
-        self.skipped += [Skipped(f"{source.label}: {s.id}", s.reason) for s in cleaned.skipped]
-        self._path_classes |= {one.name: one for one in cleaned.path_classes}
-        return NewImage(slide, label, cleaned.features)
+    def _add(self, slide: Path, label: str, source: Source | None) -> None:
+        """Add a slide with its objects; without them where they cannot be read."""
+        found: ObjectStream | Cleaned = Cleaned()
 
-    def _note(self, image: NewImage, added: AddedImage) -> None:
-        name = image.slide.name
+        def read() -> Iterator[Feature]:
+            nonlocal found  # again where QuPath's process had to be started again
+            assert source is not None
+            found = source.open(lambda _: None)
+            for feature in found:
+                self._path_classes |= {one.name: one for one in list_classes([feature])}
+                yield feature
+
+        try:
+            bare = Addition(slide, label)
+            added = self._adder.add(bare if source is None else Addition(slide, label, read))
+        except PromptError as exc:
+            assert source is not None
+            self.failed.append(Skipped(source.label, str(exc)))
+            added = self._adder.add(Addition(slide, label))
+        self.repaired += found.repaired
+        if source is not None:
+            self.skipped += [Skipped(f"{source.label}: {s.id}", s.reason) for s in found.skipped]
+        self._note(slide, added, with_objects=source is not None)
+
+    def _tell_objects(self, count: int) -> None:
+        self._told += count
+        if self._progress is not None and self._told:
+            self._progress.update(note=f"{self._told:,} objects")
+
+    def _note(self, slide: Path, added: AddedImage, *, with_objects: bool) -> None:
+        name = slide.name
         self.n_images += len(added.ids)
         self.n_objects += added.n_objects
         self.skipped += [Skipped(f"{name}: {one.id}", one.reason) for one in added.skipped]
         if added.reason:
             self.failed.append(Skipped(name, added.reason))
-        elif len(added.ids) > 1 and image.features:
+        elif len(added.ids) > 1 and with_objects:
             reason = f"it holds {len(added.ids)} images; the annotations are in the first"
             self.skipped.append(Skipped(name, reason))
 

@@ -6,11 +6,11 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ...errors import OutputError
-from ...files import write_atomically
+from ...files import hold_alone, write_atomically
 
 PROJECT_FILE = "project.qpproj"
 """QuPath's name of it."""
@@ -66,19 +66,14 @@ def build_beside(folder: Path) -> Iterator[Path]:
     Raises:
         OutputError: it cannot be written, or another program is making the same project.
     """
-    from filelock import FileLock, Timeout  # only where something is written
-
     unfinished = folder.with_name(f".{folder.name}.unfinished")
-    lock = FileLock(f"{unfinished}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as exc:
-        raise OutputError(
-            f"Another program is making {folder} right now: wait for it, or name another folder."
-        ) from exc
-    except OSError as exc:
-        raise _make_unwritable_error(folder, exc) from exc
-    try:
+    busy = f"Another program is making {folder} right now: wait for it, or name another folder."
+    with ExitStack() as held:
+        try:
+            held.enter_context(hold_alone(Path(f"{unfinished}.lock"), busy))
+        except OSError as exc:
+            raise _make_unwritable_error(folder, exc) from exc
+        held.callback(shutil.rmtree, unfinished, ignore_errors=True)
         shutil.rmtree(unfinished, ignore_errors=True)
         try:
             unfinished.mkdir()
@@ -86,11 +81,6 @@ def build_beside(folder: Path) -> Iterator[Path]:
             raise _make_unwritable_error(folder, exc) from exc
         yield unfinished
         _give_name(unfinished, folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        with suppress(OSError):  # on Windows it goes with the lock
-            Path(lock.lock_file).unlink()
-        lock.release()
 
 
 def _give_name(unfinished: Path, folder: Path) -> None:

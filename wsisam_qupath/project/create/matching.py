@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from ...errors import PromptError
-from ...files import read_json
-from ...geojson.cleaning import Cleaned, clean_objects, is_geojson, read_objects
+from ...files import OnRead, read_json
+from ...geojson.cleaning import Cleaned, ObjectStream, is_geojson, open_objects
 from ...geojson.coco import is_coco, parse_coco
 from ...geojson.manifest import MANIFEST_NAME
 from ...geojson.slide_runner import is_slide_runner, read_slide_runner
@@ -33,7 +33,7 @@ class Source:
         label: names them to the user.
         slide_name: what they say that the slide's file is called, with its suffix or without.
         path: of the GeoJSON file that they are in; None where they are at hand.
-        cleaned: the annotations themselves, where they are at hand.
+        cleaned: the annotations themselves, where they are at hand, as those of COCO.
     """
 
     label: str
@@ -41,13 +41,16 @@ class Source:
     path: Path | None = None
     cleaned: Cleaned = field(default_factory=Cleaned)
 
-    def read(self) -> Cleaned:
-        """Read the annotations.
+    def open(self, on_read: OnRead) -> ObjectStream | Cleaned:
+        """Read the annotations, those of a file one by one.
+
+        Args:
+            on_read: see :func:`.read_json`.
 
         Raises:
             PromptError: their file cannot be read, or is not GeoJSON.
         """
-        return self.cleaned if self.path is None else read_objects(self.path)
+        return self.cleaned if self.path is None else open_objects(self.path, on_read)
 
 
 @dataclass(frozen=True)
@@ -104,9 +107,8 @@ def find_annotations(path: Path, slides: Sequence[Path]) -> Sources:
         return _read_coco_sources(document, str(path))
     if not is_geojson(document):
         raise PromptError(f"{path} is neither GeoJSON nor COCO. {_FIX}")
-    cleaned = clean_objects(document, source=str(path))
     name = slides[0].name if len(slides) == 1 else _slide_name(path)
-    return Sources((Source(path.name, name, None, cleaned),))
+    return Sources((Source(path.name, name, path),))
 
 
 def match(sources: Sequence[Source], slides: Sequence[Path]) -> Matched:

@@ -23,7 +23,7 @@ from ...qupath.files.reading import read_project
 from ...qupath.jvm.objects import read_image
 from ...qupath.jvm.process import QuPathProcess
 from ...qupath.values import ImageContents
-from ...report.progress import TASK, count_noun, name_cases, name_some, progress_bar, stderr_console
+from ...report.progress import count_noun, name_cases, name_some, show_progress, stderr_console
 from ...slide import calibration, open_slide
 from ...slide.uri import path_from_location
 from ..qupath_processes import find_running_qupath
@@ -156,13 +156,13 @@ class _Writer:
             OutputError: a file cannot be written.
         """
         entries = self._project.images
-        with progress_bar(console, "Exporting", len(entries)) as progress:
+        with show_progress(console, "Exporting images", len(entries)) as progress:
             for reading in _read_images(qupath, self._project):
                 try:
                     self._write(reading)
                 except ImageError as exc:
                     self.failed.append(Skipped(reading.entry.name, str(exc)))
-                progress.advance(TASK)
+                progress.advance()
         if not self.images:
             raise ProjectError(
                 f"None of {count_noun(len(entries), 'image')} of {self._project.path} can be "

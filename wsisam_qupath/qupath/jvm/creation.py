@@ -92,6 +92,9 @@ def add_images(
 _unsaved: dict[Path, QuPathProject] = {}
 """Projects with images that were added and not saved yet. Only one thread here uses it."""
 
+_growing: dict[tuple[Path, str], _Java] = {}
+"""The ImageData of the image that gets objects, by its project and entry id."""
+
 
 def add_image(project: Path, image: NewImage, image_type: str) -> AddedImage:
     """Add one slide to a project, which has to be saved by :func:`save_images` later.
@@ -106,6 +109,43 @@ def add_image(project: Path, image: NewImage, image_type: str) -> AddedImage:
     opened = _unsaved.get(project) or _open_project(project)
     _unsaved[project] = opened
     return _add_image(opened.java_object, image, getattr(ImageType, IMAGE_TYPES[image_type]))
+
+
+def add_objects(project: Path, entry_id: str, features: Sequence[Feature]) -> AddedImage:
+    """Put some more objects into an image that was just added, in memory.
+
+    :func:`save_objects` writes them: so a million objects pass in pieces, and are written once.
+
+    Raises:
+        QuPathError: QuPath cannot open the image.
+    """
+    objects, skipped = _objects(features)
+    with translate_java_errors("Adding objects"):
+        image_data = _growing.get((project, entry_id))
+        if image_data is None:
+            image_data = _entry_of(project, entry_id).readImageData()
+            _growing[project, entry_id] = image_data
+        image_data.getHierarchy().addObjects(_list_of(objects))
+    return AddedImage((entry_id,), _count_with_children(objects), tuple(skipped))
+
+
+def save_objects(project: Path, entry_id: str) -> None:
+    """Write what :func:`add_objects` put into an image.
+
+    Raises:
+        QuPathError: it cannot be written.
+    """
+    with translate_java_errors("Saving objects", "check the space and permissions there"):
+        image_data = _growing.pop((project, entry_id))
+        try:
+            _entry_of(project, entry_id).saveImageData(image_data)
+        finally:
+            image_data.getServer().close()
+
+
+def _entry_of(project: Path, entry_id: str) -> _Java:
+    entries = _unsaved[project].java_object.getImageList()
+    return next(entry for entry in entries if str(entry.getID()) == entry_id)
 
 
 def save_images(project: Path) -> None:
@@ -191,8 +231,17 @@ def _add(java_project: _Java, image: NewImage, java_type: _Java) -> AddedImage:
             entry = _entry(java_project, server, image.label)
             _save(entry, server, objects if is_first else [], java_type)
             ids.append(str(entry.getID()))
-    n_objects = sum(1 + int(one.nDescendants()) for one in objects)
-    return AddedImage(tuple(ids), n_objects, tuple(skipped))
+    return AddedImage(tuple(ids), _count_with_children(objects), tuple(skipped))
+
+
+def _count_with_children(objects: Sequence[_Java]) -> int:
+    return sum(1 + int(one.nDescendants()) for one in objects)
+
+
+def _list_of(objects: Sequence[_Java]) -> _Java:
+    from paquo.java import ArrayList
+
+    return ArrayList(objects)
 
 
 def _servers(slide: Path) -> list[_Java]:
@@ -239,12 +288,12 @@ def _entry(java_project: _Java, server: _Java, label: str) -> _Java:
 
 def _save(entry: _Java, server: _Java, objects: Sequence[_Java], java_type: _Java) -> None:
     """Write ``data.qpdata`` if there is anything to keep in it."""
-    from paquo.java import ArrayList, ImageData, ImageType
+    from paquo.java import ImageData, ImageType
 
     if not objects and java_type == ImageType.UNSET:
         return
     image_data = ImageData(server, java_type)
-    image_data.getHierarchy().addObjects(ArrayList(objects))
+    image_data.getHierarchy().addObjects(_list_of(objects))
     entry.saveImageData(image_data)
 
 

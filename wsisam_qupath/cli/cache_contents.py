@@ -1,0 +1,63 @@
+"""What the cache folder holds, and how it is cleared."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Table
+
+from ..errors import OutputError
+from ..files import cache_folder
+
+_WEIGHTS = "weights"
+
+_CONTENTS = {
+    _WEIGHTS: "downloaded weights",
+    "openvino": "models prepared for this machine",
+    "images": "tiled copies of large images",
+    "overviews": "coarse copies of slides without a pyramid",
+    "training": "encoded views to train on",
+}
+"""Folders in the cache, and what they hold."""
+
+
+def run_cache(*, clear: bool) -> None:
+    """Print what is there on stdout; delete it before, if so wished.
+
+    Raises:
+        OutputError: something cannot be deleted.
+    """
+    folder = cache_folder()
+    freed = sum(_clear(folder / name) for name in _CONTENTS if name != _WEIGHTS) if clear else 0
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name, justify in (("Folder", "left"), ("Holds", "left"), ("Size", "right")):
+        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for name, what in _CONTENTS.items():
+        table.add_row(name, what, decimal(_measure_bytes(folder / name)))
+    console = Console(highlight=False, emoji=False)
+    console.print(table)
+    console.print(f"All in {folder}.", markup=False, soft_wrap=True)
+    if clear:
+        console.print(f"{decimal(freed)} were freed.")
+
+
+def _measure_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _clear(folder: Path) -> int:
+    """Delete a folder; returns how many bytes it held."""
+    if not folder.is_dir():
+        return 0
+    size = _measure_bytes(folder)
+    try:
+        shutil.rmtree(folder)
+    except OSError as exc:
+        raise OutputError(
+            f"{exc.filename or folder} cannot be deleted ({exc.strerror}): end the programs that "
+            "use it, and check your permissions there."
+        ) from exc
+    return size

@@ -1,0 +1,166 @@
+"""What ``segment`` has done so far: kept beside the output as it comes, so that it can go on."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..errors import OutputError
+from ..files import hold_alone
+from ..files.checked_lines import make_line, parse_line, write_all
+from ..files.ordinary import open_checked
+from ..geojson import Feature
+from ..prompts import Prompt, Skipped
+from ..prompts.results import SerializedResult
+
+_FORMAT = "wsisam-qupath segment, unfinished"
+
+
+class _Place(NamedTuple):
+    """Where a result stands in the file; without an outline, why."""
+
+    offset: int
+    reason: str
+
+
+class Part:
+    """Results in ``OUTPUT.part``, one per line, each with a checksum; in memory only their places.
+
+    Attributes:
+        kept: how many results of an earlier run are used again.
+        why_new: why those of an earlier run are not; empty where there were none, or they are.
+    """
+
+    def __init__(self, file: io.FileIO, about: Mapping[str, str], path: Path | None = None) -> None:
+        """Use :func:`open_part`."""
+        self._file, self._path = file, path
+        self._places: dict[str, _Place] = {}
+        self.why_new = self._read_earlier(about)
+        self.kept = len(self._places)
+
+    def __contains__(self, prompt_id: str) -> bool:
+        return prompt_id in self._places
+
+    def append(self, result: SerializedResult) -> None:
+        """Hand a result to the operating system: from then on no kill of this process loses it.
+
+        Raises:
+            OutputError: the disk is full, or gone.
+        """
+        offset = self._file.seek(0, io.SEEK_END)
+        try:
+            write_all(self._file, make_line(vars(result)))
+        except OSError as exc:
+            where = "The temporary folder" if self._path is None else str(self._path)
+            raise OutputError(
+                f"{where} cannot be written ({exc.strerror or exc}). Free space there, and give "
+                "the same command again: what was done is kept."
+            ) from exc
+        self._places[result.prompt_id] = _Place(offset, result.reason)
+
+    def clear(self) -> None:
+        """Forget the results of an earlier run, and say nothing of it."""
+        self._file.seek(0)
+        self._file.truncate(len(self._file.readline()))
+        self._places.clear()
+        self.kept, self.why_new = 0, ""
+
+    def features(self, prompts: Sequence[Prompt]) -> Iterator[Feature]:
+        """Read the outlines again, in the order of their prompts."""
+        for prompt in prompts:
+            place = self._places.get(prompt.id)
+            if place is not None and not place.reason:
+                yield self._read(place.offset)["feature"]
+
+    def empty(self, prompts: Sequence[Prompt]) -> tuple[Skipped, ...]:
+        """List the prompts for which the model found no object."""
+        found = ((prompt.id, self._places.get(prompt.id)) for prompt in prompts)
+        return tuple(Skipped(name, place.reason) for name, place in found if place and place.reason)
+
+    def _read(self, offset: int) -> dict[str, Any]:
+        self._file.seek(offset)
+        content = parse_line(io.BufferedReader(_Borrowed(self._file)).readline())
+        assert content is not None  # it was read or written before
+        return content
+
+    def _read_earlier(self, about: Mapping[str, str]) -> str:
+        """Take over the results of an earlier run, or clear the file; returns why it was cleared.
+
+        Raises:
+            OutputError: the file is not of this program.
+        """
+        lines = io.BufferedReader(_Borrowed(self._file))
+        first = lines.readline()
+        header = parse_line(first)
+        if (header or {}).pop("format", None) != _FORMAT and first[:2] not in (b"", b'["'):
+            raise OutputError(f"{self._path} is not from this program: rename or delete it.")
+        others = [name for name, value in about.items() if (header or {}).get(name) != value]
+        if others:
+            self._file.seek(0)
+            self._file.truncate()
+            write_all(self._file, make_line({"format": _FORMAT, **about}))
+            return f"of another {' and '.join(others)}" if header else ""
+        end = len(first)
+        for line in lines:
+            content = parse_line(line)
+            if content is None:  # a kill or a full disk cut it off
+                break
+            self._places[content["prompt_id"]] = _Place(end, content["reason"])
+            end += len(line)
+        self._file.truncate(end)
+        return ""
+
+
+class _Borrowed(io.RawIOBase):
+    """A file that stays open when the reader of its buffer goes."""
+
+    def __init__(self, file: io.FileIO) -> None:
+        self._borrowed = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        return self._borrowed.readinto(buffer)
+
+
+@contextmanager
+def open_part(output: Path | None, about: Mapping[str, str], *, resume: bool) -> Iterator[Part]:
+    """Open the part file of an output; it goes when the body ends without an error.
+
+    Args:
+        output: None where there is none: then the results lie in a temporary file.
+        about: what decides the results, by name; results of something else are not used.
+        resume: whether results of an earlier run are.
+
+    Raises:
+        OutputError: it cannot be written, is not of this program, or another process has it.
+    """
+    if output is None:
+        with tempfile.TemporaryFile(buffering=0) as file:
+            assert isinstance(file, io.FileIO)
+            yield Part(file, about)
+        return
+    path = output.with_name(f"{output.name}.part")
+    busy = f"Another program is writing {output} right now: wait for it, or name another file."
+    with ExitStack() as held:
+        try:
+            held.enter_context(hold_alone(path.with_name(f"{path.name}.lock"), busy))
+            handle = open_checked(path, os.O_RDWR | os.O_CREAT)
+            file = held.enter_context(io.FileIO(handle, "r+"))
+            part = Part(file, about, path)
+            if not resume:
+                part.clear()
+        except OSError as exc:
+            raise OutputError(
+                f"{path} cannot be written ({exc.strerror or exc}). Choose another place for the "
+                "output, or free space and permissions there."
+            ) from exc
+        yield part
+        file.close()
+        path.unlink(missing_ok=True)
