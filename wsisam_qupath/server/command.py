@@ -17,7 +17,7 @@ from ..options import ModelSpec
 from .app import create_app
 from .budget import MemoryBudget
 from .config import DEFAULT_PORT, Limits, ServerConfig, is_loopback
-from .connection_file import remove_stale
+from .connection_file import OWN_FOLDER, remove_stale
 from .jobs.queue import JobQueue
 from .jobs.routes import project_jobs
 from .loading import ModelLoader
@@ -28,7 +28,6 @@ from .service import Service
 from .serving import listening
 from .slides import Slides
 
-OWN_FOLDER = Path("~/.wsisam-qupath")
 _TOKEN_LENGTH_MIN = 16
 _TOKEN_BYTES_MAX = 64 << 10
 

@@ -17,6 +17,9 @@ from typing import Any
 from .. import __version__
 from ..files import read_file, write_atomically
 
+OWN_FOLDER = Path("~/.wsisam-qupath")
+"""Private files of a user's servers."""
+
 _BYTES_MAX = 64 << 10
 
 _SAME_START_SECONDS = 2.0
