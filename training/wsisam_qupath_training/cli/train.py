@@ -94,7 +94,9 @@ def take_options(given: dict[str, Any], *, val_share: float) -> Any:
     help="Do not train on this dataset of a collection; may be given several times.",
 )
 @click.option(
-    "--recipe", type=_PATH, help="Recipe file (TOML) with all settings; see training/README.md."
+    "--recipe",
+    type=_PATH,
+    help="Recipe file (TOML) with all settings, or the name of a shipped one: pair.toml, routed.toml.",
 )
 @click.option(
     "--init",
