@@ -96,7 +96,7 @@ def take_options(given: dict[str, Any], *, val_share: float) -> Any:
 @click.option(
     "--recipe",
     type=_PATH,
-    help="Recipe file (TOML) with all settings, or the name of a shipped one: pair.toml, routed.toml.",
+    help="Recipe file (TOML) with all settings, or the name of a shipped one, such as pair.toml.",
 )
 @click.option(
     "--init",
