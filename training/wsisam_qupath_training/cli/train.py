@@ -96,7 +96,8 @@ def take_options(given: dict[str, Any], *, val_share: float) -> Any:
 @click.option(
     "--recipe",
     type=_PATH,
-    help="Recipe file (TOML) with all settings; other options override it. See training/README.md.",
+    help="Recipe file (TOML) with all settings, or the name of a shipped one, such as pair.toml; "
+    "other options override it.",
 )
 @click.option(
     "--init",
