@@ -15,9 +15,11 @@ from shapely.geometry import MultiPolygon, Point, Polygon, box
 
 from wsisam_qupath.geometry import FloatArray, Mpp, PatchPair
 from wsisam_qupath.geometry.polygons import (
+    MASK_PX,
     area_um2,
     mask_to_polygon,
     outline_to_mask,
+    smooth_mask,
     stability_score,
 )
 from wsisam_qupath.geometry.raster import pixel_coverage
@@ -296,3 +298,39 @@ def test_what_an_outline_has_outside_of_the_patch_is_cut_off() -> None:
 
 def test_the_area_of_an_outline_is_in_um() -> None:
     assert area_um2(box(0, 0, 10, 20), Mpp(0.5, 0.25)) == 25.0
+
+
+def draw_steps(radius_px: float) -> NDArray[np.float32]:
+    """A disc with an edge in steps of 4 px, as the decoder draws edges."""
+    y, x = np.mgrid[:MASK_PX, :MASK_PX] // 4 * 4 + 2 - MASK_PX / 2
+    return np.where(np.hypot(x, y) < radius_px, 4.0, -4.0).astype(np.float32)
+
+
+def test_the_edge_of_a_large_object_is_smoothed() -> None:
+    jagged, smooth = draw_steps(80), smooth_mask(draw_steps(80))
+
+    lines = [
+        mask_to_polygon(mask, PLAIN, simplify_um=0.25, min_area_um2=0) for mask in (jagged, smooth)
+    ]
+
+    before, after = (line.length for line in lines if line is not None)
+    assert before > 1.2 * 2 * np.pi * 80
+    assert after < 1.08 * 2 * np.pi * 80
+    assert abs((smooth > 0).sum() / (jagged > 0).sum() - 1) < 0.01
+
+
+def test_a_small_object_is_left_nearly_as_it_is() -> None:
+    y, x = np.mgrid[:MASK_PX, :MASK_PX] - MASK_PX / 2
+    nucleus = (8.0 - np.hypot(x, y)).astype(np.float32)
+
+    assert abs((smooth_mask(nucleus) > 0).sum() / (nucleus > 0).sum() - 1) < 0.02
+
+
+def test_smoothing_leaves_nothing_as_nothing_and_everything_as_everything() -> None:
+    everything = np.full((MASK_PX, MASK_PX), 3.0, dtype=np.float32)
+
+    np.testing.assert_array_equal(smooth_mask(-everything), -everything)
+    np.testing.assert_allclose(smooth_mask(everything), everything, rtol=1e-5)
+    with_gap = everything.copy()
+    with_gap[0, 0] = np.nan
+    assert np.isfinite(smooth_mask(with_gap)).all()
