@@ -116,7 +116,7 @@ def run_evaluate(dataset: Dataset, request: EvaluateRequest, console: Console) -
         )
     if not any(reads_adapter(model) for model in models):
         console.print(
-            "No adapter is measured: bases alone answer. Name one with --adapter or --compare."
+            "No adapter is measured: bases alone answer. Choose one, or add it to the comparison."
         )
     names = tuple(model.name for model in models)
     results = evaluate_models(
