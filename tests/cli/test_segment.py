@@ -303,7 +303,7 @@ def test_points_mark_one_object_together_or_one_each(tissue_path: Path, tmp_path
 
     assert [p.l0_positives for p in together.prompt_set.prompts] == [points]
     assert [p.l0_positives for p in each.prompt_set.prompts] == [(point,) for point in points]
-    assert len(each.results) + len(each.empty) == 3
+    assert each.outlined + len(each.empty) == 3
 
 
 def test_the_size_of_objects_sets_the_scale_at_which_points_are_answered(

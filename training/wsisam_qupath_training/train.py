@@ -98,7 +98,8 @@ def run_train(request: TrainRequest, console: Console) -> WrittenAdapter | None:
         WsiSamError: see the modules that each step comes from.
     """
     _check(request)
-    collection = read_dataset(request.data, options=request.options)
+    with show_progress(console, "Reading annotations"):
+        collection = read_dataset(request.data, options=request.options)
     _tell(collection, console)
     _check_datasets(collection, request.without)
     model = resolve(request.model)
