@@ -113,7 +113,7 @@ def test_what_an_earlier_run_did_counts_but_not_for_the_speed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = [100.0]
-    monkeypatch.setattr("wsisam_qupath.report.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     progress = Progress("Counting", 100, 50, "")
     now[0] += 10
     progress.advance(10)
@@ -126,7 +126,7 @@ def test_work_of_unknown_length_tells_how_long_it_has_taken(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = [100.0]
-    monkeypatch.setattr("wsisam_qupath.report.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     progress = Progress("Loading", None, 0, "")
     now[0] += 12
 

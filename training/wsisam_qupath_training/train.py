@@ -101,7 +101,8 @@ def run_plan(request: TrainRequest, console: Console) -> str:
 def _open(request: TrainRequest, console: Console) -> Iterator[tuple[_Training, Collection]]:
     """What a request trains, its slides at hand for the time of the body."""
     check_request(request)
-    collection = read_dataset(request.data, options=request.options)
+    with show_progress(console, "Reading annotations"):
+        collection = read_dataset(request.data, options=request.options)
     tell_data(collection.dataset, console)
     check_datasets(collection.dataset, request.without)
     model = resolve(request.model)

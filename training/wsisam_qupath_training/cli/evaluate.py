@@ -142,7 +142,7 @@ def evaluate_command(data: Path, **given: Any) -> None:
     Measures the Dice score for each type of prompt, and the number of clicks that an object needs.
     DATA is of the same forms as for `train`. The table goes to standard output.
     """
-    from wsisam_qupath.report.progress import stderr_console
+    from wsisam_qupath.report.progress import show_progress, stderr_console
 
     with require_extra():
         from ..evaluate.command import run_evaluate
@@ -151,8 +151,10 @@ def evaluate_command(data: Path, **given: Any) -> None:
     # Without a split, no image was trained on: all of them are for the test.
     options = take_options(given, val_share=0.0)
     request = _request(**given)
-    dataset = read_dataset(data, options=options).dataset
-    evaluation = run_evaluate(dataset, request, stderr_console())
+    console = stderr_console()
+    with show_progress(console, "Reading annotations"):
+        dataset = read_dataset(data, options=options).dataset
+    evaluation = run_evaluate(dataset, request, console)
     click.echo(evaluation.table, nl=False)
     sys.stdout.flush()
 
