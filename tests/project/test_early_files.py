@@ -21,7 +21,7 @@ from wsisam_qupath.project.lock import project_lock
 from wsisam_qupath.prompts.results import SerializedResult
 from wsisam_qupath.qupath.files.entries import Project
 
-WRITTEN = {
+WRITTEN: dict[str, Any] = {
     "id": "result-1",
     "prompt_id": "prompt-1",
     "drawn": "1.00 0.00 7.25 9.00 63.00 32.50",
@@ -29,7 +29,12 @@ WRITTEN = {
     "object_type": "detection",
 }
 EMPTY = {"result-9": "the model sees no object there"}
-ANSWER = {"id": "result-2", "prompt_id": "prompt-2", "feature": None, "reason": "nothing there"}
+ANSWER: dict[str, Any] = {
+    "id": "result-2",
+    "prompt_id": "prompt-2",
+    "feature": None,
+    "reason": "nothing there",
+}
 
 
 def compact(content: Any) -> bytes:

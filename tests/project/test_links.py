@@ -79,8 +79,8 @@ def everything(image: Image) -> list[Callable[[], object]]:
     def change() -> None:
         with entry.files.create(make_staging_path(entry)) as file:
             file.write(NEW)
-        backup = commit(project, entry, Staged(make_staging_path(entry), 5, {}), image.versions)
-        restore(entry, backup)
+        commit(project, entry, Staged(make_staging_path(entry), 5, {}), image.versions)
+        restore(entry, 1)
 
     return [
         lock,

@@ -11,7 +11,7 @@ import click
 from .options import SOME_FAILED
 
 
-class _State(click.ParamType):
+class _State(click.ParamType):  # type: ignore[type-arg]
     """The number of a state, or the word original."""
 
     name = "state"

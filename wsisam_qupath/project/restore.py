@@ -99,7 +99,7 @@ def _list_rows(project: Project, entry: ImageEntry) -> list[tuple[str, ...]]:
             f"({exc.strerror or exc}): check the permissions of {entry.folder}."
         ) from exc
     now = _count(entry, entry.summary)
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for one in backups:
         notes = ["original"] if one is backups[0] else []
         notes += ["as now"] if one is present else []

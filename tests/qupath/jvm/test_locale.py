@@ -35,6 +35,6 @@ def test_java_finds_a_file_with_an_umlaut_where_the_locale_has_none(
     script = tmp_path / "looking.py"
     script.write_text(LOOKING, encoding="utf-8")
 
-    answer = run_python(script, path, **variables)
+    answer = run_python(script, path, cwd=None, **variables)
 
     assert (answer.code, answer.out) == (0, "True\n"), answer.err
