@@ -21,7 +21,7 @@ from wsisam_qupath.project.lock import project_lock
 from wsisam_qupath.prompts.results import SerializedResult
 from wsisam_qupath.qupath.files.entries import Project
 
-WRITTEN = {
+WRITTEN: dict[str, Any] = {
     "id": "result-1",
     "prompt_id": "prompt-1",
     "drawn": "1.00 0.00 7.25 9.00 63.00 32.50",
@@ -29,8 +29,12 @@ WRITTEN = {
     "object_type": "detection",
 }
 EMPTY = {"result-9": "the model sees no object there"}
-ANSWER = {"id": "result-2", "prompt_id": "prompt-2", "feature": None, "reason": "nothing there"}
-KEPT = SerializedResult("result-2", "prompt-2", None, "nothing there")
+ANSWER: dict[str, Any] = {
+    "id": "result-2",
+    "prompt_id": "prompt-2",
+    "feature": None,
+    "reason": "nothing there",
+}
 
 
 def compact(content: Any) -> bytes:
@@ -89,7 +93,7 @@ def test_the_journal_of_version_0_1_is_continued(project: Project) -> None:
         journal.append([SerializedResult("result-4", "prompt-4", None)])
         after = journal.read()
 
-    assert before == {"result-2": KEPT}
+    assert before == {"result-2": SerializedResult(**ANSWER)}
     assert list(after) == ["result-2", "result-4"]
     assert path.read_bytes().count(b"\n") == 3
 
@@ -114,7 +118,7 @@ def test_further_keys_are_ignored(project: Project) -> None:
         ),
     )
 
-    assert Journal(project, ENTRY, SLIDE).read() == {"result-2": KEPT}
+    assert Journal(project, ENTRY, SLIDE).read() == {"result-2": SerializedResult(**ANSWER)}
     assert History(project, ENTRY).read().written == (Written(**WRITTEN),)
 
 
