@@ -126,21 +126,21 @@ def cache_folder() -> Path:
     return platformdirs.user_cache_path("wsisam-qupath", appauthor=False)
 
 
-def process_folder(kind: str, owner: object) -> Path:
-    """A new folder in the cache for this process; those of processes that were killed go first.
-
-    Not in the system's temporary folder, from which some systems run no programs.
+def process_folder(kind: str, owner: object, folder: Path | None = None) -> Path:
+    """A new folder for this process; those of processes that were killed go first.
 
     Args:
         kind: begins its name.
         owner: with it the folder goes, at the latest when this process ends in order.
+        folder: where it is made; the cache if None, and not the system's temporary folder, from
+            which some systems run no programs.
 
     Raises:
-        OSError: the cache cannot be written.
+        OSError: the folder that it is made in cannot be written.
     """
     import psutil  # not for `--help`
 
-    folder = cache_folder()
+    folder = folder or cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
     # Machines that share a home folder number their processes each for itself.
     prefix = f"{kind}-{hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]}-"

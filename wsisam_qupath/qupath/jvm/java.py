@@ -6,7 +6,10 @@ process.
 
 from __future__ import annotations
 
+import locale
+import os
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -17,6 +20,7 @@ from numpy.typing import NDArray
 
 from ...errors import QuPathError, WsiSamError
 from ..install.installation import Installation, find_installation
+from . import class_path
 
 Java: TypeAlias = Any
 """A class, object or array of Java's."""
@@ -35,7 +39,8 @@ def start(installation: Installation | None = None, natives: str | None = None) 
 
     Args:
         installation: where QuPath is; searched for if None.
-        natives: folder that native libraries are unpacked into; Java's choice if None.
+        natives: folder of :func:`.class_path.choose_places` that native libraries are unpacked
+            into; Java's choice if None.
 
     Raises:
         QuPathError: there is no QuPath, or Java does not start.
@@ -50,9 +55,9 @@ def start(installation: Installation | None = None, natives: str | None = None) 
     options = [*installation.jvm_options, *_make_options(installation)]
     if natives is not None:
         options.append(f"-Djna.tmpdir={natives}")
-    found = QuPathJVMInfo(
-        installation.app_dir, installation.runtime_dir, installation.jvm_path, options
-    )
+    app_dir = class_path.prepare(installation.app_dir, natives)
+    found = QuPathJVMInfo(app_dir, installation.runtime_dir, installation.jvm_path, options)
+    _name_files_in_utf8()
     try:
         start_jvm(finder=lambda **_: found)
     except (RuntimeError, OSError, jpype.JException) as exc:
@@ -121,6 +126,12 @@ def _make_options(installation: Installation) -> list[str]:
         # Newer ones warn on each start without it, and older ones refuse it.
         options.append("--enable-native-access=ALL-UNNAMED")
     return options
+
+
+def _name_files_in_utf8() -> None:
+    """Let Java name files as Python does, where the locale (``LC_ALL=C``) knows ASCII only."""
+    if sys.platform != "win32" and locale.nl_langinfo(locale.CODESET) != "UTF-8":
+        os.environ["LC_ALL"] = "C.UTF-8"
 
 
 def _quiet_logging() -> None:

@@ -27,6 +27,7 @@ from typing import ParamSpec, TypeVar
 from ...errors import QuPathError, QuPathTimeoutError
 from ...files import process_folder
 from ..install.installation import Installation, find_installation
+from .class_path import choose_places
 from .java import start, translate_java_errors
 
 _ALLOCATIONS_PER_COLLECTION = 1_000_000
@@ -172,7 +173,7 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self._leash, far_end = context.Pipe()
         self._far_end = far_end
-        self._natives = _folder_for_natives(self)
+        self._natives = _folder_for_natives(self, installation)
         natives = str(self._natives) if self._natives else None
         self.pool = ProcessPoolExecutor(
             1, context, initializer=_prepare, initargs=(installation, natives, far_end)
@@ -190,16 +191,16 @@ class _Worker:
             shutil.rmtree(self._natives, ignore_errors=True)
 
 
-def _folder_for_natives(worker: _Worker) -> Path | None:
+def _folder_for_natives(worker: _Worker, installation: Installation | None) -> Path | None:
     """Where Java unpacks its native libraries: it removes none where it is ended from outside.
 
-    In the cache, since some systems forbid running programs from their temporary folder. None, so
-    that Java chooses a folder, if the cache cannot be written.
+    None, so that Java chooses a folder, if none can be written.
     """
-    try:
-        return process_folder("java", worker)
-    except OSError:
-        return None
+    installation = installation or find_installation()
+    for place in choose_places(installation.app_dir):
+        with suppress(OSError):
+            return process_folder("java", worker, place)
+    return None
 
 
 _start_arguments: tuple[Installation | None, str | None] = (None, None)
