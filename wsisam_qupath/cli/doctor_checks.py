@@ -5,25 +5,20 @@ Each probe looks at one thing and is on its own: whatever it meets, the others s
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
-import os
-import platform
-import shutil
-import sys
 import tempfile
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from ..errors import ProjectError, QuPathError, WsiSamError
-from ..files import CACHE_VARIABLE, cache_folder, compute_sha256
+from ..errors import REINSTALL, ProjectError, QuPathError, WsiSamError, pip_reinstall
+from ..files import CACHE_VARIABLE, compute_sha256
 from ..model.bases import BASES, Base, Bundled, Download
 from ..model.weights import explain_fix, find_expected_path
 from ..qupath.install.installation import find_installation
+from . import doctor_machine as machine
+from .doctor_machine import Finding
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,7 +28,6 @@ if TYPE_CHECKING:
 State: TypeAlias = Literal["ok", "warning", "failed"]
 """``warning``: a part of the program does not work; the rest works without it."""
 
-_PYTHON_MIN = (3, 10)
 _STYLES: dict[State, str] = {"ok": "green", "warning": "yellow", "failed": "bold red"}
 
 
@@ -57,13 +51,6 @@ class Check:
 
 
 @dataclass(frozen=True)
-class _Finding:
-    detail: str
-    fix: str | None = None
-    """Set if it does not work."""
-
-
-@dataclass(frozen=True)
 class Probe:
     """Looks at one thing.
 
@@ -76,7 +63,7 @@ class Probe:
 
     name: str
     required: bool
-    look: Callable[[], _Finding]
+    look: Callable[[], Finding]
     fix: str
 
 
@@ -85,12 +72,12 @@ def run_probe(probe: Probe) -> Check:
     try:
         finding = probe.look()
     except WsiSamError as exc:
-        finding = _Finding(str(exc), probe.fix)
+        finding = Finding(str(exc), probe.fix)
 
     # A broad except, here alone: a damaged installation may raise anything on import, and the
     except Exception as exc:  # noqa: BLE001
         first_line = (str(exc).strip().splitlines() or [""])[0]
-        finding = _Finding(f"{type(exc).__name__}: {first_line}", probe.fix)
+        finding = Finding(f"{type(exc).__name__}: {first_line}", probe.fix)
     trouble: State = "failed" if probe.required else "warning"
     state: State = "ok" if finding.fix is None else trouble
     return Check(probe.name, state, finding.detail, finding.fix, probe.required)
@@ -102,7 +89,7 @@ def run_doctor(project: Path | None = None) -> list[Check]:
     Args:
         project: a QuPath project to open, in place of one that is made for the purpose.
     """
-    probes = {**PROBES, "QuPath project": _project_probe(project)}
+    probes = {**PROBES, "QuPath project": project_probe(project)}
     return [run_probe(probe) for probe in probes.values()]
 
 
@@ -137,170 +124,105 @@ def _summary(checks: Sequence[Check]) -> str:
     return "Everything that is needed works."
 
 
-def _python() -> _Finding:
-    version = platform.python_version()
-    if sys.version_info[:2] < _PYTHON_MIN:
-        wanted = ".".join(map(str, _PYTHON_MIN))
-        return _Finding(f"{version} at {sys.executable}", f"Install Python {wanted} or newer.")
-    return _Finding(f"{version} at {sys.executable}")
-
-
-def _computer() -> _Finding:
-    return _Finding(f"{platform.platform()}, {platform.machine()}, {os.cpu_count()} CPU cores")
-
-
-def _pytorch() -> _Finding:
-    import torch  # takes seconds
-
-    # The encoders need it, and a build that does not fit PyTorch's fails on import.
-    importlib.import_module("torchvision")
-    torchvision_version = importlib.metadata.version("torchvision")
-    versions = f"{torch.__version__}, torchvision {torchvision_version}"
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        has_cuda = torch.cuda.is_available()
-    if has_cuda:
-        return _Finding(f"{versions}; device cuda: {torch.cuda.get_device_name()}")
-    if caught:
-        # A driver too old for this build: PyTorch warns, and takes the CPU.
-        return _Finding(
-            f"{versions}; no CUDA: {str(caught[0].message).splitlines()[0]}",
-            "Update the NVIDIA driver, or install a PyTorch made for an older CUDA. Until then "
-            "the CPU is used.",
-        )
-    device = "mps" if torch.backends.mps.is_available() else "cpu"
-    return _Finding(f"{versions}; device {device}")
-
-
-def _openvino() -> _Finding:
-    from ..inference.backends.openvino_runtime import ov  # takes half a second
-
-    core = ov.Core()
-    precision = core.get_property("CPU", "INFERENCE_PRECISION_HINT").get_type_name()
-    name = core.get_property("CPU", "FULL_DEVICE_NAME")
-    version = importlib.metadata.version("openvino")
-    return _Finding(f"{version}; {name}, computes in {precision}")
-
-
-def _backend() -> _Finding:
-    from ..inference.loading import choose  # imports NumPy
-
-    device, backend = choose("auto", "auto")
-    return _Finding(f"`auto` takes {backend}, on {device}")
-
-
-def _openslide() -> _Finding:
+def _openslide() -> Finding:
     import openslide  # loads a shared library
 
-    return _Finding(
+    return Finding(
         f"library {openslide.__library_version__}, Python binding {openslide.__version__}"
     )
 
 
-def _weights(base: Base) -> _Finding:
+def _weights(base: Base) -> Finding:
     from rich.filesize import decimal  # 0.1 s, which `--help` need not spend
 
     path = find_expected_path(base)
     if not path.exists() and isinstance(base.source, Download):
         # Nothing is wrong: these are only wanted by who chooses this base.
         size = decimal(base.source.size_bytes)
-        return _Finding(f"not here; `wsisam-qupath weights {base.name}` brings {size}")
+        return Finding(f"not here; `wsisam-qupath weights {base.name}` brings {size}")
     if compute_sha256(path) != base.sha256:
-        return _Finding(f"{path} is damaged: its checksum is wrong", explain_fix(base))
-    return _Finding(f"{path.name}, checksum right")
+        return Finding(f"{path} is damaged: its checksum is wrong", explain_fix(base))
+    return Finding(f"{path.name}, checksum right")
 
 
-def _adapter(base: Base) -> _Finding:
+def _adapter(base: Base) -> Finding:
     from ..model.shipped import load_chosen_adapter  # imports NumPy
 
     adapter = load_chosen_adapter("default", base)
     if adapter is None:
-        return _Finding("missing, so that points find little", _REINSTALL)
-    return _Finding(f"{adapter.name}, checksum {adapter.sha256[:12]}…; {_NOT_FOR_DIAGNOSIS}")
+        return Finding("missing, so that points find little", REINSTALL)
+    return Finding(f"{adapter.name}, checksum {adapter.sha256[:12]}…; {_NOT_FOR_DIAGNOSIS}")
 
 
-def _cache() -> _Finding:
-    from rich.filesize import decimal  # 0.1 s, which `--help` need not spend
-
-    folder = cache_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    # Only writing tells on every platform whether one may write.
-    with tempfile.TemporaryFile(dir=folder):
-        pass
-    used = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    free = shutil.disk_usage(folder).free
-    return _Finding(f"{folder}: {decimal(used)} in use, {decimal(free)} free on the disk")
-
-
-def _qupath() -> _Finding:
+def _qupath() -> Finding:
     try:
         found = find_installation()
     except QuPathError as exc:
-        return _Finding("none; only work on QuPath projects needs it", str(exc))
+        return Finding("none; only work on QuPath projects needs it", str(exc))
     version = found.version or "Unknown version"
     untested = "" if found.is_tested else ", which is newer than what was tested"
     java = found.java_version or "of unknown version"
-    return _Finding(f"{version}{untested} at {found.app_dir}, Java {java}")
+    return Finding(f"{version}{untested} at {found.app_dir}, Java {java}")
 
 
-def _through_qupath(look: Callable[[QuPathProcess], _Finding]) -> _Finding:
+def _through_qupath(look: Callable[[QuPathProcess], Finding]) -> Finding:
     """Run a probe in QuPath's process; without a QuPath it is not run."""
     from ..qupath.jvm.process import QuPathProcess  # 0.05 s, only needed here
 
     try:
         process = QuPathProcess(find_installation())
     except QuPathError:
-        return _Finding("not tried without a QuPath", _SEE_QUPATH)
+        return Finding("not tried without a QuPath", _SEE_QUPATH)
     with process:
         return look(process)
 
 
-def _java(process: QuPathProcess) -> _Finding:
+def _java(process: QuPathProcess) -> Finding:
     from ..qupath.jvm.about import describe  # only needed here
 
     info = process.submit(describe).result(_PATIENCE_S)
-    return _Finding(
+    return Finding(
         f"{info.java_version} runs QuPath {info.qupath_version}, through paquo {info.paquo_version}"
     )
 
 
-def _project(project: Path, process: QuPathProcess) -> _Finding:
+def _project(project: Path, process: QuPathProcess) -> Finding:
     """Whether a user's project opens, and which of its images cannot be worked on."""
     from ..qupath.files.reading import read_project  # only needed here
 
     try:
         read = read_project(project)
+        machine.try_to_write(read.path.parent)
         n_images = _count_images(read.path, process)
     except ProjectError as exc:
-        return _Finding("cannot be used", str(exc))
+        return Finding("cannot be used", str(exc))
+    except OSError as exc:
+        return Finding(f"{read.path.parent} cannot be written ({exc.strerror})", _ALLOW_WRITING)
     opens = f"{read.path} opens in QuPath, images: {n_images}"
     troubled = [image for image in read.images if image.trouble]
     if not troubled:
-        return _Finding(opens)
-    return _Finding(
+        return Finding(opens)
+    return Finding(
         f"{opens}; {len(troubled)} of them cannot be used",
         f"The first is {troubled[0].name}: {troubled[0].trouble}",
     )
 
 
-def _make_new_project(process: QuPathProcess) -> _Finding:
+def _make_new_project(process: QuPathProcess) -> Finding:
     """Whether QuPath makes a project and opens it: one of a small slide, in a temporary folder."""
-    import numpy as np  # 0.1 s, which `--help` need not spend
-
     from ..qupath.jvm.creation import NewImage, add_images  # imports NumPy
-    from ..slide.pyramid import write_pyramid  # imports NumPy
 
     with tempfile.TemporaryDirectory() as folder:
         slide = Path(folder, "slide.tif")
         project = Path(folder, "project", "project.qpproj")
-        write_pyramid(slide, np.full((64, 64, 3), 200, dtype=np.uint8), mpp=0.5)
+        machine.draw_slide(slide)
         project.parent.mkdir()
         coming = process.submit(add_images, project, [NewImage(slide)], "brightfield-h-e")
         (added,) = coming.result(_PATIENCE_S)
         if added.reason:
             raise QuPathError(added.reason)
         n_images = _count_images(project, process)
-    return _Finding(f"a new one opens, images: {n_images}")
+    return Finding(f"a new one opens, images: {n_images}")
 
 
 def _count_images(project: Path, process: QuPathProcess) -> int:
@@ -309,14 +231,14 @@ def _count_images(project: Path, process: QuPathProcess) -> int:
     return process.submit(check_opens, project).result(_PATIENCE_S)
 
 
-def _groovy_scripts() -> _Finding:
+def _groovy_scripts() -> Finding:
     from ..qupath.install import scripts  # only needed here
     from ..qupath.jvm.preferences import find_user_folder  # needs Java, unlike `--help`
 
     try:
         version = find_installation().version or ""
     except QuPathError:
-        return _Finding("not looked for without a QuPath", _SEE_QUPATH)
+        return Finding("not looked for without a QuPath", _SEE_QUPATH)
     chosen = find_user_folder()
     user_folder = chosen or scripts.suggest_user_folder(version)
     folder = scripts.menu_folder(user_folder)
@@ -324,21 +246,21 @@ def _groovy_scripts() -> _Finding:
     n_old = sum(copy.state in ("missing", "outdated") for copy in found)
     if n_old:
         detail = f"{n_old} of {len(found)} missing or outdated in {folder}"
-        return _Finding(detail, "Run `wsisam-qupath setup`.")
+        return Finding(detail, "Run `wsisam-qupath setup`.")
     n_edited = sum(copy.state == "edited" for copy in found)
     detail = f"{len(found)} in {folder}" + (f", changed by somebody: {n_edited}" * bool(n_edited))
     if chosen is None:
-        return _Finding(
+        return Finding(
             f"{detail}, where QuPath does not look yet",
             scripts.explain_how_to_choose(user_folder),
         )
-    return _Finding(detail)
+    return Finding(detail)
 
 
-_REINSTALL = "Run `pip install --force-reinstall --no-deps wsisam-qupath`."
 _NOT_FOR_DIAGNOSIS = "for research, not for diagnosis"
 
 _SEE_QUPATH = "See the line of QuPath."
+_ALLOW_WRITING = "Make room and allow writing in the project's folder."
 _START_QUPATH = "Start QuPath itself, to see whether it works on this machine."
 
 _PATIENCE_S = 120.0
@@ -354,7 +276,8 @@ def _weights_probe(base: Base) -> Probe:
     )
 
 
-def _project_probe(project: Path | None) -> Probe:
+def project_probe(project: Path | None) -> Probe:
+    """Opens a project in QuPath: a user's, or one that is made for the purpose."""
     look = _make_new_project if project is None else partial(_project, project)
     return Probe("QuPath project", False, partial(_through_qupath, look), _START_QUPATH)
 
@@ -362,39 +285,44 @@ def _project_probe(project: Path | None) -> Probe:
 PROBES: dict[str, Probe] = {
     probe.name: probe
     for probe in (
-        Probe("Python", True, _python, "Install Python again."),
-        Probe("computer", False, _computer, "Report this."),
+        Probe("Python", True, machine.look_at_python, "Install Python again."),
+        Probe("computer", False, machine.look_at_computer, "Report this."),
+        Probe("locale", False, machine.look_at_locale, "Report this."),
         Probe(
             "PyTorch",
             True,
-            _pytorch,
-            "Install both from one source: `pip install --force-reinstall torch torchvision`.",
+            machine.look_at_pytorch,
+            f"Install both from one source: {pip_reinstall('torch torchvision')}.",
         ),
+        Probe("GPU", False, machine.look_at_gpu, "See the line of PyTorch."),
         Probe(
             "OpenVINO",
             False,
-            _openvino,
-            "Run `pip install --force-reinstall openvino`. Until then PyTorch does its work, "
-            "several times slower.",
+            machine.look_at_openvino,
+            f"Run {pip_reinstall('openvino')}. Until then PyTorch does its work, several times "
+            "slower.",
         ),
-        Probe("backend", False, _backend, "See the lines of PyTorch and OpenVINO."),
         Probe(
             "OpenSlide",
             True,
             _openslide,
-            "Run `pip install --force-reinstall openslide-bin openslide-python`.",
+            f"Run {pip_reinstall('openslide-bin openslide-python')}.",
         ),
         *(_weights_probe(base) for base in BASES.values()),
-        Probe("adapter", False, partial(_adapter, BASES["lite-medsam"]), _REINSTALL),
+        Probe("adapter", False, partial(_adapter, BASES["lite-medsam"]), REINSTALL),
         Probe(
             "cache folder",
             False,
-            _cache,
-            f"Name a folder that you can write to in {CACHE_VARIABLE}.",
+            machine.look_at_cache,
+            f"Make room, or name a folder that you can write to in {CACHE_VARIABLE}.",
         ),
-        Probe("QuPath", False, _qupath, "Run `pip install --force-reinstall paquo`."),
+        Probe(
+            "other folders", False, machine.look_at_folders, "Make room and allow writing there."
+        ),
+        Probe("model", True, machine.look_at_model, "See the lines above."),
+        Probe("QuPath", False, _qupath, f"Run {pip_reinstall('paquo')}."),
         Probe("Java", False, partial(_through_qupath, _java), _START_QUPATH),
-        _project_probe(None),
+        project_probe(None),
         Probe("Groovy scripts", False, _groovy_scripts, "Run `wsisam-qupath setup`."),
     )
 }

@@ -21,7 +21,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
-from ..errors import DeviceError, OptionError, SlideError, WsiSamError, escape
+from ..errors import DeviceError, OptionError, SlideError, WsiSamError, escape, pip_install
 from ..geometry import PatchPair
 from ..options import ModelSpec, OutlineOptions
 from ..prompts import Prompt
@@ -288,7 +288,7 @@ def _connect(address: str) -> Any:
         import distributed  # an extra, and a second to import
     except ImportError as exc:
         raise OptionError(
-            "dask", 'dask is not installed: run `pip install "wsisam-qupath[dask]"`.'
+            "dask", f"dask is not installed: run {pip_install('distributed')}."
         ) from exc
     client: Any = distributed.Client  # has no types
     connected: Future[Any] = Future()

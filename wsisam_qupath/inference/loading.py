@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from ..errors import DeviceError, OptionError
+from ..errors import DeviceError, OptionError, pip_install
 from ..files import cache_folder
 from ..model.adapter import Adapter
 from ..model.bases import Base, find_base
@@ -87,12 +87,12 @@ def choose(device: str, backend: str) -> tuple[str, BackendName]:
             "backend", f"openvino computes on the CPU only: choose torch for the device {device}."
         )
     if device == "auto":
-        wanted = backend != "openvino" and _has_cuda_driver() and gpu_count() > 0
+        wanted = backend != "openvino" and has_cuda_driver() and gpu_count() > 0
         device = "cuda" if wanted else "cpu"
     if device == "cpu" and backend != "torch" and find_spec("openvino") is not None:
         return device, "openvino"
     if backend == "openvino":
-        raise DeviceError("OpenVINO is not installed. Run `pip install openvino`.")
+        raise DeviceError(f"OpenVINO is not installed. Run {pip_install('openvino')}.")
     _require(device)
     return device, "torch"
 
@@ -124,7 +124,7 @@ def _has_mps() -> bool:
     return torch.backends.mps.is_available()
 
 
-def _has_cuda_driver() -> bool:
+def has_cuda_driver() -> bool:
     """Ask the driver itself: importing PyTorch for the question would take seconds."""
     library = "nvcuda.dll" if platform.system() == "Windows" else "libcuda.so.1"
     try:

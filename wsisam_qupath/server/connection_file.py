@@ -20,6 +20,9 @@ from ..files import read_file, write_atomically
 from ..files.formats import CONNECTION
 from .schemas import PROTOCOL
 
+OWN_FOLDER = Path("~/.wsisam-qupath")
+"""Private files of a user's servers."""
+
 _BYTES_MAX = 64 << 10
 
 _SAME_START_SECONDS = 2.0

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from wsisam_qupath.errors import DeviceError
+from wsisam_qupath.errors import DeviceError, pip_install
 from wsisam_qupath.files import write_atomically
 
 from .noc import CLICKS_MOST, TARGETS
@@ -50,7 +50,7 @@ def _axes(width: float = 6.0, height: float = 4.5) -> tuple[Any, Any]:
         from matplotlib.figure import Figure  # 0.3 s, and without any window
     except ImportError as exc:
         raise DeviceError(
-            "matplotlib is not installed, which plots need. Run `pip install matplotlib`."
+            f"matplotlib is not installed, which plots need. Run {pip_install('matplotlib')}."
         ) from exc
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots()

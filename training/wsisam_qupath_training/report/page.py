@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wsisam_qupath import __version__
-from wsisam_qupath.errors import DeviceError, escape
+from wsisam_qupath.errors import DeviceError, escape, pip_install
 from wsisam_qupath.files import write_atomically
 from wsisam_qupath.model.bases import Base
 
@@ -134,7 +134,7 @@ def _curves(trained: TrainedDecoder) -> bytes:
         from matplotlib.figure import Figure  # 0.3 s, and without any window
     except ImportError as exc:
         raise DeviceError(
-            "matplotlib is not installed, which the report needs. Run `pip install matplotlib`."
+            f"matplotlib is not installed, which the report needs. Run {pip_install('matplotlib')}."
         ) from exc
     rows = trained.history
     steps = [row["step"] for row in rows]

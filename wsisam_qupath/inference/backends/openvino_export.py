@@ -125,7 +125,10 @@ def _save(
         # OpenVINO would trace it too, but check itself by running the module three times more.
         traced = _trace(module.eval(), example, strict=False, check_trace=False)
         graph = ov.convert_model(traced, example_input=example, input=inputs)
-    ov.save_model(graph, path, compress_to_fp16=False)
+    try:
+        ov.save_model(graph, path, compress_to_fp16=False)
+    except RuntimeError as exc:  # all that OpenVINO says of a full disk
+        raise OSError(f"no room for {path.name}, or no permission to write it") from exc
 
 
 @contextmanager

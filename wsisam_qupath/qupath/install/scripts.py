@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from ...errors import OutputError, QuPathError
+from ...errors import REINSTALL, OutputError, QuPathError
 from ...files import write_atomically
 from ...files.formats import SCRIPT_RECORD
 
@@ -59,10 +59,7 @@ def find_script_folder() -> Path:
     for folder in (package / "groovy", package.parent / "groovy"):
         if any(folder.glob("*.groovy")):
             return folder
-    raise QuPathError(
-        "The Groovy scripts are missing from this installation: run `pip install "
-        "--force-reinstall --no-deps wsisam-qupath`."
-    )
+    raise QuPathError(f"The Groovy scripts are missing from this installation. {REINSTALL}")
 
 
 def read_shipped_scripts() -> dict[str, bytes]:
