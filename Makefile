@@ -6,8 +6,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 10))
 
-.PHONY: demo test docs clean
+.PHONY: demo test docs clean FORCE
 
 demo: $(VENV)/.demo
 	"$(BIN)/wsisam-qupath" demo
@@ -26,12 +27,16 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
 	@touch "$@"
 
-$(BIN)/python:
-	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 10) and \
-	    "This needs Python 3.10 or newer, and $(PYTHON) is " + sys.version.split()[0] + \
-	    ": name a newer one, for example: make demo PYTHON=python3.12")'
-	@echo "Setting up $(VENV): PyTorch with its libraries is large, the first time takes minutes."
-	"$(PYTHON)" -m venv "$(VENV)"
+# Checked each time: an environment of an older Python, or one that was half made, is made again.
+$(BIN)/python: FORCE
+	@"$@" -c '$(IS_NEW_ENOUGH)' 2>/dev/null && "$@" -m pip --version >/dev/null 2>&1 || { \
+	    "$(PYTHON)" -c '$(IS_NEW_ENOUGH)' || { \
+	        echo "This needs Python 3.10 or newer, and $(PYTHON) is older or missing." \
+	            "Name a newer one, for example: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }; \
+	    echo "Setting up $(VENV): PyTorch with its libraries is large, the first time takes minutes."; \
+	    "$(PYTHON)" -m venv --clear "$(VENV)" || { rm -rf "$(VENV)"; exit 1; }; }
+
+FORCE:
 
 clean:
 	rm -rf "$(VENV)" demo-output build dist docs/_build

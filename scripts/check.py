@@ -8,8 +8,10 @@ The tests import the wheel and not the source tree: what the wheel lacks, they m
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import tarfile
 import tempfile
 from pathlib import Path
 
@@ -30,8 +32,9 @@ def main() -> None:
     check_documents()
     with tempfile.TemporaryDirectory(prefix="wsisam-qupath-wheel-") as folder:
         built, unpacked = Path(folder) / "dist", Path(folder) / "site"
-        run("build", "--wheel", "--no-isolation", "--outdir", str(built), ".")
-        (wheel,) = built.glob("*.whl")
+        run("build", "--no-isolation", "--outdir", str(built), ".")  # the wheel from the sdist
+        (wheel,), (source,) = built.glob("*.whl"), built.glob("*.tar.gz")
+        check_package(wheel, source)
         run("pip", "install", "--quiet", "--no-deps", "--target", str(unpacked), str(wheel))
         # Not in the root: Python puts the folder that it starts in before all others. A process a
         # core, each with one thread of its own: small models gain nothing from more.
@@ -42,6 +45,19 @@ def main() -> None:
             PYTHONPATH=str(unpacked),
             OMP_NUM_THREADS="1",
         )
+
+
+def check_package(wheel: Path, source: Path) -> None:
+    """Check what a package index would be given, and that the sources hold what README links."""
+    run("twine", "check", "--strict", str(wheel), str(source))
+    run("check_wheel_contents", str(wheel))
+    # The project has no mail address; SECURITY.md says where to report.
+    run("pyroma", "--min", "9", "--skip-tests", "AuthorEmail", str(source))
+    with tarfile.open(source) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    links = re.findall(r"\]\((?!https?://|#)([^)#]+)", (ROOT / "README.md").read_text("utf-8"))
+    if missing := sorted({*links} - held):
+        sys.exit(f"The source archive lacks what README.md links: {', '.join(missing)}")
 
 
 def lint_imports() -> None:

@@ -15,17 +15,27 @@ from .toml_files import read_toml
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Read a recipe from a TOML file; its tables are those of :class:`.Recipe`.
+    """Read a recipe from a TOML file, or the one of that name that comes with this package.
+
+    Its tables are those of :class:`.Recipe`.
 
     Raises:
         PromptError: it cannot be read.
         OptionError: it says something that no recipe can.
     """
-    document = read_toml(path)
+    document = read_toml(path if path.exists() else find_shipped(path.name) or path)
     try:
         return Recipe.model_validate(document)
     except ValidationError as exc:
         raise OptionError("recipe", f"{path} is not a recipe ({_reason(exc)}).") from exc
+
+
+def find_shipped(name: str) -> Path | None:
+    """A recipe that comes with this package; None if there is none of that name."""
+    package = Path(__file__).parent
+    # Beside the package in a source tree, inside of it once it is installed.
+    places = (package / "shipped" / "recipes", package.parent / "recipes")
+    return next((place / name for place in places if (place / name).is_file()), None)
 
 
 def make_single_decoder_recipe(*, architecture: str = "wsi-sam", **others: Any) -> Recipe:

@@ -142,7 +142,7 @@ def _weights(base: Base) -> Finding:
         return Finding(f"not here; `wsisam-qupath weights {base.name}` brings {size}")
     if compute_sha256(path) != base.sha256:
         return Finding(f"{path} is damaged: its checksum is wrong", explain_fix(base))
-    return Finding(f"{path.name}, checksum right")
+    return Finding(f"{path.name}, checksum right; {base.licence}")
 
 
 def _adapter(base: Base) -> Finding:
@@ -151,7 +151,7 @@ def _adapter(base: Base) -> Finding:
     adapter = load_chosen_adapter("default", base)
     if adapter is None:
         return Finding("missing, so that points find little", REINSTALL)
-    return Finding(f"{adapter.name}, checksum {adapter.sha256[:12]}…; {_NOT_FOR_DIAGNOSIS}")
+    return Finding(f"{adapter.name}, checksum {adapter.sha256[:12]}…; {_TERMS}")
 
 
 def _qupath() -> Finding:
@@ -257,7 +257,7 @@ def _groovy_scripts() -> Finding:
     return Finding(detail)
 
 
-_NOT_FOR_DIAGNOSIS = "for research, not for diagnosis"
+_TERMS = "for research, not for diagnosis; its license is unclear, see its card (docs/card.md)"
 
 _SEE_QUPATH = "See the line of QuPath."
 _ALLOW_WRITING = "Make room and allow writing in the project's folder."

@@ -96,7 +96,7 @@ def take_options(given: dict[str, Any], *, val_share: float) -> Any:
 @click.option(
     "--recipe",
     type=_PATH,
-    help="Recipe file (TOML) with all settings; other options override it. See training/README.md.",
+    help="Recipe file (TOML), or the name of a shipped one; other options override its settings.",
 )
 @click.option(
     "--init",
