@@ -33,7 +33,6 @@ from .slides import Slides
 from .tokens import holds_names, is_token, parse_names, read_token_text
 
 
-
 @dataclass(frozen=True)
 class ServeRequest:
     """What a server is asked to do; see :class:`.ServerConfig`."""

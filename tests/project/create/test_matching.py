@@ -11,7 +11,6 @@ import pytest
 from fixtures.coco_files import coco, write_slide_runner
 from fixtures.command_line import rectangle, write_prompts
 from wsisam_qupath.errors import PromptError, SlideError
-from wsisam_qupath.geojson.cleaning import Cleaned
 from wsisam_qupath.project.create.finding import find_slides
 from wsisam_qupath.project.create.matching import Source, find_annotations, match
 from wsisam_qupath.slide.names import natural_key, strip_format
