@@ -17,6 +17,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
+QUIET = ("-W", "default")
+"""Warnings of old versions about other old versions are no faults of ours."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -26,11 +29,21 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="wsisam-qupath-floors-") as folder:
         environment = {**os.environ, "VIRTUAL_ENV": folder, "OMP_NUM_THREADS": "1"}
         environment.pop("PYTHONPATH", None)
+        # Old triton imports setuptools, which finds that pytest's plugins have brought distutils.
+        environment["SETUPTOOLS_USE_DISTUTILS"] = "stdlib"
         commands = [
             [uv, "venv", "--allow-existing", "--python", options.python, folder],
             [uv, "pip", "install", "--resolution", "lowest-direct", ".[test]"],
             [uv, "pip", "list"],
-            [next_to(folder, "python"), "-m", "pytest", "-m", "not slow", *pytest_arguments],
+            [
+                next_to(folder, "python"),
+                "-m",
+                "pytest",
+                "-m",
+                "not slow",
+                *QUIET,
+                *pytest_arguments,
+            ],
         ]
         for command in commands:
             print("==", *command[:6], flush=True)

@@ -96,8 +96,7 @@ def take_options(given: dict[str, Any], *, val_share: float) -> Any:
 @click.option(
     "--recipe",
     type=_PATH,
-    help="Recipe file (TOML) with all settings, or the name of a shipped one, such as pair.toml; "
-    "other options override it.",
+    help="Recipe file (TOML), or the name of a shipped one; other options override its settings.",
 )
 @click.option(
     "--init",

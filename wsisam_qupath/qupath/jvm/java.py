@@ -6,10 +6,7 @@ process.
 
 from __future__ import annotations
 
-import locale
-import os
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -57,7 +54,6 @@ def start(installation: Installation | None = None, natives: str | None = None) 
         options.append(f"-Djna.tmpdir={natives}")
     app_dir = class_path.prepare(installation.app_dir, natives)
     found = QuPathJVMInfo(app_dir, installation.runtime_dir, installation.jvm_path, options)
-    _name_files_in_utf8()
     try:
         start_jvm(finder=lambda **_: found)
     except (RuntimeError, OSError, jpype.JException) as exc:
@@ -126,12 +122,6 @@ def _make_options(installation: Installation) -> list[str]:
         # Newer ones warn on each start without it, and older ones refuse it.
         options.append("--enable-native-access=ALL-UNNAMED")
     return options
-
-
-def _name_files_in_utf8() -> None:
-    """Let Java name files as Python does, where the locale (``LC_ALL=C``) knows ASCII only."""
-    if sys.platform != "win32" and locale.nl_langinfo(locale.CODESET) != "UTF-8":
-        os.environ["LC_ALL"] = "C.UTF-8"
 
 
 def _quiet_logging() -> None:
