@@ -118,6 +118,10 @@ def batch(**given: Any) -> None:
     """
     from ..project.batch.command import run_batch
     from ..project.batch.request import BatchRequest
+    from ..report.display import outdated_notice
 
     request = BatchRequest(model=take_model(given), options=take_outline(given), **given)
-    sys.exit(0 if run_batch(request).is_complete else SOME_FAILED)
+    outcome = run_batch(request)
+    if notice := outdated_notice(outcome.images):
+        click.echo(f"{notice} To renew them, add --redo outdated.", err=True)
+    sys.exit(0 if outcome.is_complete else SOME_FAILED)

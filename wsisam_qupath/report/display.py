@@ -125,15 +125,12 @@ def summarize_outcome(outcome: ImageOutcome) -> str:
 
 
 def outdated_notice(outcomes: Sequence[ImageOutcome]) -> str:
-    """Say how many results are outdated, and what to do about it; empty where none is."""
+    """Say how many results are outdated; empty where none is."""
     count = sum(row.is_outdated for one in outcomes for row in one.rows)
     if not count:
         return ""
     results = "1 result is" if count == 1 else f"{count} results are"
-    return (
-        f"{results} of an older version of this program, which answered otherwise. To renew "
-        "what is outdated, run `batch` with `--redo outdated`."
-    )
+    return f"{results} of an older version of this program, which answered otherwise."
 
 
 def print_outcomes(console: Console, outcomes: Sequence[ImageOutcome], seconds: float) -> None:
@@ -151,8 +148,6 @@ def print_outcomes(console: Console, outcomes: Sequence[ImageOutcome], seconds: 
             table.add_row(Text(one.state, _STYLES[one.state]), Text(name), Text(what))
         console.print(table)
     console.print(Text(_sums(outcomes, seconds)))
-    if notice := outdated_notice(outcomes):
-        console.print(Text(notice))
 
 
 def _sums(outcomes: Sequence[ImageOutcome], seconds: float) -> str:

@@ -282,7 +282,6 @@ def test_outdated_answers_stay_until_they_are_to_be_renewed_and_the_original_com
     project: Path,
     qupath: QuPathProcess,
     monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
 ) -> None:
     only = BatchRequest(project, images=(MIRRORED,))
     before = seen_by(qupath, project)
@@ -291,17 +290,19 @@ def test_outdated_answers_stay_until_they_are_to_be_renewed_and_the_original_com
         assert run_batch(only).is_complete
     (first,) = results_in(seen_by(qupath, project)[MIRRORED])
     written = files_of(project)
-    capfd.readouterr()
 
-    assert run_batch(only).is_complete
+    plain = run("batch", project, "--images", MIRRORED)
     assert files_of(project) == written
-    assert "1 result is of an older version of this program" in capfd.readouterr().err
+    assert (
+        "1 result is of an older version of this program, which answered otherwise. To renew "
+        "them, add --redo outdated." in plain.err
+    )
 
-    assert run_batch(replace(only, redo="outdated")).is_complete
+    answer = run("batch", "--images", MIRRORED, "--redo", "outdated", project)
     (renewed,) = results_in(seen_by(qupath, project)[MIRRORED])
     assert (renewed.wkt, renewed.parent) == (first.wkt, first.parent)
     assert renewed.id != first.id
-    assert "of an older version" not in capfd.readouterr().err
+    assert "of an older version" not in answer.err
 
     run_restore(project, (), "original")
     assert seen_by(qupath, project) == before

@@ -16,7 +16,7 @@ from ...geometry import Box, Mpp, PatchPair
 from ...inference.loading import ResolvedModel
 from ...prompts import Prompt
 from ...prompts.encoding import encode_prompt
-from ...report.display import name_skipped, outdated_notice, summarize_outcome
+from ...report.display import name_skipped, summarize_outcome
 from ...report.outcome import ImageOutcome
 from ...report.progress import count_noun, duration
 from .request import KINDS
@@ -77,8 +77,6 @@ def print_plan(console: Console, outcomes: Sequence[ImageOutcome], pace: Pace | 
         if said != "no prompts":
             say(f"{escape(one.name, 120)}: {escape(said, 900)}")
         name_skipped(say, one)
-    if notice := outdated_notice(outcomes):
-        say(notice)
     prompts = sum(one.plan.prompts for one in outcomes)
     encodes = sum(one.plan.encodes for one in outcomes)
     seconds = sum(pace.seconds(one) for one in outcomes) if pace else 0.0

@@ -18,6 +18,7 @@ from ...prompts import PromptKind
 from ...qupath.files.classes import spell_class
 from ...qupath.files.entries import Project
 from ...qupath.jvm.process import QuPathProcess
+from ...report.display import outdated_notice
 from ...report.outcome import ImageOutcome
 from ...report.progress import points_warning
 from ..job_schemas import JobRequest
@@ -114,6 +115,8 @@ class JobRunner:
                 job.cancellation.then(batch.cancel)
                 outcomes = batch.run(entries)
         _warn_of_points(outcomes, config, job.progress)
+        if notice := outdated_notice(outcomes):
+            job.progress.on_notice(notice)
 
     def _segmenter(self, cancellation: Cancellation) -> Segmenter:
         """Wait for the model."""
