@@ -160,9 +160,7 @@ def test_a_slide_that_cannot_be_read_is_said_once_and_its_cards_stay(
 def test_a_large_report_has_pages_the_doubtful_first_and_every_card_has_a_picture(
     grey: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        page_module.Pages.__init__, "__kwdefaults__", {"cards_max": 2, "rows_max": 5}
-    )
+    monkeypatch.setattr(page_module, "CARDS_MAX", 2)
     rows = [outlined(str(number), predicted_iou=number / 10) for number in range(5)]
     drawn: list[None] = []
     stale, kept = tmp_path / "report-4.html", tmp_path / "report-6.html"
@@ -194,9 +192,7 @@ def test_a_large_report_has_pages_the_doubtful_first_and_every_card_has_a_pictur
 def test_a_page_replaces_no_file_of_somebody_else(
     grey: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        page_module.Pages.__init__, "__kwdefaults__", {"cards_max": 2, "rows_max": 5}
-    )
+    monkeypatch.setattr(page_module, "CARDS_MAX", 2)
     mine = tmp_path / "report-2.html"
     mine.write_text("mine", "utf-8")
 
