@@ -59,6 +59,8 @@ def test_a_feature_says_all_that_qupath_keeps() -> None:
                 "wsisam_prompt_id": "0dbd1b4c-6b25-4f44-9b5e-d4a2f6a5d3b1",
                 "wsisam_type": "detection",
                 "wsisam_drawn": "0.00 0.00 10.00 10.00 96.00 48.00",
+                "wsisam_asked": '{"area":"0.00 0.00 10.00 10.00 100.00 40.00",'
+                '"inside":[],"outside":[]}',
                 "wsisam_base": "lite-medsam",
                 "wsisam_base_sha256": "ab" * 32,
                 "wsisam_hr_mpp": "1",
