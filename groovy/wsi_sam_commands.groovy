@@ -37,6 +37,7 @@ import javafx.application.Platform
 import javafx.beans.value.ChangeListener
 import javafx.event.EventHandler
 import javafx.geometry.Insets
+import javafx.geometry.Pos
 import javafx.scene.Scene
 import javafx.scene.control.Button
 import javafx.scene.control.CheckBox
@@ -49,6 +50,7 @@ import javafx.scene.input.KeyEvent
 import javafx.scene.input.MouseEvent
 import javafx.scene.layout.GridPane
 import javafx.scene.layout.HBox
+import javafx.scene.layout.StackPane
 import javafx.stage.Stage
 import javax.imageio.ImageIO
 import javax.net.ssl.SSLContext
@@ -119,7 +121,9 @@ import qupath.lib.roi.interfaces.ROI
 @Field Set<String> liveDirty = []
 @Field ImageRegion liveArea
 @Field Request liveRequest, livePreview
-@Field boolean isLiveFailed
+@Field boolean isLiveFailed, isOwnEvent
+/** Undo steps that QuPath has made since the last answer was shown. */
+@Field int openSteps
 @Field String liveState = ''
 /** The last answer with what else it may be, by size; the outline that further clicks correct. */
 @Field List<JsonObject> candidates = []
@@ -443,19 +447,22 @@ void finish(Request request) {
     // QuPath 0.5.1 makes no undo step for events without objects.
     if (!request.changed)
         return
+    isOwnEvent = request.isLive
     request.imageData.getHierarchy().fireObjectsChangedEvent(this, request.changed, false)
+    isOwnEvent = false
     if (request.isLive)
         joinUndoSteps()
     else if (!request.refinedId && !request.select.ids)
         addWorkflowStep(request)
 }
 
-/** Takes away the undo step of a click without its outline, which QuPath made before the outline came. */
+/** Takes away the undo steps of a click without its outline, which QuPath made before the outline came. */
 void joinUndoSteps() {
     try {
-        def stack = gui.getUndoRedoManager().@map.get(gui.getViewer())
-        if (stack != null && !stack.@undoStack.isEmpty())
-            stack.@undoStack.pop()
+        def steps = gui.getUndoRedoManager().@map.get(liveViewer)?.@undoStack
+        for (; openSteps > 0 && steps; openSteps--)
+            steps.pop()
+        openSteps = 0
     } catch (MissingFieldException e) {
         logger.debug('This QuPath keeps its undo steps elsewhere, so that a click has two', e)
     }
@@ -869,8 +876,10 @@ PauseTransition pause(int milliseconds, Closure then) {
 @Field final ChangeListener liveImageListener = { o, was, now -> watch(now) } as ChangeListener
 
 @Field final PathObjectHierarchyListener liveListener = { event ->
-    if (!event.isChanging())
-        Platform.runLater { livePause.playFromStart() }
+    if (event.isChanging() || isOwnEvent)
+        return
+    openSteps++
+    Platform.runLater { livePause.playFromStart() }
 } as PathObjectHierarchyListener
 
 @Field final EventHandler<KeyEvent> liveKeys = { event ->
@@ -920,9 +929,11 @@ void watch(ImageData imageData) {
     liveViewer.getView().addEventFilter(KeyEvent.KEY_PRESSED, liveKeys)
     liveViewer.getView().addEventFilter(MouseEvent.ANY, liveMouse)
     liveLabel = new Label()
+    liveLabel.setId('wsisam-line')
     liveLabel.setStyle('-fx-background-color: rgba(0,0,0,0.65); -fx-text-fill: white; -fx-padding: 4 8; -fx-background-radius: 4')
     liveLabel.setMouseTransparent(true)
-    liveLabel.relocate(12, 12)
+    StackPane.setAlignment(liveLabel, Pos.TOP_LEFT)
+    StackPane.setMargin(liveLabel, new Insets(10))
     liveViewer.getView().getChildren().add(liveLabel)
     showState('draw a rectangle around an object, or click in it with the points tool')
     // So that a server runs and its model is loaded before the first click.
@@ -946,8 +957,10 @@ void followChanges() {
     liveDirty.addAll(changed.keySet())
     liveDirty.retainAll(now.keySet())
     outlines.results.removeIf { it.getParent() == null }
-    if (!liveDirty)
+    if (!liveDirty) {
+        openSteps = 0
         return
+    }
     liveRequest?.cancel()
     livePreview?.cancel()
     long started = System.nanoTime()

@@ -46,7 +46,7 @@ void install() {
     button.setTooltip(new Tooltip('WSI-SAM live mode: outline what you draw and click as you do'))
     button.selectedProperty().bindBidirectional(live.selectedProperty())
     gui.getToolBar().getItems().removeIf { it.getId() == button.getId() }
-    gui.getToolBar().getItems().add(button)
+    gui.getToolBar().getItems().add(0, button)    // at the end it would be hidden in a narrow window
 }
 
 void add(String name, String command) {

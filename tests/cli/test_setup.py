@@ -82,7 +82,7 @@ def test_where_no_user_folder_was_chosen_the_one_that_qupath_suggests_is_made(ho
 
     suggested = home / "QuPath" / "v0.6"
     assert scripts_in(suggested / "scripts" / "WSI-SAM") == scripts.read_shipped_scripts()
-    assert done.detail.endswith(f"in {suggested / 'scripts' / 'WSI-SAM'}.")
+    assert f"QuPath does not look there yet. Choose {suggested} in QuPath" in done.detail
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The whole story in QuPath's own window: with mouse and keys, and without a server at the start."""
+"""The whole story in QuPath's own window: mouse and keys, and no server at the start."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ def test_from_the_first_rectangle_to_the_saved_image(
         seen = window.wait(lambda s: len(results(s)) == 1, "the outline in the rectangle")
         assert seen["objects"][0]["id"] == results(seen)[0]["parent"]
 
-        window.keys("period", "Return")
+        window.choose_points_tool()
+        window.keys("Return")
         window.hover(*FIRST_CLICK)
         window.wait(lambda s: s["preview"], "the outline under the resting mouse")
         window.click(*FIRST_CLICK)

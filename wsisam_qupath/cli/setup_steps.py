@@ -202,6 +202,8 @@ def _set_up_scripts(request: SetupRequest) -> _Outcome:
     version = _find_version()
     user_folder, advice = _user_folder(request, version)
     folder = scripts.menu_folder(user_folder)
+    if advice and request.user_dir is None and not request.dry_run and _choose(user_folder):
+        advice = " QuPath had no user folder, and has this one now."
     found = (scripts.look if request.dry_run else scripts.put)(
         folder, scripts.read_shipped_scripts()
     )
@@ -234,10 +236,20 @@ def _user_folder(request: SetupRequest, version: str) -> tuple[Path, str]:
     chosen = find_user_folder()
     wanted = request.user_dir.expanduser().absolute() if request.user_dir else chosen
     folder = wanted or scripts.suggest_user_folder(version)
-    # QuPath makes the folder that it suggests by itself when it is started for the first time.
-    if folder == chosen or (chosen is None and request.user_dir is None):
+    if folder == chosen:
         return folder, ""
     return folder, f" QuPath does not look there yet. {scripts.explain_how_to_choose(folder)}"
+
+
+def _choose(user_folder: Path) -> bool:
+    """Have QuPath use the user folder that it would suggest; False where there is no QuPath."""
+    from ..qupath.jvm.preferences import choose_user_folder  # needs Java, unlike `--help`
+
+    try:
+        user_folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False  # whoever puts the scripts there says why
+    return choose_user_folder(user_folder)
 
 
 def _set_up_startup(request: SetupRequest) -> _Outcome:

@@ -88,12 +88,12 @@ def choose(
         for task in found.tasks
         if asked is None or _is_asked_for(task.prompt, asked, choice.area, results)
     ]
-    present = {task.prompt.id for task in found.tasks} | {row.id for row in found.rows}
+    present = {task.prompt.id for task in found.tasks} | {row.prompt_id for row in found.rows}
     tasks = {
         task.prompt.id: _follow(_take_over(task, present, results), results, choice)
         for task in wanted
     }
-    rows = (row for row in found.rows if asked is None or row.id in asked)
+    rows = (row for row in found.rows if asked is None or row.prompt_id in asked)
     return Chosen(tasks, tuple(rows), tuple(_find_loose(asked, present, tasks, results)), options)
 
 

@@ -194,7 +194,7 @@ def _signals() -> Iterator[threading.Event]:
 
 def _await_end(stopping: threading.Event) -> None:
     """Read the standard input to its end, then have the server stop."""
-    while sys.stdin is not None and sys.stdin.buffer.read1(1024):
+    while sys.stdin is not None and os.read(sys.stdin.fileno(), 1024):
         pass
     stopping.set()
     _end_soon()
