@@ -460,8 +460,7 @@ void finish(Request request) {
 void joinUndoSteps() {
     try {
         def steps = gui.getUndoRedoManager().@map.get(liveViewer)?.@undoStack
-        for (; openSteps > 0 && steps; openSteps--)
-            steps.pop()
+        (0..<Math.min(openSteps, steps?.size() ?: 0)).each { steps.pop() }
         openSteps = 0
     } catch (MissingFieldException e) {
         logger.debug('This QuPath keeps its undo steps elsewhere, so that a click has two', e)
@@ -875,12 +874,7 @@ PauseTransition pause(int milliseconds, Closure then) {
 
 @Field final ChangeListener liveImageListener = { o, was, now -> watch(now) } as ChangeListener
 
-@Field final PathObjectHierarchyListener liveListener = { event ->
-    if (event.isChanging() || isOwnEvent)
-        return
-    openSteps++
-    Platform.runLater { livePause.playFromStart() }
-} as PathObjectHierarchyListener
+@Field final PathObjectHierarchyListener liveListener = { event -> noteEvent(event.isChanging()) } as PathObjectHierarchyListener
 
 @Field final EventHandler<KeyEvent> liveKeys = { event ->
     def step = [(KeyCode.OPEN_BRACKET): -1, (KeyCode.CLOSE_BRACKET): 1][event.getCode()]
@@ -902,6 +896,13 @@ PauseTransition pause(int milliseconds, Closure then) {
     else
         liveRest.stop()
 } as EventHandler
+
+void noteEvent(boolean isChanging) {
+    if (isChanging || isOwnEvent)
+        return
+    openSteps += 1
+    Platform.runLater { livePause.playFromStart() }
+}
 
 /** Watches another image. Annotations that it has already are not sent. */
 void watch(ImageData imageData) {
