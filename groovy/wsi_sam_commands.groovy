@@ -121,9 +121,9 @@ import qupath.lib.roi.interfaces.ROI
 @Field Set<String> liveDirty = []
 @Field ImageRegion liveArea
 @Field Request liveRequest, livePreview
-@Field boolean isLiveFailed, isOwnEvent
+@Field boolean isLiveFailed = false, isOwnEvent = false
 /** Undo steps that QuPath has made since the last answer was shown. */
-@Field int openSteps
+@Field int openSteps = 0
 @Field String liveState = ''
 /** The last answer with what else it may be, by size; the outline that further clicks correct. */
 @Field List<JsonObject> candidates = []

@@ -17,7 +17,7 @@ from wsisam_qupath.qupath.jvm.process import QuPathProcess
 pytestmark = [pytest.mark.qupath, pytest.mark.slow]
 
 RECTANGLE = ((150, 150), (290, 290))
-FIRST_CLICK, SECOND_CLICK, OUTSIDE_CLICK = (370, 360), (380, 372), (430, 430)
+FIRST_CLICK, SECOND_CLICK, OUTSIDE_CLICK = (370, 360), (395, 405), (450, 455)
 
 
 def results(state: State) -> list[dict[str, Any]]:
