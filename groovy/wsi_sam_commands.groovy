@@ -1055,8 +1055,8 @@ void rememberCandidates(List<JsonObject> answers, List<PathObject> changed) {
     def results = changed.findAll { it.getParent() != null }
     outlines.results.addAll(results)
     def answer = answers.find { it.has('others') }
-    candidates = answer == null ? [] : ([answer] + answer.getAsJsonArray('others').collect { it.getAsJsonObject() }).sort { resultOf(it).getROI().getArea() }
-    candidateId = answer == null ? null : textIn(answer, 'id')
+    candidates = answer == null ? answers.findAll { !it.get('geometry').isJsonNull() } : ([answer] + answer.getAsJsonArray('others').collect { it.getAsJsonObject() }).sort { resultOf(it).getROI().getArea() }
+    candidateId = answer == null ? results ? results[-1].getID().toString() : null : textIn(answer, 'id')
     if (refinedId && results)
         refinedId = results[-1].getID().toString()
     showPreview(null)
@@ -1067,18 +1067,40 @@ void chooseCandidate(int step) {
     int index = candidates.findIndexOf { textIn(it, 'id') == candidateId } + step
     def hierarchy = liveImage.getHierarchy()
     def shown = objectsById(hierarchy)[candidateId]
-    if (shown == null || index < 0 || index >= candidates.size())
+    if (shown == null)
         return
+    if (index < 0 || index >= candidates.size()) {
+        askForSize(shown, step < 0 ? 0.4d : 2.5d)
+        return
+    }
     def result = resultOf(candidates[index])
     def parent = shown.getParent()
     hierarchy.removeObjectWithoutUpdate(shown, true)
     hierarchy.addObjectBelowParent(parent, result, false)
     outlines.results << result
     candidateId = result.getID().toString()
-    def region = ImageRegion.createInstance(result.getROI())
-    sizeHint = Math.max(region.getWidth(), region.getHeight()) * liveImage.getServer().getPixelCalibration().getAveragedPixelSizeMicrons()
+    sizeHint = sizeOf(result)
     hierarchy.fireObjectsChangedEvent(this, [shown, result], false)
     showState("${index + 1} of ${candidates.size()}, ${sizeHint as int} µm")
+}
+
+/** Asks again for an object of another size, where the server had no other candidate. */
+void askForSize(PathObject shown, double factor) {
+    sizeHint = sizeOf(shown) * factor
+    def request = requestFor(liveImage, [ids: [shown.getID().toString()]], null, [candidates: 3])
+    request.isLive = true
+    liveRequest = request
+    showState("about ${sizeHint as int} µm …")
+    long started = System.nanoTime()
+    inBackground(request, { exchange(request) }) { failure ->
+        if (request.is(liveRequest))
+            settle(request, failure, started)
+    }
+}
+
+double sizeOf(PathObject result) {
+    def region = ImageRegion.createInstance(result.getROI())
+    return Math.max(region.getWidth(), region.getHeight()) * liveImage.getServer().getPixelCalibration().getAveragedPixelSizeMicrons()
 }
 
 /** Begins the next object. */
@@ -1102,7 +1124,7 @@ void showState(String state = null) {
     Platform.runLater {
         def isOutside = PathPrefs.autoSetAnnotationClassProperty().get()?.toString()?.endsWith('*')
         def words = ['WSI-SAM live', isOutside ? 'clicks OUTSIDE' : 'clicks inside', chosen.Class.get() ? "class ${chosen.Class.get()}" : null, chosen.Model.get() ?: null, liveState ?: 'ready']
-        liveLabel?.setText("${words.findAll().join('  ·  ')}\nX: inside or outside   Enter: next object${candidates.size() > 1 ? '   [ ]: smaller, larger' : ''}   Ctrl+Z: back")
+        liveLabel?.setText("${words.findAll().join('  ·  ')}\nX: inside or outside   Enter: next object${candidateId ? '   [ ]: smaller, larger' : ''}   Ctrl+Z: back")
     }
 }
 

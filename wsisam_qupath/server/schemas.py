@@ -29,12 +29,9 @@ GEOJSON_SEQ = "application/geo+json-seq"
 PROBLEM_JSON = "application/problem+json"
 RECORD_SEPARATOR = b"\x1e"
 
-PROTOCOL = 2
-"""The script in QuPath is made for one of these, and says so where the server has another."""
-
 PROBLEM_PREFIX = "urn:wsisam-qupath:problem:"
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Of the interface: raised when a client of before would misread an answer, or be misread. A client
 of another protocol refuses to work with the server."""
 
