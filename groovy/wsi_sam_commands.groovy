@@ -375,7 +375,7 @@ List<PathObject> addAnswers(PathObjectHierarchy hierarchy, Collection<JsonObject
         def isDeleted = idsIn(answer, 'sources') && !idsIn(answer, 'sources').any { it in byId }
         if (result != null && (isDeleted || (id in byId && !(byId[id] in replaced))))
             continue
-        def parent = byId[textIn(answer, 'parent')] ?: replaced.find()?.getParent() ?: hierarchy.getRootObject()
+        def parent = byId[textOf(answer, 'parent')] ?: replaced.find()?.getParent() ?: hierarchy.getRootObject()
         def selected = replaced.findAll { hierarchy.getSelectionModel().isSelected(it) }
         replaced.each { hierarchy.removeObjectWithoutUpdate(it, true) }
         changed.addAll(replaced)
@@ -394,7 +394,7 @@ List<String> idsIn(JsonObject answer, String name) {
     return answer.get(name)?.isJsonArray() ? answer.getAsJsonArray(name).collect { it.getAsString() } : []
 }
 
-String textIn(JsonObject object, String name) {
+String textOf(JsonObject object, String name) {
     return object.get(name)?.isJsonPrimitive() ? object.get(name).getAsString() : null
 }
 
@@ -403,7 +403,7 @@ List<PathObject> takeArrived(Request request) {
     def answers = []
     for (JsonObject answer; (answer = request.arrived.poll()) != null;) {
         request.done++
-        def state = textIn(answer, 'state')
+        def state = textOf(answer, 'state')
         if (answer.get('geometry').isJsonNull() && state != 'gone' && state != 'answered' && state != 'reviewed')
             request.reasons << answer.getAsJsonObject('properties').get('reason').getAsString()
         if (!answer.get('geometry').isJsonNull() || state == 'answered' || state == 'reviewed')
@@ -607,9 +607,9 @@ boolean isPlainFile(ImageServer server) {
     if (server.getURIs().size() != 1 || server.getBuilder() == null)
         return false
     def builder = JSON.fromJson(GEOJSON.toJson(server.getBuilder(), ServerBuilder), JsonObject)
-    while (textIn(builder, 'builderType') == 'pyramidize')
+    while (textOf(builder, 'builderType') == 'pyramidize')
         builder = builder.getAsJsonObject('builder')
-    return textIn(builder, 'builderType') == 'uri'
+    return textOf(builder, 'builderType') == 'uri'
 }
 
 /** Reads a region at the resolution that the server asks for, or a finer one. */
@@ -701,7 +701,7 @@ void checkProtocol(Request request, String url, String token) {
     if (response.statusCode() != 200)
         throw new ServerException(messageOf(problemOf(response)))
     if (info?.get('protocol')?.getAsInt() != PROTOCOL)
-        throw new ServerException("The server at $url (version ${info == null ? 'unknown' : textIn(info, 'version')}) and the scripts in QuPath do not fit each other: run `wsisam-qupath setup`, and start the server and QuPath again.")
+        throw new ServerException("The server at $url (version ${info == null ? 'unknown' : textOf(info, 'version')}) and the scripts in QuPath do not fit each other: run `wsisam-qupath setup`, and start the server and QuPath again.")
     checkedServers << url
 }
 
@@ -837,7 +837,7 @@ String nameOf(JsonObject problem) {
 }
 
 String messageOf(JsonObject problem) {
-    def id = textIn(problem, 'instance')?.tokenize(':')?.last()
+    def id = textOf(problem, 'instance')?.tokenize(':')?.last()
     def hint = nameOf(problem) == 'unauthorized' ? " For a server on this computer the script finds the token by itself; otherwise enter it in $SETTINGS." : ''
     return problem.get('detail').getAsString() + hint + (id ? "\n(request $id)" : '')
 }
@@ -1056,7 +1056,7 @@ void rememberCandidates(List<JsonObject> answers, List<PathObject> changed) {
     outlines.results.addAll(results)
     def answer = answers.find { it.has('others') }
     candidates = answer == null ? answers.findAll { !it.get('geometry').isJsonNull() } : ([answer] + answer.getAsJsonArray('others').collect { it.getAsJsonObject() }).sort { resultOf(it).getROI().getArea() }
-    candidateId = answer == null ? results ? results[-1].getID().toString() : null : textIn(answer, 'id')
+    candidateId = answer == null ? results ? results[-1].getID().toString() : null : textOf(answer, 'id')
     if (refinedId && results)
         refinedId = results[-1].getID().toString()
     showPreview(null)
@@ -1064,7 +1064,7 @@ void rememberCandidates(List<JsonObject> answers, List<PathObject> changed) {
 
 /** Goes to the next smaller or larger thing that the last click may mean; the next object has that size, too. */
 void chooseCandidate(int step) {
-    int index = candidates.findIndexOf { textIn(it, 'id') == candidateId } + step
+    int index = candidates.findIndexOf { textOf(it, 'id') == candidateId } + step
     def hierarchy = liveImage.getHierarchy()
     def shown = objectsById(hierarchy)[candidateId]
     if (shown == null)
@@ -1184,7 +1184,7 @@ String runJob(Request request, project) {
     def job = ask(request, '/v1/jobs', 'POST', [
         project: project.getPath().toUri().toString(), project_is_open: true, open_images: shown as List, options: request.options])
     def path = "/v1/jobs/${job.get('id').getAsString()}"
-    while (textIn(job, 'state') in ['waiting', 'running']) {
+    while (textOf(job, 'state') in ['waiting', 'running']) {
         if (request.isCancelled) {
             ask(new Request(), path, 'DELETE')
             return null
@@ -1198,17 +1198,17 @@ String runJob(Request request, project) {
         request.done = job.get('images_ended').getAsInt()
         request.total = job.get('images').isJsonNull() ? 0 : job.get('images').getAsInt()
     }
-    if (textIn(job, 'state') == 'failed')
-        throw new ServerException(textIn(job, 'reason'))
+    if (textOf(job, 'state') == 'failed')
+        throw new ServerException(textOf(job, 'reason'))
     def records = send(new Request(), 'GET', "$path/results", null).body().withCloseable { it.readLines('UTF-8') }
         .collect { readJson(it.replace(RECORD_SEPARATOR, '')) }.findAll()
-    records.groupBy { textIn(it, 'image') }.each { id, answers -> addToEntry(project, id, answers, request.sent) }
+    records.groupBy { textOf(it, 'image') }.each { id, answers -> addToEntry(project, id, answers, request.sent) }
     ask(new Request(), path, 'DELETE')
     return summaryOf(job)
 }
 
 String summaryOf(JsonObject job) {
-    def failures = job.getAsJsonArray('failures').collect { "${textIn(it, 'name')}: ${textIn(it, 'reason')}" }
+    def failures = job.getAsJsonArray('failures').collect { "${textOf(it, 'name')}: ${textOf(it, 'reason')}" }
     if (job.get('prompts').getAsInt() == 0 && !failures)
         return "There was nothing to do in ${job.get('images').getAsInt()} images."
     def lines = ["${job.get('prompts_answered').getAsInt()} of ${job.get('prompts').getAsInt()} prompts answered in ${job.get('images').getAsInt()} images."]
@@ -1338,11 +1338,11 @@ void showServerStatus() {
 
 String statusText(JsonObject info) {
     def model = info.get('model')
-    def lines = ["Server: ${findServer()[0]}, version ${textIn(info, 'version')}${ownServer?.isAlive() ? ', started by QuPath' : ''}", "State: ${textIn(info, 'state')}"]
+    def lines = ["Server: ${findServer()[0]}, version ${textOf(info, 'version')}${ownServer?.isAlive() ? ', started by QuPath' : ''}", "State: ${textOf(info, 'state')}"]
     if (model?.isJsonObject())
-        lines << "Model: ${textIn(model, 'base')}, ${textIn(model, 'adapter') ? 'adapter ' + textIn(model, 'adapter') : 'no adapter'}" << "Device: ${textIn(info, 'device')}"
-    if (textIn(info, 'failure'))
-        lines << textIn(info, 'failure')
+        lines << "Model: ${textOf(model, 'base')}, ${textOf(model, 'adapter') ? 'adapter ' + textOf(model, 'adapter') : 'no adapter'}" << "Device: ${textOf(info, 'device')}"
+    if (textOf(info, 'failure'))
+        lines << textOf(info, 'failure')
     lines << (info.get('reads_slides').getAsBoolean() ? 'It opens slides itself.' : 'It receives the pixels that it needs.')
     return lines.join('\n')
 }

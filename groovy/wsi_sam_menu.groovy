@@ -59,6 +59,10 @@ void addPlain(String name, String command) {
 
 /** Runs a command in QuPath's thread, once all commands are loaded in another one. */
 void run(String command, Object... arguments) {
+    if (commands != null && Platform.isFxApplicationThread()) {
+        commands.invokeMethod(command, arguments)
+        return
+    }
     Thread.startDaemon('wsi-sam') {
         try {
             def script = load()

@@ -56,6 +56,7 @@ def test_from_the_first_rectangle_to_the_saved_image(
         window.click(*SECOND_CLICK)
         window.wait(lambda s: points(s) == [2] and len(results(s)) == 2, "a second click in it")
         window.keys("x")
+        window.wait(lambda s: "OUTSIDE" in s["line"], "clicks that lie outside")
         window.click(*OUTSIDE_CLICK)
         window.wait(lambda s: points(s) == [1, 2] and "ready" in s["line"], "a click outside")
         window.keys("x")

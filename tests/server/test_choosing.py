@@ -23,7 +23,7 @@ LIVE = {"follow": True}
 
 
 @pytest.fixture(scope="module")
-def segmenter(cache: Path) -> Segmenter:  # noqa: ARG001 - where the model is prepared
+def segmenter(cache: Path) -> Segmenter:
     """With the adapter that ships: without it, clicks mean nothing to the model."""
     return Segmenter(resolve(ModelSpec(device="cpu", backend="openvino")).load())
 

@@ -241,10 +241,10 @@ def _keep_near(mark: Feature, area: Feature) -> Feature | None:
     x0, y0, x1, y1 = outline.bounds
     margin_x, margin_y = _NEAR_SHARE * (x1 - x0), _NEAR_SHARE * (y1 - y0)
     coordinates = geometry.get("coordinates")
-    points = [coordinates] if geometry["type"] == "Point" else coordinates
+    points: list[Any] = [coordinates] if geometry["type"] == "Point" else coordinates or []
     near = [
         point
-        for point in points or ()
+        for point in points
         if x0 - margin_x <= point[0] <= x1 + margin_x and y0 - margin_y <= point[1] <= y1 + margin_y
     ]
     if not near:

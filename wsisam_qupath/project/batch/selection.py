@@ -193,7 +193,7 @@ class _EarlierResults:
         Args:
             result_ids: see :data:`ResultIdsOf`.
         """
-        results = self.results_of.get(prompt.id, ())
+        results = self.results_of.get(prompt.id, [])
         existing = {str(f.get("id")): f for f in results}
         is_news = prompt_filter.follow and all(_is_about_another(prompt, f) for f in results)
         if prompt.id in self.taken_over and not (prompt_filter.keep or is_news):
