@@ -116,6 +116,7 @@ import qupath.lib.roi.interfaces.ROI
 /** State of live mode for the image that it watches. */
 @Field ImageData liveImage
 @Field Object liveItem
+@Field PathObject liveRoot
 @Field PauseTransition livePause, liveRest
 @Field Map<String, List> liveSeen = [:]
 @Field Set<String> liveDirty = []
@@ -900,7 +901,15 @@ PauseTransition pause(int milliseconds, Closure then) {
 void noteEvent(boolean isChanging) {
     if (isChanging || isOwnEvent)
         return
-    openSteps += 1
+    def root = liveImage?.getHierarchy()?.getRootObject()
+    if (root.is(liveRoot)) {
+        openSteps += 1
+    } else {    // undo or redo: what was asked for is another image's, so to speak
+        liveRoot = root
+        openSteps = 0
+        liveRequest?.cancel()
+        liveRequest = null
+    }
     Platform.runLater { livePause.playFromStart() }
 }
 
@@ -924,6 +933,8 @@ void watch(ImageData imageData) {
     if (liveViewer == null)
         return
     liveSeen = drawnIn(imageData)
+    liveRoot = imageData.getHierarchy().getRootObject()
+    openSteps = 0
     imageData.getHierarchy().addListener(liveListener)
     outlines = new Outlines(liveViewer.getOverlayOptions())
     liveViewer.getCustomOverlayLayers().add(outlines)
