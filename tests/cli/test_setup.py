@@ -33,6 +33,7 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(home: Path) -> None:
     assert [(one.name, one.state) for one in steps] == [
         ("QuPath", "would be done"),
         ("weights mobile-sam", "would be done"),
+        ("server", "would be done"),
         ("Groovy scripts", "would be done"),
     ]
     assert steps[1].detail == "a download of 40.7 MB"
@@ -46,15 +47,15 @@ def test_a_second_run_has_nothing_to_do(home: Path) -> None:
 
     first, second = run_setup(wanted), run_setup(wanted)
 
-    assert [one.state for one in first] == ["already there", "already there", "done"]
-    assert [one.state for one in second] == ["already there"] * 3
+    assert [one.state for one in first] == ["already there", "already there", "done", "done"]
+    assert [one.state for one in second] == ["already there"] * 4
     assert scripts_in(home / "user" / "scripts" / "WSI-SAM") == scripts.read_shipped_scripts()
 
 
 def test_one_failing_step_does_not_stop_the_next(home: Path) -> None:
     steps = run_setup(request(home, weights=("mobile-sam",)))
 
-    assert [one.state for one in steps] == ["failed", "failed", "done"]
+    assert [one.state for one in steps] == ["failed", "failed", "done", "done"]
 
 
 def test_a_base_that_does_not_exist_is_said_before_anything_is_done(home: Path) -> None:
@@ -164,7 +165,15 @@ def test_another_startup_script_is_left_alone_and_told_how_to_call_ours(
     with QuPathProcess() as qupath:
         assert qupath.run(read_startup_script) == str(theirs)
     assert left.state == "left alone"
-    assert left.detail.startswith(f"QuPath runs {theirs} when it starts. Add this line to it:")
+    assert left.detail == f"QuPath runs {theirs} when it starts. Add the line below to it."
+    assert left.to_paste.endswith("wsi_sam.groovy'), null)")
+
+
+def test_a_line_to_paste_is_printed_in_one_piece() -> None:
+    out = io.StringIO()
+    line = "runScript(new File('/home/somebody/a folder/with/a/long/name/wsi_sam.groovy'))"
+    print_steps([Step("startup script", "left alone", "yours", line)], Console(file=out, width=40))
+    assert line in out.getvalue().splitlines()
 
 
 def test_steps_are_printed_a_line_each_as_plain_text() -> None:

@@ -26,7 +26,13 @@ from wsisam_qupath.geojson import encode_features, prompts_from_geojson, to_feat
 from wsisam_qupath.geometry import Box, Mpp, PatchPair
 from wsisam_qupath.geometry.polygons import mask_to_polygon
 from wsisam_qupath.prompts import PathClass, Plane, Prompt
-from wsisam_qupath.prompts.results import Provenance, Result, compute_result_id
+from wsisam_qupath.prompts.results import (
+    Candidate,
+    Provenance,
+    Result,
+    compute_result_id,
+    list_candidates,
+)
 
 PROVENANCE = Provenance("lite-medsam", "ab" * 32, None, None, 1.0, 2.0, "hr", "0.1.0")
 PROMPT = Prompt("0dbd1b4c-6b25-4f44-9b5e-d4a2f6a5d3b1", l0_box=Box(0, 0, 10, 10))
@@ -59,6 +65,8 @@ def test_a_feature_says_all_that_qupath_keeps() -> None:
                 "wsisam_prompt_id": "0dbd1b4c-6b25-4f44-9b5e-d4a2f6a5d3b1",
                 "wsisam_type": "detection",
                 "wsisam_drawn": "0.00 0.00 10.00 10.00 96.00 48.00",
+                "wsisam_asked": '{"area":"0.00 0.00 10.00 10.00 100.00 40.00",'
+                '"inside":[],"outside":[]}',
                 "wsisam_base": "lite-medsam",
                 "wsisam_base_sha256": "ab" * 32,
                 "wsisam_hr_mpp": "1",
@@ -366,3 +374,16 @@ def test_all_that_decides_a_result_changes_its_id() -> None:
 
     assert len(set(ids)) == len(ids)
     assert {uuid.UUID(made).version for made in ids} == {5}
+
+
+def test_what_else_a_click_may_mean_is_a_result_of_its_own_with_a_rank() -> None:
+    other = Candidate(box(0, 0, 20, 20), 0.5, 0.4, 24.0, PROVENANCE)
+    several = replace(result(), others=(other,))
+
+    first, second = list_candidates(several)
+
+    assert to_feature(first, "detection")["id"] == several.id
+    assert to_feature(first, "detection")["properties"]["measurements"]["Rank"] == 1
+    assert to_feature(second, "detection")["properties"]["measurements"]["Rank"] == 2
+    assert second.id != first.id
+    assert list_candidates(result()) == [result()]

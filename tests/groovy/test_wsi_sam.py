@@ -16,7 +16,14 @@ from shapely.geometry import MultiPoint, box, mapping
 from fixtures.command_line import identity
 from fixtures.qupath_fixtures import Seen, add_objects, make_project, objects_in
 from fixtures.qupath_program import run_qupath
-from fixtures.script_runs import SCRIPT, RunningServer, compile_script, live_in, run_script
+from fixtures.script_runs import (
+    COMMANDS,
+    SCRIPT,
+    RunningServer,
+    compile_script,
+    live_in,
+    run_script,
+)
 from wsisam_qupath.qupath.jvm.process import QuPathProcess
 
 pytestmark = pytest.mark.qupath
@@ -87,7 +94,7 @@ def results(qupath: QuPathProcess, project: Path, entry_id: str = "1") -> dict[s
 
 
 def test_the_script_compiles(qupath: QuPathProcess) -> None:
-    assert {"wsi_sam", "Prompt", "Request", "ServerException"} <= set(qupath.run(compile_script))
+    assert {"wsi_sam", "wsi_sam_commands", "Outlines", "Request"} <= set(qupath.run(compile_script))
 
 
 def test_qupath_runs_it_on_an_image_and_again_without_doubling(
@@ -176,7 +183,7 @@ def test_a_turned_image_is_sent_as_it_is_shown(
         import qupath.lib.images.servers.RotatedImageServer as Rotated
         import qupath.lib.regions.ImagePlane
         def server = imageData.getServer()
-        def script = new GroovyShell(binding).parse(new File('{SCRIPT.as_posix()}'))
+        def script = new GroovyShell(binding).parse(new File('{COMMANDS.as_posix()}'))
         [new Rotated(server, Rotated.Rotation.ROTATE_180), server].collect {{
             script.slideOf(it, ImagePlane.getDefaultPlane()).uri
         }}.toString()

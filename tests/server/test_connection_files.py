@@ -100,7 +100,7 @@ def test_a_connection_file_states_format_and_protocol(tmp_path: Path) -> None:
     with connection_file(path, URL, TOKEN):
         stated = json.loads(path.read_bytes())
 
-    assert (stated["format"], stated["protocol"]) == (2, 1)
+    assert (stated["format"], stated["protocol"]) == (2, 2)
 
 
 def test_what_is_no_connection_file_stays(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from wsisam_qupath.server.problems import ProblemError
-from wsisam_qupath.server.queue import ClientGoneError, DeviceQueue, QueueSlot
+from wsisam_qupath.server.queue import ClientGoneError, DeviceQueue, DroppedError, QueueSlot
 
 PATIENCE_S = 30.0
 
@@ -160,4 +160,33 @@ def test_closing_refuses_in_the_end_what_takes_too_long() -> None:
     device_queue.close(0.01)
 
     with pytest.raises(ProblemError, match="stopped before this was done"), own.turn():
+        pass
+
+
+def test_work_ahead_of_time_waits_for_all_other_work() -> None:
+    device_queue = DeviceQueue(8)
+    order: list[str] = []
+
+    def work(name: str, *, is_ahead: bool) -> None:
+        with device_queue.acquire(here, PATIENCE_S, is_ahead=is_ahead).turn():
+            order.append(name)
+
+    with slot(device_queue).turn():
+        threads = [start(lambda: work("ahead", is_ahead=True))]
+        wait_until_waiting(device_queue, 1)
+        threads.append(start(lambda: work("click", is_ahead=False)))
+        wait_until_waiting(device_queue, 2)
+    for thread in threads:
+        thread.join()
+
+    assert order == ["click", "ahead"]
+
+
+def test_the_next_work_ahead_of_time_drops_the_one_before() -> None:
+    device_queue = DeviceQueue(8)
+    stale = device_queue.acquire(here, PATIENCE_S, is_ahead=True)
+
+    device_queue.acquire(here, PATIENCE_S, is_ahead=True).check()
+
+    with pytest.raises(DroppedError), stale.turn():
         pass

@@ -30,11 +30,11 @@ from .options import SOME_FAILED
 )
 @click.option(
     "--image-type",
-    default="unset",
+    default="brightfield-h-e",
     show_default=True,
     metavar="NAME",
-    help="QuPath image type of the slides: unset (QuPath asks when a slide is opened), "
-    "brightfield-h-e, brightfield-h-dab, brightfield-other, fluorescence or other.",
+    help="QuPath image type of the slides: brightfield-h-e, brightfield-h-dab, brightfield-other, "
+    "fluorescence, other, or unset (QuPath asks when a slide is opened).",
 )
 def create(**given: Any) -> None:
     """Create a QuPath PROJECT from slides and their annotations.

@@ -55,6 +55,16 @@ class Adapter(click.ParamType):  # type: ignore[type-arg]
 
 def model_options(command: F) -> F:
     """Add the options that choose a model; :func:`take_model` collects them."""
+    return _add_model_options(command, "", several=False)
+
+
+def models_options(command: F) -> F:
+    """Add the options that choose one or several models; :func:`take_models` collects them."""
+    more = " May be given several times: clients then choose, and the first is used otherwise."
+    return _add_model_options(command, more, several=True)
+
+
+def _add_model_options(command: F, more: str, *, several: bool) -> F:
     return _decorate(
         command,
         click.option(
@@ -67,11 +77,13 @@ def model_options(command: F) -> F:
         click.option(
             "--adapter",
             type=Adapter(),
-            default="default",
+            multiple=several,
+            default=["default"] if several else "default",
             show_default=True,
             metavar="PATH|default|none",
             help="WSI-SAM adapter (.safetensors) trained for the base model. 'default' is the one "
-            "that ships with this program, if there is one for the base; 'none' is the base alone.",
+            "that ships with this program, if there is one for the base; 'none' is the base alone."
+            + more,
         ),
         click.option(
             "--weights",
@@ -103,6 +115,13 @@ def take_model(given: dict[str, Any]) -> ModelSpec:
     if values["adapter"] == "none":
         values["adapter"] = None
     return ModelSpec(**values)
+
+
+def take_models(given: dict[str, Any]) -> tuple[ModelSpec, ...]:
+    """Take what :func:`models_options` brought out of a command's options."""
+    adapters, shared = given.pop("adapter"), _take(given, ModelSpec)
+    chosen = [take_model({**shared, "adapter": adapter}) for adapter in dict.fromkeys(adapters)]
+    return tuple(chosen)
 
 
 def take_outline(given: dict[str, Any]) -> OutlineOptions:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from ..options import MOST_CANDIDATES, OutlineOptions
 from .options import Numbers, model_options, outline_options, take_model, take_outline
 
 
@@ -51,6 +52,14 @@ from .options import Numbers, model_options, outline_options, take_model, take_o
     help="Pixel size of the slide in µm, if the file states none or a wrong one.",
 )
 @outline_options
+@click.option(
+    "--candidates",
+    type=click.IntRange(1, MOST_CANDIDATES),
+    default=OutlineOptions.candidates,
+    show_default=True,
+    help="Largest number of outlines for points, which may mean a nucleus, a gland or a region; "
+    "the measurement 'Rank' is 1 for the likeliest.",
+)
 @click.option(
     "--overlay",
     type=click.Path(path_type=Path),

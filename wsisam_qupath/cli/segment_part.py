@@ -75,7 +75,9 @@ class Part:
         for prompt in prompts:
             place = self._places.get(prompt.id)
             if place is not None and not place.reason:
-                yield self._read(place.offset)["feature"]
+                content = self._read(place.offset)
+                yield content["feature"]
+                yield from content.get("others", ())
 
     def empty(self, prompts: Sequence[Prompt]) -> tuple[Skipped, ...]:
         """List the prompts for which the model found no object."""

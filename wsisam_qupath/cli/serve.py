@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .options import Remap, model_options, take_model
+from .options import Remap, models_options, take_models
 
 
 @click.command()
@@ -99,7 +99,12 @@ from .options import Remap, model_options, take_model
     metavar="S",
     help="Maximum time for a request, seconds.",
 )
-@model_options
+@click.option(
+    "--stop-with-input",
+    is_flag=True,
+    help="Stop when the standard input ends, as it does when the program that started this ends.",
+)
+@models_options
 def serve(**given: Any) -> None:
     """Start the server that outlines what is clicked in QuPath.
 
@@ -108,4 +113,4 @@ def serve(**given: Any) -> None:
     """
     from ..server.command import ServeRequest, run_serve
 
-    run_serve(ServeRequest(model=take_model(given), **given))
+    run_serve(ServeRequest(models=take_models(given), **given))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from ..errors import QuPathError, WeightsError, WsiSamError
 from ..model.bases import Base, Bundled, Download, find_base
 from ..model.weights import locate_weights
-from ..qupath.install import download, scripts
+from ..qupath.install import download, program, scripts
 from ..qupath.install.installation import Installation, find_installation
 from ..report.progress import show_progress, stderr_console
 from .weights_download import run_weights
@@ -64,14 +64,16 @@ class Step:
         name: what it is about.
         state: what was done.
         detail: where it is now and what is left to do; or what is wrong and how to fix it.
+        to_paste: a line for the user to copy, printed in one piece.
     """
 
     name: str
     state: StepState
     detail: str
+    to_paste: str = ""
 
 
-_Outcome: TypeAlias = tuple[StepState, str]
+_Outcome: TypeAlias = tuple[StepState, str] | tuple[StepState, str, str]
 
 
 def run_setup(request: SetupRequest) -> tuple[Step, ...]:
@@ -84,6 +86,7 @@ def run_setup(request: SetupRequest) -> tuple[Step, ...]:
     steps: list[tuple[str, Callable[[], _Outcome]]] = [
         ("QuPath", partial(_set_up_qupath, request)),
         *((f"weights {base.name}", partial(_set_up_weights, base, request)) for base in bases),
+        ("server", partial(_set_up_server, request)),
         ("Groovy scripts", partial(_set_up_scripts, request)),
     ]
     if request.startup_script:
@@ -108,6 +111,8 @@ def print_steps(steps: Sequence[Step], console: Console) -> None:
     for step in steps:
         table.add_row(Text(step.state, _STYLES[step.state]), step.name, Text(step.detail))
     console.print(table)
+    for line in (step.to_paste for step in steps if step.to_paste):
+        console.print(line, soft_wrap=True, markup=False)
 
 
 def _try_step(name: str, step: Callable[[], _Outcome]) -> Step:
@@ -182,10 +187,23 @@ def _size(base: Base) -> str:
     return f"a download of {decimal(base.source.size_bytes)}"
 
 
+def _set_up_server(request: SetupRequest) -> _Outcome:
+    """Note where this program is, for the script in QuPath that starts the server."""
+    command = " ".join(program.find_command())
+    if program.is_noted():
+        return "already there", f"QuPath starts {command} when it is needed."
+    if request.dry_run:
+        return "would be done", f"QuPath would start {command} when it is needed."
+    path = program.note()
+    return "done", f"QuPath starts {command} when it is needed, as {path} says."
+
+
 def _set_up_scripts(request: SetupRequest) -> _Outcome:
     version = _find_version()
     user_folder, advice = _user_folder(request, version)
     folder = scripts.menu_folder(user_folder)
+    if advice and request.user_dir is None and not request.dry_run and _choose(user_folder):
+        advice = " QuPath had no user folder, and has this one now."
     found = (scripts.look if request.dry_run else scripts.put)(
         folder, scripts.read_shipped_scripts()
     )
@@ -223,6 +241,17 @@ def _user_folder(request: SetupRequest, version: str) -> tuple[Path, str]:
     return folder, f" QuPath does not look there yet. {scripts.explain_how_to_choose(folder)}"
 
 
+def _choose(user_folder: Path) -> bool:
+    """Have QuPath use the user folder that it would suggest; False where there is no QuPath."""
+    from ..qupath.jvm.preferences import choose_user_folder  # needs Java, unlike `--help`
+
+    try:
+        user_folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False  # whoever puts the scripts there says why
+    return choose_user_folder(user_folder)
+
+
 def _set_up_startup(request: SetupRequest) -> _Outcome:
     """Have QuPath run our script when it starts, unless it runs one of its user's."""
     from ..qupath.jvm import preferences  # beside Java, which `--help` does not need
@@ -238,7 +267,8 @@ def _set_up_startup(request: SetupRequest) -> _Outcome:
             line = (
                 f"qupath.lib.gui.QuPathGUI.getInstance().runScript(new File({str(ours)!r}), null)"
             )
-            return "left alone", f"QuPath runs {stated} when it starts. Add this line to it: {line}"
+            words = f"QuPath runs {stated} when it starts. Add the line below to it."
+            return "left alone", words, line
         if request.dry_run:
             return "would be done", str(ours)
         qupath.run(preferences.set_startup_script, str(ours))

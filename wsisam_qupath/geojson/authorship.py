@@ -16,13 +16,19 @@ from ..errors import FormatError
 from ..files.formats import RESULT
 from . import Feature
 from .properties import read_path_class
-from .provenance import CLASS_KEY, DRAWN_KEY, PROMPT_KEY, TYPE_KEY, is_drawn
+from .provenance import ASKED_KEY, CLASS_KEY, DRAWN_KEY, PROMPT_KEY, TYPE_KEY, is_drawn
 
 
 def read_prompt_id(feature: Feature) -> str | None:
     """Read the id of the prompt that a program-made result belongs to; None for other objects."""
     prompt_id = _metadata(feature).get(PROMPT_KEY)
     return prompt_id if isinstance(prompt_id, str) else None
+
+
+def read_question(feature: Feature) -> str | None:
+    """Read what was drawn when a result was asked for; see :func:`.describe_question`."""
+    asked = _metadata(feature).get(ASKED_KEY)
+    return asked if isinstance(asked, str) else None
 
 
 def is_ours(feature: Feature) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import shapely
@@ -9,6 +10,7 @@ from shapely.geometry import MultiPolygon, Polygon
 
 from ..files.formats import RESULT
 from ..options import ObjectType
+from ..prompts import Point, Prompt
 from ..prompts.results import Result
 
 PROMPT_KEY = "wsisam_prompt_id"
@@ -17,6 +19,8 @@ PROMPT_KEY = "wsisam_prompt_id"
 DRAWN_KEY = "wsisam_drawn"
 CLASS_KEY = "wsisam_class"
 TYPE_KEY = "wsisam_type"
+ASKED_KEY = "wsisam_asked"
+"""What was drawn; see :func:`describe_question`."""
 
 _TOLERANCE_PX = 0.02
 """QuPath keeps coordinates as float32 and writes them with two decimals."""
@@ -38,6 +42,7 @@ def make_metadata(
         TYPE_KEY: object_type,
         CLASS_KEY: path_class.name if path_class else None,
         DRAWN_KEY: sign_outline(l0_geometry),
+        ASKED_KEY: describe_question(result.prompt),
         "wsisam_base": provenance.base,
         "wsisam_base_sha256": provenance.base_sha256,
         "wsisam_adapter": provenance.adapter,
@@ -62,6 +67,24 @@ def add_client(feature: dict[str, Any], client_name: str) -> dict[str, Any]:
     if client_name and metadata is not None:
         metadata["wsisam_client"] = client_name
     return feature
+
+
+def describe_question(prompt: Prompt) -> str:
+    """Describe what was drawn to mark an object, so that a later prompt can be compared with it.
+
+    That is the signature of its rectangle or outline, and the points inside and outside of it.
+    """
+    area = shapely.box(*prompt.l0_box.corners().ravel()) if prompt.l0_box else prompt.l0_outline
+    question = {
+        "area": None if area is None else sign_outline(area),
+        "inside": _round_points(prompt.l0_positives),
+        "outside": _round_points(prompt.l0_negatives),
+    }
+    return json.dumps(question, separators=(",", ":"))
+
+
+def _round_points(points: tuple[Point, ...]) -> list[list[float]]:
+    return [[round(x, 2), round(y, 2)] for x, y in points]
 
 
 def sign_outline(l0_geometry: Polygon | MultiPolygon) -> str:

@@ -26,13 +26,14 @@ def to_feature(result: Result, object_type: ObjectType) -> Feature:
     if result.prompt.path_class is not None:
         properties["classification"] = make_classification(result.prompt.path_class)
     properties["isLocked"] = False
-    properties["measurements"] = _drop_nonfinite(
-        {
-            "Predicted IoU": result.predicted_iou,
-            "Stability score": result.stability_score,
-            "Area µm^2": result.area_um2,
-        }
-    )
+    measurements = {
+        "Predicted IoU": result.predicted_iou,
+        "Stability score": result.stability_score,
+        "Area µm^2": result.area_um2,
+    }
+    if result.rank is not None:
+        measurements["Rank"] = result.rank
+    properties["measurements"] = _drop_nonfinite(measurements)
     outline = snap_to_grid(result.polygon)
     properties["metadata"] = make_metadata(result, outline, object_type)
     geometry = geometry_json(outline, result.prompt.plane)

@@ -13,7 +13,7 @@ from pathlib import Path
 from ..geojson import to_feature
 from ..options import DEFAULT_BASE, ModelSpec, OutlineOptions
 from ..prompts import Prompt
-from ..prompts.results import Result, SerializedResult
+from ..prompts.results import Result, SerializedResult, list_candidates
 from ..slide import PixelSource, SlideReference
 from .loading import resolve
 from .segmenter import Segmenter, Turn
@@ -77,8 +77,9 @@ def predict(
     with closing(segmenter.segment(slide, prompts, options=options, turn=turn)) as results:
         for one in results:
             if isinstance(one, Result):
-                feature = to_feature(one, options.object_type)
-                yield SerializedResult(one.id, one.prompt.id, feature)
+                ranked = (to_feature(each, options.object_type) for each in list_candidates(one))
+                feature, *others = ranked
+                yield SerializedResult(one.id, one.prompt.id, feature, others=tuple(others))
             else:
                 yield SerializedResult(one.id, one.prompt.id, None, one.reason)
 

@@ -125,6 +125,7 @@ def group_corrections(area: Area, marks: Sequence[Mark]) -> PromptSet:
         l0_negatives=tuple(point for mark in negatives for point in mark.l0_points),
         path_class=next((mark.path_class for mark in named if mark.path_class), None),
         plane=used[0].plane if used else area.plane,
+        sources=tuple(mark.id for mark in used),
     )
     left = [mark.id for mark in marks if not any(mark is one for one in used)]
     reason = "only points and one rectangle correct an area"
@@ -164,6 +165,7 @@ def _prompts(mark: Mark, clicks: Sequence[_Click], points_as: PointsAs) -> list[
                 l0_positives=(click.l0_point,),
                 path_class=mark.path_class,
                 plane=mark.plane,
+                sources=(mark.id,),
             )
             for click in clicks
         ]
@@ -173,6 +175,7 @@ def _prompts(mark: Mark, clicks: Sequence[_Click], points_as: PointsAs) -> list[
             l0_positives=tuple(click.l0_point for click in clicks),
             path_class=mark.path_class,
             plane=mark.plane,
+            sources=(mark.id,),
         )
     ]
 
@@ -188,6 +191,7 @@ def _area_prompt(area: Area, clicks: Sequence[_Click]) -> Prompt:
         l0_negatives=tuple(click.l0_point for click in clicks if click.source.are_negative),
         path_class=next((path_class for path_class in classes if path_class), None),
         plane=area.plane,
+        sources=tuple(dict.fromkeys((area.id, *(click.source.id for click in clicks)))),
     )
 
 
@@ -212,16 +216,21 @@ def _give_strays(
         if prompt.l0_extent is None
     ]
     nearest = _find_nearest_patches([prompts_of[m][i] for m, i in takers], strays, hr_l0_box_of)
-    taken: defaultdict[int, list[Point]] = defaultdict(list)
+    taken: defaultdict[int, list[_Click]] = defaultdict(list)
     lost: defaultdict[str, int] = defaultdict(int)
     for click, taker in zip(strays, nearest, strict=True):
         if taker < 0:
             lost[click.source.id] += 1
         else:
-            taken[taker].append(click.l0_point)
-    for taker, points in taken.items():
+            taken[taker].append(click)
+    for taker, clicks in taken.items():
         mark_id, index = takers[taker]
-        prompts_of[mark_id][index] = replace(prompts_of[mark_id][index], l0_negatives=tuple(points))
+        prompt = prompts_of[mark_id][index]
+        prompts_of[mark_id][index] = replace(
+            prompt,
+            l0_negatives=tuple(click.l0_point for click in clicks),
+            sources=tuple(dict.fromkeys((*prompt.sources, *(one.source.id for one in clicks)))),
+        )
     return [Skipped(source_id, _explain_lost_points(count)) for source_id, count in lost.items()]
 
 

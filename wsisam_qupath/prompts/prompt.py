@@ -66,6 +66,7 @@ class Prompt:
         l0_positives, l0_negatives: points inside and outside of the object, in the order of the
             clicks.
         path_class, plane: carried over to the result.
+        sources: ids of the features that mark the object, its own first.
 
     Raises:
         PromptError: nothing says where the object is.
@@ -79,6 +80,7 @@ class Prompt:
     l0_negatives: tuple[Point, ...] = ()
     path_class: PathClass | None = None
     plane: Plane = field(default_factory=Plane)
+    sources: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         areas = (self.l0_box, self.l0_outline, self.l0_earlier)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeAlias
 
 import shapely
@@ -80,6 +80,8 @@ class Result:
         area_um2: what the outline encloses.
         others: what else the prompt may mean, the likeliest first; a click may mean a nucleus, a
             gland or a region.
+        rank: place among the answers to its prompt, 1 is the likeliest; None where it is the only
+            one.
     """
 
     prompt: Prompt
@@ -90,6 +92,26 @@ class Result:
     area_um2: float
     provenance: Provenance
     others: tuple[Candidate, ...] = ()
+    rank: int | None = None
+
+
+def list_candidates(result: Result) -> list[Result]:
+    """List a result and its others as results of their own, the likeliest first.
+
+    The ids of the others are derived from that of the result.
+    """
+    if not result.others:
+        return [result]
+    others = (
+        Result(
+            result.prompt,
+            str(uuid.uuid5(_NAMESPACE, f"{result.id} {rank}")),
+            **vars(other),
+            rank=rank,
+        )
+        for rank, other in enumerate(result.others, start=2)
+    )
+    return [replace(result, others=(), rank=1), *others]
 
 
 @dataclass(frozen=True)
@@ -116,12 +138,14 @@ class SerializedResult:
         id: see :func:`compute_result_id`.
         feature: the outline as GeoJSON; None where the model sees nothing.
         reason: why there is none, a few words for the user; else empty.
+        others: see :class:`Result`, as GeoJSON.
     """
 
     id: str
     prompt_id: str
     feature: dict[str, Any] | None
     reason: str = ""
+    others: tuple[dict[str, Any], ...] = ()
 
 
 def compute_result_id(

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from datetime import datetime
+from http import HTTPStatus
 from typing import Any, NamedTuple
 
 from flask import Blueprint, Flask, Response, g, request
@@ -26,7 +27,7 @@ from .metrics import Metrics
 from .openapi import openapi
 from .page import page_policy, status_page
 from .problems import ProblemError, ProblemName, document, make_problem
-from .queue import ClientGoneError, QueueSlot
+from .queue import ClientGoneError, DroppedError, QueueSlot
 from .schemas import (
     GEOJSON,
     GEOJSON_SEQ,
@@ -88,7 +89,7 @@ def create_app(
     app.url_map.merge_slashes = False
     _add_rules(app, config, metrics)
     _add_problems(app)
-    _add_segment(app, service, config)
+    _add_segment(app, service, config, metrics)
     _add_looks(app, service, config, metrics)
     for blueprint in blueprints:
         app.register_blueprint(blueprint)
@@ -192,26 +193,41 @@ def problem_response(problem: ProblemError) -> Response:
     return Response(body, problem.status, headers=problem.headers, content_type=PROBLEM_JSON)
 
 
-def _add_segment(app: Flask, service: Service, config: ServerConfig) -> None:
+def _add_segment(app: Flask, service: Service, config: ServerConfig, metrics: Metrics) -> None:
     @app.post("/v1/segment")
     def segment() -> Response:
-        is_gone = request.environ.get(IS_GONE, lambda: False)
-        slot = service.device_queue.acquire(is_gone, config.limits.request_seconds)
-        with ExitStack() as stack:
-            stack.callback(slot.release)
-            wanted = decode_segment(json_body(), config.limits, slot.memory)
-            g.prompts = len(wanted.features)
-            records = stack.enter_context(closing(service.segment(wanted, slot, g.client_name)))
-            as_sequence = _wants_stream()
-            if not as_sequence and g.prompts < STREAMED_PROMPTS_MIN:
-                return Response(_collection(records), content_type=GEOJSON)
-            # The first one now: what goes wrong until then has a status of its own.
-            first = next(records, None)
-            encode = _encode_sequence if as_sequence else _encode_collection
-            sent = encode(_stream(first, records, slot, g.request_id))
-            response = Response(sent, content_type=GEOJSON_SEQ if as_sequence else GEOJSON)
-            response.call_on_close(stack.pop_all().close)
-            return response
+        return _segment(service, config)
+
+    @app.post("/v1/prepare")
+    def prepare() -> Response:
+        try:
+            response = _segment(service, config, is_ahead=True)
+        except DroppedError:
+            metrics.observe_prepared("dropped")
+            return Response(status=HTTPStatus.NO_CONTENT)
+        metrics.observe_prepared("answered")
+        return response
+
+
+def _segment(service: Service, config: ServerConfig, *, is_ahead: bool = False) -> Response:
+    """Answer prompts as they are wanted: one after the other, or all at once."""
+    is_gone = request.environ.get(IS_GONE, lambda: False)
+    slot = service.device_queue.acquire(is_gone, config.limits.request_seconds, is_ahead=is_ahead)
+    with ExitStack() as stack:
+        stack.callback(slot.release)
+        wanted = decode_segment(json_body(), config.limits, slot.memory)
+        g.prompts = len(wanted.features)
+        records = stack.enter_context(closing(service.segment(wanted, slot, g.client_name)))
+        as_sequence = _wants_stream() and not is_ahead
+        if is_ahead or (not as_sequence and g.prompts < STREAMED_PROMPTS_MIN):
+            return Response(_collection(records), content_type=GEOJSON)
+        # The first one now: what goes wrong until then has a status of its own.
+        first = next(records, None)
+        encode = _encode_sequence if as_sequence else _encode_collection
+        sent = encode(_stream(first, records, slot, g.request_id))
+        response = Response(sent, content_type=GEOJSON_SEQ if as_sequence else GEOJSON)
+        response.call_on_close(stack.pop_all().close)
+        return response
 
 
 def _add_looks(app: Flask, service: Service, config: ServerConfig, metrics: Metrics) -> None:
@@ -321,6 +337,7 @@ def _info(service: Service, config: ServerConfig) -> Info:
         model=_model_info(loaded.predictor) if loaded else None,
         device=loaded.predictor.backend.name if loaded else None,
         reads_slides=config.reads_slides,
+        adapters=list(service.adapters),
         limits=LimitsInfo(
             body_bytes=limits.body_bytes,
             prompts=limits.prompts,

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from .config import DEFAULT_PORT, Limits, ServerConfig, is_loopback
 from .connection_file import OWN_FOLDER, remove_stale
 from .jobs.queue import JobQueue
 from .jobs.routes import project_jobs
-from .loading import ModelLoader
+from .loading import ModelLoader, start_in_turn
 from .metrics import Metrics
 from .queue import DeviceQueue
 from .security import make_token
@@ -35,9 +35,14 @@ from .tokens import holds_names, is_token, parse_names, read_token_text
 
 @dataclass(frozen=True)
 class ServeRequest:
-    """What a server is asked to do; see :class:`.ServerConfig`."""
+    """What a server is asked to do; see :class:`.ServerConfig`.
 
-    model: ModelSpec = field(default_factory=ModelSpec)
+    Attributes:
+        models: the first answers unless a request names another one, by its adapter.
+        stop_with_input: whether to stop when the standard input ends.
+    """
+
+    models: tuple[ModelSpec, ...] = (ModelSpec(),)
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
     names: tuple[str, ...] = ()
@@ -51,6 +56,7 @@ class ServeRequest:
     max_requests: int = 32
     max_seconds: float = 300.0
     max_memory_mib: int = 768
+    stop_with_input: bool = False
 
     @property
     def limits(self) -> Limits:
@@ -73,23 +79,36 @@ def run_serve(request: ServeRequest) -> None:
     """
     config = _config(request)
     _warn(config)
-    find_base(request.model.base)
+    find_base(request.models[0].base)
     metrics = Metrics()
     budget = MemoryBudget(config.limits.memory_bytes)
     device_queue = DeviceQueue(config.limits.requests_at_once, metrics.observe_wait, budget)
     metrics.watch(device_queue)
-    models = ModelLoader(partial(_load, request.model, metrics))
-    service = Service(models, Slides(config), device_queue, config.limits)
+    loaders = {
+        _name(model): ModelLoader(partial(_load, model, metrics)) for model in request.models
+    }
+    models = next(iter(loaders.values()))
+    service = Service(models, Slides(config), device_queue, config.limits, loaders)
     jobs, job_routes = project_jobs(service, config, _make_own_folder() / "jobs")
     app = create_app(service, config, job_routes, metrics=metrics)
     with listening(app, config, budget) as server:
-        models.start()
+        start_in_turn(loaders.values())
         jobs.start()
-        server.run(partial(_finish, jobs, device_queue, config.limits.stop_seconds))
-    if models.state == "loading":
+        server.run(
+            partial(_finish, jobs, device_queue, config.limits.stop_seconds),
+            stop_with_input=request.stop_with_input,
+        )
+    if any(loader.state == "loading" for loader in loaders.values()):
         # The end of Python would pull the runtime from under the thread that loads, and crash.
         sys.stderr.flush()
         os._exit(0)
+
+
+def _name(model: ModelSpec) -> str:
+    """The name by which requests ask for a model."""
+    if model.adapter is None:
+        return "none"
+    return model.adapter if isinstance(model.adapter, str) else model.adapter.stem
 
 
 def _load(model: ModelSpec, metrics: Metrics) -> Segmenter:

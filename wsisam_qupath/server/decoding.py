@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, from_json
 
 from ..errors import SlideError
+from ..geojson.authorship import read_prompt_id
 from ..geometry import Box
 from ..slide.plain_image import DAMAGE, check_colors, convert_to_rgb
 from .budget import Reservation
@@ -93,10 +94,11 @@ def decode_segment(body: bytes, limits: Limits, memory: Reservation) -> SegmentR
         raise make_invalid_problem(
             [FieldError(field="prompts", message="there is nothing to outline")]
         )
-    if len(features) > limits.prompts:
+    count = sum(read_prompt_id(dict(feature)) is None for feature in features)
+    if count > limits.prompts:
         raise ProblemError(
             "too-large",
-            f"The request has {len(features)} prompts; {limits.prompts} are taken at a time. Send "
+            f"The request has {count} prompts; {limits.prompts} are taken at a time. Send "
             "them in parts.",
         )
     if errors := list(_find_repeated_ids(features)):

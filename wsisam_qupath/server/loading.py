@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from ..errors import WsiSamError
 from ..inference.segmenter import Segmenter
@@ -24,11 +24,8 @@ class ModelLoader:
         self._failure: str | None = None
         self._done = threading.Event()
 
-    def start(self) -> None:
-        """Start loading, in a thread that ends with the process."""
-        threading.Thread(target=self._run, name="model-loader", daemon=True).start()
-
-    def _run(self) -> None:
+    def load(self) -> None:
+        """Load the model now."""
         failure = "An unforeseen error kept it from loading; the server's log has it."
         try:
             self._segmenter = self._load()
@@ -76,3 +73,13 @@ class ModelLoader:
             "again in a moment.",
             headers={"Retry-After": "2"},
         )
+
+
+def start_in_turn(loaders: Iterable[ModelLoader]) -> None:
+    """Start to load models, one after the other, in a thread that ends with the process."""
+
+    def load() -> None:
+        for loader in loaders:
+            loader.load()
+
+    threading.Thread(target=load, name="model-loader", daemon=True).start()

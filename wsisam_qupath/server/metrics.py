@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily
@@ -92,6 +93,12 @@ class Metrics:
         self._statuses = Counter(
             "wsisam_requests", "Requests answered", ["route", "status"], registry=self._registry
         )
+        self._prepared = Counter(
+            "wsisam_prepared",
+            "Spots under a resting cursor: answered, or dropped for the next",
+            ["outcome"],
+            registry=self._registry,
+        )
         self._recent: deque[Finished] = deque(maxlen=1000)
         self.tally: Tally = _MeasuredTally(self._stages)
         self._registry.register(_Pairs(self.tally))
@@ -106,6 +113,10 @@ class Metrics:
     def observe_wait(self, seconds: float) -> None:
         """Record how long a piece of work waited for the device."""
         self._stages.labels("queue").observe(seconds)
+
+    def observe_prepared(self, outcome: Literal["answered", "dropped"]) -> None:
+        """Count a spot that was asked for ahead of time."""
+        self._prepared.labels(outcome).inc()
 
     def observe_request(self, route: str, status: int, seconds: float, prompts: int | None) -> None:
         """Record a finished request."""

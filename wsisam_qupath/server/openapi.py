@@ -63,6 +63,19 @@ _BODY: tuple[ProblemName, ...] = (
     "busy",
 )
 
+_SEGMENT: tuple[ProblemName, ...] = (
+    *_BODY,
+    "slide-outside",
+    "slide-missing",
+    "pixels-needed",
+    "slide-differs",
+    "no-pixel-size",
+    "slide-unreadable",
+    "failed",
+    "loading",
+    "too-slow",
+)
+
 _JOB = "/v1/jobs/{job_id}"
 
 OPERATIONS = (
@@ -73,18 +86,16 @@ OPERATIONS = (
         "Outline what prompts point at",
         {200: {GEOJSON: FeatureCollection, GEOJSON_SEQ: None}},
         SegmentRequest,
-        (
-            *_BODY,
-            "slide-outside",
-            "slide-missing",
-            "pixels-needed",
-            "slide-differs",
-            "no-pixel-size",
-            "slide-unreadable",
-            "failed",
-            "loading",
-            "too-slow",
-        ),
+        _SEGMENT,
+    ),
+    Operation(
+        "post",
+        "/v1/prepare",
+        "prepare",
+        "The same ahead of time, after all other work; 204 where the next such request came first",
+        {200: {GEOJSON: FeatureCollection}, 204: {}},
+        SegmentRequest,
+        _SEGMENT,
     ),
     Operation("get", "/v1/info", "info", "Version, model, device, limits", {200: {JSON: Info}}),
     Operation(

@@ -66,7 +66,7 @@ class ProblemError(WsiSamError):
     Args:
         detail: a sentence or two: what is wrong, and how to fix it.
         errors: of ``invalid``, by field.
-        regions: of ``pixels-needed``.
+        regions, prompts: of ``pixels-needed``.
         headers: of the answer, beside its own.
     """
 
@@ -77,6 +77,7 @@ class ProblemError(WsiSamError):
         *,
         errors: Sequence[FieldError] = (),
         regions: Sequence[NeededRegion] = (),
+        prompts: Sequence[str] = (),
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
@@ -84,6 +85,7 @@ class ProblemError(WsiSamError):
         self.detail = detail
         self.errors = list(errors)
         self.regions = list(regions)
+        self.prompts = list(prompts)
         self.headers = dict(headers or {})
 
     @property
@@ -129,4 +131,5 @@ def document(problem: ProblemError, request_id: str) -> dict[str, Any]:
         instance=f"urn:uuid:{request_id}",
         errors=problem.errors or None,
         regions=problem.regions or None,
+        prompts=problem.prompts or None,
     ).model_dump(exclude_none=True)

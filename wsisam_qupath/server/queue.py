@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from .budget import MemoryBudget
 from .config import Limits
@@ -24,8 +25,12 @@ class ClientGoneError(Exception):
     """The client has closed its connection."""
 
 
+class DroppedError(Exception):
+    """Work that was done ahead of time is not wanted any more: other work is."""
+
+
 class DeviceQueue:
-    """FIFO queue of requests for the device.
+    """FIFO queue of requests for the device. What is done ahead of time comes after all others.
 
     Args:
         at_once: so many requests may be in it, computing or waiting.
@@ -43,18 +48,24 @@ class DeviceQueue:
         self._seconds_waited = seconds_waited
         self.budget = budget or MemoryBudget(Limits().memory_bytes)
         self._changed = threading.Condition()
-        self._line: deque[object] = deque()
+        self._line: deque[_Ticket] = deque()
+        self._holder: _Ticket | None = None
+        self._ahead: QueueSlot | None = None
         self._slots: set[QueueSlot] = set()
         self._refused = False
         self._stopped = False
 
-    def acquire(self, is_gone: Callable[[], bool], seconds: float) -> QueueSlot:
+    def acquire(
+        self, is_gone: Callable[[], bool], seconds: float, *, is_ahead: bool = False
+    ) -> QueueSlot:
         """Acquire a slot for one request, to be released when it is finished.
 
         Args:
             is_gone: whether its client has gone away.
             seconds: how long it may take, or from one
                 :meth:`QueueSlot.extend_deadline` to the next.
+            is_ahead: whether nobody waits for it yet; it is dropped when the next such request
+                comes.
 
         Raises:
             ProblemError: ``busy``, at once.
@@ -69,8 +80,12 @@ class DeviceQueue:
                     f"The server has {self._at_once} requests, which is as many as it "
                     "takes. Try again in a moment."
                 )
-            slot = QueueSlot(self, is_gone, seconds)
+            slot = QueueSlot(self, is_gone, seconds, is_ahead=is_ahead)
             self._slots.add(slot)
+            if is_ahead:
+                if self._ahead is not None:
+                    self._ahead.is_dropped = True
+                self._ahead = slot
             return slot
 
     def close(self, seconds: float) -> None:
@@ -101,7 +116,7 @@ class DeviceQueue:
     @contextmanager
     def turn(self, slot: QueueSlot) -> Iterator[None]:
         """Wait for this piece's turn at the device, and give it up at the end."""
-        ticket = object()
+        ticket = _Ticket(slot.is_ahead)
         came = time.perf_counter()
         with self._changed:
             self._line.append(ticket)
@@ -112,14 +127,20 @@ class DeviceQueue:
         finally:
             with self._changed:
                 self._line.remove(ticket)
+                if self._holder is ticket:
+                    self._holder = None
                 self._changed.notify_all()
 
-    def _wait(self, ticket: object, slot: QueueSlot) -> None:
+    def _wait(self, ticket: _Ticket, slot: QueueSlot) -> None:
         with self._changed:
-            while self._line[0] is not ticket:
+            while self._holder is not None or self._find_next() is not ticket:
                 self._changed.wait(_LOOK_SECONDS)
                 self._check(slot)
+            self._holder = ticket
         self._check(slot)
+
+    def _find_next(self) -> _Ticket:
+        return next((one for one in self._line if not one.is_ahead), self._line[0])
 
     def _check(self, slot: QueueSlot) -> None:
         if self._stopped:
@@ -129,14 +150,31 @@ class DeviceQueue:
         slot.check()
 
 
+@dataclass(frozen=True, eq=False)
+class _Ticket:
+    """A piece of work in the line."""
+
+    is_ahead: bool
+
+
 class QueueSlot:
     """One request among those being processed; see :meth:`DeviceQueue.admit`.
 
     Attributes:
         memory: what the request takes of the server's.
+        is_ahead, is_dropped: see :meth:`DeviceQueue.acquire`.
     """
 
-    def __init__(self, queue: DeviceQueue, is_gone: Callable[[], bool], seconds: float) -> None:
+    def __init__(
+        self,
+        queue: DeviceQueue,
+        is_gone: Callable[[], bool],
+        seconds: float,
+        *,
+        is_ahead: bool = False,
+    ) -> None:
+        self.is_ahead = is_ahead
+        self.is_dropped = False
         self._queue = queue
         self._is_gone = is_gone
         self._seconds = seconds
@@ -152,8 +190,11 @@ class QueueSlot:
 
         Raises:
             ClientGoneError: nobody waits for it.
+            DroppedError: other work is done ahead of time instead.
             ProblemError: ``too-slow``.
         """
+        if self.is_dropped:
+            raise DroppedError
         if self._is_gone():
             raise ClientGoneError
         if time.monotonic() > self._until:

@@ -20,7 +20,7 @@ from pydantic import (
 )
 from typing_extensions import NotRequired, TypedDict
 
-from ..options import ObjectType, OutlineOptions, PointsAs
+from ..options import MOST_CANDIDATES, ObjectType, OutlineOptions, PointsAs
 
 GEOJSON = "application/geo+json"
 GEOJSON_SEQ = "application/geo+json-seq"
@@ -31,7 +31,7 @@ RECORD_SEPARATOR = b"\x1e"
 
 PROBLEM_PREFIX = "urn:wsisam-qupath:problem:"
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Of the interface: raised when a client of before would misread an answer, or be misread. A client
 of another protocol refuses to work with the server."""
 
@@ -161,6 +161,7 @@ class Options(_Strict):
         min_area_um2: smaller parts are dropped, smaller holes filled.
         object_type: what the answers are in QuPath.
         class_name: class of all results; null is the class of each prompt.
+        candidates: largest number of answers to points; all but the first are ``others`` of it.
     """
 
     points_as: PointsAs = OutlineOptions.points_as
@@ -169,6 +170,7 @@ class Options(_Strict):
     min_area_um2: Annotated[float, Field(ge=0, le=1e9)] = OutlineOptions.min_area_um2
     object_type: ObjectType = OutlineOptions.object_type
     class_name: ClassName | None = Field(default=None, alias="class")
+    candidates: Annotated[int, BeforeValidator(_whole), Field(ge=1, le=MOST_CANDIDATES)] = 1
 
     @model_validator(mode="after")
     def _check_outline(self) -> Options:
@@ -197,11 +199,34 @@ _SOMETHING_TO_OUTLINE: list[JsonValue] = [
 """What the schema says of it beside the types."""
 
 
+class Choice(_Strict):
+    """Which prompts of an image are answered.
+
+    The features are then all that is drawn on a plane, with the results there, and each answer says
+    its ``prompt``, its ``sources``, below which annotation it belongs (``parent``), and which
+    results it ``replaces``.
+
+    Attributes:
+        ids: of annotations, or of results; null is everything.
+        area: only prompts with a point in it are meant, or those that had one when they were
+            answered.
+        follow: whether what was answered as it is drawn now is left out, and the answer to fewer
+            clicks corrected.
+    """
+
+    ids: Annotated[list[str], Field(max_length=100_000)] | None = None
+    area: Area | None = None
+    follow: bool = False
+
+
 class SegmentRequest(_Strict):
     """``POST /v1/segment``.
 
     Attributes:
         refine: an earlier answer, or any area, that the points among the prompts correct.
+        select: which prompts are answered, where the features are a whole image; null is each.
+        adapter: which of the server's models answers, by the name that ``/v1/info`` gives it; null
+            is the first.
         regions: the pixels, where the server cannot read the slide itself.
         on_unreadable: "regions" asks for the list of regions to send, where it cannot.
     """
@@ -211,6 +236,8 @@ class SegmentRequest(_Strict):
     slide: SlideAsOpen
     prompts: Prompts
     refine: Feature | None = None
+    select: Choice | None = None
+    adapter: str | None = None
     regions: Annotated[list[Region], Field(min_length=1)] | None = None
     on_unreadable: Literal["problem", "regions"] = "problem"
     options: Options = Field(default_factory=Options)
@@ -242,6 +269,7 @@ class Problem(BaseModel):
         instance: ``urn:uuid:`` and the id of the request, as the server's log names it.
         errors: of ``invalid``.
         regions: of ``pixels-needed``.
+        prompts: of ``pixels-needed``: ids of the prompts that need them.
     """
 
     type: str
@@ -251,6 +279,7 @@ class Problem(BaseModel):
     instance: str
     errors: list[FieldError] | None = None
     regions: list[NeededRegion] | None = None
+    prompts: list[str] | None = None
 
 
 class Health(BaseModel):
@@ -293,6 +322,7 @@ class Info(BaseModel):
         model, device: null until the model is loaded.
         failure: why it cannot be loaded.
         reads_slides: whether the server opens slides itself.
+        adapters: names of the models that a request may ask for, the first unless it does.
     """
 
     name: Literal["wsisam-qupath"] = "wsisam-qupath"
@@ -303,4 +333,5 @@ class Info(BaseModel):
     model: ModelInfo | None
     device: str | None
     reads_slides: bool
+    adapters: list[str]
     limits: LimitsInfo

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from ..errors import escape
@@ -14,9 +14,11 @@ from ..geojson.provenance import add_client
 from ..geometry import Mpp
 from ..inference.segmenter import Segmenter
 from ..options import OutlineOptions
+from ..project.batch.selection import Task
 from ..prompts import Prompt, PromptSet, clip_to_slide
-from ..prompts.results import Empty, Result
+from ..prompts.results import Empty, Result, list_candidates
 from ..slide import PixelSource
+from .choosing import Chosen, choose, choose_refinement
 from .client_pixels import SentImage, SentPixels
 from .config import Limits
 from .decoding import decode_images, make_invalid_problem
@@ -44,6 +46,7 @@ class Service:
 
     Attributes:
         models: the model, perhaps still on its way.
+        adapters: all models that a request may ask for, by name; none but :attr:`models`, if empty.
         slides: those that may be read here.
         device_queue: the line in front of the device.
     """
@@ -52,6 +55,7 @@ class Service:
     slides: Slides
     device_queue: DeviceQueue
     limits: Limits
+    adapters: Mapping[str, ModelLoader] = field(default_factory=dict)
 
     def segment(
         self, request: SegmentRequest, slot: QueueSlot, client_name: str = ""
@@ -66,21 +70,41 @@ class Service:
             SlideError: the slide is damaged at some place.
             ClientGoneError: nobody is there any more.
         """
-        segmenter = self.models.segmenter()
+        segmenter = self._model(request.adapter).segmenter()
         options = request.options.outline
         pixels, trouble = self._pixels(request, slot)
-        prompt_set = _prompts(request, segmenter, pixels, options, slot.check)
+        chosen = _choose(request, segmenter, pixels, options)
+        if chosen is None:
+            prompt_set = _prompts(request, segmenter, pixels, options, slot.check)
+        else:
+            prompt_set, options = chosen.prompts, chosen.options
         _check_points(prompt_set.prompts, self.limits)
         if isinstance(pixels, SentPixels):
             _check_pixels(segmenter, pixels, prompt_set.prompts, options, trouble)
+        tasks = {} if chosen is None else chosen.tasks
         answers = segmenter.segment(
             pixels, prompt_set.prompts, options, turn=slot.turn, check=slot.check
         )
         with closing(answers):
             for answer in answers:
-                yield add_client(_record(answer, options), client_name)
+                record = _record(answer, options, tasks.get(answer.prompt.id))
+                yield add_client(record, client_name)
         for skipped in prompt_set.skipped:
             yield without_outline(skipped.id, skipped.reason)
+        yield from () if chosen is None else _unanswered(chosen)
+
+    def _model(self, name: str | None) -> ModelLoader:
+        """The model of a request.
+
+        Raises:
+            ProblemError: there is none of that name.
+        """
+        if name is None:
+            return self.models
+        if name not in self.adapters:
+            message = f"{escape(name, 100)} is none of {', '.join(self.adapters) or 'no others'}"
+            raise make_invalid_problem([FieldError(field="adapter", message=message)])
+        return self.adapters[name]
 
     def _pixels(
         self, request: SegmentRequest, slot: QueueSlot
@@ -119,6 +143,28 @@ def _read_sent_images(
     slide: SlideAsOpen, mpp: Mpp, images: tuple[SentImage, ...] = ()
 ) -> SentPixels:
     return SentPixels(slide.width, slide.height, mpp, images, tuple(slide.downsamples))
+
+
+def _choose(
+    request: SegmentRequest, segmenter: Segmenter, pixels: PixelSource, options: OutlineOptions
+) -> Chosen | None:
+    """What of a whole image is asked for; None where each feature is."""
+    if request.select is None:
+        return None
+    features: list[Record] = [dict(one) for one in request.features]
+    if request.refine is not None:
+        return choose_refinement(features, dict(request.refine), request.select, options)
+    return choose(features, request.select, options, segmenter, pixels)
+
+
+def _unanswered(chosen: Chosen) -> Iterable[Record]:
+    """Records of prompts that need no outline, and of outlines that no prompt asks for any more."""
+    for row in chosen.rows:
+        record = without_outline(row.prompt_id, row.reason)
+        yield {**record, "prompt": row.prompt_id, "state": row.state}
+    if chosen.loose:
+        record = without_outline("", "its prompt is gone")
+        yield {**record, "state": "gone", "replaces": list(chosen.loose)}
 
 
 def _prompts(
@@ -183,17 +229,33 @@ def _check_pixels(
         ProblemError: ``pixels-needed``, with the regions.
     """
     planner = segmenter.planner(pixels, options)
-    pairs = dict.fromkeys(planner.pair(prompt) for prompt in prompts)
+    asked = list(prompts)
+    pairs = dict.fromkeys(planner.pair(prompt) for prompt in asked)
     lacking = pixels.lacks(pairs, with_lr=segmenter.predictor.reads_lr)
     if not lacking:
         return
     why = trouble.detail if trouble else "The regions sent do not hold all that the prompts need."
     raise ProblemError(
-        "pixels-needed", f"{why} Send these regions with the request.", regions=lacking
+        "pixels-needed",
+        f"{why} Send these regions with the request.",
+        regions=lacking,
+        prompts=[prompt.id for prompt in asked],
     )
 
 
-def _record(answer: Result | Empty, options: OutlineOptions) -> Record:
+def _record(answer: Result | Empty, options: OutlineOptions, task: Task | None) -> Record:
     if isinstance(answer, Empty):
-        return without_outline(answer.prompt.id, answer.reason)
-    return to_feature(answer, options.object_type)
+        record = without_outline(answer.prompt.id, answer.reason)
+    else:
+        record, *others = (to_feature(one, options.object_type) for one in list_candidates(answer))
+        if others:
+            record["others"] = others
+    if task is None:
+        return record
+    return {
+        **record,
+        "prompt": task.prompt.id,
+        "sources": list(task.prompt.sources),
+        "parent": task.parent_id or None,
+        "replaces": list(task.replaces),
+    }

@@ -52,11 +52,13 @@ class Listening:
         self._front, self._config = front, config
         self.url = url
 
-    def run(self, finish: Callable[[], None]) -> None:
+    def run(self, finish: Callable[[], None], *, stop_with_input: bool = False) -> None:
         """Answer until a signal comes.
 
         Args:
             finish: takes nothing more and ends what is being processed.
+            stop_with_input: whether to stop at the end of the standard input, too: it comes when
+                the program that holds its other end has ended.
 
         Raises:
             OutputError: the connection file cannot be written.
@@ -70,6 +72,8 @@ class Listening:
                     flush=True,
                 )
                 self._front.start()
+                if stop_with_input:
+                    threading.Thread(target=_await_end, args=(stopping,), daemon=True).start()
                 while not stopping.wait(_LOOK_SECONDS):
                     pass  # on Windows a signal is not noticed while something is waited for
             finish()
@@ -186,6 +190,14 @@ def _signals() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _await_end(stopping: threading.Event) -> None:
+    """Read the standard input to its end, then have the server stop."""
+    while sys.stdin is not None and os.read(sys.stdin.fileno(), 1024):
+        pass
+    stopping.set()
+    _end_soon()
 
 
 def _end_soon() -> None:

@@ -13,8 +13,10 @@ from ...geojson.authorship import (
     is_of_newer_version,
     is_untouched,
     read_prompt_id,
+    read_question,
 )
 from ...geojson.properties import read_object_type, read_path_class
+from ...geojson.provenance import describe_question
 from ...geometry import Box
 from ...options import ObjectType, PointsAs
 from ...prompts import PathClass, Prompt, PromptSet, clip_to_slide
@@ -33,7 +35,13 @@ _REVIEWED = "a user edited its result or made it an annotation"
 
 @dataclass(frozen=True)
 class PromptFilter:
-    """The user's choice of annotations that are prompts; see :class:`.BatchRequest`."""
+    """The user's choice of annotations that are prompts; see :class:`.BatchRequest`.
+
+    Attributes:
+        outlines: ids of areas that are prompts although nobody asked for outlines.
+        follow: whether a result belongs to what was drawn when it was asked for: the same drawing
+            is answered, and one that changed is answered beside a result that a user took over.
+    """
 
     classes: frozenset[str] = frozenset()
     only: Only | None = None
@@ -42,6 +50,8 @@ class PromptFilter:
     keep: bool = False
     redo: Redo | None = None
     object_type: ObjectType = "detection"
+    outlines: frozenset[str] = frozenset()
+    follow: bool = False
 
     def asks_again(self, *, is_outdated: bool) -> bool:
         """Tell whether a prompt that has a result is to get a new one."""
@@ -183,12 +193,16 @@ class _EarlierResults:
         Args:
             result_ids: see :data:`ResultIdsOf`.
         """
-        existing = {str(f.get("id")): f for f in self.results_of.get(prompt.id, ())}
-        if prompt.id in self.taken_over and not prompt_filter.keep:
+        results = self.results_of.get(prompt.id, [])
+        existing = {str(f.get("id")): f for f in results}
+        is_news = prompt_filter.follow and all(_is_about_another(prompt, f) for f in results)
+        if prompt.id in self.taken_over and not (prompt_filter.keep or is_news):
             return PromptRow(prompt.id, "reviewed", self.taken_over[prompt.id], prompt)
         newest = result_ids[0]
         if newest in existing and prompt_filter.keep:  # a second one would have the same id
             return PromptRow(prompt.id, "answered", prompt=prompt, feature=existing[newest])
+        if prompt_filter.follow and not prompt_filter.redo and not is_news:
+            return PromptRow(prompt.id, "answered", prompt=prompt, feature=results[0])
         for result_id in result_ids:
             is_outdated = result_id != newest
             if prompt_filter.asks_again(is_outdated=is_outdated):
@@ -202,7 +216,14 @@ class _EarlierResults:
         return None
 
     def find_untouched_ids(self, prompt_id: str) -> tuple[str, ...]:
-        return tuple(str(f["id"]) for f in self.results_of.get(prompt_id, ()) if "id" in f)
+        results = self.results_of.get(prompt_id, ())
+        return tuple(str(f["id"]) for f in results if "id" in f and is_untouched(f))
+
+
+def _is_about_another(prompt: Prompt, result: Feature) -> bool:
+    """Tell whether a result answered another drawing; one of before 0.3 does not say."""
+    asked = read_question(result)
+    return asked is not None and asked != describe_question(prompt)
 
 
 def _may_be_prompt(feature: Feature) -> bool:
@@ -229,8 +250,10 @@ def _is_wanted(mark: Mark, prompt_filter: PromptFilter) -> bool:
     if prompt_filter.classes and name not in prompt_filter.classes:
         return False
     if mark.l0_outline is not None:
-        return prompt_filter.only == "outlines" or (
-            prompt_filter.only is None and bool(prompt_filter.classes)
+        return (
+            mark.id in prompt_filter.outlines
+            or prompt_filter.only == "outlines"
+            or (prompt_filter.only is None and bool(prompt_filter.classes))
         )
     return prompt_filter.only in (None, "rectangles")
 

@@ -50,7 +50,7 @@ class CreateRequest:
     project: Path
     images: tuple[str, ...]
     annotations: Path | None = None
-    image_type: str = "unset"
+    image_type: str = "brightfield-h-e"
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,28 @@ def find_user_folder() -> Path | None:
     return Path(stated) if stated and Path(stated).is_dir() else None
 
 
+def choose_user_folder(folder: Path) -> bool:
+    """Have QuPath use a user folder, unless one was chosen in it that is only gone for now.
+
+    Returns:
+        False if one was chosen, or if no QuPath can be started.
+    """
+    try:
+        with QuPathProcess() as process:
+            if process.run(read_user_folder) is not None:
+                return False
+            process.run(set_user_folder, str(folder))
+    except QuPathError:
+        return False
+    return True
+
+
+def set_user_folder(path: str) -> None:
+    """Have QuPath use a user folder. Runs in QuPath's process."""
+    java_class("qupath.lib.gui.prefs.PathPrefs").userPathProperty().set(path)
+    java_class("java.util.prefs.Preferences").userRoot().flush()
+
+
 def read_user_folder() -> str | None:
     """Read the user folder from the preferences. Runs in QuPath's process, and changes nothing."""
     version = str(java_class("qupath.lib.common.GeneralTools").getVersion())

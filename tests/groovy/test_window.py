@@ -1,0 +1,90 @@
+"""The whole story in QuPath's own window: mouse and keys, and no server at the start."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fixtures.qupath_fixtures import make_project, objects_in
+from fixtures.qupath_window import State, open_window
+from wsisam_qupath.qupath.jvm.process import QuPathProcess
+
+pytestmark = [pytest.mark.qupath, pytest.mark.slow]
+
+RECTANGLE = ((150, 150), (290, 290))
+FIRST_CLICK, SECOND_CLICK, OUTSIDE_CLICK = (370, 360), (395, 405), (450, 455)
+
+
+def results(state: State) -> list[dict[str, Any]]:
+    return [one for one in state["objects"] if one["is_result"]]
+
+
+def ids(state: State) -> set[str]:
+    return {one["id"] for one in results(state)}
+
+
+def has_other_results(state: State, before: State) -> bool:
+    return len(results(state)) == len(results(before)) and ids(state) != ids(before)
+
+
+def points(state: State) -> list[int]:
+    return sorted(one["points"] for one in state["objects"] if one["points"])
+
+
+def test_from_the_first_rectangle_to_the_saved_image(
+    qupath: QuPathProcess, tissue_path: Path, tmp_path: Path
+) -> None:
+    shutil.copy(tissue_path, tmp_path / "tissue.tif")
+    project = qupath.run(make_project, tmp_path / "project", [tmp_path / "tissue.tif"])
+    note = tmp_path / ".wsisam-qupath" / "program.json"
+    note.parent.mkdir()
+    note.write_text(json.dumps({"command": [sys.executable, "-m", "wsisam_qupath"]}))
+
+    with open_window(tmp_path, project, "tissue.tif") as window:
+        window.show(256, 256, 1)
+        window.press_button()
+        window.wait(lambda s: "ready" in (s["line"] or ""), "a server that started by itself")
+
+        window.keys("r")
+        window.drag(*RECTANGLE)
+        seen = window.wait(lambda s: len(results(s)) == 1, "the outline in the rectangle")
+        assert seen["objects"][0]["id"] == results(seen)[0]["parent"]
+
+        window.choose_points_tool()
+        window.keys("Return")
+        window.hover(*FIRST_CLICK)
+        window.wait(lambda s: s["preview"], "the outline under the resting mouse")
+        window.click(*FIRST_CLICK)
+        one = window.wait(lambda s: len(results(s)) == 2, "the outline of the click")
+        window.click(*SECOND_CLICK)
+        two = window.wait(lambda s: has_other_results(s, one), "the outline of two clicks")
+        assert points(two) == [2]
+        window.keys("x")
+        window.wait(lambda s: "OUTSIDE" in s["line"], "clicks that lie outside")
+        window.click(*OUTSIDE_CLICK)
+        window.wait(lambda s: has_other_results(s, two), "the outline without what is outside")
+        window.keys("x")
+        window.wait(lambda s: "inside" in s["line"], "clicks that lie inside")
+
+        window.keys("ctrl+z")
+        after = window.wait(lambda s: points(s) == [2], "the state before that click")
+        assert ids(after) == ids(two), "one step takes back a click with its outline"
+
+        window.keys("Return")
+        window.click(100, 420)
+        three = window.wait(lambda s: len(results(s)) == 3, "the next object")
+        window.keys("bracketright")
+        last = window.wait(lambda s: has_other_results(s, three), "a larger one")
+        saved = project.parent / "data" / "1" / "data.qpdata"
+        window.keys("Return", "ctrl+s")
+        window.wait(lambda _: saved.is_file(), "the saved image")
+        assert "Ready: lite-medsam" in window.log, "the server's log is in QuPath's"
+
+    read = qupath.run(objects_in, project, "1")
+    assert len(read) == len(last["objects"])
+    assert {one.id for one in read if "wsisam_prompt_id" in one.metadata} == ids(last)

@@ -1,0 +1,180 @@
+"""A whole image is sent: the server says whose object a click is, and what an answer replaces."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fixtures.command_line import GLAND, Feature, annotation, identity, rectangle
+from fixtures.servers import Client, asked, client_of, json_of, problem_name
+from wsisam_qupath.inference.loading import resolve
+from wsisam_qupath.inference.segmenter import Segmenter
+from wsisam_qupath.options import ModelSpec
+
+BOX = rectangle(identity(1), GLAND, "Gland")
+X, Y = (GLAND[0] + GLAND[2]) / 2, (GLAND[1] + GLAND[3]) / 2
+INSIDE = annotation(identity(2), "MultiPoint", [[X, Y]])
+FAR = annotation(identity(3), "MultiPoint", [[370, 360]])
+AWAY = annotation(identity(6), "Point", [20, 500])
+OUTSIDE = annotation(identity(4), "MultiPoint", [[X, Y + 20], [385, 400]], "Ignore*")
+LIVE = {"follow": True}
+
+
+@pytest.fixture(scope="module")
+def segmenter(cache: Path) -> Segmenter:
+    """With the adapter that ships: without it, clicks mean nothing to the model."""
+    return Segmenter(resolve(ModelSpec(device="cpu", backend="openvino")).load())
+
+
+@pytest.fixture(scope="module")
+def client(segmenter: Segmenter, tissue_path: Path) -> Client:
+    return client_of(segmenter, slides=[tissue_path.parent])
+
+
+def records(client: Client, slide: Path, drawn: list[Feature], **select: Any) -> list[Feature]:
+    answer = client.segment(asked(slide, drawn, select=select))
+    assert answer.status_code == 200, answer.data
+    found: list[Feature] = json_of(answer)["features"]
+    return sorted(found, key=lambda one: one.get("prompt", ""))
+
+
+def as_result(record: Feature) -> Feature:
+    """What QuPath has of an answer."""
+    return {key: record[key] for key in ("type", "id", "geometry", "properties")}
+
+
+def moved(feature: Feature, *points: list[float]) -> Feature:
+    return {**feature, "geometry": {"type": "MultiPoint", "coordinates": list(points)}}
+
+
+def test_each_answer_says_its_prompt_its_sources_and_its_parent(
+    client: Client, tissue_path: Path
+) -> None:
+    found = records(client, tissue_path, [BOX, INSIDE, FAR, OUTSIDE])
+
+    assert [(one["prompt"], one["parent"]) for one in found] == [
+        (identity(1), identity(1)),
+        (identity(3), identity(3)),
+    ]
+    assert found[0]["sources"] == [identity(1), identity(2), identity(4)]
+    assert found[1]["sources"] == [identity(3), identity(4)]
+    assert [one["replaces"] for one in found] == [[], []]
+
+
+def test_what_was_answered_is_replaced_and_what_a_user_took_over_is_left(
+    client: Client, tissue_path: Path
+) -> None:
+    first, second = map(as_result, records(client, tissue_path, [BOX, FAR]))
+    locked = {**second, "properties": {**second["properties"], "isLocked": True}}
+
+    again = records(client, tissue_path, [BOX, FAR, first, locked])
+
+    assert again[0]["replaces"] == [first["id"]]
+    assert (again[1]["geometry"], again[1]["state"]) == (None, "reviewed")
+
+
+def test_an_accepted_outline_is_answered_until_its_prompt_changes(
+    client: Client, tissue_path: Path
+) -> None:
+    (first,) = map(as_result, records(client, tissue_path, [FAR]))
+    accepted = {**first, "properties": {**first["properties"], "objectType": "annotation"}}
+
+    (same,) = records(client, tissue_path, [FAR, accepted])
+    (other,) = records(client, tissue_path, [moved(FAR, [370, 360], [380, 372]), accepted])
+
+    assert same["state"] == "reviewed"
+    assert other["geometry"] is not None
+    assert other["replaces"] == []
+
+
+def test_live_mode_answers_only_what_changed_and_corrects_its_outline(
+    client: Client, tissue_path: Path
+) -> None:
+    drawn = [BOX, FAR]
+    results = [as_result(one) for one in records(client, tissue_path, drawn, **LIVE)]
+
+    unchanged = records(client, tissue_path, [*drawn, *results], **LIVE)
+    drawn[1] = moved(FAR, [370, 360], [380, 372])
+    (changed,) = [
+        one
+        for one in records(client, tissue_path, [*drawn, *results], ids=[identity(3)], **LIVE)
+        if one["geometry"]
+    ]
+    (fresh,) = records(client, tissue_path, [drawn[1]])
+
+    assert [one["state"] for one in unchanged] == ["answered", "answered"]
+    assert changed["replaces"] == [results[1]["id"]]
+    assert changed["id"] != fresh["id"], "it corrects the answer to fewer clicks"
+
+
+def test_a_click_far_away_in_a_shared_annotation_asks_for_nothing_else(
+    client: Client, tissue_path: Path
+) -> None:
+    drawn = [BOX, FAR, OUTSIDE]
+    area = {"x": 380, "y": 395, "width": 10, "height": 10}
+
+    found = records(client, tissue_path, drawn, ids=[identity(4)], area=area, **LIVE)
+
+    assert [one["prompt"] for one in found] == [identity(3)]
+
+
+def test_an_outline_whose_last_point_was_taken_away_goes(client: Client, tissue_path: Path) -> None:
+    (result,) = map(as_result, records(client, tissue_path, [FAR]))
+
+    (gone,) = records(client, tissue_path, [BOX, result], ids=[identity(3)], **LIVE)
+
+    assert (gone["geometry"], gone["state"], gone["replaces"]) == (None, "gone", [result["id"]])
+
+
+def test_a_rectangle_around_a_click_takes_its_outline_over(
+    client: Client, tissue_path: Path
+) -> None:
+    (result,) = map(as_result, records(client, tissue_path, [INSIDE]))
+
+    (taken,) = records(client, tissue_path, [BOX, INSIDE, result], ids=[identity(1)], **LIVE)
+
+    assert (taken["prompt"], taken["replaces"]) == (identity(1), [result["id"]])
+
+
+def test_a_rough_outline_is_a_prompt_where_it_is_asked_for(
+    client: Client, tissue_path: Path
+) -> None:
+    x0, y0, x1, y1 = GLAND
+    ring = [[x0, y0], [x1, y0 + 5], [x1 - 5, y1], [x0, y1], [x0, y0]]
+    rough = annotation(identity(5), "Polygon", [ring])
+
+    assert records(client, tissue_path, [rough, FAR])[0]["prompt"] == identity(3)
+    assert records(client, tissue_path, [rough], ids=[identity(5)])[0]["prompt"] == identity(5)
+
+
+def test_a_corrected_outline_keeps_its_class_and_type_and_is_replaced(
+    client: Client, tissue_path: Path
+) -> None:
+    (result,) = map(as_result, records(client, tissue_path, [BOX]))
+    properties = {"objectType": "annotation", "classification": {"name": "Mine"}}
+    mine = {**result, "properties": properties}
+
+    (found,) = json_of(
+        client.segment(asked(tissue_path, [INSIDE, AWAY], refine=mine, select={"ids": None}))
+    )["features"]
+
+    assert found["sources"] == [identity(2)], "the other one is far away"
+    assert found["replaces"] == [result["id"]]
+    assert found["properties"]["objectType"] == "annotation"
+    assert found["properties"]["classification"] == "Mine"
+
+
+def test_a_spot_can_be_asked_for_ahead_of_time(client: Client, tissue_path: Path) -> None:
+    answer = client.post("/v1/prepare", asked(tissue_path, [FAR]))
+
+    assert json_of(answer)["features"][0]["geometry"] is not None
+    assert 'wsisam_prepared_total{outcome="answered"} 1.0' in client.get("/metrics").text
+
+
+def test_a_model_that_the_server_lacks_is_named(client: Client, tissue_path: Path) -> None:
+    answer = client.segment(asked(tissue_path, [FAR], adapter="mine"))
+
+    assert problem_name(answer) == "invalid"
+    assert json_of(answer)["errors"][0]["field"] == "adapter"
