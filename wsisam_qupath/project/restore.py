@@ -98,22 +98,23 @@ def _list_rows(project: Project, entry: ImageEntry) -> list[tuple[str, ...]]:
             f"{project.path}: backups of image {escape(entry.name)} cannot be read "
             f"({exc.strerror or exc}): check the permissions of {entry.folder}."
         ) from exc
-    now = _count(entry, entry.summary)
+    now = _count(entry, entry.summary, "")
     rows: list[tuple[str, ...]] = []
     for one in backups:
         notes = ["original"] if one is backups[0] else []
         notes += ["as now"] if one is present else []
         state = f"{one.number} ({', '.join(notes)})" if notes else str(one.number)
         when = f"{one.time.astimezone():%Y-%m-%d %H:%M:%S}"
-        then = _count(entry, one.summary)
+        then = _count(entry, one.summary, "")
         rows.append((escape(entry.name, 120), state, one.command, when, then, now))
     return rows
 
 
-def _count(entry: ImageEntry, summary: Path) -> str:
-    """Count the objects that a summary states; the root is none."""
+def _count(entry: ImageEntry, summary: Path, noun: str = " object") -> str:
+    """Count the objects that a summary states, the root not among them."""
     stated = read_stated_count(entry, summary)
-    return "?" if stated is None else str(stated - 1)
+    count = "?" if stated is None else str(stated - 1)
+    return f"{count}{noun}{'s' * bool(noun and count != '1')}"
 
 
 def _restore_image(entry: ImageEntry, wanted: Wanted) -> str:
@@ -124,8 +125,8 @@ def _restore_image(entry: ImageEntry, wanted: Wanted) -> str:
         return ""
     then, now = _count(entry, backup.summary), _count(entry, entry.summary)
     replaced = restore(entry, backup.number)
-    kept = f"; what was there ({now} objects) is state {replaced.number}" if replaced else ""
-    return f"restored state {backup.number}, from before {backup.command} ({then} objects){kept}."
+    kept = f"; what was there ({now}) is state {replaced.number}" if replaced else ""
+    return f"restored state {backup.number}, from before {backup.command} ({then}){kept}."
 
 
 def _choose(entry: ImageEntry, backups: Sequence[Backup], wanted: Wanted) -> Backup | None:
