@@ -19,7 +19,7 @@ from .tables import ReportHeader, Row, make_row
 from .thumbnails import OpenSlideOf, Thumbnail, color_of, draw_thumbnails
 
 CARDS_MAX = 1000
-"""Largest number of cards on a page: about 17 MB, which browsers open quickly."""
+"""Largest number of cards on a page, so that browsers open it quickly."""
 
 GENERATOR = '<meta name="generator" content="wsisam-qupath '
 """Begins a line of every page, near its top."""

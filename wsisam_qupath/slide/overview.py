@@ -24,12 +24,12 @@ FACTOR = 16
 """Pixels of the coarsest level, along each axis, that are averaged to one."""
 
 SOURCE_PX_MIN = 1 << 27
-"""Regions of fewer source pixels are read directly: three seconds."""
+"""Regions of fewer source pixels are read directly, which takes a few seconds."""
 
 _STRIPE_ROWS = 16
 
 _SECONDS_PER_PX = 24e-9
-"""To decode and average a pixel on one core of 2.1 GHz, measured with JPEG tiles."""
+"""To decode and average a pixel on one core: an estimate, machines differ by several times."""
 
 ReadRegion = Callable[[Box, int, int], RgbArray]
 

@@ -59,7 +59,7 @@ def _check_ours(path: Path) -> None:
     except PromptError:
         document = None
     features = document.get("features") if isinstance(document, dict) else None
-    if not isinstance(features, list) or not all(map(_is_ours, features)):
+    if not isinstance(features, Sequence) or not all(map(_is_ours, features)):
         raise OutputError(
             f"{path} would be replaced, but is not from this program: choose another folder."
         )

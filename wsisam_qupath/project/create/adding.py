@@ -35,7 +35,7 @@ _UNSAVED_MAX = 16
 """Slides between two saves of the project."""
 
 _OBJECTS_AT_ONCE = 2000
-"""A megabyte or two as text; QuPath takes half a second for them."""
+"""Small enough that progress is told often, and memory stays small."""
 
 
 def _no_objects() -> Iterable[Feature]:
