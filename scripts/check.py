@@ -40,11 +40,13 @@ def main() -> None:
         # core, each with one thread of its own: small models gain nothing from more.
         run(
             *("pytest", "--numprocesses=auto", f"--maxprocesses={_MOST_PROCESSES}"),
-            *("--dist=loadfile", "--no-loadscope-reorder", *sys.argv[1:]),
+            *("--dist=loadfile", "--no-loadscope-reorder", "-m", "not window", *sys.argv[1:]),
             folder="tests",
             PYTHONPATH=str(unpacked),
             OMP_NUM_THREADS="1",
         )
+        if not sys.argv[1:]:  # alone: a busy screen loses what mouse and keys do
+            run("pytest", "-m", "window", "groovy", folder="tests", PYTHONPATH=str(unpacked))
 
 
 def check_package(wheel: Path, source: Path) -> None:

@@ -14,7 +14,7 @@ from fixtures.qupath_fixtures import make_project, objects_in
 from fixtures.qupath_window import State, open_window
 from wsisam_qupath.qupath.jvm.process import QuPathProcess
 
-pytestmark = [pytest.mark.qupath, pytest.mark.slow]
+pytestmark = [pytest.mark.qupath, pytest.mark.slow, pytest.mark.window]
 
 RECTANGLE = ((150, 150), (290, 290))
 FIRST_CLICK, SECOND_CLICK, OUTSIDE_CLICK = (370, 360), (395, 405), (450, 455)
