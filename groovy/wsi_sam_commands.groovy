@@ -699,6 +699,8 @@ void checkProtocol(Request request, String url, String token) {
         return
     def response = sendTo(request, url, token, 'GET', '/v1/info', null)
     def info = response.statusCode() == 200 ? readJson(response.body().withCloseable { it.getText('UTF-8') }) : null
+    if (response.statusCode() == 404)
+        throw new ServerException(strangerAt(response))
     if (response.statusCode() != 200)
         throw new ServerException(messageOf(problemOf(response)))
     if (info?.get('protocol')?.getAsInt() != PROTOCOL)

@@ -44,6 +44,7 @@ void install() {
     def button = new ToggleButton('Live')
     button.setId('wsisam-live')
     button.setTooltip(new Tooltip('WSI-SAM live mode: outline what you draw and click as you do'))
+    button.setFocusTraversable(false)    // else Enter, which accepts an object, would press it
     button.selectedProperty().bindBidirectional(live.selectedProperty())
     gui.getToolBar().getItems().removeIf { it.getId() == button.getId() }
     gui.getToolBar().getItems().add(0, button)    // at the end it would be hidden in a narrow window
