@@ -204,11 +204,9 @@ def test_ctrl_c_ends_quietly_and_keeps_what_was_there(
     assert (answer.code, answer.out) == (130, "")
     assert answer.words[-1] == "Interrupted. No file was left half-written."
     assert output.read_bytes() == BEFORE
-    assert {path.name for path in many_prompts.parent.iterdir()} == {
-        "prompts.geojson",
-        "out.geojson",
-        "out.geojson.part",
-    }
+    left = {path.name for path in many_prompts.parent.iterdir()}
+    # What was outlined so far is kept, if it had come to that.
+    assert left - {"out.geojson.part"} == {"prompts.geojson", "out.geojson"}
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGINT to one process")
