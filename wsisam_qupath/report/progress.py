@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, ProgressColumn, TextColumn
@@ -20,10 +20,12 @@ from rich.progress import Task as BarTask
 from rich.text import Text
 
 from ..errors import escape
-from ..model.adapter import Adapter
-from ..model.bases import Base
 from ..options import PROGRESS_STYLE
-from ..prompts import Skipped
+
+if TYPE_CHECKING:  # NumPy takes longer to load than a command line may take to answer
+    from ..model.adapter import Adapter
+    from ..model.bases import Base
+    from ..prompts import Skipped
 
 SILENCE_SECONDS_MAX = 10.0
 """Elsewhere than on a terminal, a line comes at least so often."""
