@@ -137,4 +137,5 @@ class Journal:
 
 
 def _make_result(content: dict[str, Any]) -> SerializedResult:
-    return SerializedResult(**{name: content[name] for name in _FIELDS if name in content})
+    known = {name: content[name] for name in _FIELDS if name in content}
+    return SerializedResult(**{**known, "others": tuple(known.get("others", ()))})
