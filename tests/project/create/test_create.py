@@ -353,7 +353,7 @@ def test_a_second_create_changes_nothing(made: Made) -> None:
 
 
 @pytest.mark.qupath
-def test_without_annotations_qupath_keeps_its_own_classes_and_no_image_has_data(
+def test_without_annotations_qupath_keeps_its_own_classes_and_images_have_only_their_type(
     tmp_path: Path, qupath: QuPathProcess
 ) -> None:
     slide = write_slide(tmp_path / "a.tif")
@@ -361,7 +361,8 @@ def test_without_annotations_qupath_keeps_its_own_classes_and_no_image_has_data(
     created = run_create(CreateRequest(tmp_path / "p", (str(slide),)))
 
     (image,) = read_project(created.project).images
-    assert not image.qpdata.exists()
+    assert image.qpdata.exists()  # else QuPath asks for the type at each image
+    assert qupath.run(objects_in, created.project, image.id) == []
     assert not (tmp_path / "p" / "classifiers" / "classes.json").exists()
     assert created.is_complete
     assert created.without_annotations == ()
