@@ -46,6 +46,11 @@ class Part:
     def __contains__(self, prompt_id: str) -> bool:
         return prompt_id in self._places
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no result is kept."""
+        return not self._places
+
     def append(self, result: SerializedResult) -> None:
         """Hand a result to the operating system: from then on no kill of this process loses it.
 
@@ -133,7 +138,7 @@ class _Borrowed(io.RawIOBase):
 
 @contextmanager
 def open_part(output: Path | None, about: Mapping[str, str], *, resume: bool) -> Iterator[Part]:
-    """Open the part file of an output; it goes when the body ends without an error.
+    """Open the part file of an output; it goes when the body ends without an error or a result.
 
     Args:
         output: None where there is none: then the results lie in a temporary file.
@@ -163,6 +168,11 @@ def open_part(output: Path | None, about: Mapping[str, str], *, resume: bool) ->
                 f"{path} cannot be written ({exc.strerror or exc}). Choose another place for the "
                 "output, or free space and permissions there."
             ) from exc
-        yield part
-        file.close()
-        path.unlink(missing_ok=True)
+        is_done = False
+        try:
+            yield part
+            is_done = True
+        finally:
+            if is_done or part.is_empty:
+                file.close()
+                path.unlink(missing_ok=True)

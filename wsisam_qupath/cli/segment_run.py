@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -269,8 +269,10 @@ def _read_prompts(
     points_as, hr_l0_box_of = request.options.points_as, planner.hr_l0_box
     if request.prompts is not None:
         source = str(request.prompts)
+        size = 0
+        with suppress(OSError):  # what is wrong with the file is said when it is read
+            size = request.prompts.stat().st_size
         # Each byte is read twice; see read_json.
-        size = request.prompts.stat().st_size if request.prompts.exists() else 0
         with show_progress(console, "Reading prompts", size, unit="B") as progress:
             found = read_prompts(
                 request.prompts,
