@@ -205,8 +205,10 @@ def test_ctrl_c_ends_quietly_and_keeps_what_was_there(
     assert answer.words[-1] == "Interrupted. No file was left half-written."
     assert output.read_bytes() == BEFORE
     left = {path.name for path in many_prompts.parent.iterdir()}
-    # What was outlined so far is kept, if it had come to that.
+    # What was outlined so far is kept, if it had come to that: a header alone is not.
     assert left - {"out.geojson.part"} == {"prompts.geojson", "out.geojson"}
+    part = many_prompts.with_name("out.geojson.part")
+    assert not part.exists() or part.read_bytes().count(b"\n") > 1
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGINT to one process")

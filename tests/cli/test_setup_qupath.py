@@ -79,11 +79,6 @@ packed = pytest.mark.skipif(
 )
 
 
-def list_names(home: Path) -> list[str]:
-    """What lies in a home, without the folder in which setup notes where the program is."""
-    return sorted(path.name for path in home.iterdir() if path.name != ".wsisam-qupath")
-
-
 @packed
 def test_an_archive_that_was_brought_is_installed_where_paquo_finds_it(
     home: Path, tmp_path: Path
@@ -95,7 +90,12 @@ def test_an_archive_that_was_brought_is_installed_where_paquo_finds_it(
     assert (first.state, second.state) == ("done", "already there")
     assert first.detail == second.detail
     assert first.detail.startswith(f"QuPath 0.6.0 at {home / 'QuPath-0.6.0'}")
-    assert list_names(home) == ["QuPath-0.6.0", download._archive_name(), "user"]
+    assert sorted(path.name for path in home.iterdir()) == [
+        ".wsisam-qupath",  # where the program is
+        "QuPath-0.6.0",
+        download._archive_name(),
+        "user",
+    ]
 
 
 @packed
@@ -124,7 +124,11 @@ def test_a_damaged_archive_installs_nothing(home: Path, tmp_path: Path) -> None:
 
     assert failed.state == "failed"
     assert f"{home / download._archive_name()} is damaged" in failed.detail
-    assert list_names(home) == [download._archive_name(), "user"]
+    assert sorted(path.name for path in home.iterdir()) == [
+        ".wsisam-qupath",
+        download._archive_name(),
+        "user",
+    ]
 
 
 def test_something_else_in_the_place_of_qupath_is_not_touched(home: Path) -> None:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from ..errors import escape
 from .outcome import ImageOutcome, PromptRow
 from .overlay import Rgb
 from .progress import duration
 from .tables import ReportHeader, Row, make_row
+from .templates import open_template
 from .thumbnails import OpenSlideOf, Thumbnail, color_of, draw_thumbnails
 
 CARDS_MAX = 1000
@@ -185,27 +185,15 @@ def _troubles(
 
 
 def _fill_template(**content: Any) -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined  # 0.1 s
-
-    environment = Environment(
-        loader=PackageLoader(__package__, "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    template = open_template(
+        __package__,
+        "report.html.j2",
+        data_uri=_data_uri,
+        csp_hash=_csp_hash,
+        duration=duration,
+        area=_area,
     )
-    environment.filters |= {
-        "one_line": _make_one_line,
-        "data_uri": _data_uri,
-        "csp_hash": _csp_hash,
-        "duration": duration,
-        "area": _area,
-    }
-    return environment.get_template("report.html.j2").render(content)
-
-
-def _make_one_line(text: object, longest: int = 200) -> str:
-    return escape(str(text), longest)
+    return template.render(content)
 
 
 def _data_uri(jpeg: bytes) -> str:

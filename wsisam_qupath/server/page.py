@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined, Template
+from jinja2 import Template
 
 from .. import __version__
 from ..report.progress import duration
+from ..report.templates import open_template
 from .metrics import Finished
 from .schemas import Info
 
@@ -70,10 +71,7 @@ def _format_seconds(seconds: float) -> str:
 
 @lru_cache(maxsize=1)
 def _template() -> Template:
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string((_FOLDER / "status.html.j2").read_text(encoding="utf-8"))
+    return open_template(__package__, "status.html.j2")
 
 
 @lru_cache(maxsize=1)

@@ -180,7 +180,7 @@ class _Scorer:
 
     def score(self, model: str, query: Query, prompt: Prompt, answer: _Answered) -> None:
         """Note how well an answer fits."""
-        fits = [self._measure(query, outline) for outline in answer.outlines] or [NOTHING]
+        fits = self._measure(query, answer.outlines) or [NOTHING]
         best = max(fits, key=lambda fit: fit.dice) if len(fits) > 1 else None
         self.asked.results.scores.append(
             Score(query.object_key, model, query.label, fits[0], best, answer.predicted_iou)
@@ -194,14 +194,18 @@ class _Scorer:
             if query.prompt is None:
                 continue
             boxes = {WHOLE_PATCH: query.pair.hr_l0_box, PROMPTED_BOX: query.prompt.l0_box}
-            for name, box in boxes.items():
-                if box is not None:
-                    drawn = shapely.box(*box.corners().ravel())
-                    answer = keep_polygons(shapely.intersection(drawn, slide_box))
-                    fit = self._measure(query, answer)
-                    self.asked.results.scores.append(
-                        Score(query.object_key, name, query.label, fit, None, None)
-                    )
+            answers = {
+                name: keep_polygons(
+                    shapely.intersection(shapely.box(*box.corners().ravel()), slide_box)
+                )
+                for name, box in boxes.items()
+                if box is not None
+            }
+            fits = self._measure(query, tuple(answers.values()))
+            for name, fit in zip(answers, fits, strict=True):
+                self.asked.results.scores.append(
+                    Score(query.object_key, name, query.label, fit, None, None)
+                )
 
     def add_picture(
         self,
@@ -226,10 +230,13 @@ class _Scorer:
             )
             self.asked.results.pictures.append(picture)
 
-    def _measure(self, query: Query, l0_answer: Outline) -> Fit:
-        return measure_fit(
-            query.l0_outline, l0_answer, self.find_counted_part(query.pair), self.mpp
-        )
+    def _measure(self, query: Query, l0_answers: Sequence[Outline]) -> list[Fit]:
+        """How well each of some answers to one question fits."""
+        l0_counted = self.find_counted_part(query.pair)
+        return [
+            measure_fit(query.l0_outline, l0_answer, l0_counted, self.mpp)
+            for l0_answer in l0_answers
+        ]
 
 
 @dataclass(frozen=True)

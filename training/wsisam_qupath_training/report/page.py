@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from wsisam_qupath import __version__
-from wsisam_qupath.errors import DeviceError, escape, pip_install
+from wsisam_qupath.errors import DeviceError, pip_install
 from wsisam_qupath.files import write_atomically
 from wsisam_qupath.model.bases import Base
+from wsisam_qupath.report.templates import open_template
 
 from ..dataset import PARTS, AnnotatedImage
 from ..settings import Recipe
@@ -89,7 +90,7 @@ def write_report(
         DeviceError: matplotlib is not installed.
         OutputError: the page cannot be written.
     """
-    page = _fill_template(
+    page = open_template(__package__, "report.html.j2", base64=_base64).render(
         title=path.name.removesuffix(".report.html"),
         version=__version__,
         base=base.name,
@@ -175,24 +176,6 @@ def _words(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         else:
             words[f"{prefix}{name}"] = value if isinstance(value, str) else json.dumps(value)
     return words
-
-
-def _fill_template(**content: Any) -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined  # 0.1 s
-
-    environment = Environment(
-        loader=PackageLoader(__package__, "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"one_line": _make_one_line, "base64": _base64}
-    return environment.get_template("report.html.j2").render(content)
-
-
-def _make_one_line(text: object, longest: int = 200) -> str:
-    return escape(str(text), longest)
 
 
 def _base64(content: bytes) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from ...errors import OutputError, PromptError
-from ...files import read_json
+from ...files import is_list, read_json
 from ...geojson import write_features
 from ...geojson.authorship import is_ours
 from ...geojson.manifest import file_names
@@ -58,8 +59,8 @@ def _check_ours(path: Path) -> None:
         document = read_json(path, fix="")
     except PromptError:
         document = None
-    features = document.get("features") if isinstance(document, dict) else None
-    if not isinstance(features, Sequence) or not all(map(_is_ours, features)):
+    features: Any = document.get("features") if isinstance(document, dict) else None
+    if not is_list(features) or not all(map(_is_ours, features)):
         raise OutputError(
             f"{path} would be replaced, but is not from this program: choose another folder."
         )
