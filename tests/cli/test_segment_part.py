@@ -15,8 +15,8 @@ import pytest
 from fixtures.command_line import environment, features_of, rectangle, run, write_prompts
 from fixtures.disks import fill_up, small_disk
 from wsisam_qupath.cli.segment_part import open_part
-from wsisam_qupath.errors import OutputError
-from wsisam_qupath.files.checked_lines import parse_line
+from wsisam_qupath.errors import FormatError, OutputError
+from wsisam_qupath.files.checked_lines import make_line, parse_line
 from wsisam_qupath.prompts import Prompt, Skipped
 from wsisam_qupath.prompts.results import SerializedResult
 
@@ -101,6 +101,20 @@ def test_a_file_of_somebody_else_is_left_alone(output: Path) -> None:
         pass
 
     assert path.read_bytes() == b"notes of mine\n"
+
+
+def test_the_results_of_a_newer_version_are_left_alone(output: Path) -> None:
+    path = output.with_name("out.geojson.part")
+    newer = make_line({"unfinished_outlines": 2, **ABOUT})
+    path.write_bytes(newer)
+
+    with (
+        pytest.raises(FormatError, match="a newer version of this program wrote"),
+        open_part(output, ABOUT, resume=True),
+    ):
+        pass
+
+    assert path.read_bytes() == newer
 
 
 def test_two_at_once_are_told_apart(output: Path) -> None:

@@ -13,12 +13,11 @@ from typing import Any, NamedTuple
 from ..errors import OutputError
 from ..files import hold_alone
 from ..files.checked_lines import make_line, parse_line, write_all
+from ..files.formats import UNFINISHED_OUTLINES
 from ..files.ordinary import open_checked
 from ..geojson import Feature
 from ..prompts import Prompt, Skipped
 from ..prompts.results import SerializedResult
-
-_FORMAT = "wsisam-qupath segment, unfinished"
 
 
 class _Place(NamedTuple):
@@ -100,17 +99,20 @@ class Part:
 
         Raises:
             OutputError: the file is not of this program.
+            FormatError: a newer version of this program wrote it.
         """
         lines = io.BufferedReader(_Borrowed(self._file))
         first = lines.readline()
-        header = parse_line(first)
-        if (header or {}).pop("format", None) != _FORMAT and first[:2] not in (b"", b'["'):
+        header = parse_line(first) or {}
+        if header:
+            UNFINISHED_OUTLINES.check(self._path, header)
+        elif first[:2] not in (b"", b'["'):  # a header that a kill cut off begins like this
             raise OutputError(f"{self._path} is not from this program: rename or delete it.")
-        others = [name for name, value in about.items() if (header or {}).get(name) != value]
+        others = [name for name, value in about.items() if header.get(name) != value]
         if others:
             self._file.seek(0)
             self._file.truncate()
-            write_all(self._file, make_line({"format": _FORMAT, **about}))
+            write_all(self._file, make_line({**UNFINISHED_OUTLINES.stated, **about}))
             return f"of another {' and '.join(others)}" if header else ""
         end = len(first)
         for line in lines:
