@@ -35,7 +35,7 @@ def point_tokens(x: float, y: float) -> EncodedPrompt:
 @pytest.fixture(scope="module")
 def embedding(wsi_openvino: Predictor, patches: tuple[ImageArray, ImageArray]) -> Embedding:
     hr, lr = patches
-    return wsi_openvino.embed([hr], [lr])[0]
+    return wsi_openvino.embed([[hr, lr]])[0]
 
 
 def decoded(
@@ -105,7 +105,7 @@ def test_own_mask_asks_again_with_the_clamped_logits_of_the_first_answer(
 def test_answers_come_in_the_order_of_their_prompts(
     plain_openvino: Predictor, patches: tuple[ImageArray, ImageArray]
 ) -> None:
-    embedding = plain_openvino.embed([patches[0]], [])[0]
+    embedding = plain_openvino.embed([patches[:1]])[0]
     prompts = [
         encode_box(Box(10, 10, 90, 90)),
         point_tokens(60, 60),
@@ -125,8 +125,8 @@ def test_answers_come_in_the_order_of_their_prompts(
 def test_only_an_adapter_with_wsi_sam_reads_the_lr_patch(
     plain_openvino: Predictor, wsi_openvino: Predictor
 ) -> None:
-    assert not plain_openvino.reads_lr
-    assert wsi_openvino.reads_lr
+    assert plain_openvino.patch_count == 1
+    assert wsi_openvino.patch_count == 2
     assert wsi_openvino.answers_with_lr(PromptKind.BOX)
     assert wsi_openvino.answers_with_lr(PromptKind.POINTS)
     assert not wsi_openvino.answers_with_lr(PromptKind.BOX_POINTS)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fixtures.models import PLAIN_BASE
+from fixtures.models import PLAIN_BASE, card, load_openvino, routed_to
 from wsisam_qupath import (
     Box,
     Empty,
@@ -32,6 +32,9 @@ from wsisam_qupath.errors import OptionError, SlideError
 from wsisam_qupath.inference.backends.openvino_backend import OpenVinoBackend
 from wsisam_qupath.inference.loading import resolve
 from wsisam_qupath.inference.predictor import Predictor
+from wsisam_qupath.model.adapter import write_adapter
+from wsisam_qupath.model.card import DecoderCard, Route
+from wsisam_qupath.prompts import PromptKind
 from wsisam_qupath.slide.pyramid import write_pyramid
 
 pytestmark = pytest.mark.slow
@@ -117,6 +120,41 @@ def test_as_many_pairs_are_embedded_as_are_distinct(
     assert segmenter.tally.pairs_embedded == len(distinct) == 3
     list(segmenter.segment(tissue_slide, [*near, *ALL]))
     assert segmenter.tally.pairs_embedded == 3
+
+
+@pytest.fixture(scope="module")
+def pair_predictor(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+    """The base on both patches for points, and on the HR patch alone for all else."""
+    path = tmp_path_factory.mktemp("pair") / "pair.safetensors"
+    cards = {"alone": DecoderCard(architecture="sam")}
+    cards["pair"] = DecoderCard(architecture="sam", both_patches=True)
+    routes = routed_to("alone") | {PromptKind.POINTS: Route(decoder="pair")}
+    write_adapter(path, card(cards, routes), {})
+    return load_openvino(path)
+
+
+def test_the_lr_patch_is_read_for_prompts_that_need_it_alone(
+    pair_predictor: Predictor, tissue_slide: Slide
+) -> None:
+    segmenter = Segmenter(pair_predictor)
+    click = Prompt("click", l0_positives=((320, 404),))
+    box = Prompt("box", l0_box=Box(260, 340, 380, 470))
+    planner = segmenter.planner(tissue_slide, OutlineOptions())
+    assert planner.pair(click) == planner.pair(box)
+    pair = planner.pair(box)
+
+    first = wkb(list(segmenter.segment(tissue_slide, [box])))
+    (alone,) = segmenter._embeddings.values()
+    then = wkb(list(segmenter.segment(tissue_slide, [click, box])))
+    (both,) = segmenter._embeddings.values()
+
+    assert segmenter.plan_patches(tissue_slide, [box], OutlineOptions()) == {pair: 1}
+    assert segmenter.plan_patches(tissue_slide, [box, click], OutlineOptions()) == {pair: 2}
+    assert (len(alone.patches), len(both.patches)) == (1, 2)
+    assert both.patches[0] is alone.patches[0]
+    fresh = wkb(list(Segmenter(pair_predictor).segment(tissue_slide, [click, box])))
+    assert then == fresh
+    assert first["box"] == fresh["box"]
 
 
 def test_the_cache_holds_no_more_bytes_than_it_may(

@@ -51,6 +51,7 @@ VARIANTS = {
         sam_logits=SamLogits.BOTH,
     ),
     "hr": DecoderCard(architecture="wsi-sam", hr_only=True, iou_head=True),
+    "pair": DecoderCard(architecture="sam", both_patches=True),
 }
 
 
@@ -90,9 +91,9 @@ def test_an_untrained_enhancement_leaves_sams_own_logits_to_the_bit(
 ) -> None:
     mask = torch.randn(1, 256, 256)
 
-    enhanced = built(sam, "enhanced")(images[0][0], BOX, BOX_LABELS, mask)
+    enhanced = built(sam, "enhanced")(images[0][:1], BOX, BOX_LABELS, [mask])
 
-    own = SamDecoder(sam)(images[0][0], BOX, BOX_LABELS, mask)
+    own = SamDecoder(sam)(images[0][:1], BOX, BOX_LABELS, [mask])
     assert torch.equal(enhanced.logits, own.logits)
     assert torch.equal(enhanced.iou, own.iou)
 
@@ -210,6 +211,28 @@ def test_hr_alone_needs_no_lr_patch_and_learns_nothing_for_it(
     assert not DecoderCard(architecture="wsi-sam", hr_only=True).reads_lr
 
 
+@torch.inference_mode()
+@pytest.mark.parametrize("masked", [False, True])
+def test_sams_own_decoder_answers_on_each_patch_by_itself(
+    sam: PromptedSam, images: Images, masked: bool
+) -> None:
+    masks = [torch.randn(1, 256, 256), torch.randn(1, 256, 256)] if masked else None
+
+    both = built(sam, "pair")(images[0], BOX, BOX_LABELS, masks)
+
+    hr_mask, lr_mask = ([masks[0]], [masks[1]]) if masks else (None, None)
+    hr = SamDecoder(sam)(images[0][:1], BOX, BOX_LABELS, hr_mask)
+    lr = SamDecoder(sam)(images[0][1:], 64 + BOX / 2, BOX_LABELS, lr_mask)
+    assert torch.equal(both.logits, torch.cat([hr.logits, lr.logits], dim=1))
+    assert torch.equal(both.iou, torch.cat([hr.iou, lr.iou], dim=1))
+
+
+def test_only_sams_own_decoder_can_read_both_patches_by_themselves() -> None:
+    assert DecoderCard(architecture="sam", both_patches=True).patches == 2
+    with pytest.raises(ValueError, match="both_patches is of SAM's own decoder"):
+        DecoderCard(architecture="wsi-sam", both_patches=True)
+
+
 def variant_tensors(lite: Networks) -> Tensors:
     """Random decoders of all kinds with open gates, and the encoder with its last layer doubled."""
     tensors = {}
@@ -254,7 +277,7 @@ def on_both(
 ) -> list[tuple[Predictor, Embedding]]:
     """OpenVINO and PyTorch, with the same pair embedded."""
     predictors = [load_openvino(variants_path), load_torch(variants_path)]
-    return [(p, p.embed([patches[0]], [patches[1]])[0]) for p in predictors]
+    return [(p, p.embed([patches[:2]])[0]) for p in predictors]
 
 
 def clicks_with_masks() -> EncodedPrompt:
@@ -316,10 +339,10 @@ def test_an_adapter_of_hr_alone_answers_without_lr_patches(
     write_adapter(path, described, {f"hr.{name}": t.numpy() for name, t in learned.items()})
     predictor = load_torch(path)
 
-    (embedding,) = predictor.embed([patches[0]], [])
+    (embedding,) = predictor.embed([patches[:1]])
     ((answer,),) = predictor.predict(embedding, [clicks_with_masks()])
 
-    assert not predictor.reads_lr
+    assert predictor.patch_count == 1
     assert not predictor.answers_with_lr(PromptKind.POINTS)
     assert len(embedding.patches) == 1
     assert answer.patch == "hr"
@@ -338,7 +361,7 @@ def test_a_card_can_leave_the_answer_to_one_of_both_masks(
     write_adapter(path, described, {f"mixed.{name}": t.numpy() for name, t in learned.items()})
     predictor = load_torch(path)
 
-    (embedding,) = predictor.embed([patches[0]], [patches[1]])
+    (embedding,) = predictor.embed([patches[:2]])
     ((answer,),) = predictor.predict(embedding, [clicks_with_masks()])
 
     assert answer.patch == patch

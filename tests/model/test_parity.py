@@ -194,7 +194,8 @@ def test_sam_answers_as_its_own_modules(
     torch.manual_seed(3)
     mask = 4 * torch.randn(1, 256, 256) if masked else None
 
-    ours = SamDecoder(sam_of(lite))(embedding, coords, torch.tensor(labels), mask)
+    masks = None if mask is None else [mask]
+    ours = SamDecoder(sam_of(lite))([embedding], coords, torch.tensor(labels), masks)
     theirs = their_answer(
         their_lite, embedding, **prompt, masks=None if mask is None else mask[:, None]
     )
@@ -209,7 +210,7 @@ def test_sam_answers_several_prompts_of_one_embedding(
 ) -> None:
     boxes = torch.tensor([[10.0, 20.0, 90.0, 70.0], [100.0, 100.0, 220.0, 250.0]])
 
-    ours = SamDecoder(sam_of(lite))(embedding, boxes.reshape(2, 2, 2), torch.tensor([[2, 3]] * 2))
+    ours = SamDecoder(sam_of(lite))([embedding], boxes.reshape(2, 2, 2), torch.tensor([[2, 3]] * 2))
     theirs = [their_answer(their_lite, embedding, boxes=box[None] - HALF_PIXEL) for box in boxes]
 
     assert furthest(ours.logits, torch.cat([t.logits for t in theirs])) < TOLERANCE

@@ -49,7 +49,7 @@ def image_of(slide: Slide, region: NeededRegion) -> SentImage:
 
 
 def needed(pair: PatchPair, *, with_lr: bool = True) -> list[NeededRegion]:
-    return SentPixels(WIDTH, HEIGHT, MPP).lacks([pair], with_lr=with_lr)
+    return SentPixels(WIDTH, HEIGHT, MPP).lacks({pair: 1 + with_lr})
 
 
 @settings(deadline=None)
@@ -57,7 +57,7 @@ def needed(pair: PatchPair, *, with_lr: bool = True) -> list[NeededRegion]:
 def test_what_was_asked_for_is_all_that_is_needed(slide: Slide, pair: PatchPair) -> None:
     regions = needed(pair)
 
-    assert sent(slide, regions).lacks([pair], with_lr=True) == []
+    assert sent(slide, regions).lacks({pair: 2}) == []
     for region in regions:
         assert region.x + region.width <= WIDTH
         assert region.y + region.height <= HEIGHT
@@ -113,7 +113,7 @@ def test_pixels_are_asked_for_at_a_level_of_the_slide(
 ) -> None:
     pixels = SentPixels(100_000, 80_000, MPP, downsamples=downsamples)
 
-    (one,) = pixels.lacks([PatchPair(50_000, 40_000, hr_mpp, SIZE_PX, MPP)], with_lr=False)
+    (one,) = pixels.lacks({PatchPair(50_000, 40_000, hr_mpp, SIZE_PX, MPP): 1})
 
     assert one.width / one.width_px == pytest.approx(px_per_image_px, rel=0.01)
 
@@ -122,7 +122,7 @@ def test_a_patch_off_the_slide_needs_nothing_and_is_white() -> None:
     pixels = SentPixels(WIDTH, HEIGHT, MPP)
     far = PatchPair(9000, 9000, 1.0, SIZE_PX, MPP)
 
-    assert pixels.lacks([far], with_lr=True) == []
+    assert pixels.lacks({far: 2}) == []
     assert pixels.read(far.hr_l0_box, SIZE_PX, SIZE_PX).min() == 255
 
 

@@ -44,9 +44,17 @@ class Predictor:
         return self.adapter.card.hr_mpp if self.adapter else 1.0
 
     @property
-    def reads_lr(self) -> bool:
-        """Whether any decoder looks at the LR patch."""
-        return self.adapter is not None and self.adapter.reads_lr
+    def patch_count(self) -> int:
+        """How many patches of a pair the decoders look at, at most."""
+        return 2 if self.adapter is not None and self.adapter.reads_lr else 1
+
+    def reads_lr(self, kind: PromptKind) -> bool:
+        """Whether a decoder that answers this kind of prompt looks at the LR patch."""
+        if self.adapter is None:
+            return False
+        route = self._routes[kind]
+        cards = self.adapter.card.decoders
+        return any(cards[name].reads_lr for name in (route.decoder, route.last_decoder))
 
     def answers_with_lr(self, kind: PromptKind) -> bool:
         """Whether the final answer to this kind of prompt comes from both patches."""
@@ -54,11 +62,9 @@ class Predictor:
             return False
         return self.adapter.card.decoders[self._routes[kind].last_decoder].reads_lr
 
-    def embed(
-        self, hr_patches: Sequence[PatchSource], lr_patches: Sequence[PatchSource]
-    ) -> list[Embedding]:
-        """Encode patch pairs, S x S x 3 uint8 RGB each; ``lr_patches`` empty if not read."""
-        return self.backend.embed(hr_patches, lr_patches)
+    def embed(self, pairs: Sequence[Sequence[PatchSource]]) -> list[Embedding]:
+        """Encode patch pairs, S x S x 3 uint8 RGB each: the HR patch and, if read, the LR patch."""
+        return self.backend.embed(pairs)
 
     def predict(
         self, embedding: Embedding, prompts: Sequence[EncodedPrompt]

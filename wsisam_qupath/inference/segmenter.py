@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, closing, contextmanager, nullcont
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 from cachetools import LRUCache
 
@@ -26,7 +26,7 @@ from ..prompts.planner import Planner
 from ..prompts.results import Candidate, Empty, Provenance, Result
 from ..slide import PixelSource
 from .answers import Answer, Outline, Question, choose_answer
-from .backends import Embedding, PatchSource, Prediction
+from .backends import Embedding, EncodedPatch, PatchSource, Prediction
 from .chosen import ChosenModel
 from .predictor import Predictor
 
@@ -45,6 +45,9 @@ R = TypeVar("R")
 
 Turn: TypeAlias = Callable[[], AbstractContextManager[object]]
 """Lets a caller wait for its turn at the device; what it raises ends the work."""
+
+_Patches: TypeAlias = tuple[PatchSource, ...]
+"""The HR patch of a pair and, where a decoder reads it, the LR patch."""
 
 Check: TypeAlias = Callable[[], None]
 """Raises where nobody waits for the work any more, or it has taken too long."""
@@ -75,13 +78,6 @@ class Tally:
         finally:
             with self._lock:
                 self.seconds[stage] += time.perf_counter() - start
-
-
-class _Patches(NamedTuple):
-    """The patches of one pair; no LR patch where no decoder reads it."""
-
-    hr: PatchSource
-    lr: PatchSource | None
 
 
 class Segmenter:
@@ -115,6 +111,17 @@ class Segmenter:
     def planner(self, slide: PixelSource, options: OutlineOptions) -> Planner:
         """Choose the patch pairs of prompts on a slide."""
         return self.model.planner(slide.mpp, options)
+
+    def plan_patches(
+        self, slide: PixelSource, prompts: Iterable[Prompt], options: OutlineOptions
+    ) -> dict[PatchPair, int]:
+        """How many patches of which pairs prompts are first asked on, 1 (HR alone) or 2."""
+        planner = self.planner(slide, options)
+        counts: dict[PatchPair, int] = {}
+        for prompt in prompts:
+            pair = planner.pair(prompt)
+            counts[pair] = max(counts.get(pair, 1), 1 + self.predictor.reads_lr(prompt.kind))
+        return counts
 
     def segment(
         self,
@@ -182,67 +189,84 @@ class Segmenter:
         check: Check,
     ) -> Generator[tuple[PatchPair, Question, tuple[Prediction, ...]], None, None]:
         """The masks that answer each question on its pair."""
-        chunks = list(_split_into_chunks(list(by_pair), self.predictor.backend.pairs_at_once))
+        wanted = [(pair, self._count_patches(questions)) for pair, questions in by_pair.items()]
+        chunks = list(_split_into_chunks(wanted, self.predictor.backend.pairs_at_once))
         ahead = _read_ahead(partial(self._read_missing, slide), chunks, check)
         with closing(ahead) as read:  # at once, whatever ends this: it has threads
-            for pairs, patches in zip(chunks, read, strict=True):
+            for chunk, patches in zip(chunks, read, strict=True):
                 embeddings: dict[PatchPair, Embedding] = {}
-                for pair, some in _iterate_steps(pairs, by_pair):
+                for pair, some in _iterate_steps([pair for pair, _ in chunk], by_pair):
                     with turn():  # both calls in one: an embedding that has to wait helps nobody
-                        embeddings = embeddings or self._embed(slide, pairs, patches)
+                        embeddings = embeddings or self._embed(slide, chunk, patches)
                         answers = self._decode(pair, embeddings[pair], [q.prompt for q in some])
                     for question, predictions in zip(some, answers, strict=True):
                         yield pair, question, predictions
 
-    def _read_missing(
-        self, slide: PixelSource, pairs: Sequence[PatchPair], check: Check
-    ) -> dict[PatchPair, _Patches]:
-        missing = [pair for pair in pairs if self._look_up_embedding(slide, pair) is None]
-        return {pair: self._read(slide, pair, check) for pair in missing}
+    def _count_patches(self, questions: Iterable[Question]) -> int:
+        """How many patches of their pair the decoders of these questions look at."""
+        return 1 + any(self.predictor.reads_lr(question.prompt.kind) for question in questions)
 
-    def _read(self, slide: PixelSource, pair: PatchPair, check: Check = _go_on) -> _Patches:
-        """The patches of a pair; pixels only of those that no cached embedding holds."""
-        hr = self._find_encoded(slide, pair.finer, 1)
-        lr = self._find_encoded(slide, pair.coarser, 0)
+    def _read_missing(
+        self, slide: PixelSource, wanted: Sequence[tuple[PatchPair, int]], check: Check
+    ) -> dict[PatchPair, _Patches]:
+        return {
+            pair: self._read(slide, pair, count, check)
+            for pair, count in wanted
+            if self._look_up_embedding(slide, pair, count) is None
+        }
+
+    def _read(
+        self, slide: PixelSource, pair: PatchPair, count: int, check: Check = _go_on
+    ) -> _Patches:
+        """The first patches of a pair; pixels only of those that no cached embedding holds."""
+        l0_boxes = (pair.hr_l0_box, pair.lr_l0_box)[:count]
         size_px = pair.size_px
         with self.tally.measure_time("read"):
-            if hr is None:
-                hr = slide.read(pair.hr_l0_box, size_px, size_px, check)
-            if lr is None and self.predictor.reads_lr:
-                lr = slide.read(pair.lr_l0_box, size_px, size_px, check)
-        return _Patches(hr, lr if self.predictor.reads_lr else None)
+            return tuple(
+                self._find_encoded(slide, pair, index) or slide.read(box, size_px, size_px, check)
+                for index, box in enumerate(l0_boxes)
+            )
 
-    def _find_encoded(self, slide: PixelSource, pair: PatchPair, index: int) -> PatchSource | None:
-        """A patch of another pair, if it was encoded."""
-        embedding = self._look_up_embedding(slide, pair)
-        if embedding is None or len(embedding.patches) <= index:
-            return None
-        return embedding.patches[index]
+    def _find_encoded(self, slide: PixelSource, pair: PatchPair, index: int) -> EncodedPatch | None:
+        """The HR (0) or LR patch (1) of a pair, if it was encoded for this pair or another."""
+        same = ((pair, 0), (pair.finer, 1)) if index == 0 else ((pair, 1), (pair.coarser, 0))
+        for other, other_index in same:
+            embedding = self._look_up_embedding(slide, other, other_index + 1)
+            if embedding is not None:
+                return embedding.patches[other_index]
+        return None
 
     def _embed(
-        self, slide: PixelSource, pairs: Sequence[PatchPair], patches: Mapping[PatchPair, _Patches]
+        self,
+        slide: PixelSource,
+        wanted: Sequence[tuple[PatchPair, int]],
+        patches: Mapping[PatchPair, _Patches],
     ) -> dict[PatchPair, Embedding]:
         """The embeddings of pairs, from the cache where another call has put them there."""
         with self._device_lock:
-            found = {pair: self._look_up_embedding(slide, pair) for pair in pairs}
-            missing = [pair for pair, embedding in found.items() if embedding is None]
+            found = {p: self._look_up_embedding(slide, p, count) for p, count in wanted}
+            missing = [(pair, count) for pair, count in wanted if found[pair] is None]
             # What the cache lost since it was asked is read only now.
-            read = [patches.get(pair) or self._read(slide, pair) for pair in missing]
+            read = [patches.get(pair) or self._read(slide, pair, count) for pair, count in missing]
             if missing:
                 with self.tally.measure_time("encode"):
-                    made = self.predictor.embed(
-                        [p.hr for p in read], [p.lr for p in read if p.lr is not None]
-                    )
-                found |= zip(missing, made, strict=True)
+                    embeddings = self.predictor.embed(read)
+                made = {pair: e for (pair, _), e in zip(missing, embeddings, strict=True)}
+                found |= made
                 self.tally.pairs_embedded += len(missing)
-                self._keep(slide, dict(zip(missing, made, strict=True)))
-            self.tally.pairs_cached += len(pairs) - len(missing)
+                self._keep(slide, made)
+            self.tally.pairs_cached += len(wanted) - len(missing)
         return {pair: embedding for pair, embedding in found.items() if embedding is not None}
 
-    def _look_up_embedding(self, slide: PixelSource, pair: PatchPair) -> Embedding | None:
+    def _look_up_embedding(
+        self, slide: PixelSource, pair: PatchPair, patch_count: int
+    ) -> Embedding | None:
+        """The cached embedding of a pair, if it has as many patches."""
         with self._cache_lock:
             embedding: Embedding | None = self._embeddings.get((slide.identity, pair))
-            return embedding
+        if embedding is None or len(embedding.patches) < patch_count:
+            return None
+        return embedding
 
     def _keep(self, slide: PixelSource, made: Mapping[PatchPair, Embedding]) -> None:
         with self._cache_lock:

@@ -141,7 +141,7 @@ def build_decoder(base: Base, sam: PromptedSam, card: DecoderCard) -> SamDecoder
     if card.enhanced:
         sam = PromptedSam(sam.prompt_encoder, sam.mask_decoder, Enhancement())
     if card.architecture == "sam":
-        return SamDecoder(sam)
+        return SamDecoder(sam, card.patches)
     return WsiSamDecoder(
         sam,
         early_channels=base.early_channels,

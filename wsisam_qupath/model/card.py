@@ -53,13 +53,15 @@ class DecoderCard(_Card):
     Attributes:
         architecture: SAM's own decoder, or WSI-SAM's on top of it.
         enhanced: whether SAM's decoder is the poster's enhanced one; see ``Enhancement``.
+        both_patches: whether SAM's own decoder answers on the LR patch too, each patch by itself.
         aggregation, sam_logits, iou_head, hr_only: of WSI-SAM; see ``WsiSamDecoder``.
-        answers: the masks of WSI-SAM that may be the answer; of both, the one with the higher
-            predicted IoU is.
+        answers: the masks that may be the answer; of both, the one with the higher predicted IoU
+            is.
     """
 
     architecture: Literal["sam", "wsi-sam"]
     enhanced: bool = False
+    both_patches: bool = False
     aggregation: Literal["mean", "max", "concat", "features"] = "mean"
     sam_logits: SamLogits = SamLogits.HR
     iou_head: bool = False
@@ -67,7 +69,9 @@ class DecoderCard(_Card):
     answers: Literal["both", "hr", "lr"] = "both"
 
     @model_validator(mode="after")
-    def _answers_are_given(self) -> DecoderCard:
+    def _masks_are_made(self) -> DecoderCard:
+        if self.both_patches and self.architecture != "sam":
+            raise ValueError("both_patches is of SAM's own decoder; WSI-SAM's has hr_only")
         if self.answers == "lr" and not self.reads_lr:
             raise ValueError("the mask of the LR patch cannot be the answer: it is not read")
         return self
@@ -80,7 +84,7 @@ class DecoderCard(_Card):
     @property
     def reads_lr(self) -> bool:
         """Whether it looks at the LR patch."""
-        return self.architecture == "wsi-sam" and not self.hr_only
+        return self.both_patches if self.architecture == "sam" else not self.hr_only
 
     @property
     def patches(self) -> int:

@@ -68,30 +68,50 @@ class Aggregation(str, Enum):
 
 
 class SamDecoder(nn.Module):
-    """Plain SAM on the HR patch: what answers where there is no adapter."""
+    """SAM's own decoder, on each patch by itself. Where there is no adapter, it answers on one.
 
-    def __init__(self, sam: PromptedSam) -> None:
+    Args:
+        sam: the base's prompt encoder and mask decoder.
+        patch_count: R, how many patches of a pair it answers on.
+    """
+
+    def __init__(self, sam: PromptedSam, patch_count: int = 1) -> None:
         super().__init__()
         self.sam = sam
+        self.patch_count = patch_count
 
     def forward(
         self,
-        hr_embedding: torch.Tensor,
+        embeddings: Sequence[torch.Tensor],
         point_coords: torch.Tensor,
         point_labels: torch.Tensor,
-        hr_mask: torch.Tensor | None = None,
+        masks: Sequence[torch.Tensor] | None = None,
     ) -> Decoded:
-        """Answer B prompts on the HR patch.
+        """Answer B prompts on a patch pair.
 
         Args:
-            hr_embedding: 1 x 4096 x 256.
-            point_coords, point_labels: see :meth:`PromptedSam.sparse`; HR px.
-            hr_mask: B x 256 x 256 mask logits over the HR patch, for all prompts or none.
+            embeddings: R times 1 or B x 4096 x 256.
+            point_coords: B x N x 2 float, HR px; the LR prompt follows from it, exactly.
+            point_labels: B x N, see :meth:`PromptedSam.sparse`.
+            masks: R times B x 256 x 256 mask logits over the patches; None is no mask prompt.
         """
-        sparse = self.sam.sparse(point_coords, point_labels)
-        source = hr_embedding + self.sam.dense(hr_mask)
-        logits, iou = self.sam.predict_plain_mask(*self.sam.transform(source, sparse))
-        return Decoded(logits[:, None], iou[:, None])
+        placed = place_in_patches(point_coords, self.sam.size_px)
+        answers = [
+            self.sam.predict_plain_mask(
+                *self.sam.transform(
+                    embedding + self.sam.dense(None if masks is None else masks[index]),
+                    self.sam.sparse(placed[index], point_labels),
+                )
+            )
+            for index, embedding in enumerate(embeddings)
+        ]
+        logits, iou = (torch.stack(parts, dim=1) for parts in zip(*answers, strict=True))
+        return Decoded(logits, iou)
+
+
+def place_in_patches(point_coords: torch.Tensor, size_px: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """HR px as px of the HR patch and of the LR patch, about the same center."""
+    return point_coords, point_coords / 2 + size_px / 4
 
 
 def _make_upscaler(channels: int, middle: int) -> nn.Sequential:
@@ -268,6 +288,11 @@ class WsiSamDecoder(nn.Module):
         self.iou_head = PairIouHead(len(self.resolutions)) if iou_head else None
 
     @property
+    def patch_count(self) -> int:
+        """R: how many patches of a pair it reads."""
+        return len(self.resolutions)
+
+    @property
     def resolutions(self) -> tuple[ResolutionDecoder, ...]:
         """What is learned for each patch that is read, HR first."""
         return (self.hr,) if self.lr is None else (self.hr, self.lr)
@@ -307,12 +332,12 @@ class WsiSamDecoder(nn.Module):
         masks: Sequence[torch.Tensor] | None = None,
     ) -> list[UpdatedTokens]:
         """Run the transformer once per patch; see :meth:`forward` for the arguments."""
-        coords = (point_coords, point_coords / 2 + self.sam.size_px / 4)
+        placed = place_in_patches(point_coords, self.sam.size_px)
         return [
             resolution.update(
                 self.sam,
                 embedding + self.sam.dense(None if masks is None else masks[index]),
-                self.sam.sparse(coords[index], point_labels),
+                self.sam.sparse(placed[index], point_labels),
             )
             for index, (resolution, embedding) in enumerate(
                 zip(self.resolutions, embeddings, strict=True)

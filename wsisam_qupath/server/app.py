@@ -360,5 +360,5 @@ def _model_info(predictor: Predictor) -> ModelInfo:
         adapter=adapter.name if adapter else None,
         adapter_sha256=adapter.sha256 if adapter else None,
         hr_mpp=predictor.hr_mpp,
-        reads_lr=predictor.reads_lr,
+        reads_lr=predictor.patch_count == 2,
     )

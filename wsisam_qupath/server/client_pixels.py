@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,11 +101,15 @@ class SentPixels:
         )
         return resample(Window(image.rgb, 0, 0), x_axis, y_axis, range(width_px), range(height_px))
 
-    def lacks(self, pairs: Iterable[PatchPair], *, with_lr: bool) -> list[NeededRegion]:
-        """List the regions that the client still has to send for these patch pairs."""
+    def lacks(self, patch_counts: Mapping[PatchPair, int]) -> list[NeededRegion]:
+        """List the regions that the client still has to send.
+
+        Args:
+            patch_counts: how many patches of each pair are wanted, the HR patch first.
+        """
         lacking: dict[NeededRegion, None] = {}
-        for pair in pairs:
-            for l0_box in _patches(pair, with_lr=with_lr):
+        for pair, count in patch_counts.items():
+            for l0_box in (pair.hr_l0_box, pair.lr_l0_box)[:count]:
                 if self._image_for(l0_box, pair.size_px, pair.size_px) is None:
                     needed = _find_needed(l0_box, self.l0_box, pair.size_px, self._downsamples)
                     if needed is not None:
@@ -121,12 +125,6 @@ class SentPixels:
             if _holds(image.l0_box, inside) and _is_fine(image, l0_box, width_px, height_px)
         ]
         return max(fit, key=lambda image: image.l0_per_px, default=None)
-
-
-def _patches(pair: PatchPair, *, with_lr: bool) -> Iterator[Box]:
-    yield pair.hr_l0_box
-    if with_lr:
-        yield pair.lr_l0_box
 
 
 def _find_needed(

@@ -228,10 +228,8 @@ def _check_pixels(
     Raises:
         ProblemError: ``pixels-needed``, with the regions.
     """
-    planner = segmenter.planner(pixels, options)
     asked = list(prompts)
-    pairs = dict.fromkeys(planner.pair(prompt) for prompt in asked)
-    lacking = pixels.lacks(pairs, with_lr=segmenter.predictor.reads_lr)
+    lacking = pixels.lacks(segmenter.plan_patches(pixels, asked, options))
     if not lacking:
         return
     why = trouble.detail if trouble else "The regions sent do not hold all that the prompts need."

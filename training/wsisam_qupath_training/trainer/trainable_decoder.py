@@ -156,8 +156,7 @@ class TrainableDecoder(nn.Module):
         point_coords, point_labels, masks = self._prompt(prompts)
         predicted: Decoded
         if isinstance(self.decoder, SamDecoder):
-            hr_mask = None if masks is None else masks[0]
-            predicted = self.decoder(features.tokens[0], point_coords, point_labels, hr_mask)
+            predicted = self.decoder(features.tokens, point_coords, point_labels, masks)
         else:
             image_features = self._image_features(self.decoder, features)
             predicted = self.decoder(

@@ -66,9 +66,9 @@ class Embedding:
     """Everything of a patch pair that no prompt changes, in the backend's own arrays.
 
     Attributes:
-        patches: the HR patch and, where a decoder reads it, the LR patch.
+        patches: the HR patch and, where it was asked for, the LR patch.
         features: fused image features of each patch, 1 x 256 x 256 x 32, that a WSI-SAM decoder
-            reads, by its name.
+            reads, by its name; none where it reads more patches than there are.
         nbytes: what all that occupies.
     """
 
@@ -107,12 +107,10 @@ class Backend(Encoder, Protocol):
     def pairs_at_once(self) -> int:
         """How many patch pairs are best encoded in one call."""
 
-    def embed(
-        self, hr_patches: Sequence[PatchSource], lr_patches: Sequence[PatchSource]
-    ) -> list[Embedding]:
-        """Encode patch pairs; ``lr_patches`` is empty where no decoder reads them.
+    def embed(self, pairs: Sequence[Sequence[PatchSource]]) -> list[Embedding]:
+        """Encode patch pairs: the HR patch of each and, where a decoder reads it, the LR patch.
 
-        A patch that was encoded for another pair is taken as it is.
+        A patch that was encoded before is taken as it is.
         """
 
     def decode(

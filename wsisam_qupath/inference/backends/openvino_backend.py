@@ -94,13 +94,9 @@ class OpenVinoBackend:
         tokens, early = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         return Encoded(tokens, early)
 
-    def embed(
-        self, hr_patches: Sequence[PatchSource], lr_patches: Sequence[PatchSource]
-    ) -> list[Embedding]:
+    def embed(self, pairs: Sequence[Sequence[PatchSource]]) -> list[Embedding]:
         """See :class:`.Backend`."""
-        if not lr_patches:
-            return [self._embed_pair(patch) for patch in hr_patches]
-        return [self._embed_pair(*pair) for pair in zip(hr_patches, lr_patches, strict=True)]
+        return [self._embed_pair(*pair) for pair in pairs]
 
     def decode(
         self, decoder: str, embedding: Embedding, prompts: Sequence[EncodedPrompt]
@@ -116,7 +112,7 @@ class OpenVinoBackend:
                 for graph, patch in zip(FEATURE_GRAPHS[: card.patches], patches, strict=False)
             )
             for name, card in self._cards.items()
-            if card.fuses_features
+            if card.fuses_features and card.patches <= len(patches)
         }
         arrays = [*chain(*patches), *chain(*features.values())]
         return Embedding(patches, features, sum(array.nbytes for array in arrays))
@@ -165,6 +161,8 @@ class _Graphs:
             os.utime(folder)
         # Not before the export: OpenVINO creates this folder at once. It mends what is in there.
         self._core.set_property({"CACHE_DIR": str(folder / "compiled")})
+        # Pinned, the threads of all processes would crowd on the first cores, others idle.
+        self._core.set_property("CPU", {"ENABLE_CPU_PINNING": False})
         if threads is not None:
             self._core.set_property("CPU", {"INFERENCE_NUM_THREADS": threads})
         self._request("encoder")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from itertools import chain
+from itertools import chain, islice
 
 import numpy as np
 import torch
@@ -60,17 +60,11 @@ class TorchBackend:
         return Encoded(tokens.float().cpu().numpy(), early.float().cpu().numpy())
 
     @torch.inference_mode()
-    def embed(
-        self, hr_patches: Sequence[PatchSource], lr_patches: Sequence[PatchSource]
-    ) -> list[Embedding]:
+    def embed(self, pairs: Sequence[Sequence[PatchSource]]) -> list[Embedding]:
         """See :class:`.Backend`."""
         with self._autocast():
-            encoded = self._encode_missing([*hr_patches, *lr_patches])
-            count = len(hr_patches)
-            if not lr_patches:
-                return [self._make_embedding((hr,)) for hr in encoded]
-            pairs = zip(encoded[:count], encoded[count:], strict=True)
-            return [self._make_embedding(pair) for pair in pairs]
+            encoded = iter(self._encode_missing([patch for pair in pairs for patch in pair]))
+            return [self._make_embedding(tuple(islice(encoded, len(pair)))) for pair in pairs]
 
     @torch.inference_mode()
     def decode(
@@ -99,15 +93,15 @@ class TorchBackend:
         coords = self._stack_arrays([p.point_coords for p in prompts])
         labels = self._stack_arrays([p.point_labels for p in prompts])
         hr_mask = self._stack_arrays([p.mask_input for p in prompts])
+        lr_mask = self._stack_arrays([p.lr_mask_input for p in prompts])
+        count = module.patch_count
+        tokens = [patch.tokens for patch in embedding.patches[:count]]
+        masks = None if hr_mask is None else [hr_mask, lr_mask][:count]
         answer: Decoded
         if isinstance(module, SamDecoder):
-            answer = module(embedding.patches[0].tokens, coords, labels, hr_mask)
-            return answer
-        count = len(module.resolutions)
-        tokens = [patch.tokens for patch in embedding.patches[:count]]
-        lr_mask = self._stack_arrays([p.lr_mask_input for p in prompts])
-        masks = None if hr_mask is None else [hr_mask, lr_mask][:count]
-        answer = module(tokens, embedding.features[decoder], coords, labels, masks)
+            answer = module(tokens, coords, labels, masks)
+        else:
+            answer = module(tokens, embedding.features[decoder], coords, labels, masks)
         return answer
 
     def _make_embedding(self, patches: tuple[EncodedPatch, ...]) -> Embedding:
@@ -117,7 +111,7 @@ class TorchBackend:
                 for resolution, patch in zip(decoder.resolutions, patches, strict=False)
             )
             for name, decoder in self._decoders.items()
-            if isinstance(decoder, WsiSamDecoder)
+            if isinstance(decoder, WsiSamDecoder) and decoder.patch_count <= len(patches)
         }
         arrays = [*chain(*patches), *chain(*features.values())]
         nbytes = sum(array.numel() * array.element_size() for array in arrays)
