@@ -253,6 +253,21 @@ def test_a_start_that_training_made_no_better_is_all_that_is_kept(
     assert resolve(ModelSpec(adapter=tuned, device="cpu", backend="torch")).load() is not None
 
 
+def test_a_run_from_another_start_does_not_go_on(walked: Walked, tmp_path: Path) -> None:
+    request = TrainRequest(
+        walked.export,
+        tmp_path / "mine.safetensors",
+        recipe=ROUTED,
+        model=ModelSpec(adapter=walked.made.adapter, device="cpu"),
+        run=walked.made.adapter.with_suffix(".training"),  # from the bare base
+        cache=walked.made.adapter.parent / "features",
+        only="points",
+    )
+
+    with pytest.raises(AdapterError, match="of a run with other settings or data"):
+        run_train(request, console())
+
+
 def test_an_adapter_to_start_from_that_is_not_there_is_named(
     walked: Walked, tmp_path: Path
 ) -> None:

@@ -9,14 +9,18 @@ from click.testing import CliRunner
 
 from wsisam_qupath.cli.main import cli
 from wsisam_qupath.errors import OptionError, PromptError
+from wsisam_qupath.model.adapter import read_adapter
+from wsisam_qupath.model.bases import find_base
+from wsisam_qupath.model.shipped import find_shipped_adapter
 from wsisam_qupath.prompts import PromptKind
 from wsisam_qupath_training.recipes import (
+    fit_recipe,
     make_single_decoder_recipe,
     override_decoders,
     override_numbers,
     read_recipe,
 )
-from wsisam_qupath_training.settings import Recipe
+from wsisam_qupath_training.settings import DecoderSettings, Recipe
 from wsisam_qupath_training.trainer.write_adapter import blend
 
 RECIPES = Path(__file__).parents[2] / "training" / "recipes"
@@ -29,6 +33,35 @@ def test_without_a_word_boxes_go_to_a_blend_of_what_points_learn() -> None:
     assert recipe.blends["boxes"].decoder == "points"
     assert recipe.routes[PromptKind.BOX].decoder == "boxes"
     assert set(recipe.cards) == {"points", "boxes"}
+
+
+@pytest.mark.parametrize(
+    ("n_objects", "steps", "views"),
+    [(1, 100, 40), (30, 219, 110), (100, 400, 200), (90_000, 2800, 1000)],
+)
+def test_an_adapter_is_tuned_for_as_long_as_the_data_are_worth(
+    n_objects: int, steps: int, views: int
+) -> None:
+    path = find_shipped_adapter("lite-medsam")
+    assert path is not None
+    start = read_adapter(path, find_base("lite-medsam"))
+
+    recipe = fit_recipe(start, n_objects)
+
+    (decoder,) = recipe.decoders.values()
+    assert (decoder.steps, recipe.views) == (steps, views)
+    assert decoder.card == start.card.decoders["points"]
+    assert set(decoder.start_shares) == {0.0, 0.25, 0.5, 0.75}
+    whole = Recipe().decoders["points"]
+    assert decoder.decoder_rate < whole.decoder_rate
+    assert recipe.routes[PromptKind.BOX].decoder == "boxes"
+    assert fit_recipe(None, n_objects) == Recipe()
+
+
+@pytest.mark.parametrize("shares", [(), (0.5, 1.5), (-0.1,)])
+def test_a_share_of_the_start_is_a_share(shares: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="start_shares are one or more numbers from 0 to 1"):
+        DecoderSettings(start_shares=shares)
 
 
 def test_a_blend_lies_between_the_tuned_weights_and_those_of_the_base() -> None:

@@ -36,6 +36,7 @@ TRAINED = TrainedDecoder(
     best_dice=90.0,
     history=HISTORY,
     clock=Clock(waiting=1.0, working=39.0),
+    start_share=0.0,
 )
 RECIPE = Recipe(
     decoders={"boxes": WHOLE.decoders["boxes"]},

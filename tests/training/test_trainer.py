@@ -33,6 +33,7 @@ from wsisam_qupath_training.trainer.sample_sources import CachedSamples, LoadedS
 from wsisam_qupath_training.trainer.targets import make_targets
 from wsisam_qupath_training.trainer.trainable_decoder import SampleFeatures, TrainableDecoder
 from wsisam_qupath_training.trainer.trainer import Run, TrainedDecoder, schedule
+from wsisam_qupath_training.trainer.validation import validate
 
 pytestmark = pytest.mark.slow
 
@@ -105,6 +106,44 @@ def test_a_finished_run_trains_no_more(
 
     assert_same(again.state, trained.state)
     assert again.history == trained.history
+
+
+def test_what_was_learned_is_mixed_with_the_start_as_far_as_that_helps(
+    undisturbed: tuple[Run, TrainedDecoder],
+    samples: CachedSamples,
+    lite_state: State,
+    tmp_path: Path,
+) -> None:
+    shares = (0.0, 0.5, 1.0)
+    settings = CLICKED.model_copy(update={"start_shares": shares})
+    run = make_run(tmp_path, settings, samples, lite_state)
+    start = {name: p.detach().clone() for name, p in run.trainable.list_learning().items()}
+
+    trained = run.train(nothing)
+
+    _, whole = undisturbed  # the same run without a start to go back to
+    share = trained.start_share
+    assert share in shares
+    for name, tensor in whole.state.items():
+        assert torch.allclose(trained.state[name], tensor.lerp(start[name], share), atol=1e-7)
+    dices = {}
+    for other in shares:
+        with torch.no_grad():
+            for name, parameter in run.trainable.list_learning().items():
+                parameter.copy_(whole.state[name].lerp(start[name], other))
+        measured = validate(run.trainable, samples, settings.mix, run.size_px, run.context)
+        dices[other] = measured["dice"]
+    assert dices[share] == max(dices.values())
+
+
+def test_without_others_to_validate_on_the_last_share_is_taken(
+    samples: CachedSamples, lite_state: State, tmp_path: Path
+) -> None:
+    settings = CLICKED.model_copy(update={"start_shares": (0.0, 0.75)})
+    run = make_run(tmp_path, settings, samples, lite_state)
+    run.can_compare = False
+
+    assert run.train(nothing).start_share == 0.75
 
 
 def test_a_run_goes_on_after_steps_with_a_loss_that_others_do_not_have(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, TypeAlias
@@ -85,6 +85,18 @@ class Dataset:
     damaged: tuple[Skipped, ...] = ()
     repaired: int = 0
     notes: tuple[str, ...] = ()
+
+    def count_objects(self, part: Part, without: Collection[str] = ()) -> int:
+        """How many objects a part of the split has.
+
+        Args:
+            without: datasets that do not count, by name.
+        """
+        return sum(
+            len(image.truths)
+            for image in self.images
+            if image.part == part and image.dataset not in without
+        )
 
     @property
     def classes(self) -> Mapping[str, int]:

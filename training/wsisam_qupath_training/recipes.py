@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from wsisam_qupath.errors import OptionError
+from wsisam_qupath.model.adapter import Adapter
 from wsisam_qupath.model.card import DecoderCard, SamLogits
+from wsisam_qupath.prompts import PromptKind
 
 from .settings import DecoderSettings, Recipe, one_decoder
 from .toml_files import read_toml
@@ -56,6 +59,46 @@ def make_single_decoder_recipe(*, architecture: str = "wsi-sam", **others: Any) 
     if architecture == "sam":
         settings = DecoderSettings(scope="decoder", card=DecoderCard(architecture="sam"))
     return override_decoders(one_decoder(settings), **others)
+
+
+def fit_recipe(start: Adapter | None, n_objects: int) -> Recipe:
+    """The recipe for annotations of a user's own.
+
+    Without an adapter to start from, that is the one of all that was tried; with one, its decoder
+    that answers points is tuned for a time that the data are worth, and mixed with what it was.
+
+    Args:
+        n_objects: how many annotated objects there are to train on.
+    """
+    if start is None:
+        return Recipe()
+    root = math.sqrt(max(n_objects, 1))
+    steps = _limit(40 * root, 100, 2800)
+    views = _limit(20 * root, 40, 1000)
+    card = start.card.decoders[start.card.routes[PromptKind.POINTS].last_decoder]
+    decoder = DecoderSettings(
+        scope="decoder",
+        card=card,
+        steps=steps,
+        decoder_rate=5e-5,
+        prompt_rate=2e-4,
+        warm_up_steps=steps // 10,
+        ema=0.99,
+        start_shares=(0.0, 0.25, 0.5, 0.75),
+    )
+    numbers: dict[str, Any] = {
+        "views": views,
+        "val_views": _limit(views / 5, 12, 60),
+        "validate_every": max(50, steps // 4),
+        "hr_mpp": start.card.hr_mpp,
+    }
+    if card.architecture == "wsi-sam" or card.enhanced:
+        return one_decoder(decoder, **numbers)
+    return Recipe(decoders={"points": decoder}, **numbers)
+
+
+def _limit(number: float, least: int, most: int) -> int:
+    return min(most, max(least, round(number)))
 
 
 def override_decoders(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 from pydantic import Field as Limited
 
 from wsisam_qupath.model.card import DecoderCard, Route, SecondPass
@@ -45,6 +45,9 @@ class DecoderSettings(BaseModel):
         sam_weight: of the loss of SAM's own whole masks where they are added to the fused ones;
             the paper, which leaves SAM frozen, has none.
         patience: validations without a better Dice after which training stops.
+        start_shares: shares of the weights that training started from, of which the best on the
+            validation part is mixed into the result (Wortsman et al. 2022); the last one where
+            nobody is left to validate on. Few data teach less than they make forget.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -70,6 +73,14 @@ class DecoderSettings(BaseModel):
     window_px: int = Limited(default=96, ge=32, le=256)
     sam_weight: float = Limited(default=0.0, ge=0)
     patience: int = Limited(default=6, ge=1)
+    start_shares: tuple[float, ...] = (0.0,)
+
+    @field_validator("start_shares")
+    @classmethod
+    def _check_shares(cls, shares: tuple[float, ...]) -> tuple[float, ...]:
+        if not shares or not all(0 <= share <= 1 for share in shares):
+            raise ValueError("start_shares are one or more numbers from 0 to 1")
+        return shares
 
     @model_validator(mode="after")
     def _check_something_learns(self) -> DecoderSettings:

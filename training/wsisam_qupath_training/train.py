@@ -31,10 +31,10 @@ from .report.worst_cases import (
     picture,
 )
 from .sampling.feature_cache import FeatureCache
-from .settings import DecoderSettings
+from .settings import DecoderSettings, Recipe
 from .sources.collection import Collection
 from .sources.reading import read_dataset
-from .train_request import TrainRequest, check_datasets, check_request, tell_data
+from .train_request import TrainRequest, check_datasets, check_request, choose_recipe, tell_data
 from .trainer.checkpoint import is_finished
 from .trainer.distributed import DistributedContext, open_context, run_first_process_alone
 from .trainer.logs import TrainingLog
@@ -71,13 +71,13 @@ def run_train(request: TrainRequest, console: Console) -> WrittenAdapter | None:
         # Two processes that fill one cache would undo each other's files.
         with run_first_process_alone(context):
             training.encode()
-        just = {name: training.train(name) for name in request.wanted}
+        just = {name: training.train(name) for name in training.wanted}
         if context.rank or (trained := training.collect_trained(just)) is None:
             return None
         images = tuple(f for f in collection.dataset.images if f.dataset not in request.without)
         made = write_trained_adapter(
             request.out,
-            request.recipe,
+            training.recipe,
             model.base,
             images,
             trained,
@@ -106,16 +106,17 @@ def _open(request: TrainRequest, console: Console) -> Iterator[tuple[_Training, 
     tell_data(collection.dataset, console)
     check_datasets(collection.dataset, request.without)
     model = resolve(request.model)
+    recipe = choose_recipe(request, model.adapter, collection.dataset)
     with (
         open_context(request.model.device, request.model.threads) as context,
-        open_data(collection, request.recipe, model.base, limit_gb=request.cache_gb) as (
+        open_data(collection, recipe, model.base, limit_gb=request.cache_gb) as (
             parts,
             views,
         ),
     ):
         images = len(parts["train"].images)
         console.print(describe_views(views, images, request.cache_gb), markup=False)
-        yield _Training(request, model, parts, views, context, console), collection
+        yield _Training(request, recipe, model, parts, views, context, console), collection
 
 
 @dataclass(frozen=True)
@@ -123,20 +124,27 @@ class _Training:
     """The decoders of one recipe, on one device."""
 
     request: TrainRequest
+    recipe: Recipe
     model: ResolvedModel
     parts: Mapping[Part, TrainingData]
     views: ViewCounts
     context: DistributedContext
     console: Console
 
+    @property
+    def wanted(self) -> dict[str, DecoderSettings]:
+        """The decoders to train, by name."""
+        decoders, only = self.recipe.decoders, self.request.only
+        return decoders if only is None else {only: decoders[only]}
+
     def encode(self) -> None:
         """Fill the caches that the decoders are trained from."""
-        for settings in self.request.wanted.values():
+        for settings in self.wanted.values():
             self._samples(settings)
 
     def train(self, name: str) -> TrainedDecoder:
         """One decoder, from its last checkpoint on."""
-        settings = self.request.recipe.decoders[name]
+        settings = self.recipe.decoders[name]
         folder = self._folder(name)
         folder.mkdir(parents=True, exist_ok=True)
         samples, val_views = self._samples(settings)
@@ -152,11 +160,16 @@ class _Training:
                 log.add(step, row)
                 on_step(step, row)
 
-            return run.train(tell)
+            trained = run.train(tell)
+        if trained.start_share:
+            self.console.print(
+                f"{name}: mixed with {trained.start_share:.0%} of what training started from."
+            )
+        return trained
 
     def measure(self) -> list[str]:
         """What the run takes, in words."""
-        recipe = self.request.recipe.model_copy(update={"decoders": self.request.wanted})
+        recipe = self.recipe.model_copy(update={"decoders": self.wanted})
         planned = Planned(self.parts, self.views, recipe, self.model.base, self._features_folder)
 
         def make_run(name: str, samples: SampleSource) -> Run:
@@ -166,8 +179,8 @@ class _Training:
         return measure_plan(planned, lambda: self.model.load().backend, make_run, self.console)
 
     def _make_run(self, name: str, samples: SampleSource, val_views: SampleSource) -> Run:
-        settings = self.request.recipe.decoders[name]
-        torch.manual_seed(self.request.recipe.seed)  # what WSI-SAM adds begins at random
+        settings = self.recipe.decoders[name]
+        torch.manual_seed(self.recipe.seed)  # what WSI-SAM adds begins at random
         trainable = TrainableDecoder(self.model.base, self.base_state, settings)
         if self.model.adapter is not None:
             trainable.start_from(self.model.adapter)
@@ -176,18 +189,19 @@ class _Training:
             samples,
             val_views,
             self.model.base.size_px,
-            self.request.recipe.seed,
+            self.recipe.seed,
             self._folder(name),
             self._describe_run(settings),
-            self.request.recipe.validate_every,
+            self.recipe.validate_every,
             self.context,
+            can_compare=bool(self.parts["val"].samples),
         )
 
     def collect_trained(
         self, just: Mapping[str, TrainedDecoder]
     ) -> dict[str, TrainedDecoder] | None:
         """Every decoder of the recipe, if all are finished; some were just trained."""
-        decoders = self.request.recipe.decoders
+        decoders = self.recipe.decoders
         for name, settings in decoders.items():
             if not is_finished(self._folder(name) / "checkpoint.pt", self._describe_run(settings)):
                 return None
@@ -204,7 +218,7 @@ class _Training:
         shipped = find_shipped_adapter(model.base.name)
         start = model.adapter.path if model.adapter is not None else shipped
         val = [image for image in images if image.part == "val" and image.truths]
-        count = self.request.recipe.compared_objects
+        count = self.recipe.compared_objects
         if start is None or not val or not count:
             return ()
         spec = replace(self.request.model, backend="torch")
@@ -237,7 +251,7 @@ class _Training:
             cases = self._worst_cases(made.trained)
             write_report(
                 path,
-                self.request.recipe,
+                self.recipe,
                 self.model.base,
                 images,
                 made.trained,
@@ -262,15 +276,13 @@ class _Training:
                 context=self.context,
                 count=_PICTURED,
             )
-        samples = list_usable_samples(val, self.request.recipe.sampling, without)
+        samples = list_usable_samples(val, self.recipe.sampling, without)
         worst = sorted(found, key=lambda answer: answer.dice)[:_PICTURED]
         return [picture(answer, samples[answer.sample], val) for answer in worst]
 
     def _load_trained(self, name: str, trained: TrainedDecoder) -> TrainableDecoder:
         """A decoder with its best weights."""
-        trainable = TrainableDecoder(
-            self.model.base, self.base_state, self.request.recipe.decoders[name]
-        )
+        trainable = TrainableDecoder(self.model.base, self.base_state, self.recipe.decoders[name])
         trainable.load_state_dict(trainable.state_dict() | dict(trained.state))
         return trainable.to(self.context.device)
 
@@ -284,7 +296,7 @@ class _Training:
             "No patient is left to validate on: the Dice below is that of views which are trained "
             "on. Annotate another slide to know more."
         )
-        return replace(train, samples=train.samples[: self.request.recipe.val_views])
+        return replace(train, samples=train.samples[: self.recipe.val_views])
 
     @cached_property
     def base_state(self) -> dict[str, torch.Tensor]:
@@ -299,9 +311,10 @@ class _Training:
         return self.request.cache or cache_folder() / "training"
 
     def _describe_run(self, settings: DecoderSettings) -> str:
-        recipe = self.request.recipe
+        recipe = self.recipe
         depends_on = {
             "base": self.model.base.sha256,
+            "start": self.model.adapter and self.model.adapter.sha256,
             "views": {part: data.checksum for part, data in self.parts.items()},
             "without": sorted(self.request.without),
             "settings": settings.model_dump(mode="json"),
@@ -313,7 +326,7 @@ class _Training:
         return json.dumps(depends_on, sort_keys=True)
 
     def _samples(self, settings: DecoderSettings) -> tuple[SampleSource, SampleSource]:
-        without, recipe = self.request.without, self.request.recipe
+        without, recipe = self.request.without, self.recipe
         train, val = self.parts["train"], self._val
         if settings.tunes_encoder:
             return make_pixel_samples(train, recipe, without), make_pixel_samples(
@@ -334,7 +347,7 @@ class _Training:
                 self.parts[part],
                 backend,
                 self.model.base,
-                self.request.recipe,
+                self.recipe,
                 folder=self._features_folder,
                 console=self.console,
                 what=what,

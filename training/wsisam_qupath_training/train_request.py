@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,12 +10,17 @@ from rich.console import Console
 
 from wsisam_qupath.errors import OptionError
 from wsisam_qupath.files import check_writable
+from wsisam_qupath.model.adapter import Adapter
 from wsisam_qupath.options import ModelSpec
 from wsisam_qupath.report.progress import count_noun, name_cases
 
 from .dataset import Dataset
-from .settings import DecoderSettings, Recipe
+from .recipes import fit_recipe, override_numbers
+from .settings import Recipe
 from .sources.reading import DatasetOptions
+
+_FEW_OBJECTS = 30
+"""Below that, what is learned is hardly told from chance."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,10 @@ class TrainRequest:
     Attributes:
         data, options: the annotated images; see :func:`.read_dataset`.
         out: the adapter; its split and report lie beside it.
-        recipe: all settings.
+        recipe: all settings; None is those that fit the data and what training starts from, see
+            :func:`.fit_recipe`.
+        numbers: those of the recipe that were asked for, by the names of
+            :func:`.override_numbers`.
         model: the base to train on, the adapter with the decoder that training starts from (none
             is the bare base), and where to compute.
         run: folder of the checkpoints; None is beside the adapter.
@@ -39,7 +47,8 @@ class TrainRequest:
     data: Path
     out: Path
     options: DatasetOptions = field(default_factory=DatasetOptions)
-    recipe: Recipe = field(default_factory=Recipe)
+    recipe: Recipe | None = None
+    numbers: Mapping[str, int] = field(default_factory=dict)
     model: ModelSpec = field(default_factory=lambda: ModelSpec(adapter=None))
     run: Path | None = None
     cache: Path | None = None
@@ -47,12 +56,6 @@ class TrainRequest:
     without: tuple[str, ...] = ()
     only: str | None = None
     licence: str = ""
-
-    @property
-    def wanted(self) -> dict[str, DecoderSettings]:
-        """The decoders to train, by name."""
-        decoders = self.recipe.decoders
-        return decoders if self.only is None else {self.only: decoders[self.only]}
 
     @property
     def run_folder(self) -> Path:
@@ -70,10 +73,24 @@ def check_request(request: TrainRequest) -> None:
     if request.out.suffix != ".safetensors":
         raise OptionError("out", f"{request.out} does not end in .safetensors.")
     check_writable(request.out)
-    if request.only is not None and request.only not in request.recipe.decoders:
+
+
+def choose_recipe(request: TrainRequest, start: Adapter | None, dataset: Dataset) -> Recipe:
+    """The recipe of a request: its own, or one that fits the data.
+
+    Args:
+        start: the adapter that training starts from; None is the bare base.
+
+    Raises:
+        OptionError: the recipe has no decoder of the name to train alone.
+    """
+    recipe = request.recipe or fit_recipe(start, dataset.count_objects("train", request.without))
+    recipe = override_numbers(recipe, **request.numbers)
+    if request.only is not None and request.only not in recipe.decoders:
         raise OptionError(
-            "only", f"{request.only} is none of the recipe's {', '.join(request.recipe.decoders)}."
+            "only", f"{request.only} is none of the recipe's {', '.join(recipe.decoders)}."
         )
+    return recipe
 
 
 def check_datasets(dataset: Dataset, without: Sequence[str]) -> None:
@@ -98,6 +115,15 @@ def tell_data(dataset: Dataset, console: Console) -> None:
         )
     for note in dataset.notes:
         console.print(note, markup=False)
+    if len(dataset.classes) > 1:
+        counts = ", ".join(f"{count} {name}" for name, count in dataset.classes.items())
+        console.print(f"Objects by class: {counts}.", markup=False)
+    n_objects = dataset.count_objects("train")
+    if n_objects < _FEW_OBJECTS:
+        console.print(
+            f"Only {count_noun(n_objects, 'object')} to train on: do not expect much of that. "
+            f"{_FEW_OBJECTS} or more are better, on several slides."
+        )
     parts = [f.part for f in dataset.images]
     console.print(
         f"{count_noun(len(parts), 'image')}: {parts.count('train')} to train on, "

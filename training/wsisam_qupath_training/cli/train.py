@@ -101,10 +101,9 @@ def take_options(given: dict[str, Any], *, val_share: float) -> Any:
 @click.option(
     "--init",
     type=Adapter(),
-    default="none",
-    show_default=True,
     metavar="default|none|FILE",
-    help="Adapter with the decoder that training starts from; none is the bare base.",
+    help="Adapter that training starts from: 'default' is the one that ships for the base, 'none' "
+    "is the bare base.  [default: 'default', or 'none' where a recipe or a network is named]",
 )
 @click.option(
     "--steps", type=click.IntRange(min=1), metavar="N", help="Optimizer steps for each decoder."
@@ -215,21 +214,19 @@ def train_command(val_share: float, is_plan: bool, **given: Any) -> None:
         from ..train import run_plan, run_train
         from ..train_request import TrainRequest
 
-    recipe_options = {
-        name: given.pop(name)
-        for name in ("recipe", "steps", "views", "batch", "seed", *_ONE_DECODER)
-    }
     options = take_options(given, val_share=val_share)
-    init = given.pop("init")
+    numbers = {name: given.pop(name) for name in ("steps", "views", "batch", "seed")}
+    recipe = _recipe(given.pop("recipe"), {name: given.pop(name) for name in _ONE_DECODER})
+    init: Path | str = given.pop("init") or ("default" if recipe is None else "none")
     model = ModelSpec(
         given.pop("base"),
-        adapter=None if init == "none" else init,
+        adapter=None if init == "none" else init,  # type: ignore[arg-type]
         weights=given.pop("weights"),
         device=given.pop("device"),
         threads=given.pop("threads"),
     )
-    recipe = _recipe(**recipe_options)
-    request = TrainRequest(options=options, recipe=recipe, model=model, **given)
+    wanted = {name: value for name, value in numbers.items() if value is not None}
+    request = TrainRequest(options=options, recipe=recipe, numbers=wanted, model=model, **given)
     if is_plan:
         click.echo(run_plan(request, stderr_console()))
         return
@@ -238,26 +235,11 @@ def train_command(val_share: float, is_plan: bool, **given: Any) -> None:
         click.echo(made.adapter)
 
 
-def _recipe(
-    *,
-    recipe: Path | None,
-    steps: int | None,
-    views: int | None,
-    batch: int | None,
-    seed: int | None,
-    **one_decoder: Any,
-) -> Any:
-    from ..recipes import (
-        make_single_decoder_recipe,
-        override_decoders,
-        override_numbers,
-        read_recipe,
-    )
-    from ..settings import Recipe
+def _recipe(path: Path | None, one_decoder: dict[str, Any]) -> Any:
+    """The recipe that options ask for; None where they ask for none."""
+    from ..recipes import make_single_decoder_recipe, override_decoders, read_recipe
 
     wanted = {name: value for name, value in one_decoder.items() if value is not None}
-    if recipe is not None:
-        chosen = override_decoders(read_recipe(recipe), **wanted)
-    else:
-        chosen = make_single_decoder_recipe(**wanted) if wanted else Recipe()
-    return override_numbers(chosen, steps=steps, views=views, batch=batch, seed=seed)
+    if path is not None:
+        return override_decoders(read_recipe(path), **wanted)
+    return make_single_decoder_recipe(**wanted) if wanted else None

@@ -77,6 +77,7 @@ class TrainedDecoder:
         state: running means by the learner's parameter names.
         decoder, encoder: what an adapter keeps of both; see :func:`.decoder_tensors`.
         best_step, best_dice: when that was.
+        start_share: of the weights that training started from; see :class:`.DecoderSettings`.
         history: a row a validation.
         clock: what the loop waited for.
     """
@@ -88,6 +89,7 @@ class TrainedDecoder:
     best_dice: float
     history: tuple[Mapping[str, float], ...]
     clock: Clock
+    start_share: float
 
 
 OnStep = Callable[[int, Mapping[str, float]], None]
@@ -103,6 +105,7 @@ class Run:
         seed: of all draws.
         folder: where the checkpoint is kept.
         made_for: all that the run depends on, JSON.
+        can_compare: whether the views to validate on are of other patients than those to train on.
         validate_every: steps.
     """
 
@@ -115,6 +118,7 @@ class Run:
     made_for: str
     validate_every: int
     context: DistributedContext
+    can_compare: bool = True
     clock: Clock = field(default_factory=Clock)
 
     @property
@@ -138,19 +142,40 @@ class Run:
         optimizer = torch.optim.AdamW(
             self.trainable.rates(), weight_decay=self.settings.weight_decay
         )
+        start = _copy_tensors(self.trainable.list_learning())
         state = read_checkpoint(self.checkpoint_path, self.made_for) or self._begin(optimizer)
         self._restore(state, optimizer)
         if not state.finished:
             state = self._continue(state, optimizer, on_step)
+        share = self._choose_start_share(start, state.best)
+        weights = _mix(start, state.best, share)
         return TrainedDecoder(
-            state.best,
-            decoder_tensors(state.best),
-            encoder_tensors(self.trainable, state.best),
+            weights,
+            decoder_tensors(weights),
+            encoder_tensors(self.trainable, weights),
             state.best_step,
             state.best_dice,
             state.history,
             self.clock,
+            share,
         )
+
+    def _choose_start_share(
+        self, start: Mapping[str, torch.Tensor], best: Mapping[str, torch.Tensor]
+    ) -> float:
+        """The share of the start with the best Dice on the views to validate on."""
+        shares = self.settings.start_shares
+        if len(shares) == 1 or not self.can_compare:
+            return shares[-1]
+        dices: dict[float, float] = {}
+        learning = self.trainable.list_learning()
+        for share in shares:
+            _put(learning, _mix(start, best, share))
+            measured = validate(
+                self.trainable, self.val_views, self.settings.mix, self.size_px, self.context
+            )
+            dices[share] = self._agree(measured)["dice"]
+        return max(dices, key=lambda share: dices[share])
 
     def measure_seconds(self) -> tuple[float, float]:
         """Seconds of a step, and of the validation of one view; what is learned is thrown away."""
@@ -356,6 +381,12 @@ def _average(
 
 def _copy_tensors(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+
+
+def _mix(
+    start: Mapping[str, torch.Tensor], trained: Mapping[str, torch.Tensor], start_share: float
+) -> dict[str, torch.Tensor]:
+    return {name: tensor.lerp(start[name], start_share) for name, tensor in trained.items()}
 
 
 def _put(parameters: Mapping[str, torch.Tensor], values: Mapping[str, torch.Tensor]) -> None:
