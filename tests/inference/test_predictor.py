@@ -1,16 +1,18 @@
 """Which decoder answers which prompt, and what follows the first answer."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from fixtures.models import PLAIN_BASE, card
+from fixtures.models import PLAIN_BASE, card, load_openvino, routed_to
 from wsisam_qupath.geometry import Box
 from wsisam_qupath.inference.backends import Embedding, ImageArray, Prediction
 from wsisam_qupath.inference.predictor import Predictor, project_mask
 from wsisam_qupath.model.adapter import read_adapter, write_adapter
+from wsisam_qupath.model.card import DecoderCard, Route, SecondPass
 from wsisam_qupath.prompts import PromptKind
 from wsisam_qupath.prompts.encoding import (
     CLAMP_LOGIT,
@@ -93,11 +95,11 @@ def test_own_mask_asks_again_with_the_clamped_logits_of_the_first_answer(
 
     first = decoded(wsi_openvino, embedding, "boxes", encoded)
     assert (first.mask_logits > 0).any()
-    again = (
+    hr_again, lr_again = (
         np.clip(projected, -CLAMP_LOGIT, CLAMP_LOGIT)
         for projected in project_mask(first.mask_logits, first.patch)
     )
-    followed = EncodedPrompt(encoded.kind, point_coords, point_labels, *again)
+    followed = EncodedPrompt(encoded.kind, point_coords, point_labels, hr_again, lr_again)
     second = decoded(wsi_openvino, embedding, "boxes", followed)
     np.testing.assert_array_equal(answer[0].mask_logits, second.mask_logits)
 
@@ -122,14 +124,38 @@ def test_answers_come_in_the_order_of_their_prompts(
         np.testing.assert_allclose(answer[0].mask_logits, alone[0].mask_logits, atol=1e-3)
 
 
+def test_each_patch_refines_its_own_mask_where_each_answers_by_itself(
+    cache: Path, tmp_path: Path, patches: tuple[ImageArray, ImageArray]
+) -> None:
+    path = tmp_path / "pair.safetensors"
+    cards = {"pair": DecoderCard(architecture="sam", both_patches=True)}
+    twice = Route(decoder="pair", second_pass=SecondPass.OWN_MASK)
+    write_adapter(path, card(cards, routed_to("pair") | {PromptKind.POINTS: twice}), {})
+    predictor = load_openvino(path)
+    (embedding,) = predictor.embed([patches])
+    encoded = point_tokens(128, 128)
+
+    (answer,) = predictor.predict(embedding, [encoded])
+
+    (first,) = predictor.backend.decode("pair", embedding, [encoded])
+    assert (first[0].mask_logits > 0).any() or (first[1].mask_logits > 0).any()
+    own = [np.clip(each.mask_logits, -CLAMP_LOGIT, CLAMP_LOGIT) for each in first]
+    again = replace(encoded, mask_input=own[0], lr_mask_input=own[1])
+    (second,) = predictor.backend.decode("pair", embedding, [again])
+    by_patch = {each.patch: each.mask_logits for each in answer}
+    assert by_patch.keys() == {"hr", "lr"}
+    for each in second:
+        np.testing.assert_array_equal(by_patch[each.patch], each.mask_logits)
+
+
 def test_only_an_adapter_with_wsi_sam_reads_the_lr_patch(
     plain_openvino: Predictor, wsi_openvino: Predictor
 ) -> None:
     assert plain_openvino.patch_count == 1
     assert wsi_openvino.patch_count == 2
-    assert wsi_openvino.answers_with_lr(PromptKind.BOX)
-    assert wsi_openvino.answers_with_lr(PromptKind.POINTS)
-    assert not wsi_openvino.answers_with_lr(PromptKind.BOX_POINTS)
+    assert wsi_openvino.answers_with_lr(PromptKind.BOX, fits_hr=False)
+    assert wsi_openvino.answers_with_lr(PromptKind.POINTS, fits_hr=False)
+    assert not wsi_openvino.answers_with_lr(PromptKind.BOX_POINTS, fits_hr=False)
 
 
 def test_an_empty_first_answer_is_the_last(wsi_openvino: Predictor, embedding: Embedding) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -305,6 +306,18 @@ def test_openvino_answers_as_pytorch(
         assert np.abs(theirs.mask_logits).max() > 4 * LOGIT_TOLERANCE
 
 
+def test_a_prompt_that_says_its_size_is_answered_on_the_hr_patch_alone(
+    on_both: list[tuple[Predictor, Embedding]],
+) -> None:
+    for predictor, embedding in on_both:
+        asked = clicks_with_masks()
+        ((hr, lr),) = predictor.backend.decode("pair", embedding, [asked])
+        ((alone,),) = predictor.backend.decode("pair", embedding, [replace(asked, fits_hr=True)])
+
+        assert (hr.patch, lr.patch, alone.patch) == ("hr", "lr", "hr")
+        assert np.array_equal(alone.mask_logits, hr.mask_logits)
+
+
 def test_an_embedding_holds_features_of_the_patches_that_a_decoder_reads(
     on_both: list[tuple[Predictor, Embedding]],
 ) -> None:
@@ -343,7 +356,7 @@ def test_an_adapter_of_hr_alone_answers_without_lr_patches(
     ((answer,),) = predictor.predict(embedding, [clicks_with_masks()])
 
     assert predictor.patch_count == 1
-    assert not predictor.answers_with_lr(PromptKind.POINTS)
+    assert not predictor.answers_with_lr(PromptKind.POINTS, fits_hr=False)
     assert len(embedding.patches) == 1
     assert answer.patch == "hr"
     assert answer.mask_logits.shape == (MASK_PX, MASK_PX)

@@ -26,7 +26,7 @@ def test_it_fits_its_base_and_is_small() -> None:
     assert adapter is not None
     assert adapter.card.base_sha256 == BASE.sha256
     assert adapter.path.stat().st_size <= 16_000_000
-    assert not adapter.reads_lr
+    assert adapter.reads_lr
     assert adapter.card.licence.startswith("Weights for research, not for diagnosis.")
 
 
@@ -38,6 +38,16 @@ def test_boxes_are_answered_by_half_the_base_and_points_twice() -> None:
     assert routes[PromptKind.BOX].decoder == routes[PromptKind.OUTLINE].decoder == "boxes"
     assert routes[PromptKind.POINTS].decoder == "points"
     assert routes[PromptKind.POINTS].second_pass == "own-mask"
+
+
+def test_it_reads_the_lr_patch_for_points_alone() -> None:
+    adapter = load_chosen_adapter("default", BASE)
+
+    assert adapter is not None
+    cards = adapter.card.decoders
+    assert cards["points"].both_patches
+    assert not cards["boxes"].reads_lr
+    assert cards["points"].count_patches(fits_hr=True) == 1
 
 
 def test_its_numbers_are_half_precision_and_finite() -> None:

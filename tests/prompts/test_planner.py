@@ -207,6 +207,31 @@ def test_widely_spread_points_coarsen_the_pair() -> None:
     assert PLANNER.pair(spread).hr_mpp == pytest.approx(math.sqrt(2))
 
 
+@pytest.mark.parametrize(
+    ("side_um", "count", "fits"),
+    # A box around k random points has (k - 1) / (k + 1) of their object: 102.4 µm fit.
+    [(0, 1, False), (34, 2, True), (35, 2, False), (51, 3, True), (52, 3, False), (83, 10, True)],
+)
+def test_points_that_lie_close_together_show_that_their_object_fits(
+    side_um: float, count: int, fits: bool
+) -> None:
+    l0_side = side_um / 0.25
+    spread = [(5000 + l0_side * i / max(count - 1, 1), 5000.0) for i in range(count)]
+    prompt = Prompt("p", l0_positives=tuple(spread), l0_negatives=((9000, 9000),))
+
+    assert PLANNER.fits_hr(prompt, PLANNER.pair(prompt)) is fits
+
+
+def test_an_object_of_a_size_that_is_told_fits() -> None:
+    click = Prompt("p", l0_positives=((5000, 5000),))
+    pair = PLANNER.pair(click)
+
+    assert not PLANNER.fits_hr(click, pair)
+    assert replace(PLANNER, object_size_um=300.0).fits_hr(click, pair)
+    assert PLANNER.fits_hr(box_round((5000, 5000), 300), pair)
+    assert PLANNER.fits_hr(replace(click, l0_earlier=shapely.box(4900, 4900, 5100, 5100)), pair)
+
+
 def test_a_box_as_large_as_a_slide_of_100_000_pixels_fits() -> None:
     whole = Box(0, 0, 100_000, 80_000)
 

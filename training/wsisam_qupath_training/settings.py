@@ -129,7 +129,7 @@ def routes_to(decoder: str) -> dict[PromptKind, Route]:
 
 def _make_best_decoders() -> dict[str, DecoderSettings]:
     """What was best of all that was tried; see the card of the adapter that is shipped."""
-    card = DecoderCard(architecture="sam")
+    card = DecoderCard(architecture="sam", both_patches=True)
     return {"points": DecoderSettings(scope="decoder", card=card, steps=5600, cycles=2, patience=8)}
 
 

@@ -63,10 +63,12 @@ class Question:
     """A prompt, and what was answered on finer pairs.
 
     Attributes:
+        fits_hr: see :meth:`.Planner.fits_hr`; of the first pair.
         earlier: the masks, with the pair of each.
     """
 
     prompt: Prompt
+    fits_hr: bool = False
     earlier: tuple[tuple[PatchPair, Prediction], ...] = ()
     escalations: int = 0
 

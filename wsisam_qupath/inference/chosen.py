@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..geometry import Mpp
+from ..geometry import Mpp, PatchPair
 from ..model.adapter import Adapter
 from ..model.bases import Base
 from ..options import OutlineOptions
-from ..prompts import Prompt
+from ..prompts import Prompt, PromptKind
 from ..prompts.planner import Planner
 from ..prompts.results import ANSWERS, compute_result_id
 
@@ -34,6 +35,28 @@ class ChosenModel:
             return Planner(mpp, self.base.size_px, object_size_um=options.object_size_um)
         hr_mpp = self.adapter.card.hr_mpp
         return Planner(mpp, self.base.size_px, hr_mpp, options.object_size_um)
+
+    def count_patches(self, kind: PromptKind, *, fits_hr: bool) -> int:
+        """Count the patches of a pair that the decoders look at for a kind of prompt.
+
+        Args:
+            fits_hr: see :meth:`.Planner.fits_hr`.
+        """
+        if self.adapter is None:
+            return 1
+        card = self.adapter.card
+        route = card.routes[kind]
+        names = (route.decoder, route.last_decoder)
+        return max(card.decoders[name].count_patches(fits_hr=fits_hr) for name in names)
+
+    def plan_patches(self, planner: Planner, prompts: Iterable[Prompt]) -> dict[PatchPair, int]:
+        """How many patches, 1 (HR alone) or 2, of which pairs prompts are first asked on."""
+        counts: dict[PatchPair, int] = {}
+        for prompt in prompts:
+            pair = planner.pair(prompt)
+            count = self.count_patches(prompt.kind, fits_hr=planner.fits_hr(prompt, pair))
+            counts[pair] = max(counts.get(pair, 1), count)
+        return counts
 
     def predict_result_id(self, prompt: Prompt, mpp: Mpp, options: OutlineOptions) -> str:
         """Compute the id that the result of a prompt will have, before the result exists.

@@ -48,19 +48,12 @@ class Predictor:
         """How many patches of a pair the decoders look at, at most."""
         return 2 if self.adapter is not None and self.adapter.reads_lr else 1
 
-    def reads_lr(self, kind: PromptKind) -> bool:
-        """Whether a decoder that answers this kind of prompt looks at the LR patch."""
-        if self.adapter is None:
-            return False
-        route = self._routes[kind]
-        cards = self.adapter.card.decoders
-        return any(cards[name].reads_lr for name in (route.decoder, route.last_decoder))
-
-    def answers_with_lr(self, kind: PromptKind) -> bool:
+    def answers_with_lr(self, kind: PromptKind, *, fits_hr: bool) -> bool:
         """Whether the final answer to this kind of prompt comes from both patches."""
         if self.adapter is None:
             return False
-        return self.adapter.card.decoders[self._routes[kind].last_decoder].reads_lr
+        card = self.adapter.card.decoders[self._routes[kind].last_decoder]
+        return card.count_patches(fits_hr=fits_hr) > 1
 
     def embed(self, pairs: Sequence[Sequence[PatchSource]]) -> list[Embedding]:
         """Encode patch pairs, S x S x 3 uint8 RGB each: the HR patch and, if read, the LR patch."""
@@ -82,36 +75,43 @@ class Predictor:
         again = {
             index: (route.last_decoder, encoded)
             for index, route in enumerate(routes)
-            if (encoded := self._second(route, prompts[index], answers[index][0])) is not None
+            if (encoded := self._ask_again(route, prompts[index], answers[index])) is not None
         }
         for index, answer in zip(again, self._decode(embedding, list(again.values())), strict=True):
             if (answer[0].mask_logits > 0).any():  # else the first answer was the better one
                 answers[index] = answer
         return answers
 
-    def _second(
-        self, route: Route, prompt: EncodedPrompt, answer: Prediction
+    def _ask_again(
+        self, route: Route, prompt: EncodedPrompt, answers: Sequence[Prediction]
     ) -> EncodedPrompt | None:
-        """What is asked after a first answer, if anything."""
+        """What is asked after the first answers of a prompt, the best first, if anything."""
+        answer = answers[0]
         if route.second_pass is SecondPass.NONE or not (answer.mask_logits > 0).any():
             return None
         hr_mask, lr_mask = project_mask(answer.mask_logits, answer.patch)
         if route.second_pass is SecondPass.SELF_BOX:
             return encode_box(mask_box(hr_mask, self.base.size_px)) if (hr_mask > 0).any() else None
+        if self._answers_each_patch(route.decoder):
+            own = {each.patch: each.mask_logits for each in answers}
+            hr_mask, lr_mask = own.get("hr", hr_mask), own.get("lr", lr_mask)
         hr_mask, lr_mask = (np.clip(m, -CLAMP_LOGIT, CLAMP_LOGIT) for m in (hr_mask, lr_mask))
         return replace(prompt, mask_input=hr_mask, lr_mask_input=lr_mask)
+
+    def _answers_each_patch(self, decoder: str) -> bool:
+        """Whether a decoder answers on each patch by itself, so that each refines its own mask."""
+        return self.adapter is not None and self.adapter.card.decoders[decoder].both_patches
 
     def _decode(
         self, embedding: Embedding, work: Sequence[tuple[str, EncodedPrompt]]
     ) -> list[tuple[Prediction, ...]]:
         """Batch what may run together: padding to equal length would change the answers."""
-        batches: dict[tuple[str, int, bool], list[int]] = defaultdict(list)
+        batches: dict[tuple[str, int, bool, bool], list[int]] = defaultdict(list)
         for index, (decoder, encoded) in enumerate(work):
-            batches[decoder, len(encoded.point_labels), encoded.mask_input is not None].append(
-                index
-            )
+            has_mask = encoded.mask_input is not None
+            batches[decoder, len(encoded.point_labels), has_mask, encoded.fits_hr].append(index)
         answers: dict[int, tuple[Prediction, ...]] = {}
-        for (decoder, _, _), indices in batches.items():
+        for (decoder, *_), indices in batches.items():
             batch = [work[index][1] for index in indices]
             decoded = self.backend.decode(decoder, embedding, batch)
             answers |= zip(indices, (self._rank(decoder, masks) for masks in decoded), strict=True)

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from typing import TypeAlias, TypeVar
@@ -115,13 +115,8 @@ class Segmenter:
     def plan_patches(
         self, slide: PixelSource, prompts: Iterable[Prompt], options: OutlineOptions
     ) -> dict[PatchPair, int]:
-        """How many patches of which pairs prompts are first asked on, 1 (HR alone) or 2."""
-        planner = self.planner(slide, options)
-        counts: dict[PatchPair, int] = {}
-        for prompt in prompts:
-            pair = planner.pair(prompt)
-            counts[pair] = max(counts.get(pair, 1), 1 + self.predictor.reads_lr(prompt.kind))
-        return counts
+        """See :meth:`.ChosenModel.plan_patches`."""
+        return self.model.plan_patches(self.planner(slide, options), prompts)
 
     def segment(
         self,
@@ -167,7 +162,9 @@ class Segmenter:
         marked = require_all_usable(clip_to_slide(marked, slide.l0_box))
         by_pair: dict[PatchPair, list[Question]] = {}
         for prompt in (*prompts, *marked):
-            by_pair.setdefault(planner.pair(prompt), []).append(Question(prompt))
+            pair = planner.pair(prompt)
+            question = Question(prompt, planner.fits_hr(prompt, pair))
+            by_pair.setdefault(pair, []).append(question)
         while by_pair:
             coarser: dict[PatchPair, list[Question]] = {}
             for pair, question, predictions in self._predict(slide, by_pair, turn, check):
@@ -177,7 +174,7 @@ class Segmenter:
                         asked = question.keep(pair, predictions)
                         coarser.setdefault(pair.coarser, []).append(asked)
                         continue
-                    result = self._make_result(slide, question.prompt, answer, options)
+                    result = self._make_result(slide, question, answer, options)
                 yield result
             by_pair = coarser
 
@@ -198,13 +195,16 @@ class Segmenter:
                 for pair, some in _iterate_steps([pair for pair, _ in chunk], by_pair):
                     with turn():  # both calls in one: an embedding that has to wait helps nobody
                         embeddings = embeddings or self._embed(slide, chunk, patches)
-                        answers = self._decode(pair, embeddings[pair], [q.prompt for q in some])
+                        answers = self._decode(pair, embeddings[pair], some)
                     for question, predictions in zip(some, answers, strict=True):
                         yield pair, question, predictions
 
     def _count_patches(self, questions: Iterable[Question]) -> int:
         """How many patches of their pair the decoders of these questions look at."""
-        return 1 + any(self.predictor.reads_lr(question.prompt.kind) for question in questions)
+        return max(
+            self.model.count_patches(question.prompt.kind, fits_hr=question.fits_hr)
+            for question in questions
+        )
 
     def _read_missing(
         self, slide: PixelSource, wanted: Sequence[tuple[PatchPair, int]], check: Check
@@ -275,17 +275,21 @@ class Segmenter:
                     self._embeddings[slide.identity, pair] = embedding
 
     def _decode(
-        self, pair: PatchPair, embedding: Embedding, prompts: Sequence[Prompt]
+        self, pair: PatchPair, embedding: Embedding, questions: Sequence[Question]
     ) -> list[tuple[Prediction, ...]]:
-        encoded = [encode_prompt(prompt, pair) for prompt in prompts]
+        encoded = [
+            replace(encode_prompt(question.prompt, pair), fits_hr=question.fits_hr)
+            for question in questions
+        ]
         with self._device_lock, self.tally.measure_time("decode"):
             predictions = self.predictor.predict(embedding, encoded)
-            self.tally.prompts_answered += len(prompts)
+            self.tally.prompts_answered += len(questions)
         return predictions
 
     def _make_result(
-        self, slide: PixelSource, prompt: Prompt, answer: Answer, options: OutlineOptions
+        self, slide: PixelSource, question: Question, answer: Answer, options: OutlineOptions
     ) -> Result | Empty:
+        prompt = question.prompt
         result_id = self.model.predict_result_id(prompt, slide.mpp, options)
         if not answer.outlines:
             return Empty(prompt, result_id, "the model sees no object there")
@@ -295,15 +299,15 @@ class Segmenter:
                 outline.predicted_iou,
                 outline.stability_score,
                 area_um2(outline.polygon, slide.mpp),
-                self._describe_origin(prompt, outline),
+                self._describe_origin(question, outline),
             )
             for outline in answer.outlines
         )
         return Result(prompt, result_id, **vars(first), others=tuple(others))
 
-    def _describe_origin(self, prompt: Prompt, outline: Outline) -> Provenance:
+    def _describe_origin(self, question: Question, outline: Outline) -> Provenance:
         base, adapter = self.predictor.base, self.predictor.adapter
-        with_lr = self.predictor.answers_with_lr(prompt.kind)
+        with_lr = self.predictor.answers_with_lr(question.prompt.kind, fits_hr=question.fits_hr)
         return Provenance(
             base=base.name,
             base_sha256=base.sha256,

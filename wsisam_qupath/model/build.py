@@ -22,7 +22,7 @@ from torch import nn
 from ..errors import AdapterError, WeightsError
 from .adapter import BASE_PARTS, ENHANCEMENT_PART, WSI_PART, Adapter
 from .bases import Base
-from .card import ENCODER, PLAIN, DecoderCard
+from .card import ENCODER, PLAIN, PLAIN_CARD, DecoderCard
 from .decoders import TOKEN_DIM, Aggregation, PromptedSam, SamDecoder, WsiSamDecoder
 from .encoder import PatchEncoder, VitEncoder
 from .prompted_sam import Enhancement
@@ -45,6 +45,7 @@ class Networks:
     base: Base
     encoder: PatchEncoder
     decoders: Mapping[str, SamDecoder | WsiSamDecoder]
+    cards: Mapping[str, DecoderCard]
 
 
 def build_networks(
@@ -69,15 +70,16 @@ def build_networks(
             f"The weights hold other tensors than {base.name} has. Pass the file that "
             f"`wsisam-qupath weights {base.name}` gets."
         ) from exc
+    cards: Mapping[str, DecoderCard] = {PLAIN: PLAIN_CARD}
     decoders: dict[str, SamDecoder | WsiSamDecoder] = {PLAIN: SamDecoder(sam)}
     if adapter is not None:
         if adapter.card.tunes_encoder:
             _tune(encoder, adapter)
+        cards = adapter.card.decoders
         decoders = {
-            name: _adapt_decoder(base, sam, adapter, name, card)
-            for name, card in adapter.card.decoders.items()
+            name: _adapt_decoder(base, sam, adapter, name, card) for name, card in cards.items()
         }
-    return Networks(base, encoder.eval(), {name: d.eval() for name, d in decoders.items()})
+    return Networks(base, encoder.eval(), {name: d.eval() for name, d in decoders.items()}, cards)
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:

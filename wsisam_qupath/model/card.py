@@ -53,7 +53,8 @@ class DecoderCard(_Card):
     Attributes:
         architecture: SAM's own decoder, or WSI-SAM's on top of it.
         enhanced: whether SAM's decoder is the poster's enhanced one; see ``Enhancement``.
-        both_patches: whether SAM's own decoder answers on the LR patch too, each patch by itself.
+        both_patches: whether SAM's own decoder answers on the LR patch too, each patch by itself,
+            where a prompt does not say how large its object is.
         aggregation, sam_logits, iou_head, hr_only: of WSI-SAM; see ``WsiSamDecoder``.
         answers: the masks that may be the answer; of both, the one with the higher predicted IoU
             is.
@@ -91,9 +92,17 @@ class DecoderCard(_Card):
         """How many patches of a pair it reads, and has masks over."""
         return 2 if self.reads_lr else 1
 
+    def count_patches(self, *, fits_hr: bool) -> int:
+        """How many patches it reads for a prompt; see :class:`.EncodedPrompt`."""
+        return 1 if fits_hr and self.both_patches else self.patches
+
     def may_answer(self, patch: Literal["hr", "lr"]) -> bool:
         """Whether the mask over a patch may be the answer."""
         return self.answers in ("both", patch)
+
+
+PLAIN_CARD = DecoderCard(architecture="sam")
+"""The card of that decoder."""
 
 
 class Route(_Card):

@@ -40,6 +40,8 @@ class EncodedPrompt:
         point_coords: N x 2 float32, (x, y), HR px.
         point_labels: N int64, see :data:`POSITIVE` and its neighbors.
         mask_input, lr_mask_input: mask prompts over the two patches, both or neither.
+        fits_hr: whether the object is known to fit into the HR patch; decoders that answer on each
+            patch by itself then leave the LR patch out.
     """
 
     kind: PromptKind
@@ -47,6 +49,7 @@ class EncodedPrompt:
     point_labels: NDArray[np.int64]
     mask_input: MaskArray | None = None
     lr_mask_input: MaskArray | None = None
+    fits_hr: bool = False
 
 
 def encode_prompt(prompt: Prompt, pair: PatchPair) -> EncodedPrompt:
@@ -74,6 +77,13 @@ def encode_prompt(prompt: Prompt, pair: PatchPair) -> EncodedPrompt:
 def encode_box(hr_box: Box) -> EncodedPrompt:
     """Encode a box alone, HR px."""
     return _make_encoded_prompt(PromptKind.BOX, hr_box.corners(), [TOP_LEFT, BOTTOM_RIGHT])
+
+
+def place_in_patches(
+    point_coords: NDArray[np.float32], size_px: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """HR px as px of the HR patch and of the LR patch, about the same center."""
+    return point_coords, point_coords / np.float32(2) + np.float32(size_px / 4)
 
 
 def mask_box(mask_logits: MaskArray, size_px: int) -> Box:

@@ -31,6 +31,14 @@ POINT_MARGIN_SHARE = 0.0625
 """Smallest distance of positive points from the edge of the HR patch, as a share of the patch."""
 
 
+FITTING_SHARE = 0.4
+"""An object fits into the HR patch if its points show that it is below this share of it.
+
+On 63 objects of six folders that the shipped adapter had not seen, the mean Dice of 3 and of 10
+points differs by less than one point from 0.3 to 0.65.
+"""
+
+
 @dataclass(frozen=True)
 class Planner:
     """Chooses the patch pairs of prompts on one slide.
@@ -59,6 +67,21 @@ class Planner:
         bounds = prompt.l0_bounds
         spread_um = max(self._measure_longest_um(bounds), size_um or 0.0)
         return self._pair(bounds.center, max(pair.hr_mpp, self._hr_mpp(spread_um)))
+
+    def fits_hr(self, prompt: Prompt, pair: PatchPair) -> bool:
+        """Whether a prompt says how large its object is, so that the HR patch is wide enough.
+
+        Points say so together: a box around k random points of an object is on average as long as
+        (k - 1) / (k + 1) of the object.
+        """
+        is_told = self.object_size_um is not None or prompt.l0_earlier is not None
+        if is_told or prompt.l0_extent is not None:
+            return True
+        count = len(prompt.l0_positives)
+        if count < 2:
+            return False
+        object_um = self._measure_longest_um(prompt.l0_bounds) * (count + 1) / (count - 1)
+        return object_um < FITTING_SHARE * self.size_px * pair.hr_mpp
 
     def hr_l0_box(self, prompt: Prompt) -> Box:
         """The area that the HR patch of a prompt covers, level-0 px."""

@@ -70,7 +70,7 @@ class Plan:
 
     Attributes:
         kinds: prompts to answer, by kind; those in the journal are left out.
-        encodes: distinct patch pairs on which they are answered.
+        encodes: distinct patches on which they are first asked.
         outlines_left: areas that are no prompts, since refining was not asked for.
         beyond_limit: prompts that wait for another run, since the user set a limit.
     """

@@ -116,8 +116,10 @@ class Backend(Encoder, Protocol):
     def decode(
         self, decoder: str, embedding: Embedding, prompts: Sequence[EncodedPrompt]
     ) -> list[tuple[Prediction, ...]]:
-        """Answer prompts of one embedding: equally many tokens each, all or none with a mask.
+        """Answer prompts of one embedding that are alike in form.
+
+        They have equally many tokens, and all or none a mask, and all or none ``fits_hr``.
 
         Returns:
-            For each prompt the masks over the patches that the decoder reads, HR first.
+            For each prompt the masks over the patches that the decoder reads for it, HR first.
         """

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from ...errors import DeviceError
 from ...model.adapter import Adapter
 from ...model.bases import Base
-from ...model.card import PLAIN, DecoderCard
-from ...prompts.encoding import EncodedPrompt, MaskArray
+from ...model.card import PLAIN, PLAIN_CARD
+from ...prompts.encoding import EncodedPrompt, MaskArray, place_in_patches
 from . import (
     Embedding,
     Encoded,
@@ -74,8 +74,8 @@ class OpenVinoBackend:
         export: Export,
         threads: int | None = None,
     ) -> None:
-        plain = {PLAIN: DecoderCard(architecture="sam")}
-        self._cards = adapter.card.decoders if adapter else plain
+        self._cards = adapter.card.decoders if adapter else {PLAIN: PLAIN_CARD}
+        self._size_px = base.size_px
         self._graphs = _Graphs(graph_folder(folder, base, adapter), export, threads)
 
     @property
@@ -125,17 +125,36 @@ class OpenVinoBackend:
     def _run_decoder(
         self, decoder: str, embedding: Embedding, prompt: EncodedPrompt
     ) -> tuple[Prediction, ...]:
-        count = self._cards[decoder].patches
+        card = self._cards[decoder]
+        count = card.count_patches(fits_hr=prompt.fits_hr)
         masks = (prompt.mask_input, prompt.lr_mask_input)
         images = [
             self._apply_mask_prompt(decoder, patch.tokens, mask)
             for patch, mask in zip(embedding.patches[:count], masks, strict=False)
         ]
-        images += embedding.features.get(decoder, ())
+        if card.fuses_features:
+            images += embedding.features[decoder]
+            return pack_predictions(*self._answer(decoder, images, prompt, prompt.point_coords))
+        placed = place_in_patches(prompt.point_coords, self._size_px)
+        answers = [
+            self._answer(decoder, [image], prompt, coords)
+            for image, coords in zip(images, placed, strict=False)
+        ]
+        logits, ious = (np.concatenate(parts) for parts in zip(*answers, strict=True))
+        return pack_predictions(logits, ious)
+
+    def _answer(
+        self,
+        decoder: str,
+        images: Sequence[FloatTensor],
+        prompt: EncodedPrompt,
+        point_coords: FloatTensor,
+    ) -> tuple[FloatTensor, FloatTensor]:
+        """Masks and predicted IoUs of one prompt: R x 256 x 256 and R."""
         logits, ious = self._graphs.run(
-            f"{decoder}.decoder", [*images, prompt.point_coords[None], prompt.point_labels[None]]
+            f"{decoder}.decoder", [*images, point_coords[None], prompt.point_labels[None]]
         )
-        return pack_predictions(logits[0], ious[0])
+        return logits[0], ious[0]
 
     def _apply_mask_prompt(
         self, decoder: str, embedding: FloatTensor, mask: MaskArray | None

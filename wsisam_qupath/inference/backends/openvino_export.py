@@ -44,18 +44,31 @@ class _ImageFeatures(nn.Module):
         return self.resolution.image_features(tokens, early)
 
 
-class _FlatDecoder(nn.Module):
-    """A decoder that takes embeddings, WSI-SAM's features, coordinates and labels one by one."""
+class _FlatWsiSam(nn.Module):
+    """A WSI-SAM decoder that takes embeddings, features, coordinates and labels one by one."""
 
-    def __init__(self, decoder: SamDecoder | WsiSamDecoder) -> None:
+    def __init__(self, decoder: WsiSamDecoder) -> None:
         super().__init__()
         self.decoder = decoder
 
     def forward(self, *inputs: torch.Tensor) -> Decoded:
         *images, coords, labels = inputs
         count = self.decoder.patch_count
-        parts = [part for part in (images[:count], images[count:]) if part]
-        answer: Decoded = self.decoder(*parts, coords, labels)
+        answer: Decoded = self.decoder(images[:count], images[count:], coords, labels)
+        return answer
+
+
+class _OnePatchSam(nn.Module):
+    """SAM's own decoder on one patch, the coordinates in px of that patch."""
+
+    def __init__(self, decoder: SamDecoder) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(
+        self, embedding: torch.Tensor, coords: torch.Tensor, labels: torch.Tensor
+    ) -> Decoded:
+        answer: Decoded = self.decoder([embedding], coords, labels)
         return answer
 
 
@@ -104,11 +117,13 @@ def export_decoder(decoder: SamDecoder | WsiSamDecoder, path: Path) -> None:
     tokens = 3
     coords, labels = torch.zeros((1, tokens, 2)), torch.ones((1, tokens), dtype=torch.int64)
     embedding = torch.zeros(_EMBEDDING)
-    images = [embedding] * decoder.patch_count
     if isinstance(decoder, WsiSamDecoder):
-        images += [torch.zeros(_FEATURES)] * decoder.patch_count
-    dynamic = (len(images), len(images) + 1)
-    _save(_FlatDecoder(decoder), (*images, coords, labels), path, dynamic)
+        count = decoder.patch_count
+        images: tuple[torch.Tensor, ...] = (embedding,) * count + (torch.zeros(_FEATURES),) * count
+        module: nn.Module = _FlatWsiSam(decoder)
+    else:
+        images, module = (embedding,), _OnePatchSam(decoder)
+    _save(module, (*images, coords, labels), path, dynamic=(len(images), len(images) + 1))
 
 
 def _save(

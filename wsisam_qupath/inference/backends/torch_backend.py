@@ -37,6 +37,7 @@ class TorchBackend:
         self._device = torch.device(device)
         self._encoder = networks.encoder.to(self._device)
         self._decoders = {name: d.to(self._device) for name, d in networks.decoders.items()}
+        self._cards = networks.cards
         if self._device.type == "cuda":
             self._encoder = self._encoder.to(memory_format=torch.channels_last)
 
@@ -94,7 +95,7 @@ class TorchBackend:
         labels = self._stack_arrays([p.point_labels for p in prompts])
         hr_mask = self._stack_arrays([p.mask_input for p in prompts])
         lr_mask = self._stack_arrays([p.lr_mask_input for p in prompts])
-        count = module.patch_count
+        count = self._cards[decoder].count_patches(fits_hr=prompts[0].fits_hr)
         tokens = [patch.tokens for patch in embedding.patches[:count]]
         masks = None if hr_mask is None else [hr_mask, lr_mask][:count]
         answer: Decoded

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ...geojson import Feature
 from ...geojson.properties import read_path_class
 from ...geojson.provenance import DRAWN_KEY, PROMPT_KEY
+from ...inference.chosen import ChosenModel
 from ...prompts import Plane, Prompt
 from ...prompts.planner import Planner
 from ...prompts.results import SerializedResult
@@ -64,14 +65,14 @@ class ImageResults:
             by_plane.setdefault(Plane(z=prompt.plane.z, t=prompt.plane.t), []).append(prompt)
         return by_plane
 
-    def make_plan(self, planner: Planner) -> Plan:
-        """Count the prompts without a result and the patch pairs that they need."""
-        prompts = self._list_open_prompts()
-        pairs = {(p.plane.z, p.plane.t, planner.pair(p)) for p in prompts}
-        kinds = Counter(prompt.kind for prompt in prompts)
-        return Plan(
-            kinds, len(pairs), self.selection.outlines_left, self.selection.tasks_beyond_limit
+    def make_plan(self, planner: Planner, model: ChosenModel) -> Plan:
+        """Count the prompts without a result and the patches that they need."""
+        encodes = sum(
+            sum(model.plan_patches(planner, prompts).values())
+            for prompts in self.group_open_prompts().values()
         )
+        kinds = Counter(prompt.kind for prompt in self._list_open_prompts())
+        return Plan(kinds, encodes, self.selection.outlines_left, self.selection.tasks_beyond_limit)
 
     def _list_open_prompts(self) -> list[Prompt]:
         return [task.prompt for task in self.selection.tasks if task.result_id not in self.by_id]

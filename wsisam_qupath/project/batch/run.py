@@ -182,7 +182,7 @@ class Batch:
             journal_key = f"{image.slide_key}|{config.options.object_type}"
             with Journal(config.project, entry, journal_key) as journal, ResultStream() as stream:
                 results = self._recall(image, journal)
-                plan = results.make_plan(image.planner)
+                plan = results.make_plan(image.planner, config.model)
                 if config.plan_only:
                     self._outcomes[entry.id] = image.make_outcome(results, plan)
                     return
