@@ -9,7 +9,7 @@
 
 def file = binding.variables['qupath.script.file']
 def source = getClass().protectionDomain.codeSource?.location
-def folder = [file ? new File(file as String).parentFile : null, source?.protocol == 'file' ? new File(source.path).parentFile : null,
+def folder = [file ? new File(file as String).parentFile : null, source?.protocol == 'file' ? new File(source.toURI()).parentFile : null,
     new File(qupath.lib.gui.prefs.PathPrefs.userPathProperty().get() ?: '', 'scripts/WSI-SAM')].find { it && new File(it, 'wsi_sam_menu.groovy').file }
 if (folder == null)
     throw new FileNotFoundException('wsi_sam_menu.groovy is missing: run `wsisam-qupath setup`, then start QuPath again.')

@@ -156,6 +156,19 @@ def test_of_several_servers_on_this_machine_one_that_answers_is_used(
     assert set(results(qupath, project)) == {identity(1), identity(2)}
 
 
+def test_the_script_finds_its_files_beside_it_in_a_folder_with_any_name(
+    qupath: QuPathProcess, home: Path, project: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(SCRIPT.parent, tmp_path / "Mes scripts, été 100% + #2")
+    qupath.run(live_in, tmp_path)
+    try:
+        told = qupath.run(run_script, project, "1", "", "", folder / SCRIPT.name)
+    finally:
+        qupath.run(live_in, home)
+
+    assert told.startswith("No server is running on this computer.")
+
+
 def test_what_a_person_locked_stays_beside_the_next_result(
     qupath: QuPathProcess, server: RunningServer, project: Path
 ) -> None:
