@@ -28,7 +28,7 @@ from fixtures.tiff_files import (
     Page,
     write_tiff,
 )
-from fixtures.tiff_grid import picture
+from fixtures.tiff_samples import picture
 from wsisam_qupath.errors import SlideError
 from wsisam_qupath.geometry import Box
 from wsisam_qupath.slide import open_slide, plain_reader
