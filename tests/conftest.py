@@ -31,16 +31,18 @@ _SLOW_FIXTURES = {"lite_state", "qupath", "plain_openvino", "plain_torch", "grap
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a network or QuPath as slow; files with few tests first.
+    """Mark what needs a network or QuPath as slow, and run the files that hold such tests first.
 
-    Those are whole stories, and none of them must begin last.
+    Processes share the tests by file, so that none must begin a long one last. Of the slow files,
+    those with few tests are whole stories, and come first.
     """
     for item in items:
         needed = _SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ()))
         if needed or item.get_closest_marker("qupath"):
             item.add_marker(pytest.mark.slow)
     tests_in = Counter(item.path for item in items)
-    items.sort(key=lambda item: tests_in[item.path])
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.path not in slow, tests_in[item.path]))
 
 
 def pytest_report_header() -> str:
