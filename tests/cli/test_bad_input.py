@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import stat
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +12,7 @@ import tifffile
 import torch
 from PIL import Image
 
-from fixtures.command_line import Answer, annotation, rectangle, run, write_prompts
-from wsisam_qupath.cli.main import main
+from fixtures.command_line import Answer, annotation, rectangle, run, run_here, write_prompts
 
 BOX = ("--box", "100,100,200,200")
 OUTPUT = ("-o", "out.geojson")
@@ -68,17 +66,6 @@ def _write_with_broken_tiles(path: Path, whole: Path) -> None:
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file in a folder, and in those in it."""
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def complaint(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> Answer:
-    """What the command line answers in this process, which spares a second of imports each."""
-    capfd.readouterr()
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
-        patch.setattr(sys, "argv", ["wsisam-qupath", *arguments])
-        main()
-    out, err = capfd.readouterr()
-    assert isinstance(ended.value.code, int)
-    return Answer(ended.value.code, out, err)
 
 
 def assert_cured(answer: Answer, fix: str) -> None:
@@ -201,7 +188,7 @@ def test_slides_that_cannot_be_used_are_refused(
 ) -> None:
     arguments = slide.split() or [""]
 
-    assert_cured(complaint(["segment", *arguments, *BOX, *OUTPUT], capfd), fix)
+    assert_cured(run_here(capfd, "segment", *arguments, *BOX, *OUTPUT), fix)
 
 
 @pytest.mark.parametrize(("prompts", "fix"), PROMPTS, ids=names(PROMPTS))
@@ -210,7 +197,7 @@ def test_prompts_that_cannot_be_used_are_refused(
 ) -> None:
     arguments = ["segment", "slide.tif", *prompts.split(), *OUTPUT]
 
-    assert_cured(complaint(arguments, capfd), fix)
+    assert_cured(run_here(capfd, *arguments), fix)
 
 
 @pytest.mark.parametrize(("options", "fix"), OPTIONS, ids=names(OPTIONS))
@@ -219,7 +206,7 @@ def test_options_out_of_their_range_are_refused(
 ) -> None:
     arguments = ["segment", "slide.tif", *BOX, *options.split(), *OUTPUT]
 
-    assert_cured(complaint(arguments, capfd), fix)
+    assert_cured(run_here(capfd, *arguments), fix)
 
 
 @pytest.mark.parametrize(("outputs", "fix"), OUTPUTS, ids=names(OUTPUTS))
@@ -228,7 +215,7 @@ def test_outputs_that_cannot_be_written_are_refused(
 ) -> None:
     arguments = ["segment", "slide.tif", "good.geojson", *outputs.split()]
 
-    assert_cured(complaint(arguments, capfd), fix)
+    assert_cured(run_here(capfd, *arguments), fix)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA GPU")
@@ -237,7 +224,7 @@ def test_cuda_is_refused_where_there_is_none(
 ) -> None:
     arguments = ["segment", "slide.tif", *BOX, *OUTPUT, "--device", "cuda"]
 
-    assert_cured(complaint(arguments, capfd), "PyTorch sees 0 CUDA devices here")
+    assert_cured(run_here(capfd, *arguments), "PyTorch sees 0 CUDA devices here")
 
 
 @pytest.fixture
@@ -259,8 +246,8 @@ def test_write_protected_places_are_refused(
 ) -> None:
     arguments = ["segment", str(folder / "slide.tif"), *BOX, option]
 
-    assert_cured(complaint([*arguments, str(protected / "file")], capfd), "is write-protected")
-    assert_cured(complaint([*arguments, str(protected / "new")], capfd), "is write-protected")
+    assert_cured(run_here(capfd, *arguments, str(protected / "file")), "is write-protected")
+    assert_cured(run_here(capfd, *arguments, str(protected / "new")), "is write-protected")
     assert (protected / "file").read_bytes() == BEFORE
 
 

@@ -18,7 +18,7 @@ from fixtures.batch_projects import (
     seen_by,
     words_of,
 )
-from fixtures.command_line import run
+from fixtures.command_line import run_here
 from wsisam_qupath.options import OutlineOptions
 from wsisam_qupath.project.batch.command import run_batch
 from wsisam_qupath.project.batch.request import BatchRequest
@@ -85,10 +85,12 @@ def test_a_dry_run_prints_a_table_and_changes_no_byte(
     assert files_of(project) == before
 
 
-def test_an_image_that_is_not_there_ends_it_before_anything_starts(project: Path) -> None:
+def test_an_image_that_is_not_there_ends_it_before_anything_starts(
+    project: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     before = files_of(project)
 
-    answer = run("batch", project, "--images", MIRRORED, "--images", "*.svs")
+    answer = run_here(capfd, "batch", project, "--images", MIRRORED, "--images", "*.svs")
 
     assert (answer.code, answer.out) == (2, "")
     (line,) = words_of(answer)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from fixtures.batch_projects import copy_of, words_of
-from fixtures.command_line import Answer, run
+from fixtures.command_line import Answer, run_here
 from fixtures.disks import small_disk
 from fixtures.project_files import (
     QPDATA_HEAD,
@@ -27,11 +26,6 @@ from fixtures.project_files import (
 from fixtures.qupath_folders import make_qupath
 
 pytestmark = pytest.mark.slow
-
-
-def batch(project: Path, variables: Mapping[str, str]) -> Answer:
-    """With variables of the environment."""
-    return run("batch", project, cwd=None, **variables)
 
 
 def complaint(answer: Answer) -> str:
@@ -81,22 +75,15 @@ def no_projects(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def answers_to_no_projects(no_projects: Path) -> Mapping[str, Answer]:
-    """Two at a time, for each takes a second to start."""
-    before = contents(no_projects)
-    with ThreadPoolExecutor(2) as threads:
-        given = threads.map(lambda name: run("batch", no_projects / name), NO_PROJECT)
-        answers = dict(zip(NO_PROJECT, given, strict=True))
-    assert contents(no_projects) == before
-    return answers
-
-
 @pytest.mark.parametrize("name", NO_PROJECT)
 def test_what_is_no_project_is_refused(
-    answers_to_no_projects: Mapping[str, Answer], name: str
+    no_projects: Path, name: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert NO_PROJECT[name] in complaint(answers_to_no_projects[name])
+    before = contents(no_projects)
+
+    assert NO_PROJECT[name] in complaint(run_here(capfd, "batch", no_projects / name))
+
+    assert contents(no_projects) == before
 
 
 # Nothing can start: no QuPath, or the project cannot be written. No Java is needed for these.
@@ -118,10 +105,13 @@ def like_qupath(tmp_path: Path) -> dict[str, str]:
     return {"PAQUO_QUPATH_DIR": str(tmp_path / "QuPath-0.6.0")}
 
 
-def test_without_qupath_the_ways_to_get_it_are_named(sound: Path, tmp_path: Path) -> None:
+def test_without_qupath_the_ways_to_get_it_are_named(
+    sound: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     before = contents(sound.parent)
 
-    answer = run(
+    answer = run_here(
+        capfd,
         "batch",
         sound,
         PAQUO_QUPATH_DIR="",
@@ -135,10 +125,12 @@ def test_without_qupath_the_ways_to_get_it_are_named(sound: Path, tmp_path: Path
     assert contents(sound.parent) == before
 
 
-def test_a_wrong_folder_of_qupath_is_named(sound: Path, tmp_path: Path) -> None:
+def test_a_wrong_folder_of_qupath_is_named(
+    sound: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     before = contents(sound.parent)
 
-    answer = run("batch", sound, PAQUO_QUPATH_DIR=str(tmp_path / "nichts"))
+    answer = run_here(capfd, "batch", sound, PAQUO_QUPATH_DIR=str(tmp_path / "nichts"))
 
     assert (
         f"PAQUO_QUPATH_DIR, or qupath_dir in .paquo.toml, names {tmp_path / 'nichts'}, which "
@@ -147,33 +139,39 @@ def test_a_wrong_folder_of_qupath_is_named(sound: Path, tmp_path: Path) -> None:
     assert contents(sound.parent) == before
 
 
-def test_a_qupath_that_is_too_old_is_refused(sound: Path, tmp_path: Path) -> None:
+def test_a_qupath_that_is_too_old_is_refused(
+    sound: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     make_qupath(tmp_path / "QuPath", "0.3.2")
     before = contents(sound.parent)
 
-    answer = run("batch", sound, PAQUO_QUPATH_DIR=str(tmp_path / "QuPath"))
+    answer = run_here(capfd, "batch", sound, PAQUO_QUPATH_DIR=str(tmp_path / "QuPath"))
 
     assert "is 0.3.2, which is too old: install 0.5.1 or newer" in complaint(answer)
     assert contents(sound.parent) == before
 
 
 @pytest.mark.parametrize("options", [["--mpp", "0"], ["--mpp", "nan"]])
-def test_a_scale_that_cannot_be_is_refused(sound: Path, options: list[str]) -> None:
+def test_a_scale_that_cannot_be_is_refused(
+    sound: Path, options: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
     before = contents(sound.parent)
 
-    assert "give µm per pixel, from 0.01 to 100" in complaint(run("batch", sound, *options))
+    assert "give µm per pixel, from 0.01 to 100" in complaint(
+        run_here(capfd, "batch", sound, *options)
+    )
 
     assert contents(sound.parent) == before
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows' folders have no such mode")
 def test_a_project_that_its_owner_protected_is_not_touched(
-    sound: Path, like_qupath: dict[str, str]
+    sound: Path, like_qupath: dict[str, str], capfd: pytest.CaptureFixture[str]
 ) -> None:
     before = contents(sound.parent)
     sound.parent.chmod(0o555)
     try:
-        answer = batch(sound, like_qupath)
+        answer = run_here(capfd, "batch", sound, **like_qupath)
     finally:
         sound.parent.chmod(0o755)
 
@@ -184,10 +182,10 @@ def test_a_project_that_its_owner_protected_is_not_touched(
 
 
 def test_a_project_on_a_read_only_disk_is_refused(
-    sound: Path, like_qupath: dict[str, str], tmp_path: Path
+    sound: Path, like_qupath: dict[str, str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with read_only(sound.parent, tmp_path / "nur lesen") as folder:
-        line = complaint(batch(folder / sound.name, like_qupath))
+        line = complaint(run_here(capfd, "batch", folder / sound.name, **like_qupath))
 
     assert f"cannot be written, for {folder} is write-protected: change its permissions, or" in line
 
@@ -206,12 +204,14 @@ def read_only(folder: Path, at: Path) -> Iterator[Path]:
         subprocess.run(["umount", str(at)], check=True)
 
 
-def test_a_full_disk_is_refused(sound: Path, like_qupath: dict[str, str], tmp_path: Path) -> None:
+def test_a_full_disk_is_refused(
+    sound: Path, like_qupath: dict[str, str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     with small_disk(tmp_path, size_kib=2048) as disk:
         project = copy_of(sound, disk / "Projekt")
         before = contents(disk)
 
-        line = complaint(batch(project, like_qupath))
+        line = complaint(run_here(capfd, "batch", project, **like_qupath))
 
         assert contents(disk) == before
     assert "kB are free): free some space on it." in line
@@ -219,13 +219,13 @@ def test_a_full_disk_is_refused(sound: Path, like_qupath: dict[str, str], tmp_pa
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows' folders have no such mode")
 def test_an_image_that_cannot_be_written_fails_before_it_is_read(
-    sound: Path, like_qupath: dict[str, str]
+    sound: Path, like_qupath: dict[str, str], capfd: pytest.CaptureFixture[str]
 ) -> None:
     data = sound.parent / "data" / "1"
     before = contents(data)
     data.chmod(0o555)
     try:
-        answer = batch(sound, like_qupath)
+        answer = run_here(capfd, "batch", sound, **like_qupath)
     finally:
         data.chmod(0o755)
 
@@ -237,14 +237,14 @@ def test_an_image_that_cannot_be_written_fails_before_it_is_read(
 
 
 def test_an_image_that_the_disk_has_no_room_for_fails_before_it_is_read(
-    sound: Path, like_qupath: dict[str, str], tmp_path: Path
+    sound: Path, like_qupath: dict[str, str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     save_data(sound, 1, qpdata=QPDATA_HEAD + bytes(3 << 19) + QPDATA_TAIL)
     with small_disk(tmp_path, size_kib=7 << 10) as disk:
         project = copy_of(sound, disk / "Projekt")
         before = contents(project.parent / "data")
 
-        answer = batch(project, like_qupath)
+        answer = run_here(capfd, "batch", project, **like_qupath)
 
         assert contents(project.parent / "data") == before
     assert (answer.code, answer.out) == (3, "")
