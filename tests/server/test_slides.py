@@ -6,6 +6,7 @@ import os
 import shutil
 import threading
 import time
+import unicodedata
 from collections import Counter
 from pathlib import Path, PureWindowsPath
 
@@ -130,6 +131,36 @@ def test_what_lies_in_the_slide_folders_is_read_by_whatever_way(
     slide = slides_of(folders).open(wanted(location.replace("{root}", str(folders))))
 
     assert Path(slide.location) == folders / "slides" / "tissue.tif"
+
+
+@posix_only
+@pytest.mark.parametrize("here", ["NFC", "NFD"])
+@pytest.mark.parametrize("asked", ["NFC", "NFD"])
+def test_a_slide_is_found_however_a_client_composes_letters(
+    tmp_path: Path, tissue_path: Path, here: str, asked: str
+) -> None:
+    folder = tmp_path / unicodedata.normalize(here, "Prüfung")
+    folder.mkdir()
+    slide = folder / unicodedata.normalize(here, "Präparat.tif")
+    shutil.copy(tissue_path, slide)
+    location = unicodedata.normalize(asked, str(slide))
+
+    found = find_allowed(Path(location), [folder], anywhere=False)
+
+    assert found == Path(os.path.realpath(slide))
+    assert find_allowed(Path(location), [tmp_path / "x"], anywhere=False) is None
+
+
+@posix_only
+def test_a_link_that_is_spelled_otherwise_leads_into_no_other_folder(tmp_path: Path) -> None:
+    folder, secret = tmp_path / "slides", tmp_path / "secret.tif"
+    folder.mkdir()
+    secret.touch()
+    (folder / unicodedata.normalize("NFC", "ä.tif")).symlink_to(secret)
+
+    asked = folder / unicodedata.normalize("NFD", "ä.tif")
+
+    assert find_allowed(asked, [folder], anywhere=False) is None
 
 
 def test_a_slide_stays_open_for_the_next_request(folders: Path) -> None:

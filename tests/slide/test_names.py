@@ -3,11 +3,11 @@ from pathlib import Path
 
 import pytest
 
+from wsisam_qupath.files.names import name_key
 from wsisam_qupath.slide.names import (
     find_best_match,
     find_existing,
     is_image_name,
-    name_key,
     strip_format,
 )
 

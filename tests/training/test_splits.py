@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from fixtures.training_data import OUTLINES
 from wsisam_qupath.errors import FormatError, OutputError, PromptError
 from wsisam_qupath.slide import SlideReference
 from wsisam_qupath_training.dataset import PARTS, AnnotatedImage, Part, Truth
+from wsisam_qupath_training.sources.groups import group_by_pattern, group_by_table
 from wsisam_qupath_training.splits import (
     SplitRule,
     assign_parts,
@@ -248,6 +250,34 @@ def test_patients_are_read_from_a_table(tmp_path: Path) -> None:
     file.write_text("a.svs;p1\nb.svs;p1\nc;p2\n", encoding="utf-8")
 
     assert read_groups(file) == {"a": "p1", "b": "p1", "c": "p2"}
+
+
+NFC, NFD = (unicodedata.normalize(form, "Präparat") for form in ("NFC", "NFD"))
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(NFC, NFD), (NFD, NFC)])
+def test_tables_and_rules_name_images_however_letters_are_composed(
+    tmp_path: Path, ours: str, theirs: str
+) -> None:
+    file = tmp_path / "table.csv"
+    file.write_text(f"{theirs}.svs;val\n", encoding="utf-8")
+
+    found = assign_parts([image(ours)], file)
+    groups = read_groups(file)
+    (ruled,) = divide([image(ours)], SplitRule(test=(theirs,)))
+
+    assert [(one.part, found.damaged) for one in found.images] == [("val", ())]
+    assert groups == {image(ours).name: "val"}
+    assert group_by_table({theirs: "7"})(ours) == "7"
+    assert group_by_pattern("^(Prä)")(ours) == NFC[:3]
+    assert ruled.part == "test"
+
+
+@given(st.floats(0, 1), st.integers(0, 99))
+def test_a_patient_falls_into_one_part_however_letters_are_composed(val: float, seed: int) -> None:
+    rule = SplitRule(val_share=val, seed=seed)
+    (ours,), (theirs,) = divide([image(NFC)], rule), divide([image(NFD)], rule)
+    assert ours == theirs
 
 
 def test_a_slide_of_two_patients_is_refused(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 from shapely import STRtree
 from shapely.geometry import MultiPolygon, Polygon
 
+from wsisam_qupath.files.names import compose
 from wsisam_qupath.geometry import Box
 from wsisam_qupath.prompts import Skipped
 from wsisam_qupath.slide import SlideReference
@@ -28,12 +29,15 @@ class Truth:
     Attributes:
         id: names it within its image.
         l0_outline: valid, level-0 px.
-        class_name: of its QuPath class, or of its dataset.
+        class_name: of its QuPath class, or of its dataset; its letters are composed.
     """
 
     id: str
     l0_outline: Polygon | MultiPolygon
     class_name: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "class_name", compose(self.class_name))
 
     @property
     def l0_box(self) -> Box:
@@ -46,9 +50,9 @@ class AnnotatedImage:
     """An annotated image: a slide, or a field of view cut from one.
 
     Attributes:
-        name: unique in its dataset.
-        dataset: which collection it comes from; its folder's name.
-        group: the patient, or the slide where the patient is not known: never split.
+        name: unique in its dataset; its letters are composed, as tables are read.
+        dataset: which collection it comes from; its folder's name, as composed.
+        group: the patient, or the slide where the patient is not known: never split. As composed.
         slide: opens it, with the µm/px to use.
         truths: its objects.
         l0_complete: where the annotation is complete; what is no object outside of it is unknown,
@@ -63,6 +67,10 @@ class AnnotatedImage:
     truths: tuple[Truth, ...]
     l0_complete: Polygon | MultiPolygon | None = None
     part: Part | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("name", "dataset", "group"):
+            object.__setattr__(self, name, compose(getattr(self, name)))
 
     @cached_property
     def object_index(self) -> STRtree:

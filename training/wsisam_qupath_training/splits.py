@@ -14,6 +14,7 @@ from typing import TypeAlias
 from wsisam_qupath.errors import PromptError
 from wsisam_qupath.files import write_atomically
 from wsisam_qupath.files.formats import SPLIT_TABLE
+from wsisam_qupath.files.names import compose
 from wsisam_qupath.prompts import Skipped
 from wsisam_qupath.slide.names import strip_format
 
@@ -33,7 +34,7 @@ class SplitRule:
     """How the groups of one dataset are divided where no file says it.
 
     Attributes:
-        val, test: groups by name, which go before the shares.
+        val, test: groups by name, which go before the shares; composed, as those of images are.
         val_share, test_share: of the other groups, 0 to 1.
         seed: which of them.
     """
@@ -43,6 +44,10 @@ class SplitRule:
     val_share: float = 0.0
     test_share: float = 0.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("val", "test"):
+            object.__setattr__(self, name, tuple(map(compose, getattr(self, name))))
 
 
 def divide(images: Sequence[AnnotatedImage], rule: SplitRule) -> tuple[AnnotatedImage, ...]:
@@ -164,7 +169,7 @@ def assign_parts(
         )
     unnamed = [Skipped(f.name, "the split does not name it") for f, name in names if name is None]
     used = {name for _, name in names}
-    absent = {strip_format(name) for name in missing}
+    absent = {strip_format(compose(name)) for name in missing}
     unknown = [
         Skipped(name, "the split names it, but there is no such image")
         for dataset, name in parts
@@ -235,7 +240,7 @@ def _rows(file: Path) -> Iterator[tuple[int, str, str, str]]:
     is_ours, lines_before = False, 1 if stated else 0
     try:
         for row in table:
-            cells = [cell.strip() for cell in row]
+            cells = [compose(cell.strip()) for cell in row]
             if table.line_num == 1 and cells == list(_HEADING):
                 is_ours = True
             elif is_ours and len(cells) == len(_HEADING):

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from wsisam_qupath.errors import OptionError
 from wsisam_qupath.files import check_writable
+from wsisam_qupath.files.names import compose
 from wsisam_qupath.model.adapter import Adapter
 from wsisam_qupath.options import ModelSpec
 from wsisam_qupath.report.progress import count_noun, name_cases
@@ -56,6 +57,9 @@ class TrainRequest:
     without: tuple[str, ...] = ()
     only: str | None = None
     licence: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "without", tuple(map(compose, self.without)))
 
     @property
     def run_folder(self) -> Path:

@@ -12,6 +12,7 @@ from pathlib import Path
 from ..errors import PromptError
 from ..files import read_json, write_atomically
 from ..files.formats import EXPORT_MANIFEST
+from ..files.names import name_key
 
 MANIFEST_NAME = "manifest.json"
 
@@ -122,7 +123,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def file_names(images: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Choose GeoJSON file names by entry id: distinct on every system, even ignoring case.
+    """Choose GeoJSON file names by entry id: distinct on every system, see :func:`.name_key`.
 
     The name of the image, and its id behind it where another image would have the same file.
 
@@ -130,16 +131,16 @@ def file_names(images: Iterable[tuple[str, str]]) -> dict[str, str]:
         images: (id, name) of all images of the project, in its order.
     """
     stems = {identity: _stem(name) for identity, name in images}
-    counts = Counter(stem.lower() for stem in stems.values())
-    taken = {stem.lower() for stem in stems.values() if counts[stem.lower()] == 1}
+    counts = Counter(map(name_key, stems.values()))
+    taken = {name_key(stem) for stem in stems.values() if counts[name_key(stem)] == 1}
     names = {}
     for identity, stem in stems.items():
         distinct = stem
-        if counts[stem.lower()] > 1:
+        if counts[name_key(stem)] > 1:
             distinct = f"{stem} ({identity})"
-            while distinct.lower() in taken:
+            while name_key(distinct) in taken:
                 distinct += "_"
-            taken.add(distinct.lower())
+            taken.add(name_key(distinct))
         names[identity] = f"{distinct}.geojson"
     return names
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import fnmatch
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from ..errors import OptionError, ProjectError
+from ..files.names import compose
 from ..qupath.files.entries import ImageEntry, Project
 from ..qupath.files.integrity import check_writable_project
 from .lock import project_lock
@@ -42,7 +42,7 @@ def choose_images(project: Project, wanted: Sequence[str]) -> list[ImageEntry]:
 
 
 def _is_meant(entry: ImageEntry, wanted: str) -> bool:
-    name, pattern = (unicodedata.normalize("NFC", one) for one in (entry.name, wanted))
+    name, pattern = compose(entry.name), compose(wanted)
     return wanted == entry.id or name == pattern or fnmatch.fnmatchcase(name, pattern)
 
 

@@ -17,8 +17,10 @@ from typing import BinaryIO
 
 from ..errors import SlideError
 from ..files import SafeFolder, name_of_open, process_folder
+from ..files.names import compose
 from ..geometry import Mpp
 from ..slide import Slide, open_slide
+from ..slide.names import find_existing
 from .config import ServerConfig
 
 _OF_MANY_FILES = (".mrxs", ".vms", ".vmu", ".dcm", ".svslide")
@@ -130,11 +132,30 @@ def find_allowed(path: PurePath, folders: Sequence[Path], *, anywhere: bool) -> 
     if is_share and not anywhere and not any(map(path.is_relative_to, folders)):
         return None
     try:
-        real = Path(os.path.realpath(path))
-        if anywhere or any(real.is_relative_to(os.path.realpath(folder)) for folder in folders):
+        real = _find_real(_respell(Path(path), folders), folders, anywhere=anywhere)
+        if real is None or is_there(real):
             return real
+        # As macOS spells it; what that leads to is looked at again.
+        alike = find_existing(real)
+        return real if alike is None else _find_real(alike, folders, anywhere=anywhere)
     except (OSError, ValueError):  # as of what is below /proc/1, or of names with a NUL
         return None
+
+
+def _respell(path: Path, folders: Sequence[Path]) -> Path:
+    """The path with the folder that it begins with, as that composes its letters here."""
+    composed = Path(compose(str(path)))
+    for folder in folders:
+        if composed.is_relative_to(compose(str(folder))):
+            return folder.joinpath(*path.parts[len(folder.parts) :])
+    return path
+
+
+def _find_real(path: Path, folders: Sequence[Path], *, anywhere: bool) -> Path | None:
+    """The path without links, if it lies in one of the folders or may lie anywhere."""
+    real = Path(os.path.realpath(path))
+    if anywhere or any(real.is_relative_to(os.path.realpath(folder)) for folder in folders):
+        return real
     return None
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from urllib.parse import unquote
+
+from ..files.names import name_key
 
 SUFFIXES = (
     ".ome.tif", ".ome.tiff", ".ome.btf", ".ome.tf2", ".ome.tf8",
@@ -20,15 +21,6 @@ SUFFIXES = (
 def is_image_name(name: str) -> bool:
     """Whether a file is a slide or an image by its name; hidden ones, such as macOS's, are not."""
     return name.lower().endswith(SUFFIXES) and not name.startswith(".")
-
-
-def name_key(name: str) -> str:
-    """The same for names that people take for the same.
-
-    Upper and lower case are one, and so are letters with marks whether composed or not: macOS
-    writes ä as two characters.
-    """
-    return unicodedata.normalize("NFC", name).casefold()
 
 
 def strip_format(name: str) -> str:

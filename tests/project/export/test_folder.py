@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,6 +90,14 @@ def test_images_of_the_same_name_have_files_of_their_own() -> None:
         "5": "a_ (5).geojson",
         "6": "a_ (6).geojson",
     }
+
+
+def test_images_with_the_same_letters_have_files_of_their_own() -> None:
+    names = [(form, unicodedata.normalize(form, "Präparat")) for form in ("NFC", "NFD")]
+
+    files = file_names(names)
+
+    assert len({unicodedata.normalize("NFC", file) for file in files.values()}) == 2
 
 
 def export_to(folder: Path) -> Path:

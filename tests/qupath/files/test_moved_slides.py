@@ -41,6 +41,19 @@ def test_moved_slides_are_found_where_the_user_says(tmp_path: Path, slide: Path,
     assert found.uri == uri
 
 
+@pytest.mark.parametrize(("stated", "asked"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_an_old_place_is_known_however_letters_are_composed(
+    tmp_path: Path, slide: Path, stated: str, asked: str
+) -> None:
+    old = unicodedata.normalize(stated, f"/alte Prüfung/{slide.name}")
+    path = make_project(tmp_path / "p", [image(1, f"file://{old.replace(' ', '%20')}")])
+    remap = [(unicodedata.normalize(asked, "/alte Prüfung"), str(slide.parent))]
+
+    (found,) = read_project(path, remap=remap).images
+
+    assert found.slide == slide
+
+
 def test_the_longest_old_place_wins(tmp_path: Path, slide: Path) -> None:
     path = make_project(tmp_path / "p", [image(1, "file:///old/x/y/a%20b%20ü.svs")])
     remap = [("/old", "/nowhere"), ("/old/x/y", str(slide.parent)), ("/old/x", "/nowhere")]

@@ -1,6 +1,8 @@
 """Boxes of another model, read and matched with objects."""
 
 import json
+import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,27 @@ def test_boxes_are_read_from_coco_and_from_a_folder_of_geojson(tmp_path: Path) -
     assert read_boxes(coco, [image]) == expected
     assert read_boxes(folder, [image]) == expected
     assert read_boxes(folder / "one.geojson", [image]) == expected
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_boxes_are_of_an_image_however_letters_are_composed(
+    tmp_path: Path, ours: str, theirs: str
+) -> None:
+    image = replace(make_image(tmp_path), name=unicodedata.normalize(ours, "Präparat"))
+    stated = unicodedata.normalize(theirs, "Präparat")
+    coco, folder = tmp_path / "boxes.json", tmp_path / "boxes"
+    rows = [{"image_id": 7, "bbox": [10, 20, 30, 40]}]
+    images = [{"id": 7, "file_name": f"{stated}.tif"}]
+    coco.write_text(json.dumps({"images": images, "annotations": rows}), encoding="utf-8")
+    folder.mkdir()
+    ring = [[10, 20], [40, 20], [40, 60], [10, 60], [10, 20]]
+    polygon = {"type": "Polygon", "coordinates": [ring]}
+    feature = {"type": "Feature", "id": "x", "geometry": polygon, "properties": {}}
+    (folder / f"{stated}.geojson").write_text(json.dumps(feature), encoding="utf-8")
+
+    expected = {image.name: (Box(10, 20, 40, 60),)}
+    assert read_boxes(coco, [image]) == expected
+    assert read_boxes(folder, [image]) == expected
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
+import unicodedata
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,20 @@ def test_images_of_one_name_in_two_folders_are_told_apart(tmp_path: Path) -> Non
     (tmp_path / "annotations.json").write_text(json.dumps(document), encoding="utf-8")
 
     assert [image.name for image in read(tmp_path).images] == ["one/x.tif", "two/x.tif"]
+
+
+@pytest.mark.parametrize(("here", "stated"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_an_image_is_named_by_its_file_however_letters_are_composed(
+    tmp_path: Path, here: str, stated: str
+) -> None:
+    document = coco(row(1, 7, OUTLINES[0]))
+    document["images"][0]["file_name"] = unicodedata.normalize(stated, "Präparat.tif")
+    write_slide(tmp_path / unicodedata.normalize(here, "Präparat.tif"))
+    (tmp_path / "annotations.json").write_text(json.dumps(document), encoding="utf-8")
+
+    (image,) = read(tmp_path).images
+
+    assert image.name == image.group == unicodedata.normalize("NFC", "Präparat")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import shapely
 
 from wsisam_qupath.errors import PromptError
 from wsisam_qupath.files import read_json
+from wsisam_qupath.files.names import compose
 from wsisam_qupath.geojson import read_prompts
 from wsisam_qupath.geometry import Box
 
@@ -37,10 +38,10 @@ def read_boxes(path: Path, images: Sequence[AnnotatedImage]) -> Mapping[str, tup
     found: Mapping[str, tuple[Box, ...]]
     if path.is_dir():
         found = {
-            file.stem: _read_geojson(file)
+            compose(file.stem): _read_geojson(file)
             for ending in _ENDINGS
             for file in sorted(path.glob(f"*{ending}"))
-            if file.stem in names
+            if compose(file.stem) in names
         }
     else:
         document = read_json(path, fix="Export the boxes again as MS COCO or GeoJSON.")
@@ -105,7 +106,9 @@ def _read_geojson(path: Path) -> tuple[Box, ...]:
 def _read_coco(path: Path, document: Any) -> Mapping[str, tuple[Box, ...]]:
     found: dict[str, list[Box]] = defaultdict(list)
     try:
-        names = {image["id"]: Path(image["file_name"]).stem for image in document["images"]}
+        names = {
+            image["id"]: compose(Path(image["file_name"]).stem) for image in document["images"]
+        }
         for row in document["annotations"]:
             x, y, width, height = (float(number) for number in row["bbox"])
             found[names[row["image_id"]]].append(Box(x, y, x + width, y + height))

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from wsisam_qupath.errors import OptionError
 from wsisam_qupath.files import check_writable, write_atomically
+from wsisam_qupath.files.names import compose
 from wsisam_qupath.options import ModelSpec
 from wsisam_qupath.report.progress import count_noun, name_cases, show_progress
 
@@ -174,10 +175,10 @@ def _choose_objects(
 def _filter_datasets(
     images: Sequence[AnnotatedImage], request: EvaluateRequest
 ) -> Sequence[AnnotatedImage]:
-    names = {image.dataset for image in images}
-    if unknown := sorted(set(request.datasets) - names):
+    names, wanted = {image.dataset for image in images}, {*map(compose, request.datasets)}
+    if unknown := sorted(wanted - names):
         raise OptionError("datasets", f"{unknown[0]!r} is none of {', '.join(sorted(names))}.")
-    return [f for f in images if not request.datasets or f.dataset in request.datasets]
+    return [image for image in images if not wanted or image.dataset in wanted]
 
 
 def _write(

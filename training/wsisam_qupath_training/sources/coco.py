@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from wsisam_qupath.errors import SlideError
+from wsisam_qupath.files.names import compose
 from wsisam_qupath.geojson.coco import CocoAnnotations, read_coco_annotations
 from wsisam_qupath.prompts import Skipped
 from wsisam_qupath.report.progress import count_noun
@@ -48,14 +49,16 @@ def read_coco(
     layers = _Layers(catch, truths.values())
     images: list[AnnotatedImage] = []
     damaged = list(catch.damaged)
-    stems = Counter(Path((name, *split_location(name))[-1]).stem for name in catch.features)
+    stems = Counter(
+        compose(Path((name, *split_location(name))[-1]).stem) for name in catch.features
+    )
     for name, drawn in truths.items():
         try:
             path = _find_image(known, name)
         except SlideError as exc:
             damaged.append(Skipped(name, str(exc)))
             continue
-        stem = path.stem
+        stem = compose(path.stem)
         images.append(
             AnnotatedImage(
                 stem if stems[stem] == 1 else name,

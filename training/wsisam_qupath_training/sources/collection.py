@@ -28,6 +28,8 @@ from shapely.geometry import MultiPolygon, Polygon
 
 from wsisam_qupath.errors import PromptError
 from wsisam_qupath.files import read_json
+from wsisam_qupath.files.names import compose
+from wsisam_qupath.slide.names import find_existing
 
 from ..dataset import AnnotatedImage, Dataset
 from ..splits import SplitRule, divide
@@ -106,7 +108,8 @@ def read_collection(file: Path, *, without: tuple[str, ...] = ()) -> Collection:
     Raises:
         PromptError: the file cannot be read, or a dataset of it.
     """
-    entries = [entry for entry in _entries(file) if entry.folder.name not in without]
+    left_out = {*map(compose, without)}
+    entries = [entry for entry in _entries(file) if compose(entry.folder.name) not in left_out]
     twice = [name for name, count in Counter(e.folder.name for e in entries).items() if count > 1]
     if twice:
         raise PromptError(
@@ -120,7 +123,7 @@ def read_collection(file: Path, *, without: tuple[str, ...] = ()) -> Collection:
             sum(dataset.repaired for dataset in datasets),
             tuple(note for dataset in datasets for note in dataset.notes),
         ),
-        {entry.folder.name: entry.weight for entry in entries},
+        {compose(entry.folder.name): entry.weight for entry in entries},
     )
 
 
@@ -179,8 +182,8 @@ def _set_mpp(image: AnnotatedImage, stated: dict[str, str], file: Path) -> Annot
 
 
 def _cover(folder: Path, name: str, ending: str) -> Polygon | MultiPolygon | None:
-    path = folder / f"{name}{ending}"
-    return read_cover(path) if path.is_file() else None
+    path = find_existing(folder / f"{name}{ending}")
+    return read_cover(path) if path is not None and path.is_file() else None
 
 
 def _groups(folder: Path, entry: DatasetEntry) -> GroupOf:
@@ -196,7 +199,7 @@ def _groups(folder: Path, entry: DatasetEntry) -> GroupOf:
 def _table(file: Path, key: str) -> dict[str, str]:
     rows: Any = read_json(file, fix="Correct the collection's groups.")
     try:
-        return {str(row["name"]): str(row[key]) for row in rows}
+        return {compose(str(row["name"])): str(row[key]) for row in rows}
     except (TypeError, KeyError) as exc:
         raise PromptError(
             f'{file} is no list of objects with "name" and "{key}". Correct the collection.'

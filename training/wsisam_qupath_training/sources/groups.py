@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from wsisam_qupath.errors import PromptError
+from wsisam_qupath.files.names import compose
 
 GroupOf: TypeAlias = Callable[[str], str]
 """Patient, or slide where the patient is not known, by the name without its ending."""
@@ -25,7 +26,7 @@ def group_by_pattern(pattern: str) -> GroupOf:
         PromptError: it is none, or has no group.
     """
     try:
-        compiled = re.compile(pattern)
+        compiled = re.compile(compose(pattern))
     except re.error as exc:
         raise PromptError(f"{pattern!r} is no regular expression ({exc}). Correct it.") from exc
     if not compiled.groups:
@@ -33,12 +34,13 @@ def group_by_pattern(pattern: str) -> GroupOf:
             f"{pattern!r} has no group: put what names the patient into brackets, as in "
             r"'^(\w+)-'."
         )
-    return lambda name: _first_group(compiled, name)
+    return lambda name: _first_group(compiled, compose(name))
 
 
 def group_by_table(table: Mapping[str, str]) -> GroupOf:
     """By a table; names that are not in it are their own."""
-    return lambda name: table.get(name, name)
+    composed = {compose(name): group for name, group in table.items()}
+    return lambda name: composed.get(compose(name), name)
 
 
 def group_by_known_names(name: str) -> str:

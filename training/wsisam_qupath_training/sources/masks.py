@@ -13,11 +13,11 @@ from shapely.geometry import MultiPolygon, Polygon
 from skimage.measure import label, regionprops
 
 from wsisam_qupath.errors import SlideError
+from wsisam_qupath.files.names import name_key
 from wsisam_qupath.geometry import Mpp, PatchPair
 from wsisam_qupath.geometry.polygons import mask_to_polygon
 from wsisam_qupath.prompts import Skipped
 from wsisam_qupath.slide import SlideReference
-from wsisam_qupath.slide.names import name_key
 from wsisam_qupath.slide.opening import read_size
 
 from ..dataset import AnnotatedImage, Dataset, Part, Truth

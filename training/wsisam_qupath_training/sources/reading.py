@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
 from wsisam_qupath.errors import OptionError, PromptError
+from wsisam_qupath.files.names import compose
 from wsisam_qupath.geojson.manifest import MANIFEST_NAME
 from wsisam_qupath.slide import calibration
 from wsisam_qupath.slide.names import strip_format
@@ -278,7 +279,8 @@ def _filter_classes(dataset: Dataset, classes: tuple[str, ...]) -> Dataset:
     """
     if not classes:
         return dataset
-    absent = [name for name in classes if name not in dataset.classes]
+    wanted = tuple(map(compose, classes))
+    absent = [name for name in wanted if name not in dataset.classes]
     if absent:
         there = ", ".join(f"{name} ({count})" for name, count in dataset.classes.items())
         raise PromptError(
@@ -286,7 +288,7 @@ def _filter_classes(dataset: Dataset, classes: tuple[str, ...]) -> Dataset:
             "them."
         )
     images = (
-        replace(image, truths=tuple(one for one in image.truths if one.class_name in classes))
+        replace(image, truths=tuple(one for one in image.truths if one.class_name in wanted))
         for image in dataset.images
     )
     return replace(dataset, images=tuple(images))

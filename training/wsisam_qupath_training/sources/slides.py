@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsisam_qupath.errors import SlideError
+from wsisam_qupath.files.names import name_key
 from wsisam_qupath.slide.names import (
     find_best_match,
     is_image_name,
-    name_key,
     natural_key,
     rank,
     strip_format,

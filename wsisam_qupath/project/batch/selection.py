@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+from ...files.names import compose
 from ...geojson import Feature, read_marks
 from ...geojson.authorship import (
     Drawings,
@@ -52,6 +53,10 @@ class PromptFilter:
     object_type: ObjectType = "detection"
     outlines: frozenset[str] = frozenset()
     follow: bool = False
+
+    def names(self, path_class: PathClass | None) -> bool:
+        """Tell whether the user named a class, however its letters are composed."""
+        return path_class is not None and compose(path_class.name) in map(compose, self.classes)
 
     def asks_again(self, *, is_outdated: bool) -> bool:
         """Tell whether a prompt that has a result is to get a new one."""
@@ -245,9 +250,9 @@ def _is_wanted(mark: Mark, prompt_filter: PromptFilter) -> bool:
             mark.are_negative
             or not prompt_filter.classes
             or name is None
-            or name in prompt_filter.classes
+            or prompt_filter.names(mark.path_class)
         )
-    if prompt_filter.classes and name not in prompt_filter.classes:
+    if prompt_filter.classes and not prompt_filter.names(mark.path_class):
         return False
     if mark.l0_outline is not None:
         return (
@@ -261,9 +266,7 @@ def _is_wanted(mark: Mark, prompt_filter: PromptFilter) -> bool:
 def _is_asked_for(prompt: Prompt, prompt_filter: PromptFilter) -> bool:
     if prompt_filter.only is not None and prompt.kind not in KINDS[prompt_filter.only]:
         return False
-    return not prompt_filter.classes or (
-        prompt.path_class is not None and prompt.path_class.name in prompt_filter.classes
-    )
+    return not prompt_filter.classes or prompt_filter.names(prompt.path_class)
 
 
 def _parents(marks: Iterable[Mark]) -> dict[str, str]:

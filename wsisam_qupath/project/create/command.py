@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ...errors import OptionError, PromptError, SlideError, escape
+from ...files.names import name_key
 from ...geojson import Feature
 from ...geojson.cleaning import Cleaned, ObjectStream, list_classes
 from ...geojson.manifest import REGION_CLASS
@@ -26,7 +27,6 @@ from ...report.progress import (
     show_progress,
     stderr_console,
 )
-from ...slide.names import name_key
 from .adding import Adder, Addition
 from .finding import find_slides
 from .folder import PROJECT_FILE, build_beside, check_free, find_project_folder

@@ -11,12 +11,13 @@ from typing import TypeVar
 
 from ...errors import PromptError
 from ...files import OnRead, read_json
+from ...files.names import name_key
 from ...geojson.cleaning import Cleaned, ObjectStream, is_geojson, open_objects
 from ...geojson.coco import is_coco, parse_coco
 from ...geojson.manifest import MANIFEST_NAME
 from ...geojson.slide_runner import is_slide_runner, read_slide_runner
 from ...prompts import PathClass, Skipped
-from ...slide.names import name_key, natural_key, split_location, strip_format
+from ...slide.names import natural_key, split_location, strip_format
 
 T = TypeVar("T")
 

@@ -10,6 +10,7 @@ from pathlib import Path, PurePath, PureWindowsPath
 from typing import TypeAlias
 
 from ...errors import OptionError, SlideError, escape
+from ...files.names import compose
 from ...slide.names import find_existing
 from ...slide.uri import path_from_location
 
@@ -73,8 +74,8 @@ class Locations:
         if self.old_folder in (None, self.folder) or type(self.old_folder) is not type(stated):
             return None
         for climbed, shared in enumerate((self.old_folder, *self.old_folder.parents)):
-            if stated.is_relative_to(shared):
-                steps = (*[".."] * climbed, *stated.relative_to(shared).parts)
+            if _compose(stated).is_relative_to(_compose(shared)):
+                steps = (*[".."] * climbed, *stated.parts[len(shared.parts) :])
                 return Path(os.path.normpath(self.folder.joinpath(*steps)))
         return None
 
@@ -115,9 +116,13 @@ def parse_moves(remap: Sequence[tuple[str, str]], option: str = "remap") -> Move
 def apply_moves(moves: Moves, stated: PurePath) -> PurePath | None:
     """Map a path to its new place as the user states it; None if nothing is stated."""
     for old, new in moves:
-        if type(old) is type(stated) and stated.is_relative_to(old):
-            return new.joinpath(*stated.relative_to(old).parts)
+        if type(old) is type(stated) and _compose(stated).is_relative_to(_compose(old)):
+            return new.joinpath(*stated.parts[len(old.parts) :])
     return None
+
+
+def _compose(path: PurePath) -> PurePath:
+    return type(path)(compose(str(path)))
 
 
 def parse_pure_path(location: str) -> PurePath:
