@@ -30,7 +30,6 @@ class _State(click.ParamType):  # type: ignore[type-arg]
 @click.command()
 @click.argument("project", type=click.Path(path_type=Path))
 @click.option(
-    "--image",
     "--images",
     "images",
     multiple=True,
