@@ -4,8 +4,9 @@
 
 Makes a project of three small slides, lets one copy of it run undisturbed, and kills runs over
 further copies with ``kill -9`` until so many died. A copy is run again after each kill until it
-ends by itself; QuPath then has to see in it what it sees in the undisturbed one. Needs QuPath. The
-exit code is 1 where something was lost.
+ends by itself; QuPath then has to see in it what it sees in the undisturbed one, and after `restore
+--to original` what it saw before the first run. Needs QuPath. The exit code is 1 where something
+was lost.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="kills-") as name, QuPathProcess() as qupath:
         folder = Path(name)
         created = make_project(qupath, folder)
+        original = seen_by(qupath, created)
         undisturbed = copy_of(created, folder / "undisturbed")
         began = time.monotonic()
         answer = run("batch", undisturbed, "--adapter", "none")
@@ -77,11 +79,19 @@ def main() -> None:
                     break
             answer = run("batch", project, "--adapter", "none")
             ended += 1
-            is_same = seen_by(qupath, project) == expected and not leftovers(project)
-            if answer.code or not is_same:
+            is_same = seen_by(qupath, project) == expected
+            back = run("restore", project, "--to", "original")
+            is_same &= seen_by(qupath, project) == original and not leftovers(project)
+            if answer.code or back.code or not is_same:
                 lost += 1
-                print(f"copy {ended} ended with {answer.code} and is not the same: {answer.err}")
-    print(f"{killed} kills; {ended} copies ended as an undisturbed run does, but for {lost}")
+                print(
+                    f"copy {ended} ended with {answer.code} and {back.code} and is not the same: "
+                    f"{answer.err}{back.err}"
+                )
+    print(
+        f"{killed} kills; {ended} copies ended as an undisturbed run does and could be taken back "
+        f"to their first state, but for {lost}"
+    )
     sys.exit(bool(lost))
 
 

@@ -107,3 +107,26 @@ def test_a_full_disk_at_a_restoration_leaves_image_and_history_as_they_were(disk
     assert image.is_old
     assert image.states == [(1, "batch", OLD), (2, "restore", QUPATHS)]
     assert pages > 40
+
+
+def test_a_full_disk_loses_no_state_of_an_early_version(disk: Path) -> None:
+    image = make_image(disk)
+    for name, content in DATED_BACKUP.items():
+        image.put(name, QUPATHS if name.endswith(".qpdata") else content)
+        image.put(name.replace("2020", "2021"), content)
+    for pages in count():
+        filler = fill_up(disk, pages)
+        try:
+            restore(image.entry, 1)
+        except ImageError as exc:
+            assert "No space left on device" in str(exc)
+            assert image.is_old
+            assert image.states[:2] == [(1, "unknown", QUPATHS), (2, "unknown", OLD)]
+            assert list_backups(image.entry)[0].summary.read_bytes() == OLD_SUMMARY
+            filler.unlink()
+        else:
+            break
+
+    assert image.live == (QUPATHS, OLD_SUMMARY)
+    assert image.states == [(1, "unknown", QUPATHS), (2, "unknown", OLD)]
+    assert pages > 0

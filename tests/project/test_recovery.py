@@ -29,7 +29,7 @@ from fixtures.images import (
 from fixtures.killing import Killer
 from wsisam_qupath.errors import FormatError
 from wsisam_qupath.project.commit import commit, recover, restore
-from wsisam_qupath.qupath.files.backups import list_backups, prune
+from wsisam_qupath.qupath.files.backups import list_backups, number_backups, prune
 from wsisam_qupath.qupath.files.entries import ImageEntry
 
 pytestmark = pytest.mark.slow
@@ -265,6 +265,33 @@ class TestKilledAtEveryCall:
                     break
 
         assert list(dict.fromkeys(seen)) == ["nothing", "undone", "finished"]
+
+    def test_states_of_early_versions_are_all_kept_while_they_get_their_numbers(
+        self, tmp_path: Path
+    ) -> None:
+        early = [(1, "unknown", OLD), (2, "unknown", QUPATHS), (3, "unknown", NEW)]
+        with Killer() as killer:
+            for nth in count(1):
+                image = make_image(tmp_path / str(nth))
+                for name, content in DATED_BACKUP.items():
+                    is_data = name.endswith(".qpdata")
+                    image.put(name, content)
+                    image.put(name.replace("2020", "2021"), QUPATHS if is_data else b"2")
+                    image.put(name.replace("2020", "2022"), NEW if is_data else b"3")
+                entry = image.entry
+
+                done = killer.lives_through(nth, number_backups, entry, list_backups(entry))
+
+                recover(entry)
+                assert image.states == early
+                assert image.is_old
+                summaries = [one.summary.read_bytes() for one in list_backups(entry)]
+                assert summaries == [OLD_SUMMARY, b"2", b"3"]
+                assert image.leftovers == []
+                if done:
+                    break
+
+        assert nth > 10
 
     def test_the_first_state_outlives_a_kill_while_old_ones_are_removed(
         self, tmp_path: Path

@@ -161,6 +161,12 @@ def test_after_any_kill_or_ctrl_c_the_end_is_that_of_an_undisturbed_run(
     assert not leftovers(project)
     assert not any(journaled(project, name) for name in NAMES)
 
+    back = run("restore", project, "--to", "original")
+
+    assert back.code == 0, back.err
+    assert seen_by(qupath, project) == undisturbed.before
+    assert not leftovers(project)
+
 
 def still_known(project: Path, name: str, before: list[str]) -> list[str]:
     """The answers in the journal of an image, to which a run adds, and which are not made again.
