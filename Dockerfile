@@ -6,10 +6,8 @@
 FROM python:3.12-slim AS build
 WORKDIR /source
 COPY . .
-# The CPU builds of PyTorch come from PyTorch's own index, which uv knows by name.
-RUN pip install --no-cache-dir uv \
-    && uv venv /opt/wsisam \
-    && VIRTUAL_ENV=/opt/wsisam uv pip install --torch-backend=cpu ".[demo]"
+RUN python -m venv /opt/wsisam \
+    && /opt/wsisam/bin/pip install --no-cache-dir ".[demo]"
 
 FROM python:3.12-slim
 COPY --from=build /opt/wsisam /opt/wsisam

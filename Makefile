@@ -33,7 +33,7 @@ $(BIN)/python: FORCE
 	    "$(PYTHON)" -c '$(IS_NEW_ENOUGH)' || { \
 	        echo "This needs Python 3.10 or newer, and $(PYTHON) is older or missing." \
 	            "Name a newer one, for example: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }; \
-	    echo "Setting up $(VENV): PyTorch with its libraries is large, the first time takes minutes."; \
+	    echo "Setting up $(VENV): the first time takes minutes."; \
 	    "$(PYTHON)" -m venv --clear "$(VENV)" || { rm -rf "$(VENV)"; exit 1; }; }
 
 FORCE:

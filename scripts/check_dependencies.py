@@ -3,7 +3,8 @@
     python scripts/check_dependencies.py
 
 The package itself may import its dependencies and, inside functions, what an extra brings; the
-training package also what the extra `train` brings; tests, benchmarks and scripts everything.
+training package also what the extras `train` and `torch` bring; tests, benchmarks and scripts
+everything.
 """
 
 from __future__ import annotations
@@ -24,7 +25,12 @@ ROOT = Path(__file__).resolve().parent.parent
 
 OWN = {"wsisam_qupath", "wsisam_qupath_training", "fixtures", "fuzz", "reference", "speed"}
 
-OPTIONAL = {"distributed": "dask"}
+OPTIONAL = {
+    "distributed": "dask",
+    "segment_anything": "torch",
+    "timm": "torch",
+    "torch": "torch",
+}
 """What the package imports only where a user asks for it, and the extra that brings it."""
 
 NOT_IMPORTED = {
@@ -47,7 +53,7 @@ def find_undeclared() -> Iterator[str]:
     project, extras = read_requirements()
     allowed = {
         "wsisam_qupath": project,
-        "training": project | extras["train"],
+        "training": project | extras["train"] | extras["torch"],
         "tests": set.union(project, *extras.values()),
         "benchmarks": set.union(project, *extras.values()),
         "scripts": set.union(project, *extras.values()),
@@ -66,7 +72,10 @@ def find_unused() -> Iterator[str]:
     """Dependencies that every user downloads and no code imports."""
     project, extras = read_requirements()
     distributions = packages_distributions()
-    for declared, folder in ((project, "wsisam_qupath"), (extras["train"], "training")):
+    for declared, folder in (
+        (project | extras["torch"], "wsisam_qupath"),
+        (extras["train"] - {"wsisam-qupath"}, "training"),
+    ):
         imported = {
             normalize(name)
             for module in find_imports(folder)

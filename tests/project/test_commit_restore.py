@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fixtures.disks import fill_up
-from fixtures.images import DATED_BACKUP, NEW, OLD, QUPATHS, Image, make_image
+from fixtures.images import DATED_BACKUP, NEW, OLD, OLD_SUMMARY, QUPATHS, Image, make_image
 from wsisam_qupath.errors import ImageError
 from wsisam_qupath.project.commit import restore
 from wsisam_qupath.qupath.files.backups import list_backups

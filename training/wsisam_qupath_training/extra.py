@@ -8,7 +8,12 @@ from contextlib import contextmanager
 from wsisam_qupath.errors import DeviceError, pip_install
 
 _EXTRA = '"wsisam-qupath[train]"'
-_PACKAGES = frozenset({"matplotlib", "scipy", "skimage", "tensorboard", "tomli"})
+_PACKAGES = frozenset(
+    {
+        *("matplotlib", "scipy", "skimage", "tensorboard", "tomli"),
+        *("torch", "torchvision", "timm", "segment_anything"),
+    }
+)
 
 
 @contextmanager

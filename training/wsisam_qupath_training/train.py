@@ -17,6 +17,7 @@ from wsisam_qupath.files import cache_folder
 from wsisam_qupath.inference.loading import ResolvedModel, resolve
 from wsisam_qupath.model.build import read_state
 from wsisam_qupath.model.shipped import find_shipped_adapter
+from wsisam_qupath.model.weights import locate_weights
 from wsisam_qupath.report.progress import show_progress
 
 from .dataset import AnnotatedImage, Part
@@ -301,7 +302,8 @@ class _Training:
     @cached_property
     def base_state(self) -> dict[str, torch.Tensor]:
         """All tensors of the base's weights file."""
-        return read_state(self.model.weights.path)
+        weights = locate_weights(self.model.base, path=self.request.model.weights)
+        return read_state(weights.path)
 
     def _folder(self, name: str) -> Path:
         return self.request.run_folder / name

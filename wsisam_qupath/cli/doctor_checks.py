@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -135,6 +136,8 @@ def _openslide() -> Finding:
 def _weights(base: Base) -> Finding:
     from rich.filesize import decimal  # 0.1 s, which `--help` need not spend
 
+    if isinstance(base.source, Bundled) and find_spec(base.source.package) is None:
+        return Finding("not here; on a CPU, this base with its own adapter does without them")
     path = find_expected_path(base)
     if not path.exists() and isinstance(base.source, Download):
         # Nothing is wrong: these are only wanted by who chooses this base.
@@ -270,7 +273,7 @@ _PATIENCE_S = 120.0
 def _weights_probe(base: Base) -> Probe:
     return Probe(
         f"weights {base.name}",
-        isinstance(base.source, Bundled),
+        False,
         partial(_weights, base),
         explain_fix(base),
     )
@@ -290,7 +293,7 @@ PROBES: dict[str, Probe] = {
         Probe("locale", False, machine.look_at_locale, "Report this."),
         Probe(
             "PyTorch",
-            True,
+            False,
             machine.look_at_pytorch,
             f"Install both from one source: {pip_reinstall('torch torchvision')}.",
         ),
@@ -299,8 +302,8 @@ PROBES: dict[str, Probe] = {
             "OpenVINO",
             False,
             machine.look_at_openvino,
-            f"Run {pip_reinstall('openvino')}. Until then PyTorch does its work, several times "
-            "slower.",
+            f"Run {pip_reinstall('openvino')}. Until then PyTorch, where it is installed, does its "
+            "work, several times slower.",
         ),
         Probe(
             "OpenSlide",

@@ -12,8 +12,10 @@ import sys
 import tempfile
 import warnings
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
+from ..errors import TORCH_EXTRA, pip_install
 from ..files import CACHE_VARIABLE, cache_folder
 from ..server.connection_file import OWN_FOLDER
 
@@ -66,6 +68,8 @@ def look_at_locale() -> Finding:
 
 
 def look_at_pytorch() -> Finding:
+    if find_spec("torch") is None:
+        return Finding("not installed; GPUs, other models than the default, and training need it")
     import torch  # takes seconds
 
     # The encoders need it, and a build that does not fit PyTorch's fails on import.
@@ -74,9 +78,16 @@ def look_at_pytorch() -> Finding:
 
 
 def look_at_gpu() -> Finding:
-    import torch  # takes seconds
-
     from ..inference.loading import has_cuda_driver  # imports NumPy
+
+    if find_spec("torch") is None:
+        if not has_cuda_driver():
+            return Finding("none looked for without PyTorch")
+        return Finding(
+            "here is an NVIDIA GPU, but PyTorch is not installed",
+            f"Run {pip_install(TORCH_EXTRA)}. Until then the CPU is used.",
+        )
+    import torch  # takes seconds
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

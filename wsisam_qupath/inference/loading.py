@@ -8,12 +8,11 @@ import re
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from ..errors import DeviceError, OptionError, pip_install
+from ..errors import TORCH_EXTRA, DeviceError, OptionError, pip_install
 from ..files import cache_folder
-from ..model.adapter import Adapter
-from ..model.bases import Base, find_base
+from ..model.bases import find_base
 from ..model.shipped import load_chosen_adapter
 from ..model.weights import Weights, locate_weights
 from ..options import ModelSpec
@@ -21,10 +20,15 @@ from .backends import Backend
 from .chosen import ChosenModel
 from .cores import count_usable_cores
 from .predictor import Predictor
+from .ready_graphs import ReadyGraphs, find_ready_graphs
+
+if TYPE_CHECKING:
+    from ..model.build import Networks
 
 BackendName: TypeAlias = Literal["torch", "openvino"]
 BACKENDS: tuple[BackendName, ...] = ("torch", "openvino")
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?", re.ASCII)
+_PYTORCH = ("torch", "torchvision", "timm", "segment_anything")
 
 
 @dataclass(frozen=True)
@@ -32,12 +36,14 @@ class ResolvedModel(ChosenModel):
     """A model with files and a device that were found and checked. Nothing is loaded yet.
 
     Attributes:
-        weights: of the base; their checksum is right.
+        weights: of the base; their checksum is right. None where ``graphs`` do without.
+        graphs: those that ship with this package, if they are this model's.
         device: as PyTorch names it.
         threads: CPU threads to compute with; None is one per core that this process may use.
     """
 
-    weights: Weights
+    weights: Weights | None
+    graphs: ReadyGraphs | None
     device: str
     backend: BackendName
     threads: int | None = None
@@ -46,10 +52,36 @@ class ResolvedModel(ChosenModel):
         """Load the networks. Takes seconds, and longer the first time on a machine."""
         threads = self.threads or count_usable_cores()
         if self.backend == "openvino":
-            backend = _openvino(self.base, self.weights, self.adapter, threads)
+            backend = self._load_openvino(threads)
         else:
-            backend = _torch(self.base, self.weights, self.adapter, self.device, threads)
+            backend = self._load_torch(threads)
         return Predictor(backend, self.base, self.adapter)
+
+    def _load_torch(self, threads: int) -> Backend:
+        import torch
+
+        from .backends.torch_backend import TorchBackend
+
+        torch.set_num_threads(threads)
+        return TorchBackend(self._build_networks(), self.device)
+
+    def _load_openvino(self, threads: int) -> Backend:
+        from .backends.openvino_backend import OpenVinoBackend  # 0.3 s
+
+        folder = cache_folder() / "openvino"
+        write = self._export if self.graphs is None else self.graphs.unpack
+        return OpenVinoBackend(self.base, self.adapter, folder, write, threads)
+
+    def _export(self, folder: Path) -> None:
+        from .backends.openvino_export import export_networks  # imports PyTorch
+
+        export_networks(self._build_networks(), folder)
+
+    def _build_networks(self) -> Networks:
+        from ..model.build import build_networks, read_state  # imports PyTorch
+
+        assert self.weights is not None, self.base.name
+        return build_networks(self.base, read_state(self.weights.path), self.adapter)
 
 
 def resolve(spec: ModelSpec) -> ResolvedModel:
@@ -66,8 +98,13 @@ def resolve(spec: ModelSpec) -> ResolvedModel:
     base = find_base(spec.base)
     device, backend = choose(spec.device, spec.backend)
     adapter = load_chosen_adapter(spec.adapter, base)
+    if backend == "openvino" and spec.weights is None:
+        graphs = find_ready_graphs(base, adapter)
+        if graphs is not None:
+            return ResolvedModel(base, adapter, None, graphs, device, backend, spec.threads)
+    check_pytorch()
     weights = locate_weights(base, path=spec.weights)  # reads them whole, so the last
-    return ResolvedModel(base, adapter, weights, device, backend, spec.threads)
+    return ResolvedModel(base, adapter, weights, None, device, backend, spec.threads)
 
 
 def choose(device: str, backend: str) -> tuple[str, BackendName]:
@@ -97,8 +134,24 @@ def choose(device: str, backend: str) -> tuple[str, BackendName]:
     return device, "torch"
 
 
+def check_pytorch() -> None:
+    """Check that PyTorch and the packages around it are there, without importing them.
+
+    Raises:
+        DeviceError: one is missing.
+    """
+    missing = [name for name in _PYTORCH if find_spec(name) is None]
+    if missing:
+        raise DeviceError(
+            f"This needs PyTorch, and the package {missing[0]} is not installed: without PyTorch, "
+            "only the default base with its own adapter runs, on the CPU. Run "
+            f"{pip_install(TORCH_EXTRA)}."
+        )
+
+
 def _require(device: str) -> None:
     """Check that this machine has a PyTorch device."""
+    check_pytorch()
     kind, _, index = device.partition(":")
     if kind == "cuda" and int(index or 0) >= (count := gpu_count()):
         raise DeviceError(
@@ -113,6 +166,8 @@ def _require(device: str) -> None:
 
 def gpu_count() -> int:
     """Count the CUDA devices that PyTorch can use. Imports PyTorch, which takes seconds."""
+    if find_spec("torch") is None:
+        return 0
     import torch
 
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -135,27 +190,3 @@ def has_cuda_driver() -> bool:
     return (
         driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
     ) and count.value > 0
-
-
-def _torch(
-    base: Base, weights: Weights, adapter: Adapter | None, device: str, threads: int
-) -> Backend:
-    import torch
-
-    from ..model.build import build_networks, read_state  # imports PyTorch
-    from .backends.torch_backend import TorchBackend
-
-    torch.set_num_threads(threads)
-    return TorchBackend(build_networks(base, read_state(weights.path), adapter), device)
-
-
-def _openvino(base: Base, weights: Weights, adapter: Adapter | None, threads: int) -> Backend:
-    from .backends.openvino_backend import OpenVinoBackend  # 0.3 s
-
-    def export(folder: Path) -> None:
-        from ..model.build import build_networks, read_state  # imports PyTorch
-        from .backends.openvino_export import export_networks
-
-        export_networks(build_networks(base, read_state(weights.path), adapter), folder)
-
-    return OpenVinoBackend(base, adapter, cache_folder() / "openvino", export, threads)

@@ -40,8 +40,8 @@ def load_segmenter(
 ) -> Segmenter:
     """Load a model and make it ready for prompts.
 
-    The first start on a machine prepares the model, which takes up to a minute; later ones take
-    seconds.
+    The first start of a model on a machine prepares it, which takes longer: seconds for the default
+    model, up to a minute for others.
 
     Args:
         base: lite-medsam, mobile-sam, sam-vit-b, sam-vit-l, sam-vit-h or medsam.

@@ -1,7 +1,8 @@
 """OpenVINO: the backend of CPUs. From the second start on, PyTorch is not imported at all.
 
-The graphs are exported once into the cache folder, named after the checksums they were made from;
-OpenVINO keeps its compiled form of them beside. Both can be deleted at any time.
+The graphs of the default model ship with this package; those of others are exported by PyTorch.
+They are kept in the cache folder, named after the checksums they were made from, with OpenVINO's
+compiled form of them beside. Both can be deleted at any time.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from ...model.adapter import Adapter
 from ...model.bases import Base
 from ...model.card import PLAIN, PLAIN_CARD
 from ...prompts.encoding import EncodedPrompt, MaskArray, place_in_patches
+from ..ready_graphs import list_sources
 from . import (
     Embedding,
     Encoded,
@@ -39,9 +41,6 @@ from .openvino_runtime import ov
 
 FEATURE_GRAPHS = ("features", "lr-features")
 """Graphs of what a WSI-SAM decoder computes from the image of each patch alone, HR first."""
-
-GRAPH_VERSION = 3
-"""Raised when the exported graphs change, so that older ones are not taken for them."""
 
 _COMPILING_S_MAX = 120.0
 """It takes seconds; who has the lock for longer hangs."""
@@ -229,9 +228,8 @@ class _Graphs:
 
 def graph_folder(folder: Path, base: Base, adapter: Adapter | None) -> Path:
     """Where the graphs of a base and an adapter are kept, by their checksums."""
-    made_from = [str(GRAPH_VERSION), ov.__version__, base.sha256]
-    if adapter is not None:
-        made_from.append(adapter.sha256)
+    version, *checksums = list_sources(base, adapter)
+    made_from = [version, ov.__version__, *checksums]
     return folder / hashlib.sha256("|".join(made_from).encode()).hexdigest()[:16]
 
 
