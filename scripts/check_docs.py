@@ -123,7 +123,7 @@ def check(page: Page) -> Iterator[str]:
 
 def check_program(line: str) -> Iterator[str]:
     """Subcommands of the program, and the options given to them."""
-    for call in re.findall(rf"(?<![\w/.-]){PROGRAM} +([^|;&]*)", line):
+    for call in re.findall(rf"(?:(?<![\w/.-])|bin/){PROGRAM} +([^|;&]*)", line):
         name, *rest = call.split() or [""]
         if re.fullmatch(r"[a-z][a-z-]*[a-z]", name) is None or "=" in name:
             continue
