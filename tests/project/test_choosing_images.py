@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.letters import OTHER_FORM, Form
 from wsisam_qupath.errors import OptionError
 from wsisam_qupath.project.access import choose_images
 from wsisam_qupath.project.batch.selection import PromptFilter
 from wsisam_qupath.prompts import PathClass
 from wsisam_qupath.qupath.files.entries import ImageEntry, Project
-
-OTHER_FORM = [("NFC", "NFD"), ("NFD", "NFC")]
 
 
 def project_of(*names: str) -> Project:
@@ -24,7 +23,7 @@ def project_of(*names: str) -> Project:
 @pytest.mark.parametrize(("ours", "asked"), OTHER_FORM)
 @pytest.mark.parametrize("pattern", ["Präparat.svs", "Prä*", "*ä*.svs", "Pr?parat.svs"])
 def test_an_image_is_named_however_letters_are_composed(
-    ours: str, asked: str, pattern: str
+    ours: Form, asked: Form, pattern: str
 ) -> None:
     project = project_of("other.svs", unicodedata.normalize(ours, "Präparat.svs"))
 
@@ -39,7 +38,7 @@ def test_a_name_in_other_letters_is_none() -> None:
 
 
 @pytest.mark.parametrize(("ours", "asked"), OTHER_FORM)
-def test_a_class_is_named_however_letters_are_composed(ours: str, asked: str) -> None:
+def test_a_class_is_named_however_letters_are_composed(ours: Form, asked: Form) -> None:
     wanted = PromptFilter(classes=frozenset({unicodedata.normalize(asked, "Drüse")}))
 
     assert wanted.names(PathClass(unicodedata.normalize(ours, "Drüse")))

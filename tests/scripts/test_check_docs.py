@@ -36,6 +36,10 @@ def problems(check_docs: ModuleType, text: str) -> list[str]:
         ("```\n$ wsisam-qupath batch p --fast\n```", "no option --fast of wsisam-qupath batch"),
         ("```\nwsisam-qupath batch p \\\n  --fast\n```", "no option --fast of wsisam-qupath batch"),
         ("`wsisam-qupath serve --prot 1`", "no option --prot of wsisam-qupath serve"),
+        (
+            "```ini\nExecStart=/srv/x/bin/wsisam-qupath serve --prot 1\n```",
+            "no option --prot of wsisam-qupath serve",
+        ),
         ("use `--fast`", "no option --fast"),
         ("`make everything`", "no target everything of make"),
         ("`python benchmarks/none.py`", "no script benchmarks/none.py"),

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from fixtures.formula import formula_rgb, write_aperio
+from fixtures.letters import FORMS, Form
 from wsisam_qupath.server.access import find_allowed
 from wsisam_qupath.server.config import ServerConfig
 from wsisam_qupath.server.problems import ProblemError
@@ -134,10 +135,10 @@ def test_what_lies_in_the_slide_folders_is_read_by_whatever_way(
 
 
 @posix_only
-@pytest.mark.parametrize("here", ["NFC", "NFD"])
-@pytest.mark.parametrize("asked", ["NFC", "NFD"])
+@pytest.mark.parametrize("here", FORMS)
+@pytest.mark.parametrize("asked", FORMS)
 def test_a_slide_is_found_however_a_client_composes_letters(
-    tmp_path: Path, tissue_path: Path, here: str, asked: str
+    tmp_path: Path, tissue_path: Path, here: Form, asked: Form
 ) -> None:
     folder = tmp_path / unicodedata.normalize(here, "Prüfung")
     folder.mkdir()

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fixtures.letters import FORMS
 from fixtures.training_data import OUTLINES
 from wsisam_qupath.errors import FormatError, OutputError, PromptError
 from wsisam_qupath.slide import SlideReference
@@ -252,7 +253,7 @@ def test_patients_are_read_from_a_table(tmp_path: Path) -> None:
     assert read_groups(file) == {"a": "p1", "b": "p1", "c": "p2"}
 
 
-NFC, NFD = (unicodedata.normalize(form, "Präparat") for form in ("NFC", "NFD"))
+NFC, NFD = (unicodedata.normalize(form, "Präparat") for form in FORMS)
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [(NFC, NFD), (NFD, NFC)])

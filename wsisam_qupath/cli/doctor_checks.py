@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -74,6 +75,8 @@ def run_probe(probe: Probe) -> Check:
         finding = probe.look()
     except WsiSamError as exc:
         finding = Finding(str(exc), probe.fix)
+    except FutureTimeoutError:
+        finding = Finding(f"no answer within {_PATIENCE_S:.0f} seconds", probe.fix)
 
     # A broad except, here alone: a damaged installation may raise anything on import, and the
     except Exception as exc:  # noqa: BLE001

@@ -69,7 +69,7 @@ class ModelLoader:
             raise ProblemError("failed", f"The server has no model. {self._failure}")
         raise ProblemError(
             "loading",
-            "The model is still being loaded, which takes a minute at the very first start. Try "
+            "The model is still being loaded, which takes longest at its first start here. Try "
             "again in a moment.",
             headers={"Retry-After": "2"},
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fixtures.export_examples import IMAGE
+from fixtures.letters import FORMS
 from wsisam_qupath.errors import FormatError, OptionError, OutputError, PromptError
 from wsisam_qupath.geojson.manifest import (
     MANIFEST_NAME,
@@ -93,7 +94,7 @@ def test_images_of_the_same_name_have_files_of_their_own() -> None:
 
 
 def test_images_with_the_same_letters_have_files_of_their_own() -> None:
-    names = [(form, unicodedata.normalize(form, "Präparat")) for form in ("NFC", "NFD")]
+    names = [(form, unicodedata.normalize(form, "Präparat")) for form in FORMS]
 
     files = file_names(names)
 

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import pytest
 
+from fixtures.letters import OTHER_FORM, Form
 from fixtures.project_files import image, make_project
 from wsisam_qupath.errors import OptionError
 from wsisam_qupath.qupath.files.locations import locations, parse_pure_path
@@ -41,9 +42,9 @@ def test_moved_slides_are_found_where_the_user_says(tmp_path: Path, slide: Path,
     assert found.uri == uri
 
 
-@pytest.mark.parametrize(("stated", "asked"), [("NFC", "NFD"), ("NFD", "NFC")])
+@pytest.mark.parametrize(("stated", "asked"), OTHER_FORM)
 def test_an_old_place_is_known_however_letters_are_composed(
-    tmp_path: Path, slide: Path, stated: str, asked: str
+    tmp_path: Path, slide: Path, stated: Form, asked: Form
 ) -> None:
     old = unicodedata.normalize(stated, f"/alte Prüfung/{slide.name}")
     path = make_project(tmp_path / "p", [image(1, f"file://{old.replace(' ', '%20')}")])

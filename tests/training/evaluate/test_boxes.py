@@ -9,6 +9,7 @@ import pytest
 import shapely
 
 from fixtures.evaluate_models import make_image
+from fixtures.letters import OTHER_FORM, Form
 from wsisam_qupath.errors import PromptError
 from wsisam_qupath.geometry import Box
 from wsisam_qupath_training.dataset import Truth
@@ -53,9 +54,9 @@ def test_boxes_are_read_from_coco_and_from_a_folder_of_geojson(tmp_path: Path) -
     assert read_boxes(folder / "one.geojson", [image]) == expected
 
 
-@pytest.mark.parametrize(("ours", "theirs"), [("NFC", "NFD"), ("NFD", "NFC")])
+@pytest.mark.parametrize(("ours", "theirs"), OTHER_FORM)
 def test_boxes_are_of_an_image_however_letters_are_composed(
-    tmp_path: Path, ours: str, theirs: str
+    tmp_path: Path, ours: Form, theirs: Form
 ) -> None:
     image = replace(make_image(tmp_path), name=unicodedata.normalize(ours, "Präparat"))
     stated = unicodedata.normalize(theirs, "Präparat")

@@ -16,6 +16,7 @@ import shapely
 from shapely.geometry import Polygon
 
 from fixtures.coco_files import coco, write_slide_runner
+from fixtures.letters import OTHER_FORM, Form
 from fixtures.training_data import BOW_TIE, OUTLINES, assert_drawn, read, reasons, write_slide
 from wsisam_qupath.errors import PromptError
 
@@ -195,9 +196,9 @@ def test_images_of_one_name_in_two_folders_are_told_apart(tmp_path: Path) -> Non
     assert [image.name for image in read(tmp_path).images] == ["one/x.tif", "two/x.tif"]
 
 
-@pytest.mark.parametrize(("here", "stated"), [("NFC", "NFD"), ("NFD", "NFC")])
+@pytest.mark.parametrize(("here", "stated"), OTHER_FORM)
 def test_an_image_is_named_by_its_file_however_letters_are_composed(
-    tmp_path: Path, here: str, stated: str
+    tmp_path: Path, here: Form, stated: Form
 ) -> None:
     document = coco(row(1, 7, OUTLINES[0]))
     document["images"][0]["file_name"] = unicodedata.normalize(stated, "Präparat.tif")
