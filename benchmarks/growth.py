@@ -1,11 +1,11 @@
-"""How time and memory grow with the work: twice as much of it, measured in processes of their own.
+"""How time, silence and memory grow with the work: twice as much of it, in processes of their own.
 
     python benchmarks/growth.py [--small] [--only prompts,report,...]
 
-No network is loaded: only what is around it is measured. Each row is one kind of work at two sizes;
-the exponent is 1 where twice the work takes twice the time. Memory is the peak of the process, and
-for ``create`` of all of its processes together. To compare with another version, run this file
-with its tree in PYTHONPATH.
+Each row is one kind of work at two sizes; the exponent is 1 where twice the work takes twice the
+CPU time. Memory is the peak of all processes together. "Silent" is the longest time without a
+line on stderr, which is no terminal. The network runs in ``segment`` only: elsewhere it is not
+reached, or stubbed. To compare with another version, run this file with its tree in PYTHONPATH.
 """
 
 from __future__ import annotations
@@ -13,227 +13,179 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
-from datetime import datetime, timezone
+from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
-import numpy as np
 import psutil
-import shapely
+
+from growth_work import CALLED, STARTED
 
 SIZES = {
+    "segment": (18, 120),
     "prompts": (250_000, 500_000),
-    "create": (10_000, 20_000),
-    "report": (500, 1000),
-    "pyramidless": (16_384, 32_768),
+    "create": (50_000, 100_000),
+    "images": (250, 500),
+    "dry-run": (250, 500),
+    "report": (2_500, 5_000),
+    "request": (2_500, 5_000),
+    "pyramidless": (900, 3_600),
+    "again": (900, 3_600),
     "views": (5_000, 10_000),
 }
 SMALL = 10
 """By which --small divides."""
 
+EXPECTED = (0, 2)
+"""Exit codes; 2 where there is no prompt among so many cells."""
+
 WHAT = {
-    "prompts": "read a GeoJSON file of cells as prompts, all of which are skipped",
-    "create": "a QuPath project of one image with detections",
-    "report": "a report with pictures",
-    "pyramidless": "read a whole slide without a pyramid as 256 x 256 px, the first time",
-    "views": "find the objects of 100 training views",
+    "segment": "`segment`, rectangles far apart",
+    "prompts": "`segment`, cells in its GeoJSON, which are no prompts",
+    "create": "`create`, detections of one image",
+    "images": "`create`, images with an annotation each",
+    "dry-run": "`batch --dry-run`, those images",
+    "report": "report, results with pictures",
+    "request": "request, rectangles, not asked for as a stream",
+    "pyramidless": "slide without a pyramid, all of it as 256 x 256 px, megapixels",
+    "again": "the same once more, megapixels",
+    "views": "100 training views, objects of the image",
 }
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What work took.
+
+    Attributes:
+        seconds, cpu: by the clock, and on all cores.
+        silent: the longest time without a line on stderr; None where it is no command.
+        peak_mib: of all processes together.
+        note: what else there is to say.
+    """
+
+    seconds: float
+    cpu: float
+    silent: float | None = None
+    peak_mib: float = 0.0
+    note: str = ""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small", action="store_true", help=f"a part in {SMALL} of each size")
     parser.add_argument("--only", default=",".join(SIZES), help="kinds, separated by commas")
-    parser.add_argument("--child", nargs=2, metavar=("KIND", "SIZE"), help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help="where the files go that the work needs")
+    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
-        measure(given.child[0], int(given.child[1]))
+        kind, size, folder = given.child
+        measure_call(CALLED[kind](Path(folder), int(size)))
         return
-    print(
-        "| what | size | seconds | CPU seconds | peak MiB | exponent |\n|---|---|---|---|---|---|"
-    )
+    print("| work | size | s | CPU s | silent s | peak MiB | exponent | |\n" + "|---" * 8 + "|")
     for kind in given.only.split(","):
-        before: dict[str, Any] | None = None
+        before: tuple[int, Cost] | None = None
         for whole_size in SIZES[kind]:
             size = whole_size // SMALL if given.small else whole_size
-            found = run_child(kind, size)
-            exponent = "" if before is None else f"{math.log2(found['cpu'] / before['cpu']):.2f}"
-            print(
-                f"| {WHAT[kind]} | {size:,} | {found['seconds']:.1f} | {found['cpu']:.1f} | "
-                f"{found['peak_mib']:.0f} | {exponent} |",
-                flush=True,
-            )
-            before = found
+            with tempfile.TemporaryDirectory(dir=given.folder) as name:
+                cost = measure(kind, size, Path(name))
+            print(make_row(kind, size, cost, before), flush=True)
+            before = size, cost
 
 
-def run_child(kind: str, size: int) -> dict[str, Any]:
-    """Measure in a process of its own, and follow the memory of all that it starts."""
-    command = [sys.executable, __file__, "--child", kind, str(size)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
+def make_row(kind: str, size: int, cost: Cost, before: tuple[int, Cost] | None) -> str:
+    exponent = ""
+    if before is not None:
+        smaller_size, smaller = before
+        exponent = f"{math.log(cost.cpu / smaller.cpu) / math.log(size / smaller_size):.2f}"
+    silent = "" if cost.silent is None else f"{cost.silent:.1f}"
+    return (
+        f"| {WHAT[kind]} | {size:,} | {cost.seconds:.1f} | {cost.cpu:.1f} | {silent} | "
+        f"{cost.peak_mib:.0f} | {exponent} | {cost.note} |"
+    )
+
+
+def measure(kind: str, size: int, folder: Path) -> Cost:
+    """Measure in a process of its own; commands are prepared in this one before."""
+    if kind in STARTED:
+        arguments = STARTED[kind](folder, size)
+        return watch([sys.executable, "-m", "wsisam_qupath", *arguments], folder)
+    cost = watch([sys.executable, __file__, "--child", kind, str(size), str(folder)], folder)
+    found = json.loads((folder / "stdout").read_bytes().splitlines()[-1])
+    return Cost(**found, peak_mib=cost.peak_mib)
+
+
+def watch(command: list[str], folder: Path) -> Cost:
+    """Run a command, and follow what it says and the memory of all that it starts."""
+    cpu, start = cpu_of_children(), time.perf_counter()
+    with (
+        (folder / "stdout").open("wb") as stdout,
+        (folder / "stderr").open("wb") as kept,
+        subprocess.Popen(command, cwd=folder, stdout=stdout, stderr=subprocess.PIPE) as child,
+    ):
+        assert child.stderr is not None
+        times = [start]
+        listener = threading.Thread(target=listen, args=(child.stderr, kept, times))
+        listener.start()
         peak = 0
         while child.poll() is None:
             peak = max(peak, rss_of_all(child.pid))
             time.sleep(0.05)
-        assert child.stdout is not None
-        found: dict[str, Any] = json.loads(child.stdout.read().splitlines()[-1])
-    if kind == "create":
-        found["peak_mib"] = peak / 2**20
-    return found
+        listener.join()
+    if child.returncode not in EXPECTED:
+        raise RuntimeError(f"{command} ended with {child.returncode}: {kept_in(folder)}")
+    times.append(time.perf_counter())
+    silent = max(later - earlier for earlier, later in pairwise(times))
+    seconds = times[-1] - start
+    return Cost(seconds, cpu_of_children() - cpu, silent, peak / 2**20)
+
+
+def kept_in(folder: Path) -> str:
+    return (folder / "stderr").read_text(encoding="utf-8", errors="replace")[-2000:]
+
+
+def listen(stderr: BinaryIO, kept: BinaryIO, times: list[float]) -> None:
+    for line in stderr:
+        times.append(time.perf_counter())
+        kept.write(line)
 
 
 def rss_of_all(pid: int) -> int:
+    total = 0
     try:
         process = psutil.Process(pid)
-        return sum(p.memory_info().rss for p in (process, *process.children(recursive=True)))
+        for one in (process, *process.children(recursive=True)):
+            total += one.memory_info().rss
     except psutil.Error:
-        return 0
+        return total
+    return total
 
 
-def measure(kind: str, size: int) -> None:
-    """Prepare, then do the work, and print what it took."""
-    with tempfile.TemporaryDirectory() as name:
-        work = PREPARED[kind](Path(name), size)
-        cpu, start = cpu_seconds(), time.perf_counter()
-        work()
-        took = time.perf_counter() - start
-        peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps({"seconds": took, "cpu": cpu_seconds() - cpu, "peak_mib": peak_mib}))
+def cpu_of_children() -> float:
+    used = os.times()
+    return used.children_user + used.children_system
+
+
+def measure_call(work: Callable[[], str]) -> None:
+    """Do the work, which was prepared, and print what it took."""
+    used, start = cpu_seconds(), time.perf_counter()
+    note = work()
+    cost = asdict(Cost(time.perf_counter() - start, cpu_seconds() - used, note=note))
+    print(json.dumps({key: cost[key] for key in ("seconds", "cpu", "silent", "note")}))
 
 
 def cpu_seconds() -> float:
     used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(one.ru_utime + one.ru_stime for one in used)
-
-
-def write_cells(path: Path, count: int) -> Path:
-    """Detections of 24 vertices as QuPath exports them, 850 bytes each."""
-    angles = np.linspace(0, 2 * np.pi, 25)
-    circle = 20 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    with path.open("w", encoding="ascii") as file:
-        file.write('{"type":"FeatureCollection","features":[')
-        for number in range(count):
-            corner = np.array([number % 700, number // 700]) * 45 + 30
-            feature = {
-                "type": "Feature",
-                "id": f"{number:08d}-2fa1-51d2-883f-0016d3cca427",
-                "geometry": {
-                    "type": "Polygon",
-                    "coordinates": [np.round(circle + corner, 2).tolist()],
-                },
-                "properties": {
-                    "objectType": "detection",
-                    "classification": {"name": "Tumor", "color": [200, 0, 0]},
-                    "isLocked": False,
-                    "measurements": {"Area": 123.4567, "Solidity": 0.987, "Max diameter": 33.21},
-                },
-            }
-            file.write(("," if number else "") + json.dumps(feature))
-        file.write("]}")
-    return path
-
-
-def prepare_prompts(folder: Path, count: int) -> Callable[[], object]:
-    from wsisam_qupath.geojson import read_prompts
-
-    path = write_cells(folder / "cells.geojson", count)
-    return lambda: read_prompts(path, drawn_only=True)
-
-
-def prepare_create(folder: Path, count: int) -> Callable[[], object]:
-    from wsisam_qupath.project.create.command import CreateRequest, run_create
-    from wsisam_qupath.slide.pyramid import write_pyramid
-
-    slide = folder / "slide.tif"
-    write_pyramid(slide, np.full((512, 512, 3), 220, np.uint8), mpp=0.5)
-    path = write_cells(folder / "slide.tif.geojson", count)
-    return lambda: run_create(CreateRequest(folder / "project", (str(slide),), path))
-
-
-def prepare_report(folder: Path, count: int) -> Callable[[], object]:
-    from wsisam_qupath import Box, Prompt
-    from wsisam_qupath.geometry import Mpp
-    from wsisam_qupath.report.outcome import ImageOutcome, PromptRow
-    from wsisam_qupath.report.writing import ReportHeader, write_report
-    from wsisam_qupath.slide.pyramid import write_pyramid
-
-    slide = folder / "slide.tif"
-    noise = np.random.default_rng(0).integers(100, 240, (2048, 2048, 3), np.uint8)
-    write_pyramid(slide, noise, mpp=0.5)
-    rows = []
-    for number in range(count):
-        x, y = 40 * (number % 45), 40 * (number // 45 % 45)
-        feature = {
-            "type": "Feature",
-            "id": str(number),
-            "geometry": dict(shapely.geometry.mapping(shapely.box(x, y, x + 60, y + 60))),
-            "properties": {"objectType": "detection", "measurements": {"Predicted IoU": 0.8}},
-        }
-        prompt = Prompt(str(number), l0_box=Box(x, y, x + 60, y + 60))
-        rows.append(PromptRow(str(number), "outlined", "", prompt, feature))
-    image = ImageOutcome("1", "slide", "done", rows=tuple(rows), slide=slide, mpp=Mpp(0.5, 0.5))
-    now = datetime.now(timezone.utc)
-    about = ReportHeader("p", "0", "base", None, "cpu", "none", {}, now, 1.0)
-    return lambda: write_report(folder / "report.html", [image], about)
-
-
-def prepare_pyramidless(folder: Path, side_px: int) -> Callable[[], object]:
-    import os
-
-    import tifffile
-
-    from wsisam_qupath import Box, open_slide
-
-    os.environ["WSISAM_QUPATH_CACHE"] = str(folder / "cache")
-    tile = np.random.default_rng(0).integers(0, 255, (512, 512, 3), np.uint8)
-    count = (side_px // 512) ** 2
-    tifffile.imwrite(
-        folder / "slide.tif",
-        (tile for _ in range(count)),
-        shape=(side_px, side_px, 3), dtype=np.uint8, tile=(512, 512), photometric="rgb",
-        compression="jpeg", bigtiff=True, resolution=(20000, 20000), resolutionunit="CENTIMETER",
-    )  # fmt: skip
-    slide = open_slide(folder / "slide.tif")
-    return lambda: slide.read(Box(0, 0, side_px, side_px), 256, 256)
-
-
-def prepare_views(_folder: Path, count: int) -> Callable[[], object]:
-    from wsisam_qupath.geometry import Mpp, PatchPair
-    from wsisam_qupath.slide import SlideReference
-    from wsisam_qupath_training.dataset import AnnotatedImage, Truth
-    from wsisam_qupath_training.sampling.samples import (
-        Sample,
-        SamplingSettings,
-        rasterize_targets,
-    )
-
-    side = math.ceil(count**0.5)
-    truths = tuple(
-        Truth(str(n), shapely.Point(50 * (n % side), 50 * (n // side)).buffer(20), "cell")
-        for n in range(count)
-    )
-    image = AnnotatedImage("i", "d", "g", SlideReference("none"), truths)
-    # Beside all objects: so only the search is measured, and no masks.
-    pair = PatchPair(-5000.0, -5000.0, 0.5, 256, Mpp(0.5, 0.5))
-    unstained = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
-    view = Sample(0, pair, 0, 0, unstained, "none", 0)
-    settings = SamplingSettings()
-    rasterize_targets(image, view, settings)
-    return lambda: [rasterize_targets(image, view, settings) for _ in range(100)]
-
-
-PREPARED: dict[str, Callable[[Path, int], Callable[[], object]]] = {
-    "prompts": prepare_prompts,
-    "create": prepare_create,
-    "report": prepare_report,
-    "pyramidless": prepare_pyramidless,
-    "views": prepare_views,
-}
 
 
 if __name__ == "__main__":

@@ -36,8 +36,18 @@ from .options import SOME_FAILED
     help="QuPath image type of the slides: brightfield-h-e, brightfield-h-dab, brightfield-other, "
     "fluorescence, other, or unset (QuPath asks when a slide is opened).",
 )
+@click.option(
+    "--resume/--no-resume",
+    default=True,
+    show_default=True,
+    help="Go on with what a run for the same slides, annotations and image type had added when it "
+    "was stopped.",
+)
 def create(**given: Any) -> None:
     """Create a QuPath PROJECT from slides and their annotations.
+
+    Until it is complete it lies in a hidden folder beside PROJECT: after a stop of any kind, the
+    same command goes on where it was.
 
     Exit codes: 0 done, 2 no project was created, 3 some slides or annotations are missing.
     """

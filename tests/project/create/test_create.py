@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,7 @@ from PIL import Image
 from shapely import from_wkt
 
 from fixtures.coco_files import CATCH_CLASSES, coco
-from fixtures.command_line import annotation, environment, rectangle, write_prompts
+from fixtures.command_line import annotation, rectangle, write_prompts
 from fixtures.qupath_fixtures import Seen, objects_in, write_slide
 from wsisam_qupath.errors import OptionError, OutputError, PromptError, SlideError
 from wsisam_qupath.project.create.command import (
@@ -27,12 +24,8 @@ from wsisam_qupath.project.create.command import (
     run_create,
     summary,
 )
-from wsisam_qupath.project.create.folder import (
-    PROJECT_FILE,
-    build_beside,
-    check_free,
-    find_project_folder,
-)
+from wsisam_qupath.project.create.folder import build_beside, check_free, find_project_folder
+from wsisam_qupath.project.create.unfinished import PROJECT_FILE
 from wsisam_qupath.qupath.files.entries import Project
 from wsisam_qupath.qupath.files.reading import read_project
 from wsisam_qupath.qupath.jvm.process import QuPathProcess
@@ -97,8 +90,8 @@ def test_a_write_protected_parent_is_refused(tmp_path: Path) -> None:
 def test_it_appears_at_the_end_and_says_where_it_is(tmp_path: Path) -> None:
     folder = tmp_path / "Präparate 1"
     with build_beside(folder) as unfinished:
-        (unfinished / PROJECT_FILE).write_text('{"uri": "file:/x", "mpp": 0.25, "n": "ü"}')
-        touch(unfinished, f"{PROJECT_FILE}.backup")
+        (unfinished.path / PROJECT_FILE).write_text('{"uri": "file:/x", "mpp": 0.25, "n": "ü"}')
+        touch(unfinished.path, f"{PROJECT_FILE}.backup")
         assert not folder.exists()
 
     assert [path.name for path in tmp_path.iterdir()] == ["Präparate 1"]
@@ -113,14 +106,14 @@ def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
     folder = tmp_path / "p"
     folder.mkdir()
     with build_beside(folder) as unfinished:
-        (unfinished / PROJECT_FILE).write_text("{}")
+        (unfinished.path / PROJECT_FILE).write_text("{}")
 
     assert (folder / PROJECT_FILE).is_file()
 
 
-def test_after_an_error_nothing_is_left(tmp_path: Path) -> None:
+def test_after_a_stop_before_the_first_slide_nothing_is_left(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), build_beside(tmp_path / "p") as unfinished:
-        touch(unfinished, PROJECT_FILE, "data/1/data.qpdata")
+        touch(unfinished.path, PROJECT_FILE, "data/1/data.qpdata")
         raise KeyboardInterrupt
 
     assert not list(tmp_path.iterdir())
@@ -130,8 +123,8 @@ def test_what_a_kill_left_is_swept_away_by_the_next_try(tmp_path: Path) -> None:
     touch(tmp_path, ".p.unfinished/data/1/data.qpdata", ".p.unfinished.lock")
 
     with build_beside(tmp_path / "p") as unfinished:
-        assert not list(unfinished.iterdir())
-        (unfinished / PROJECT_FILE).write_text("{}")
+        assert not list(unfinished.path.iterdir())
+        (unfinished.path / PROJECT_FILE).write_text("{}")
 
     assert [path.name for path in tmp_path.iterdir()] == ["p"]
 
@@ -396,26 +389,3 @@ def test_slides_of_which_none_opens_leave_nothing(tmp_path: Path, qupath: QuPath
         run_create(CreateRequest(tmp_path / "p", (str(tmp_path),)))
 
     assert [path.name for path in tmp_path.iterdir()] == ["broken.svs"]
-
-
-@pytest.mark.qupath
-def test_a_killed_create_leaves_no_project_and_the_next_one_makes_it(
-    tmp_path: Path, qupath: QuPathProcess
-) -> None:
-    slide = write_slide(tmp_path / "a.tif")
-    program = (
-        "import sys, pathlib; from wsisam_qupath.project.create.command import *; "
-        "run_create(CreateRequest(pathlib.Path(sys.argv[1]), (sys.argv[2],)))"
-    )
-    running = subprocess.Popen(
-        [sys.executable, "-c", program, str(tmp_path / "p"), str(slide)], env=environment()
-    )
-    deadline = time.monotonic() + 120
-    while not (tmp_path / ".p.unfinished").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    running.kill()
-    running.wait()
-
-    assert not (tmp_path / "p").exists()
-    assert run_create(CreateRequest(tmp_path / "p", (str(slide),))).n_images == 1
-    assert {path.name for path in tmp_path.iterdir()} == {"a.tif", "p"}

@@ -6,8 +6,7 @@ Objects go there in pieces, so that a million of them are never in memory as tex
 
 from __future__ import annotations
 
-import json
-import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -20,10 +19,12 @@ from ...qupath.jvm.creation import (
     NewImage,
     add_image,
     add_objects,
+    forget_images,
     save_images,
     save_objects,
 )
 from ...qupath.jvm.process import QuPathProcess
+from .unfinished import remove_leftovers
 
 _SLIDE_SECONDS_MAX = 30.0
 """What QuPath may take to open a slide. It takes below a second, from a slow network drive ten."""
@@ -33,6 +34,9 @@ _START_SECONDS_MAX = 180.0
 
 _UNSAVED_MAX = 16
 """Slides between two saves of the project."""
+
+_UNSAVED_SECONDS_MAX = 10.0
+"""Time between two saves, unless a slide takes longer."""
 
 _OBJECTS_AT_ONCE = 2000
 """Small enough that progress is told often, and memory stays small."""
@@ -63,6 +67,9 @@ class Adder:
         project: ``project.qpproj``, in an empty folder.
         image_type: one of :data:`...qupath.jvm.creation.IMAGE_TYPES`.
         on_objects: told of so many more objects that were added.
+
+    Attributes:
+        entry_ids: entries of the slides that were added, by slide.
     """
 
     def __init__(
@@ -75,14 +82,16 @@ class Adder:
         self._qupath, self._project, self._image_type = qupath, project, image_type
         self._on_objects = on_objects
         self._unsaved: list[Addition] = []
+        self._saved_at = time.monotonic()
+        self.entry_ids: dict[Path, tuple[str, ...]] = {}
 
     def start(self) -> None:
-        """Start QuPath and make the project.
+        """Start QuPath and make the project, or open it.
 
         Raises:
             QuPathError: either fails.
         """
-        self._save()
+        self.save()
 
     def add(self, image: Addition) -> AddedImage:
         """Add a slide; the reason is in the answer where that fails.
@@ -100,17 +109,24 @@ class Adder:
             )
         if added.ids:
             self._unsaved.append(image)
-        if len(self._unsaved) >= _UNSAVED_MAX:
-            self._save()
         return added
 
-    def finish(self) -> None:
-        """Save what was added last.
+    @property
+    def is_save_due(self) -> bool:
+        """Whether so much was added, or so long ago, that it is to be saved now."""
+        seconds = time.monotonic() - self._saved_at
+        is_late = bool(self._unsaved) and seconds >= _UNSAVED_SECONDS_MAX
+        return is_late or len(self._unsaved) >= _UNSAVED_MAX
+
+    def save(self) -> None:
+        """Save what was added: until then, it goes with this process.
 
         Raises:
             QuPathError: that fails.
         """
-        self._save()
+        self._qupath.run_within(_START_SECONDS_MAX, save_images, self._project)
+        self._unsaved.clear()
+        self._saved_at = time.monotonic()
 
     def _run(self, image: Addition) -> AddedImage:
         pieces = _divide(image.read())
@@ -121,6 +137,7 @@ class Adder:
         self._on_objects(added.n_objects)
         if not added.ids:
             return added
+        self.entry_ids[image.slide] = added.ids
         n_objects, skipped = added.n_objects, list(added.skipped)
         for piece in pieces:
             more = self._qupath.run_within(
@@ -134,27 +151,15 @@ class Adder:
             self._qupath.run_within(seconds, save_objects, self._project, added.ids[0])
         return replace(added, n_objects=n_objects, skipped=tuple(skipped))
 
-    def _save(self) -> None:
-        self._qupath.run_within(_START_SECONDS_MAX, save_images, self._project)
-        self._unsaved.clear()
-
     def _restore(self) -> None:
-        """Bring back what a process had added and not saved when it ended."""
-        self._remove_leftovers()
+        """Bring back what a process had added and not saved when it failed."""
+        self._qupath.run_within(_START_SECONDS_MAX, forget_images, self._project)
+        remove_leftovers(self._project)
         lost = list(self._unsaved)
-        self._save()
+        self.save()
         for image in lost:
             self._run(image)
-        self._save()
-
-    def _remove_leftovers(self) -> None:
-        """Folders of images that the project does not know: their numbers are given again."""
-        content = json.loads(self._project.read_text(encoding="utf-8"))
-        known = {str(image.get("entryID")) for image in content.get("images", [])}
-        folder = self._project.parent / "data"
-        for one in folder.iterdir() if folder.is_dir() else ():
-            if one.is_dir() and one.name not in known:
-                shutil.rmtree(one, ignore_errors=True)
+        self.save()
 
 
 def _divide(features: Iterable[Feature]) -> Iterator[tuple[Feature, ...]]:

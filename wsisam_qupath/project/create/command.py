@@ -6,34 +6,24 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
+from ... import __version__
 from ...errors import OptionError, PromptError, SlideError, escape
 from ...files.names import name_key
-from ...geojson import Feature
-from ...geojson.cleaning import Cleaned, ObjectStream, list_classes
-from ...geojson.manifest import REGION_CLASS
-from ...prompts import PathClass, Skipped
-from ...qupath.jvm.creation import IMAGE_TYPES, AddedImage, set_classes
+from ...prompts import Skipped
+from ...qupath.jvm.creation import IMAGE_TYPES
 from ...qupath.jvm.process import QuPathProcess
-from ...report.progress import (
-    Progress,
-    count_noun,
-    name_cases,
-    name_some,
-    show_progress,
-    stderr_console,
-)
-from .adding import Adder, Addition
+from ...report.progress import count_noun, name_cases, name_some, stderr_console
+from .building import Builder
 from .finding import find_slides
-from .folder import PROJECT_FILE, build_beside, check_free, find_project_folder
-from .matching import Matched, Source, Sources, find_annotations, match
-
-_USEFUL_CLASSES = (PathClass(REGION_CLASS, (0, 0, 180)), PathClass("Ignore*", (180, 180, 180)))
-"""QuPath's default classes with their colors, which a new class list would replace."""
+from .folder import build_beside, check_free, find_project_folder
+from .matching import Matched, Sources, find_annotations, match
+from .unfinished import PROJECT_FILE, Plan, Unfinished, name_state
 
 
 @dataclass(frozen=True)
@@ -45,12 +35,14 @@ class CreateRequest:
         images: folders, files and patterns.
         annotations: a folder of GeoJSON files, one such file, or a COCO file.
         image_type: one of :data:`.IMAGE_TYPES`.
+        resume: whether to go on with what a ``create`` of the same had done when it was stopped.
     """
 
     project: Path
     images: tuple[str, ...]
     annotations: Path | None = None
     image_type: str = "brightfield-h-e"
+    resume: bool = True
 
 
 @dataclass(frozen=True)
@@ -88,6 +80,8 @@ class Created:
 def run_create(request: CreateRequest) -> Created:
     """Create the project; it appears complete, or not at all.
 
+    What was added when it was stopped is kept beside it: the same request goes on there.
+
     Raises:
         OutputError: something is there already, or it cannot be written.
         SlideError: there are no slides, or QuPath opens none of them.
@@ -108,23 +102,85 @@ def run_create(request: CreateRequest) -> Created:
     matched = match(sources.sources, slides)
     if named is not None and not matched.by_slide:
         raise PromptError(_none_matches(named, matched, slides))
-    with build_beside(folder) as unfinished, QuPathProcess() as qupath:
-        builder = _Builder(qupath, unfinished / PROJECT_FILE, request.image_type, console)
-        builder.add(slides, matched.by_slide)
+    labels = label_slides(slides)
+    plan = _plan(request, slides, labels, matched)
+    with (
+        _tell_what_is_kept(
+            console, build_beside(folder, plan, resume=request.resume)
+        ) as unfinished,
+        QuPathProcess() as qupath,
+    ):
+        builder = Builder(qupath, unfinished, plan, request.image_type, console)
+        builder.add(slides, labels, matched.by_slide)
         builder.set_classes(sources.path_classes)
+    records = builder.records
     created = Created(
         folder / PROJECT_FILE,
-        builder.n_images,
-        builder.n_objects,
-        builder.repaired + sources.repaired,
-        (*unnamable, *builder.failed, *matched.ambiguous),
-        (*sources.damaged, *builder.skipped),
+        sum(len(one.ids) for one in records),
+        sum(one.n_objects for one in records),
+        sum(one.repaired for one in records) + sources.repaired,
+        (
+            *unnamable,
+            *(one for r in records for one in r.failed),
+            *builder.failed,
+            *matched.ambiguous,
+        ),
+        (*sources.damaged, *(one for record in records for one in record.skipped)),
         matched.without_slide,
         tuple(s.name for s in slides if s not in matched.by_slide) if named is not None else (),
         time.perf_counter() - start,
     )
     _tell(created, console)
     return created
+
+
+def _plan(
+    request: CreateRequest,
+    slides: Sequence[Path],
+    labels: Mapping[Path, str],
+    matched: Matched,
+) -> Plan:
+    """Name what each slide's part of the project is made of."""
+    named = request.annotations
+
+    def describe(slide: Path) -> str:
+        source = matched.by_slide.get(slide)
+        parts: list[object] = [labels[slide], name_state(slide)]
+        if source is not None and named is not None:
+            parts += [source.label, name_state(source.path or named.expanduser())]
+        return str(parts)
+
+    about = str([__version__, request.image_type])
+    return Plan(about, {str(slide): describe(slide) for slide in slides})
+
+
+@contextmanager
+def _tell_what_is_kept(
+    console: Console, building: AbstractContextManager[Unfinished]
+) -> Iterator[Unfinished]:
+    """Tell what an earlier run had done, and after Ctrl-C or SIGTERM what is kept of this one."""
+    with building as unfinished:
+        if unfinished.kept:
+            console.print(
+                f"{count_noun(len(unfinished.kept), 'slide')} were added by a run that was "
+                "stopped: this one goes on there.",
+                markup=False,
+            )
+        elif unfinished.why_new:
+            console.print(
+                f"All slides are added again: the unfinished project there {unfinished.why_new}.",
+                markup=False,
+            )
+        try:
+            yield unfinished
+        except KeyboardInterrupt:
+            if not unfinished.is_empty:
+                console.print(
+                    f"{count_noun(len(unfinished.kept), 'slide')} are kept in {unfinished.path}: "
+                    "the same command goes on there.",
+                    markup=False,
+                )
+            raise
 
 
 def summary(created: Created) -> str:
@@ -147,91 +203,6 @@ def summary(created: Created) -> str:
             f"{name_some(created.without_annotations)}."
         )
     return "\n".join(lines)
-
-
-class _Builder:
-    """Adds slides with their annotations to a project and counts them."""
-
-    def __init__(
-        self, qupath: QuPathProcess, project: Path, image_type: str, console: Console
-    ) -> None:
-        self.n_images = 0
-        self.n_objects = 0
-        self.repaired = 0
-        self.failed: list[Skipped] = []
-        self.skipped: list[Skipped] = []
-        self._adder = Adder(qupath, project, image_type, self._tell_objects)
-        self._console = console
-        self._progress: Progress | None = None
-        self._told = 0
-        self._qupath = qupath
-        self._project = project
-        self._path_classes: dict[str, PathClass] = {}
-
-    def add(self, slides: Sequence[Path], sources: Mapping[Path, Source]) -> None:
-        """Add all slides.
-
-        Raises:
-            SlideError: QuPath opens none.
-        """
-        labels = label_slides(slides)
-        with show_progress(self._console, "Starting QuPath"):
-            self._adder.start()
-        with show_progress(self._console, "Adding slides", len(slides)) as self._progress:
-            for slide in self._progress.track(slides):
-                self._add(slide, labels[slide], sources.get(slide))
-            self._adder.finish()
-        if not self.n_images:
-            raise SlideError(
-                f"QuPath opened none of {count_noun(len(slides), 'slide')}. {self.failed[0].reason}"
-            )
-
-    def set_classes(self, path_classes: Sequence[PathClass]) -> None:
-        """Set the class list to the given and the annotated classes; without any, keep QuPath's."""
-        listed = {one.name: one for one in (*path_classes, *self._path_classes.values())}
-        if listed:
-            listed |= {one.name: one for one in _USEFUL_CLASSES if one.name not in listed}
-            self._qupath.run(set_classes, self._project, tuple(listed.values()))
-
-    def _add(self, slide: Path, label: str, source: Source | None) -> None:
-        """Add a slide with its objects; without them where they cannot be read."""
-        found: ObjectStream | Cleaned = Cleaned()
-
-        def read() -> Iterator[Feature]:
-            nonlocal found  # again where QuPath's process had to be started again
-            assert source is not None
-            found = source.open(lambda _: None)
-            for feature in found:
-                self._path_classes |= {one.name: one for one in list_classes([feature])}
-                yield feature
-
-        try:
-            bare = Addition(slide, label)
-            added = self._adder.add(bare if source is None else Addition(slide, label, read))
-        except PromptError as exc:
-            assert source is not None
-            self.failed.append(Skipped(source.label, str(exc)))
-            added = self._adder.add(Addition(slide, label))
-        self.repaired += found.repaired
-        if source is not None:
-            self.skipped += [Skipped(f"{source.label}: {s.id}", s.reason) for s in found.skipped]
-        self._note(slide, added, with_objects=source is not None)
-
-    def _tell_objects(self, count: int) -> None:
-        self._told += count
-        if self._progress is not None and self._told:
-            self._progress.update(note=f"{self._told:,} objects")
-
-    def _note(self, slide: Path, added: AddedImage, *, with_objects: bool) -> None:
-        name = slide.name
-        self.n_images += len(added.ids)
-        self.n_objects += added.n_objects
-        self.skipped += [Skipped(f"{name}: {one.id}", one.reason) for one in added.skipped]
-        if added.reason:
-            self.failed.append(Skipped(name, added.reason))
-        elif len(added.ids) > 1 and with_objects:
-            reason = f"it holds {len(added.ids)} images; the annotations are in the first"
-            self.skipped.append(Skipped(name, reason))
 
 
 def _in_utf8(slides: Sequence[Path]) -> tuple[tuple[Path, ...], tuple[Skipped, ...]]:

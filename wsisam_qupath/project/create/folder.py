@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ...errors import OutputError
-from ...files import hold_alone, write_atomically
+from ...files import hold_alone
+from .unfinished import PROJECT_FILE, Plan, Unfinished, write_project
 
-PROJECT_FILE = "project.qpproj"
-"""QuPath's name of it."""
+_NOTHING_PLANNED = Plan()
 
 
 def find_project_folder(project: Path) -> Path:
@@ -58,29 +57,37 @@ def check_free(folder: Path) -> None:
 
 
 @contextmanager
-def build_beside(folder: Path) -> Iterator[Path]:
+def build_beside(
+    folder: Path, plan: Plan = _NOTHING_PLANNED, *, resume: bool = True
+) -> Iterator[Unfinished]:
     """Build the project in a hidden folder beside the target and rename it at the end.
 
-    After an error nothing is left; after a ``kill -9`` the hidden folder is, until the next try.
+    After a stop of any kind the hidden folder is kept if slides are recorded as being in it, and
+    the next try for the same plan goes on there.
+
+    Args:
+        plan: what the project is made of.
+        resume: whether what an earlier try left is used.
 
     Raises:
         OutputError: it cannot be written, or another program is making the same project.
     """
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    hidden = folder.with_name(f".{folder.name}.unfinished")
     busy = f"Another program is making {folder} right now: wait for it, or name another folder."
     with ExitStack() as held:
         try:
-            held.enter_context(hold_alone(Path(f"{unfinished}.lock"), busy))
+            held.enter_context(hold_alone(Path(f"{hidden}.lock"), busy))
+            unfinished = Unfinished(hidden, plan, resume=resume)
         except OSError as exc:
             raise _make_unwritable_error(folder, exc) from exc
-        held.callback(shutil.rmtree, unfinished, ignore_errors=True)
-        shutil.rmtree(unfinished, ignore_errors=True)
         try:
-            unfinished.mkdir()
-        except OSError as exc:
-            raise _make_unwritable_error(folder, exc) from exc
-        yield unfinished
-        _give_name(unfinished, folder)
+            yield unfinished
+            _give_name(hidden, folder)
+            unfinished.remove_record()
+        except BaseException:
+            if unfinished.is_empty:
+                unfinished.remove()
+            raise
 
 
 def _give_name(unfinished: Path, folder: Path) -> None:
@@ -88,9 +95,7 @@ def _give_name(unfinished: Path, folder: Path) -> None:
     file = unfinished / PROJECT_FILE
     content = json.loads(file.read_text(encoding="utf-8"))
     content["uri"] = _java_uri(folder / PROJECT_FILE)
-    write_atomically(file, json.dumps(content, indent=2, ensure_ascii=False).encode("utf-8"))
-    # QuPath's copy from between two saves names the hidden folder.
-    file.with_name(f"{PROJECT_FILE}.backup").unlink(missing_ok=True)
+    write_project(file, content)
     try:
         if folder.is_dir():
             folder.rmdir()

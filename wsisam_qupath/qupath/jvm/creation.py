@@ -157,6 +157,13 @@ def save_images(project: Path) -> None:
     _save_project(_unsaved.pop(project) if project in _unsaved else _open_project(project))
 
 
+def forget_images(project: Path) -> None:
+    """Forget what :func:`add_image` and :func:`add_objects` did and nothing saved yet."""
+    _unsaved.pop(project, None)
+    for key in [one for one in _growing if one[0] == project]:
+        _growing.pop(key).getServer().close()
+
+
 def _save_project(project: QuPathProject) -> None:
     fix = "check the space and permissions there"
     with translate_java_errors(f"Saving {project.path}", fix):
