@@ -26,6 +26,7 @@ from wsisam_qupath.qupath.install import scripts
 from wsisam_qupath.qupath.install.installation import Installation, find_installation
 from wsisam_qupath.qupath.jvm.creation import NewImage, add_images
 from wsisam_qupath.qupath.jvm.process import QuPathProcess
+from wsisam_qupath.report.progress import stderr_console
 
 pytestmark = pytest.mark.slow
 
@@ -53,7 +54,7 @@ def installed() -> Installation:
 
 
 def test_everything_required_works_where_the_tests_run() -> None:
-    checks = run_doctor()
+    checks = run_doctor(None, stderr_console())
 
     assert [check.name for check in checks] == list(PROBES)
     assert [check for check in checks if check.required and check.state != "ok"] == []

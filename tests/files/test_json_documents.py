@@ -98,8 +98,11 @@ def test_one_element_of_a_large_file_that_is_too_large_itself_is_named(tmp_path:
         read_json(path, fix=CURE)
 
 
-@pytest.mark.usefixtures("all_is_large")
-def test_of_a_file_that_is_cut_off_it_is_told_how_much_is_whole(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_large", [False, True])
+def test_of_a_file_that_is_cut_off_it_is_told_how_much_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_large: bool
+) -> None:
+    monkeypatch.setattr(json_files, "WHOLE_BYTES_MAX", 400 if is_large else 4000)
     path = written(tmp_path / "x.json", {"features": [square(number) for number in range(9)]})
     path.write_bytes(path.read_bytes()[:-20])
 

@@ -28,6 +28,7 @@ from wsisam_qupath.server.config import Limits
 from wsisam_qupath.server.decoding import decode_segment
 from wsisam_qupath.server.openapi import openapi
 from wsisam_qupath.server.problems import ProblemError
+from wsisam_qupath.server.schemas import GEOJSON, STREAMED_PROMPTS_MIN
 
 pytestmark = pytest.mark.slow
 
@@ -75,6 +76,18 @@ def test_prompts_are_answered_as_described(client: Client, mode: GenerationMode)
 @pytest.mark.parametrize("path", LOOKS)
 def test_looks_are_answered_as_described(client: Client, path: str) -> None:
     ask(client, path, "GET", GenerationMode.POSITIVE, examples=3)
+
+
+def test_it_says_from_how_many_prompts_on_an_answer_is_sent_feature_by_feature() -> None:
+    segment = openapi()["paths"]["/v1/segment"]["post"]
+    (schema,) = (
+        one["schema"]["$ref"].rpartition("/")[2]
+        for kind, one in segment["responses"]["200"]["content"].items()
+        if kind == GEOJSON
+    )
+
+    assert f"from {STREAMED_PROMPTS_MIN} on feature by feature" in segment["description"]
+    assert "problem" in openapi()["components"]["schemas"][schema]["properties"]
 
 
 def test_all_operations_have_names_of_their_own() -> None:

@@ -16,7 +16,7 @@ from wsisam_qupath.inference.predictor import Predictor
 from wsisam_qupath.inference.segmenter import Segmenter
 from wsisam_qupath.server.config import Limits
 from wsisam_qupath.server.metrics import Metrics
-from wsisam_qupath.server.schemas import GEOJSON_SEQ
+from wsisam_qupath.server.schemas import GEOJSON_SEQ, STREAMED_PROMPTS_MIN
 
 LINE = annotation("line", "LineString", [[0, 0], [5, 5]])
 OFF = rectangle("off", (600, 600, 700, 700))
@@ -123,6 +123,55 @@ def test_a_stream_has_the_records_of_the_collection(client: Client, tissue_path:
     assert (answer.status_code, answer.content_type) == (200, GEOJSON_SEQ)
     assert records_of(answer.data) == features(client, body)
     assert client.service.device_queue.in_hand == 0
+
+
+def test_of_many_prompts_a_collection_is_sent_feature_by_feature(
+    client: Client, tissue_path: Path
+) -> None:
+    body = asked(tissue_path, many_boxes(STREAMED_PROMPTS_MIN, (0, 470)))
+
+    answer = client.segment(body)
+    pieces = answer.iter_encoded()
+    begin = next(pieces) + next(pieces)
+
+    assert client.service.device_queue.in_hand == 1
+    collection = json.loads(begin + b"".join(pieces))
+    assert (answer.status_code, answer.content_type) == (200, GEOJSON)
+    assert collection == {"type": "FeatureCollection", "features": collection["features"]}
+    assert len(collection["features"]) == STREAMED_PROMPTS_MIN
+    assert collection["features"] == records_of(client.segment(body, Accept=GEOJSON_SEQ).data)
+    answer.close()
+    assert client.service.device_queue.in_hand == 0
+
+
+def many_boxes(count: int, x_range: tuple[float, float]) -> list[Feature]:
+    start, stop = x_range
+    xs = [start + (stop - start) * number / count for number in range(count)]
+    return [rectangle(f"{x}", (x, 20, x + 40, 60)) for x in xs]
+
+
+def test_a_collection_that_breaks_off_ends_with_the_problem(
+    segmenter: Segmenter, tmp_path: Path
+) -> None:
+    path = tmp_path / "damaged.ome.tif"
+    write_with_damage_at_the_right(path, width=2048, height=256)
+    half = STREAMED_PROMPTS_MIN // 2
+    body = asked(path, [*many_boxes(half, (20, 120)), *many_boxes(half, (1800, 1900))])
+    body["slide"] |= {"width": 2048, "height": 256}
+    client = client_of(segmenter, slides=[tmp_path])
+
+    answer = client.segment(body)
+
+    collection = json.loads(answer.data)
+    assert answer.status_code == 200
+    assert list(collection) == ["type", "features", "problem"]
+    assert len(collection["features"]) == half
+    problem = collection["problem"]
+    assert (problem["status"], problem["type"]) == (
+        422,
+        "urn:wsisam-qupath:problem:slide-unreadable",
+    )
+    assert problem["instance"] == f"urn:uuid:{answer.headers['X-Request-Id']}"
 
 
 def test_a_stream_that_cannot_begin_is_a_problem_with_its_status(client: Client) -> None:

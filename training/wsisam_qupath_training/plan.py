@@ -14,7 +14,7 @@ from rich.console import Console
 
 from wsisam_qupath.inference.backends import Backend
 from wsisam_qupath.model.bases import Base
-from wsisam_qupath.report.progress import count_noun, duration
+from wsisam_qupath.report.progress import count_noun, duration, show_progress
 from wsisam_qupath.slide.pool import MOST_OPEN
 
 from .dataset import Part
@@ -97,7 +97,8 @@ def measure_plan(
             cached, lines = _measure_features(planned, few, loaded, Path(folder), console)
         for name, settings in decoders.items():
             samples = pixels if settings.tunes_encoder or cached is None else cached
-            lines.append(_measure_decoder(name, settings, make_run(name, samples), planned))
+            with show_progress(console, f"Training {name} for a moment"):
+                lines.append(_measure_decoder(name, settings, make_run(name, samples), planned))
     lines.insert(0, _describe_disk(planned))
     lines.append(_describe_memory(planned))
     return lines

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ from rich.console import Console
 
 from wsisam_qupath.errors import PromptError, WsiSamError
 from wsisam_qupath.files import cache_folder
+from wsisam_qupath.inference.backends import Backend
 from wsisam_qupath.inference.loading import ResolvedModel, resolve
 from wsisam_qupath.model.build import read_state
 from wsisam_qupath.model.shipped import find_shipped_adapter
@@ -110,11 +111,12 @@ def _open(request: TrainRequest, console: Console) -> Iterator[tuple[_Training, 
     recipe = choose_recipe(request, model.adapter, collection.dataset)
     with (
         open_context(request.model.device, request.model.threads) as context,
-        open_data(collection, recipe, model.base, limit_gb=request.cache_gb) as (
-            parts,
-            views,
-        ),
+        ExitStack() as opened,
     ):
+        with show_progress(console, "Choosing views"):
+            parts, views = opened.enter_context(
+                open_data(collection, recipe, model.base, limit_gb=request.cache_gb)
+            )
         images = len(parts["train"].images)
         console.print(describe_views(views, images, request.cache_gb), markup=False)
         yield _Training(request, recipe, model, parts, views, context, console), collection
@@ -177,7 +179,11 @@ class _Training:
             _check_views(samples, samples)
             return self._make_run(name, samples, samples)
 
-        return measure_plan(planned, lambda: self.model.load().backend, make_run, self.console)
+        return measure_plan(planned, self._load_backend, make_run, self.console)
+
+    def _load_backend(self) -> Backend:
+        with show_progress(self.console, "Loading the model"):
+            return self.model.load().backend
 
     def _make_run(self, name: str, samples: SampleSource, val_views: SampleSource) -> Run:
         settings = self.recipe.decoders[name]
@@ -223,10 +229,11 @@ class _Training:
         if start is None or not val or not count:
             return ()
         spec = replace(self.request.model, backend="torch")
-        before, after = (
-            PredictorModel(name, resolve(replace(spec, adapter=path)).load())
-            for name, path in (("before", start), ("after", made.adapter))
-        )
+        with show_progress(self.console, "Loading the models to compare"):
+            before, after = (
+                PredictorModel(name, resolve(replace(spec, adapter=path)).load())
+                for name, path in (("before", start), ("after", made.adapter))
+            )
         judgments = judge(val, before, after, count, self.console)
         tell(judgments, start.stem, self.console)
         trained = after.predictor.adapter
@@ -250,15 +257,16 @@ class _Training:
         path = made.adapter.with_suffix(".report.html")
         try:
             cases = self._worst_cases(made.trained)
-            write_report(
-                path,
-                self.recipe,
-                self.model.base,
-                images,
-                made.trained,
-                cases,
-                verdict=[str(judgment) for judgment in judgments],
-            )
+            with show_progress(self.console, "Writing the report"):
+                write_report(
+                    path,
+                    self.recipe,
+                    self.model.base,
+                    images,
+                    made.trained,
+                    cases,
+                    verdict=[str(judgment) for judgment in judgments],
+                )
         except WsiSamError as exc:
             self.console.print(f"The adapter is written, but no report: {exc}", markup=False)
             return made
@@ -269,14 +277,16 @@ class _Training:
         found: list[WorstPrediction] = []
         for name, result in trained.items():
             trainable = self._load_trained(name, result)
-            found += find_worst_predictions(
-                name,
-                trainable,
-                self._samples(trainable.settings)[1],
-                size_px=self.model.base.size_px,
-                context=self.context,
-                count=_PICTURED,
-            )
+            val_views = self._samples(trainable.settings)[1]
+            with show_progress(self.console, f"Looking for the worst answers of {name}"):
+                found += find_worst_predictions(
+                    name,
+                    trainable,
+                    val_views,
+                    size_px=self.model.base.size_px,
+                    context=self.context,
+                    count=_PICTURED,
+                )
         samples = list_usable_samples(val, self.recipe.sampling, without)
         worst = sorted(found, key=lambda answer: answer.dice)[:_PICTURED]
         return [picture(answer, samples[answer.sample], val) for answer in worst]
@@ -342,7 +352,7 @@ class _Training:
     @cached_property
     def _caches(self) -> tuple[FeatureCache, FeatureCache]:
         """Of both parts, filled; several processes wait for the first of them."""
-        backend = self.model.load().backend
+        backend = self._load_backend()
 
         def fill_cache_of(part: Part, what: str) -> FeatureCache:
             return fill_features(

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from ..errors import OutputError
 from ..files import cache_folder
+from ..report.progress import show_progress, stderr_console
 
 _WEIGHTS = "weights"
 
@@ -31,12 +32,19 @@ def run_cache(*, clear: bool) -> None:
         OutputError: something cannot be deleted.
     """
     folder = cache_folder()
-    freed = sum(_clear(folder / name) for name in _CONTENTS if name != _WEIGHTS) if clear else 0
+    freed = 0
+    with show_progress(stderr_console(), "Looking at the cache") as progress:
+        for name in _CONTENTS if clear else ():
+            if name != _WEIGHTS:
+                progress.update(what=f"Deleting {_CONTENTS[name]}")
+                freed += _clear(folder / name)
+        progress.update(what="Measuring the cache")
+        sizes = {name: _measure_bytes(folder / name) for name in _CONTENTS}
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name, justify in (("Folder", "left"), ("Holds", "left"), ("Size", "right")):
         table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
     for name, what in _CONTENTS.items():
-        table.add_row(name, what, decimal(_measure_bytes(folder / name)))
+        table.add_row(name, what, decimal(sizes[name]))
     console = Console(highlight=False, emoji=False)
     console.print(table)
     console.print(f"All in {folder}.", markup=False, soft_wrap=True)

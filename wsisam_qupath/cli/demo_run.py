@@ -24,7 +24,7 @@ from ..qupath.files.reading import read_project
 from ..qupath.install.installation import find_installation
 from ..qupath.jvm.objects import read_image
 from ..qupath.jvm.process import QuPathProcess
-from ..report.progress import stderr_console
+from ..report.progress import show_progress, stderr_console
 from ..slide.pyramid import write_pyramid
 from .segment_run import SegmentRequest, run_segment
 
@@ -122,7 +122,7 @@ def _run_in_project(
     classes = tuple(dict.fromkeys(mark.path_class[0] for mark in MARKS))
     report = folder / "report.html"
     run_batch(BatchRequest(project, model, prompts=classes, report=report))
-    with QuPathProcess(installation) as qupath:
+    with QuPathProcess(installation) as qupath, show_progress(console, "Reading the project"):
         (image,) = read_project(project).images
         contents = qupath.run(read_image, project.absolute(), image.id)
     console.print(

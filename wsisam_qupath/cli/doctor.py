@@ -19,9 +19,9 @@ def doctor(project: Path | None) -> None:
     """
     from rich.console import Console
 
+    from ..report.progress import stderr_console
     from .doctor_checks import exit_code, print_doctor, run_doctor
 
-    with Console(stderr=True).status("Checking this computer"):
-        checks = run_doctor(project)
+    checks = run_doctor(project, stderr_console())
     print_doctor(checks, Console())
     sys.exit(exit_code(checks))

@@ -19,6 +19,7 @@ from ..files import CACHE_VARIABLE, compute_sha256
 from ..model.bases import BASES, Base, Bundled, Download
 from ..model.weights import explain_fix, find_expected_path
 from ..qupath.install.installation import find_installation
+from ..report.progress import show_progress
 from . import doctor_machine as machine
 from .doctor_machine import Finding
 
@@ -87,14 +88,20 @@ def run_probe(probe: Probe) -> Check:
     return Check(probe.name, state, finding.detail, finding.fix, probe.required)
 
 
-def run_doctor(project: Path | None = None) -> list[Check]:
+def run_doctor(project: Path | None, console: Console) -> list[Check]:
     """Look at everything. Takes some seconds, most of them for PyTorch and QuPath to start.
 
     Args:
         project: a QuPath project to open, in place of one that is made for the purpose.
+        console: shows what is being looked at.
     """
     probes = {**PROBES, "QuPath project": project_probe(project)}
-    return [run_probe(probe) for probe in probes.values()]
+    checks = []
+    with show_progress(console, "Checking this computer", len(probes)) as progress:
+        for probe in progress.track(probes.values()):
+            progress.update(note=probe.name)
+            checks.append(run_probe(probe))
+    return checks
 
 
 def exit_code(checks: Iterable[Check]) -> int:

@@ -221,17 +221,18 @@ def _open_slide(request: SegmentRequest, console: Console) -> Slide:
     Raises:
         SlideError: it cannot be read, or not as QuPath shows it.
     """
-    try:
-        return open_slide(request.slide, mpp=request.mpp)
-    except PixelSizeError:
-        raise
-    except SlideError as refused:
+    with show_progress(console, "Opening the slide"):
         try:
-            slide = open_slide(request.slide, mpp=request.mpp, as_qupath=False)
+            return open_slide(request.slide, mpp=request.mpp)
         except PixelSizeError:
             raise
-        except SlideError:
-            raise refused from None
+        except SlideError as refused:
+            try:
+                slide = open_slide(request.slide, mpp=request.mpp, as_qupath=False)
+            except PixelSizeError:
+                raise
+            except SlideError:
+                raise refused from None
     console.print(
         f"{slide.location} has strips compressed with JPEG, which QuPath shows as noise unless it "
         "has Bio-Formats. The pixels were read as they are stored.",

@@ -233,7 +233,8 @@ def _user_folder(request: SetupRequest, version: str) -> tuple[Path, str]:
     """QuPath's user folder, and what its user has to do so that QuPath looks there."""
     from ..qupath.jvm.preferences import find_user_folder  # needs Java, unlike `--help`
 
-    chosen = find_user_folder()
+    with show_progress(stderr_console(), "Asking QuPath for its user folder"):
+        chosen = find_user_folder()
     wanted = request.user_dir.expanduser().absolute() if request.user_dir else chosen
     folder = wanted or scripts.suggest_user_folder(version)
     if folder == chosen:
@@ -249,7 +250,8 @@ def _choose(user_folder: Path) -> bool:
         user_folder.mkdir(parents=True, exist_ok=True)
     except OSError:
         return False  # whoever puts the scripts there says why
-    return choose_user_folder(user_folder)
+    with show_progress(stderr_console(), "Telling QuPath its user folder"):
+        return choose_user_folder(user_folder)
 
 
 def _set_up_startup(request: SetupRequest) -> _Outcome:
@@ -259,7 +261,7 @@ def _set_up_startup(request: SetupRequest) -> _Outcome:
 
     user_folder, _ = _user_folder(request, _find_version())
     ours = scripts.menu_folder(user_folder) / scripts.INTERACTIVE
-    with QuPathProcess() as qupath:
+    with QuPathProcess() as qupath, show_progress(stderr_console(), "Asking QuPath"):
         stated = qupath.run(preferences.read_startup_script)
         if stated is not None and Path(stated) == ours:
             return "already there", str(ours)

@@ -123,6 +123,12 @@ def read_json(path: Path, *, fix: str, on_read: OnRead = _tell_nobody) -> object
             if size > WHOLE_BYTES_MAX:
                 return _Index(file, path, fix, on_read).read()
             content = file.read(WHOLE_BYTES_MAX + 1)
+            try:
+                return _parsed(content, path, fix)
+            except PromptError:
+                file.seek(0)
+                _Index(file, path, fix, _tell_nobody).check_for_cut()
+                raise
     except FileNotFoundError as exc:
         raise PromptError(f"There is no file {path}: check the name and the folder.") from exc
     except (OSError, ValueError) as exc:  # ValueError: a NUL in the path
@@ -131,7 +137,6 @@ def read_json(path: Path, *, fix: str, on_read: OnRead = _tell_nobody) -> object
         wanted = "name a file in it" if is_folder else "check that it is a file that you may read"
         reason = (exc.strerror if isinstance(exc, OSError) else None) or exc
         raise PromptError(f"{path} cannot be read ({reason}): {wanted}.") from exc
-    return _parsed(content, path, fix)
 
 
 def _parsed(content: bytes, path: Path, fix: str) -> object:
@@ -172,21 +177,46 @@ class _Index:
             PromptError: it is no JSON, is cut off, or has an element that is too large.
         """
         try:
-            first = self._peek()
-            if first not in ("[", "{"):
-                raise self._damage("it is neither a list nor an object")
-            document = self._list() if first == "[" else self._object()
-            if self._skip_space():
-                raise self._damage("something follows its end")
+            return self._document()
         except _CutOffError as exc:
-            raise PromptError(
-                f"{self._path} is cut off after {self._elements:,} whole elements of its list, and "
-                f"nothing of it is used. {self._fix}"
-            ) from exc
+            raise self._describe_cut() from exc
         except UnicodeDecodeError as exc:
             raise PromptError(f"{self._path} is not UTF-8 text. {self._fix}") from exc
         except RecursionError as exc:
             raise PromptError(f"{self._path} is nested too deep. {self._fix}") from exc
+
+    def check_for_cut(self) -> None:
+        """Look only whether the file is cut off behind some whole elements of a list.
+
+        Raises:
+            PromptError: it is.
+        """
+        try:
+            self._document()
+        except _CutOffError as exc:
+            if self._elements:
+                raise self._describe_cut() from exc
+        except (PromptError, UnicodeDecodeError, RecursionError):
+            pass  # it is damaged in another way
+
+    def _describe_cut(self) -> PromptError:
+        return PromptError(
+            f"{self._path} is cut off after {self._elements:,} whole elements of its list, and "
+            f"nothing of it is used. {self._fix}"
+        )
+
+    def _document(self) -> object:
+        """See :meth:`read`.
+
+        Raises:
+            _CutOffError, UnicodeDecodeError, RecursionError: of the file.
+        """
+        first = self._peek()
+        if first not in ("[", "{"):
+            raise self._damage("it is neither a list nor an object")
+        document = self._list() if first == "[" else self._object()
+        if self._skip_space():
+            raise self._damage("something follows its end")
         return document
 
     def _object(self) -> dict[str, object]:

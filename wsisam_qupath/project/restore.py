@@ -16,7 +16,7 @@ from ..qupath.files.backups import Backup, find_present, list_backups
 from ..qupath.files.entries import ImageEntry, Project
 from ..qupath.files.integrity import read_stated_count
 from ..qupath.files.reading import read_project
-from ..report.progress import count_noun, stderr_console
+from ..report.progress import count_noun, show_progress, stderr_console
 from .access import check_closed, choose_images, lock_for_writing
 from .commit import RESTORE, recover, restore
 
@@ -48,8 +48,11 @@ def run_restore(path: Path, images: Sequence[str], wanted: Wanted = "previous") 
     say = partial(console.print, markup=False, soft_wrap=True)
     check_closed(project, say)
     restored = failed = 0
-    with lock_for_writing(project, what=RESTORE):
-        for entry in entries:
+    with (
+        lock_for_writing(project, what=RESTORE),
+        show_progress(console, "Restoring images", len(entries)) as progress,
+    ):
+        for entry in progress.track(entries):
             try:
                 done = _restore_image(entry, wanted)
             except WsiSamError as exc:
@@ -79,9 +82,11 @@ def print_states(path: Path, images: Sequence[str]) -> None:
     table.add_column("When", no_wrap=True)
     table.add_column("Objects then", justify="right")
     table.add_column("Objects now", justify="right")
-    for entry in choose_images(project, images):
-        for row in _list_rows(project, entry):
-            table.add_row(*map(Text, row))
+    entries = choose_images(project, images)
+    with show_progress(stderr_console(), "Listing states", len(entries)) as progress:
+        for entry in progress.track(entries):
+            for row in _list_rows(project, entry):
+                table.add_row(*map(Text, row))
     console = Console(highlight=False)
     if table.row_count:
         console.print(table)

@@ -43,11 +43,20 @@ class MessageConsole(Console):
     """A console for messages on stderr, which knows when it last said something.
 
     For programs each line is a JSON object: ``{"event": "message", "message": "..."}``.
+
+    Args:
+        as_log: whether lines are printed on a terminal too, and no bar.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, as_log: bool = False) -> None:
         # Without emoji: rich would make a dog of ":dog:" in the name of a file.
-        super().__init__(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+        super().__init__(
+            stderr=True,
+            highlight=False,
+            soft_wrap=True,
+            emoji=False,
+            force_terminal=False if as_log else None,
+        )
         self.progress_style = PROGRESS_STYLE.get()  # here, since other threads do not see it
         self.spoke_at = time.monotonic()
 
@@ -66,9 +75,9 @@ class MessageConsole(Console):
         super().print(json.dumps({"event": event, **content}), markup=False)
 
 
-def stderr_console() -> MessageConsole:
-    """Make a console for messages; results go to stdout."""
-    return MessageConsole()
+def stderr_console(*, as_log: bool = False) -> MessageConsole:
+    """Make a console for messages; results go to stdout. See :class:`MessageConsole`."""
+    return MessageConsole(as_log=as_log)
 
 
 class Progress:

@@ -33,6 +33,7 @@ from .schemas import (
     GEOJSON_SEQ,
     PROBLEM_JSON,
     RECORD_SEPARATOR,
+    STREAMED_PROMPTS_MIN,
     Health,
     Info,
     LimitsInfo,
@@ -43,9 +44,6 @@ from .service import Record, Service
 from .wsgi import IS_GONE
 
 _LOG = logging.getLogger(__name__)
-
-STREAMED_PROMPTS_MIN = 100
-"""From so many prompts on, a collection is sent feature by feature, as each is ready."""
 
 _OPEN = {"health", "status_page"}
 """Endpoints that answer without a token."""
@@ -341,6 +339,7 @@ def _info(service: Service, config: ServerConfig) -> Info:
         limits=LimitsInfo(
             body_bytes=limits.body_bytes,
             prompts=limits.prompts,
+            streamed_prompts=STREAMED_PROMPTS_MIN,
             points=limits.points,
             vertices=limits.vertices,
             regions=limits.regions,

@@ -17,6 +17,7 @@ from ..inference.loading import resolve
 from ..inference.segmenter import Segmenter
 from ..model.bases import find_base
 from ..options import ModelSpec
+from ..report.progress import MessageConsole, show_progress, stderr_console
 from .app import create_app
 from .budget import MemoryBudget
 from .config import DEFAULT_PORT, Limits, ServerConfig, is_loopback
@@ -84,8 +85,10 @@ def run_serve(request: ServeRequest) -> None:
     budget = MemoryBudget(config.limits.memory_bytes)
     device_queue = DeviceQueue(config.limits.requests_at_once, metrics.observe_wait, budget)
     metrics.watch(device_queue)
+    console = stderr_console(as_log=True)
     loaders = {
-        _name(model): ModelLoader(partial(_load, model, metrics)) for model in request.models
+        _name(model): ModelLoader(partial(_load, model, metrics, console))
+        for model in request.models
     }
     models = next(iter(loaders.values()))
     service = Service(models, Slides(config), device_queue, config.limits, loaders)
@@ -111,10 +114,11 @@ def _name(model: ModelSpec) -> str:
     return model.adapter if isinstance(model.adapter, str) else model.adapter.stem
 
 
-def _load(model: ModelSpec, metrics: Metrics) -> Segmenter:
+def _load(model: ModelSpec, metrics: Metrics, console: MessageConsole) -> Segmenter:
     """Load the model and tell the user."""
     try:
-        segmenter = Segmenter(resolve(model).load(), tally=metrics.tally)
+        with show_progress(console, "Loading the model (the first start prepares it)"):
+            segmenter = Segmenter(resolve(model).load(), tally=metrics.tally)
     except WsiSamError as exc:
         _say(f"The model cannot be loaded: {exc} Then start the server again.")
         raise

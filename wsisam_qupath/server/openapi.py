@@ -16,9 +16,11 @@ from .schemas import (
     GEOJSON,
     GEOJSON_SEQ,
     PROBLEM_JSON,
+    STREAMED_PROMPTS_MIN,
     FeatureCollection,
     Health,
     Info,
+    Outlines,
     Problem,
     SegmentRequest,
 )
@@ -43,6 +45,7 @@ class Operation:
         answers: what it answers with where nothing is wrong, by status.
         problems: what can be wrong with a request to it, beside token and host.
         is_open: whether it needs no token.
+        description: what the summary leaves out.
     """
 
     method: Literal["get", "post", "put", "delete"]
@@ -53,6 +56,7 @@ class Operation:
     request: type[Any] | None = None
     problems: tuple[ProblemName, ...] = ()
     is_open: bool = False
+    description: str = ""
 
 
 _BODY: tuple[ProblemName, ...] = (
@@ -84,9 +88,13 @@ OPERATIONS = (
         "/v1/segment",
         "segment",
         "Outline what prompts point at",
-        {200: {GEOJSON: FeatureCollection, GEOJSON_SEQ: None}},
+        {200: {GEOJSON: Outlines, GEOJSON_SEQ: None}},
         SegmentRequest,
         _SEGMENT,
+        description="Each result of application/geo+json-seq is sent when it is ready. A "
+        f"FeatureCollection is sent whole for up to {STREAMED_PROMPTS_MIN - 1} prompts; from "
+        f"{STREAMED_PROMPTS_MIN} on feature by feature, each when it is ready. If the work fails "
+        "midway, the last record, or the last member of the collection, is the problem.",
     ),
     Operation(
         "post",
@@ -198,6 +206,7 @@ def _describe_operation(operation: Operation, references: References) -> dict[st
     described: dict[str, Any] = {
         "operationId": operation.id,
         "summary": operation.summary,
+        **({"description": operation.description} if operation.description else {}),
         "responses": {
             **{
                 str(status): _answer("What was asked for", _content(content, references))

@@ -35,6 +35,9 @@ PROTOCOL = 2
 """Of the interface: raised when a client of before would misread an answer, or be misread. A client
 of another protocol refuses to work with the server."""
 
+STREAMED_PROMPTS_MIN = 100
+"""From so many prompts on, a collection is sent feature by feature, as each is ready."""
+
 ServerState: TypeAlias = Literal["loading", "ready", "failed"]
 
 _LARGEST_PX = 1_000_000_000
@@ -282,6 +285,17 @@ class Problem(BaseModel):
     prompts: list[str] | None = None
 
 
+class Outlines(FeatureCollection):
+    """The answer to prompts.
+
+    Attributes:
+        problem: why it ends before all prompts were answered; only in an answer that was sent
+            feature by feature, and its last member.
+    """
+
+    problem: NotRequired[Problem]
+
+
 class Health(BaseModel):
     """``GET /healthz``."""
 
@@ -301,10 +315,15 @@ class ModelInfo(BaseModel):
 
 
 class LimitsInfo(BaseModel):
-    """Limits of the server for the size and duration of one request."""
+    """Limits of the server for the size and duration of one request.
+
+    Attributes:
+        streamed_prompts: from so many prompts on, an answer comes feature by feature.
+    """
 
     body_bytes: int
     prompts: int
+    streamed_prompts: int
     points: int
     vertices: int
     regions: int

@@ -135,19 +135,23 @@ def run_evaluate(dataset: Dataset, request: EvaluateRequest, console: Console) -
             "a box count as 0.",
             markup=False,
         )
-    blocks = summarize(results, names, request.by)
-    table = table_text(
-        describe_protocol(request.settings, models),
-        blocks,
-        (*names, *BASELINES),
-        {
-            "predicted and true IoU, r": {n: correlations(results, n) for n in names},
-            "predicted IoU, calibration error": {n: calibration_errors(results, n) for n in names},
-        },
-        {name: seconds(results, name) for name in names},
-    )
-    told = [describe_model(model) for model in models]
-    _write(request, results, told, images, names)
+    with show_progress(console, "Summarizing the results"):
+        blocks = summarize(results, names, request.by)
+        table = table_text(
+            describe_protocol(request.settings, models),
+            blocks,
+            (*names, *BASELINES),
+            {
+                "predicted and true IoU, r": {n: correlations(results, n) for n in names},
+                "predicted IoU, calibration error": {
+                    n: calibration_errors(results, n) for n in names
+                },
+            },
+            {name: seconds(results, name) for name in names},
+        )
+        told = [describe_model(model) for model in models]
+    with show_progress(console, "Writing the results"):
+        _write(request, results, told, images, names)
     return Evaluation(names, results, blocks, table)
 
 

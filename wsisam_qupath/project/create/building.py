@@ -85,7 +85,8 @@ class Builder:
         listed = {one.name: one for one in (*path_classes, *annotated)}
         if listed:
             listed |= {one.name: one for one in _USEFUL_CLASSES if one.name not in listed}
-            self._qupath.run(set_classes, self._project, tuple(listed.values()))
+            with show_progress(self._console, "Writing the class list"):
+                self._qupath.run(set_classes, self._project, tuple(listed.values()))
 
     def _save(self) -> None:
         """Save the project, and record what is in it from now on."""

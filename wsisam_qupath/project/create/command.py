@@ -18,7 +18,7 @@ from ...files.names import name_key
 from ...prompts import Skipped
 from ...qupath.jvm.creation import IMAGE_TYPES
 from ...qupath.jvm.process import QuPathProcess
-from ...report.progress import count_noun, name_cases, name_some, stderr_console
+from ...report.progress import count_noun, name_cases, name_some, show_progress, stderr_console
 from .building import Builder
 from .finding import find_slides
 from .folder import build_beside, check_free, find_project_folder
@@ -98,7 +98,8 @@ def run_create(request: CreateRequest) -> Created:
     check_free(folder)
     slides, unnamable = _in_utf8(find_slides(request.images))
     named = request.annotations
-    sources = Sources() if named is None else find_annotations(named.expanduser(), slides)
+    with show_progress(console, "Reading annotations"):
+        sources = Sources() if named is None else find_annotations(named.expanduser(), slides)
     matched = match(sources.sources, slides)
     if named is not None and not matched.by_slide:
         raise PromptError(_none_matches(named, matched, slides))
