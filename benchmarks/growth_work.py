@@ -185,10 +185,10 @@ class Stub:
     def encode(self, patches: Sequence[Any]) -> Any:
         raise NotImplementedError
 
-    def embed(self, hr_patches: Sequence[Any], _lr_patches: Sequence[Any]) -> list[Any]:
+    def embed(self, pairs: Sequence[Sequence[Any]]) -> list[Any]:
         from wsisam_qupath.inference.backends import Embedding
 
-        return [Embedding((), {}, 0) for _ in hr_patches]
+        return [Embedding((), {}, 0) for _ in pairs]
 
     def decode(self, _decoder: str, _embedding: Any, prompts: Sequence[Any]) -> list[Any]:
         return [self._answer for _ in prompts]

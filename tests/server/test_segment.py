@@ -16,7 +16,7 @@ from wsisam_qupath.inference.predictor import Predictor
 from wsisam_qupath.inference.segmenter import Segmenter
 from wsisam_qupath.server.config import Limits
 from wsisam_qupath.server.metrics import Metrics
-from wsisam_qupath.server.schemas import GEOJSON_SEQ, STREAMED_PROMPTS_MIN
+from wsisam_qupath.server.schemas import GEOJSON, GEOJSON_SEQ, STREAMED_PROMPTS_MIN
 
 LINE = annotation("line", "LineString", [[0, 0], [5, 5]])
 OFF = rectangle("off", (600, 600, 700, 700))
