@@ -29,7 +29,7 @@ try:
     main()
 finally:
     status = Path("/proc/self/status").read_text()
-    print(re.search(r"VmHWM:\\\\s+(\\\\d+)", status)[1])
+    print(re.search(r"VmHWM:\\s+(\\d+)", status)[1])
 """
 """Runs a command, and prints the most memory that it took, KiB."""
 
@@ -67,7 +67,7 @@ def long_ring(size_bytes: int) -> Iterable[bytes]:
     [
         (cut_off(5), "cut off after 5 whole elements"),
         (cut_off(120_000), "cut off after 120,000 whole elements"),
-        ([SPACES] * 300, "cut off after 0 whole elements"),
+        ([SPACES] * 100, "cut off after 0 whole elements"),
         (long_ring(300 * MIB), "element 2 of its list takes more than 32 MiB"),
     ],
     ids=["cut off", "cut off, large", "space", "one feature"],
@@ -80,8 +80,8 @@ def test_what_is_wrong_with_a_file_is_said_in_little_memory_and_nothing_is_writt
     answer = run_python("-c", MEASURED, "segment", tissue_path, prompts, "-o", tmp_path / "out")
 
     assert answer.code == 2
-    assert words in answer.err
-    assert answer.err.count("\n") == 1
+    assert words in answer.err.splitlines()[-1]
+    assert "Traceback" not in answer.err
     assert int(answer.out) < 600_000
     assert [one.name for one in tmp_path.iterdir()] == ["prompts.geojson"]
 

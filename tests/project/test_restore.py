@@ -13,7 +13,10 @@ from fixtures.command_line import run
 from fixtures.images import NEW, OLD, QUPATHS, Image
 from fixtures.project_files import image, make_project
 from wsisam_qupath.errors import OptionError
+from wsisam_qupath.project import restore as restore_module
 from wsisam_qupath.project.restore import Wanted, print_states, run_restore
+from wsisam_qupath.qupath.files.backups import Backup
+from wsisam_qupath.qupath.files.entries import ImageEntry
 from wsisam_qupath.qupath.files.reading import read_project
 
 Restore: TypeAlias = Callable[..., list[str]]
@@ -110,6 +113,70 @@ def test_after_many_commands_each_kept_state_can_be_named(
 
     restore(8, "image 1")
     assert committed.live[0] == bytes([5]) * 99
+
+
+def test_after_a_stop_the_same_command_restores_only_the_rest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = make_committed_images(tmp_path, 3)
+    project = images[0].project
+    real, calls = restore_module.restore, 0
+
+    def stop_after_two(entry: ImageEntry, number: int | None) -> Backup | None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            real(entry, number)  # a kill may come after the change, before anything is said of it
+            raise KeyboardInterrupt
+        return real(entry, number)
+
+    monkeypatch.setattr(restore_module, "restore", stop_after_two)
+    with pytest.raises(KeyboardInterrupt):
+        run_restore(project.path, [])
+    assert [one.live[0] for one in images] == [NEW, NEW, QUPATHS]
+    capsys.readouterr()
+
+    assert run_restore(project.path, [])
+
+    assert [one.live[0] for one in images] == [NEW, NEW, NEW]
+    said = capsys.readouterr().err
+    assert "2 images had been restored by a run that was stopped" in said
+    assert "1 image restored, 0 failed" in said
+    assert run_restore(project.path, [])
+    assert [one.live[0] for one in images] == [OLD, OLD, OLD]
+
+
+def test_an_image_that_changed_after_a_stop_is_restored_like_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (changed,) = make_committed_images(tmp_path, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(restore_module.UnfinishedRestore, "finish", lambda _: stop())
+        with pytest.raises(KeyboardInterrupt):
+            run_restore(changed.project.path, [])
+    changed.commit(b"a batch came between")
+
+    assert run_restore(changed.project.path, [])
+
+    assert changed.live[0] == NEW
+
+
+def stop() -> None:
+    raise KeyboardInterrupt
+
+
+def make_committed_images(folder: Path, count: int) -> list[Image]:
+    """Images that two batches changed: from OLD to NEW, and from NEW to QUPATHS."""
+    path = make_project(folder / "p", [image(str(n), f"{n}.svs") for n in range(count)])
+    project = read_project(path)
+    images = [Image(project, entry) for entry in project.images]
+    for one in images:
+        one.entry.folder.mkdir(parents=True, exist_ok=True)
+        one.put("data.qpdata", OLD)
+        one.put("summary.json", b'{"timestamp":1,"hierarchy":{"nObjects":3}}')
+        one.commit()
+        one.commit(QUPATHS)
+    return images
 
 
 def test_a_number_is_of_one_image(committed: Image, restore: Restore) -> None:

@@ -301,11 +301,16 @@ class _Index:
                 raise _CutOffError
 
     def _read_more(self) -> bool:
-        """Read at least as much again as is not parsed yet; False at the end of the file."""
+        """Read as much again as is not parsed yet, but little beyond what may be parsed as a whole.
+
+        Returns:
+            False at the end of the file.
+        """
         self._place()
         self._text = self._text[self._at :]
         self._at = self._counted = 0
-        content = self._file.read(max(_BLOCK_BYTES, len(self._text)))
+        allowed = WHOLE_BYTES_MAX + _BLOCK_BYTES - len(self._text)
+        content = self._file.read(max(_BLOCK_BYTES, min(len(self._text), allowed)))
         self._on_read(len(content))
         self._text += self._decoder.decode(content, final=not content)
         self._is_over = not content

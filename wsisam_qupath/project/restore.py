@@ -19,6 +19,7 @@ from ..qupath.files.reading import read_project
 from ..report.progress import count_noun, show_progress, stderr_console
 from .access import check_closed, choose_images, lock_for_writing
 from .commit import RESTORE, recover, restore
+from .unfinished_restore import UnfinishedRestore
 
 Wanted: TypeAlias = Literal["previous", "original"] | int
 """Which state of an image: the one before its last command, the first one, or a number."""
@@ -47,21 +48,33 @@ def run_restore(path: Path, images: Sequence[str], wanted: Wanted = "previous") 
         )
     say = partial(console.print, markup=False, soft_wrap=True)
     check_closed(project, say)
-    restored = failed = 0
+    restored = failed = kept = 0
     with (
         lock_for_writing(project, what=RESTORE),
         show_progress(console, "Restoring images", len(entries)) as progress,
     ):
+        unfinished = UnfinishedRestore(project, images) if wanted == "previous" else None
         for entry in progress.track(entries):
             try:
-                done = _restore_image(entry, wanted)
-            except WsiSamError as exc:
+                recover(entry)
+                if unfinished is not None and unfinished.has_done(entry):
+                    kept += 1
+                    continue
+                done = _restore_image(entry, wanted, unfinished)
+            except (WsiSamError, OSError) as exc:
                 failed += 1
                 say(f"{escape(entry.name)}: failed. {exc}")
                 continue
             if done:
                 restored += 1
                 say(f"{escape(entry.name)}: {done}")
+        if unfinished is not None:
+            unfinished.finish()
+    if kept:
+        say(
+            f"{count_noun(kept, 'image')} had been restored by a run that was stopped. To go one "
+            "command further back in all of them, run this again."
+        )
     say(
         f"{count_noun(restored, 'image')} restored, {failed} failed; the others have no such state."
     )
@@ -122,13 +135,14 @@ def _count(entry: ImageEntry, summary: Path, noun: str = " object") -> str:
     return f"{count}{noun}{'s' * bool(noun and count != '1')}"
 
 
-def _restore_image(entry: ImageEntry, wanted: Wanted) -> str:
-    """Restore a state of an image; tell which one, or nothing where there is none."""
-    recover(entry)
+def _restore_image(entry: ImageEntry, wanted: Wanted, unfinished: UnfinishedRestore | None) -> str:
+    """Restore a state of an image, recovered; tell which one, or nothing where there is none."""
     backup = _choose(entry, list_backups(entry), wanted)
     if backup is None:
         return ""
     then, now = _count(entry, backup.summary), _count(entry, entry.summary)
+    if unfinished is not None:
+        unfinished.add(entry, backup.number)
     replaced = restore(entry, backup.number)
     kept = f"; what was there ({now}) is state {replaced.number}" if replaced else ""
     return f"restored state {backup.number}, from before {backup.command} ({then}){kept}."

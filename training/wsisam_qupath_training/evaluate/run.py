@@ -85,7 +85,8 @@ def evaluate_models(
         OptionError: a model answered in a wrong shape or number.
     """
     results = EvaluationResults()
-    sizes_um = _median_sizes_um(chosen) if settings.scale == "median" else {}
+    with show_progress(console, "Measuring sizes"):
+        sizes_um = _median_sizes_um(chosen) if settings.scale == "median" else {}
     total = len(models) * sum(len(c.truths) for c in chosen)
     with show_progress(console, "Measuring objects", total) as progress:
         for one in chosen:
