@@ -45,8 +45,8 @@ SIZES = {
 SMALL = 10
 """By which --small divides."""
 
-EXPECTED = (0, 2)
-"""Exit codes; 2 where there is no prompt among so many cells."""
+EXIT_CODES = {"prompts": 2}
+"""Of commands that do not end with 0: there is no prompt among the cells."""
 
 WHAT = {
     "segment": "`segment`, rectangles far apart",
@@ -118,14 +118,15 @@ def measure(kind: str, size: int, folder: Path) -> Cost:
     """Measure in a process of its own; commands are prepared in this one before."""
     if kind in STARTED:
         arguments = STARTED[kind](folder, size)
-        return watch([sys.executable, "-m", "wsisam_qupath", *arguments], folder)
-    cost = watch([sys.executable, __file__, "--child", kind, str(size), str(folder)], folder)
+        command = [sys.executable, "-m", "wsisam_qupath", *arguments]
+        return watch(command, folder, EXIT_CODES.get(kind, 0))
+    cost = watch([sys.executable, __file__, "--child", kind, str(size), str(folder)], folder, 0)
     found = json.loads((folder / "stdout").read_bytes().splitlines()[-1])
     return Cost(**found, peak_mib=cost.peak_mib)
 
 
-def watch(command: list[str], folder: Path) -> Cost:
-    """Run a command, and follow what it says and the memory of all that it starts."""
+def watch(command: list[str], folder: Path, exit_code: int) -> Cost:
+    """Run a command to this exit code, and follow what it says and the memory of all it starts."""
     cpu, start = cpu_of_children(), time.perf_counter()
     with (
         (folder / "stdout").open("wb") as stdout,
@@ -139,9 +140,9 @@ def watch(command: list[str], folder: Path) -> Cost:
         peak = 0
         while child.poll() is None:
             peak = max(peak, rss_of_all(child.pid))
-            time.sleep(0.05)
+            time.sleep(0.2)
         listener.join()
-    if child.returncode not in EXPECTED:
+    if child.returncode != exit_code:
         raise RuntimeError(f"{command} ended with {child.returncode}: {kept_in(folder)}")
     times.append(time.perf_counter())
     silent = max(later - earlier for earlier, later in pairwise(times))

@@ -34,7 +34,7 @@ class Builder:
 
     Attributes:
         records: what came of each slide that is in the project.
-        failed: slides that are not, by name and reason.
+        failed: why slides are not, by path.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Builder:
         console: Console,
     ) -> None:
         self.records = list(unfinished.kept.values())
-        self.failed: list[Skipped] = []
+        self.failed: dict[str, tuple[Skipped, ...]] = {}
         self._unfinished, self._plan, self._console = unfinished, plan, console
         self._unrecorded: list[SlideRecord] = []
         self._project = unfinished.path / PROJECT_FILE
@@ -75,9 +75,8 @@ class Builder:
                     self._save()
             self._save()
         if not self.records:
-            raise SlideError(
-                f"QuPath opened none of {count_noun(len(slides), 'slide')}. {self.failed[0].reason}"
-            )
+            reason = self.failed[str(slides[0])][-1].reason
+            raise SlideError(f"QuPath opened none of {count_noun(len(slides), 'slide')}. {reason}")
 
     def set_classes(self, path_classes: Sequence[PathClass]) -> None:
         """Set the class list to the given and the annotated classes; without any, keep QuPath's."""
@@ -122,7 +121,7 @@ class Builder:
             failed = (Skipped(source.label, str(exc)),)
             added = self._adder.add(Addition(slide, label))
         if added.reason:
-            self.failed += [*failed, Skipped(slide.name, added.reason)]
+            self.failed[str(slide)] = (*failed, Skipped(slide.name, added.reason))
             return
         skipped = () if source is None else _name_skipped(source.label, found.skipped)
         skipped += _name_skipped(slide.name, added.skipped)

@@ -114,18 +114,16 @@ def run_create(request: CreateRequest) -> Created:
         builder = Builder(qupath, unfinished, plan, request.image_type, console)
         builder.add(slides, labels, matched.by_slide)
         builder.set_classes(sources.path_classes)
-    records = builder.records
+    order = {str(slide): number for number, slide in enumerate(slides)}
+    records = sorted(builder.records, key=lambda record: order[record.slide])
+    failed_of = builder.failed | {record.slide: record.failed for record in records}
+    failed = [one for slide in slides for one in failed_of.get(str(slide), ())]
     created = Created(
         folder / PROJECT_FILE,
         sum(len(one.ids) for one in records),
         sum(one.n_objects for one in records),
         sum(one.repaired for one in records) + sources.repaired,
-        (
-            *unnamable,
-            *(one for r in records for one in r.failed),
-            *builder.failed,
-            *matched.ambiguous,
-        ),
+        (*unnamable, *failed, *matched.ambiguous),
         (*sources.damaged, *(one for record in records for one in record.skipped)),
         matched.without_slide,
         tuple(s.name for s in slides if s not in matched.by_slide) if named is not None else (),
