@@ -212,7 +212,7 @@ def test_slides_that_were_added_before_a_stop_are_not_added_again(
     answer = run(*command)
 
     assert answer.code == 0, answer.err
-    assert f"{kept} slides were added by a run that was stopped" in answer.err
+    assert f"A run that was stopped had added {kept} slides: this one goes on" in answer.err
     assert "40 images and 120 objects" in answer.err
     assert {one.name for one in tmp_path.iterdir()} == {"slides", "drawn", "p"}
     project = tmp_path / "p" / PROJECT_FILE

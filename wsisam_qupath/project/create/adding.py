@@ -7,10 +7,10 @@ Objects go there in pieces, so that a million of them are never in memory as tex
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from ...errors import QuPathError
 from ...geojson import Feature
@@ -40,6 +40,9 @@ _UNSAVED_SECONDS_MAX = 10.0
 
 _OBJECTS_AT_ONCE = 2000
 """Small enough that progress is told often, and memory stays small."""
+
+_POSITIONS_AT_ONCE = 200_000
+"""The same where objects are large: vertices that are sent together, if several objects are."""
 
 
 def _no_objects() -> Iterable[Feature]:
@@ -163,6 +166,31 @@ class Adder:
 
 
 def _divide(features: Iterable[Feature]) -> Iterator[tuple[Feature, ...]]:
-    rest = iter(features)
-    while piece := tuple(islice(rest, _OBJECTS_AT_ONCE)):
-        yield piece
+    piece: list[Feature] = []
+    positions = 0
+    for feature in features:
+        count = _count_positions(feature)
+        is_full = len(piece) >= _OBJECTS_AT_ONCE or positions + count > _POSITIONS_AT_ONCE
+        if piece and is_full:
+            yield tuple(piece)
+            piece, positions = [], 0
+        piece.append(feature)
+        positions += count
+    if piece:
+        yield tuple(piece)
+
+
+def _count_positions(feature: Feature) -> int:
+    """Count the vertices of an object and its children."""
+    children = feature.get("properties", {}).get("childObjects") or ()
+    return _count_in(feature["geometry"].get("coordinates")) + sum(map(_count_positions, children))
+
+
+def _count_in(coordinates: Any) -> int:
+    if not isinstance(coordinates, Sequence) or not coordinates:
+        return 1
+    first = coordinates[0]
+    if not isinstance(first, Sequence):
+        return 1
+    is_line = bool(first) and not isinstance(first[0], Sequence)
+    return len(coordinates) if is_line else sum(map(_count_in, coordinates))

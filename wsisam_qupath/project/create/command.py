@@ -161,8 +161,8 @@ def _tell_what_is_kept(
     with building as unfinished:
         if unfinished.kept:
             console.print(
-                f"{count_noun(len(unfinished.kept), 'slide')} were added by a run that was "
-                "stopped: this one goes on there.",
+                f"A run that was stopped had added {count_noun(len(unfinished.kept), 'slide')}: "
+                "this one goes on there.",
                 markup=False,
             )
         elif unfinished.why_new:
@@ -175,8 +175,8 @@ def _tell_what_is_kept(
         except KeyboardInterrupt:
             if not unfinished.is_empty:
                 console.print(
-                    f"{count_noun(len(unfinished.kept), 'slide')} are kept in {unfinished.path}: "
-                    "the same command goes on there.",
+                    f"{unfinished.path} keeps {count_noun(len(unfinished.kept), 'slide')}: the "
+                    "same command goes on there.",
                     markup=False,
                 )
             raise
