@@ -13,8 +13,9 @@ from fixtures.command_line import run
 from fixtures.images import NEW, OLD, QUPATHS, Image
 from fixtures.project_files import image, make_project
 from wsisam_qupath.errors import OptionError
-from wsisam_qupath.project import restore as restore_module
+from wsisam_qupath.project.commit import restore
 from wsisam_qupath.project.restore import Wanted, print_states, run_restore
+from wsisam_qupath.project.unfinished_restore import UnfinishedRestore
 from wsisam_qupath.qupath.files.backups import Backup
 from wsisam_qupath.qupath.files.entries import ImageEntry
 from wsisam_qupath.qupath.files.reading import read_project
@@ -120,17 +121,19 @@ def test_after_a_stop_the_same_command_restores_only_the_rest(
 ) -> None:
     images = make_committed_images(tmp_path, 3)
     project = images[0].project
-    real, calls = restore_module.restore, 0
+    calls = 0
 
     def stop_after_two(entry: ImageEntry, number: int | None) -> Backup | None:
         nonlocal calls
         calls += 1
         if calls == 2:
-            real(entry, number)  # a kill may come after the change, before anything is said of it
+            restore(
+                entry, number
+            )  # a kill may come after the change, before anything is said of it
             raise KeyboardInterrupt
-        return real(entry, number)
+        return restore(entry, number)
 
-    monkeypatch.setattr(restore_module, "restore", stop_after_two)
+    monkeypatch.setattr("wsisam_qupath.project.restore.restore", stop_after_two)
     with pytest.raises(KeyboardInterrupt):
         run_restore(project.path, [])
     assert [one.live[0] for one in images] == [NEW, NEW, QUPATHS]
@@ -151,7 +154,7 @@ def test_an_image_that_changed_after_a_stop_is_restored_like_any_other(
 ) -> None:
     (changed,) = make_committed_images(tmp_path, 1)
     with monkeypatch.context() as patch:
-        patch.setattr(restore_module.UnfinishedRestore, "finish", lambda _: stop())
+        patch.setattr(UnfinishedRestore, "finish", lambda _: stop())
         with pytest.raises(KeyboardInterrupt):
             run_restore(changed.project.path, [])
     changed.commit(b"a batch came between")

@@ -19,7 +19,7 @@ from ..options import ModelSpec
 from ..project.batch.command import run_batch
 from ..project.batch.request import BatchRequest
 from ..project.create.command import CreateRequest, run_create
-from ..project.create.folder import PROJECT_FILE
+from ..project.create.unfinished import PROJECT_FILE
 from ..qupath.files.reading import read_project
 from ..qupath.install.installation import find_installation
 from ..qupath.jvm.objects import read_image
