@@ -108,7 +108,9 @@ def find_imports(folder: str) -> dict[str, str]:
     for path in sorted((ROOT / folder).rglob("*.py")):
         for module in list_imports(ast.parse(path.read_text("utf-8"))):
             top = module.partition(".")[0]
-            if top not in sys.stdlib_module_names and top not in OWN and top != "tomllib":
+            is_beside = (path.parent / f"{top}.py").is_file()
+            known = sys.stdlib_module_names | {*OWN, "tomllib"}
+            if top not in known and not is_beside:
                 found.setdefault(top, path.relative_to(ROOT).as_posix())
     return found
 

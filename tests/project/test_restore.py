@@ -13,7 +13,7 @@ from fixtures.command_line import run
 from fixtures.images import NEW, OLD, QUPATHS, Image
 from fixtures.project_files import image, make_project
 from wsisam_qupath.errors import OptionError
-from wsisam_qupath.project.commit import restore
+from wsisam_qupath.project.commit import restore as restore_backup
 from wsisam_qupath.project.restore import Wanted, print_states, run_restore
 from wsisam_qupath.project.unfinished_restore import UnfinishedRestore
 from wsisam_qupath.qupath.files.backups import Backup
@@ -127,11 +127,10 @@ def test_after_a_stop_the_same_command_restores_only_the_rest(
         nonlocal calls
         calls += 1
         if calls == 2:
-            restore(
-                entry, number
-            )  # a kill may come after the change, before anything is said of it
+            # A kill may come after the change, before anything is said of it.
+            restore_backup(entry, number)
             raise KeyboardInterrupt
-        return restore(entry, number)
+        return restore_backup(entry, number)
 
     monkeypatch.setattr("wsisam_qupath.project.restore.restore", stop_after_two)
     with pytest.raises(KeyboardInterrupt):
@@ -222,7 +221,7 @@ def test_the_command_lists_and_restores(committed: Image) -> None:
 
 @pytest.mark.slow
 def test_options_that_mean_nothing_are_said_to(committed: Image) -> None:
-    stranger = run("restore", committed.project.path, "--images", "other")
+    stranger = run("restore", committed.project.path, "--image", "other")
     word = run("restore", committed.project.path, "--to", "yesterday")
 
     assert stranger.code == word.code == 2
