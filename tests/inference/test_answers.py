@@ -90,7 +90,23 @@ def test_the_lr_mask_lies_at_twice_the_scale() -> None:
     assert outline.polygon.bounds == pytest.approx((924, 924, 1084, 1084))
 
 
-@pytest.mark.parametrize("masks", [[CUT], [LR_CUT, SMALL], [CUT, LR_CUT]])
+def test_a_whole_hr_mask_goes_before_a_better_lr_mask_that_is_cut_off() -> None:
+    answer = choose_answer(WIDE, PAIR, CLICK, [LR_CUT, SMALL], PLAIN)
+
+    assert answer is not None
+    assert [one.patch for one in answer.outlines] == ["hr"]
+
+
+def test_an_empty_mask_is_no_answer_where_the_other_one_is_cut_off() -> None:
+    empty = square(0, 0, 0, 0, 0.1)
+
+    assert choose_answer(WIDE, PAIR, CLICK, [LR_CUT, empty], PLAIN) is None
+    answer = choose_answer(WIDE, PAIR, CLICK, [empty, LR_WHOLE], PLAIN)
+    assert answer is not None
+    assert [one.patch for one in answer.outlines] == ["lr"]
+
+
+@pytest.mark.parametrize("masks", [[CUT], [LR_CUT, CUT], [CUT, LR_CUT]])
 def test_a_prompt_without_a_whole_answer_is_asked_on_the_coarser_pair(
     masks: list[Prediction],
 ) -> None:

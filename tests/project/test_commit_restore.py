@@ -113,7 +113,7 @@ def test_a_full_disk_loses_no_state_of_an_early_version(disk: Path) -> None:
     image = make_image(disk)
     for name, content in DATED_BACKUP.items():
         image.put(name, QUPATHS if name.endswith(".qpdata") else content)
-        image.put(name.replace("2020", "2021"), content)
+        image.put(name.replace("2020", "2024"), content)  # a leap year too
     for pages in count():
         filler = fill_up(disk, pages)
         try:
