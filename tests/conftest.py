@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 import wsisam_qupath
 from fixtures.models import PLAIN_BASE, load_openvino, load_torch, tissue_rgb, write_random_adapter
@@ -25,6 +26,10 @@ from wsisam_qupath.slide import Slide, open_slide
 from wsisam_qupath.slide.pyramid import write_pyramid
 
 __all__ = ["qupath"]
+
+# A machine that is busy with other work must not decide a test.
+settings.register_profile("any time", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any time")
 
 _SLOW_FIXTURES = {"lite_state", "qupath", "plain_openvino", "plain_torch", "graphs"}
 """Each loads a network or starts QuPath, which takes seconds."""

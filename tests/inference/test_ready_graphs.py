@@ -118,7 +118,7 @@ def test_ready_graphs_answer_as_the_networks_in_pytorch(
 
     with torch.inference_mode():
         tokens, early = networks.encoder(torch.from_numpy(patches[0][None]))
-        theirs = {name: d(tokens, coords, labels) for name, d in networks.decoders.items()}
+        theirs = {name: d([tokens], coords, labels) for name, d in networks.decoders.items()}
 
     ours = in_float32(tmp_path / "encoder.xml", patches[0][None])
     assert np.abs(ours[0] - tokens.numpy()).max() < GRAPH_TOLERANCE

@@ -49,7 +49,7 @@ def place(tmp_path: Path) -> Path:
 def here(command: str, place: Path) -> list[str]:
     """A command of the page, with its folders below another one."""
     moved = re.sub(r"(?<=[ =])/(srv|data)/", f"{place}/\\1/", command)
-    return shlex.split(moved.removeprefix("sudo -u wsisam "))
+    return shlex.split(moved.removeprefix("sudo -H -u wsisam "))
 
 
 def make_certificate(place: Path) -> None:

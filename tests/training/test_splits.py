@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from fixtures.letters import FORMS
 from fixtures.training_data import OUTLINES
 from wsisam_qupath.errors import FormatError, OutputError, PromptError
+from wsisam_qupath.files.names import compose
 from wsisam_qupath.slide import SlideReference
 from wsisam_qupath_training.dataset import PARTS, AnnotatedImage, Part, Truth
 from wsisam_qupath_training.sources.groups import group_by_pattern, group_by_table
@@ -32,9 +33,12 @@ from wsisam_qupath_training.splits import (
 TRUTHS = (Truth("1", OUTLINES[0], "Gland"),)
 CATCH = "Slide;Dataset;Scanner\nSCC_01_1.svs;train;ScanScope v1\nSCC_02_1.svs;val;ScanScope v1\n"
 
-names = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), min_size=1).filter(
-    lambda name: name == name.strip()
+names = (
+    st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), min_size=1)
+    .map(compose)
+    .filter(lambda name: name == name.strip())
 )
+"""As images have them: their letters are composed, as a test below shows."""
 
 
 def image(
