@@ -116,7 +116,9 @@ ELSEWHERE = {
     "weights mobile-sam": "tests/model/test_weights_download.py, from a server of this machine",
     'segment "$slide" "prompts/$name.geojson" -o "outlines/$name.geojson"': "below, as a script",
     "evaluate DATA --compare none": "tests/training/evaluate/test_cli.py, DATA is the reader's",
-    "train training/recipes/lite-medsam.toml --init none -o tissue-lite-medsam.safetensors": "its data",
+    "train training/recipes/lite-medsam.toml --init none -o tissue-lite-medsam.safetensors": (
+        "it needs the data that the adapter was trained on, and hours"
+    ),
     "batch project.qpproj --dask ADDRESS": "tests/project/batch/test_outputs.py, with a cluster",
 }
 """Commands that other tests run, and what cannot be run here."""
