@@ -213,7 +213,6 @@ def test_the_script_of_a_job_array_outlines_the_slide_of_its_number(
         cwd=tmp_path,
         env={**variables, "PATH": f"{programs}:{variables['PATH']}"},
         check=True,
-        timeout=300,
     )
 
     assert [path.name for path in (tmp_path / "outlines").glob("*.geojson")] == ["b.geojson"]
