@@ -185,7 +185,7 @@ class Stub:
     def encode(self, patches: Sequence[Any]) -> Any:
         raise NotImplementedError
 
-    def embed(self, pairs: Sequence[Sequence[Any]]) -> list[Any]:
+    def embed(self, pairs: Sequence[Any], *_lr_patches: Any) -> list[Any]:
         from wsisam_qupath.inference.backends import Embedding
 
         return [Embedding((), {}, 0) for _ in pairs]
