@@ -19,7 +19,7 @@ from shutil import which
 import pytest
 
 from fixtures.command_line import GLAND, environment, rectangle
-from fixtures.servers import asked, wait_for
+from fixtures.servers import PATIENCE_SECONDS, asked, wait_for
 
 pytestmark = [
     pytest.mark.slow,
@@ -90,7 +90,7 @@ def unit_started(place: Path) -> Iterator[tuple[int, Path]]:
         assert port is not None
         yield int(port[1]), log
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
+        assert process.wait(PATIENCE_SECONDS) == 0
     finally:
         process.kill()
         process.wait()
@@ -105,7 +105,7 @@ def ask(place: Path, port: int, path: str, token: str = "", body: object = None)
         f"Authorization: Bearer {token}\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(content)}\r\nConnection: close\r\n\r\n"
     )
-    plain = socket.create_connection(("127.0.0.1", port), timeout=60)
+    plain = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS)
     with trusting.wrap_socket(plain, server_hostname=NAME) as connection:
         connection.sendall(head.encode() + content)
         answer = HTTPResponse(connection)
