@@ -209,8 +209,8 @@ def test_widely_spread_points_coarsen_the_pair() -> None:
 
 @pytest.mark.parametrize(
     ("side_um", "count", "fits"),
-    # A box around k random points has (k - 1) / (k + 1) of their object: 102.4 µm fit.
-    [(0, 1, False), (34, 2, True), (35, 2, False), (51, 3, True), (52, 3, False), (83, 10, True)],
+    # A box around k random points has (k - 1) / (k + 1) of their object: 76.8 µm fit.
+    [(0, 1, False), (25, 2, True), (26, 2, False), (38, 3, True), (39, 3, False), (62, 10, True)],
 )
 def test_points_that_lie_close_together_show_that_their_object_fits(
     side_um: float, count: int, fits: bool
@@ -220,6 +220,14 @@ def test_points_that_lie_close_together_show_that_their_object_fits(
     prompt = Prompt("p", l0_positives=tuple(spread), l0_negatives=((9000, 9000),))
 
     assert PLANNER.fits_hr(prompt, PLANNER.pair(prompt)) is fits
+
+
+def test_points_that_chose_a_coarser_pair_show_that_their_object_fits() -> None:
+    spread = Prompt("p", l0_positives=((5000, 5000), (5800, 5000), (6600, 5000)))
+    pair = PLANNER.pair(spread)
+
+    assert pair.hr_mpp > PLANNER.hr_mpp
+    assert PLANNER.fits_hr(spread, pair)
 
 
 def test_an_object_of_a_size_that_is_told_fits() -> None:

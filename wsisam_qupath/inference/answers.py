@@ -126,8 +126,7 @@ def is_cut_off(prediction: Prediction, pair: PatchPair, l0_box: Box) -> bool:
 def _find_best(predictions: Sequence[Prediction], whole: Sequence[Prediction]) -> Prediction | None:
     """The best mask that is whole; an empty one only where all are empty, None if all are cut off.
 
-    A whole HR mask goes before a better LR mask that is cut off. To ask on the coarser pair instead
-    was worse: 2.6 points of Dice at 10 clicks on 66 objects of six folders that nobody had seen.
+    A whole HR mask goes before a better LR mask that is cut off: it needs no further encode.
     """
     seen = [p for p in predictions if (p.mask_logits > 0).any()]
     if not seen:
