@@ -82,7 +82,7 @@ class Planner:
         if is_told or prompt.l0_extent is not None or pair.hr_mpp > self.hr_mpp:
             return True
         count = len(prompt.l0_positives)
-        if count < 2:  # noqa: PLR2004 - one point has no extent
+        if count < 2:
             return False
         object_um = self._measure_longest_um(prompt.l0_bounds) * (count + 1) / (count - 1)
         return object_um < FITTING_SHARE * self.size_px * pair.hr_mpp
