@@ -203,6 +203,7 @@ def test_clicks_are_points_at_the_centres_of_mask_pixels(
     assert encoded.kind is PromptKind.POINTS
     assert encoded.point_coords.tolist() == [list(at), list(at), [0, 0]]
     assert encoded.point_labels.tolist() == [POSITIVE, NEGATIVE, PADDING]
+    assert encoded.fits_hr
 
 
 def test_after_its_end_a_run_stays_as_it_was() -> None:

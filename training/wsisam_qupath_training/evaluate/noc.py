@@ -117,6 +117,8 @@ def encode_clicks(
 ) -> EncodedPrompt:
     """All clicks so far at the centers of their pixels, with the last answer as the mask prompt.
 
+    The patch was chosen for the object, so that it is known to fit.
+
     Args:
         masks: logits of that answer over the HR and the LR patch; None before the first.
     """
@@ -126,6 +128,6 @@ def encode_clicks(
         [*(POSITIVE if c.is_positive else NEGATIVE for c in clicks), PADDING], dtype=np.int64
     )
     if masks is None:
-        return EncodedPrompt(PromptKind.POINTS, point_coords, point_labels)
+        return EncodedPrompt(PromptKind.POINTS, point_coords, point_labels, fits_hr=True)
     hr_mask, lr_mask = (np.clip(m, -CLAMP_LOGIT, CLAMP_LOGIT).astype(np.float32) for m in masks)
-    return EncodedPrompt(PromptKind.POINTS, point_coords, point_labels, hr_mask, lr_mask)
+    return EncodedPrompt(PromptKind.POINTS, point_coords, point_labels, hr_mask, lr_mask, True)
