@@ -170,12 +170,14 @@ def _divide(features: Iterable[Feature]) -> Iterator[tuple[Feature, ...]]:
     positions = 0
     for feature in features:
         count = _count_positions(feature)
-        is_full = len(piece) >= _OBJECTS_AT_ONCE or positions + count > _POSITIONS_AT_ONCE
-        if piece and is_full:
+        if piece and positions + count > _POSITIONS_AT_ONCE:
             yield tuple(piece)
             piece, positions = [], 0
         piece.append(feature)
         positions += count
+        if len(piece) >= _OBJECTS_AT_ONCE:  # before the next feature is read
+            yield tuple(piece)
+            piece, positions = [], 0
     if piece:
         yield tuple(piece)
 
