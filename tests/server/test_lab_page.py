@@ -61,7 +61,8 @@ def make_certificate(place: Path) -> None:
 def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
     unit = tmp_path / "wsisam-qupath.service"
     program = block("ini", "ExecStart").split("ExecStart=")[1].split()[0]
-    unit.write_text(block("ini", "ExecStart").replace(program, sys.executable), encoding="utf-8")
+    quoted = f'"{sys.executable}"'  # it may have a space
+    unit.write_text(block("ini", "ExecStart").replace(program, quoted), encoding="utf-8")
 
     done = subprocess.run(
         ["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False
