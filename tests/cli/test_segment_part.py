@@ -156,8 +156,8 @@ def test_what_was_outlined_before_a_stop_is_not_outlined_again(
 ) -> None:
     boxes = [
         rectangle(f"{x}, {y}", (x, y, x + 40, y + 40))
-        for x in range(0, 470, 47)
-        for y in range(0, 470, 47)
+        for x in range(0, 470, 94)
+        for y in range(0, 470, 94)
     ]
     prompts = write_prompts(tmp_path / "prompts.geojson", boxes)
     output, whole = tmp_path / "out.geojson", tmp_path / "whole.geojson"
