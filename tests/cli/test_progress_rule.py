@@ -40,7 +40,10 @@ STARTED: dict[str, tuple[Callable[[Path], list[object]], str]] = {
     "cache": (lambda _: ["cache"], "Measuring the cache"),
     "create": (start_create, "Reading annotations"),
     "segment": (start_segment, "Opening the slide"),
-    "train": (lambda folder: ["train", folder, "-o", folder / "x.st"], "Reading annotations"),
+    "train": (
+        lambda folder: ["train", folder, "-o", folder / "x.safetensors"],
+        "Reading annotations",
+    ),
     "evaluate": (lambda folder: ["evaluate", folder], "Reading annotations"),
     "doctor": (lambda _: ["doctor"], "Checking this computer"),
 }

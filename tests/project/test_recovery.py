@@ -276,8 +276,8 @@ class TestKilledAtEveryCall:
                 for name, content in DATED_BACKUP.items():
                     is_data = name.endswith(".qpdata")
                     image.put(name, content)
-                    image.put(name.replace("2020", "2021"), QUPATHS if is_data else b"2")
-                    image.put(name.replace("2020", "2022"), NEW if is_data else b"3")
+                    image.put(name.replace("2020", "2024"), QUPATHS if is_data else b"2")
+                    image.put(name.replace("2020", "2028"), NEW if is_data else b"3")
                 entry = image.entry
 
                 done = killer.lives_through(nth, number_backups, entry, list_backups(entry))

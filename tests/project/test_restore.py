@@ -221,7 +221,7 @@ def test_the_command_lists_and_restores(committed: Image) -> None:
 
 @pytest.mark.slow
 def test_options_that_mean_nothing_are_said_to(committed: Image) -> None:
-    stranger = run("restore", committed.project.path, "--image", "other")
+    stranger = run("restore", committed.project.path, "--images", "other")
     word = run("restore", committed.project.path, "--to", "yesterday")
 
     assert stranger.code == word.code == 2

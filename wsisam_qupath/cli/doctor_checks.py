@@ -19,7 +19,6 @@ from ..files import CACHE_VARIABLE, compute_sha256
 from ..model.bases import BASES, Base, Bundled, Download
 from ..model.weights import explain_fix, find_expected_path
 from ..qupath.install.installation import find_installation
-from ..report.progress import show_progress
 from . import doctor_machine as machine
 from .doctor_machine import Finding
 
@@ -95,6 +94,8 @@ def run_doctor(project: Path | None, console: Console) -> list[Check]:
         project: a QuPath project to open, in place of one that is made for the purpose.
         console: shows what is being looked at.
     """
+    from ..report.progress import show_progress  # rich: 0.1 s, which `--help` need not spend
+
     probes = {**PROBES, "QuPath project": project_probe(project)}
     checks = []
     with show_progress(console, "Checking this computer", len(probes)) as progress:
