@@ -128,10 +128,9 @@ def _find_best(predictions: Sequence[Prediction], whole: Sequence[Prediction]) -
 
     A whole HR mask goes before a better LR mask that is cut off: it needs no further encode.
     """
-    seen = [p for p in predictions if (p.mask_logits > 0).any()]
-    if not seen:
+    if all(prediction.is_empty for prediction in predictions):
         return predictions[0]
-    return next((p for p in whole if any(p is one for one in seen)), None)
+    return next((prediction for prediction in whole if not prediction.is_empty), None)
 
 
 def _can_be_coarser(pair: PatchPair, l0_box: Box) -> bool:

@@ -78,7 +78,7 @@ class Predictor:
             if (encoded := self._ask_again(route, prompts[index], answers[index])) is not None
         }
         for index, answer in zip(again, self._decode(embedding, list(again.values())), strict=True):
-            if (answer[0].mask_logits > 0).any():  # else the first answer was the better one
+            if not answer[0].is_empty:  # else the first answer was the better one
                 answers[index] = answer
         return answers
 
@@ -87,7 +87,7 @@ class Predictor:
     ) -> EncodedPrompt | None:
         """What is asked after the first answers of a prompt, the best first, if anything."""
         answer = answers[0]
-        if route.second_pass is SecondPass.NONE or not (answer.mask_logits > 0).any():
+        if route.second_pass is SecondPass.NONE or answer.is_empty:
             return None
         hr_mask, lr_mask = project_mask(answer.mask_logits, answer.patch)
         if route.second_pass is SecondPass.SELF_BOX:

@@ -22,6 +22,7 @@ from segment_anything.modeling.mask_decoder import MLP
 from torch import nn
 from torch.nn import functional as F
 
+from ..prompts.encoding import place_in_patches
 from .card import SamLogits
 from .prompted_sam import (
     TOKEN_DIM,
@@ -107,11 +108,6 @@ class SamDecoder(nn.Module):
         ]
         logits, iou = (torch.stack(parts, dim=1) for parts in zip(*answers, strict=True))
         return Decoded(logits, iou)
-
-
-def place_in_patches(point_coords: torch.Tensor, size_px: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """HR px as px of the HR patch and of the LR patch, about the same center."""
-    return point_coords, point_coords / 2 + size_px / 4
 
 
 def _make_upscaler(channels: int, middle: int) -> nn.Sequential:

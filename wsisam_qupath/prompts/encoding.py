@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from ..geometry import Box, FloatArray, PatchPair
 from ..geometry.polygons import outline_to_mask
 from .prompt import Prompt, PromptKind
+
+Coords = TypeVar("Coords")
 
 MaskArray: TypeAlias = NDArray[np.float32]
 """256 x 256 mask logits, row by row, over a whole patch."""
@@ -79,11 +81,14 @@ def encode_box(hr_box: Box) -> EncodedPrompt:
     return _make_encoded_prompt(PromptKind.BOX, hr_box.corners(), [TOP_LEFT, BOTTOM_RIGHT])
 
 
-def place_in_patches(
-    point_coords: NDArray[np.float32], size_px: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """HR px as px of the HR patch and of the LR patch, about the same center."""
-    return point_coords, point_coords / np.float32(2) + np.float32(size_px / 4)
+def place_in_patches(point_coords: Coords, size_px: int) -> tuple[Coords, Coords]:
+    """HR px as px of the HR patch and of the LR patch, about the same center.
+
+    Args:
+        point_coords: ... x 2, a NumPy array or a PyTorch tensor; its dtype stays.
+    """
+    hr_px: Any = point_coords
+    return point_coords, hr_px / 2 + size_px / 4
 
 
 def mask_box(mask_logits: MaskArray, size_px: int) -> Box:

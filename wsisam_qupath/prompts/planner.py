@@ -30,7 +30,6 @@ GRID_SHARE = 0.25
 POINT_MARGIN_SHARE = 0.0625
 """Smallest distance of positive points from the edge of the HR patch, as a share of the patch."""
 
-
 FITTING_SHARE = 0.3
 """An object fits into the HR patch if its points show that it is below this share of it.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -127,7 +127,8 @@ def encode_clicks(
     point_labels = np.array(
         [*(POSITIVE if c.is_positive else NEGATIVE for c in clicks), PADDING], dtype=np.int64
     )
+    encoded = EncodedPrompt(PromptKind.POINTS, point_coords, point_labels, fits_hr=True)
     if masks is None:
-        return EncodedPrompt(PromptKind.POINTS, point_coords, point_labels, fits_hr=True)
+        return encoded
     hr_mask, lr_mask = (np.clip(m, -CLAMP_LOGIT, CLAMP_LOGIT).astype(np.float32) for m in masks)
-    return EncodedPrompt(PromptKind.POINTS, point_coords, point_labels, hr_mask, lr_mask, True)
+    return replace(encoded, mask_input=hr_mask, lr_mask_input=lr_mask)

@@ -132,7 +132,7 @@ class TrainableDecoder(nn.Module):
     @property
     def patch_count(self) -> int:
         """R: how many patches of a pair it reads."""
-        return 2 if self.reads_lr else 1
+        return self.decoder.patch_count
 
     def encode(self, patches: Sequence[torch.Tensor]) -> SampleFeatures:
         """Features of the patches of one sample, 1 x S x S x 3 uint8 each, HR first.

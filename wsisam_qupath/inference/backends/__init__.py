@@ -37,6 +37,11 @@ class Prediction(NamedTuple):
     predicted_iou: float
     patch: Patch = "hr"
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether the decoder sees no object on the patch."""
+        return not (self.mask_logits > 0).any()
+
 
 def pack_predictions(
     logits: NDArray[np.float32], ious: NDArray[np.float32]
