@@ -1,5 +1,5 @@
 # make demo   set up .venv and run the main job on real tissue
-# make test   set up .venv and run everything that CI runs
+# make test   set up .venv and run the checks and tests; with WALKS=1 the longest too, as CI does
 # make docs   set up what it needs and build the documentation into docs/_build
 # All start in seconds once .venv is there. For Linux and macOS; on Windows see docs/install-windows.md.
 
@@ -14,7 +14,7 @@ demo: $(VENV)/.demo
 	"$(BIN)/wsisam-qupath" demo
 
 test: $(VENV)/.dev
-	"$(BIN)/python" scripts/check.py
+	"$(BIN)/python" scripts/check.py $(if $(WALKS),--walks)
 
 docs: $(VENV)/.dev
 	"$(BIN)/python" -m sphinx -W docs docs/_build

@@ -190,6 +190,9 @@ class Stub:
 
         return [Embedding((), {}, 0) for _ in pairs]
 
+    def read_tokens(self, patch: Any) -> Any:
+        raise NotImplementedError
+
     def decode(self, _decoder: str, _embedding: Any, prompts: Sequence[Any]) -> list[Any]:
         return [self._answer for _ in prompts]
 

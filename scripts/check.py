@@ -1,8 +1,9 @@
-"""Everything that CI runs: style, types, rules, docs, and the tests against the built wheel.
+"""Check the project: style, types, rules, docs, and the tests against the built wheel.
 
-    python scripts/check.py [pytest arguments]
+    python scripts/check.py [--walks] [pytest arguments]
 
-The tests import the wheel and not the source tree: what the wheel lacks, they miss.
+The tests import the wheel and not the source tree: what the wheel lacks, they miss. With
+``--walks``, as CI runs it, the tests marked ``walk`` run too.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ _MOST_PROCESSES = 4
 
 
 def main() -> None:
+    arguments = sys.argv[1:]
+    with_walks = "--walks" in arguments
+    chosen = [argument for argument in arguments if argument != "--walks"]
+    wanted = "not window" if with_walks else "not window and not walk"
     run("ruff", "check", ".")
     run("ruff", "format", "--check", ".")
     run("codespell_lib")
@@ -40,12 +45,12 @@ def main() -> None:
         # core, each with one thread of its own: small models gain nothing from more.
         run(
             *("pytest", "--numprocesses=auto", f"--maxprocesses={_MOST_PROCESSES}"),
-            *("--dist=loadfile", "--no-loadscope-reorder", "-m", "not window", *sys.argv[1:]),
+            *("--dist=loadfile", "--no-loadscope-reorder", "-m", wanted, *chosen),
             folder="tests",
             PYTHONPATH=str(unpacked),
             OMP_NUM_THREADS="1",
         )
-        if not sys.argv[1:]:  # alone: a busy screen loses what mouse and keys do
+        if not chosen:  # alone: a busy screen loses what mouse and keys do
             run("pytest", "-m", "window", "groovy", folder="tests", PYTHONPATH=str(unpacked))
 
 

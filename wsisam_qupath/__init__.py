@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .errors import WsiSamError
     from .geojson import read_prompts, to_feature, write_features
     from .geometry import Box, Mpp
+    from .inference.find import Search, find_objects
     from .inference.segmenter import Segmenter
     from .inference.tasks import SegmentTask, load_segmenter, run_task
     from .options import ModelSpec, OutlineOptions
@@ -41,11 +42,13 @@ __all__ = [
     "PromptSet",
     "Provenance",
     "Result",
+    "Search",
     "SegmentTask",
     "Segmenter",
     "Slide",
     "WsiSamError",
     "__version__",
+    "find_objects",
     "load_segmenter",
     "open_slide",
     "read_prompts",
@@ -59,6 +62,7 @@ _MODULES = {
     "errors": ("WsiSamError",),
     "geojson": ("read_prompts", "to_feature", "write_features"),
     "geometry": ("Box", "Mpp"),
+    "inference.find": ("Search", "find_objects"),
     "inference.segmenter": ("Segmenter",),
     "inference.tasks": ("SegmentTask", "load_segmenter", "run_task"),
     "options": ("ModelSpec", "OutlineOptions"),

@@ -62,6 +62,8 @@ STORIES = (
         in_order(
             "demo",
             "segment slide.svs prompts.geojson -o outlines.geojson --overlay look.png",
+            "find slide.svs examples.geojson -o found.geojson",
+            "find slide.svs examples.geojson -o found.geojson --overlay look.png",
         ),
     ),
     Story(
@@ -160,6 +162,7 @@ def desk(tmp_path: Path, tissue: ImageArray) -> Path:
         annotation(identity(3), "Polygon", [ring(*corners)], "Gland"),
     ]
     write_prompts(folder / "prompts.geojson", drawn)
+    write_prompts(folder / "examples.geojson", drawn[:1])
     write_pyramid(folder / "slide.svs", tissue, mpp=0.5)
     for name, picture in (("a", tissue), ("b", np.ascontiguousarray(tissue[::-1]))):
         write_pyramid(folder / "slides" / f"{name}.svs", picture, mpp=0.5)

@@ -37,6 +37,7 @@ _COMMANDS = {
             "demo",
             "doctor",
             "export",
+            "find",
             "restore",
             "segment",
             "serve",

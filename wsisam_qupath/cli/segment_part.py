@@ -1,4 +1,4 @@
-"""What ``segment`` has done so far: kept beside the output as it comes, so that it can go on."""
+"""What a command has found so far: kept beside its output as it comes, so that it can go on."""
 
 from __future__ import annotations
 
@@ -82,6 +82,15 @@ class Part:
                 content = self._read(place.offset)
                 yield content["feature"]
                 yield from content.get("others", ())
+
+    def count(self, beginning: str) -> int:
+        """Count the results of prompts with ids that begin like this."""
+        return sum(prompt_id.startswith(beginning) for prompt_id in self._places)
+
+    def list_features(self) -> list[Feature]:
+        """Read all outlines again, in the order in which they came."""
+        places = [place for place in self._places.values() if not place.reason]
+        return [self._read(place.offset)["feature"] for place in places]
 
     def empty(self, prompts: Sequence[Prompt]) -> tuple[Skipped, ...]:
         """List the prompts for which the model found no object."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from .. import __version__
-from ..errors import OptionError, OutputError, PixelSizeError, SlideError
+from ..errors import OptionError, OutputError
 from ..files import check_writable, compute_sha256
 from ..geojson import (
     Feature,
@@ -38,7 +38,8 @@ from ..report.progress import (
     show_progress,
     stderr_console,
 )
-from ..slide import Slide, open_slide
+from ..slide import Slide
+from .opening_slide import open_for_reading
 from .segment_part import Part, open_part
 
 
@@ -101,7 +102,7 @@ def run_segment(request: SegmentRequest) -> Outcome:
         if path is not None:
             check_writable(path)
     model = resolve(request.model)
-    with _open_slide(request, console) as slide:
+    with open_for_reading(request.slide, request.mpp, console) as slide:
         _check_outputs(request, slide)
         prompt_set = _read_prompts(
             request, slide, model.planner(slide.mpp, request.options), console
@@ -213,32 +214,6 @@ def summary(outcome: Outcome) -> str:
         f"{outcome.segmenter.predictor.backend.name}.\n"
         f"{outcome.seconds:.2f} s in all ({stages})."
     )
-
-
-def _open_slide(request: SegmentRequest, console: Console) -> Slide:
-    """Open the slide, also if it is sound and QuPath without Bio-Formats shows noise; say so then.
-
-    Raises:
-        SlideError: it cannot be read, or not as QuPath shows it.
-    """
-    with show_progress(console, "Opening the slide"):
-        try:
-            return open_slide(request.slide, mpp=request.mpp)
-        except PixelSizeError:
-            raise
-        except SlideError as refused:
-            try:
-                slide = open_slide(request.slide, mpp=request.mpp, as_qupath=False)
-            except PixelSizeError:
-                raise
-            except SlideError:
-                raise refused from None
-    console.print(
-        f"{slide.location} has strips compressed with JPEG, which QuPath shows as noise unless it "
-        "has Bio-Formats. The pixels were read as they are stored.",
-        markup=False,
-    )
-    return slide
 
 
 def _check_outputs(request: SegmentRequest, slide: Slide) -> None:

@@ -120,12 +120,12 @@ def prompts_from_geojson(
     Raises:
         PromptError: the document is not GeoJSON.
     """
-    if not _is_geojson(document):
+    if not holds_features(document):
         raise PromptError(
             f"{source} is not GeoJSON: it holds no features. In QuPath use File > Export objects "
             "as GeoJSON."
         )
-    marks, skipped = read_marks(_features(document), check, drawn_only=drawn_only)
+    marks, skipped = read_marks(list_features(document), check, drawn_only=drawn_only)
     grouped = group_marks(marks, points_as=points_as, hr_l0_box_of=hr_l0_box_of)
     return PromptSet(grouped.prompts, (*skipped, *grouped.skipped))
 
@@ -146,16 +146,16 @@ def prompts_to_refine(document: object, area: object, check: Check = _go_on) -> 
         PromptError: the document is not GeoJSON, or the area is none.
     """
     try:
-        refined = _read_refined_area(area)
+        refined = read_any_area(area)
     except UnusableError as exc:
         raise PromptError(f"The area to refine is not usable: {exc}. Send another one.") from exc
-    marks, skipped = read_marks(_features(document), check)
+    marks, skipped = read_marks(list_features(document), check)
     grouped = group_corrections(refined, marks)
     return PromptSet(grouped.prompts, (*skipped, *grouped.skipped))
 
 
-def _read_refined_area(feature: object) -> Area:
-    """Read an area, even if it is a result or has an ignored class.
+def read_any_area(feature: object) -> Area:
+    """Read a feature's area, even if it is a result or has an ignored class.
 
     Raises:
         UnusableError: it is none.
@@ -213,7 +213,8 @@ def _make_click_feature(points: Sequence[Point], class_name: str | None) -> _Fea
     }
 
 
-def _is_geojson(document: object) -> bool:
+def holds_features(document: object) -> bool:
+    """Whether parsed JSON is GeoJSON, at least by its first features."""
     if isinstance(document, (list, tuple, JsonList)):
         return not document or any(map(_is_geojson_object, document))
     return _is_geojson_object(document)
@@ -228,7 +229,7 @@ def _is_geojson_object(value: object) -> bool:
     return kind == "Feature" or kind in _GEOMETRIES
 
 
-def _features(document: object) -> Iterator[object]:
+def list_features(document: object) -> Iterator[object]:
     """Features in their order, each before the children that QuPath nests in it."""
     waiting = [iter((document,))]
     while waiting:

@@ -69,18 +69,28 @@ def smooth_mask(mask_logits: NDArray[np.float32]) -> NDArray[np.float32]:
         The same, smoothed; beyond the edges the outermost pixels are repeated.
     """
     sigma = min(_WIDEST_SMOOTHING_PX, _SMOOTHING_SHARE * float(np.sqrt((mask_logits > 0).sum())))
-    radius = int(np.ceil(3 * sigma))
-    if not radius:
+    if not sigma:
         return mask_logits
+    return blur(np.nan_to_num(mask_logits, nan=-_FAR), sigma)
+
+
+def blur(field: NDArray[np.float32], sigma_px: float) -> NDArray[np.float32]:
+    """Smooth by a Gaussian; beyond the edges the outermost pixels are repeated.
+
+    Args:
+        field: H x W.
+        sigma_px: standard deviation, above 0.
+    """
+    radius = int(np.ceil(3 * sigma_px))
     offsets = np.arange(-radius, radius + 1)
-    weights = np.exp(-0.5 * (offsets / sigma) ** 2)
-    smoothed = np.nan_to_num(mask_logits, nan=-_FAR)
+    weights = np.exp(-0.5 * (offsets / sigma_px) ** 2)
+    smoothed = field
     for axis in (0, 1):
-        smoothed = _blur(smoothed, weights / weights.sum(), axis)
+        smoothed = _blur_axis(smoothed, weights / weights.sum(), axis)
     return smoothed
 
 
-def _blur(field: NDArray[np.float32], weights: FloatArray, axis: int) -> NDArray[np.float32]:
+def _blur_axis(field: NDArray[np.float32], weights: FloatArray, axis: int) -> NDArray[np.float32]:
     """Convolve along one axis."""
     radius, length = len(weights) // 2, field.shape[axis]
     padded = np.pad(field, [(radius, radius) if a == axis else (0, 0) for a in (0, 1)], mode="edge")

@@ -104,7 +104,7 @@ def choose_answer(
         others = [(pair, p) for p in whole if p is not best]
         others += [(p, m) for p, m in question.earlier if not is_cut_off(m, p, slide.l0_box)]
         ranked += sorted(others, key=lambda one: -one[1].predicted_iou)
-    outlines = (_make_outline(slide, p, mask, options) for p, mask in ranked)
+    outlines = (make_outline(slide, p, mask, options) for p, mask in ranked)
     found = [outline for outline in outlines if outline is not None]
     return Answer(tuple(_drop_repeated(found)[: options.candidates]))
 
@@ -143,9 +143,10 @@ def _find_patch_l0_box(pair: PatchPair, patch: Patch) -> Box:
     return pair.hr_l0_box if patch == "hr" else pair.lr_l0_box
 
 
-def _make_outline(
+def make_outline(
     slide: PixelSource, pair: PatchPair, prediction: Prediction, options: OutlineOptions
 ) -> Outline | None:
+    """The outline of a mask over a patch of a pair; None where nothing is left of it."""
     mask: MaskArray = prediction.mask_logits
     polygon = mask_to_polygon(
         smooth_mask(mask),

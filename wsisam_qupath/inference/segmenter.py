@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
 from typing import TypeAlias, TypeVar
 
 from cachetools import LRUCache
@@ -29,32 +26,20 @@ from .answers import Answer, Outline, Question, choose_answer
 from .backends import Embedding, EncodedPatch, PatchSource, Prediction
 from .chosen import ChosenModel
 from .predictor import Predictor
+from .read_ahead import Check, go_on, read_ahead
 
 _PROMPTS_AT_ONCE, _POINTS_AT_ONCE = 8, 256
 """Of a piece of work for the device: others wait, and nobody can break it off."""
 
-_LOOK_SECONDS = 0.2
-"""How often one that waits for pixels looks whether anybody still wants them."""
-
-_READ_THREADS = 2
-_READ_AHEAD = 2
 _MIB = 1 << 20
 
 T = TypeVar("T")
-R = TypeVar("R")
 
 Turn: TypeAlias = Callable[[], AbstractContextManager[object]]
 """Lets a caller wait for its turn at the device; what it raises ends the work."""
 
 _Patches: TypeAlias = tuple[PatchSource, ...]
 """The HR patch of a pair and, where a decoder reads it, the LR patch."""
-
-Check: TypeAlias = Callable[[], None]
-"""Raises where nobody waits for the work any more, or it has taken too long."""
-
-
-def _go_on() -> None:
-    """Nobody interrupts."""
 
 
 @dataclass
@@ -128,7 +113,7 @@ class Segmenter:
         points: Iterable[Point] = (),
         negatives: Iterable[Point] = (),
         turn: Turn = nullcontext,
-        check: Check = _go_on,
+        check: Check = go_on,
     ) -> Generator[Result | Empty, None, None]:
         """Outline what prompts mark, and yield each result as soon as it is ready.
 
@@ -178,6 +163,41 @@ class Segmenter:
                 yield result
             by_pair = coarser
 
+    def embed_pairs(
+        self,
+        slide: PixelSource,
+        pairs: Sequence[PatchPair],
+        *,
+        turn: Turn = nullcontext,
+        check: Check = go_on,
+    ) -> Generator[tuple[PatchPair, Embedding], None, None]:
+        """Encode the HR patches of pairs, and yield them one after the other.
+
+        Args:
+            turn, check: see :meth:`segment`.
+
+        Raises:
+            SlideError: the slide's pixels cannot be read.
+        """
+        wanted = [(pair, 1) for pair in pairs]
+        chunks = list(_split_into_chunks(wanted, self.predictor.backend.pairs_at_once))
+        ahead = read_ahead(partial(self._read_missing, slide), chunks, check)
+        with closing(ahead) as read:
+            for chunk, patches in zip(chunks, read, strict=True):
+                with turn():
+                    embeddings = self._embed(slide, chunk, patches)
+                yield from embeddings.items()
+
+    def answer(
+        self, pair: PatchPair, embedding: Embedding, prompts: Sequence[Prompt]
+    ) -> list[tuple[Prediction, ...]]:
+        """Answer prompts on the HR patch of a pair, whatever pair is planned for them.
+
+        Returns:
+            For each prompt its masks, the one with the highest predicted IoU first.
+        """
+        return self._decode(pair, embedding, [Question(one, fits_hr=True) for one in prompts])
+
     def _predict(
         self,
         slide: PixelSource,
@@ -188,7 +208,7 @@ class Segmenter:
         """The masks that answer each question on its pair."""
         wanted = [(pair, self._count_patches(questions)) for pair, questions in by_pair.items()]
         chunks = list(_split_into_chunks(wanted, self.predictor.backend.pairs_at_once))
-        ahead = _read_ahead(partial(self._read_missing, slide), chunks, check)
+        ahead = read_ahead(partial(self._read_missing, slide), chunks, check)
         with closing(ahead) as read:  # at once, whatever ends this: it has threads
             for chunk, patches in zip(chunks, read, strict=True):
                 embeddings: dict[PatchPair, Embedding] = {}
@@ -216,7 +236,7 @@ class Segmenter:
         }
 
     def _read(
-        self, slide: PixelSource, pair: PatchPair, count: int, check: Check = _go_on
+        self, slide: PixelSource, pair: PatchPair, count: int, check: Check = go_on
     ) -> _Patches:
         """The first patches of a pair; pixels only of those that no cached embedding holds."""
         l0_boxes = (pair.hr_l0_box, pair.lr_l0_box)[:count]
@@ -299,13 +319,14 @@ class Segmenter:
                 outline.predicted_iou,
                 outline.stability_score,
                 area_um2(outline.polygon, slide.mpp),
-                self._describe_origin(question, outline),
+                self.describe_origin(question, outline),
             )
             for outline in answer.outlines
         )
         return Result(prompt, result_id, **vars(first), others=tuple(others))
 
-    def _describe_origin(self, question: Question, outline: Outline) -> Provenance:
+    def describe_origin(self, question: Question, outline: Outline) -> Provenance:
+        """Say which model answered a question, on which patch."""
         base, adapter = self.predictor.base, self.predictor.adapter
         with_lr = self.predictor.answers_with_lr(question.prompt.kind, fits_hr=question.fits_hr)
         return Provenance(
@@ -347,43 +368,3 @@ def _split_into_pieces(questions: Sequence[Question]) -> Iterator[Sequence[Quest
 def _split_into_chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
-
-
-def _read_ahead(
-    read: Callable[[T, Check], R], items: Sequence[T], check: Check
-) -> Generator[R, None, None]:
-    """Results of ``read`` in order, while the next few are read in threads.
-
-    Args:
-        read: calls what it gets again and again, which raises once nobody wants the result.
-        check: called while a result is waited for; what it raises ends this.
-    """
-    remaining = iter(items)
-    is_over = threading.Event()
-
-    def check_wanted() -> None:
-        if is_over.is_set():
-            raise CancelledError
-
-    with ThreadPoolExecutor(_READ_THREADS, thread_name_prefix="slide-reader") as threads:
-        pending: deque[Future[R]] = deque(
-            threads.submit(read, item, check_wanted) for item in islice(remaining, _READ_AHEAD)
-        )
-        try:
-            while pending:
-                result = _wait_for(pending[0], check)
-                pending.popleft()
-                pending.extend(
-                    threads.submit(read, item, check_wanted) for item in islice(remaining, 1)
-                )
-                yield result
-        finally:
-            is_over.set()
-            for future in pending:
-                future.cancel()
-
-
-def _wait_for(future: Future[R], check: Check) -> R:
-    while not wait([future], _LOOK_SECONDS).done:
-        check()
-    return future.result()

@@ -58,14 +58,14 @@ class Planner:
         """The patch pair on which a prompt is answered."""
         earlier = prompt.l0_earlier_box
         l0_center, size_um = self._find_object(prompt)
-        pair = self._pair(l0_center, self._hr_mpp(size_um))
+        pair = self.place_pair(l0_center, self._hr_mpp(size_um))
         corners = [] if earlier is None else [(x, y) for x, y in earlier.corners().tolist()]
         if self._holds(pair, [*prompt.l0_positives, *corners]):
             return pair
         # Widely spread points ask for a coarser pair, never for a finer one.
         bounds = prompt.l0_bounds
-        spread_um = max(self._measure_longest_um(bounds), size_um or 0.0)
-        return self._pair(bounds.center, max(pair.hr_mpp, self._hr_mpp(spread_um)))
+        spread_um = max(self.measure_longest_um(bounds), size_um or 0.0)
+        return self.place_pair(bounds.center, max(pair.hr_mpp, self._hr_mpp(spread_um)))
 
     def fits_hr(self, prompt: Prompt, pair: PatchPair) -> bool:
         """Whether a prompt says how large its object is, so that the HR patch is wide enough.
@@ -83,51 +83,54 @@ class Planner:
         count = len(prompt.l0_positives)
         if count < 2:
             return False
-        object_um = self._measure_longest_um(prompt.l0_bounds) * (count + 1) / (count - 1)
+        object_um = self.measure_longest_um(prompt.l0_bounds) * (count + 1) / (count - 1)
         return object_um < FITTING_SHARE * self.size_px * pair.hr_mpp
 
     def hr_l0_box(self, prompt: Prompt) -> Box:
         """The area that the HR patch of a prompt covers, level-0 px."""
         return self.pair(prompt).hr_l0_box
 
+    def choose_rung(self, index: int) -> float:
+        """A scale of the ladder, µm per encoder pixel; 0 is what the weights are best at."""
+        # Not by multiplying again and again: a slide at 0.25 µm/px must have the rung 0.25.
+        return float(self.hr_mpp * 2 ** (index / 2))
+
+    def place_pair(self, l0_center: tuple[float, float], hr_mpp: float) -> PatchPair:
+        """The pair of a scale that lies on the grid, next to a point in level-0 px."""
+        step_um = GRID_SHARE * self.size_px * hr_mpp
+        l0_x = round(l0_center[0] * self.mpp.x / step_um) * step_um / self.mpp.x
+        l0_y = round(l0_center[1] * self.mpp.y / step_um) * step_um / self.mpp.y
+        return PatchPair(l0_x, l0_y, hr_mpp, self.size_px, self.mpp)
+
+    def measure_longest_um(self, l0_box: Box) -> float:
+        """Length of the longer side of a box in level-0 px, µm."""
+        return max(l0_box.width * self.mpp.x, l0_box.height * self.mpp.y)
+
     def _find_object(self, prompt: Prompt) -> tuple[Point, float | None]:
         """Estimate the center of the object and, if known, its size in µm."""
         extent, earlier = prompt.l0_extent, prompt.l0_earlier_box
         if extent is not None:
-            return extent.center, self._measure_longest_um(extent)
+            return extent.center, self.measure_longest_um(extent)
         if earlier is None:
             return prompt.l0_positives[0], self.object_size_um
         # The first point again, not the middle of what it gave: its pair is in the cache.
         l0_center = prompt.l0_positives[0] if prompt.l0_positives else earlier.center
-        return l0_center, self.object_size_um or self._measure_longest_um(earlier)
+        return l0_center, self.object_size_um or self.measure_longest_um(earlier)
 
     def _hr_mpp(self, longest_um: float | None) -> float:
         """Choose the finest scale at which an object of this size fits, µm per encoder pixel."""
         if longest_um is None:
             return self.hr_mpp
         rung = 0
-        while longest_um > LARGEST_SHARE * self.size_px * self._choose_rung(rung):
+        while longest_um > LARGEST_SHARE * self.size_px * self.choose_rung(rung):
             rung += 1
         finest = max(self.mpp.x, self.mpp.y)
         while (
-            longest_um < SMALLEST_SHARE * self.size_px * self._choose_rung(rung)
-            and self._choose_rung(rung - 1) >= finest
+            longest_um < SMALLEST_SHARE * self.size_px * self.choose_rung(rung)
+            and self.choose_rung(rung - 1) >= finest
         ):
             rung -= 1
-        return self._choose_rung(rung)
-
-    def _choose_rung(self, index: int) -> float:
-        # Not by multiplying again and again: a slide at 0.25 µm/px must have the rung 0.25.
-        return float(self.hr_mpp * 2 ** (index / 2))
-
-    def _pair(self, l0_center: tuple[float, float], hr_mpp: float) -> PatchPair:
-        step_um = GRID_SHARE * self.size_px * hr_mpp
-        l0_x = round(l0_center[0] * self.mpp.x / step_um) * step_um / self.mpp.x
-        l0_y = round(l0_center[1] * self.mpp.y / step_um) * step_um / self.mpp.y
-        return PatchPair(l0_x, l0_y, hr_mpp, self.size_px, self.mpp)
-
-    def _measure_longest_um(self, l0_box: Box) -> float:
-        return max(l0_box.width * self.mpp.x, l0_box.height * self.mpp.y)
+        return self.choose_rung(rung)
 
     def _holds(self, pair: PatchPair, l0_points: Sequence[Point]) -> bool:
         margin = POINT_MARGIN_SHARE * self.size_px

@@ -128,3 +128,6 @@ class Backend(Encoder, Protocol):
         Returns:
             For each prompt the masks over the patches that the decoder reads for it, HR first.
         """
+
+    def read_tokens(self, patch: EncodedPatch) -> NDArray[np.float32]:
+        """What the encoder found at each place of a patch, 4096 x 256, row by row."""

@@ -103,6 +103,11 @@ class OpenVinoBackend:
         """See :class:`.Backend`."""
         return [self._run_decoder(decoder, embedding, prompt) for prompt in prompts]
 
+    def read_tokens(self, patch: EncodedPatch) -> FloatTensor:
+        """See :class:`.Backend`."""
+        tokens: FloatTensor = patch.tokens[0]
+        return tokens
+
     def _embed_pair(self, *sources: PatchSource) -> Embedding:
         patches = tuple(map(self._encode_patch, sources))
         features = {

@@ -8,6 +8,7 @@ from itertools import chain, islice
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ...model.build import Networks
 from ...model.decoders import Decoded, SamDecoder, WsiSamDecoder
@@ -77,6 +78,11 @@ class TorchBackend:
         logits = answer.logits.float().cpu().numpy()
         ious = answer.iou.float().cpu().numpy()
         return [pack_predictions(*one) for one in zip(logits, ious, strict=True)]
+
+    def read_tokens(self, patch: EncodedPatch) -> NDArray[np.float32]:
+        """See :class:`.Backend`."""
+        tokens: NDArray[np.float32] = patch.tokens[0].float().cpu().numpy()
+        return tokens
 
     def _encode_missing(self, patches: Sequence[PatchSource]) -> list[EncodedPatch]:
         """All patches encoded, in one batch those that are pixels."""

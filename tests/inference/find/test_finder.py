@@ -1,0 +1,175 @@
+"""Objects like an example are found once each, whole, and the same again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import shapely
+
+from wsisam_qupath import (
+    OutlineOptions,
+    PathClass,
+    Prompt,
+    Result,
+    Search,
+    Segmenter,
+    Slide,
+    find_objects,
+    load_segmenter,
+    open_slide,
+)
+from wsisam_qupath.errors import PromptError
+from wsisam_qupath.geometry import Box
+from wsisam_qupath.inference.find.overlaps import FoundOutlines
+
+pytestmark = pytest.mark.slow
+
+GLAND = Prompt("gland", l0_box=Box(248, 298, 392, 510), path_class=PathClass("gland"))
+LEFT = shapely.box(0, 0, 256, 512)
+
+
+@pytest.fixture(scope="module")
+def segmenter() -> Segmenter:
+    return load_segmenter()
+
+
+@pytest.fixture(scope="module")
+def slide(tissue_path: object) -> Iterator[Slide]:
+    with open_slide(str(tissue_path)) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def found(segmenter: Segmenter, slide: Slide) -> list[Result]:
+    return list(find_objects(segmenter, slide, Search((GLAND,))))
+
+
+def geometry(results: list[Result]) -> set[bytes]:
+    return {one.polygon.wkb for one in results}
+
+
+def test_other_glands_are_found_and_not_the_example(found: list[Result]) -> None:
+    (example,) = [shapely.box(*GLAND.l0_box.corners().ravel())] if GLAND.l0_box else []
+
+    assert len(found) >= 3
+    assert all(one.polygon.is_valid and one.predicted_iou >= 0.75 for one in found)
+    assert all(one.polygon.intersection(example).area < 0.2 * example.area for one in found)
+
+
+def test_a_found_object_tells_its_class_and_where_it_comes_from(found: list[Result]) -> None:
+    assert {one.prompt.path_class for one in found} == {PathClass("gland")}
+    assert len({one.id for one in found}) == len(found)
+    assert all(one.provenance.adapter == "tissue-lite-medsam" for one in found)
+    assert all(one.provenance.hr_mpp >= 1.0 for one in found)
+
+
+def test_no_object_is_found_twice(found: list[Result]) -> None:
+    seen = FoundOutlines(100.0)
+    for one in found:
+        assert not seen.has(one.polygon)
+        seen.add(one.polygon)
+
+
+def test_the_same_search_finds_the_same(
+    segmenter: Segmenter, slide: Slide, found: list[Result]
+) -> None:
+    again = list(find_objects(segmenter, slide, Search((GLAND,))))
+
+    assert geometry(again) == geometry(found)
+    assert [one.id for one in again] == [one.id for one in found]
+
+
+def test_a_search_that_was_stopped_goes_on(
+    segmenter: Segmenter, slide: Slide, found: list[Result]
+) -> None:
+    tiles: list[tuple[int, int]] = []
+    search = find_objects(
+        segmenter, slide, Search((GLAND,)), on_tile=lambda *told: tiles.append(told)
+    )
+    early = []
+    for one in search:
+        early.append(one)
+        if tiles:
+            break
+    search.close()
+    done = tiles[-1][0]
+
+    late = list(
+        find_objects(
+            segmenter,
+            slide,
+            Search((GLAND,)),
+            known=[one.polygon for one in early],
+            tiles_done=done,
+        )
+    )
+
+    assert geometry(early + late) == geometry(found)
+
+
+def test_only_what_lies_in_the_region_is_found(
+    segmenter: Segmenter, slide: Slide, found: list[Result]
+) -> None:
+    inside = list(find_objects(segmenter, slide, Search((GLAND,), l0_region=LEFT)))
+
+    assert 0 < len(inside) < len(found)
+    assert all(LEFT.intersects(one.polygon.representative_point()) for one in inside)
+
+
+def test_what_is_not_wanted_is_left_out(
+    segmenter: Segmenter, slide: Slide, found: list[Result]
+) -> None:
+    wrong = found[0]
+    negative = Prompt("wrong", l0_outline=wrong.polygon)
+
+    again = list(find_objects(segmenter, slide, Search((GLAND,), (negative,))))
+
+    known = FoundOutlines(100.0)
+    known.add(wrong.polygon)
+    assert not any(known.has(one.polygon) for one in again)
+
+
+def test_a_higher_score_finds_only_what_is_surer(
+    segmenter: Segmenter, slide: Slide, found: list[Result]
+) -> None:
+    least = sorted(one.predicted_iou for one in found)[len(found) // 2]
+
+    fewer = list(find_objects(segmenter, slide, Search((GLAND,), min_score=least)))
+
+    assert 0 < len(fewer) < len(found)
+    assert all(one.predicted_iou >= least for one in fewer)
+
+
+def test_everything_of_a_size_is_found_without_examples(segmenter: Segmenter, slide: Slide) -> None:
+    options = OutlineOptions(object_size_um=100)
+
+    objects = list(find_objects(segmenter, slide, Search(), options))
+
+    assert len(objects) >= 3
+    assert all(one.prompt.path_class is None for one in objects)
+
+
+def test_a_region_of_glass_has_nothing(segmenter: Segmenter, slide: Slide) -> None:
+    beyond = Search((GLAND,), l0_region=shapely.box(5000, 5000, 6000, 6000))
+
+    assert list(find_objects(segmenter, slide, beyond)) == []
+
+
+def test_without_an_example_and_a_size_nothing_is_looked_for(
+    segmenter: Segmenter, slide: Slide
+) -> None:
+    with pytest.raises(PromptError, match="nothing to look for: give an example"):
+        list(find_objects(segmenter, slide, Search()))
+
+
+def test_too_many_examples_are_refused() -> None:
+    with pytest.raises(PromptError, match="11 examples are too many: choose up to 10"):
+        Search(tuple(Prompt(f"{n}", l0_positives=((1.0, 1.0),)) for n in range(11)))
+
+
+def test_an_example_on_glass_is_named(segmenter: Segmenter, slide: Slide) -> None:
+    nothing = Prompt("here", l0_box=Box(2000, 2000, 2100, 2100))
+
+    with pytest.raises(PromptError, match="The example here cannot be outlined"):
+        list(find_objects(segmenter, slide, Search((nothing,))))

@@ -1,0 +1,140 @@
+"""Read objects that stand as examples of what is looked for, and areas in which to look."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import shapely
+from shapely.geometry import MultiPolygon, Polygon
+
+from ..errors import PromptError
+from ..files import read_json
+from ..geometry.validity import keep_polygons
+from ..prompts import Prompt, Skipped
+from ..prompts.grouping import Area, Clicks
+from .reading import holds_features, list_features, read_any_area, read_marks
+from .shapes import UnusableError
+
+_FIX = "Export it from QuPath again, uncompressed, as .geojson."
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Objects of a file.
+
+    Attributes:
+        wanted, unwanted: the latter are of a class with a name that ends in ``*``, which
+            QuPath ignores.
+        skipped: what is no object.
+    """
+
+    wanted: tuple[Prompt, ...]
+    unwanted: tuple[Prompt, ...]
+    skipped: tuple[Skipped, ...]
+
+
+def read_examples(path: str | os.PathLike[str]) -> Examples:
+    """Read objects from a GeoJSON file: areas of every type and class, results of before too.
+
+    A rectangle stands for the object in it, and so does each point.
+
+    Raises:
+        PromptError: the file is missing, unreadable, or not GeoJSON.
+    """
+    return examples_from_geojson(read_json(Path(path), fix=_FIX), source=os.fspath(path))
+
+
+def examples_from_geojson(document: object, *, source: str = "The GeoJSON") -> Examples:
+    """Make examples of parsed GeoJSON; see :func:`read_examples`.
+
+    Raises:
+        PromptError: the document is not GeoJSON.
+    """
+    wanted: list[Prompt] = []
+    unwanted: list[Prompt] = []
+    skipped: list[Skipped] = []
+    for number, feature in enumerate(_list_features(document, source), start=1):
+        try:
+            area = read_any_area(feature)
+        except UnusableError as exc:
+            points = _read_points(feature)
+            wanted += points
+            if not points:
+                skipped.append(Skipped(f"feature {number}", str(exc)))
+            continue
+        is_unwanted = area.path_class is not None and area.path_class.is_ignored
+        (unwanted if is_unwanted else wanted).append(_make_example(area))
+    return Examples(tuple(wanted), tuple(unwanted), tuple(skipped))
+
+
+def read_region(path: str | os.PathLike[str]) -> Polygon | MultiPolygon:
+    """Read the areas of a GeoJSON file as one region, level-0 px.
+
+    Raises:
+        PromptError: the file is missing, unreadable, not GeoJSON, or has no area.
+    """
+    return region_from_geojson(read_json(Path(path), fix=_FIX), source=os.fspath(path))
+
+
+def region_from_geojson(document: object, *, source: str = "The GeoJSON") -> Polygon | MultiPolygon:
+    """Make a region of parsed GeoJSON; see :func:`read_region`.
+
+    Raises:
+        PromptError: the document is not GeoJSON, or has no area.
+    """
+    areas: list[Polygon | MultiPolygon] = []
+    for feature in _list_features(document, source):
+        try:
+            area = read_any_area(feature)
+        except UnusableError:
+            continue
+        areas.append(_outline(area))
+    if not areas:
+        raise PromptError(f"{source} has no area to look in: draw a rectangle or an outline.")
+    return keep_polygons(shapely.union_all(areas))
+
+
+def _list_features(document: object, source: str) -> Iterator[object]:
+    if not holds_features(document):
+        raise PromptError(
+            f"{source} is not GeoJSON: it holds no features. In QuPath use File > Export objects "
+            "as GeoJSON."
+        )
+    return list_features(document)
+
+
+def _make_example(area: Area) -> Prompt:
+    return Prompt(
+        area.id,
+        l0_box=area.l0_box,
+        l0_outline=area.l0_outline,
+        path_class=area.path_class,
+        plane=area.plane,
+    )
+
+
+def _read_points(feature: object) -> list[Prompt]:
+    """One example for each point of a feature that is not of an ignored class."""
+    marks, _ = read_marks([feature])
+    return [
+        Prompt(
+            f"{mark.id} {number}",
+            l0_positives=(point,),
+            path_class=mark.path_class,
+            plane=mark.plane,
+        )
+        for mark in marks
+        if isinstance(mark, Clicks) and not mark.are_negative
+        for number, point in enumerate(mark.l0_points, start=1)
+    ]
+
+
+def _outline(area: Area) -> Polygon | MultiPolygon:
+    if area.l0_outline is not None:
+        return area.l0_outline
+    box = area.l0_box
+    assert box is not None  # an area has one of both
+    return shapely.box(box.x0, box.y0, box.x1, box.y1)

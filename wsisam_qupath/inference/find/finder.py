@@ -1,0 +1,348 @@
+"""Find all objects like some examples, or all objects of about one size, on a slide.
+
+Patches over the tissue are encoded once. Places with features like those of the examples become
+prompts, a point and the rectangle around the ground of each, which the decoder answers on that
+patch. Of answers that overlap the one with the highest predicted IoU is an object.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import uuid
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, nullcontext
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import numpy as np
+import shapely
+from shapely.geometry import Polygon
+
+from ...errors import PromptError
+from ...geometry import Box, FloatArray, PatchPair
+from ...geometry.polygons import area_um2
+from ...geometry.raster import pixel_coverage
+from ...geometry.validity import make_valid
+from ...options import OutlineOptions
+from ...prompts import PathClass, Prompt
+from ...prompts.results import Empty, Result
+from ...slide import PixelSource
+from ..answers import Question, is_cut_off, make_outline
+from ..backends import Embedding, Prediction
+from ..read_ahead import Check, go_on
+from ..segmenter import Segmenter, Turn
+from .likeness import PLACES, BoolMap, ExampleFeatures, Likeness, Map, Tokens
+from .overlaps import FoundOutlines
+from .places import Place, find_places, spread_places
+from .tiles import Region, choose_scale, find_middle, is_glass, lay_tiles, list_places
+
+MOST_EXAMPLES = 10
+
+_SIZE_FACTOR = 4.0
+"""Found objects have at least a quarter of the area of the smallest example, and at most four
+times that of the largest."""
+
+_PROMPTS_AT_ONCE = 8
+"""Of a piece of work for the device: others wait for it."""
+
+_GRID_SHARE = 0.5
+"""Without examples, points lie this share of an object's size apart."""
+
+_NAMESPACE = uuid.UUID("5f0a4b7e-1c58-4f39-9a51-6b3d8d8f2c10")
+"""Of the ids of found objects."""
+
+OnTile: TypeAlias = Callable[[int, int], None]
+
+
+def _tell_nobody(done: int, total: int) -> None:
+    """Nobody follows."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is looked for, and where.
+
+    Attributes:
+        examples: one to ten objects, by outline, rectangle or points; none looks for all objects
+            of about ``OutlineOptions.object_size_um``.
+        negatives: the same of objects that are not looked for.
+        l0_region: where to look, level-0 px; None is the whole slide.
+        min_score: predicted IoU below which an answer is no object, 0 to 1.
+
+    Raises:
+        PromptError: there are too many examples.
+    """
+
+    examples: tuple[Prompt, ...] = ()
+    negatives: tuple[Prompt, ...] = ()
+    l0_region: Region | None = None
+    min_score: float = 0.75
+
+    def __post_init__(self) -> None:
+        if len(self.examples) > MOST_EXAMPLES:
+            raise PromptError(
+                f"{len(self.examples)} examples are too many: choose up to {MOST_EXAMPLES} that "
+                "look unlike each other."
+            )
+
+
+def find_objects(
+    segmenter: Segmenter,
+    slide: PixelSource,
+    search: Search,
+    options: OutlineOptions | None = None,
+    *,
+    known: Sequence[Region] = (),
+    tiles_done: int = 0,
+    turn: Turn = nullcontext,
+    check: Check = go_on,
+    on_tile: OnTile = _tell_nobody,
+) -> Generator[Result, None, None]:
+    """Yield objects as they are found, tile by tile; not the examples themselves.
+
+    Args:
+        options: ``object_size_um`` is needed where there is no example.
+        known: outlines of objects that are there already and are not found again.
+        tiles_done: how many tiles an earlier search has done.
+        turn, check: see :meth:`.Segmenter.segment`.
+        on_tile: called with how many tiles are done and how many there are.
+
+    Raises:
+        PromptError: an example cannot be outlined, or there is neither an example nor a size.
+        SlideError: the slide's pixels cannot be read.
+    """
+    options = options or OutlineOptions()
+    outlines = _outline_all(segmenter, slide, search.examples, options)
+    unwanted = _outline_all(segmenter, slide, search.negatives, options)
+    finder = _Finder(segmenter, slide, search, options, outlines, unwanted, turn, check)
+    for outline in known:
+        finder.found.add(outline)
+    yield from finder.find(tiles_done, on_tile)
+
+
+def _outline_all(
+    segmenter: Segmenter, slide: PixelSource, prompts: Sequence[Prompt], options: OutlineOptions
+) -> tuple[Region, ...]:
+    """The outlines of prompts: as they are drawn, or as the model answers."""
+    drawn = [one.l0_outline for one in prompts if one.l0_outline is not None]
+    asked = [one for one in prompts if one.l0_outline is None]
+    for answer in segmenter.segment(slide, asked, options):
+        if isinstance(answer, Empty):
+            raise PromptError(
+                f"The example {answer.prompt.id} cannot be outlined: {answer.reason}. Draw its "
+                "outline."
+            )
+        drawn.append(answer.polygon)
+    return tuple(drawn)
+
+
+class _Finder:
+    """One search on one slide.
+
+    Attributes:
+        found: what is there already, the examples too.
+    """
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        slide: PixelSource,
+        search: Search,
+        options: OutlineOptions,
+        examples: Sequence[Region],
+        negatives: Sequence[Region],
+        turn: Turn,
+        check: Check,
+    ) -> None:
+        self._segmenter, self._slide, self._search = segmenter, slide, search
+        self._turn, self._check = turn, check
+        planner = segmenter.planner(slide, options)
+        sizes_um = [planner.measure_longest_um(Box(*outline.bounds)) for outline in examples]
+        if not sizes_um:
+            if options.object_size_um is None:
+                raise PromptError(
+                    "There is nothing to look for: give an example, or the size of the objects."
+                )
+            sizes_um = [options.object_size_um]
+        self._size_um = float(np.median(sizes_um))
+        self._options = replace(options, object_size_um=self._size_um, candidates=1)
+        self._planner = segmenter.planner(slide, self._options)
+        self._hr_mpp = choose_scale(self._planner, max(sizes_um))
+        self._examples, self._negatives = examples, negatives
+        self._path_class = _choose_class(search, options)
+        self._digest = _describe(examples, negatives)
+        self.found = FoundOutlines(self._size_um / slide.mpp.x)
+        for outline in (*examples, *negatives):
+            self.found.add(outline)
+
+    def find(self, tiles_done: int, on_tile: OnTile) -> Generator[Result, None, None]:
+        """Search the tiles after the first few."""
+        region = self._search.l0_region or _make_region(self._slide.l0_box)
+        likeness = self._learn() if self._examples else None
+        tiles = lay_tiles(self._planner, self._hr_mpp, region)
+        with_tissue = [pair for pair in tiles if not self._is_glass(pair)]
+        left = with_tissue[tiles_done:]
+        embedded = self._segmenter.embed_pairs(
+            self._slide, left, turn=self._turn, check=self._check
+        )
+        with closing(embedded):
+            for done, (pair, embedding) in enumerate(embedded, start=tiles_done + 1):
+                places = self._find_places(pair, embedding, likeness)
+                yield from self._answer(pair, embedding, list(places), region)
+                on_tile(done, len(with_tissue))
+
+    def _is_glass(self, pair: PatchPair) -> bool:
+        self._check()
+        return is_glass(self._slide, pair)
+
+    def _learn(self) -> Likeness:
+        """Look at the examples, each in the middle of a patch."""
+        examples = [self._look_at(outline) for outline in self._examples]
+        return Likeness.learn(examples, [self._look_at(outline) for outline in self._negatives])
+
+    def _look_at(self, outline: Region) -> ExampleFeatures:
+        pair = self._planner.place_pair(Box(*outline.bounds).center, self._hr_mpp)
+        embedded = self._segmenter.embed_pairs(
+            self._slide, [pair], turn=self._turn, check=self._check
+        )
+        ((_, embedding),) = embedded
+        return ExampleFeatures(
+            self._read_tokens(embedding), _cover(outline, pair), self._lies_in_slide(pair)
+        )
+
+    def _read_tokens(self, embedding: Embedding) -> Tokens:
+        tokens = self._segmenter.predictor.backend.read_tokens(embedding.patches[0])
+        return tokens.reshape(PLACES, PLACES, -1)
+
+    def _lies_in_slide(self, pair: PatchPair) -> BoolMap:
+        box, places = self._slide.l0_box, list_places(pair, PLACES)
+        x, y = places[..., 0], places[..., 1]
+        inside: BoolMap = (x >= box.x0) & (x < box.x1) & (y >= box.y0) & (y < box.y1)
+        return inside
+
+    def _find_places(
+        self, pair: PatchPair, embedding: Embedding, likeness: Likeness | None
+    ) -> Iterator[Place]:
+        middle = find_middle(pair)
+        if likeness is None:
+            return spread_places(pair, middle, _GRID_SHARE * self._size_um)
+        tokens, in_slide = self._read_tokens(embedding), self._lies_in_slide(pair)
+        like = np.where(in_slide, likeness.measure(tokens), np.float32(-1))
+        return find_places(like, likeness.measure_unwanted(tokens), pair, middle, self._size_um)
+
+    def _answer(
+        self, pair: PatchPair, embedding: Embedding, places: Sequence[Place], region: Region
+    ) -> Iterator[Result]:
+        """The objects at some places of a tile that were not found before, the surest first."""
+        answers = [*self._ask(pair, embedding, places)]
+        for answer in sorted(answers, key=lambda one: -one.predicted_iou):
+            if answer.predicted_iou < self._search.min_score:
+                break
+            if not self._has_size(answer.polygon) or self.found.has(answer.polygon):
+                continue
+            self.found.add(answer.polygon)
+            if region.intersects(answer.polygon.representative_point()):
+                yield answer
+
+    def _ask(
+        self, pair: PatchPair, embedding: Embedding, places: Sequence[Place]
+    ) -> Iterator[Result]:
+        """All answers at some places; where the tile cuts all of them off, on a coarser pair."""
+        whole: set[Place] = set()
+        cut: dict[Place, None] = {}
+        for place, prompt, prediction in self._predict(pair, embedding, places):
+            if prediction.is_empty:
+                continue
+            if is_cut_off(prediction, pair, self._slide.l0_box):
+                cut[place] = None
+                continue
+            whole.add(place)
+            result = self._make_result(pair, prompt, prediction)
+            if result is not None:
+                yield result
+        wider = [self._mark_point(place) for place in cut if place not in whole]
+        for answer in self._segmenter.segment(
+            self._slide, wider, self._options, turn=self._turn, check=self._check
+        ):
+            if isinstance(answer, Result):
+                yield answer
+
+    def _predict(
+        self, pair: PatchPair, embedding: Embedding, places: Sequence[Place]
+    ) -> Iterator[tuple[Place, Prompt, Prediction]]:
+        questions = [(place, prompt) for place in places for prompt in self._make_prompts(place)]
+        for start in range(0, len(questions), _PROMPTS_AT_ONCE):
+            some = questions[start : start + _PROMPTS_AT_ONCE]
+            self._check()
+            with self._turn():
+                answers = self._segmenter.answer(pair, embedding, [prompt for _, prompt in some])
+            for (place, prompt), predictions in zip(some, answers, strict=True):
+                yield place, prompt, predictions[0]
+
+    def _make_prompts(self, place: Place) -> Iterator[Prompt]:
+        point = self._mark_point(place)
+        yield point
+        if place.l0_box is not None:
+            yield replace(point, l0_box=place.l0_box, l0_positives=())
+
+    def _mark_point(self, place: Place) -> Prompt:
+        x, y = place.l0_point
+        name = str(uuid.uuid5(_NAMESPACE, f"{self._digest} {x:.2f} {y:.2f}"))
+        return Prompt(name, l0_positives=(place.l0_point,), path_class=self._path_class)
+
+    def _make_result(
+        self, pair: PatchPair, prompt: Prompt, prediction: Prediction
+    ) -> Result | None:
+        outline = make_outline(self._slide, pair, prediction, self._options)
+        if outline is None:
+            return None
+        mpp, model = self._slide.mpp, self._segmenter.model
+        return Result(
+            prompt,
+            model.predict_result_id(prompt, mpp, self._options),
+            outline.polygon,
+            outline.predicted_iou,
+            outline.stability_score,
+            area_um2(outline.polygon, mpp),
+            self._segmenter.describe_origin(Question(prompt, fits_hr=True), outline),
+        )
+
+    def _has_size(self, outline: Region) -> bool:
+        """Whether an outline is about as large as what is looked for."""
+        areas = [example.area for example in self._examples] or [self._expected_area]
+        least, most = min(areas) / _SIZE_FACTOR, max(areas) * _SIZE_FACTOR
+        return bool(least <= outline.area <= most)
+
+    @property
+    def _expected_area(self) -> float:
+        """Of a disk of the size that is looked for, level-0 px²."""
+        mpp = self._slide.mpp
+        return math.pi / 4 * self._size_um**2 / (mpp.x * mpp.y)
+
+
+def _choose_class(search: Search, options: OutlineOptions) -> PathClass | None:
+    """The class of what is found: the one that is asked for, or that of the first example."""
+    if options.class_name is not None:
+        return PathClass(options.class_name)
+    return next((one.path_class for one in search.examples if one.path_class), None)
+
+
+def _make_region(box: Box) -> Polygon:
+    return shapely.box(box.x0, box.y0, box.x1, box.y1)
+
+
+def _cover(outline: Region, pair: PatchPair) -> Map:
+    """Share of each place of a pair's HR patch that an outline covers."""
+
+    def to_places(l0_points: FloatArray) -> FloatArray:
+        return pair.l0_to_hr(l0_points) * (PLACES / pair.size_px)
+
+    covered = pixel_coverage(make_valid(shapely.transform(outline, to_places)), PLACES)
+    return covered.astype(np.float32)
+
+
+def _describe(*outlines: Sequence[Region]) -> str:
+    """Name examples and negatives by their shapes, so that another search has other ids."""
+    content = b"|".join(b"".join(shapely.to_wkb(one) for one in some) for some in outlines)
+    return hashlib.sha256(content).hexdigest()

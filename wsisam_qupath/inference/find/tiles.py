@@ -1,0 +1,96 @@
+"""Which patches to look at: a grid over the tissue, at a scale that fits the objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeAlias
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from shapely.geometry import MultiPolygon, Polygon
+
+from ...geometry import Box, FloatArray, PatchPair
+from ...prompts.planner import Planner
+from ...slide import PixelSource
+
+Region: TypeAlias = Polygon | MultiPolygon
+
+OBJECT_SHARE = 0.45
+"""An object of the wanted size covers at most this share of the length of a patch."""
+
+STEP_SHARE = 0.5
+"""Distance of two patches, as a share of their length; a multiple of the planner's grid, so that
+later clicks find their patches encoded."""
+
+_LOOK_PX = 32
+"""Side of the small picture by which glass is told from tissue."""
+
+_GLASS_COLOR, _GLASS_LIGHT = 18, 205
+"""A pixel is glass if its channels differ by less, and the darkest of them is above."""
+
+_LEAST_TISSUE = 0.01
+"""A patch with less tissue than this share is not looked at."""
+
+
+def choose_scale(planner: Planner, longest_um: float) -> float:
+    """The finest scale of the planner's ladder at which objects fit, µm per encoder pixel."""
+    finest = max(planner.mpp.x, planner.mpp.y)
+    rung = 0
+    while _fits(planner, longest_um, rung - 1) and planner.choose_rung(rung - 1) >= finest:
+        rung -= 1
+    while not _fits(planner, longest_um, rung):
+        rung += 1
+    return planner.choose_rung(rung)
+
+
+def _fits(planner: Planner, longest_um: float, rung: int) -> bool:
+    return longest_um <= OBJECT_SHARE * planner.size_px * planner.choose_rung(rung)
+
+
+def lay_tiles(planner: Planner, hr_mpp: float, l0_region: Region) -> list[PatchPair]:
+    """Pairs with middles that cover a region, row by row; each point lies in one middle."""
+    step_um = STEP_SHARE * planner.size_px * hr_mpp
+    x0, y0, x1, y1 = l0_region.bounds
+    shapely.prepare(l0_region)
+    pairs = (
+        planner.place_pair((x_um / planner.mpp.x, y_um / planner.mpp.y), hr_mpp)
+        for y_um in _spread(y0 * planner.mpp.y, y1 * planner.mpp.y, step_um)
+        for x_um in _spread(x0 * planner.mpp.x, x1 * planner.mpp.x, step_um)
+    )
+    return [pair for pair in pairs if l0_region.intersects(shapely.box(*_xyxy(find_middle(pair))))]
+
+
+def find_middle(pair: PatchPair) -> Box:
+    """The part of a tile, level-0 px, with the places that are asked about on no other tile."""
+    (x0, y0), (x1, y1) = pair.hr_to_l0(
+        np.array([[0.5 - STEP_SHARE / 2] * 2, [0.5 + STEP_SHARE / 2] * 2]) * pair.size_px
+    ).tolist()
+    return Box(x0, y0, x1, y1)
+
+
+def is_glass(slide: PixelSource, pair: PatchPair) -> bool:
+    """Whether a tile shows nearly nothing but bare glass."""
+    pixels = slide.read(pair.hr_l0_box, _LOOK_PX, _LOOK_PX).astype(np.int16)
+    is_tissue: NDArray[np.bool_] = (np.ptp(pixels, axis=-1) >= _GLASS_COLOR) | (
+        pixels.min(axis=-1) <= _GLASS_LIGHT
+    )
+    return bool(is_tissue.mean() < _LEAST_TISSUE)
+
+
+def list_places(pair: PatchPair, side: int) -> FloatArray:
+    """Centers of the places of a patch, side x side x 2 (x, y), level-0 px."""
+    steps = (np.arange(side) + 0.5) * (pair.size_px / side)
+    x, y = np.meshgrid(steps, steps)
+    hr_points = np.stack([x.ravel(), y.ravel()], axis=1)
+    return pair.hr_to_l0(hr_points).reshape(side, side, 2)
+
+
+def _spread(start_um: float, end_um: float, step_um: float) -> Iterator[float]:
+    """Multiples of a step; stretches of its length around them cover all from start to end."""
+    first, last = round(start_um / step_um), round(end_um / step_um)
+    return (number * step_um for number in range(first, last + 1))
+
+
+def _xyxy(box: Box) -> tuple[float, float, float, float]:
+    return box.x0, box.y0, box.x1, box.y1
