@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -99,6 +100,16 @@ def test_a_decoder_gets_no_tensors_of_one_whose_name_begins_alike(path: Path) ->
 def test_writing_where_no_folder_is_names_the_place(tmp_path: Path, tensors: Tensors) -> None:
     with pytest.raises(OutputError, match="nowhere"):
         write_adapter(tmp_path / "nowhere" / "a.safetensors", card(), tensors)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no named pipes in folders")
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_pipe_or_a_device_is_no_adapter_and_not_waited_for(path: Path, kind: str) -> None:
+    os.mkfifo(path)
+    named = path if kind == "pipe" else Path("/dev/zero")
+
+    with pytest.raises(AdapterError, match=f"There is no adapter at {named}: check the path"):
+        read_adapter(named, PLAIN_BASE)
 
 
 @pytest.mark.parametrize("kind", ["nothing", "folder"])

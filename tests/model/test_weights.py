@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import subprocess
 import sys
@@ -102,6 +103,18 @@ def test_a_named_file_with_another_checksum_is_refused_with_both(tmp_path: Path)
 def test_a_name_that_is_no_file_is_refused(tmp_path: Path, named: str) -> None:
     with pytest.raises(WeightsError, match=re.escape(str(tmp_path / named))):
         locate_weights(base_at("http://unused"), path=tmp_path / named)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no named pipes in folders")
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_pipe_or_a_device_holds_no_weights_and_is_not_waited_for(
+    tmp_path: Path, kind: str
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    named = tmp_path / "pipe" if kind == "pipe" else Path("/dev/zero")
+
+    with pytest.raises(WeightsError, match=f"{named} cannot be read: it is not an ordinary file"):
+        locate_weights(base_at("http://unused"), path=named)
 
 
 def test_missing_weights_name_the_command_that_brings_them(

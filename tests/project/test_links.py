@@ -11,7 +11,7 @@ import pytest
 
 from fixtures.images import NEW, Image, image
 from fixtures.project_files import contents
-from wsisam_qupath.errors import WsiSamError
+from wsisam_qupath.errors import ImageError, WsiSamError
 from wsisam_qupath.project.commit import commit, make_staging_path, recover, restore
 from wsisam_qupath.project.history import History, Written
 from wsisam_qupath.project.journal import Journal
@@ -135,6 +135,14 @@ def test_a_pipe_in_a_project_is_never_waited_for(image: Image, name: str) -> Non
 
     # It stays where it is, or goes as a remnant of ours does; nothing is written in its place.
     assert pipe.is_fifo() or not pipe.exists()
+
+
+@pytest.mark.parametrize("name", ["data", "data/7"])
+def test_a_pipe_in_place_of_an_images_folder_is_one_sentence(image: Image, name: str) -> None:
+    put(image.project.folder / name, os.mkfifo)
+
+    with pytest.raises(ImageError, match=r"data\.qpdata cannot be read \(Not a directory\): check"):
+        check_writable_image(image.entry)
 
 
 @pytest.mark.parametrize("name", IN_PROJECT)

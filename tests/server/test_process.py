@@ -16,10 +16,12 @@ from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 from shutil import which
 
+import psutil
 import pytest
 
 from fixtures.command_line import GLAND, Feature, environment, rectangle
-from fixtures.servers import Running, asked, mode_of, records_of, running, wait_for
+from fixtures.formula import formula_rgb, write_aperio
+from fixtures.servers import SIDE_PX, Running, asked, mode_of, records_of, running, wait_for
 from wsisam_qupath.inference.backends import ImageArray
 from wsisam_qupath.inference.predictor import Predictor
 from wsisam_qupath.slide.pyramid import write_pyramid
@@ -239,6 +241,34 @@ def test_sigterm_ends_it_in_order(tmp_path: Path, slides: Path) -> None:
         assert "Traceback" not in server.log.read_text(encoding="utf-8")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="stops a process by a signal")
+def test_sigterm_ends_it_though_a_slide_hangs(tmp_path: Path, slides: Path) -> None:
+    scan = slides / "scan.svs"
+    write_aperio(scan, formula_rgb(range(SIDE_PX), range(SIDE_PX)), "0.5")
+    with running(tmp_path, "--adapter", "none", "--slides", slides) as server:
+        waiting = send(server, asked(scan, [BOX]))
+        opening = stop_child_of(server.process.pid)
+        code = server.stop()
+
+        # What the request waits for would have taken two minutes to be given up.
+        still_hangs = opening.status() == psutil.STATUS_STOPPED
+        opening.kill()
+        waiting.close()
+        assert still_hangs
+        assert code == 1
+        server.wait_for("did not come to an end in time. The server ends all the same.")
+
+
+def stop_child_of(pid: int) -> psutil.Process:
+    """Stop the process in which a server opens a slide, as a network drive that hangs would."""
+    deadline = time.monotonic() + 60
+    while not (children := psutil.Process(pid).children()):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    children[0].suspend()
+    return children[0]
+
+
 def test_it_answers_while_the_model_loads_and_can_be_ended_then(
     tmp_path: Path, slides: Path
 ) -> None:
@@ -324,6 +354,24 @@ def test_a_port_that_is_taken_is_one_sentence(server: Running, tmp_path: Path) -
 
     assert "(Address already in use). Choose another port" in said
     assert "Traceback" not in said
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no named pipes in folders")
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+@pytest.mark.parametrize("option", ["--tls-cert", "--tls-key"])
+def test_a_pipe_or_a_device_is_no_certificate_and_not_waited_for(
+    tmp_path: Path, option: str, kind: str
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    wrong = tmp_path / "pipe" if kind == "pipe" else Path("/dev/zero")
+    files = {"--tls-cert": tmp_path / "cert.pem", "--tls-key": tmp_path / "key.pem", option: wrong}
+    for file in set(files.values()) - {wrong}:
+        file.write_text("not looked at, or not first")
+
+    said = failure(tmp_path, "--port", 0, *(part for pair in files.items() for part in pair))
+
+    assert "cannot be used for TLS (it is not an ordinary file). Give a certificate" in said
     assert len(said.splitlines()) == 1
 
 

@@ -254,7 +254,7 @@ def check_writable_image(entry: ImageEntry) -> None:
     """Check that the objects of an image can be written, and that the disk has room for them.
 
     Raises:
-        ImageError: they are write-protected, or the disk is too full for them.
+        ImageError: they are write-protected or in no folder, or the disk is too full for them.
     """
     for path in (entry.folder, entry.qpdata, entry.summary):
         if _is_link(entry.files, path):
@@ -271,6 +271,8 @@ def check_writable_image(entry: ImageEntry) -> None:
         size = entry.files.state(entry.qpdata).st_size
     except FileNotFoundError:
         size = 0
+    except OSError as exc:  # as where the image's folder is a pipe
+        raise _make_unreadable_error(entry, exc) from exc
     needed = _LEAST_FREE_BYTES + _COPIES * size
     existing = entry.folder if entry.folder.is_dir() else entry.folder.parent.parent
     free = _free_bytes(existing)
