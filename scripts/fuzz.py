@@ -2,9 +2,9 @@
 
     python scripts/fuzz.py --minutes 60 [--target NAME] [--from-seed N]
 
-A process that ends in an error, says nothing for 10 s, or takes more than 2 GB is a fault: its
-input's seed is printed, and the next input goes on in a new process. The exit code is 1 if there
-were any.
+A process that ends in an error, takes more than 2 GB, or works or waits for 10 s at one input is
+a fault: its seed is printed, and the next input goes on in a new process. Time in which a busy
+machine keeps it waiting for a core does not count. The exit code is 1 if there were any.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from importlib import import_module
 from pathlib import Path
 
 import psutil
+
+from wsisam_qupath.qupath.jvm.work_time import WorkTime
 
 TESTS = Path(__file__).resolve().parent.parent / "tests"
 HELPERS = {"mutation"}
@@ -131,15 +133,14 @@ def _watched(
 ) -> tuple[str | None, int]:
     """What went wrong, if anything, and at which seed."""
     process = psutil.Process(child.pid)
-    last, since = -1, time.monotonic()
+    last, used = -1, WorkTime(lambda: child.pid, _STARTING_SECONDS)
     while time.monotonic() < end:
         if child.poll() is not None:
             return "crash", max(last, seed)
         lines = _last_line(log)
-        now = time.monotonic()
         if lines != last:
-            last, since = lines, now
-        silent = now - since
+            last, used = lines, WorkTime(lambda: child.pid, HANG_SECONDS)
+        silent = used.look()
         tally.slowest_seconds = max(tally.slowest_seconds, silent if last >= 0 else 0.0)
         if silent > (HANG_SECONDS if last >= 0 else _STARTING_SECONDS):
             return f"hang: more than {HANG_SECONDS:g} s", max(last, seed)

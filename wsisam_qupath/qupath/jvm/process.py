@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeoutError
+from concurrent.futures import wait as wait_for_futures
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from functools import partial
@@ -29,6 +29,7 @@ from ...files import process_folder
 from ..install.installation import Installation, find_installation
 from .class_path import choose_places
 from .java import start, translate_java_errors
+from .work_time import WorkTime
 
 _ALLOCATIONS_PER_COLLECTION = 1_000_000
 
@@ -100,7 +101,8 @@ class QuPathProcess:
     ) -> T:
         """Call a function like :meth:`run`, and end QuPath's process if it takes longer.
 
-        The time counts from when the call begins, and includes the start of a process.
+        The time counts from when the call begins, and includes the start of a process. Where other
+        programs keep QuPath waiting for a core, it has more: see :class:`.WorkTime`.
 
         Raises:
             QuPathTimeoutError: it took longer. The next call gets a new process.
@@ -122,21 +124,19 @@ class QuPathProcess:
         return self._has_answered
 
     def _answer(self, call: Callable[[], T], seconds: float) -> T:
+        worker = self._find_or_start_worker()
         try:
-            coming = self._find_or_start_worker().pool.submit(_call, call)
+            coming = worker.pool.submit(_call, call)
         except BrokenProcessPool:
             # It ended while it was idle, which is not the fault of this call.
             self._kill()
-            coming = self._find_or_start_worker().pool.submit(_call, call)
+            worker = self._find_or_start_worker()
+            coming = worker.pool.submit(_call, call)
         try:
-            answer = coming.result(seconds)
-        except FutureTimeoutError as exc:  # not yet the built-in one in Python 3.10
-            if coming.done():  # raised by the call itself
-                raise
+            answer = _await_within(seconds, coming, worker)
+        except QuPathTimeoutError:
             self._kill()
-            raise QuPathTimeoutError(
-                f"QuPath did not answer within {seconds:.0f} s, so its process was ended."
-            ) from exc
+            raise
         except BrokenProcessPool as exc:
             message = _END if self._has_answered else _END_AT_START
             self._kill()
@@ -173,11 +173,19 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self._leash, far_end = context.Pipe()
         self._far_end = far_end
+        self._pid: int | None = None
         self._natives = _folder_for_natives(self, installation)
         natives = str(self._natives) if self._natives else None
         self.pool = ProcessPoolExecutor(
             1, context, initializer=_prepare, initargs=(installation, natives, far_end)
         )
+
+    def find_pid(self) -> int | None:
+        """The number of the process; None before it has begun."""
+        with suppress(OSError, EOFError):  # closed by another thread that ends it
+            if self._pid is None and self._leash.poll():
+                self._pid = self._leash.recv()
+        return self._pid
 
     def kill(self) -> None:
         """Kill the process at any moment: it never writes a file of the user's in place."""
@@ -189,6 +197,21 @@ class _Worker:
         self.pool.shutdown(cancel_futures=True)
         if self._natives:
             shutil.rmtree(self._natives, ignore_errors=True)
+
+
+def _await_within(seconds: float, coming: Future[T], worker: _Worker) -> T:
+    """Wait for a result while the process has not used up its time.
+
+    Raises:
+        QuPathTimeoutError: it has.
+    """
+    used = WorkTime(worker.find_pid, seconds)
+    while not wait_for_futures([coming], used.step_seconds).done:
+        if used.look() >= seconds:
+            raise QuPathTimeoutError(
+                f"QuPath did not answer within {seconds:.0f} s, so its process was ended."
+            )
+    return coming.result()
 
 
 def _folder_for_natives(worker: _Worker, installation: Installation | None) -> Path | None:
@@ -222,6 +245,7 @@ def _prepare(installation: Installation | None, natives: str | None, leash: Conn
     sys.stdout = sys.stderr
     # Features are many small lists without cycles, which Python would look through again and again.
     gc.set_threshold(_ALLOCATIONS_PER_COLLECTION)
+    leash.send(os.getpid())
     threading.Thread(target=_end_with, args=(leash, natives), daemon=True).start()
 
 
