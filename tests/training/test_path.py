@@ -20,9 +20,10 @@ from torch import distributed
 
 from fixtures import training_runs
 from fixtures.models import PLAIN_BASE, sam_of
+from fixtures.project_files import contents
 from fixtures.training_data import OUTLINES, overlap
 from fixtures.training_runs import ONE_DECODER, ROUTED, export_of, train
-from wsisam_qupath.errors import AdapterError
+from wsisam_qupath.errors import AdapterError, OutputError
 from wsisam_qupath.geometry import Box
 from wsisam_qupath.inference.loading import resolve
 from wsisam_qupath.inference.segmenter import Segmenter
@@ -37,6 +38,8 @@ from wsisam_qupath_training.evaluate.measures import Estimate
 from wsisam_qupath_training.splits import read_split
 from wsisam_qupath_training.train import run_train
 from wsisam_qupath_training.train_request import TrainRequest
+from wsisam_qupath_training.trainer.distributed import DistributedContext
+from wsisam_qupath_training.trainer.run_folder import hold_folders
 from wsisam_qupath_training.trainer.write_adapter import WrittenAdapter
 from wsisam_qupath_training.verdict import Judgment, keep_start
 
@@ -266,6 +269,27 @@ def test_a_run_from_another_start_does_not_go_on(walked: Walked, tmp_path: Path)
 
     with pytest.raises(AdapterError, match="of a run with other settings or data"):
         run_train(request, console())
+
+
+def test_a_second_training_of_the_same_run_is_refused_and_touches_nothing(walked: Walked) -> None:
+    run = walked.made.adapter.with_suffix(".training")
+    request = TrainRequest(
+        walked.export,
+        walked.made.adapter.with_name("second.safetensors"),
+        recipe=ROUTED,
+        model=ModelSpec(adapter=None, device="cpu"),
+        run=run,
+        cache=walked.made.adapter.parent / "features",
+    )
+    before = contents(run)
+
+    with (
+        hold_folders([run / "points"], DistributedContext(torch.device("cpu"))),
+        pytest.raises(OutputError, match=r"Another training is writing .*points right now: wait"),
+    ):
+        run_train(request, console())
+
+    assert contents(run) == before
 
 
 def test_an_adapter_to_start_from_that_is_not_there_is_named(

@@ -40,6 +40,7 @@ from .train_request import TrainRequest, check_datasets, check_request, choose_r
 from .trainer.checkpoint import is_finished
 from .trainer.distributed import DistributedContext, open_context, run_first_process_alone
 from .trainer.logs import TrainingLog
+from .trainer.run_folder import hold_folders
 from .trainer.sample_sources import SampleSource
 from .trainer.trainable_decoder import TrainableDecoder
 from .trainer.trainer import OnStep, Run, TrainedDecoder
@@ -68,7 +69,10 @@ def run_train(request: TrainRequest, console: Console) -> WrittenAdapter | None:
     Raises:
         WsiSamError: see the modules that each step comes from.
     """
-    with _open(request, console) as (training, collection):
+    with (
+        _open(request, console) as (training, collection),
+        hold_folders(map(training.folder, training.wanted), training.context),
+    ):
         context, model = training.context, training.model
         # Two processes that fill one cache would undo each other's files.
         with run_first_process_alone(context):
@@ -148,14 +152,11 @@ class _Training:
     def train(self, name: str) -> TrainedDecoder:
         """One decoder, from its last checkpoint on."""
         settings = self.recipe.decoders[name]
-        folder = self._folder(name)
-        folder.mkdir(parents=True, exist_ok=True)
         samples, val_views = self._samples(settings)
         _check_views(samples, val_views)
         run = self._make_run(name, samples, val_views)
-        is_first = self.context.rank == 0
         with (
-            TrainingLog(folder / "log", is_on=is_first) as log,
+            TrainingLog(self.folder(name) / "log", is_on=not self.context.rank) as log,
             _progress(self.console, name, settings.steps) as on_step,
         ):
 
@@ -197,7 +198,7 @@ class _Training:
             val_views,
             self.model.base.size_px,
             self.recipe.seed,
-            self._folder(name),
+            self.folder(name),
             self._describe_run(settings),
             self.recipe.validate_every,
             self.context,
@@ -210,7 +211,7 @@ class _Training:
         """Every decoder of the recipe, if all are finished; some were just trained."""
         decoders = self.recipe.decoders
         for name, settings in decoders.items():
-            if not is_finished(self._folder(name) / "checkpoint.pt", self._describe_run(settings)):
+            if not is_finished(self.folder(name) / "checkpoint.pt", self._describe_run(settings)):
                 return None
         return {name: just.get(name) or self.train(name) for name in decoders}
 
@@ -315,7 +316,8 @@ class _Training:
         weights = locate_weights(self.model.base, path=self.request.model.weights)
         return read_state(weights.path)
 
-    def _folder(self, name: str) -> Path:
+    def folder(self, name: str) -> Path:
+        """Where a decoder's checkpoints are."""
         return self.request.run_folder / name
 
     @property
