@@ -21,6 +21,7 @@ _CONTENTS = {
     "images": "tiled copies of large images",
     "overviews": "coarse copies of slides without a pyramid",
     "training": "encoded views to train on",
+    "evaluations": "what stopped evaluations measured",
 }
 """Folders in the cache, and what they hold."""
 

@@ -123,7 +123,12 @@ _PATH = click.Path(path_type=Path)
 )
 @click.option("--json", "json_file", type=_PATH, help="Write all results to this JSON file.")
 @click.option("--plots", type=_PATH, help="Write plots to this folder.")
-@click.option("--figures", type=_PATH, help="Write pictures of results to this folder.")
+@click.option(
+    "--figures",
+    type=_PATH,
+    help="Write pictures of results to this folder; images that were measured before a stop are "
+    "measured again for them.",
+)
 @click.option(
     "--figures-count",
     type=int,
@@ -131,6 +136,12 @@ _PATH = click.Path(path_type=Path)
     show_default=True,
     metavar="N",
     help="Number of objects with a picture; half of them are the worst ones.",
+)
+@click.option(
+    "--resume/--no-resume",
+    default=True,
+    show_default=True,
+    help="Go on where an evaluation of the same images, models and options was stopped.",
 )
 @click.option(
     "--threads", type=int, metavar="N", help="Number of CPU threads.  [default: one per core]"

@@ -43,6 +43,7 @@ class EvaluateRequest:
         slide_classes: table of the class of all objects of each slide, where they have one.
         json_file, plots, figures: what is written beside the table.
         figures_count: objects that are drawn, at most.
+        resume: whether to go on with what a run of the same had measured when it was stopped.
         model: base, weights, device, backend and threads of each model that names no other.
     """
 
@@ -58,6 +59,7 @@ class EvaluateRequest:
     plots: Path | None = None
     figures: Path | None = None
     figures_count: int = 24
+    resume: bool = True
     model: ModelSpec = field(default_factory=ModelSpec)
 
     def __post_init__(self) -> None:
@@ -100,7 +102,7 @@ def run_evaluate(dataset: Dataset, request: EvaluateRequest, console: Console) -
         PromptError: there is nothing to measure.
         OptionError: an option is wrong.
         AdapterError, WeightsError, DeviceError: a model cannot be loaded.
-        OutputError: a file cannot be written.
+        OutputError: a file cannot be written, or another program is measuring the same.
     """
     if request.json_file is not None:
         check_writable(request.json_file)
@@ -127,6 +129,7 @@ def run_evaluate(dataset: Dataset, request: EvaluateRequest, console: Console) -
         console,
         boxes=boxes,
         with_pictures=request.figures is not None,
+        resume=request.resume,
     )
     name_cases(console, "Skipped", results.skipped)
     if boxes is not None:

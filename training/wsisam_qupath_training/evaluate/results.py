@@ -89,3 +89,14 @@ class EvaluationResults:
     skipped: list[Skipped] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
     spare_boxes: int = 0
+
+    def extend(self, other: EvaluationResults) -> None:
+        """Take over the results of another image."""
+        self.scores += other.scores
+        self.clicks += other.clicks
+        for own, found in ((self.encode_s, other.encode_s), (self.decode_s, other.decode_s)):
+            for model, seconds in found.items():
+                own[model] += seconds
+        self.skipped += other.skipped
+        self.pictures += other.pictures
+        self.spare_boxes += other.spare_boxes
