@@ -1,12 +1,12 @@
 """Kill batches at random moments, and see that nothing is lost and every end is the same.
 
-    python scripts/kills.py [--kills 200] [--seed 0]
+    python scripts/kills.py [--kills 200] [--minutes 60] [--seed 0]
 
 Makes a project of three small slides, lets one copy of it run undisturbed, and kills runs over
-further copies with ``kill -9`` until so many died. A copy is run again after each kill until it
-ends by itself; QuPath then has to see in it what it sees in the undisturbed one, and after `restore
---to original` what it saw before the first run. Needs QuPath. The exit code is 1 where something
-was lost.
+further copies with ``kill -9`` until so many died, or the time is over. A copy is run again after
+each kill until it ends by itself; QuPath then has to see in it what it sees in the undisturbed one,
+and after `restore --to original` what it saw before the first run. Needs QuPath. The exit code is 1
+where something was lost.
 """
 
 from __future__ import annotations
@@ -52,9 +52,11 @@ def make_project(qupath: QuPathProcess, folder: Path) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     random = Random(given.seed)
+    end = time.monotonic() + 60 * given.minutes
     killed = ended = lost = 0
     with tempfile.TemporaryDirectory(prefix="kills-") as name, QuPathProcess() as qupath:
         folder = Path(name)
@@ -62,14 +64,16 @@ def main() -> None:
         original = seen_by(qupath, created)
         undisturbed = copy_of(created, folder / "undisturbed")
         began = time.monotonic()
-        answer = run("batch", undisturbed, "--adapter", "none")
+        with RunningBatch(undisturbed, "--adapter", "none") as batch:
+            answer = batch.ended()
         if answer.code:
             sys.exit(answer.err)
         usual_seconds = time.monotonic() - began
+        print(f"An undisturbed run takes {usual_seconds:.0f} s.", flush=True)
         expected = seen_by(qupath, undisturbed)
-        while killed < given.kills:
+        while killed < given.kills and time.monotonic() < end:
             project = copy_of(created, folder / f"copy-{ended}")
-            while killed < given.kills:
+            while killed < given.kills and time.monotonic() < end:
                 with RunningBatch(project, "--adapter", "none") as batch:
                     # Most of a run is its start: more kills than chance would have come late.
                     time.sleep(usual_seconds * (1 - random.random() ** 2) * 1.1)
@@ -86,8 +90,10 @@ def main() -> None:
                 lost += 1
                 print(
                     f"copy {ended} ended with {answer.code} and {back.code} and is not the same: "
-                    f"{answer.err}{back.err}"
+                    f"{answer.err}{back.err}",
+                    flush=True,
                 )
+            print(f"{killed} kills, {ended} copies, {lost} lost", flush=True)
     print(
         f"{killed} kills; {ended} copies ended as an undisturbed run does and could be taken back "
         f"to their first state, but for {lost}"
