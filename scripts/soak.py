@@ -3,9 +3,12 @@
     python scripts/soak.py [--clicks 3000] [--clients 4] [--slow-clients 0]
 
 Starts ``wsisam-qupath serve`` with the usual model on any free port, makes a slide of noise, and
-has several clients click on it at once. Memory and file descriptors of the first and the last third
-are compared. With slow clients, the time of a click is also measured while so many others send a
-byte a second. The exit code is 1 where something failed.
+has several clients click on it at once. Before that it clicks on new spots until the caches are
+full and memory grows no more, so that what grows afterwards is a leak. Of the clicks that count one
+in 20 is on any spot, which may have to be encoded; the others are on spots that are in the cache.
+Memory and file descriptors of the first and the last third are compared. With slow clients, the
+time of a click is also measured while so many others send a byte a second. The exit code is 1 where
+something failed.
 """
 
 from __future__ import annotations
@@ -37,6 +40,14 @@ from wsisam_qupath.slide.pyramid import write_pyramid
 SIDE_PX = 2048
 MORE_MEMORY_MAX = 0.1
 """The last third may take so much more than the first one."""
+
+_WARM_UP_CLICKS = 40
+"""On new spots, between two looks at memory."""
+
+_WARM_UPS_MAX = 15
+
+_FULL_MORE = 0.02
+"""The caches are full when so many clicks take less than this share of memory more."""
 
 _READY_SECONDS = 600
 _QUIET_CLICKS = 15
@@ -128,6 +139,30 @@ def serving() -> Iterator[Server]:
                 print((folder / "log.txt").read_text(encoding="utf-8")[-3000:])
 
 
+def warm_up(server: Server) -> None:
+    """Click on new spots until the caches are full."""
+    random, connection = Random("warm up"), server.connect()
+    before, began = server.size()[0], time.monotonic()
+    clicks = 0
+    while clicks < _WARM_UPS_MAX * _WARM_UP_CLICKS:
+        for _ in range(_WARM_UP_CLICKS):
+            server.click(connection, *any_spot(random))
+        clicks, memory = clicks + _WARM_UP_CLICKS, server.size()[0]
+        if memory < before * (1 + _FULL_MORE):
+            break
+        before = memory
+    print(
+        f"caches full after {clicks} clicks on new spots, {time.monotonic() - began:.0f} s: "
+        f"{memory:.0f} MB",
+        flush=True,
+    )
+
+
+def any_spot(random: Random) -> tuple[float, float]:
+    """Level-0 px, not at the edge."""
+    return random.uniform(50, SIDE_PX - 50), random.uniform(50, SIDE_PX - 50)
+
+
 def soak(server: Server, clicks: int, clients: int) -> bool:
     """Whether nothing failed, and nothing grew."""
     left = iter(range(clicks))
@@ -144,14 +179,12 @@ def soak(server: Server, clicks: int, clients: int) -> bool:
                 return
             try:
                 # Some places again and again, others new: both ways through the cache.
-                scale = SIDE_PX - 100 if done % 10 == 0 else 64
-                seconds.append(
-                    server.click(connection, 50 + random.random() * scale, 900 + done % 7)
-                )
+                spot = (900 + random.random() * 64, 900 + done % 7)
+                seconds.append(server.click(connection, *(spot if done % 20 else any_spot(random))))
             except (OSError, RuntimeError) as exc:
                 failures.append(str(exc))
                 connection = server.connect()
-            if done % 20 == 0:
+            if done % 20 == 1:
                 sizes.append(server.size())
 
     threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
@@ -241,6 +274,7 @@ def main() -> None:
         if given.slow_clients:
             is_well = among_slow_clients(server, given.slow_clients)
         if given.clicks:
+            warm_up(server)
             is_well = soak(server, given.clicks, given.clients) and is_well
     sys.exit(not is_well)
 
