@@ -92,7 +92,7 @@ def test_xml_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     assert second == "a.xml, annotation 2: it lies wholly in what is cut out"
     assert dot == "b.xml, annotation 1: it is no area but Dot"
     assert broken.startswith("c.xml: It is not XML (")
-    assert foreign == "d.xml: It holds no annotations of ASAP: leave it out."
+    assert foreign == "d.xml: It holds no annotations of ASAP or ImageScope: leave it out."
     assert absent.startswith("e.xml: its slide is not in ")
 
 

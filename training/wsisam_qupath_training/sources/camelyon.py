@@ -1,4 +1,4 @@
-"""Outlines in XML as ASAP writes them: CAMELYON16 and CAMELYON17, and one's own of that program.
+"""Outlines in XML beside slides: as ASAP writes them (CAMELYON16, CAMELYON17), or ImageScope.
 
 CAMELYON16's notes: annotations of the groups ``_0`` and ``_1`` are tumour, those of ``_2`` are
 no tumour and were cut out of the others. CAMELYON17 names them ``metastases`` and ``normal``.
@@ -7,7 +7,6 @@ no tumour and were cut out of the others. CAMELYON17 names them ``metastases`` a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
@@ -24,6 +23,8 @@ from wsisam_qupath.slide import SlideReference
 from wsisam_qupath.slide.names import strip_format
 
 from ..dataset import AnnotatedImage, Dataset, Truth
+from . import image_scope
+from .drawn import Drawn
 from .groups import GroupOf
 from .slides import named_files, slides_in
 
@@ -39,7 +40,8 @@ def read_camelyon(
 ) -> Dataset:
     """Read ``NAME.xml`` with ``NAME.tif`` (or another slide) for each NAME.
 
-    Groups that are none of CAMELYON's are classes of their own. Of the slides of CAMELYON16 a few
+    The µm/px that ImageScope's files state are used. Groups that are none of CAMELYON's, and layers
+    of ImageScope, are classes of their own. Of the slides of CAMELYON16 a few
     are not annotated completely; its notes say which.
 
     Args:
@@ -66,33 +68,16 @@ def read_camelyon(
         ]
         repaired += drawn.repaired
         group = group_of(strip_format(slide.name))
-        reference = SlideReference(str(slide), as_qupath=False)
+        reference = SlideReference(str(slide), drawn.mpp, as_qupath=False)
         images.append(AnnotatedImage(file.stem, dataset, group, reference, truths))
     return Dataset(tuple(images), tuple(damaged), repaired)
 
 
-@dataclass(frozen=True)
-class _Drawn:
-    """What a file holds.
-
-    Attributes:
-        objects: with holes still filled.
-        holes: what is to be cut out of them.
-        lost: annotations that are no area, by name and reason.
-        repaired: how many crossed themselves.
-    """
-
-    objects: tuple[Truth, ...]
-    holes: tuple[Polygon | MultiPolygon, ...]
-    lost: tuple[tuple[str, str], ...]
-    repaired: int
-
-
-def _read_annotations(file: Path) -> _Drawn:
+def _read_annotations(file: Path) -> Drawn:
     """Its annotations.
 
     Raises:
-        PromptError: it cannot be read, or is not ASAP's.
+        PromptError: it cannot be read, or is of another program.
     """
     try:
         root = ElementTree.fromstring(file.read_bytes())
@@ -100,8 +85,14 @@ def _read_annotations(file: Path) -> _Drawn:
         raise PromptError(f"It cannot be read ({exc.strerror}): check its permissions.") from exc
     except ElementTree.ParseError as exc:
         raise PromptError(f"It is not XML ({exc}): copy it again from its source.") from exc
+    if image_scope.is_image_scope(root):
+        return image_scope.read_image_scope(root)
     if root.tag != "ASAP_Annotations":
-        raise PromptError("It holds no annotations of ASAP: leave it out.")
+        raise PromptError("It holds no annotations of ASAP or ImageScope: leave it out.")
+    return _read_asap(root)
+
+
+def _read_asap(root: Element) -> Drawn:
     objects: list[Truth] = []
     holes: list[Polygon | MultiPolygon] = []
     lost: list[tuple[str, str]] = []
@@ -121,7 +112,7 @@ def _read_annotations(file: Path) -> _Drawn:
         else:
             class_name = TUMOR if group.lower() in _TUMOR_GROUPS else group
             objects.append(Truth(str(number), outline, class_name))
-    return _Drawn(tuple(objects), tuple(holes), tuple(lost), repaired)
+    return Drawn(tuple(objects), tuple(holes), tuple(lost), repaired)
 
 
 def _outline(annotation: Element) -> tuple[Polygon | MultiPolygon, bool]:
@@ -148,7 +139,7 @@ def _number(row: Element, name: str) -> float:
     return float(row.get(name, "").replace(",", "."))
 
 
-def _cut_out(drawn: _Drawn) -> tuple[tuple[Truth, ...], list[tuple[str, str]]]:
+def _cut_out(drawn: Drawn) -> tuple[tuple[Truth, ...], list[tuple[str, str]]]:
     """Objects without the holes, and those of which nothing remains."""
     if not drawn.holes:
         return drawn.objects, []

@@ -19,7 +19,8 @@ from .areas import split_areas
 from .groups import GroupOf
 from .slides import SlideFolder, named_files, slides_in
 
-ENDING = ".geojson"
+ENDINGS = (".geojson", ".json")
+"""Of the files; those of the second, as HuBMAP has them, where there are none of the first."""
 
 
 def read_geojson(
@@ -42,7 +43,8 @@ def read_geojson(
     images: list[AnnotatedImage] = []
     damaged: list[Skipped] = []
     repaired = 0
-    for file in named_files(folder, ENDING):
+    files = next(filter(None, (named_files(folder, ending) for ending in ENDINGS)), [])
+    for file in files:
         try:
             cleaned = read_objects(file)
             image, left_out = _read_image(file, cleaned, known, dataset, group_of)
@@ -64,7 +66,7 @@ def _read_image(
     Raises:
         SlideError: its slide is not there.
     """
-    name = file.name[: -len(ENDING)]
+    name = file.stem
     slide = known.find(name)
     flat = list(iterate_features(cleaned.features))
     drawn = [_without_children(one) for one in flat if _type(one) == "annotation"]

@@ -39,8 +39,8 @@ TRUTH = "_instances.png"
 _UNDERSTOOD = (
     "a folder that wsisam-qupath export wrote, a QuPath project (.qpproj), a collection (.toml), "
     "a COCO file (.json), a database of SlideRunner (.sqlite), or a folder with label masks "
-    "(*_instances.png, or another ending), "
-    "GeoJSON beside slides, XML of ASAP (CAMELYON), or *_whole.tif and *_viable.tif (PAIP2019)"
+    "(*_instances.png, or another ending), GeoJSON (.geojson or .json) beside slides, XML of ASAP "
+    "(CAMELYON) or ImageScope (MoNuSeg), or *_whole.tif and *_viable.tif (PAIP2019)"
 )
 
 
@@ -141,7 +141,11 @@ def _format_of_folder(folder: Path, truth: str | None) -> Format | None:
     found = next((known for name, known in patterns.items() if any(folder.glob(name))), None)
     if found is None and has_masks(folder):
         return "paip"
-    others: dict[str, Format] = {"*.geojson": "geojson", "*.xml": "camelyon"}
+    others: dict[str, Format] = {
+        "*.geojson": "geojson",
+        "*.xml": "camelyon",
+        "*.json": "geojson",
+    }
     last = next((known for name, known in others.items() if any(folder.glob(name))), None)
     return found or last
 
