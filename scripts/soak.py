@@ -1,6 +1,6 @@
 """Ask a server for thousands of clicks, and see that it takes no more at the end than before.
 
-    python scripts/soak.py [--clicks 3000] [--clients 4] [--slow-clients 0]
+    python scripts/soak.py [--clicks 3000] [--minutes 60] [--clients 4] [--slow-clients 0]
 
 Starts ``wsisam-qupath serve`` with the usual model on any free port, makes a slide of noise, and
 has several clients click on it at once. Before that it clicks on new spots until the caches are
@@ -26,6 +26,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.client import HTTPConnection
+from itertools import takewhile
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -163,9 +164,10 @@ def any_spot(random: Random) -> tuple[float, float]:
     return random.uniform(50, SIDE_PX - 50), random.uniform(50, SIDE_PX - 50)
 
 
-def soak(server: Server, clicks: int, clients: int) -> bool:
-    """Whether nothing failed, and nothing grew."""
-    left = iter(range(clicks))
+def soak(server: Server, clicks: int, clients: int, minutes: float) -> bool:
+    """Whether nothing failed, and nothing grew, over so many clicks or such a time."""
+    end = time.monotonic() + 60 * minutes
+    left = takewhile(lambda _: time.monotonic() < end, range(clicks))
     lock, sizes = threading.Lock(), [server.size()]
     failures: list[str] = []
     seconds: list[float] = []
@@ -265,6 +267,7 @@ def drip(server: Server, count: int, stop: threading.Event) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clicks", type=int, default=3000)
+    parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--slow-clients", type=int, default=0)
     given = parser.parse_args()
@@ -275,7 +278,7 @@ def main() -> None:
             is_well = among_slow_clients(server, given.slow_clients)
         if given.clicks:
             warm_up(server)
-            is_well = soak(server, given.clicks, given.clients) and is_well
+            is_well = soak(server, given.clicks, given.clients, given.minutes) and is_well
     sys.exit(not is_well)
 
 

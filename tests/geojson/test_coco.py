@@ -1,8 +1,10 @@
 """COCO files as annotations: every row is in, or is named."""
 
 import json
+import tracemalloc
 import uuid
 from itertools import combinations
+from math import cos, sin
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,10 @@ from shapely.geometry import shape
 
 from fixtures.coco_files import CATCH_CLASSES, coco
 from wsisam_qupath.errors import PromptError
+from wsisam_qupath.files import json_documents, read_json
 from wsisam_qupath.geojson.coco import (
     CocoAnnotations,
+    CocoDocument,
     make_distinct_colors,
     parse_coco,
     read_coco_annotations,
@@ -175,3 +179,51 @@ def test_a_file_is_read(tmp_path: Path) -> None:
     path.write_text(json.dumps(coco(row(SQUARE))), encoding="utf-8-sig")
 
     assert len(read_coco_annotations(path).features["Histiocytoma_01_1.svs"]) == 1
+
+
+# Image by image
+
+
+def test_image_by_image_everything_is_as_at_once() -> None:
+    rows = [
+        row(SQUARE),
+        row(BOW_TIE, id=2),
+        row(SQUARE, id=3, image_id=9),
+        row([1, 2, 3], id=4, image_id=9),
+        row(SQUARE, id=5, image_id=77),
+        "no row",
+        row(SQUARE),  # the same id again
+    ]
+    at_once = read(*rows)
+
+    found = CocoDocument(coco(*rows), source="here")
+    streams = {image: found.open(image) for image in found.images}
+    features = {image: tuple(stream) for image, stream in streams.items()}
+
+    assert features == {name: own for name, own in at_once.features.items() if own}
+    assert found.path_classes == at_once.path_classes
+    assert sum(stream.repaired for stream in streams.values()) == at_once.repaired == 1
+    skipped = [case for stream in streams.values() for case in stream.skipped]
+    assert sorted((*found.damaged, *skipped), key=str) == sorted(at_once.damaged, key=str)
+    assert {image: tuple(found.open(image)) for image in found.images} == features
+
+
+def test_image_by_image_a_large_file_is_never_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "coco.json"
+    corners = [(round(99 * cos(n / 20), 3), round(99 * sin(n / 20), 3)) for n in range(120)]
+    outline = [part for corner in corners for part in corner]
+    rows = [row(outline, id=n, image_id=(7, 9)[n % 2]) for n in range(200)]
+    path.write_text(json.dumps(coco(*rows)))
+    monkeypatch.setattr(json_documents, "WHOLE_BYTES_MAX", 50_000)
+    monkeypatch.setattr(json_documents, "_BLOCK_BYTES", 10_000)
+
+    tracemalloc.start()
+    found = CocoDocument(read_json(path, fix="Fix it."), source=str(path))
+    count = sum(1 for image in found.images for _ in found.open(image))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert count == 200
+    assert peak < path.stat().st_size / 2  # parsed, it takes several times its size

@@ -19,7 +19,7 @@ from shapely.errors import ShapelyError
 from shapely.geometry import MultiPolygon, Polygon, mapping, shape
 
 from ..errors import PromptError
-from ..files import JsonList, OnRead, is_list, read_json
+from ..files import JsonList, is_list, read_json
 from ..geometry import Box
 from ..prompts import PathClass, Plane, Skipped
 from ..prompts.grouping import derive_id
@@ -124,16 +124,13 @@ class ObjectStream:
             yield from self._cleaner.clean(value, depth=0)
 
 
-def open_objects(path: Path, on_read: OnRead) -> ObjectStream:
+def open_objects(path: Path) -> ObjectStream:
     """Open a GeoJSON file for cleaning its objects one by one.
-
-    Args:
-        on_read: see :func:`.read_json`.
 
     Raises:
         PromptError: it cannot be read, or is not GeoJSON.
     """
-    return ObjectStream(read_json(path, fix=_FIX, on_read=on_read), source=str(path))
+    return ObjectStream(read_json(path, fix=_FIX), source=str(path))
 
 
 def list_classes(features: Iterable[Feature]) -> tuple[PathClass, ...]:

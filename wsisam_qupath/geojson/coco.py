@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import colorsys
 import math
+from array import array
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from ..errors import PromptError
 from ..files import is_list, read_json
@@ -78,20 +80,97 @@ def parse_coco(document: object, *, source: str = "The file") -> CocoAnnotations
     Raises:
         PromptError: it is not COCO.
     """
+    lists = _check_coco(document, source)
+    tables = _Tables(lists["images"], lists["categories"])
+    reader = _Reader(tables)
+    features: defaultdict[str, list[Feature]] = defaultdict(list)
+    for image, feature in reader.read(enumerate(lists["annotations"], start=1)):
+        features[image].append(feature)
+    return CocoAnnotations(
+        {name: tuple(features[name]) for name in tables.names.values()},
+        tuple(tables.path_classes.values()),
+        reader.repaired,
+        (*tables.damaged, *reader.damaged),
+        reader.areas,
+    )
+
+
+class CocoDocument:
+    """COCO annotations by image, converted whenever they are asked for: a million fit into memory.
+
+    Attributes:
+        path_classes: the categories, with distinct colors.
+        damaged: rows that belong to no image, by name and reason.
+    """
+
+    def __init__(self, document: object, *, source: str) -> None:
+        """Look through all rows for their images.
+
+        Args:
+            document: as :func:`.read_json` gives it.
+
+        Raises:
+            PromptError: it is not COCO.
+        """
+        lists = _check_coco(document, source)
+        self._rows: Sequence[object] = lists["annotations"]
+        self._tables = _Tables(lists["images"], lists["categories"])
+        self.path_classes = tuple(self._tables.path_classes.values())
+        self._places: dict[str, array[int]] = {}
+        lost = _Reader(self._tables)
+        for place, row in enumerate(self._rows):
+            image = self._tables.find_image(row)
+            if image is None:
+                list(lost.read([(place + 1, row)]))  # which says why
+            else:
+                self._places.setdefault(image, array("Q")).append(place)
+        self.damaged = (*self._tables.damaged, *lost.damaged)
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """File names of the images that have annotations, in the order of the list of images."""
+        names = dict.fromkeys(self._tables.names.values())
+        return tuple(name for name in names if name in self._places)
+
+    def open(self, image: str) -> CocoStream:
+        """Open the annotations of one of :attr:`images`."""
+        places = self._places[image]
+        return CocoStream(self._tables, ((place + 1, self._rows[place]) for place in places))
+
+
+class CocoStream:
+    """Annotations of one image, one by one; may be read once.
+
+    Attributes:
+        skipped: those that could not be used so far, by name and reason.
+    """
+
+    def __init__(self, tables: _Tables, rows: Iterable[tuple[int, object]]) -> None:
+        """Use :meth:`CocoDocument.open`."""
+        self._reader, self._numbered = _Reader(tables), rows
+        self.skipped = self._reader.damaged
+
+    @property
+    def repaired(self) -> int:
+        """How many outlines had to be made valid so far."""
+        return self._reader.repaired
+
+    def __iter__(self) -> Iterator[Feature]:
+        return (feature for _, feature in self._reader.read(self._numbered))
+
+
+def _check_coco(document: object, source: str) -> dict[str, Any]:
+    """The document, if it is COCO.
+
+    Raises:
+        PromptError: it is not.
+    """
     if not isinstance(document, dict) or not is_coco(document):
         raise PromptError(
             f"{source} is not MS COCO: it needs the lists images, annotations and categories. "
             "Name CATCH.json, or a folder of GeoJSON files."
         )
-    reader = _Reader(document["images"], document["categories"])
-    reader.read(document["annotations"])
-    return CocoAnnotations(
-        {name: tuple(reader.features[name]) for name in reader.names.values()},
-        tuple(reader.path_classes.values()),
-        reader.repaired,
-        tuple(reader.damaged),
-        reader.areas,
-    )
+    return document
 
 
 def make_distinct_colors(count: int) -> list[tuple[int, int, int]]:
@@ -104,57 +183,23 @@ def make_distinct_colors(count: int) -> list[tuple[int, int, int]]:
     return colors
 
 
-class _Reader:
-    """Converts COCO rows to features, and notes what is wrong by the name of its row."""
+class _Tables:
+    """The images and categories of a COCO file.
+
+    Attributes:
+        names: file names by image id.
+        path_classes: by category id.
+        damaged: rows that could not be used, by name and reason.
+    """
 
     def __init__(self, images: Sequence[object], categories: Sequence[object]) -> None:
         self.damaged: list[Skipped] = []
-        self.repaired = 0
-        self.features: defaultdict[str, list[Feature]] = defaultdict(list)
         self.names = self._names(images)
         self.path_classes = self._path_classes(categories)
-        self.areas: dict[str, float] = {}
-        self._ids: set[str] = set()
 
-    def read(self, annotations: Sequence[object]) -> None:
-        for number, row in enumerate(annotations, start=1):
-            label = f"annotation {_read_id(row) or f'in row {number}'}"
-            try:
-                image, feature = self._read(row, number)
-            except UnusableError as exc:
-                self.damaged.append(Skipped(label, str(exc)))
-                continue
-            self.features[image].append(feature)
-
-    def _read(self, row: object, number: int) -> tuple[str, Feature]:
-        """Convert one annotation: returns the file name of its image, and the feature.
-
-        Raises:
-            UnusableError: something is missing or wrong.
-        """
-        if not isinstance(row, dict):
-            raise UnusableError("it is no object")
-        image = self.names.get(_key(row.get("image_id")))
-        if image is None:
-            raise UnusableError("its image is not in the list of images")
-        path_class = self.path_classes.get(_key(row.get("category_id")))
-        if path_class is None:
-            raise UnusableError("its category is not in the list of categories")
-        outline, is_repaired = clean_area(list(_polygons(row.get("segmentation"))))
-        self.repaired += is_repaired
-        feature: Feature = {
-            "type": "Feature",
-            "id": self._derive_distinct_id(image, _read_id(row) or f"row {number}"),
-            "geometry": geometry_json(outline, Plane()),
-            "properties": {
-                "objectType": "annotation",
-                "classification": make_classification(path_class),
-            },
-        }
-        area = row.get("area")
-        if isinstance(area, (int, float)) and math.isfinite(area):
-            self.areas[feature["id"]] = float(area)
-        return image, feature
+    def find_image(self, row: object) -> str | None:
+        """The file name of the image that an annotation is of."""
+        return self.names.get(_key(row.get("image_id"))) if isinstance(row, dict) else None
 
     def _names(self, images: Sequence[object]) -> dict[str, str]:
         """File names by image id."""
@@ -188,6 +233,60 @@ class _Reader:
 
     def _note(self, what: str, identity: str | None, number: int, reason: str) -> None:
         self.damaged.append(Skipped(f"{what} {identity or f'in row {number}'}", reason))
+
+
+class _Reader:
+    """Converts rows of annotations to features, and notes what is wrong by the name of its row."""
+
+    def __init__(self, tables: _Tables) -> None:
+        self._tables = tables
+        self.damaged: list[Skipped] = []
+        self.repaired = 0
+        self.areas: dict[str, float] = {}
+        self._ids: set[str] = set()
+
+    def read(self, numbered: Iterable[tuple[int, object]]) -> Iterator[tuple[str, Feature]]:
+        """Yield the file name of the image and the feature of each row that can be used.
+
+        Args:
+            numbered: rows with their numbers in the file, from 1.
+        """
+        for number, row in numbered:
+            try:
+                yield self._read(row, number)
+            except UnusableError as exc:
+                name = f"annotation {_read_id(row) or f'in row {number}'}"
+                self.damaged.append(Skipped(name, str(exc)))
+
+    def _read(self, row: object, number: int) -> tuple[str, Feature]:
+        """Convert one annotation: returns the file name of its image, and the feature.
+
+        Raises:
+            UnusableError: something is missing or wrong.
+        """
+        if not isinstance(row, dict):
+            raise UnusableError("it is no object")
+        image = self._tables.find_image(row)
+        if image is None:
+            raise UnusableError("its image is not in the list of images")
+        path_class = self._tables.path_classes.get(_key(row.get("category_id")))
+        if path_class is None:
+            raise UnusableError("its category is not in the list of categories")
+        outline, is_repaired = clean_area(list(_polygons(row.get("segmentation"))))
+        self.repaired += is_repaired
+        feature: Feature = {
+            "type": "Feature",
+            "id": self._derive_distinct_id(image, _read_id(row) or f"row {number}"),
+            "geometry": geometry_json(outline, Plane()),
+            "properties": {
+                "objectType": "annotation",
+                "classification": make_classification(path_class),
+            },
+        }
+        area = row.get("area")
+        if isinstance(area, (int, float)) and math.isfinite(area):
+            self.areas[feature["id"]] = float(area)
+        return image, feature
 
     def _derive_distinct_id(self, image: str, name: str) -> str:
         """Derive a UUID that stays the same in every run, even after the outline was corrected."""

@@ -377,7 +377,7 @@ def test_catch_becomes_annotations_of_13_classes(tmp_path: Path, qupath: QuPathP
     assert (seen.type, seen.path_class) == ("PathAnnotationObject", "Histiocytoma")
     assert from_wkt(seen.wkt).area == 85 * 85.5 / 2
     assert list(classes_of(created.project)) == [*CATCH_CLASSES, "Region*", "Ignore*"]
-    assert [one.id for one in created.skipped] == ["annotation 2"]
+    assert [one.id for one in created.skipped] == ["PNST_02_1.svs: annotation 2"]
     assert created.without_slide == ("Histiocytoma_01_1.svs",)
 
 

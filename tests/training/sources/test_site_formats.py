@@ -207,7 +207,7 @@ def test_hubmaps_json_files_go_into_a_project_with_their_slides(tmp_path: Path) 
     matched = match(find_annotations(tmp_path / "train", [slide]).sources, [slide])
 
     assert matched.without_slide == ("0486052bb-anatomical-structure.json",)
-    features = list(matched.by_slide[slide].open(lambda _: None))
+    features = list(matched.by_slide[slide].open())
     assert len({one["id"] for one in features}) == len(OUTLINES)
     for feature, outline in zip(features, OUTLINES, strict=True):
         drawn = shapely.geometry.shape(feature["geometry"])

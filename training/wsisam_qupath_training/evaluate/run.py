@@ -85,9 +85,8 @@ class _Run:
     ) -> EvaluationResults:
         """Measure the images that no earlier run did, and take the results of the others."""
         keys = [make_key(one, self._find_boxes(one)) for one in chosen]
-        earlier = (
-            {} if self.with_pictures else {key: one for key in keys if (one := kept.find(key))}
-        )
+        wanted = [] if self.with_pictures else keys
+        earlier = {key: found for key in wanted if (found := kept.find(key)) is not None}
         if earlier:
             console.print(
                 f"A run that was stopped had measured {count_noun(len(earlier), 'image')}: this "

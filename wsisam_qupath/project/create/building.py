@@ -11,6 +11,7 @@ from rich.console import Console
 from ...errors import PromptError, SlideError
 from ...geojson import Feature
 from ...geojson.cleaning import Cleaned, ObjectStream, list_classes
+from ...geojson.coco import CocoStream
 from ...geojson.manifest import REGION_CLASS
 from ...prompts import PathClass, Skipped
 from ...qupath.jvm.creation import set_classes
@@ -101,14 +102,14 @@ class Builder:
 
     def _add(self, slide: Path, label: str, source: Source | None) -> None:
         """Add a slide with its objects; without them where they cannot be read."""
-        found: ObjectStream | Cleaned = Cleaned()
+        found: ObjectStream | CocoStream | Cleaned = Cleaned()
         path_classes: dict[str, PathClass] = {}
         failed: tuple[Skipped, ...] = ()
 
         def read() -> Iterator[Feature]:
             nonlocal found  # again where QuPath's process had to be started again
             assert source is not None
-            found = source.open(lambda _: None)
+            found = source.open()
             for feature in found:
                 path_classes.update({one.name: one for one in list_classes([feature])})
                 yield feature

@@ -122,7 +122,7 @@ def run_create(request: CreateRequest) -> Created:
         folder / PROJECT_FILE,
         sum(len(one.ids) for one in records),
         sum(one.n_objects for one in records),
-        sum(one.repaired for one in records) + sources.repaired,
+        sum(one.repaired for one in records),
         (*unnamable, *failed, *matched.ambiguous),
         (*sources.damaged, *(one for record in records for one in record.skipped)),
         matched.without_slide,

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from ...errors import PromptError
-from ...files import OnRead, read_json
+from ...files import read_json
 from ...files.names import name_key
-from ...geojson.cleaning import Cleaned, ObjectStream, is_geojson, open_objects
-from ...geojson.coco import is_coco, parse_coco
+from ...geojson.cleaning import ObjectStream, is_geojson, open_objects
+from ...geojson.coco import CocoDocument, CocoStream, is_coco
 from ...geojson.manifest import MANIFEST_NAME
 from ...geojson.slide_runner import is_slide_runner, read_slide_runner
 from ...prompts import PathClass, Skipped
@@ -33,25 +33,27 @@ class Source:
     Attributes:
         label: names them to the user.
         slide_name: what they say that the slide's file is called, with its suffix or without.
-        path: of the GeoJSON file that they are in; None where they are at hand.
-        cleaned: the annotations themselves, where they are at hand, as those of COCO.
+        place: the GeoJSON file that they are in, or a COCO file with those of several slides.
     """
 
     label: str
     slide_name: str
-    path: Path | None = None
-    cleaned: Cleaned = field(default_factory=Cleaned)
+    place: Path | CocoDocument
 
-    def open(self, on_read: OnRead) -> ObjectStream | Cleaned:
-        """Read the annotations, those of a file one by one.
+    @property
+    def path(self) -> Path | None:
+        """The file that holds nothing but these; None if it is a COCO file."""
+        return self.place if isinstance(self.place, Path) else None
 
-        Args:
-            on_read: see :func:`.read_json`.
+    def open(self) -> ObjectStream | CocoStream:
+        """Open the annotations, to be read one by one.
 
         Raises:
             PromptError: their file cannot be read, or is not GeoJSON.
         """
-        return self.cleaned if self.path is None else open_objects(self.path, on_read)
+        if isinstance(self.place, CocoDocument):
+            return self.place.open(self.label)
+        return open_objects(self.place)
 
 
 @dataclass(frozen=True)
@@ -60,13 +62,12 @@ class Sources:
 
     Attributes:
         path_classes: those that are known before they are read: the categories of COCO.
-        damaged: rows of COCO that could not be used.
+        damaged: rows of COCO that belong to no image.
     """
 
     sources: tuple[Source, ...] = ()
     path_classes: tuple[PathClass, ...] = ()
     damaged: tuple[Skipped, ...] = ()
-    repaired: int = 0
 
 
 @dataclass(frozen=True)
@@ -178,10 +179,6 @@ def _slide_name(path: Path) -> str:
 
 
 def _read_coco_sources(document: object, source: str) -> Sources:
-    coco = parse_coco(document, source=source)
-    sources = tuple(
-        Source(name, (name, *split_location(name))[-1], None, Cleaned(features))
-        for name, features in coco.features.items()
-        if features
-    )
-    return Sources(sources, coco.path_classes, coco.damaged, coco.repaired)
+    coco = CocoDocument(document, source=source)
+    sources = tuple(Source(name, (name, *split_location(name))[-1], coco) for name in coco.images)
+    return Sources(sources, coco.path_classes, coco.damaged)
