@@ -199,8 +199,7 @@ def test_the_script_of_a_job_array_outlines_the_slide_of_its_number(
     desk: Path, tmp_path: Path
 ) -> None:
     (script,) = (block for block in blocks() if block.startswith("#!/bin/bash\n#SBATCH"))
-    for name in ("prompts", "outlines"):
-        (tmp_path / name).mkdir()
+    (tmp_path / "prompts").mkdir()
     (tmp_path / "slides").symlink_to(desk / "slides")
     for file in (desk / "annotations").iterdir():
         (tmp_path / "prompts" / file.name).write_bytes(file.read_bytes())
