@@ -63,13 +63,13 @@ def test_a_second_restoration_goes_one_command_further_back(
     assert first == [
         "image 1: restored state 2, from before batch (4 objects); what was there (4 objects) is "
         "state 3.",
-        "1 image restored, 0 failed; the others have no such state.",
+        "1 image restored, 0 failed; the others have no such state, or hold it now.",
     ]
     assert second[0] == (
         "image 1: restored state 1, from before batch (2 objects); what was there (4 objects) is "
         "state 2."
     )
-    assert third == ["0 images restored, 0 failed; the others have no such state."]
+    assert third == ["0 images restored, 0 failed; the others have no such state, or hold it now."]
 
 
 def test_what_a_restoration_took_back_does_not_come_back_by_itself(
@@ -187,7 +187,7 @@ def test_a_number_is_of_one_image(committed: Image, restore: Restore) -> None:
 
     assert restore(8, "image 1") == [
         "image 1: failed. It has no state 8.",
-        "0 images restored, 1 failed; the others have no such state.",
+        "0 images restored, 1 failed; the others have no such state, or hold it now.",
     ]
     assert committed.live[0] == NEW
 

@@ -76,7 +76,8 @@ def run_restore(path: Path, images: Sequence[str], wanted: Wanted = "previous") 
             "command further back in all of them, run this again."
         )
     say(
-        f"{count_noun(restored, 'image')} restored, {failed} failed; the others have no such state."
+        f"{count_noun(restored, 'image')} restored, {failed} failed; the others have no such "
+        "state, or hold it now."
     )
     return not failed
 
@@ -93,8 +94,8 @@ def print_states(path: Path, images: Sequence[str]) -> None:
     table.add_column("State", no_wrap=True)
     table.add_column("Replaced by", no_wrap=True)
     table.add_column("When", no_wrap=True)
-    table.add_column("Objects then", justify="right")
-    table.add_column("Objects now", justify="right")
+    table.add_column("Objects then", justify="right", min_width=7)
+    table.add_column("Objects now", justify="right", min_width=7)
     entries = choose_images(project, images)
     with show_progress(stderr_console(), "Listing states", len(entries)) as progress:
         for entry in progress.track(entries):
