@@ -7,7 +7,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import shapely
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
@@ -246,6 +246,7 @@ def test_coverage_of_a_slope_and_of_what_lies_off_the_raster_is_exact() -> None:
 
 
 @given(st.lists(st.tuples(*[st.floats(-5, 20)] * 3), min_size=1, max_size=6))
+@example([(5e-324, 0.0, 0.0), (-1.175494351e-38, 0.5, 0.0)])  # a corner at -1e-38
 def test_coverage_adds_up_to_the_area_on_the_raster(discs: list[tuple[float, ...]]) -> None:
     union = shapely.union_all([Point(x, y).buffer(abs(r) / 3 + 0.1) for x, y, r in discs])
     holed = union.difference(Point(7.3, 7.7).buffer(2.2))

@@ -31,7 +31,8 @@ def pixel_coverage(polygon: Polygon | MultiPolygon, side_px: int) -> FloatArray:
     # One column more takes what lies right of an edge on the raster's right edge.
     gains = np.zeros((side_px + 1) * (side_px + 2))
     if not inside.is_empty:
-        start, end = _edges(inside)
+        # GEOS leaves corners that lie outside of the box by less than any pixel shows.
+        start, end = (np.clip(points, 0, side_px) for points in _edges(inside))
         x0, y0, x1, y1 = _pieces(start, end)
         rise, middle = y1 - y0, (x0 + x1) / 2
         column = np.floor(middle).astype(np.intp)
