@@ -9,7 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from fixtures.models import PLAIN_BASE, sam_of
 from fixtures.project_files import contents
 from fixtures.training_data import OUTLINES, overlap
 from fixtures.training_runs import ONE_DECODER, ROUTED, export_of, train
-from wsisam_qupath.errors import AdapterError, OutputError
+from wsisam_qupath.errors import AdapterError, OptionError, OutputError
 from wsisam_qupath.geometry import Box
 from wsisam_qupath.inference.loading import resolve
 from wsisam_qupath.inference.segmenter import Segmenter
@@ -300,6 +300,27 @@ def test_an_adapter_to_start_from_that_is_not_there_is_named(
 
     with pytest.raises(AdapterError, match=r"no adapter at .*none\.safetensors"):
         run_train(request, console())
+
+
+def test_a_training_of_minutes_is_measured_before_it_starts(walked: Walked, tmp_path: Path) -> None:
+    recipe, words = ONE_DECODER.model_copy(update={"compared_objects": 1}), console()
+    whole = TrainRequest(
+        walked.export,
+        tmp_path / "mine.safetensors",
+        recipe=recipe,
+        model=ModelSpec(adapter=walked.made.adapter, device="cpu"),
+        cache=walked.made.adapter.parent / "features",
+        minutes=600,
+    )
+
+    with pytest.raises(OptionError, match="is too short: here these data need"):
+        run_train(replace(whole, minutes=0.001), console())
+    made = run_train(whole, words)
+
+    assert made is not None
+    assert "The whole schedule fits into 600 minutes." in told(words)
+    assert "Compared with mine on 1 object" in told(words)
+    assert (made.adapter.with_suffix(".training") / "schedule.json").is_file()
 
 
 def free_port() -> int:

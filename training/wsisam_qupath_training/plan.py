@@ -70,38 +70,108 @@ def describe_views(views: ViewCounts, images: int, limit_gb: float) -> str:
     return f"{text}."
 
 
+@dataclass(frozen=True)
+class Measured:
+    """Seconds that each piece of the work takes on this machine.
+
+    Attributes:
+        patch_s: of encoding a patch; 0 where no features are kept.
+        patches: those that are still to encode.
+        step_s, validation_s: by the decoder's name, of a step and of the validation of a view.
+        compared_s: of all questions about one object, to one model; 0 where nothing is compared.
+        compared: objects that are compared in the end, at most.
+    """
+
+    patch_s: float
+    patches: int
+    step_s: Mapping[str, float]
+    validation_s: Mapping[str, float]
+    compared_s: float = 0.0
+    compared: int = 0
+
+    def decoder_seconds(self, name: str, recipe: Recipe) -> float:
+        """Of training a decoder by a recipe, its validations included."""
+        settings = recipe.decoders[name]
+        validations = count_validations(settings, recipe)
+        if len(settings.start_shares) > 1:
+            validations += len(settings.start_shares)
+        per_validation = self.validation_s[name] * recipe.val_views
+        return settings.steps * self.step_s[name] + validations * per_validation
+
+    def comparison_seconds(self, recipe: Recipe) -> float:
+        """Of comparing the start with the result in the end."""
+        return 2 * self.compared_s * min(recipe.compared_objects, self.compared)
+
+    def total_seconds(self, recipe: Recipe, views_share: float = 1.0) -> float:
+        """Of the whole run.
+
+        Args:
+            views_share: of the views that were planned when this was measured.
+        """
+        decoders = sum(self.decoder_seconds(name, recipe) for name in self.step_s)
+        encoding = self.patches * views_share * self.patch_s
+        return encoding + decoders + self.comparison_seconds(recipe)
+
+
 def measure_plan(
     planned: Planned,
     backend: Callable[[], Backend],
     make_run: Callable[[str, SampleSource], Run],
     console: Console,
-) -> list[str]:
-    """Encode a few views, train on them for a moment, and tell what the whole run takes.
+) -> Measured:
+    """Encode a few views and train on them for a moment, to know what the whole run takes.
 
     Args:
         backend: loads the base.
         make_run: of a decoder, by its name, on some views that it also validates on. Nothing of it
             is written.
 
+    Returns:
+        Without what the comparison in the end takes.
+
     Raises:
         WsiSamError: see the modules that each step comes from.
     """
-    lines: list[str] = []
     decoders = planned.recipe.decoders
     few = _take_few(planned.parts["train"])
+    patch_s, patches = 0.0, 0
+    step_s, validation_s = {}, {}
     with tempfile.TemporaryDirectory(prefix="wsisam-qupath-") as folder:
         pixels = make_pixel_samples(few, planned.recipe, ())
         cached: SampleSource | None = None
         if any(not settings.tunes_encoder for settings in decoders.values()):
             loaded = backend()
-            cached, lines = _measure_features(planned, few, loaded, Path(folder), console)
+            cached, patch_s = _measure_features(planned, few, loaded, Path(folder), console)
+            patches = _count_missing_patches(planned, loaded)
         for name, settings in decoders.items():
             samples = pixels if settings.tunes_encoder or cached is None else cached
             with show_progress(console, f"Training {name} for a moment"):
-                lines.append(_measure_decoder(name, settings, make_run(name, samples), planned))
-    lines.insert(0, _describe_disk(planned))
-    lines.append(_describe_memory(planned))
-    return lines
+                step_s[name], validation_s[name] = make_run(name, samples).measure_seconds()
+    return Measured(patch_s, patches, step_s, validation_s)
+
+
+def describe_plan(planned: Planned, measured: Measured) -> list[str]:
+    """What the whole run takes, in words."""
+    recipe = planned.recipe
+    lines = [_describe_disk(planned)]
+    if measured.patch_s:
+        seconds = duration(measured.patches * measured.patch_s)
+        lines.append(
+            f"Encoding: {measured.patches} patches, about {seconds} "
+            f"({measured.patch_s:.2f} s each)."
+        )
+    lines += [_describe_decoder(name, recipe, measured) for name in recipe.decoders]
+    if seconds_compared := measured.comparison_seconds(recipe):
+        objects = count_noun(min(recipe.compared_objects, measured.compared), "object")
+        lines.append(
+            f"Comparison with what was there before: {objects}, about {duration(seconds_compared)}."
+        )
+    return [*lines, _describe_memory(planned)]
+
+
+def count_validations(settings: DecoderSettings, recipe: Recipe) -> int:
+    """How often a decoder is validated while it is trained, at most."""
+    return -(-settings.steps // recipe.validate_every)
 
 
 def _take_few(data: TrainingData) -> TrainingData:
@@ -111,8 +181,8 @@ def _take_few(data: TrainingData) -> TrainingData:
 
 def _measure_features(
     planned: Planned, few: TrainingData, backend: Backend, folder: Path, console: Console
-) -> tuple[SampleSource, list[str]]:
-    """Features of a few views, and how long those of all take."""
+) -> tuple[SampleSource, float]:
+    """Features of a few views, and the seconds of a patch."""
     base, recipe = planned.base, planned.recipe
     warm_up = replace(few, samples=few.samples[:1])
     fill_features(
@@ -122,28 +192,30 @@ def _measure_features(
     cache = fill_features(
         few, backend, base, recipe, folder=folder, console=console, what="Measuring"
     )
-    chain = recipe.sampling.chain
-    seconds = (time.perf_counter() - start) / count_patches(len(few.samples), chain)
+    patches = count_patches(len(few.samples), recipe.sampling.chain)
+    seconds = (time.perf_counter() - start) / patches
+    return make_cached_samples(cache, few, ()), seconds
+
+
+def _count_missing_patches(planned: Planned, backend: Backend) -> int:
+    """Patches of parts with features that are not there yet."""
+    recipe = planned.recipe
     counts = {"train": planned.views.train, "val": planned.views.val}
-    patches = sum(
-        count_patches(counts[part], chain)
+    return sum(
+        count_patches(counts[part], recipe.sampling.chain)
         for part, data in planned.parts.items()
-        if not find_features(data, backend, base, recipe, planned.features).is_dir()
+        if not find_features(data, backend, planned.base, recipe, planned.features).is_dir()
     )
-    line = (
-        f"Encoding: {patches} patches, about {duration(patches * seconds)} ({seconds:.2f} s each)."
-    )
-    return make_cached_samples(cache, few, ()), [line]
 
 
-def _measure_decoder(name: str, settings: DecoderSettings, run: Run, planned: Planned) -> str:
-    step, validation = run.measure_seconds()
-    validations = -(-settings.steps // planned.recipe.validate_every)
-    per_validation = validation * planned.recipe.val_views
-    total = settings.steps * step + validations * per_validation
+def _describe_decoder(name: str, recipe: Recipe, measured: Measured) -> str:
+    settings = recipe.decoders[name]
+    per_validation = measured.validation_s[name] * recipe.val_views
     return (
-        f"Decoder {name}: {settings.steps} steps and {count_noun(validations, 'validation')}, "
-        f"about {duration(total)} ({step:.2f} s a step, {duration(per_validation)} a validation)."
+        f"Decoder {name}: {settings.steps} steps and "
+        f"{count_noun(count_validations(settings, recipe), 'validation')}, about "
+        f"{duration(measured.decoder_seconds(name, recipe))} ({measured.step_s[name]:.2f} s a "
+        f"step, {duration(per_validation)} a validation)."
     )
 
 

@@ -2,61 +2,27 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from functools import cached_property
-from pathlib import Path
+from dataclasses import dataclass
 
-import torch
 from rich.console import Console
 
-from wsisam_qupath.errors import PromptError, WsiSamError
-from wsisam_qupath.files import cache_folder
-from wsisam_qupath.inference.backends import Backend
 from wsisam_qupath.inference.loading import ResolvedModel, resolve
-from wsisam_qupath.model.build import read_state
-from wsisam_qupath.model.shipped import find_shipped_adapter
-from wsisam_qupath.model.weights import locate_weights
 from wsisam_qupath.report.progress import show_progress
 
-from .dataset import AnnotatedImage, Part
-from .evaluate.models import PredictorModel
-from .plan import Planned, describe_views, measure_plan
-from .report.page import write_report
-from .report.worst_cases import (
-    Case,
-    WorstPrediction,
-    find_worst_predictions,
-    list_usable_samples,
-    picture,
-)
-from .sampling.feature_cache import FeatureCache
-from .settings import DecoderSettings, Recipe
+from .plan import Measured, describe_views
+from .schedule import describe_fit, fit_to_minutes
+from .settings import Recipe
 from .sources.collection import Collection
 from .sources.reading import read_dataset
 from .train_request import TrainRequest, check_datasets, check_request, choose_recipe, tell_data
-from .trainer.checkpoint import is_finished
 from .trainer.distributed import DistributedContext, open_context, run_first_process_alone
-from .trainer.logs import TrainingLog
 from .trainer.run_folder import hold_folders
-from .trainer.sample_sources import SampleSource
-from .trainer.trainable_decoder import TrainableDecoder
-from .trainer.trainer import OnStep, Run, TrainedDecoder
-from .trainer.training_data import (
-    TrainingData,
-    ViewCounts,
-    fill_features,
-    make_cached_samples,
-    make_pixel_samples,
-    open_data,
-)
+from .trainer.training_data import open_data
 from .trainer.write_adapter import WrittenAdapter, write_trained_adapter
-from .verdict import Judgment, judge, keep_start, tell
-
-_PICTURED = 12
-"""Cases on the report."""
+from .training_run import TrainingRun
 
 
 def run_train(request: TrainRequest, console: Console) -> WrittenAdapter | None:
@@ -100,12 +66,13 @@ def run_plan(request: TrainRequest, console: Console) -> str:
         WsiSamError: see the modules that each step comes from.
     """
     with _open(request, console) as (training, _):
-        return "\n".join(training.measure())
+        return "\n".join(training.plan())
 
 
 @contextmanager
-def _open(request: TrainRequest, console: Console) -> Iterator[tuple[_Training, Collection]]:
+def _open(request: TrainRequest, console: Console) -> Iterator[tuple[TrainingRun, Collection]]:
     """What a request trains, its slides at hand for the time of the body."""
+    started = time.monotonic()
     check_request(request)
     with show_progress(console, "Reading annotations"):
         collection = read_dataset(request.data, options=request.options)
@@ -113,288 +80,53 @@ def _open(request: TrainRequest, console: Console) -> Iterator[tuple[_Training, 
     check_datasets(collection.dataset, request.without)
     model = resolve(request.model)
     recipe = choose_recipe(request, model.adapter, collection.dataset)
-    with (
-        open_context(request.model.device, request.model.threads) as context,
-        ExitStack() as opened,
-    ):
-        with show_progress(console, "Choosing views"):
-            parts, views = opened.enter_context(
-                open_data(collection, recipe, model.base, limit_gb=request.cache_gb)
-            )
-        images = len(parts["train"].images)
-        console.print(describe_views(views, images, request.cache_gb), markup=False)
-        yield _Training(request, recipe, model, parts, views, context, console), collection
+    with open_context(request.model.device, request.model.threads) as context:
+        opening = _Opening(request, collection, model, context, console)
+        if request.minutes is not None:
+            # All processes train what the first one fitted.
+            with run_first_process_alone(context):
+                recipe = _fit(opening, recipe, request.minutes, started)
+        with opening.open(recipe) as training:
+            images = len(training.parts["train"].images)
+            views = describe_views(training.views, images, request.cache_gb)
+            console.print(views, markup=False)
+            yield training, collection
 
 
 @dataclass(frozen=True)
-class _Training:
-    """The decoders of one recipe, on one device."""
+class _Opening:
+    """All that a training needs but its recipe."""
 
     request: TrainRequest
-    recipe: Recipe
+    collection: Collection
     model: ResolvedModel
-    parts: Mapping[Part, TrainingData]
-    views: ViewCounts
     context: DistributedContext
     console: Console
 
-    @property
-    def wanted(self) -> dict[str, DecoderSettings]:
-        """The decoders to train, by name."""
-        decoders, only = self.recipe.decoders, self.request.only
-        return decoders if only is None else {only: decoders[only]}
+    @contextmanager
+    def open(self, recipe: Recipe) -> Iterator[TrainingRun]:
+        """The training by a recipe, its slides at hand for the time of the body."""
+        limit_gb, base = self.request.cache_gb, self.model.base
+        with ExitStack() as opened:
+            with show_progress(self.console, "Choosing views"):
+                data = open_data(self.collection, recipe, base, limit_gb=limit_gb)
+                parts, views = opened.enter_context(data)
+            yield TrainingRun(
+                self.request, recipe, self.model, parts, views, self.context, self.console
+            )
 
-    def encode(self) -> None:
-        """Fill the caches that the decoders are trained from."""
-        for settings in self.wanted.values():
-            self._samples(settings)
 
-    def train(self, name: str) -> TrainedDecoder:
-        """One decoder, from its last checkpoint on."""
-        settings = self.recipe.decoders[name]
-        samples, val_views = self._samples(settings)
-        _check_views(samples, val_views)
-        run = self._make_run(name, samples, val_views)
+def _fit(opening: _Opening, recipe: Recipe, minutes: float, started: float) -> Recipe:
+    """The recipe, shortened where it takes longer than so many minutes from the start on."""
+
+    def measure() -> tuple[Measured, float]:
         with (
-            TrainingLog(self.folder(name) / "log", is_on=not self.context.rank) as log,
-            _progress(self.console, name, settings.steps) as on_step,
+            opening.open(recipe) as training,
+            hold_folders(map(training.folder, training.wanted), training.context),
         ):
+            measured = training.measure()
+        return measured, time.monotonic() - started
 
-            def tell(step: int, row: Mapping[str, float]) -> None:
-                log.add(step, row)
-                on_step(step, row)
-
-            trained = run.train(tell)
-        if trained.start_share:
-            self.console.print(
-                f"{name}: mixed with {trained.start_share:.0%} of what training started from."
-            )
-        return trained
-
-    def measure(self) -> list[str]:
-        """What the run takes, in words."""
-        recipe = self.recipe.model_copy(update={"decoders": self.wanted})
-        planned = Planned(self.parts, self.views, recipe, self.model.base, self._features_folder)
-
-        def make_run(name: str, samples: SampleSource) -> Run:
-            _check_views(samples, samples)
-            return self._make_run(name, samples, samples)
-
-        return measure_plan(planned, self._load_backend, make_run, self.console)
-
-    def _load_backend(self) -> Backend:
-        with show_progress(self.console, "Loading the model"):
-            return self.model.load().backend
-
-    def _make_run(self, name: str, samples: SampleSource, val_views: SampleSource) -> Run:
-        settings = self.recipe.decoders[name]
-        torch.manual_seed(self.recipe.seed)  # what WSI-SAM adds begins at random
-        trainable = TrainableDecoder(self.model.base, self.base_state, settings)
-        if self.model.adapter is not None:
-            trainable.start_from(self.model.adapter)
-        return Run(
-            trainable,
-            samples,
-            val_views,
-            self.model.base.size_px,
-            self.recipe.seed,
-            self.folder(name),
-            self._describe_run(settings),
-            self.recipe.validate_every,
-            self.context,
-            can_compare=bool(self.parts["val"].samples),
-        )
-
-    def collect_trained(
-        self, just: Mapping[str, TrainedDecoder]
-    ) -> dict[str, TrainedDecoder] | None:
-        """Every decoder of the recipe, if all are finished; some were just trained."""
-        decoders = self.recipe.decoders
-        for name, settings in decoders.items():
-            if not is_finished(self.folder(name) / "checkpoint.pt", self._describe_run(settings)):
-                return None
-        return {name: just.get(name) or self.train(name) for name in decoders}
-
-    def compare(
-        self, made: WrittenAdapter, images: Sequence[AnnotatedImage]
-    ) -> tuple[Judgment, ...]:
-        """Compare the adapter with what was there before; where it is no better, that is kept.
-
-        That is the adapter that training started from, or the one that ships for the base.
-        """
-        model = self.model
-        shipped = find_shipped_adapter(model.base.name)
-        start = model.adapter.path if model.adapter is not None else shipped
-        val = [image for image in images if image.part == "val" and image.truths]
-        count = self.recipe.compared_objects
-        if start is None or not val or not count:
-            return ()
-        spec = replace(self.request.model, backend="torch")
-        with show_progress(self.console, "Loading the models to compare"):
-            before, after = (
-                PredictorModel(name, resolve(replace(spec, adapter=path)).load())
-                for name, path in (("before", start), ("after", made.adapter))
-            )
-        judgments = judge(val, before, after, count, self.console)
-        tell(judgments, start.stem, self.console)
-        trained = after.predictor.adapter
-        if model.adapter is None or trained is None or trained.card.tunes_encoder:
-            return judgments
-        if kept := keep_start(model.adapter, trained, judgments):
-            self.console.print(
-                f"Kept as it was, since training made nothing better there: "
-                f"{', '.join(kind.value for kind in kept)}.",
-                markup=False,
-            )
-        return judgments
-
-    def report(
-        self,
-        made: WrittenAdapter,
-        images: Sequence[AnnotatedImage],
-        judgments: Sequence[Judgment],
-    ) -> WrittenAdapter:
-        """Write the report; without one the adapter is as good."""
-        path = made.adapter.with_suffix(".report.html")
-        try:
-            cases = self._worst_cases(made.trained)
-            with show_progress(self.console, "Writing the report"):
-                write_report(
-                    path,
-                    self.recipe,
-                    self.model.base,
-                    images,
-                    made.trained,
-                    cases,
-                    verdict=[str(judgment) for judgment in judgments],
-                )
-        except WsiSamError as exc:
-            self.console.print(f"The adapter is written, but no report: {exc}", markup=False)
-            return made
-        return replace(made, report=path)
-
-    def _worst_cases(self, trained: Mapping[str, TrainedDecoder]) -> list[Case]:
-        without, val = self.request.without, self._val
-        found: list[WorstPrediction] = []
-        for name, result in trained.items():
-            trainable = self._load_trained(name, result)
-            val_views = self._samples(trainable.settings)[1]
-            with show_progress(self.console, f"Looking for the worst answers of {name}"):
-                found += find_worst_predictions(
-                    name,
-                    trainable,
-                    val_views,
-                    size_px=self.model.base.size_px,
-                    context=self.context,
-                    count=_PICTURED,
-                )
-        samples = list_usable_samples(val, self.recipe.sampling, without)
-        worst = sorted(found, key=lambda answer: answer.dice)[:_PICTURED]
-        return [picture(answer, samples[answer.sample], val) for answer in worst]
-
-    def _load_trained(self, name: str, trained: TrainedDecoder) -> TrainableDecoder:
-        """A decoder with its best weights."""
-        trainable = TrainableDecoder(self.model.base, self.base_state, self.recipe.decoders[name])
-        trainable.load_state_dict(trainable.state_dict() | dict(trained.state))
-        return trainable.to(self.context.device)
-
-    @cached_property
-    def _val(self) -> TrainingData:
-        """What decides which weights are best: views of training where there is one patient."""
-        train, val = self.parts["train"], self.parts["val"]
-        if val.samples:
-            return val
-        self.console.print(
-            "No patient is left to validate on: the Dice below is that of views which are trained "
-            "on. Annotate another slide to know more."
-        )
-        return replace(train, samples=train.samples[: self.recipe.val_views])
-
-    @cached_property
-    def base_state(self) -> dict[str, torch.Tensor]:
-        """All tensors of the base's weights file."""
-        weights = locate_weights(self.model.base, path=self.request.model.weights)
-        return read_state(weights.path)
-
-    def folder(self, name: str) -> Path:
-        """Where a decoder's checkpoints are."""
-        return self.request.run_folder / name
-
-    @property
-    def _features_folder(self) -> Path:
-        return self.request.cache or cache_folder() / "training"
-
-    def _describe_run(self, settings: DecoderSettings) -> str:
-        recipe = self.recipe
-        depends_on = {
-            "base": self.model.base.sha256,
-            "start": self.model.adapter and self.model.adapter.sha256,
-            "views": {part: data.checksum for part, data in self.parts.items()},
-            "without": sorted(self.request.without),
-            "settings": settings.model_dump(mode="json"),
-            "sampling": recipe.sampling.model_dump(mode="json"),
-            "validate_every": recipe.validate_every,
-            "seed": recipe.seed,
-            "processes": self.context.world,
-        }
-        return json.dumps(depends_on, sort_keys=True)
-
-    def _samples(self, settings: DecoderSettings) -> tuple[SampleSource, SampleSource]:
-        without, recipe = self.request.without, self.recipe
-        train, val = self.parts["train"], self._val
-        if settings.tunes_encoder:
-            return make_pixel_samples(train, recipe, without), make_pixel_samples(
-                val, recipe, without
-            )
-        train_cache, val_cache = self._caches
-        return make_cached_samples(train_cache, train, without), make_cached_samples(
-            val_cache, val, without
-        )
-
-    @cached_property
-    def _caches(self) -> tuple[FeatureCache, FeatureCache]:
-        """Of both parts, filled; several processes wait for the first of them."""
-        backend = self._load_backend()
-
-        def fill_cache_of(part: Part, what: str) -> FeatureCache:
-            return fill_features(
-                self.parts[part],
-                backend,
-                self.model.base,
-                self.recipe,
-                folder=self._features_folder,
-                console=self.console,
-                what=what,
-            )
-
-        train = fill_cache_of("train", "Encoding views to train on")
-        if not self.parts["val"].samples:
-            return train, train
-        return train, fill_cache_of("val", "and to validate on")
-
-
-def _check_views(samples: SampleSource, val_views: SampleSource) -> None:
-    for some, purpose in ((samples, "train on"), (val_views, "validate on")):
-        if not len(some):
-            raise PromptError(
-                f"There is nothing to {purpose}: no view of that part holds an object. Annotate "
-                "more slides or patients, use more views, or change the split."
-            )
-
-
-@contextmanager
-def _progress(console: Console, name: str, steps: int) -> Iterator[OnStep]:
-    """A bar with the loss and the last validation's Dice."""
-    with show_progress(console, f"Training {name}", steps) as progress:
-        dice = ""
-
-        def on_step(step: int, row: Mapping[str, float]) -> None:
-            nonlocal dice
-            if "dice" in row:
-                dice = f", validation Dice {row['dice']:.1f}"
-                if not console.is_terminal:
-                    console.print(f"{name}: step {step}{dice}")
-                return
-            progress.update(done=step, note=f"loss {row['loss']:.3f}{dice}")
-
-        yield on_step
+    fitted = fit_to_minutes(recipe, minutes, opening.request.run_folder, measure)
+    opening.console.print(describe_fit(recipe, fitted, minutes), markup=False)
+    return fitted

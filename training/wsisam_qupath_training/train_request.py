@@ -43,6 +43,7 @@ class TrainRequest:
         without: datasets that are not trained on, by name.
         only: the decoder to train, by name; the adapter is written when all are there.
         licence: for the card.
+        minutes: the schedule is shortened where the run would take longer; None leaves it.
     """
 
     data: Path
@@ -57,6 +58,7 @@ class TrainRequest:
     without: tuple[str, ...] = ()
     only: str | None = None
     licence: str = ""
+    minutes: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "without", tuple(map(compose, self.without)))

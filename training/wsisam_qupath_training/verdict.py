@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,10 @@ from .evaluate.results import EvaluationResults
 from .evaluate.run import evaluate_models
 
 _FEWEST_OF_DATASET = 3
+_MEASURED_OBJECTS = 2
+"""Of each dataset."""
+
+_QUESTIONS = ProtocolSettings(kinds=("box", "points", "box+points", "outline"))
 
 _LABELS: Mapping[PromptKind, tuple[str, ...]] = {
     PromptKind.BOX: ("box",),
@@ -91,12 +96,20 @@ def judge(
     """
     datasets = len({image.dataset for image in images})
     chosen = limit_objects(images, max(_FEWEST_OF_DATASET, count // datasets), seed=0)
-    settings = ProtocolSettings(kinds=("box", "points", "box+points", "outline"))
-    results = evaluate_models(chosen, (before, after), settings, console)
+    results = evaluate_models(chosen, (before, after), _QUESTIONS, console)
     return tuple(
         _judge_kind(kind, labels, results, before.name, after.name)
         for kind, labels in _LABELS.items()
     )
+
+
+def measure_comparison(images: Sequence[AnnotatedImage], model: PredictorModel) -> float:
+    """Measure the seconds that all questions about one object take one model."""
+    chosen = limit_objects(images, _MEASURED_OBJECTS, seed=0)
+    objects = sum(len(one.truths) for one in chosen)
+    start = time.perf_counter()
+    evaluate_models(chosen, (model,), _QUESTIONS, Console(quiet=True))
+    return (time.perf_counter() - start) / objects
 
 
 def _judge_kind(

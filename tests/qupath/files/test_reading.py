@@ -99,18 +99,23 @@ def test_versions_of_known_formats_are_read(tmp_path: Path, stated: str, version
     assert read_project(make_project(tmp_path, version=stated)).version == version
 
 
-def test_ten_thousand_images_are_read_in_less_than_a_second(tmp_path: Path, slide: Path) -> None:
+def test_time_to_read_ten_thousand_images_is_near_that_of_their_json(
+    tmp_path: Path, slide: Path
+) -> None:
     images = [image(number, slide, metadata=metadata()) for number in range(1, 10_001)]
     path = make_project(tmp_path / "p", images)
-    seconds = []
+    parsing, reading = [], []
 
-    for _ in range(3):
+    for _ in range(3):  # in turns, because a busy machine is slow at both
         start = time.process_time()
+        json.loads(path.read_bytes())
+        parsed = time.process_time()
         project = read_project(path, remap=[("/elsewhere", "/here"), ("C:\\slides", "/there")])
-        seconds.append(time.process_time() - start)
+        parsing.append(parsed - start)
+        reading.append(time.process_time() - parsed)
 
     assert len(project.images) == 10_000
-    assert min(seconds) < 1  # 0.5 s
+    assert min(reading) < 10 * min(parsing)
 
 
 def test_a_project_that_is_not_there(tmp_path: Path) -> None:

@@ -114,6 +114,13 @@ def take_options(given: dict[str, Any], *, val_share: float) -> Any:
 @click.option(
     "--batch", type=click.IntRange(min=1), metavar="N", help="Number of prompts in each step."
 )
+@click.option(
+    "--minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="N",
+    help="Shorten the training so that the command takes about N minutes on this computer, "
+    "measured before it starts.  [default: as long as the annotations are worth]",
+)
 @click.option("--seed", type=int, help="Random seed for splitting, sampling and training.")
 @click.option(
     "--scope",

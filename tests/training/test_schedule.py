@@ -1,0 +1,91 @@
+"""A schedule that fits into some minutes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fixtures.training_models import TUNED_SAM
+from wsisam_qupath.errors import FormatError, OptionError
+from wsisam_qupath_training.plan import Measured
+from wsisam_qupath_training.schedule import describe_fit, fit_to_minutes, shorten
+from wsisam_qupath_training.settings import Recipe, one_decoder
+
+WHOLE = one_decoder(
+    TUNED_SAM.model_copy(update={"steps": 400, "warm_up_steps": 40}),
+    views=200,
+    val_views=40,
+    validate_every=100,
+    compared_objects=60,
+)
+MEASURED = Measured(0.5, 400, {"all": 1.0}, {"all": 0.5}, compared_s=2.0, compared=90)
+"""Whole: 200 s to encode, 400 s of steps, 80 s of validations, 240 s to compare."""
+
+
+def fit(minutes: float, folder: Path, *, gone_s: float = 0.0) -> Recipe:
+    return fit_to_minutes(WHOLE, minutes, folder, lambda: (MEASURED, gone_s))
+
+
+def test_the_whole_run_takes_what_its_pieces_take() -> None:
+    assert MEASURED.total_seconds(WHOLE) == 200 + 400 + 80 + 240
+
+
+def test_a_schedule_that_fits_stays_as_it_is(tmp_path: Path) -> None:
+    assert fit(920 / 60, tmp_path) == WHOLE
+    assert describe_fit(WHOLE, WHOLE, 30) == "The whole schedule fits into 30 minutes."
+
+
+@pytest.mark.parametrize(("minutes", "gone_s"), [(15, 0), (8, 0), (5, 0), (15, 300)])
+def test_a_longer_one_is_shortened_to_what_is_left(
+    tmp_path: Path, minutes: float, gone_s: float
+) -> None:
+    fitted = fit(minutes, tmp_path, gone_s=gone_s)
+
+    share = fitted.decoders["all"].steps / 400
+    assert 0.1 <= share < 1
+    assert MEASURED.total_seconds(fitted, share) <= 60 * minutes - gone_s
+    assert fitted.views == round(200 * share)
+    assert fitted.decoders["all"].warm_up_steps == round(40 * share)
+    assert fitted.validate_every == round(100 * share)  # as many validations as before
+
+
+def test_it_is_said_how_much_shorter_it_is() -> None:
+    assert describe_fit(WHOLE, shorten(WHOLE, 0.5), 8) == (
+        "Shortened to fit into 8 minutes: all 200 of 400 steps."
+    )
+
+
+def test_a_time_in_which_nothing_is_learned_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"1 is too short: here these data need .* or more\."):
+        fit(1, tmp_path)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_goes_on_with_the_schedule_that_it_began_with(tmp_path: Path) -> None:
+    first = fit(8, tmp_path)
+
+    def measure_again() -> tuple[Measured, float]:
+        raise AssertionError("it was measured again")
+
+    assert fit_to_minutes(WHOLE, 8, tmp_path, measure_again) == first
+
+
+def test_other_minutes_are_fitted_again(tmp_path: Path) -> None:
+    assert fit(8, tmp_path).views < fit(15, tmp_path).views
+
+
+def test_a_damaged_schedule_is_fitted_again(tmp_path: Path) -> None:
+    first = fit(8, tmp_path)
+    (tmp_path / "schedule.json").write_bytes(b'{"format": 1, "minutes":')
+
+    assert fit(8, tmp_path) == first
+
+
+def test_a_schedule_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "schedule.json").write_text(json.dumps({"format": 9}))
+
+    with pytest.raises(FormatError, match="the schedule of a training in format 9"):
+        fit(8, tmp_path)

@@ -1,0 +1,108 @@
+"""A training that is over after a number of minutes: its schedule, shortened to fit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from wsisam_qupath.errors import OptionError
+from wsisam_qupath.files import write_atomically
+from wsisam_qupath.files.formats import TRAINING_SCHEDULE
+from wsisam_qupath.report.progress import duration
+
+from .plan import Measured
+from .settings import DecoderSettings, Recipe
+
+_NAME = "schedule.json"
+_SHARES = tuple(percent / 100 for percent in range(100, 9, -5))
+"""Of the whole schedule, the longest first. Less than a tenth of it teaches nothing."""
+
+_FEWEST_COMPARED = 12
+
+
+def fit_to_minutes(
+    recipe: Recipe, minutes: float, folder: Path, measure: Callable[[], tuple[Measured, float]]
+) -> Recipe:
+    """Shorten a recipe so that its run takes so many minutes at most; it is never made longer.
+
+    What was fitted once is kept in the folder of the run, so that a killed run goes on with it.
+
+    Args:
+        folder: of the run.
+        measure: what the work takes here, and the seconds that are gone already.
+
+    Raises:
+        OptionError: even a tenth of the schedule takes longer.
+        FormatError: a newer version of this program wrote what is in the folder.
+        OutputError: the folder cannot be written.
+    """
+    asked: dict[str, Any] = {"minutes": minutes, "recipe": recipe.model_dump(mode="json")}
+    if (kept := _read(folder / _NAME, asked)) is not None:
+        return kept
+    measured, gone_s = measure()
+    left_s = 60 * minutes - gone_s
+    for share in _SHARES:
+        fitted = shorten(recipe, share)
+        if measured.total_seconds(fitted, share) <= left_s:
+            break
+    else:
+        least = gone_s + measured.total_seconds(fitted, share)
+        raise OptionError(
+            "minutes", f"{minutes:g} is too short: here these data need {duration(least)} or more."
+        )
+    content = {**TRAINING_SCHEDULE.stated, **asked, "fitted": fitted.model_dump(mode="json")}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / _NAME, json.dumps(content).encode("utf-8"))
+    return fitted
+
+
+def describe_fit(whole: Recipe, fitted: Recipe, minutes: float) -> str:
+    """Say what became of the schedule."""
+    if fitted == whole:
+        return f"The whole schedule fits into {minutes:g} minutes."
+    parts = (
+        f"{name} {fitted.decoders[name].steps} of {settings.steps} steps"
+        for name, settings in whole.decoders.items()
+    )
+    return f"Shortened to fit into {minutes:g} minutes: {', '.join(parts)}."
+
+
+def shorten(recipe: Recipe, share: float) -> Recipe:
+    """A recipe with so much of its steps, views, validations and compared objects."""
+
+    def scale(number: int, least: int = 1) -> int:
+        return min(number, max(least, round(share * number)))
+
+    def shorten_decoder(settings: DecoderSettings) -> DecoderSettings:
+        shorter = {
+            "steps": scale(settings.steps),
+            "warm_up_steps": scale(settings.warm_up_steps, 0),
+        }
+        return settings.model_copy(update=shorter)
+
+    per_image = recipe.views_per_image
+    shorter: dict[str, Any] = {
+        "decoders": {name: shorten_decoder(one) for name, one in recipe.decoders.items()},
+        "views": scale(recipe.views),
+        "views_per_image": None if per_image is None else scale(per_image),
+        "val_views": scale(recipe.val_views),
+        "validate_every": scale(recipe.validate_every),
+        "compared_objects": scale(recipe.compared_objects, _FEWEST_COMPARED),
+    }
+    return recipe.model_copy(update=shorter)
+
+
+def _read(path: Path, asked: dict[str, Any]) -> Recipe | None:
+    """What was fitted before, if the same was asked."""
+    try:
+        content = json.loads(path.read_bytes())
+        TRAINING_SCHEDULE.check(path, content)
+        if {name: content[name] for name in asked} != asked:
+            return None
+        return Recipe.model_validate(content["fitted"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError):
+        return None
