@@ -5,19 +5,16 @@
  * object, what is answered already and what an answer replaces is for the server to say.
  */
 
-import com.google.gson.Gson
-import com.google.gson.GsonBuilder
-import com.google.gson.JsonArray
-import com.google.gson.JsonElement
-import com.google.gson.JsonObject
-import com.google.gson.JsonParseException
+import com.google.gson.*
 import groovy.transform.Field
 import java.awt.BasicStroke
 import java.awt.Color
 import java.awt.Graphics2D
+import java.awt.Rectangle
 import java.awt.Shape
 import java.awt.image.BufferedImage
 import java.net.http.HttpClient
+import java.net.http.HttpConnectTimeoutException
 import java.net.http.HttpRequest
 import java.net.http.HttpRequest.BodyPublishers
 import java.net.http.HttpResponse
@@ -25,12 +22,7 @@ import java.net.http.HttpResponse.BodyHandlers
 import java.security.KeyStore
 import java.security.cert.CertificateFactory
 import java.time.Duration
-import java.util.concurrent.Callable
-import java.util.concurrent.CancellationException
-import java.util.concurrent.CompletableFuture
-import java.util.concurrent.ConcurrentLinkedQueue
-import java.util.concurrent.ExecutionException
-import java.util.concurrent.FutureTask
+import java.util.concurrent.*
 import java.util.concurrent.atomic.AtomicBoolean
 import javafx.animation.PauseTransition
 import javafx.application.Platform
@@ -39,23 +31,12 @@ import javafx.event.EventHandler
 import javafx.geometry.Insets
 import javafx.geometry.Pos
 import javafx.scene.Scene
-import javafx.scene.control.Button
-import javafx.scene.control.CheckBox
-import javafx.scene.control.ComboBox
-import javafx.scene.control.Label
-import javafx.scene.control.ProgressBar
-import javafx.scene.control.TextField
-import javafx.scene.input.KeyCode
-import javafx.scene.input.KeyEvent
-import javafx.scene.input.MouseEvent
-import javafx.scene.layout.GridPane
-import javafx.scene.layout.HBox
-import javafx.scene.layout.StackPane
+import javafx.scene.control.*
+import javafx.scene.input.*
+import javafx.scene.layout.*
 import javafx.stage.Stage
 import javax.imageio.ImageIO
-import javax.net.ssl.SSLContext
-import javax.net.ssl.SSLException
-import javax.net.ssl.TrustManagerFactory
+import javax.net.ssl.*
 import org.slf4j.Logger
 import org.slf4j.LoggerFactory
 import qupath.fx.dialogs.Dialogs
@@ -70,19 +51,13 @@ import qupath.lib.images.servers.ImageServer
 import qupath.lib.images.servers.ImageServerBuilder.ServerBuilder
 import qupath.lib.images.servers.ImageServerMetadata
 import qupath.lib.io.GsonTools
-import qupath.lib.objects.PathObject
-import qupath.lib.objects.PathObjects
+import qupath.lib.objects.*
 import qupath.lib.objects.classes.PathClass
 import qupath.lib.objects.hierarchy.PathObjectHierarchy
 import qupath.lib.objects.hierarchy.events.PathObjectHierarchyListener
 import qupath.lib.plugins.workflow.DefaultScriptableWorkflowStep
-import qupath.lib.regions.ImagePlane
-import qupath.lib.regions.ImageRegion
-import qupath.lib.regions.RegionRequest
-import qupath.lib.roi.PolygonROI
-import qupath.lib.roi.ROIs
-import qupath.lib.roi.RectangleROI
-import qupath.lib.roi.RoiTools
+import qupath.lib.regions.*
+import qupath.lib.roi.*
 import qupath.lib.roi.interfaces.ROI
 
 @Field final String TITLE = 'WSI-SAM'
@@ -110,7 +85,8 @@ import qupath.lib.roi.interfaces.ROI
 
 @Field HttpClient client
 @Field String clientCertificate
-@Field final Set<String> checkedServers = Collections.synchronizedSet(new HashSet<String>())
+/** Limits of a request to each server that fits these scripts, by its address. */
+@Field final Map<String, JsonObject> limitsOf = new ConcurrentHashMap<>()
 @Field Process ownServer
 
 /** State of live mode for the image that it watches. */
@@ -120,9 +96,11 @@ import qupath.lib.roi.interfaces.ROI
 @Field PauseTransition livePause, liveRest
 @Field Map<String, List> liveSeen = [:]
 @Field Set<String> liveDirty = []
-@Field ImageRegion liveArea
+@Field Rectangle liveArea
 @Field Request liveRequest, livePreview
 @Field boolean isLiveFailed = false, isOwnEvent = false
+/** When the mouse was released, until the outline is on the screen; ns. */
+@Field long released
 /** Undo steps that QuPath has made since the last answer was shown. */
 @Field int openSteps = 0
 @Field String liveState = ''
@@ -143,10 +121,10 @@ class Request {
     Map select = [:]                    // which prompts are answered
     String refinedId                    // of the outline that points correct
     Map options = [:]
-    String doing = 'prompts'
+    volatile String doing = 'prompts'
     boolean isLive
     Map<String, String> sent = [:]      // objects as they were when they were sent, by their ids
-    List<Map> planes = []               // of each plane: what is drawn there
+    List<Map> planes = []               // of each plane: what is drawn there, with its features
     volatile int done, total
     volatile boolean isCancelled
     volatile CompletableFuture response
@@ -170,6 +148,7 @@ class Request {
 class Outlines extends AbstractOverlay {
     List<PathObject> results = []
     Shape preview
+    Closure onPaint
 
     Outlines(options) { super(options) }
 
@@ -179,6 +158,7 @@ class Outlines extends AbstractOverlay {
                 draw(g2d, RoiTools.getShape(result.getROI()), result.getPathClass()?.getColor() ?: 0xffd700, downsample, 40)
         if (preview != null)
             draw(g2d, preview, 0x00e5ff, downsample, 25)
+        onPaint?.call()
     }
 
     void draw(Graphics2D g2d, Shape shape, int rgb, double downsample, int alpha) {
@@ -254,9 +234,9 @@ void turnIntoAnnotations(ImageData imageData) {
 
 /** Segments all prompts of an image; a workflow step names options of its own. */
 void segmentWithoutWindow(ImageData imageData, Map options = [:]) {
-    if (imageData == null)
-        throw new ServerException('No image is open: name one with -i.')
-    checkPixelSize(imageData)
+    def trouble = imageData == null ? 'No image is open: name one with -i.' : pixelTrouble(imageData)
+    if (trouble)
+        throw new ServerException(trouble)
     def request = requestFor(imageData, [:], null, options)
     exchange(request)
     finish(request)
@@ -318,32 +298,29 @@ double hundredths(double value) {
 }
 
 /** Collects what is drawn: rectangles, points, what is asked for, and results, of the area if there is one. */
-Request requestFor(ImageData imageData, Map select, String refinedId = null, Map options = [:], ImageRegion area = null) {
-    def hierarchy = imageData.getHierarchy()
+Request requestFor(ImageData imageData, Map select, String refinedId = null, Map options = [:], Rectangle area = null) {
     def request = new Request(imageData: imageData, select: select, refinedId: refinedId, options: optionsFor() + options)
-    def objects = hierarchy.getAllObjects(false).findAll { it.hasROI() && !it.getROI().isEmpty() }
-    def results = objects.findAll { isResult(it) }
-    def prompts = results.collect { metadataOf(it)[PROMPT_KEY] } as Set
-    def near = area == null ? results : results.findAll {
-        area.intersects(ImageRegion.createInstance(it.getROI())) || metadataOf(it)[PROMPT_KEY] in select.ids
+    collect(request, area)
+    return request
+}
+
+void collect(Request request, Rectangle area = null) {
+    def ids = request.select.ids ?: []
+    def isNear = { area == null || area.intersects(boundsOf(it.getROI())) }
+    def objects = request.imageData.getHierarchy().getAllObjects(false).findAll { it.hasROI() && !it.getROI().isEmpty() }
+    def results = objects.findAll { isResult(it) && (metadataOf(it)[PROMPT_KEY] in ids || isNear(it)) }
+    def named = results.collect { metadataOf(it)[PROMPT_KEY] } + ids + request.refinedId as Set
+    def drawn = objects.findAll {
+        it.isAnnotation() && !isResult(it) && (it.getID().toString() in named || ((isPoints(it) || it.getROI() instanceof RectangleROI) && isNear(it)))
     }
-    def drawn = objects.findAll { it.isAnnotation() && !isResult(it) }.findAll {
-        isPoints(it) || it.getROI() instanceof RectangleROI || it.getID().toString() in prompts || it.getID().toString() in select.ids
-    }
-    for (plane in (near + drawn).groupBy { [it.getROI().getZ(), it.getROI().getT()] }.values()) {
+    def refined = objects.find { it.getID().toString() == request.refinedId }
+    for (plane in (results + drawn).groupBy { [it.getROI().getZ(), it.getROI().getT()] }.values()) {
         def features = plane.collect { featureOf(it) }
         plane.eachWithIndex { object, n -> request.sent[object.getID().toString()] = features[n].toString() }
-        def refined = plane.find { it.getID().toString() == refinedId }
-        if (refinedId == null || refined)
-            request.planes << [plane: plane[0].getROI().getImagePlane(), features: features]
+        if (request.refinedId == null || refined in plane)
+            request.planes << [plane: plane[0].getROI().getImagePlane(), objects: plane, features: features]
     }
-    if (refinedId && !request.sent[refinedId]) {    // an outline that somebody drew
-        def object = objects.find { it.getID().toString() == refinedId }
-        request.sent[refinedId] = object == null ? null : featureOf(object).toString()
-        request.planes = object == null ? [] : request.planes ?: [[plane: object.getROI().getImagePlane(), features: drawn.collect { featureOf(it) }]]
-    }
-    request.total = select.ids?.size() ?: drawn.size()
-    return request
+    request.total = ids.size() ?: drawn.size()
 }
 
 Map optionsFor() {
@@ -518,15 +495,13 @@ boolean isShown(ImageData imageData) {
 void segment(ImageData imageData, Map select, String refinedId = null) {
     if (!askPixelSize(imageData))
         return
-    def request = requestFor(imageData, select, refinedId)
-    if (!request.planes) {
-        inform('There are no prompts: draw rectangles around objects, or points inside of them.')
-        return
-    }
+    def request = new Request(imageData: imageData, select: select, refinedId: refinedId, options: optionsFor())
     def progress = showProgress(request)
-    inBackground(request, { exchange(request) }) { failure ->
+    inBackground(request, { collect(request); exchange(request) }) { failure ->
         progress.call()
         finish(request)
+        if (!failure && !request.planes)
+            inform('There are no prompts: draw rectangles around objects, or points inside of them.')
         report(request, failure)
     }
 }
@@ -566,7 +541,36 @@ void report(Request request, String failure) {
 
 /** Requests the outlines on each plane; they arrive in the request. */
 void exchange(Request request) {
-    request.planes.each { exchange(request, it, request.select, null) }
+    for (drawn in request.planes) {
+        def asked = drawn.objects.findAll { request.select.ids == null ? !isResult(it) : it.getID().toString() in request.select.ids }
+        partsOf(request, drawn, asked).each { exchange(request, it, it.select, null) }
+    }
+}
+
+/** Splits what is too much for one request by its place: with each part all is sent that lies near. */
+List<Map> partsOf(Request request, Map drawn, List<PathObject> asked, Map select = request.select, int reach = reachIn(request.imageData)) {
+    def limits = limitsOf.values().find() ?: ask(request, '/v1/info').getAsJsonObject('limits')
+    def (prompts, vertices) = ['prompts', 'vertices'].collect { limits.get(it).getAsInt() }
+    if (request.refinedId || reach == 0 || (drawn.objects.size() <= prompts && drawn.objects.sum { it.getROI().getNumPoints() } <= vertices / 2))
+        return [drawn + [select: select]]
+    def area = boundsOf(asked)
+    def isFew = asked.size() <= Math.max(1, prompts.intdiv(8))
+    def sorted = asked.sort(false) { area.width > area.height ? it.getROI().getCentroidX() : it.getROI().getCentroidY() }
+    return (isFew ? [sorted] : sorted.collate(sorted.size() - sorted.size().intdiv(2))).collectMany { part ->
+        def around = boundsOf(part)
+        around.grow(reach, reach)
+        def near = drawn.objects.findIndexValues { around.intersects(boundsOf(it.getROI())) }
+        def those = drawn + [objects: drawn.objects[near], features: drawn.features[near]]
+        partsOf(request, those, part, select + [ids: part*.getID()*.toString()], isFew ? reach.intdiv(4) : reach)
+    }
+}
+
+Rectangle boundsOf(List<PathObject> objects) {
+    return objects.collect { boundsOf(it.getROI()) }.inject { one, other -> one.union(other) }
+}
+
+int reachIn(ImageData imageData) {
+    return REACH_UM / (imageData.getServer().getPixelCalibration().getAveragedPixelSizeMicrons() ?: 1)
 }
 
 void exchange(Request request, Map drawn, Map select, List<Map> regions, String path = '/v1/segment') {
@@ -687,7 +691,7 @@ HttpResponse<InputStream> sendOnce(Request request, HttpRequest message, String 
             throw cause
         if (cause instanceof SSLException)
             throw new ServerException("The certificate of $url is not trusted (${cause.getMessage()}): enter its PEM file in $SETTINGS.")
-        if (cause instanceof ConnectException || cause instanceof java.net.http.HttpConnectTimeoutException)
+        if (cause instanceof ConnectException || cause instanceof HttpConnectTimeoutException)
             throw new ServerException("No server responds at $url. $START")
         throw new ServerException("The server at $url ended the connection (${cause.getMessage() ?: cause}). See View > Show log or its terminal, and try again.")
     }
@@ -695,7 +699,7 @@ HttpResponse<InputStream> sendOnce(Request request, HttpRequest message, String 
 
 /** Refuses a server that this script was not made for. */
 void checkProtocol(Request request, String url, String token) {
-    if (url in checkedServers)
+    if (limitsOf.containsKey(url))
         return
     def response = sendTo(request, url, token, 'GET', '/v1/info', null)
     def info = response.statusCode() == 200 ? readJson(response.body().withCloseable { it.getText('UTF-8') }) : null
@@ -705,7 +709,8 @@ void checkProtocol(Request request, String url, String token) {
         throw new ServerException(messageOf(problemOf(response)))
     if (info?.get('protocol')?.getAsInt() != PROTOCOL)
         throw new ServerException("The server at $url (version ${info == null ? 'unknown' : textOf(info, 'version')}) and the scripts in QuPath do not fit each other: run `wsisam-qupath setup`, and start the server and QuPath again.")
-    checkedServers << url
+    limitsOf.clear()
+    limitsOf[url] = info.getAsJsonObject('limits')
 }
 
 /** Finds URL and token: those of the settings, else of a server on this computer, which is started if none runs. */
@@ -891,6 +896,8 @@ PauseTransition pause(int milliseconds, Closure then) {
 
 @Field final EventHandler<MouseEvent> liveMouse = { event ->
     def point = liveViewer.componentPointToImagePoint(event.getX(), event.getY(), null, false)
+    if (event.getEventType() == MouseEvent.MOUSE_RELEASED)
+        released = System.nanoTime()
     cursor = [hundredths(point.getX()), hundredths(point.getY())]
     if (event.getEventType() != MouseEvent.MOUSE_MOVED || outlines.preview == null || !outlines.preview.contains(*cursor))
         showPreview(null)
@@ -966,7 +973,10 @@ void followChanges() {
         return
     def now = drawnIn(liveImage)
     def changed = now.findAll { id, drawn -> !isSame(liveSeen[id], drawn) }
-    changed.each { id, drawn -> liveArea = join(liveArea, changedArea(liveSeen[id]?.get(0), drawn[0])) }
+    changed.each { id, drawn ->
+        def area = changedArea(liveSeen[id]?.get(0), drawn[0])
+        liveArea = liveArea?.union(area) ?: area
+    }
     liveSeen = now
     liveDirty.addAll(changed.keySet())
     liveDirty.retainAll(now.keySet())
@@ -977,26 +987,38 @@ void followChanges() {
     }
     liveRequest?.cancel()
     livePreview?.cancel()
-    long started = System.nanoTime()
-    def reach = (REACH_UM / (liveImage.getServer().getPixelCalibration().getAveragedPixelSizeMicrons() ?: 1)) as int
-    def area = grow(liveArea, reach)
+    def area = new Rectangle(liveArea)
+    area.grow(reachIn(liveImage), reachIn(liveImage))
     def select = [ids: liveDirty as List, area: [x: Math.max(0, liveArea.getX()), y: Math.max(0, liveArea.getY()), width: liveArea.getWidth(), height: liveArea.getHeight()], follow: true]
     if (!askPixelSize(liveImage)) {
         liveItem.setSelected(false)
         return
     }
-    def request = requestFor(liveImage, refinedId ? [ids: liveDirty as List] : select, refinedId, [candidates: 3], area)
+    askLive(requestFor(liveImage, refinedId ? [ids: liveDirty as List] : select, refinedId, [candidates: 3], area), '…')
+}
+
+void askLive(Request request, String state) {
     request.isLive = true
     liveRequest = request
-    showState('…')
+    showState(state)
+    long started = System.nanoTime()
+    long mouse = released
     inBackground(request, { exchange(request) }) { failure ->
-        if (request.is(liveRequest))
-            settle(request, failure, started)
+        long answered = System.nanoTime()
+        if (!request.is(liveRequest))
+            return
+        settle(request, failure)
+        outlines.onPaint = {
+            def times = [System.nanoTime() - mouse, started - mouse, answered - started].collect { it.intdiv(1_000_000) }
+            logger.debug('Outline drawn {} ms after the mouse: QuPath told of the change after {} ms, the answer took {} ms', *times)
+            outlines.onPaint = null
+        }
+        liveViewer.repaint()
     }
 }
 
 /** Shows the answer to the last change; what failed is tried again as soon as the server is back. */
-void settle(Request request, String failure, long started) {
+void settle(Request request, String failure) {
     liveRequest = null
     finish(request)
     if (failure) {
@@ -1010,7 +1032,6 @@ void settle(Request request, String failure, long started) {
     isLiveFailed = false
     liveDirty.clear()
     liveArea = null
-    logger.debug("Outline shown {} ms after QuPath told of the change", (System.nanoTime() - started).intdiv(1_000_000))
     showState(request.reasons ? request.reasons[0] : null)
 }
 
@@ -1020,23 +1041,18 @@ boolean isSame(List before, List now) {
 }
 
 /** The area of the points that were added or taken away, or of what was drawn. */
-ImageRegion changedArea(ROI before, ROI now) {
-    if (!now.isPoint() || before == null || !before.isPoint())
-        return now.isEmpty() ? (before == null ? null : ImageRegion.createInstance(before)) : grow(ImageRegion.createInstance(now), 1)
-    def (old, recent) = [before.getAllPoints(), now.getAllPoints()]
-    def points = (recent - old) + (old - recent)
-    return points ? grow(ImageRegion.createInstance(ROIs.createPointsROI(points, now.getImagePlane())), 1) : grow(ImageRegion.createInstance(now), 1)
+Rectangle changedArea(ROI before, ROI now) {
+    if (now.isPoint() && before?.isPoint()) {
+        def (old, recent) = [before.getAllPoints(), now.getAllPoints()]
+        def points = (recent - old) + (old - recent)
+        if (points)
+            return boundsOf(ROIs.createPointsROI(points, now.getImagePlane()))
+    }
+    return boundsOf(now.isEmpty() && before != null ? before : now)
 }
 
-ImageRegion grow(ImageRegion area, int margin) {
-    return ImageRegion.createInstance(area.getX() - margin, area.getY() - margin, area.getWidth() + 2 * margin, area.getHeight() + 2 * margin, area.getZ(), area.getT())
-}
-
-ImageRegion join(ImageRegion one, ImageRegion other) {
-    if (one == null || other == null)
-        return one ?: other
-    def (x, y) = [Math.min(one.getX(), other.getX()), Math.min(one.getY(), other.getY())]
-    return ImageRegion.createInstance(x, y, Math.max(one.getMaxX(), other.getMaxX()) - x, Math.max(one.getMaxY(), other.getMaxY()) - y, other.getZ(), other.getT())
+Rectangle boundsOf(ROI roi) {
+    return new Rectangle((roi.getBoundsX() as int) - 1, (roi.getBoundsY() as int) - 1, (roi.getBoundsWidth() as int) + 3, (roi.getBoundsHeight() as int) + 3)
 }
 
 /** Asks for what a click under the resting cursor would give; the server does so when it has nothing else to do. */
@@ -1100,15 +1116,7 @@ void chooseCandidate(int step) {
 /** Asks again for an object of another size, where the server had no other candidate. */
 void askForSize(PathObject shown, double factor) {
     sizeHint = sizeOf(shown) * factor
-    def request = requestFor(liveImage, [ids: [shown.getID().toString()]], null, [candidates: 3])
-    request.isLive = true
-    liveRequest = request
-    showState("about ${sizeHint as int} µm …")
-    long started = System.nanoTime()
-    inBackground(request, { exchange(request) }) { failure ->
-        if (request.is(liveRequest))
-            settle(request, failure, started)
-    }
+    askLive(requestFor(liveImage, [ids: [shown.getID().toString()]], null, [candidates: 3]), "about ${sizeHint as int} µm …")
 }
 
 double sizeOf(PathObject result) {
@@ -1191,41 +1199,91 @@ Set<String> noteShown(Request request, project) {
     }
 }
 
-/** Follows a job to its end. Returns a summary for the user. */
+/** Has a job done. Returns a summary for the user; null if it was cancelled. */
 String runJob(Request request, project) {
     def shown = noteShown(request, project)
     def job = ask(request, '/v1/jobs', 'POST', [
         project: project.getPath().toUri().toString(), project_is_open: true, open_images: shown as List, options: request.options])
-    def path = "/v1/jobs/${job.get('id').getAsString()}"
-    while (textOf(job, 'state') in ['waiting', 'running']) {
+    def path = "/v1/jobs/${textOf(job, 'id')}"
+    job = follow(request, path, job) {
+        request.done = it.get('images_ended').getAsInt()
+        request.total = it.get('images').isJsonNull() ? 0 : it.get('images').getAsInt()
+        def now = noteShown(request, project)
+        if (now != shown)
+            ask(new Request(), "$path/open-images", 'PUT', [images: now as List])
+        shown = now
+    }
+    if (job == null)
+        return null
+    def records = send(new Request(), 'GET', "$path/results", null).body().withCloseable { it.readLines('UTF-8') }
+        .collect { readJson(it.replace(RECORD_SEPARATOR, '')) }.findAll()
+    records.groupBy { textOf(it, 'image') }.each { id, answers -> addToEntry(project, id, answers, request.sent) }
+    ask(new Request(), path, 'DELETE')
+    return textOf(job, 'summary')
+}
+
+/** Follows work on the server to its end; null if it was cancelled here. */
+JsonObject follow(Request request, String path, JsonObject work, Closure note) {
+    while (textOf(work, 'state') in ['waiting', 'running']) {
         if (request.isCancelled) {
             ask(new Request(), path, 'DELETE')
             return null
         }
         Thread.sleep(500)
-        def now = noteShown(request, project)
-        if (now != shown)
-            ask(new Request(), "$path/open-images", 'PUT', [images: now as List])
-        shown = now
-        job = ask(new Request(), path)
-        request.done = job.get('images_ended').getAsInt()
-        request.total = job.get('images').isJsonNull() ? 0 : job.get('images').getAsInt()
+        work = ask(new Request(), path)
+        note(work)
     }
-    if (textOf(job, 'state') == 'failed')
-        throw new ServerException(textOf(job, 'reason'))
-    def records = send(new Request(), 'GET', "$path/results", null).body().withCloseable { it.readLines('UTF-8') }
-        .collect { readJson(it.replace(RECORD_SEPARATOR, '')) }.findAll()
-    records.groupBy { textOf(it, 'image') }.each { id, answers -> addToEntry(project, id, answers, request.sent) }
-    ask(new Request(), path, 'DELETE')
-    return summaryOf(job)
+    if (textOf(work, 'state') == 'failed')
+        throw new ServerException(textOf(work, 'reason'))
+    return work
 }
 
-String summaryOf(JsonObject job) {
-    def failures = job.getAsJsonArray('failures').collect { "${textOf(it, 'name')}: ${textOf(it, 'reason')}" }
-    if (job.get('prompts').getAsInt() == 0 && !failures)
-        return "There was nothing to do in ${job.get('images').getAsInt()} images."
-    def lines = ["${job.get('prompts_answered').getAsInt()} of ${job.get('prompts').getAsInt()} prompts answered in ${job.get('images').getAsInt()} images."]
-    return (lines + failures + job.getAsJsonArray('notes').collect { it.getAsString() }).join('\n')
+/** Has the server train on the areas that are annotated in the project; what is better can be used at once. */
+void trainOnProject() {
+    def project = gui.getProject()
+    if (project == null) {
+        inform('Open a project with annotated images first.')
+        return
+    }
+    def text = wrapped('The server trains a model on the areas that you drew or took over as annotations, in all saved images, and compares it with its present one on slides that it leaves out. This takes minutes to hours; you can go on working here. Name of the new model:')
+    def name = Dialogs.showInputDialog(TITLE, text, project.getPath().getParent().getFileName().toString().replaceAll('[^A-Za-z0-9 _-]', '-'))
+    if (!name || !saveShown(project))
+        return
+    def request = new Request(doing: 'starting')
+    def progress = showProgress(request)
+    JsonObject training = null
+    inBackground(request, { training = runTraining(request, project, name) }) { failure ->
+        progress.call()
+        report(request, failure)
+        if (training != null)
+            offer(training)
+    }
+}
+
+JsonObject runTraining(Request request, project, String name) {
+    def training = ask(request, '/v1/trainings', 'POST', [project: project.getPath().toUri().toString(), name: name.trim()])
+    def path = "/v1/trainings/${textOf(training, 'id')}"
+    training = follow(request, path, training) {
+        request.doing = textOf(it, 'what')
+        request.done = it.get('done').isJsonNull() ? 0 : it.get('done').getAsInt()
+        request.total = it.get('total').isJsonNull() ? 0 : it.get('total').getAsInt()
+    }
+    if (training?.get('has_report')?.getAsBoolean()) {
+        def page = File.createTempFile('wsi-sam-training', '.html')
+        page.bytes = send(new Request(), 'GET', "$path/report", null).body().withCloseable { it.bytes }
+        page.deleteOnExit()
+        Platform.runLater { QuPathGUI.openInBrowser(page.toURI().toString()) }
+    }
+    return training
+}
+
+void offer(JsonObject training) {
+    def summary = wrapped(textOf(training, 'summary'))
+    if (textOf(training, 'adapter') == null)
+        Dialogs.showMessageDialog(TITLE, summary)
+    else if (Dialogs.showYesNoDialog(TITLE, "$summary\n\nUse it from now on? You can change this in the settings (Model)."))
+        chosen.Model.set(textOf(training, 'adapter'))
+    showState()
 }
 
 def onApplicationThread(Closure work) {
@@ -1261,8 +1319,8 @@ Closure showProgress(Request request) {
     stage.setOnCloseRequest { request.cancel() }
     def tick = new PauseTransition(new javafx.util.Duration(700))
     tick.setOnFinished {
-        label.setText("${request.done} of ${request.total} ${request.doing}")
-        bar.setProgress(request.done ? request.done / request.total : ProgressBar.INDETERMINATE_PROGRESS)
+        label.setText(request.total ? "${request.doing}: ${request.done} of ${request.total}" : request.doing)
+        bar.setProgress(request.done && request.total ? request.done / request.total : ProgressBar.INDETERMINATE_PROGRESS)
         if (!stage.isShowing())
             stage.show()
         tick.playFromStart()
@@ -1274,29 +1332,24 @@ Closure showProgress(Request request) {
     }
 }
 
-void checkPixelSize(ImageData imageData) {
+String pixelTrouble(ImageData imageData) {
     if (!imageData.getServer().isRGB())
-        throw new ServerException('This image is not RGB: only brightfield images can be segmented.')
-    if (!imageData.getServer().getPixelCalibration().hasPixelSizeMicrons())
-        throw new ServerException('This image has no pixel size: double-click Pixel width in QuPath\'s Image tab and enter it.')
+        return 'This image is not RGB: only brightfield images can be segmented.'
+    return imageData.getServer().getPixelCalibration().hasPixelSizeMicrons() ? null : 'This image has no pixel size: double-click Pixel width in QuPath\'s Image tab and enter it.'
 }
 
 /** Asks once for the pixel size of an image that has none, and sets it in the image. */
 boolean askPixelSize(ImageData imageData) {
     def server = imageData.getServer()
-    if (!server.isRGB()) {
-        inform('This image is not RGB: only brightfield images can be segmented.')
-        return false
+    if (server.isRGB() && !server.getPixelCalibration().hasPixelSizeMicrons()) {
+        def size = Dialogs.showInputDialog(TITLE, 'This image has no pixel size. How wide is one pixel, in µm?\n(0.25 for a scan at 40x, 0.5 at 20x.) The image keeps this pixel size.', 0.5d)
+        if (size > 0.01 && size < 100)
+            imageData.updateServerMetadata(new ImageServerMetadata.Builder(server.getMetadata()).pixelSizeMicrons(size, size).build())
     }
-    if (server.getPixelCalibration().hasPixelSizeMicrons())
-        return true
-    def size = Dialogs.showInputDialog(TITLE, 'This image has no pixel size. How wide is one pixel, in µm?\\n(0.25 for a scan at 40x, 0.5 at 20x.) The image keeps this pixel size.', 0.5d)
-    if (size == null || !(size > 0.01 && size < 100)) {
-        inform('Without a pixel size nothing can be segmented. You can also enter it in the Image tab: Pixel width.')
-        return false
-    }
-    imageData.updateServerMetadata(new ImageServerMetadata.Builder(server.getMetadata()).pixelSizeMicrons(size, size).build())
-    return true
+    def trouble = pixelTrouble(imageData)
+    if (trouble)
+        inform(trouble)
+    return trouble == null
 }
 
 /** Asks the server for its models first, and shows the settings with or without them. */
@@ -1341,23 +1394,11 @@ void showSettings(List<String> models) {
     showState()
 }
 
+/** Shows the server's own page. */
 void showServerStatus() {
-    def text = null
+    def url = null
     def request = new Request()
-    inBackground(request, { text = statusText(ask(request, '/v1/info')) }) { failure ->
-        failure ? report(request, failure) : Dialogs.showPlainMessage(TITLE, text)
-    }
-}
-
-String statusText(JsonObject info) {
-    def model = info.get('model')
-    def lines = ["Server: ${findServer()[0]}, version ${textOf(info, 'version')}${ownServer?.isAlive() ? ', started by QuPath' : ''}", "State: ${textOf(info, 'state')}"]
-    if (model?.isJsonObject())
-        lines << "Model: ${textOf(model, 'base')}, ${textOf(model, 'adapter') ? 'adapter ' + textOf(model, 'adapter') : 'no adapter'}" << "Device: ${textOf(info, 'device')}"
-    if (textOf(info, 'failure'))
-        lines << textOf(info, 'failure')
-    lines << (info.get('reads_slides').getAsBoolean() ? 'It opens slides itself.' : 'It receives the pixels that it needs.')
-    return lines.join('\n')
+    inBackground(request, { url = findServer(request)[0] }) { failure -> failure ? report(request, failure) : QuPathGUI.openInBrowser("$url/") }
 }
 
 void showHelp() {

@@ -35,6 +35,7 @@ void install() {
     gui.setAccelerator(outside, KeyCombination.valueOf('X'))
     add('Refine selected with points', 'refineSelected')
     add('Turn detections into annotations', 'turnIntoAnnotations')
+    addPlain('Train on this project…', 'trainOnProject')
     MenuTools.addMenuItems(menu, [null] as Object[])
     addPlain('Settings…', 'showSettings')
     addPlain('Server>Start', 'startFromMenu')

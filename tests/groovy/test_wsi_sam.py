@@ -207,6 +207,30 @@ def test_a_turned_image_is_sent_as_it_is_shown(
     assert told.startswith("[qupath:pixels, file:/"), told
 
 
+def test_more_than_a_request_may_hold_is_sent_in_parts(
+    qupath: QuPathProcess, home: Path, slides: Path, tmp_path: Path
+) -> None:
+    path = qupath.run(make_project, tmp_path / "project", [slides / "tissue.tif"])
+    places = [(x, y) for x in (60, 220, 380) for y in (60, 220, 380)]
+    areas = [drawn(n, box(x, y, x + 60, y + 60)) for n, (x, y) in enumerate(places)]
+    clicks = drawn(9, MultiPoint([(90, 90), (95, 100)]))  # of the first rectangle
+    qupath.run(add_objects, path, "1", [*areas, clicks])
+    (tmp_path / "home").mkdir()
+    small = RunningServer.start(tmp_path / "home", "--max-prompts", "4", "--adapter", "none")
+    qupath.run(live_in, small.home)
+    try:
+        for _ in range(2):
+            qupath.run(run_script, path, "1")
+    finally:
+        qupath.run(live_in, home)
+        small.stop()
+
+    found = results(qupath, path)
+    assert set(found) == {identity(n) for n in range(9)}
+    assert len(qupath.run(objects_in, path, "1")) == 19
+    assert small.log.count("POST /v1/segment 200") >= 12
+
+
 @pytest.mark.parametrize(
     ("trouble", "words"),
     [

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from wsisam_qupath.model.adapter import Adapter, write_adapter
 from wsisam_qupath.prompts import PromptKind
-from wsisam_qupath.report.progress import count_noun
+from wsisam_qupath.report.progress import MessageConsole, count_noun
 
 from .dataset import AnnotatedImage
 from .evaluate.choosing import limit_objects
@@ -67,6 +67,18 @@ class Judgment:
         if self.gain.low > 0:
             return "better"
         return "worse" if self.gain.high < 0 else "equal"
+
+    def as_event(self) -> dict[str, object]:
+        """The same for programs."""
+        gain = self.gain
+        return {
+            "kind": self.kind.value,
+            "says": self.says,
+            "before": self.before,
+            "after": self.after,
+            "low": gain.low,
+            "high": gain.high,
+        }
 
     def __str__(self) -> str:
         """One line for people."""
@@ -139,6 +151,8 @@ def tell(judgments: Sequence[Judgment], before: str, console: Console) -> None:
     console.print(f"Compared with {before} on {objects} to validate on:", markup=False)
     for judgment in judgments:
         console.print(f"  {judgment}", markup=False)
+        if isinstance(console, MessageConsole) and console.progress_style == "json":
+            console.print_event("comparison", **judgment.as_event())
 
 
 def keep_start(start: Adapter, tuned: Adapter, judgments: Sequence[Judgment]) -> list[PromptKind]:

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +24,8 @@ from .config import DEFAULT_PORT, Limits, ServerConfig, is_loopback
 from .connection_file import OWN_FOLDER, remove_stale
 from .jobs.queue import JobQueue
 from .jobs.routes import project_jobs
+from .jobs.training import Training
+from .jobs.training_routes import make_training_routes
 from .loading import ModelLoader, start_in_turn
 from .metrics import Metrics
 from .queue import DeviceQueue
@@ -92,16 +94,26 @@ def run_serve(request: ServeRequest) -> None:
     }
     models = next(iter(loaders.values()))
     service = Service(models, Slides(config), device_queue, config.limits, loaders)
-    jobs, job_routes = project_jobs(service, config, _make_own_folder() / "jobs")
-    app = create_app(service, config, job_routes, metrics=metrics)
+    own = _make_own_folder()
+
+    def offer(adapter: Path) -> None:
+        model = replace(request.models[0], adapter=adapter)
+        load = partial(_load, model, metrics, console)
+        loaders[_name(model)] = ModelLoader(load, on_demand=True)
+
+    jobs, job_routes = project_jobs(service, config, own / "jobs")
+    training = Training(request.models[0], own, offer)
+    training.offer_earlier()
+    training_routes = make_training_routes(training, config, device_queue.budget)
+    app = create_app(service, config, job_routes, training_routes, metrics=metrics)
     with listening(app, config, budget) as server:
-        start_in_turn(loaders.values())
+        start_in_turn([loaders[_name(model)] for model in request.models])
         jobs.start()
         server.run(
-            partial(_finish, jobs, device_queue, config.limits.stop_seconds),
+            partial(_finish, jobs, training, device_queue, config.limits.stop_seconds),
             stop_with_input=request.stop_with_input,
         )
-    if any(loader.state == "loading" for loader in loaders.values()):
+    if any(loader.is_busy for loader in loaders.values()):
         # The end of Python would pull the runtime from under the thread that loads, and crash.
         sys.stderr.flush()
         os._exit(0)
@@ -128,8 +140,9 @@ def _load(model: ModelSpec, metrics: Metrics, console: MessageConsole) -> Segmen
     return segmenter
 
 
-def _finish(jobs: JobQueue, device_queue: DeviceQueue, seconds: float) -> None:
+def _finish(jobs: JobQueue, training: Training, device_queue: DeviceQueue, seconds: float) -> None:
     """Finish running requests; stop jobs first, which continue when a server starts again."""
+    training.stop()
     jobs.stop()
     device_queue.close(seconds)
 

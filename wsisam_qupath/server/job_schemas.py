@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 from ..project.batch.request import Redo
+from ..report.progress import count_noun
 from .schemas import Options, PixelSize
 
 JobState: TypeAlias = Literal["waiting", "running", "done", "failed", "cancelled"]
@@ -86,6 +87,87 @@ class ShownImages(_Strict):
     images: Annotated[list[EntryId], Field(max_length=_MOST_OPEN)]
 
 
+class TrainingRequest(_Strict):
+    """``POST /v1/trainings``.
+
+    Attributes:
+        project: path or ``file:`` URI of the ``.qpproj`` file, or of its folder.
+        name: of the new adapter.
+        steps, views: optimizer steps and patch pairs; null is what fits the annotations.
+    """
+
+    project: Annotated[str, Field(min_length=1, max_length=4096)]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _-]{0,63}$")]
+    steps: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    views: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+
+
+class Comparison(BaseModel):
+    """One kind of prompt on the slides left to validate on: the new adapter beside the old one.
+
+    Attributes:
+        before, after: mean Dice, 0 to 1.
+        low, high: 95 % interval of the gain; it is better where the whole interval is above 0.
+    """
+
+    kind: str
+    says: Literal["better", "equal", "worse"]
+    before: float
+    after: float
+    low: float
+    high: float
+
+
+class TrainingStatus(BaseModel):
+    """``GET /v1/trainings/ID``.
+
+    Attributes:
+        reason: why it failed, and how to fix it; else empty.
+        what: what is being done now, a few words.
+        done, total: how far that is; null is unknown.
+        seconds_left: of that.
+        notes: what a person should know of the data and of the result.
+        comparisons: with the adapter that the server answers with; none where no slide was left
+            to validate on.
+        adapter: name by which requests may ask for the new one; null where it is not better.
+        has_report: whether there is one at ``/v1/trainings/ID/report``.
+    """
+
+    id: str
+    state: JobState
+    project: str
+    name: str
+    reason: str = ""
+    what: str = ""
+    done: float | None = None
+    total: float | None = None
+    seconds_left: float | None = None
+    notes: list[str] = []
+    comparisons: list[Comparison] = []
+    adapter: str | None = None
+    has_report: bool = False
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def summary(self) -> str:
+        """What came of it, in a few sentences; empty until it is done."""
+        if self.state != "done":
+            return ""
+        if not self.comparisons:
+            return (
+                f"{self.name} is trained, but no slide was left to compare it on, so it is not "
+                "offered: annotate another slide, of another patient, and train again."
+            )
+        if self.adapter is None:
+            return f"{self.name} is trained, but it is no better than before, and not offered."
+        better = [
+            f"{one.kind} (Dice {100 * one.before:.1f} before, {100 * one.after:.1f} after)"
+            for one in self.comparisons
+            if one.says == "better"
+        ]
+        return f"{self.name} is better on slides that it was not trained on: {', '.join(better)}."
+
+
 class ImageStatus(BaseModel):
     """The result of one image.
 
@@ -151,6 +233,18 @@ class JobSummary(BaseModel):
     failures: list[ImageStatus] = []
     notes: list[str] = []
     new_classes: list[NewClass] = []
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def summary(self) -> str:
+        """What a person should know of it, line by line."""
+        failures = [f"{one.name}: {one.reason}" for one in self.failures]
+        if not self.prompts and not failures:
+            return f"There was nothing to do in {count_noun(self.images or 0, 'image')}."
+        answered = f"{self.prompts_answered} of {count_noun(self.prompts, 'prompt')} answered in "
+        return "\n".join(
+            [f"{answered}{count_noun(self.images or 0, 'image')}.", *failures, *self.notes]
+        )
 
 
 class JobStatus(JobSummary):

@@ -16,10 +16,13 @@ class ModelLoader:
 
     Args:
         load: takes seconds, or minutes where the model is prepared for the first time.
+        on_demand: whether the first request for it starts to load it, in place of
+            :func:`start_in_turn`.
     """
 
-    def __init__(self, load: Callable[[], Segmenter]) -> None:
-        self._load = load
+    def __init__(self, load: Callable[[], Segmenter], *, on_demand: bool = False) -> None:
+        self._load, self._on_demand = load, on_demand
+        self._first = threading.Lock()
         self._segmenter: Segmenter | None = None
         self._failure: str | None = None
         self._done = threading.Event()
@@ -41,8 +44,13 @@ class ModelLoader:
         self._done.wait()
 
     @property
+    def is_busy(self) -> bool:
+        """Whether it is being loaded, or will be without being asked."""
+        return self.state == "loading" and (not self._on_demand or self._first.locked())
+
+    @property
     def state(self) -> ServerState:
-        """State of loading."""
+        """State of loading; one that is loaded on demand is loading until then."""
         if self._segmenter is not None:
             return "ready"
         return "loading" if self._failure is None else "failed"
@@ -67,6 +75,8 @@ class ModelLoader:
             return self._segmenter
         if self._failure is not None:
             raise ProblemError("failed", f"The server has no model. {self._failure}")
+        if self._on_demand and self._first.acquire(blocking=False):
+            start_in_turn([self])
         raise ProblemError(
             "loading",
             "The model is still being loaded, which takes longest at its first start here. Try "

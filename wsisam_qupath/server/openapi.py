@@ -10,7 +10,14 @@ from typing import Any, Literal, TypeAlias
 from pydantic import TypeAdapter
 
 from .. import __version__
-from .job_schemas import JobList, JobRequest, JobStatus, ShownImages
+from .job_schemas import (
+    JobList,
+    JobRequest,
+    JobStatus,
+    ShownImages,
+    TrainingRequest,
+    TrainingStatus,
+)
 from .problems import STATUS_OF, ProblemName
 from .schemas import (
     GEOJSON,
@@ -81,6 +88,7 @@ _SEGMENT: tuple[ProblemName, ...] = (
 )
 
 _JOB = "/v1/jobs/{job_id}"
+_TRAINING = "/v1/trainings/{job_id}"
 
 OPERATIONS = (
     Operation(
@@ -140,6 +148,33 @@ OPERATIONS = (
         {200: {JSON: JobStatus}},
         ShownImages,
         _BODY,
+    ),
+    Operation(
+        "post",
+        "/v1/trainings",
+        "train",
+        "Train an adapter on the annotations of a QuPath project; one at a time",
+        {202: {JSON: TrainingStatus}},
+        TrainingRequest,
+        (*_BODY, "slide-outside", "not-found", "failed"),
+        description="Offered to requests, now and later, where it is better than what the server "
+        "answers with on slides that were left to validate on. Only a server that may read every "
+        "file of its user trains.",
+    ),
+    Operation("get", _TRAINING, "training", "How far it is", {200: {JSON: TrainingStatus}}),
+    Operation(
+        "delete",
+        _TRAINING,
+        "cancel_training",
+        "Stop it; the same request goes on from its last checkpoint",
+        {200: {JSON: TrainingStatus}},
+    ),
+    Operation(
+        "get",
+        f"{_TRAINING}/report",
+        "training_report",
+        "Its report, once there is one",
+        {200: {"text/html": None}},
     ),
     Operation("get", "/metrics", "metrics", "For Prometheus", {200: {"text/plain": None}}),
     Operation("get", "/openapi.json", "openapi", "This document", {200: {JSON: dict[str, Any]}}),
