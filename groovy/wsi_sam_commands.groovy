@@ -1008,13 +1008,18 @@ void askLive(Request request, String state) {
         if (!request.is(liveRequest))
             return
         settle(request, failure)
-        outlines.onPaint = {
-            def times = [System.nanoTime() - mouse, started - mouse, answered - started].collect { it.intdiv(1_000_000) }
-            logger.debug('Outline drawn {} ms after the mouse: QuPath told of the change after {} ms, the answer took {} ms', *times)
-            outlines.onPaint = null
-        }
+        if (!failure && mouse)
+            outlines.onPaint = { logTimes(mouse, started, answered) }
         liveViewer.repaint()
     }
+}
+
+/** Logs how long a click took, once its outline is painted; the screen shows it with its next picture. */
+void logTimes(long mouse, long started, long answered) {
+    outlines.onPaint = null
+    released = 0
+    def times = [System.nanoTime() - mouse, started - mouse, answered - started].collect { it.intdiv(1_000_000) }
+    logger.debug('Outline drawn {} ms after the mouse: QuPath told of the change after {} ms, the answer took {} ms', *times)
 }
 
 /** Shows the answer to the last change; what failed is tried again as soon as the server is back. */
@@ -1162,13 +1167,18 @@ void segmentProject() {
     if (!Dialogs.showConfirmDialog(TITLE, text) || !saveShown(project))
         return
     def request = new Request(doing: 'images', options: optionsFor())
+    haveDone(request, { runJob(request, project) }) { inform(it) }
+}
+
+/** Has the server do something while a small window shows how far it is. */
+void haveDone(Request request, Closure work, Closure then) {
     def progress = showProgress(request)
-    def told = null
-    inBackground(request, { told = runJob(request, project) }) { failure ->
+    def made = null
+    inBackground(request, { made = work() }) { failure ->
         progress.call()
         report(request, failure)
-        if (told)
-            inform(told)
+        if (made)
+            then(made)
     }
 }
 
@@ -1250,14 +1260,7 @@ void trainOnProject() {
     if (!name || !saveShown(project))
         return
     def request = new Request(doing: 'starting')
-    def progress = showProgress(request)
-    JsonObject training = null
-    inBackground(request, { training = runTraining(request, project, name) }) { failure ->
-        progress.call()
-        report(request, failure)
-        if (training != null)
-            offer(training)
-    }
+    haveDone(request, { runTraining(request, project, name) }) { offer(it) }
 }
 
 JsonObject runTraining(Request request, project, String name) {
@@ -1280,7 +1283,7 @@ JsonObject runTraining(Request request, project, String name) {
 void offer(JsonObject training) {
     def summary = wrapped(textOf(training, 'summary'))
     if (textOf(training, 'adapter') == null)
-        Dialogs.showMessageDialog(TITLE, summary)
+        Dialogs.showPlainMessage(TITLE, summary)
     else if (Dialogs.showYesNoDialog(TITLE, "$summary\n\nUse it from now on? You can change this in the settings (Model)."))
         chosen.Model.set(textOf(training, 'adapter'))
     showState()

@@ -77,6 +77,16 @@ def test_an_edited_script_is_left_alone_and_named(home: Path) -> None:
     assert edited.read_text("utf-8") == "// mine"
 
 
+def test_a_script_that_no_longer_comes_goes_unless_it_was_edited(tmp_path: Path) -> None:
+    scripts.put(tmp_path, {"old.groovy": b"1", "edited.groovy": b"2"})
+    (tmp_path / "edited.groovy").write_bytes(b"mine")
+
+    scripts.put(tmp_path, {"new.groovy": b"3"})
+
+    found = {path.name: path.read_bytes() for path in tmp_path.glob("*.groovy")}
+    assert found == {"edited.groovy": b"mine", "new.groovy": b"3"}
+
+
 def test_where_no_user_folder_was_chosen_the_one_that_qupath_suggests_is_made(home: Path) -> None:
     done = step(run_setup(SetupRequest(install=False)), "Groovy scripts")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from fixtures.qupath_fixtures import make_project, objects_in
 from fixtures.qupath_window import State, open_window
+from fixtures.script_runs import RunningServer
 from wsisam_qupath.qupath.jvm.process import QuPathProcess
 
 pytestmark = [pytest.mark.qupath, pytest.mark.slow, pytest.mark.window]
@@ -88,3 +90,52 @@ def test_from_the_first_rectangle_to_the_saved_image(
     read = qupath.run(objects_in, project, "1")
     assert len(read) == len(last["objects"])
     assert {one.id for one in read if "wsisam_prompt_id" in one.metadata} == ids(last)
+
+
+def test_other_drawings_another_server_corrections_and_a_change_of_the_image(
+    qupath: QuPathProcess, tissue_path: Path, tmp_path: Path
+) -> None:
+    slides = [Path(shutil.copy(tissue_path, tmp_path / name)) for name in ("a.tif", "b.tif")]
+    project = qupath.run(make_project, tmp_path / "project", slides)
+    saved = project.parent / "data" / "1" / "data.qpdata"
+
+    with open_window(tmp_path, project, "a.tif") as window, ExitStack() as stack:
+        window.show(256, 256, 1)
+        window.press_button()
+        window.wait(lambda s: "No server" in (s["line"] or ""), "that there is no server")
+        window.keys("o")
+        window.drag(*RECTANGLE)
+        window.wait(lambda s: len(s["objects"]) == 1, "an ellipse")
+        server = RunningServer.start(tmp_path, "--adapter", "none")
+        stack.callback(server.stop)
+        one = window.wait(lambda s: len(results(s)) == 1, "what waited for the server")
+        assert results(one)[0]["parent"] == one["objects"][0]["id"]
+
+        window.run("viewer.setSelectedObject(viewer.getHierarchy().getDetectionObjects()[0])")
+        window.choose("Refine")
+        window.wait(lambda s: "too small" in s["line"], "what to click")
+        window.click(*FIRST_CLICK)
+        window.wait(lambda s: has_other_results(s, one), "the corrected outline")
+
+        window.press_button()
+        window.wait(lambda s: s["line"] is None, "the end of live mode")
+        boxes = ", ".join(f"[{40 + 70 * (n % 6)}, {40 + 110 * (n // 6)}]" for n in range(24))
+        window.run(
+            "viewer.getHierarchy().clearAll();"
+            f"viewer.getHierarchy().addObjects([{boxes}].collect {{"
+            "qupath.lib.objects.PathObjects.createAnnotationObject(qupath.lib.roi.ROIs"
+            ".createRectangleROI(it[0], it[1], 60, 60, viewer.getImagePlane())) })"
+        )
+        window.choose("Segment all")
+        first = window.wait(results, "the first outlines")
+        window.run(
+            "def data = viewer.getImageData(); def list = gui.getProject().getImageList();"
+            "list[0].saveImageData(data); gui.openImageEntry(list[1])"
+        )
+        window.wait(lambda s: not s["objects"], "the other image")
+        then = saved.stat().st_mtime_ns
+        window.wait(lambda _: saved.stat().st_mtime_ns > then, "the others in their image")
+
+    read = qupath.run(objects_in, project, "1")
+    answered = {one.metadata["wsisam_prompt_id"] for one in read if "Detection" in one.type}
+    assert len(answered) > len(results(first))

@@ -207,6 +207,25 @@ def test_a_turned_image_is_sent_as_it_is_shown(
     assert told.startswith("[qupath:pixels, file:/"), told
 
 
+def test_an_outline_that_touches_itself_is_sent_with_all_of_its_vertices(
+    qupath: QuPathProcess, project: Path
+) -> None:
+    look = f"""
+        import qupath.lib.objects.PathObjects
+        import qupath.lib.regions.ImagePlane
+        import qupath.lib.roi.ROIs
+        def (x, y) = [[0, 9, 9, 19, 19, 9, 9, 0], [0, 0, 9, 9, 19, 19, 9, 9]]
+        def roi = ROIs.createPolygonROI(x as double[], y as double[], ImagePlane.getDefaultPlane())
+        def script = new GroovyShell(binding).parse(new File('{COMMANDS.as_posix()}'))
+        script.featureOf(PathObjects.createAnnotationObject(roi)).get('geometry').get('coordinates')
+    """
+
+    told = qupath.run(run_script, project, "1", "", look)
+
+    corners = [(0, 0), (9, 0), (9, 9), (19, 9), (19, 19), (9, 19), (9, 9), (0, 9), (0, 0)]
+    assert json.loads(told) == [[list(map(float, corner)) for corner in corners]]
+
+
 def test_more_than_a_request_may_hold_is_sent_in_parts(
     qupath: QuPathProcess, home: Path, slides: Path, tmp_path: Path
 ) -> None:

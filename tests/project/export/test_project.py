@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,12 @@ import numpy as np
 import pytest
 import shapely
 from PIL import Image
-from shapely.geometry import Point, box, shape
+from shapely.geometry import Point, box
 
 from fixtures.command_line import features_of, identity, write_prompts
 from fixtures.export_examples import (
     BOW_TIE,
     GREEN,
-    IMAGE,
     REGION,
     RING,
     ROUND,
@@ -27,22 +26,15 @@ from fixtures.export_examples import (
     result,
 )
 from fixtures.qupath_fixtures import write_slide
-from fixtures.qupath_program import run_qupath
 from wsisam_qupath.errors import ProjectError
 from wsisam_qupath.geojson.manifest import (
-    MANIFEST_NAME,
-    ExportedImage,
-    Manifest,
     read_manifest,
-    write_manifest,
 )
 from wsisam_qupath.project.create.command import CreateRequest, run_create
 from wsisam_qupath.project.export.command import Exported, ExportRequest, run_export
 from wsisam_qupath.qupath.jvm.process import QuPathProcess
 
 pytestmark = pytest.mark.slow
-
-SCRIPT = Path(__file__).parents[3] / "groovy" / "export_for_training.groovy"
 
 
 @dataclass(frozen=True)
@@ -205,72 +197,3 @@ def test_slides_that_moved_are_exported_with_a_note_or_remapped(made: Made, tmp_
     assert [one.objects for one in lost.manifest.images] == [7, 0, 1]
     assert "is not there" in lost.warnings[0].reason
     assert found.manifest.images[0].uri == (moved / "a.tif").as_uri()
-
-
-def run_groovy(project: Path, *arguments: str) -> str:
-    """Our script for each image of a project, as *Run for project* does; what it prints."""
-    done = run_qupath("script", "-p", project, SCRIPT, *arguments)
-    return done.stdout + done.stderr
-
-
-def outlines(folder: Path, image: ExportedImage) -> dict[str, tuple[Any, dict[str, Any]]]:
-    """Normalised outlines and properties, by id."""
-    return {
-        one["id"]: (shapely.normalize(shape(one["geometry"])), one["properties"])
-        for one in features_of(folder / image.file)
-    }
-
-
-@pytest.mark.qupath
-def test_qupaths_script_writes_what_the_command_writes(
-    made: Made, exported: Exported, tmp_path: Path
-) -> None:
-    folder = tmp_path / "von QuPath"
-
-    told = run_groovy(made.path, "-a", str(folder))
-
-    assert "objects 7, regions 1, left out [class ends in *:1" in told, told
-    assert read_manifest(folder) == exported.manifest
-    assert {one.name for one in folder.iterdir()} == {one.name for one in exported.folder.iterdir()}
-    for image in exported.manifest.images:
-        ours, theirs = outlines(exported.folder, image), outlines(folder, image)
-        assert list(ours) == list(theirs)
-        for object_id, (outline, properties) in ours.items():
-            assert theirs[object_id][1] == properties
-            assert theirs[object_id][0].hausdorff_distance(outline) <= 0.01
-
-
-@pytest.mark.qupath
-def test_qupaths_script_writes_beside_the_project_and_again_in_place(
-    made: Made, tmp_path: Path
-) -> None:
-    project = made.copy_to(tmp_path / "copy")
-    project.write_text(project.read_text("utf-8").replace('"never opened.tif"', '"A.TIF"'), "utf-8")
-    folder = project.parent / "training-export"
-    gone = replace(IMAGE, id="99", file="gone.geojson")
-    stale = replace(IMAGE, id="1", file="old name.geojson")
-    folder.mkdir()
-    write_manifest(folder, Manifest((gone, stale)))
-    for image in (gone, stale):
-        (folder / image.file).write_text("{}")
-    data = project.parent / "data" / "3" / "data.qpdata"
-    data.write_bytes(data.read_bytes()[:200])
-
-    told = run_groovy(project)
-    done = run_export(ExportRequest(project, tmp_path / "out"))
-
-    assert "no scale.png was saved with objects (1) and now reads as empty" in told, told
-    assert read_manifest(folder) == done.manifest
-    assert {one.name for one in folder.iterdir()} == {
-        MANIFEST_NAME, "a.tif (1).geojson", "A.TIF (2).geojson"
-    }  # fmt: skip
-
-
-@pytest.mark.qupath
-def test_qupaths_script_replaces_nothing_else(made: Made, tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("")
-
-    told = run_groovy(made.path, "-a", str(tmp_path))
-
-    assert "has other files and is not an earlier export" in told
-    assert [one.name for one in tmp_path.iterdir()] == ["notes.txt"]

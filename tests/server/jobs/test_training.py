@@ -74,7 +74,7 @@ class Trainer:
         end = time.monotonic() + PATIENCE_SECONDS
         while not is_so(status):
             assert time.monotonic() < end, status
-            time.sleep(0.02)
+            time.sleep(0.1)
             status = self.ask("GET", f"/v1/trainings/{status['id']}").json
         return status
 

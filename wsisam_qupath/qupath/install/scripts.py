@@ -112,6 +112,8 @@ def look(folder: Path, shipped: Mapping[str, bytes]) -> tuple[ScriptCopy, ...]:
 def put(folder: Path, shipped: Mapping[str, bytes]) -> tuple[ScriptCopy, ...]:
     """Copy missing and outdated scripts into a folder; edited copies are left alone.
 
+    A script that came with an earlier version and no longer comes is removed unless it was edited.
+
     Args:
         folder: created if necessary.
         shipped: the scripts by file name.
@@ -128,6 +130,9 @@ def put(folder: Path, shipped: Mapping[str, bytes]) -> tuple[ScriptCopy, ...]:
     for copy in found:
         if copy.state in ("missing", "outdated"):
             write_atomically(copy.path, shipped[copy.path.name])
+    for name, digest in _read_record(folder).items():
+        if name not in shipped and _state(folder / name, b"", digest) == "outdated":
+            (folder / name).unlink()
     ours = {copy.path.name: shipped[copy.path.name] for copy in found if copy.state != "edited"}
     _write_record(folder, ours)
     return found

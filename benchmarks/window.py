@@ -1,0 +1,142 @@
+"""Measure live mode and *Segment all* in QuPath's own window, with mouse and keys.
+
+    python benchmarks/window.py SLIDE [--clicks 10] [--prompts 500]
+
+Starts QuPath on a screen that nobody sees (Xvfb), clicks at places of the slide that the server has
+not seen, at the same places again, and at new ones after the mouse has rested for half a second.
+The times are those of the script's own log: from QuPath's event of the released mouse to the end
+of the painting that shows the outline. Then it segments many rectangles, and pings the window's
+thread all the while: the longest wait of a ping is how long the window did not respond. Needs
+QuPath, Xvfb, openbox, xdotool and wmctrl. One line per question on stdout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+
+from fixtures.qupath_fixtures import make_project
+from fixtures.qupath_window import State, Window, open_window
+from wsisam_qupath.qupath.install.program import find_command
+from wsisam_qupath.qupath.jvm.process import QuPathProcess
+
+_TIMES = re.compile(
+    r"Outline drawn (\d+) ms after the mouse: .* after (\d+) ms, the answer took (\d+) ms"
+)
+_LOG_IT = (
+    "org.slf4j.LoggerFactory.getLogger('wsi-sam').setLevel(ch.qos.logback.classic.Level.DEBUG)"
+)
+_PING = """
+    System.properties['wsisam.longest'] = 0L
+    Thread.startDaemon {
+        while (System.properties.containsKey('wsisam.longest')) {
+            long asked = System.nanoTime()
+            def pinged = new java.util.concurrent.FutureTask({ System.nanoTime() } as Callable)
+            javafx.application.Platform.runLater(pinged)
+            long took = (pinged.get() - asked).intdiv(1_000_000)
+            if (took > System.properties['wsisam.longest'])
+                System.properties['wsisam.longest'] = took
+            Thread.sleep(2)
+        }
+    }
+"""
+_TELL = "println 'longest ' + System.properties.remove('wsisam.longest') + ' ms'"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("slide", type=Path)
+    parser.add_argument("--clicks", type=int, default=10)
+    parser.add_argument("--prompts", type=int, default=500)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="window-") as name, QuPathProcess() as qupath:
+        folder = Path(name)
+        slide = Path(shutil.copy(given.slide, folder / given.slide.name))
+        project = qupath.run(make_project, folder / "project", [slide])
+        note = folder / ".wsisam-qupath" / "program.json"
+        note.parent.mkdir()
+        note.write_text(json.dumps({"command": find_command()}))
+        with open_window(folder, project, slide.name) as window:
+            print(f"added to QuPath's start: {window.state()['added_ms']} ms")
+            measure_clicks(window, given.clicks)
+            measure_many(window, given.prompts)
+
+
+def measure_clicks(window: Window, count: int) -> None:
+    window.run(_LOG_IT)
+    window.show(1100, 1400, 2)
+    window.press_button()
+    window.wait(lambda s: "ready" in (s["line"] or ""), "a server that started by itself")
+    window.choose_points_tool()
+    places = [(600 + 230 * (n % 5), 1000 + 180 * (n // 5)) for n in range(2 * count)]
+    print("clicks | mouse to painted, ms: median, largest | QuPath's event | answer")
+    tell("fresh spot", click(window, places[:count]))
+    tell("cached spot", click(window, [(x + 8, y + 8) for x, y in places[:count]]))
+    tell("fresh, rested 0.5 s", click(window, places[count:], rest_s=0.5))
+
+
+def click(
+    window: Window, places: list[tuple[int, int]], rest_s: float = 0
+) -> list[tuple[int, int, int]]:
+    found: list[tuple[int, int, int]] = []
+    for x, y in places:
+        window.keys("Return")
+        before = len(_TIMES.findall(window.log))
+        if rest_s:
+            window.hover(x, y)
+            time.sleep(rest_s)
+        window.click(x, y)
+
+        def is_timed(_: State, before: int = before) -> bool:
+            return len(_TIMES.findall(window.log)) > before
+
+        window.wait(is_timed, "the painted outline")
+        found.append(tuple(map(int, _TIMES.findall(window.log)[-1])))  # type: ignore[arg-type]
+        time.sleep(0.5)
+    return found
+
+
+def tell(what: str, found: list[tuple[int, int, int]]) -> None:
+    whole, event, answer = zip(*found, strict=True)
+    print(
+        f"{what} | {median(whole):.0f}, {max(whole)} | {median(event):.0f} | {median(answer):.0f}"
+    )
+
+
+def measure_many(window: Window, count: int) -> None:
+    window.press_button()
+    window.wait(lambda s: s["line"] is None, "the end of live mode")
+    window.run(
+        "def all = viewer.getHierarchy(); all.clearAll();"
+        f"all.addObjects((0..<{count}).collect {{"
+        "qupath.lib.objects.PathObjects.createAnnotationObject(qupath.lib.roi.ROIs"
+        ".createRectangleROI(200 + 60 * (it % 25), 200 + 100 * it.intdiv(25), 50, 80,"
+        " viewer.getImagePlane())) })"
+    )
+    window.run(_PING)
+    time.sleep(3)
+    window.run(_TELL)
+    window.run(_PING)
+    start = time.monotonic()
+    window.choose("Segment all")
+    window.wait(lambda s: any("WSI-SAM" in step for step in s["steps"]), "all outlines")
+    seconds = time.monotonic() - start
+    window.run(_TELL)
+    time.sleep(1)
+    idle, busy = re.findall(r"longest (\d+) ms", window.log)
+    print(
+        f"{count} prompts in {seconds:.0f} s; longest wait of the window: {busy} ms, {idle} ms idle"
+    )
+
+
+if __name__ == "__main__":
+    main()
