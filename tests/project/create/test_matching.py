@@ -15,6 +15,9 @@ from wsisam_qupath.project.create.finding import find_slides
 from wsisam_qupath.project.create.matching import Source, find_annotations, match
 from wsisam_qupath.slide.names import natural_key, strip_format
 
+HERE = Path("drawn.geojson")
+"""Annotations that nobody reads here."""
+
 ID = "1b4e28ba-2fa1-51d2-883f-0016d3cca427"
 
 
@@ -90,7 +93,7 @@ def test_the_bare_name_is_without_what_tells_the_format(name: str, bare: str) ->
 
 def matched(sources: list[str], slides: list[str]) -> dict[str, str]:
     """Labels by slide, the ambiguous under "ambiguous" and the rest under ""."""
-    found = match([Source(one, one) for one in sources], [Path(one) for one in slides])
+    found = match([Source(one, one, HERE) for one in sources], [Path(one) for one in slides])
     told = {slide.as_posix(): source.label for slide, source in found.by_slide.items()}
     told |= {"": " ".join(found.without_slide)} if found.without_slide else {}
     return told | (
@@ -123,7 +126,7 @@ def test_what_may_belong_to_two_slides_belongs_to_none() -> None:
 
 
 def test_two_files_for_one_slide_are_told() -> None:
-    sources = [Source("a.geojson", "a"), Source("a.json", "a")]
+    sources = [Source("a.geojson", "a", HERE), Source("a.json", "a", HERE)]
 
     found = match(sources, [Path("a.svs")])
 
@@ -201,7 +204,7 @@ def test_a_folder_without_annotations_is_refused(tmp_path: Path) -> None:
 
 def test_annotations_belong_to_a_slide_whose_letters_are_decomposed(tmp_path: Path) -> None:
     slide = tmp_path / unicodedata.normalize("NFD", "Präparat.svs")
-    source = Source("x", unicodedata.normalize("NFC", "Präparat.svs"))
+    source = Source("x", unicodedata.normalize("NFC", "Präparat.svs"), HERE)
 
     assert match([source], [slide]).by_slide == {slide: source}
 
