@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from fixtures.command_line import environment, rectangle, run, write_prompts
+from fixtures.disks import fill_up, small_disk
 from fixtures.qupath_fixtures import objects_in, write_slide
 from wsisam_qupath.errors import FormatError, OutputError
 from wsisam_qupath.files.checked_lines import make_line
@@ -228,3 +229,57 @@ def test_slides_that_were_added_before_a_stop_are_not_added_again(
     assert len(unchanged) >= kept
     for image in images:
         assert len(qupath.run(objects_in, project, str(image["entryID"]))) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.qupath
+def test_a_disk_that_fills_while_a_stopped_run_goes_on_loses_nothing(
+    tmp_path: Path, qupath: QuPathProcess
+) -> None:
+    names = [f"{n}.tif" for n in range(20)]
+    for folder in ("slides", "drawn"):
+        (tmp_path / folder).mkdir()
+    for name in names:
+        write_slide(tmp_path / "slides" / name, 64)
+        drawn = [rectangle(f"{name} {n}", (n, n, n + 20, n + 20), "Tumor") for n in range(3)]
+        write_prompts(tmp_path / "drawn" / f"{name}.geojson", drawn)
+    with small_disk(tmp_path, 2048) as disk:
+        command = [
+            "create", str(disk / "p"), "--images", str(tmp_path / "slides"),
+            "--annotations", str(tmp_path / "drawn"),
+        ]  # fmt: skip
+        stop_after(command, disk / RECORDS, slides=16)
+        kept = (disk / RECORDS).read_bytes()
+        filler = fill_up(disk, pages_left=4)
+
+        full = run(*command)
+
+        assert full.code != 0
+        assert "Traceback" not in full.err
+        assert "pace" in full.err, full.err  # of the disk
+        assert not (disk / "p").exists()
+        assert (disk / RECORDS).read_bytes()[: len(kept)] == kept
+        filler.unlink()
+        answer = run(*command)
+        assert answer.code == 0, answer.err
+        assert "A run that was stopped had added " in answer.err
+        assert "20 images and 60 objects" in answer.err
+        project = disk / "p" / PROJECT_FILE
+        images = json.loads(project.read_text("utf-8"))["images"]
+        assert [one["imageName"] for one in images] == names
+        for image in images:
+            assert len(qupath.run(objects_in, project, str(image["entryID"]))) == 3
+
+
+def stop_after(command: list[str], records: Path, *, slides: int) -> None:
+    """Kill a ``create`` that has recorded so many slides."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "wsisam_qupath", *command],
+        env=environment(),
+        stderr=subprocess.PIPE,
+    ) as process:
+        while not (records.exists() and records.read_bytes().count(b"\n") > slides):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.002)
+        process.kill()
+        process.communicate(timeout=120)
