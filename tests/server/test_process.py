@@ -405,6 +405,7 @@ def test_a_token_of_ones_own_is_taken_and_must_be_long(tmp_path: Path, slides: P
         process.wait()
 
     assert known["token"] == "a-token-that-is-long-enough"
+    assert "a-token-that-is-long-enough" not in said  # it would stay in the log
     assert own.read_text() == "a-token-that-is-long-enough\n"
     assert (
         "WARNING: 0.0.0.0 can be reached from other computers, and the connection is not encrypted"

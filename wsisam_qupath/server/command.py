@@ -170,6 +170,7 @@ def _config(request: ServeRequest) -> ServerConfig:
         if not folder.is_dir():
             raise OptionError("slides", f"there is no folder {folder}.")
     path, token, names_file = _token(request.token_file)
+    is_lasting = request.token_file is not None and not names_file and path != request.token_file
     return ServerConfig(
         token=token,
         host=request.host,
@@ -179,6 +180,7 @@ def _config(request: ServeRequest) -> ServerConfig:
         maps=request.maps,
         names_file=names_file,
         connection_file=path,
+        prints_token=not is_lasting,
         tls_cert=request.tls_cert,
         tls_key=request.tls_key,
         limits=request.limits,

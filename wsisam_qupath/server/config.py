@@ -60,6 +60,7 @@ class ServerConfig:
 
     Attributes:
         token: what clients must show, of any name or of this computer.
+        prints_token: whether it is printed at the start; a lasting one would stay in a log.
         names_file: a name and a token of its own per client; see :mod:`.tokens`.
         host, port: where to listen; port 0 is any free one.
         names: DNS names by which clients may call this server, beside ``localhost``.
@@ -77,6 +78,7 @@ class ServerConfig:
     maps: tuple[tuple[str, str], ...] = ()
     names_file: Path | None = None
     connection_file: Path | None = None
+    prints_token: bool = True
     tls_cert: Path | None = None
     tls_key: Path | None = None
     limits: Limits = field(default_factory=Limits)

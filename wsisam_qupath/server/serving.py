@@ -63,11 +63,11 @@ class Listening:
         Raises:
             OutputError: the connection file cannot be written.
         """
+        token = self._config.token if self._config.prints_token else "as in the file given"
         with _signals() as stopping:
             with connection_file(self._config.connection_file, self.url, self._config.token):
                 print(  # noqa: T201
-                    f"wsisam-qupath {__version__} listens at {self.url}\n"
-                    f"Token: {self._config.token}",
+                    f"wsisam-qupath {__version__} listens at {self.url}\nToken: {token}",
                     file=sys.stderr,
                     flush=True,
                 )
