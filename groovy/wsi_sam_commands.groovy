@@ -548,7 +548,7 @@ void exchange(Request request) {
 }
 
 /** Splits what is too much for one request by its place: with each part all is sent that lies near. */
-List<Map> partsOf(Request request, Map drawn, List<PathObject> asked, Map select = request.select, int reach = reachIn(request.imageData)) {
+List<Map> partsOf(Request request, Map drawn, List<PathObject> asked, Map select = request.select, int reach = reachPx(request.imageData)) {
     def limits = limitsOf.values().find() ?: ask(request, '/v1/info').getAsJsonObject('limits')
     def (prompts, vertices) = ['prompts', 'vertices'].collect { limits.get(it).getAsInt() }
     if (request.refinedId || reach == 0 || (drawn.objects.size() <= prompts && drawn.objects.sum { it.getROI().getNumPoints() } <= vertices / 2))
@@ -569,7 +569,7 @@ Rectangle boundsOf(List<PathObject> objects) {
     return objects.collect { boundsOf(it.getROI()) }.inject { one, other -> one.union(other) }
 }
 
-int reachIn(ImageData imageData) {
+int reachPx(ImageData imageData) {
     return REACH_UM / (imageData.getServer().getPixelCalibration().getAveragedPixelSizeMicrons() ?: 1)
 }
 
@@ -988,7 +988,7 @@ void followChanges() {
     liveRequest?.cancel()
     livePreview?.cancel()
     def area = new Rectangle(liveArea)
-    area.grow(reachIn(liveImage), reachIn(liveImage))
+    area.grow(reachPx(liveImage), reachPx(liveImage))
     def select = [ids: liveDirty as List, area: [x: Math.max(0, liveArea.getX()), y: Math.max(0, liveArea.getY()), width: liveArea.getWidth(), height: liveArea.getHeight()], follow: true]
     if (!askPixelSize(liveImage)) {
         liveItem.setSelected(false)
@@ -1357,17 +1357,17 @@ boolean askPixelSize(ImageData imageData) {
 
 /** Asks the server for its models first, and shows the settings with or without them. */
 void showSettings() {
-    def models = ['']
+    def models = ['(the first of the server)']
     inBackground(new Request(), { models += idsIn(ask(new Request(), '/v1/info'), 'adapters') }) { failure -> showSettings(models) }
 }
 
 void showSettings(List<String> models) {
-    def classes = [''] + gui.getAvailablePathClasses()*.toString().findAll { it != 'null' && !it.endsWith('*') }
+    def classes = ['(that of each prompt)'] + gui.getAvailablePathClasses()*.toString().findAll { it != 'null' && !it.endsWith('*') }
     def rows = [
         ObjectType: ['Results are', ['detection', 'annotation'], 'Detections are lightweight; annotations can be edited by hand'],
-        Class: ['Class of all results', classes, 'Empty: the class of each prompt'],
+        Class: ['Class of all results', classes, 'The class of each prompt, or this one for all'],
         ObjectSize: ['Points mark a', SIZES_UM.keySet() as List, 'Size of objects that are marked by points only. Rectangles show the size themselves'],
-        Model: ['Model', models, 'Adapter of the server; empty: its first one'],
+        Model: ['Model', models, 'Which of the models of the server answers'],
         Preview: ['Outline under a resting cursor', ['yes', 'no'], 'In live mode with the points tool: what a click would give'],
         Server: ['Address of a server elsewhere', null, 'Such as https://gpu.example.org:8473. Empty: the server on this computer, which is found automatically'],
         Token: ['Its token', null, 'Token that the server printed when it started. Stored in the preferences of QuPath'],
@@ -1379,8 +1379,8 @@ void showSettings(List<String> models) {
     rows.eachWithIndex { name, row, n ->
         def field = row[1] == null ? new TextField(chosen[name].get()) : new ComboBox()
         if (row[1] != null) {
-            field.getItems().setAll((row[1] + chosen[name].get()).unique())
-            field.setValue(chosen[name].get())
+            field.getItems().setAll((row[1] + chosen[name].get()).findAll().unique())
+            field.setValue(chosen[name].get() ?: row[1][0])
         }
         field.setTooltip(new javafx.scene.control.Tooltip(row[2]))
         field.setMaxWidth(Double.MAX_VALUE)
@@ -1392,7 +1392,7 @@ void showSettings(List<String> models) {
     grid.add(choose, 2, rows.size() - 1)
     if (!Dialogs.showConfirmDialog(TITLE, grid))
         return
-    fields.each { name, field -> chosen[name].set((field instanceof TextField ? field.getText() : field.getValue()).trim()) }
+    fields.each { name, field -> chosen[name].set((field instanceof TextField ? field.getText() : field.getValue().replaceAll('^\\(.*', '')).trim()) }
     sizeHint = null
     showState()
 }
