@@ -178,9 +178,7 @@ class Training:
             encoding="utf-8",
             errors="backslashreplace",
         )
-        with suppress(psutil.Error, OSError):  # clicks come first
-            low = psutil.BELOW_NORMAL_PRIORITY_CLASS if sys.platform == "win32" else 10
-            psutil.Process(process.pid).nice(low)
+        _lower_priority(process.pid)
         return process
 
     def _follow(self, run: _Run) -> None:
@@ -225,6 +223,15 @@ def _arguments(request: TrainingRequest, maps: Sequence[tuple[str, str]]) -> lis
     numbers = {"--steps": request.steps, "--views": request.views}
     given = [text for name, n in numbers.items() if n is not None for text in (name, str(n))]
     return [*given, *(text for old, new in maps for text in ("--remap", f"{old}={new}"))]
+
+
+def _lower_priority(pid: int) -> None:
+    """Let clicks come first."""
+    with suppress(psutil.Error, OSError):
+        if sys.platform == "win32":
+            psutil.Process(pid).nice(psutil.BELOW_NORMAL_PRIORITY_CLASS)
+        else:
+            psutil.Process(pid).nice(10)
 
 
 def _stop(run: _Run) -> None:
