@@ -174,9 +174,9 @@ def test_a_prompts_file_of_70_mb_takes_less_than_200_mb(tmp_path: Path) -> None:
     script = (
         "import re, sys\n"
         "from pathlib import Path\n"
-        "from wsisam_qupath.geojson.reading import _features\n"
+        "from wsisam_qupath.geojson.reading import list_features\n"
         "from wsisam_qupath.files.json_documents import read_json\n"
-        "found = sum(1 for _ in _features(read_json(Path(sys.argv[1]), fix='')))\n"
+        "found = sum(1 for _ in list_features(read_json(Path(sys.argv[1]), fix='')))\n"
         "status = Path('/proc/self/status').read_text()\n"
         "print(found, re.search(r'VmHWM:\\s+(\\d+)', status)[1])\n"
     )

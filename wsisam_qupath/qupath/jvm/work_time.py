@@ -38,35 +38,44 @@ class WorkTime:
         self._find_pid = find_pid
         self._counted = 0.0
         self._looked_at = time.monotonic()
-        self._active = self._read_active()
+        self._active = read_active(self._find_pid())
 
     def look(self) -> float:
         """Seconds since the start, as described above; may be called as often as wanted."""
-        now, active = time.monotonic(), self._read_active()
+        now, active = time.monotonic(), read_active(self._find_pid())
         passed = now - self._looked_at
         worked, queued = (
             after - before for after, before in zip(active, self._active, strict=True)
         )
-        least = IDLE_SHARE * passed
-        is_idle = worked + queued < least
-        counted = self._counted + (passed if is_idle else min(passed, max(worked, least)))
+        counted = self._counted + count_seconds(passed, worked, queued)
         if passed >= self.step_seconds:
             self._counted, self._looked_at, self._active = counted, now, active
         return counted
 
-    def _read_active(self) -> tuple[float, float]:
-        """CPU seconds of the process, and those that its first thread queued for a core.
 
-        Zeros where there is none, so that all time counts.
-        """
-        pid = self._find_pid()
-        if pid is None:
-            return 0.0, 0.0
-        try:
-            times = psutil.Process(pid).cpu_times()
-        except psutil.Error:
-            return 0.0, 0.0
-        return float(times.user + times.system), _read_queued(pid)
+def count_seconds(passed: float, worked: float, queued: float) -> float:
+    """How much of the time that passed counts, all in seconds.
+
+    Args:
+        worked, queued: how long a process had a core, and how long it was ready to.
+    """
+    least = IDLE_SHARE * passed
+    is_idle = worked + queued < least
+    return passed if is_idle else min(passed, max(worked, least))
+
+
+def read_active(pid: int | None) -> tuple[float, float]:
+    """CPU seconds of a process, and those that its first thread queued for a core.
+
+    Zeros where there is none, so that all time counts.
+    """
+    if pid is None:
+        return 0.0, 0.0
+    try:
+        times = psutil.Process(pid).cpu_times()
+    except psutil.Error:
+        return 0.0, 0.0
+    return float(times.user + times.system), _read_queued(pid)
 
 
 def _read_queued(pid: int) -> float:
