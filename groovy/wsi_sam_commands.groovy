@@ -1355,10 +1355,14 @@ boolean askPixelSize(ImageData imageData) {
     return trouble == null
 }
 
-/** Asks the server for its models first, and shows the settings with or without them. */
+/** Asks a server that runs for its models first, and shows the settings with or without them. */
 void showSettings() {
     def models = ['(the first of the server)']
-    inBackground(new Request(), { models += idsIn(ask(new Request(), '/v1/info'), 'adapters') }) { failure -> showSettings(models) }
+    def addModels = {
+        if (chosen.Server.get() || localServers().any { answers(it.url) })
+            models += idsIn(ask(new Request(), '/v1/info'), 'adapters')
+    }
+    inBackground(new Request(), addModels) { failure -> showSettings(models) }
 }
 
 void showSettings(List<String> models) {
