@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -134,15 +135,19 @@ def _watched(
     """What went wrong, if anything, and at which seed."""
     process = psutil.Process(child.pid)
     last, used = -1, WorkTime(lambda: child.pid, _STARTING_SECONDS)
+    helpers: dict[int, WorkTime] = {}
     while time.monotonic() < end:
         if child.poll() is not None:
             return "crash", max(last, seed)
         lines = _last_line(log)
         if lines != last:
             last, used = lines, WorkTime(lambda: child.pid, HANG_SECONDS)
+            helpers.clear()
         silent = used.look()
         tally.slowest_seconds = max(tally.slowest_seconds, silent if last >= 0 else 0.0)
-        if silent > (HANG_SECONDS if last >= 0 else _STARTING_SECONDS):
+        if silent > (HANG_SECONDS if last >= 0 else _STARTING_SECONDS) and all(
+            time_of.look() > HANG_SECONDS for time_of in _times_of_helpers(process, helpers)
+        ):
             return f"hang: more than {HANG_SECONDS:g} s", max(last, seed)
         size = _size(process)
         tally.peak_bytes = max(tally.peak_bytes, size)
@@ -150,6 +155,15 @@ def _watched(
             return f"memory: {size >> 20} MiB", max(last, seed)
         time.sleep(_LOOK_SECONDS)
     return None, max(last, seed)
+
+
+def _times_of_helpers(process: psutil.Process, known: dict[int, WorkTime]) -> list[WorkTime]:
+    """The time of each process that a child waits for, such as the one that opens a slide."""
+    try:
+        pids = [one.pid for one in process.children(recursive=True)]
+    except psutil.Error:
+        pids = []
+    return [known.setdefault(pid, WorkTime(partial(int, pid), HANG_SECONDS)) for pid in pids]
 
 
 def _last_line(log: Path) -> int:
