@@ -38,7 +38,7 @@ from wsisam_qupath.model.build import (
 from wsisam_qupath.prompts.encoding import MASK_PX, encode_box
 from wsisam_qupath_training.settings import DecoderSettings, one_decoder
 from wsisam_qupath_training.trainer.sample_sources import CachedSamples, PixelSamples
-from wsisam_qupath_training.trainer.trainer import TrainedDecoder
+from wsisam_qupath_training.trainer.trained import TrainedDecoder
 from wsisam_qupath_training.trainer.write_adapter import write_trained_adapter
 
 pytestmark = pytest.mark.slow

@@ -302,24 +302,70 @@ def test_an_adapter_to_start_from_that_is_not_there_is_named(
         run_train(request, console())
 
 
-def test_a_training_of_minutes_is_measured_before_it_starts(walked: Walked, tmp_path: Path) -> None:
-    recipe, words = ONE_DECODER.model_copy(update={"compared_objects": 1}), console()
-    whole = TrainRequest(
-        walked.export,
+CROSSED = ONE_DECODER.model_copy(update={"cross_validated_below": 3, "views": 4})
+
+
+def test_few_patients_are_cross_validated_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    export, words, again = export_of(tmp_path), console(), console()
+    out = tmp_path / "mine.safetensors"
+
+    made = train(export, out, CROSSED, words)
+    first = out.read_bytes()
+    train(export, out, CROSSED, again)
+
+    assert made is not None
+    assert "training is cross-validated: 2 times" in told(words)
+    assert "2 images: 2 to train on, 0 to validate on" in told(words)
+    assert "No patient is left" not in told(words)
+    assert set(read_split(made.split).values()) == {"train"}
+    whole = made.trained["all"]
+    assert len(whole.folds) == 2
+    for name, values in whole.state.items():
+        mean = (whole.folds[0].state[name] + whole.folds[1].state[name]) / 2
+        torch.testing.assert_close(values, mean)
+    assert any((one.state[name] != whole.state[name]).any() for one in whole.folds)
+    assert made.report is not None
+    assert "step 2" in told(words)
+    assert "step 2" not in told(again)  # its checkpoints say that it is over
+    assert out.read_bytes() == first
+
+
+def test_each_object_of_a_cross_validation_is_judged_by_what_did_not_see_it(tmp_path: Path) -> None:
+    export, words = export_of(tmp_path), console()
+
+    made = train(
+        export,
         tmp_path / "mine.safetensors",
-        recipe=recipe,
-        model=ModelSpec(adapter=walked.made.adapter, device="cpu"),
-        cache=walked.made.adapter.parent / "features",
-        minutes=600,
+        CROSSED.model_copy(update={"compared_objects": 2}),
+        words,
     )
 
+    assert made is not None
+    assert re.search(r"Compared with .* on \d objects \(cross-validated: 2 trainings", told(words))
+    for fold in (1, 2):
+        assert (made.adapter.with_suffix(".training") / f"fold-{fold}.safetensors").is_file()
+    assert made.report is not None
+    assert "Cross-validated: 2 trainings" in made.report.read_text("utf-8")
+
+
+def test_a_training_of_minutes_is_measured_before_it_starts(tmp_path: Path) -> None:
+    words = console()
+    asked = TrainRequest(
+        export_of(tmp_path),
+        tmp_path / "mine.safetensors",
+        recipe=ONE_DECODER,
+        model=ModelSpec(adapter=None, device="cpu"),
+        cache=tmp_path / "features",
+        minutes=0.001,
+    )
+    compared = ONE_DECODER.model_copy(update={"compared_objects": 1})
+
     with pytest.raises(OptionError, match="is too short: here these data need"):
-        run_train(replace(whole, minutes=0.001), console())
-    made = run_train(whole, words)
+        run_train(asked, console())
+    made = run_train(replace(asked, minutes=600, recipe=compared), words)
 
     assert made is not None
     assert "The whole schedule fits into 600 minutes." in told(words)
-    assert "Compared with mine on 1 object" in told(words)
     assert (made.adapter.with_suffix(".training") / "schedule.json").is_file()
 
 

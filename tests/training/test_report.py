@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 import re
 from dataclasses import replace
@@ -18,7 +19,7 @@ from wsisam_qupath.errors import OutputError
 from wsisam_qupath_training.report.page import write_report
 from wsisam_qupath_training.report.worst_cases import Case
 from wsisam_qupath_training.settings import Recipe, routes_to
-from wsisam_qupath_training.trainer.trainer import Clock, TrainedDecoder
+from wsisam_qupath_training.trainer.trained import Clock, TrainedDecoder
 
 pytestmark = pytest.mark.slow
 
@@ -52,7 +53,8 @@ def jpeg() -> bytes:
     return encoded.getvalue()
 
 
-CASE = Case("boxes", "outline", 12.34, "set", "<slide> & more", jpeg())
+OBJECT = "0a4f9c1e-5b52-4c8e-9d3b-7f1f7a2c9e10"
+CASE = Case("boxes", "outline", 12.34, "set", "<slide> & more", OBJECT, jpeg())
 
 
 def written(
@@ -112,6 +114,18 @@ def test_names_of_images_are_text_in_a_report(tmp_path: Path) -> None:
 
     assert "<slide>" not in page
     assert "&lt;slide&gt; &amp; more" in page
+
+
+def test_a_report_has_a_script_that_selects_the_objects_of_qupath(tmp_path: Path) -> None:
+    page = written(tmp_path, cases=(CASE, CASE, replace(CASE, object_id="');evil('")))
+
+    (script,) = re.findall(r"<pre>(.*?)</pre>", page, re.DOTALL)
+    assert html.unescape(script).startswith(f"def ids = [\n    '{OBJECT}'\n] as Set\n")
+    assert "evil" not in script
+
+
+def test_a_report_of_other_objects_has_no_script(tmp_path: Path) -> None:
+    assert "Script editor" not in written(tmp_path, cases=(replace(CASE, object_id="7"),))
 
 
 def test_a_report_replaces_the_last_one_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ from wsisam_qupath_training.trainer.checkpoint import read_checkpoint
 from wsisam_qupath_training.trainer.sample_sources import CachedSamples, LoadedSample
 from wsisam_qupath_training.trainer.targets import make_targets
 from wsisam_qupath_training.trainer.trainable_decoder import SampleFeatures, TrainableDecoder
-from wsisam_qupath_training.trainer.trainer import Run, TrainedDecoder, schedule
+from wsisam_qupath_training.trainer.trained import TrainedDecoder
+from wsisam_qupath_training.trainer.trainer import Run, schedule
 from wsisam_qupath_training.trainer.validation import validate
 
 pytestmark = pytest.mark.slow

@@ -87,12 +87,14 @@ class Dataset:
         damaged: rows, files or objects that could not be used, each with its reason.
         repaired: outlines that crossed themselves and were made valid.
         notes: what else was done to them or is odd, in sentences.
+        has_own_split: whether the data or a table say which part an image belongs in.
     """
 
     images: tuple[AnnotatedImage, ...]
     damaged: tuple[Skipped, ...] = ()
     repaired: int = 0
     notes: tuple[str, ...] = ()
+    has_own_split: bool = False
 
     def count_objects(self, part: Part, without: Collection[str] = ()) -> int:
         """How many objects a part of the split has.

@@ -80,6 +80,7 @@ class Measured:
         step_s, validation_s: by the decoder's name, of a step and of the validation of a view.
         compared_s: of all questions about one object, to one model; 0 where nothing is compared.
         compared: objects that are compared in the end, at most.
+        rounds: how often each decoder is trained: once for each fold of a cross-validation.
     """
 
     patch_s: float
@@ -88,15 +89,17 @@ class Measured:
     validation_s: Mapping[str, float]
     compared_s: float = 0.0
     compared: int = 0
+    rounds: int = 1
 
     def decoder_seconds(self, name: str, recipe: Recipe) -> float:
-        """Of training a decoder by a recipe, its validations included."""
+        """Of training a decoder by a recipe, in all rounds, its validations included."""
         settings = recipe.decoders[name]
         validations = count_validations(settings, recipe)
         if len(settings.start_shares) > 1:
             validations += len(settings.start_shares)
         per_validation = self.validation_s[name] * recipe.val_views
-        return settings.steps * self.step_s[name] + validations * per_validation
+        once = settings.steps * self.step_s[name] + validations * per_validation
+        return self.rounds * once
 
     def comparison_seconds(self, recipe: Recipe) -> float:
         """Of comparing the start with the result in the end."""
@@ -137,7 +140,7 @@ def measure_plan(
     patch_s, patches = 0.0, 0
     step_s, validation_s = {}, {}
     with tempfile.TemporaryDirectory(prefix="wsisam-qupath-") as folder:
-        pixels = make_pixel_samples(few, planned.recipe, ())
+        pixels = make_pixel_samples(few, planned.recipe, range(len(few.samples)))
         cached: SampleSource | None = None
         if any(not settings.tunes_encoder for settings in decoders.values()):
             loaded = backend()
@@ -194,7 +197,7 @@ def _measure_features(
     )
     patches = count_patches(len(few.samples), recipe.sampling.chain)
     seconds = (time.perf_counter() - start) / patches
-    return make_cached_samples(cache, few, ()), seconds
+    return make_cached_samples(cache, range(len(few.samples))), seconds
 
 
 def _count_missing_patches(planned: Planned, backend: Backend) -> int:
@@ -211,8 +214,9 @@ def _count_missing_patches(planned: Planned, backend: Backend) -> int:
 def _describe_decoder(name: str, recipe: Recipe, measured: Measured) -> str:
     settings = recipe.decoders[name]
     per_validation = measured.validation_s[name] * recipe.val_views
+    folds = f"{measured.rounds} times " if measured.rounds > 1 else ""
     return (
-        f"Decoder {name}: {settings.steps} steps and "
+        f"Decoder {name}: {folds}{settings.steps} steps and "
         f"{count_noun(count_validations(settings, recipe), 'validation')}, about "
         f"{duration(measured.decoder_seconds(name, recipe))} ({measured.step_s[name]:.2f} s a "
         f"step, {duration(per_validation)} a validation)."

@@ -91,6 +91,7 @@ def fit_recipe(start: Adapter | None, n_objects: int) -> Recipe:
         "val_views": _limit(views / 5, 12, 60),
         "validate_every": max(50, steps // 4),
         "hr_mpp": start.card.hr_mpp,
+        "cross_validated_below": 5,
     }
     if card.architecture == "wsi-sam" or card.enhanced:
         return one_decoder(decoder, **numbers)

@@ -156,6 +156,8 @@ class Recipe(BaseModel):
         validate_every: steps between two validations.
         compared_objects: about how many objects of the validation part are compared with the
             adapter that was there before; 0 compares nothing, and keeps nothing of it.
+        cross_validated_below: with fewer patients than this, and no given split, all are trained
+            on, and models that each did not see some of them say what was learned.
         seed: of everything.
     """
 
@@ -173,6 +175,7 @@ class Recipe(BaseModel):
     hr_mpp: float = Limited(default=1.0, gt=0)
     validate_every: int = Limited(default=400, ge=1)
     compared_objects: int = Limited(default=60, ge=0)
+    cross_validated_below: int = Limited(default=0, ge=0)
     seed: int = 0
 
     def count_views(self, images: int) -> int:

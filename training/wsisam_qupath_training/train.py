@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.console import Console
 
 from wsisam_qupath.inference.loading import ResolvedModel, resolve
 from wsisam_qupath.report.progress import show_progress
 
+from .folds import Fold, make_folds, train_on_all
+from .outcome import conclude
 from .plan import Measured, describe_views
 from .schedule import describe_fit, fit_to_minutes
 from .settings import Recipe
@@ -21,7 +23,7 @@ from .train_request import TrainRequest, check_datasets, check_request, choose_r
 from .trainer.distributed import DistributedContext, open_context, run_first_process_alone
 from .trainer.run_folder import hold_folders
 from .trainer.training_data import open_data
-from .trainer.write_adapter import WrittenAdapter, write_trained_adapter
+from .trainer.write_adapter import WrittenAdapter
 from .training_run import TrainingRun
 
 
@@ -39,7 +41,7 @@ def run_train(request: TrainRequest, console: Console) -> WrittenAdapter | None:
         _open(request, console) as (training, collection),
         hold_folders(map(training.folder, training.wanted), training.context),
     ):
-        context, model = training.context, training.model
+        context = training.context
         # Two processes that fill one cache would undo each other's files.
         with run_first_process_alone(context):
             training.encode()
@@ -47,16 +49,7 @@ def run_train(request: TrainRequest, console: Console) -> WrittenAdapter | None:
         if context.rank or (trained := training.collect_trained(just)) is None:
             return None
         images = tuple(f for f in collection.dataset.images if f.dataset not in request.without)
-        made = write_trained_adapter(
-            request.out,
-            training.recipe,
-            model.base,
-            images,
-            trained,
-            base_state=training.base_state,
-            licence=request.licence,
-        )
-        return training.report(made, images, training.compare(made, images))
+        return conclude(training, trained, images)
 
 
 def run_plan(request: TrainRequest, console: Console) -> str:
@@ -76,12 +69,15 @@ def _open(request: TrainRequest, console: Console) -> Iterator[tuple[TrainingRun
     check_request(request)
     with show_progress(console, "Reading annotations"):
         collection = read_dataset(request.data, options=request.options)
-    tell_data(collection.dataset, console)
     check_datasets(collection.dataset, request.without)
     model = resolve(request.model)
     recipe = choose_recipe(request, model.adapter, collection.dataset)
+    if folds := make_folds(collection.dataset, recipe, request.without):
+        collection = replace(collection, dataset=train_on_all(collection.dataset))
+        recipe = choose_recipe(request, model.adapter, collection.dataset)
+    tell_data(collection.dataset, console, folds=len(folds))
     with open_context(request.model.device, request.model.threads) as context:
-        opening = _Opening(request, collection, model, context, console)
+        opening = _Opening(request, collection, folds, model, context, console)
         if request.minutes is not None:
             # All processes train what the first one fitted.
             with run_first_process_alone(context):
@@ -99,6 +95,7 @@ class _Opening:
 
     request: TrainRequest
     collection: Collection
+    folds: tuple[Fold, ...]
     model: ResolvedModel
     context: DistributedContext
     console: Console
@@ -112,7 +109,14 @@ class _Opening:
                 data = open_data(self.collection, recipe, base, limit_gb=limit_gb)
                 parts, views = opened.enter_context(data)
             yield TrainingRun(
-                self.request, recipe, self.model, parts, views, self.context, self.console
+                self.request,
+                recipe,
+                self.model,
+                parts,
+                views,
+                self.context,
+                self.console,
+                self.folds,
             )
 
 

@@ -112,8 +112,12 @@ def check_datasets(dataset: Dataset, without: Sequence[str]) -> None:
         )
 
 
-def tell_data(dataset: Dataset, console: Console) -> None:
-    """Tell what was found, what was left out and repaired, and how it is divided."""
+def tell_data(dataset: Dataset, console: Console, *, folds: int = 0) -> None:
+    """Tell what was found, what was left out and repaired, and how it is divided.
+
+    Args:
+        folds: of a cross-validation.
+    """
     name_cases(console, "Left out", dataset.damaged)
     if dataset.repaired:
         console.print(
@@ -135,3 +139,8 @@ def tell_data(dataset: Dataset, console: Console) -> None:
         f"{count_noun(len(parts), 'image')}: {parts.count('train')} to train on, "
         f"{parts.count('val')} to validate on, {parts.count('test')} left for a test."
     )
+    if folds:
+        console.print(
+            f"There are few patients to validate on, so training is cross-validated: {folds} "
+            "times, each time without some of the images. The adapter is the mean of the results."
+        )

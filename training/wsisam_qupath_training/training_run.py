@@ -1,18 +1,19 @@
-"""The decoders of one recipe on one device: how they are trained, compared and reported."""
+"""The decoders of one recipe on one device, and how they are trained."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
 
-from wsisam_qupath.errors import PromptError, WsiSamError
+from wsisam_qupath.errors import PromptError
 from wsisam_qupath.files import cache_folder
 from wsisam_qupath.inference.backends import Backend
 from wsisam_qupath.inference.loading import ResolvedModel, resolve
@@ -23,15 +24,8 @@ from wsisam_qupath.report.progress import show_progress
 
 from .dataset import AnnotatedImage, Part
 from .evaluate.models import PredictorModel
+from .folds import Fold
 from .plan import Measured, Planned, describe_plan, measure_plan
-from .report.page import write_report
-from .report.worst_cases import (
-    Case,
-    WorstPrediction,
-    find_worst_predictions,
-    list_usable_samples,
-    picture,
-)
 from .sampling.feature_cache import FeatureCache
 from .settings import DecoderSettings, Recipe
 from .train_request import TrainRequest
@@ -40,19 +34,22 @@ from .trainer.distributed import DistributedContext
 from .trainer.logs import TrainingLog
 from .trainer.sample_sources import SampleSource
 from .trainer.trainable_decoder import TrainableDecoder
-from .trainer.trainer import OnStep, Run, TrainedDecoder
+from .trainer.trained import (
+    FinishedRun,
+    TrainedDecoder,
+    average_folds,
+    choose_start_share,
+)
+from .trainer.trainer import OnStep, Run
 from .trainer.training_data import (
     TrainingData,
     ViewCounts,
     fill_features,
+    list_kept,
     make_cached_samples,
     make_pixel_samples,
 )
-from .trainer.write_adapter import WrittenAdapter
-from .verdict import Judgment, judge, keep_start, measure_comparison, tell
-
-_PICTURED = 12
-"""Cases on the report."""
+from .verdict import measure_comparison
 
 
 @dataclass(frozen=True)
@@ -66,6 +63,7 @@ class TrainingRun:
     views: ViewCounts
     context: DistributedContext
     console: Console
+    folds: tuple[Fold, ...] = ()
 
     @property
     def wanted(self) -> dict[str, DecoderSettings]:
@@ -76,29 +74,37 @@ class TrainingRun:
     def encode(self) -> None:
         """Fill the caches that the decoders are trained from."""
         for settings in self.wanted.values():
-            self._samples(settings)
+            self.samples(settings, self.rounds[0])
 
     def train(self, name: str) -> TrainedDecoder:
-        """One decoder, from its last checkpoint on."""
+        """One decoder, from its last checkpoint on, in each fold if there are some."""
+        runs = [self._train_round(name, fold) for fold in self.rounds]
+        share = choose_start_share(runs, self.recipe.decoders[name].start_shares)
+        if share:
+            self.console.print(f"{name}: mixed with {share:.0%} of what training started from.")
+        trained = [run.mix(share) for run in runs]
+        return average_folds(trained) if self.is_cross_validated else trained[0]
+
+    def _train_round(self, name: str, fold: Fold | None) -> FinishedRun:
         settings = self.recipe.decoders[name]
-        samples, val_views = self._samples(settings)
+        samples, val_views = self.samples(settings, fold)
         check_views(samples, val_views)
-        run = self._make_run(name, samples, val_views)
+        run = self._make_run(name, samples, val_views, fold)
+        run.folder.mkdir(parents=True, exist_ok=True)
         with (
-            TrainingLog(self.folder(name) / "log", is_on=not self.context.rank) as log,
-            _progress(self.console, name, settings.steps) as on_step,
+            TrainingLog(run.folder / "log", is_on=not self.context.rank) as log,
+            _progress(self.console, self._name_round(name, fold), settings.steps) as on_step,
         ):
 
             def tell(step: int, row: Mapping[str, float]) -> None:
                 log.add(step, row)
                 on_step(step, row)
 
-            trained = run.train(tell)
-        if trained.start_share:
-            self.console.print(
-                f"{name}: mixed with {trained.start_share:.0%} of what training started from."
-            )
-        return trained
+            return run.finish(tell)
+
+    def _name_round(self, name: str, fold: Fold | None) -> str:
+        number = self.rounds.index(fold) + 1
+        return name if fold is None else f"{name}, fold {number} of {len(self.rounds)}"
 
     def plan(self) -> list[str]:
         """What the run takes, in words."""
@@ -109,14 +115,15 @@ class TrainingRun:
 
         def make_run(name: str, samples: SampleSource) -> Run:
             check_views(samples, samples)
-            return self._make_run(name, samples, samples)
+            return self._make_run(name, samples, samples, None)
 
         measured = measure_plan(self._planned, self._load_backend, make_run, self.console)
-        start, val = self._find_start(), self._list_compared()
+        measured = replace(measured, rounds=len(self.rounds))
+        start, val = self.find_start(), self.list_compared()
         if start is None or not val or not self.recipe.compared_objects:
             return measured
         with show_progress(self.console, "Comparing for a moment"):
-            model = self._load_compared("before", start)
+            model = self.load_compared("before", start)
             seconds = measure_comparison(val, model)
         objects = sum(len(image.truths) for image in val)
         return replace(measured, compared_s=seconds, compared=objects)
@@ -130,7 +137,9 @@ class TrainingRun:
         with show_progress(self.console, "Loading the model"):
             return self.model.load().backend
 
-    def _make_run(self, name: str, samples: SampleSource, val_views: SampleSource) -> Run:
+    def _make_run(
+        self, name: str, samples: SampleSource, val_views: SampleSource, fold: Fold | None
+    ) -> Run:
         settings = self.recipe.decoders[name]
         torch.manual_seed(self.recipe.seed)  # what WSI-SAM adds begins at random
         trainable = TrainableDecoder(self.model.base, self.base_state, settings)
@@ -142,11 +151,11 @@ class TrainingRun:
             val_views,
             self.model.base.size_px,
             self.recipe.seed,
-            self.folder(name),
-            self._describe_run(settings),
+            self._round_folder(name, fold),
+            self._describe_run(settings, fold),
             self.recipe.validate_every,
             self.context,
-            can_compare=bool(self.parts["val"].samples),
+            can_compare=fold is not None or bool(self.parts["val"].samples),
         )
 
     def collect_trained(
@@ -155,109 +164,72 @@ class TrainingRun:
         """Every decoder of the recipe, if all are finished; some were just trained."""
         decoders = self.recipe.decoders
         for name, settings in decoders.items():
-            if not is_finished(self.folder(name) / "checkpoint.pt", self._describe_run(settings)):
-                return None
+            for fold in self.rounds:
+                checkpoint = self._round_folder(name, fold) / "checkpoint.pt"
+                if not is_finished(checkpoint, self._describe_run(settings, fold)):
+                    return None
         return {name: just.get(name) or self.train(name) for name in decoders}
 
-    def compare(
-        self, made: WrittenAdapter, images: Sequence[AnnotatedImage]
-    ) -> tuple[Judgment, ...]:
-        """Compare the adapter with what was there before; where it is no better, that is kept.
-
-        That is the adapter that training started from, or the one that ships for the base.
-        """
-        model = self.model
-        start, count = self._find_start(), self.recipe.compared_objects
-        val = [image for image in images if image.part == "val" and image.truths]
-        if start is None or not val or not count:
-            return ()
-        with show_progress(self.console, "Loading the models to compare"):
-            before = self._load_compared("before", start)
-            after = self._load_compared("after", made.adapter)
-        judgments = judge(val, before, after, count, self.console)
-        tell(judgments, start.stem, self.console)
-        trained = after.predictor.adapter
-        if model.adapter is None or trained is None or trained.card.tunes_encoder:
-            return judgments
-        if kept := keep_start(model.adapter, trained, judgments):
-            self.console.print(
-                f"Kept as it was, since training made nothing better there: "
-                f"{', '.join(kind.value for kind in kept)}.",
-                markup=False,
-            )
-        return judgments
-
-    def _find_start(self) -> Path | None:
-        """The adapter that the result is compared with."""
-        if self.model.adapter is not None:
-            return self.model.adapter.path
-        return find_shipped_adapter(self.model.base.name)
-
-    def _list_compared(self) -> list[AnnotatedImage]:
-        """Images with objects that the result is compared on."""
-        without = self.request.without
-        return [image for image in self.parts["val"].images if image.dataset not in without]
-
-    def _load_compared(self, name: str, adapter: Path) -> PredictorModel:
-        spec = replace(self.request.model, backend="torch", adapter=adapter)
-        return PredictorModel(name, resolve(spec).load())
-
-    def report(
-        self,
-        made: WrittenAdapter,
-        images: Sequence[AnnotatedImage],
-        judgments: Sequence[Judgment],
-    ) -> WrittenAdapter:
-        """Write the report; without one the adapter is as good."""
-        path = made.adapter.with_suffix(".report.html")
-        try:
-            cases = self._worst_cases(made.trained)
-            with show_progress(self.console, "Writing the report"):
-                write_report(
-                    path,
-                    self.recipe,
-                    self.model.base,
-                    images,
-                    made.trained,
-                    cases,
-                    verdict=[str(judgment) for judgment in judgments],
-                )
-        except WsiSamError as exc:
-            self.console.print(f"The adapter is written, but no report: {exc}", markup=False)
-            return made
-        return replace(made, report=path)
-
-    def _worst_cases(self, trained: Mapping[str, TrainedDecoder]) -> list[Case]:
-        without, val = self.request.without, self._val
-        found: list[WorstPrediction] = []
-        for name, result in trained.items():
-            trainable = self._load_trained(name, result)
-            val_views = self._samples(trainable.settings)[1]
-            with show_progress(self.console, f"Looking for the worst answers of {name}"):
-                found += find_worst_predictions(
-                    name,
-                    trainable,
-                    val_views,
-                    size_px=self.model.base.size_px,
-                    context=self.context,
-                    count=_PICTURED,
-                )
-        samples = list_usable_samples(val, self.recipe.sampling, without)
-        worst = sorted(found, key=lambda answer: answer.dice)[:_PICTURED]
-        return [picture(answer, samples[answer.sample], val) for answer in worst]
-
-    def _load_trained(self, name: str, trained: TrainedDecoder) -> TrainableDecoder:
+    def load_trained(self, name: str, trained: TrainedDecoder) -> TrainableDecoder:
         """A decoder with its best weights."""
         trainable = TrainableDecoder(self.model.base, self.base_state, self.recipe.decoders[name])
         trainable.load_state_dict(trainable.state_dict() | dict(trained.state))
         return trainable.to(self.context.device)
 
+    def list_compared(self) -> list[AnnotatedImage]:
+        """Images with objects that the result is compared on."""
+        part: Part = "train" if self.is_cross_validated else "val"
+        without = self.request.without
+        return [image for image in self.parts[part].images if image.dataset not in without]
+
+    def find_start(self) -> Path | None:
+        """The adapter that the result is compared with.
+
+        That is the one that training started from, or the one that ships for the base.
+        """
+        if self.model.adapter is not None:
+            return self.model.adapter.path
+        return find_shipped_adapter(self.model.base.name)
+
+    def load_compared(self, name: str, adapter: Path) -> PredictorModel:
+        """An adapter as it is used, to be asked by the name."""
+        spec = replace(self.request.model, backend="torch", adapter=adapter)
+        return PredictorModel(name, resolve(spec).load())
+
     @cached_property
-    def _val(self) -> TrainingData:
-        """What decides which weights are best: views of training where there is one patient."""
+    def rounds(self) -> tuple[Fold | None, ...]:
+        """The folds that each decoder is trained in; one None where nothing is held out in turn."""
+        train = self.parts["train"]
+        usable = tuple(fold for fold in self.folds if all(self._divide_views(train, fold)))
+        return usable if len(usable) > 1 else (None,)
+
+    @property
+    def is_cross_validated(self) -> bool:
+        """Whether each part of the data is held out once."""
+        return len(self.rounds) > 1
+
+    def _divide_views(self, train: TrainingData, fold: Fold) -> tuple[list[int], list[int]]:
+        """Indices of the views that a fold trains on, and of those that it validates on."""
+        without, held_out = self.request.without, set(fold.select(train.images))
+        others = set(range(len(train.images))) - held_out
+        held_out_views = list_kept(train, without, held_out)
+        return list_kept(train, without, others), held_out_views[: self.recipe.val_views]
+
+    def divide(self, fold: Fold | None) -> tuple[list[int], list[int]]:
+        """The same, also where nothing is held out: of :attr:`val` then."""
+        train, without = self.parts["train"], self.request.without
+        if fold is not None:
+            return self._divide_views(train, fold)
+        return list_kept(train, without), list_kept(self.val, without)
+
+    @cached_property
+    def val(self) -> TrainingData:
+        """What decides which weights are best: views of training where no part is left for it."""
         train, val = self.parts["train"], self.parts["val"]
         if val.samples:
             return val
+        if self.is_cross_validated:
+            return train
         self.console.print(
             "No patient is left to validate on: the Dice below is that of views which are trained "
             "on. Annotate another slide to know more."
@@ -274,13 +246,17 @@ class TrainingRun:
         """Where a decoder's checkpoints are."""
         return self.request.run_folder / name
 
+    def _round_folder(self, name: str, fold: Fold | None) -> Path:
+        own = self.folder(name)
+        return own if fold is None else own / f"fold-{self.rounds.index(fold) + 1}"
+
     @property
     def _features_folder(self) -> Path:
         return self.request.cache or cache_folder() / "training"
 
-    def _describe_run(self, settings: DecoderSettings) -> str:
+    def _describe_run(self, settings: DecoderSettings, fold: Fold | None) -> str:
         recipe = self.recipe
-        depends_on = {
+        depends_on: dict[str, Any] = {
             "base": self.model.base.sha256,
             "start": self.model.adapter and self.model.adapter.sha256,
             "views": {part: data.checksum for part, data in self.parts.items()},
@@ -291,19 +267,23 @@ class TrainingRun:
             "seed": recipe.seed,
             "processes": self.context.world,
         }
+        if fold is not None:
+            depends_on["held_out"] = sorted(fold.held_out)
         return json.dumps(depends_on, sort_keys=True)
 
-    def _samples(self, settings: DecoderSettings) -> tuple[SampleSource, SampleSource]:
-        without, recipe = self.request.without, self.recipe
-        train, val = self.parts["train"], self._val
+    def samples(
+        self, settings: DecoderSettings, fold: Fold | None
+    ) -> tuple[SampleSource, SampleSource]:
+        """The views that a decoder is trained on, and those that it is validated on."""
+        train, val = self.parts["train"], self.val
+        kept, val_kept = self.divide(fold)
         if settings.tunes_encoder:
-            return make_pixel_samples(train, recipe, without), make_pixel_samples(
-                val, recipe, without
+            return (
+                make_pixel_samples(train, self.recipe, kept),
+                make_pixel_samples(val, self.recipe, val_kept),
             )
         train_cache, val_cache = self._caches
-        return make_cached_samples(train_cache, train, without), make_cached_samples(
-            val_cache, val, without
-        )
+        return make_cached_samples(train_cache, kept), make_cached_samples(val_cache, val_kept)
 
     @cached_property
     def _caches(self) -> tuple[FeatureCache, FeatureCache]:

@@ -22,7 +22,7 @@ from .evaluate.choosing import limit_objects
 from .evaluate.measures import Estimate, estimate
 from .evaluate.models import PredictorModel
 from .evaluate.protocol import BOX_AND_POINTS, POINT_COUNTS, ProtocolSettings, points_label
-from .evaluate.results import EvaluationResults
+from .evaluate.results import EvaluationResults, Score
 from .evaluate.run import evaluate_models
 
 _FEWEST_OF_DATASET = 3
@@ -91,14 +91,14 @@ class Judgment:
         )
 
 
-def judge(
+def ask(
     images: Sequence[AnnotatedImage],
     before: PredictorModel,
     after: PredictorModel,
     count: int,
     console: Console,
-) -> tuple[Judgment, ...]:
-    """Ask both models about objects of the validation part, as in use.
+) -> EvaluationResults:
+    """Ask both models about objects that the later one was not trained on, as in use.
 
     Args:
         count: of objects, about; some of each dataset.
@@ -108,10 +108,18 @@ def judge(
     """
     datasets = len({image.dataset for image in images})
     chosen = limit_objects(images, max(_FEWEST_OF_DATASET, count // datasets), seed=0)
-    results = evaluate_models(chosen, (before, after), _QUESTIONS, console)
+    return evaluate_models(chosen, (before, after), _QUESTIONS, console)
+
+
+def judge(results: Sequence[EvaluationResults], before: str, after: str) -> tuple[Judgment, ...]:
+    """Judge each kind of prompt by the answers of all rounds.
+
+    Args:
+        before, after: names of the models.
+    """
+    scores = [score for one in results for score in one.scores]
     return tuple(
-        _judge_kind(kind, labels, results, before.name, after.name)
-        for kind, labels in _LABELS.items()
+        _judge_kind(kind, labels, scores, before, after) for kind, labels in _LABELS.items()
     )
 
 
@@ -125,16 +133,16 @@ def measure_comparison(images: Sequence[AnnotatedImage], model: PredictorModel) 
 
 
 def _judge_kind(
-    kind: PromptKind, labels: Sequence[str], results: EvaluationResults, before: str, after: str
+    kind: PromptKind, labels: Sequence[str], scores: Sequence[Score], before: str, after: str
 ) -> Judgment:
     dices: dict[str, dict[object, list[float]]] = {
         before: defaultdict(list),
         after: defaultdict(list),
     }
-    for score in results.scores:
+    for score in scores:
         if score.label in labels and score.model in dices:
             dices[score.model][score.object_key].append(score.fit.dice)
-    keys = [score.object_key for score in results.scores]
+    keys = [score.object_key for score in scores]
     objects = list(dict.fromkeys(key for key in keys if key in dices[before]))
     old, new = ([fmean(dices[model][key]) for key in objects] for model in (before, after))
     patients = [(key.dataset, key.group) for key in objects]
@@ -145,14 +153,24 @@ def _judge_kind(
     return Judgment(kind, fmean(old), fmean(new), gain)
 
 
-def tell(judgments: Sequence[Judgment], before: str, console: Console) -> None:
-    """Say for each kind of prompt what became of it."""
+def tell(judgments: Sequence[Judgment], before: str, console: Console, *, folds: int = 1) -> None:
+    """Say for each kind of prompt what became of it.
+
+    Args:
+        folds: of a cross-validation; 1 is none.
+    """
     objects = count_noun(judgments[0].gain.objects, "object")
-    console.print(f"Compared with {before} on {objects} to validate on:", markup=False)
+    how = describe_folds(folds) if folds > 1 else "to validate on"
+    console.print(f"Compared with {before} on {objects} {how}:", markup=False)
     for judgment in judgments:
         console.print(f"  {judgment}", markup=False)
         if isinstance(console, MessageConsole) and console.progress_style == "json":
             console.print_event("comparison", **judgment.as_event())
+
+
+def describe_folds(folds: int) -> str:
+    """How the objects of a cross-validation were asked about, after "objects"."""
+    return f"(cross-validated: {folds} trainings, each asked about images it was not trained on)"
 
 
 def keep_start(start: Adapter, tuned: Adapter, judgments: Sequence[Judgment]) -> list[PromptKind]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +19,20 @@ from wsisam_qupath.report.templates import open_template
 
 from ..dataset import PARTS, AnnotatedImage
 from ..settings import Recipe
-from ..trainer.trainer import TrainedDecoder
+from ..trainer.trained import TrainedDecoder
 from ..trainer.validation import plans
 from .worst_cases import PICTURE_PX, Case
 
 _DPI = 110
+_QUPATH_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_SELECT = """\
+def ids = [
+IDS
+] as Set
+def found = getAllObjects(false).findAll { ids.contains(it.getID().toString()) }
+selectObjects(found)
+println found.size() + ' of the worst cases are in this image, and selected.'
+"""
 _KINDS = {
     "box": "box",
     "outline": "coarse mask",
@@ -77,6 +87,7 @@ def write_report(
     cases: Sequence[Case],
     *,
     verdict: Sequence[str],
+    folds: int = 1,
 ) -> None:
     """Write the page, whole or not at all.
 
@@ -85,6 +96,7 @@ def write_report(
         trained: by the decoder's name.
         cases: the worst, in their order.
         verdict: a line for each kind of prompt: is it better than before?
+        folds: of a cross-validation; 1 is none.
 
     Raises:
         DeviceError: matplotlib is not installed.
@@ -97,13 +109,22 @@ def write_report(
         kinds=_list_kinds(recipe),
         decoders=[_describe_decoder(name, recipe, result) for name, result in trained.items()],
         verdict=verdict,
+        folds=folds,
         split=_split(images),
         settings=_words(recipe.model_dump(mode="json", exclude={"decoders"})),
         cases=cases,
+        script=_write_script(cases),
         words=_KINDS,
         picture_px=PICTURE_PX,
     )
     write_atomically(path, page.encode("utf-8"))
+
+
+def _write_script(cases: Sequence[Case]) -> str:
+    """Groovy that selects the worst cases in the image that is open; none without QuPath's ids."""
+    ids = dict.fromkeys(case.object_id for case in cases if _QUPATH_ID.fullmatch(case.object_id))
+    listed = ",\n".join(f"    '{one}'" for one in ids)
+    return _SELECT.replace("IDS", listed) if ids else ""
 
 
 def _list_kinds(recipe: Recipe) -> list[str]:

@@ -68,6 +68,7 @@ class Case:
     Attributes:
         decoder, kind, dice: see :class:`WorstPrediction`.
         dataset, image: of the image.
+        object_id: names the object in its image; of QuPath's objects, their id.
         jpeg: the HR patch with the prompt, the truth and the answer.
     """
 
@@ -76,6 +77,7 @@ class Case:
     dice: float
     dataset: str
     image: str
+    object_id: str
     jpeg: bytes
 
 
@@ -107,18 +109,24 @@ def find_worst_predictions(
 
 
 def list_usable_samples(
-    data: TrainingData, settings: SamplingSettings, without: Sequence[str]
+    data: TrainingData, settings: SamplingSettings, kept: Sequence[int]
 ) -> tuple[Sample, ...]:
-    """The views of a part that hold an object, in the order in which they are trained with."""
+    """Those of some views of a part that hold an object, in the order in which they are used.
+
+    Args:
+        kept: their indices.
+    """
+    samples = (data.samples[index] for index in sorted(kept))
     return tuple(
         sample
-        for sample in data.samples
-        if (image := data.images[sample.image]).dataset not in without
-        and len(rasterize_targets(image, sample, settings).hr_masks)
+        for sample in samples
+        if len(rasterize_targets(data.images[sample.image], sample, settings).hr_masks)
     )
 
 
-def picture(prediction: WorstPrediction, sample: Sample, data: TrainingData) -> Case:
+def picture(
+    prediction: WorstPrediction, sample: Sample, data: TrainingData, settings: SamplingSettings
+) -> Case:
     """Draw an answer on the pixels that it was given on.
 
     Raises:
@@ -142,6 +150,7 @@ def picture(prediction: WorstPrediction, sample: Sample, data: TrainingData) -> 
         prediction.dice,
         image.dataset,
         image.name,
+        rasterize_targets(image, sample, settings).ids[prediction.number],
         encoded.getvalue(),
     )
 

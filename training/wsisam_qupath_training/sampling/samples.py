@@ -114,6 +114,7 @@ class SampleMasks:
         hr_whole_px: N, area of the whole object, that outside of the patch too, HR mask px; of
             patches that were placed at random that inside alone.
         is_whole: N, whether the object lies wholly in the HR patch.
+        ids: of the objects, in the same order; none in a cache of features.
     """
 
     hr_masks: Mask
@@ -123,6 +124,7 @@ class SampleMasks:
     lr_known: Mask
     hr_whole_px: FloatArray
     is_whole: Mask
+    ids: tuple[str, ...] = ()
 
 
 def draw_samples(
@@ -210,6 +212,7 @@ def rasterize_targets(
         lr_known=turn_array(_rasterize_known(image, near, pair, 2.0), sample.turn),
         hr_whole_px=np.array([whole_px[t.id] for t in chosen], dtype=np.float64),
         is_whole=np.array([hr_box.contains(t.l0_outline) for t in chosen], dtype=bool),
+        ids=tuple(t.id for t in chosen),
     )
 
 

@@ -302,6 +302,9 @@ def _divide(dataset: Dataset, options: DatasetOptions) -> Dataset:
     if options.split is not None:
         missing = [strip_format(case.id) for case in dataset.damaged]
         found = assign_parts(dataset.images, options.split, missing=missing)
-        return replace(dataset, images=found.images, damaged=(*dataset.damaged, *found.damaged))
+        damaged = (*dataset.damaged, *found.damaged)
+        return replace(dataset, images=found.images, damaged=damaged, has_own_split=True)
     rule = SplitRule(val_share=options.val_share, test_share=options.test_share, seed=options.seed)
-    return replace(dataset, images=divide_fully(dataset.images, rule))
+    is_divided = any(image.part for image in dataset.images)
+    images = divide_fully(dataset.images, rule)
+    return replace(dataset, images=images, has_own_split=is_divided or not options.val_share)

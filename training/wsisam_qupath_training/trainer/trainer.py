@@ -35,26 +35,20 @@ from .trainable_decoder import (
     Loss,
     SampleFeatures,
     TrainableDecoder,
-    decoder_tensors,
-    encoder_tensors,
+)
+from .trained import (
+    Clock,
+    FinishedRun,
+    TrainedDecoder,
+    choose_start_share,
+    copy_tensors,
+    mix_weights,
+    put_weights,
 )
 from .validation import validate
 
 _MEASURED_STEPS = 4
 """After the first one, which takes longer."""
-
-
-@dataclass
-class Clock:
-    """Seconds that the loop waited for data, and all seconds of its steps."""
-
-    waiting: float = 0.0
-    working: float = 0.0
-
-    @property
-    def waiting_share(self) -> float:
-        """Of all time."""
-        return self.waiting / max(self.waiting + self.working, 1e-9)
 
 
 @dataclass(frozen=True)
@@ -67,29 +61,6 @@ class TrainStep:
     objects: NDArray[np.intp]
     prompts: PromptBatch
     windows_seed: int | None
-
-
-@dataclass(frozen=True)
-class TrainedDecoder:
-    """The end of a run, at its best validation.
-
-    Attributes:
-        state: running means by the learner's parameter names.
-        decoder, encoder: what an adapter keeps of both; see :func:`.decoder_tensors`.
-        best_step, best_dice: when that was.
-        start_share: of the weights that training started from; see :class:`.DecoderSettings`.
-        history: a row a validation.
-        clock: what the loop waited for.
-    """
-
-    state: Mapping[str, torch.Tensor]
-    decoder: Mapping[str, NDArray[np.float16]]
-    encoder: Mapping[str, NDArray[np.float16]]
-    best_step: int
-    best_dice: float
-    history: tuple[Mapping[str, float], ...]
-    clock: Clock
-    start_share: float
 
 
 OnStep = Callable[[int, Mapping[str, float]], None]
@@ -131,6 +102,11 @@ class Run:
         return self.folder / "checkpoint.pt"
 
     def train(self, on_step: OnStep) -> TrainedDecoder:
+        """Train, and mix the result with what training started from; see :meth:`finish`."""
+        run = self.finish(on_step)
+        return run.mix(choose_start_share([run], self.settings.start_shares))
+
+    def finish(self, on_step: OnStep) -> FinishedRun:
         """Train from the last checkpoint on, or from the beginning.
 
         Raises:
@@ -142,40 +118,30 @@ class Run:
         optimizer = torch.optim.AdamW(
             self.trainable.rates(), weight_decay=self.settings.weight_decay
         )
-        start = _copy_tensors(self.trainable.list_learning())
+        start = copy_tensors(self.trainable.list_learning())
         state = read_checkpoint(self.checkpoint_path, self.made_for) or self._begin(optimizer)
         self._restore(state, optimizer)
         if not state.finished:
             state = self._continue(state, optimizer, on_step)
-        share = self._choose_start_share(start, state.best)
-        weights = _mix(start, state.best, share)
-        return TrainedDecoder(
-            weights,
-            decoder_tensors(weights),
-            encoder_tensors(self.trainable, weights),
-            state.best_step,
-            state.best_dice,
-            state.history,
-            self.clock,
-            share,
-        )
+        dices = self._measure_start_shares(start, state.best)
+        return FinishedRun(self.trainable, start, state, dices, self.clock)
 
-    def _choose_start_share(
+    def _measure_start_shares(
         self, start: Mapping[str, torch.Tensor], best: Mapping[str, torch.Tensor]
-    ) -> float:
-        """The share of the start with the best Dice on the views to validate on."""
+    ) -> dict[float, float]:
+        """Dice on the views to validate on, by the share of the start."""
         shares = self.settings.start_shares
         if len(shares) == 1 or not self.can_compare:
-            return shares[-1]
+            return {}
         dices: dict[float, float] = {}
         learning = self.trainable.list_learning()
         for share in shares:
-            _put(learning, _mix(start, best, share))
+            put_weights(learning, mix_weights(start, best, share))
             measured = validate(
                 self.trainable, self.val_views, self.settings.mix, self.size_px, self.context
             )
             dices[share] = self._agree(measured)["dice"]
-        return max(dices, key=lambda share: dices[share])
+        return dices
 
     def measure_seconds(self) -> tuple[float, float]:
         """Seconds of a step, and of the validation of one view; what is learned is thrown away."""
@@ -190,14 +156,14 @@ class Run:
         return (started[-1] - started[1]) / _MEASURED_STEPS, validated / len(self.val_views)
 
     def _begin(self, optimizer: torch.optim.Optimizer) -> Checkpoint:
-        learning = _copy_tensors(self.trainable.list_learning())
+        learning = copy_tensors(self.trainable.list_learning())
         return Checkpoint(
             step=0,
             made_for=self.made_for,
             learning=learning,
-            mean=_copy_tensors(learning),
+            mean=copy_tensors(learning),
             optimizer=optimizer.state_dict(),
-            best=_copy_tensors(learning),
+            best=copy_tensors(learning),
             best_step=0,
             best_dice=-1.0,
             history=(),
@@ -314,12 +280,12 @@ class Run:
     ) -> Checkpoint:
         """Measure the running means, and write the checkpoint."""
         learning = self.trainable.list_learning()
-        current = _copy_tensors(learning)
-        _put(learning, mean)
+        current = copy_tensors(learning)
+        put_weights(learning, mean)
         measured = validate(
             self.trainable, self.val_views, self.settings.mix, self.size_px, self.context
         )
-        _put(learning, current)
+        put_weights(learning, current)
         names = dict.fromkeys(name for row in recent for name in row)  # not all rows have all
         losses = {f"train_{n}": float(np.mean([r[n] for r in recent if n in r])) for n in names}
         measured = self._agree(measured)
@@ -331,9 +297,9 @@ class Run:
             state,
             step=step,
             learning=current,
-            mean=_copy_tensors(mean),
+            mean=copy_tensors(mean),
             optimizer=optimizer.state_dict(),
-            best=_copy_tensors(mean) if is_better else state.best,
+            best=copy_tensors(mean) if is_better else state.best,
             best_step=best_step,
             best_dice=measured["dice"] if is_better else state.best_dice,
             history=(*state.history, row),
@@ -377,19 +343,3 @@ def _average(
     with torch.no_grad():
         for name, tensor in learning.items():
             mean[name].lerp_(tensor.detach(), 1 - share)
-
-
-def _copy_tensors(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
-
-
-def _mix(
-    start: Mapping[str, torch.Tensor], trained: Mapping[str, torch.Tensor], start_share: float
-) -> dict[str, torch.Tensor]:
-    return {name: tensor.lerp(start[name], start_share) for name, tensor in trained.items()}
-
-
-def _put(parameters: Mapping[str, torch.Tensor], values: Mapping[str, torch.Tensor]) -> None:
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(values[name])

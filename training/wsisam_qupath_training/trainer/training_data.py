@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -201,23 +201,28 @@ def find_features(
     )
 
 
-def make_cached_samples(
-    cache: FeatureCache, data: TrainingData, without: Sequence[str]
-) -> SampleSource:
-    """Views of a cache, but for those of some datasets."""
-    return CachedSamples(cache, _list_kept(data, without))
+def list_kept(
+    data: TrainingData, without: Container[str], images: Container[int] | None = None
+) -> list[int]:
+    """Indices of the views that are of no dataset to leave out.
 
-
-def make_pixel_samples(data: TrainingData, recipe: Recipe, without: Sequence[str]) -> SampleSource:
-    """The same for an encoder that learns."""
-    kept = [data.samples[index] for index in _list_kept(data, without)]
-    return PixelSamples(data.images, data.slides, kept, recipe.sampling)
-
-
-def _list_kept(data: TrainingData, without: Sequence[str]) -> list[int]:
-    """Indices of the views that are of no dataset to leave out."""
+    Args:
+        images: only of these, by index; None is all.
+    """
     return [
         index
         for index, sample in enumerate(data.samples)
         if data.images[sample.image].dataset not in without
+        and (images is None or sample.image in images)
     ]
+
+
+def make_cached_samples(cache: FeatureCache, kept: Sequence[int]) -> SampleSource:
+    """Some views of a cache, by index."""
+    return CachedSamples(cache, kept)
+
+
+def make_pixel_samples(data: TrainingData, recipe: Recipe, kept: Sequence[int]) -> SampleSource:
+    """The same for an encoder that learns."""
+    samples = [data.samples[index] for index in kept]
+    return PixelSamples(data.images, data.slides, samples, recipe.sampling)

@@ -18,7 +18,7 @@ from wsisam_qupath.model.card import AdapterCard
 from ..dataset import AnnotatedImage
 from ..settings import Recipe
 from ..splits import write_split
-from .trainer import TrainedDecoder
+from .trained import TrainedDecoder
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,181 @@
+"""What became of a training: the comparison with what was there before, and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from wsisam_qupath.errors import WsiSamError
+from wsisam_qupath.report.progress import show_progress
+
+from .dataset import AnnotatedImage
+from .evaluate.models import PredictorModel
+from .evaluate.results import EvaluationResults
+from .folds import Fold
+from .report.page import write_report
+from .report.worst_cases import (
+    Case,
+    WorstPrediction,
+    find_worst_predictions,
+    list_usable_samples,
+    picture,
+)
+from .sampling.samples import Sample
+from .trainer.trained import TrainedDecoder
+from .trainer.write_adapter import WrittenAdapter, write_trained_adapter
+from .training_run import TrainingRun
+from .verdict import Judgment, ask, judge, keep_start, tell
+
+_PICTURED = 12
+"""Cases on the report."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A training that is over, and the adapter that it wrote.
+
+    Attributes:
+        images: of all parts, without the datasets that were left out.
+    """
+
+    training: TrainingRun
+    made: WrittenAdapter
+    images: tuple[AnnotatedImage, ...]
+
+    def compare(self) -> tuple[Judgment, ...]:
+        """Compare the adapter with what was there before; where it is no better, that is kept.
+
+        Of a cross-validation, each fold's own decoders answer for the images that they have not
+        seen.
+        """
+        training = self.training
+        start, val = training.find_start(), training.list_compared()
+        if start is None or not val or not training.recipe.compared_objects:
+            return ()
+        with show_progress(training.console, "Loading the model to compare with"):
+            before = training.load_compared("before", start)
+        results = [self._ask_round(fold, before, val) for fold in training.rounds]
+        judgments = judge(results, "before", "after")
+        tell(judgments, start.stem, training.console, folds=len(results))
+        self._keep_start(judgments)
+        return judgments
+
+    def _ask_round(
+        self, fold: Fold | None, before: PredictorModel, val: Sequence[AnnotatedImage]
+    ) -> EvaluationResults:
+        training, adapter, images = self.training, self.made.adapter, val
+        if fold is not None:
+            images = [val[index] for index in fold.select(val)]
+            adapter = self._write_fold(training.rounds.index(fold)).adapter
+        after = training.load_compared("after", adapter)
+        count = training.recipe.compared_objects // len(training.rounds)
+        return ask(images, before, after, count, training.console)
+
+    def _write_fold(self, number: int) -> WrittenAdapter:
+        """The adapter of one fold, in the folder of the run."""
+        training = self.training
+        return write_trained_adapter(
+            training.request.run_folder / f"fold-{number + 1}.safetensors",
+            training.recipe,
+            training.model.base,
+            self.images,
+            {name: trained.folds[number] for name, trained in self.made.trained.items()},
+            base_state=training.base_state,
+            licence=training.request.licence,
+        )
+
+    def _keep_start(self, judgments: Sequence[Judgment]) -> None:
+        """Let the start answer where training made nothing better."""
+        training, start = self.training, self.training.model.adapter
+        if start is None or any(one.tunes_encoder for one in training.recipe.decoders.values()):
+            return
+        tuned = training.load_compared("after", self.made.adapter).predictor.adapter
+        if tuned is None or not (kept := keep_start(start, tuned, judgments)):
+            return
+        training.console.print(
+            f"Kept as it was, since training made nothing better there: "
+            f"{', '.join(kind.value for kind in kept)}.",
+            markup=False,
+        )
+
+    def report(self, judgments: Sequence[Judgment]) -> WrittenAdapter:
+        """Write the report; without one the adapter is as good."""
+        training, made = self.training, self.made
+        path = made.adapter.with_suffix(".report.html")
+        try:
+            cases = self._picture_worst_cases()
+            with show_progress(training.console, "Writing the report"):
+                write_report(
+                    path,
+                    training.recipe,
+                    training.model.base,
+                    self.images,
+                    made.trained,
+                    cases,
+                    verdict=[str(judgment) for judgment in judgments],
+                    folds=len(training.rounds),
+                )
+        except WsiSamError as exc:
+            training.console.print(f"The adapter is written, but no report: {exc}", markup=False)
+            return made
+        return replace(made, report=path)
+
+    def _picture_worst_cases(self) -> list[Case]:
+        found = [
+            case
+            for name, trained in self.made.trained.items()
+            for fold, decoder in self._list_decoders(trained)
+            for case in self._find_worst(name, decoder, fold)
+        ]
+        worst = sorted(found, key=lambda case: case[0].dice)[:_PICTURED]
+        val, settings = self.training.val, self.training.recipe.sampling
+        return [picture(answer, sample, val, settings) for answer, sample in worst]
+
+    def _list_decoders(
+        self, trained: TrainedDecoder
+    ) -> Iterator[tuple[Fold | None, TrainedDecoder]]:
+        """What answered in each round."""
+        return zip(self.training.rounds, trained.folds or (trained,), strict=True)
+
+    def _find_worst(
+        self, name: str, trained: TrainedDecoder, fold: Fold | None
+    ) -> list[tuple[WorstPrediction, Sample]]:
+        """The worst answers on the views of a round, each with its view."""
+        training = self.training
+        trainable = training.load_trained(name, trained)
+        val_views = training.samples(trainable.settings, fold)[1]
+        with show_progress(training.console, f"Looking for the worst answers of {name}"):
+            found = find_worst_predictions(
+                name,
+                trainable,
+                val_views,
+                size_px=training.model.base.size_px,
+                context=training.context,
+                count=_PICTURED,
+            )
+        kept = training.divide(fold)[1]
+        samples = list_usable_samples(training.val, training.recipe.sampling, kept)
+        return [(answer, samples[answer.sample]) for answer in found]
+
+
+def conclude(
+    training: TrainingRun,
+    trained: Mapping[str, TrainedDecoder],
+    images: tuple[AnnotatedImage, ...],
+) -> WrittenAdapter:
+    """Write the adapter, compare it, and write the report.
+
+    Raises:
+        WsiSamError: see the modules that each step comes from.
+    """
+    made = write_trained_adapter(
+        training.request.out,
+        training.recipe,
+        training.model.base,
+        images,
+        trained,
+        base_state=training.base_state,
+        licence=training.request.licence,
+    )
+    outcome = Outcome(training, made, images)
+    return outcome.report(outcome.compare())
