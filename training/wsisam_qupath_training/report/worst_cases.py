@@ -19,7 +19,14 @@ from wsisam_qupath.prompts.encoding import MASK_PX, NEGATIVE, POSITIVE, MaskArra
 from wsisam_qupath.report.overlay import Rgb, Sketch
 
 from ..sampling.prompt_sampling import PromptBatch, choose_masks, draw_first_prompts
-from ..sampling.samples import Mask, Sample, SamplingSettings, rasterize_targets, read_patches
+from ..sampling.samples import (
+    Mask,
+    Sample,
+    SamplingSettings,
+    name_objects,
+    rasterize_targets,
+    read_patches,
+)
 from ..trainer.distributed import DistributedContext
 from ..trainer.losses import true_iou
 from ..trainer.sample_sources import SampleSource
@@ -150,7 +157,7 @@ def picture(
         prediction.dice,
         image.dataset,
         image.name,
-        rasterize_targets(image, sample, settings).ids[prediction.number],
+        name_objects(image, sample, settings)[prediction.number],
         encoded.getvalue(),
     )
 

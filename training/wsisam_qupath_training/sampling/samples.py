@@ -114,7 +114,6 @@ class SampleMasks:
         hr_whole_px: N, area of the whole object, that outside of the patch too, HR mask px; of
             patches that were placed at random that inside alone.
         is_whole: N, whether the object lies wholly in the HR patch.
-        ids: of the objects, in the same order; none in a cache of features.
     """
 
     hr_masks: Mask
@@ -124,7 +123,6 @@ class SampleMasks:
     lr_known: Mask
     hr_whole_px: FloatArray
     is_whole: Mask
-    ids: tuple[str, ...] = ()
 
 
 def draw_samples(
@@ -191,16 +189,8 @@ def rasterize_targets(
     image: AnnotatedImage, sample: Sample, settings: SamplingSettings
 ) -> SampleMasks:
     """The objects of an image as they lie in a view."""
-    pair, rng = sample.pair, np.random.default_rng(sample.seed)
-    near = _find_near(image, pair)
-    hr_masks = {t.id: _raster(t.l0_outline, pair, 1.0) for t in near}
-    whole_px = {t.id: _measure_whole_px(t, pair) for t in near}
-    if settings.placement == "random":
-        whole_px = {name: float(mask.sum()) for name, mask in hr_masks.items()}
-    enough = [t for t in near if _is_seen(t, hr_masks[t.id], whole_px[t.id], sample, settings)]
-    others = [t for t in enough if t.id != sample.anchor]
-    order = rng.permutation(len(others))[: settings.largest_objects - 1]
-    chosen = [t for t in enough if t.id == sample.anchor] + [others[i] for i in order]
+    pair = sample.pair
+    chosen, near, hr_masks, whole_px = _choose_objects(image, sample, settings)
     hr_box = shapely.box(*_xyxy(pair, 1.0))
     return SampleMasks(
         hr_masks=_stack_masks([turn_array(hr_masks[t.id], sample.turn) for t in chosen]),
@@ -212,8 +202,31 @@ def rasterize_targets(
         lr_known=turn_array(_rasterize_known(image, near, pair, 2.0), sample.turn),
         hr_whole_px=np.array([whole_px[t.id] for t in chosen], dtype=np.float64),
         is_whole=np.array([hr_box.contains(t.l0_outline) for t in chosen], dtype=bool),
-        ids=tuple(t.id for t in chosen),
     )
+
+
+def name_objects(
+    image: AnnotatedImage, sample: Sample, settings: SamplingSettings
+) -> tuple[str, ...]:
+    """Ids of the objects of a view, in the order of :func:`rasterize_targets`."""
+    return tuple(truth.id for truth in _choose_objects(image, sample, settings)[0])
+
+
+def _choose_objects(
+    image: AnnotatedImage, sample: Sample, settings: SamplingSettings
+) -> tuple[list[Truth], list[Truth], dict[str, Mask], dict[str, float]]:
+    """The objects of a view, all that are near, and of those masks and areas in the HR patch."""
+    pair, rng = sample.pair, np.random.default_rng(sample.seed)
+    near = _find_near(image, pair)
+    hr_masks = {t.id: _raster(t.l0_outline, pair, 1.0) for t in near}
+    whole_px = {t.id: _measure_whole_px(t, pair) for t in near}
+    if settings.placement == "random":
+        whole_px = {name: float(mask.sum()) for name, mask in hr_masks.items()}
+    enough = [t for t in near if _is_seen(t, hr_masks[t.id], whole_px[t.id], sample, settings)]
+    others = [t for t in enough if t.id != sample.anchor]
+    order = rng.permutation(len(others))[: settings.largest_objects - 1]
+    chosen = [t for t in enough if t.id == sample.anchor] + [others[i] for i in order]
+    return chosen, near, hr_masks, whole_px
 
 
 @dataclass(frozen=True)
