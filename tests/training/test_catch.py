@@ -174,8 +174,17 @@ def told(command: Command, *words: str) -> str:
     return ran.stdout
 
 
-def test_it_is_planned_trained_killed_resumed_and_evaluated(tmp_path: Path) -> None:
-    catch = make_catch(tmp_path, FEW_PATIENTS)
+@pytest.mark.parametrize(
+    "patients",
+    [
+        pytest.param(FEW_PATIENTS, id="21 slides"),
+        pytest.param(PATIENTS, id="350 slides", marks=pytest.mark.walk),
+    ],
+)
+def test_it_is_planned_trained_killed_resumed_and_evaluated(
+    tmp_path: Path, patients: Sequence[tuple[int, int]]
+) -> None:
+    catch = make_catch(tmp_path, patients)
     out, few = tmp_path / "mine.safetensors", tmp_path / "few.toml"
     text = RECIPE.read_text(encoding="utf-8")
     few.write_text(text.replace("validate_every = 700", "validate_every = 1"), encoding="utf-8")
