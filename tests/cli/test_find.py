@@ -85,6 +85,19 @@ def test_the_command_finds_everything_of_a_size(tissue_path: Path, tmp_path: Pat
     assert len(features_of(out)) >= 3
 
 
+def test_what_was_read_is_not_replaced(request_of: FindRequest) -> None:
+    examples = request_of.examples
+    assert examples is not None
+    before = examples.read_bytes()
+
+    with pytest.raises(OptionError, match="would replace the examples: choose another file"):
+        run_find(replace(request_of, output=examples))
+    with pytest.raises(OptionError, match="would replace the slide: choose another file"):
+        run_find(replace(request_of, overlay=Path(request_of.slide)))
+
+    assert examples.read_bytes() == before
+
+
 def test_examples_and_everything_exclude_each_other(request_of: FindRequest) -> None:
     with pytest.raises(OptionError, match="either a file of examples, or --everything"):
         run_find(replace(request_of, everything=True))

@@ -23,7 +23,7 @@ from ..prompts.results import SerializedResult
 from ..report.overlay import write_overlay
 from ..report.progress import count_noun, name_cases, show_progress, stderr_console
 from ..slide import Slide
-from .opening_slide import open_for_reading
+from .inputs_outputs import check_outputs, open_for_reading
 from .segment_part import Part, open_part
 
 _TILE = "tile"
@@ -63,6 +63,13 @@ def run_find(request: FindRequest) -> int:
     _check(request)
     model = resolve(request.model)
     with open_for_reading(request.slide, request.mpp, console) as slide:
+        inputs = {
+            "slide": Path(slide.location),
+            "examples": request.examples,
+            "negatives": request.negatives,
+            "areas": request.within,
+        }
+        check_outputs(inputs, output=request.output, overlay=request.overlay)
         search = _read_search(request, slide, console)
         about = _describe(request, slide, model)
         with open_part(request.output, about, resume=request.resume) as part:
@@ -163,10 +170,14 @@ def _search(
             tiles_done=done,
             on_tile=on_tile,
         )
-        with closing(found) as objects:
-            for one in objects:
-                feature = to_feature(one, request.options.object_type)
-                part.append(SerializedResult(one.id, one.prompt.id, feature))
+        try:
+            with closing(found) as objects:
+                for one in objects:
+                    feature = to_feature(one, request.options.object_type)
+                    part.append(SerializedResult(one.id, one.prompt.id, feature))
+        except KeyboardInterrupt:
+            console.print("What was found is kept: the same command goes on there.")
+            raise
 
 
 def _choose(part: Part, most: int | None) -> list[Feature]:

@@ -39,7 +39,7 @@ from ..report.progress import (
     stderr_console,
 )
 from ..slide import Slide
-from .opening_slide import open_for_reading
+from .inputs_outputs import check_outputs, open_for_reading
 from .segment_part import Part, open_part
 
 
@@ -103,7 +103,8 @@ def run_segment(request: SegmentRequest) -> Outcome:
             check_writable(path)
     model = resolve(request.model)
     with open_for_reading(request.slide, request.mpp, console) as slide:
-        _check_outputs(request, slide)
+        inputs = {"slide": Path(slide.location), "prompts": request.prompts}
+        check_outputs(inputs, output=request.file, overlay=request.overlay)
         prompt_set = _read_prompts(
             request, slide, model.planner(slide.mpp, request.options), console
         )
@@ -214,23 +215,6 @@ def summary(outcome: Outcome) -> str:
         f"{outcome.segmenter.predictor.backend.name}.\n"
         f"{outcome.seconds:.2f} s in all ({stages})."
     )
-
-
-def _check_outputs(request: SegmentRequest, slide: Slide) -> None:
-    """Check that results replace neither the inputs nor each other."""
-    used = {"slide": Path(slide.location), "prompts": request.prompts}
-    for option, path in (("output", request.file), ("overlay", request.overlay)):
-        for what, other in used.items():
-            if path is not None and other is not None and _is_same(path, other):
-                raise OptionError(option, f"{path} would replace the {what}: choose another file.")
-        used["outlines"] = request.file
-
-
-def _is_same(path: Path, other: Path) -> bool:
-    try:
-        return path.samefile(other)
-    except OSError:  # one of them is not there yet
-        return os.path.realpath(path) == os.path.realpath(other)
 
 
 def _read_prompts(

@@ -1,0 +1,66 @@
+"""What commands that read a slide and write files beside it have in common."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+
+from ..errors import OptionError, PixelSizeError, SlideError
+from ..report.progress import show_progress
+from ..slide import Slide, open_slide
+
+
+def open_for_reading(location: str, mpp: float | None, console: Console) -> Slide:
+    """Open the slide, also if it is sound and QuPath without Bio-Formats shows noise; say so then.
+
+    Raises:
+        SlideError: it cannot be read, or not as QuPath shows it.
+    """
+    with show_progress(console, "Opening the slide"):
+        try:
+            return open_slide(location, mpp=mpp)
+        except PixelSizeError:
+            raise
+        except SlideError as refused:
+            try:
+                slide = open_slide(location, mpp=mpp, as_qupath=False)
+            except PixelSizeError:
+                raise
+            except SlideError:
+                raise refused from None
+    console.print(
+        f"{slide.location} has strips compressed with JPEG, which QuPath shows as noise unless it "
+        "has Bio-Formats. The pixels were read as they are stored.",
+        markup=False,
+    )
+    return slide
+
+
+def check_outputs(
+    inputs: Mapping[str, Path | None], *, output: Path | None, overlay: Path | None
+) -> None:
+    """Check that results replace neither the inputs nor each other.
+
+    Args:
+        inputs: by what they are.
+        output, overlay: files to write, of the options of these names.
+
+    Raises:
+        OptionError: one would.
+    """
+    used = dict(inputs)
+    for option, path in (("output", output), ("overlay", overlay)):
+        for what, other in used.items():
+            if path is not None and other is not None and _is_same(path, other):
+                raise OptionError(option, f"{path} would replace the {what}: choose another file.")
+        used["outlines"] = output
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    try:
+        return path.samefile(other)
+    except OSError:  # one of them is not there yet
+        return os.path.realpath(path) == os.path.realpath(other)
