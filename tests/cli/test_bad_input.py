@@ -110,7 +110,7 @@ PROMPTS = [
     ("deep.geojson", "deep.geojson is nested too deep. Export it from QuPath again, uncompressed"),
     ("latin.geojson", "latin.geojson is not UTF-8 text"),
     ("slide.tif", "slide.tif is not UTF-8 text"),
-    ("unusable.geojson", "2 skipped, first a line (a geometry of type LineString marks no object"),
+    ("unusable.geojson", "2 skipped, first a line (a straight line measures, and marks no object"),
     ("off.geojson", "1 skipped, first far off (it lies outside of the slide)"),
     ("evil.geojson", "1 skipped, first \ufffd[31m\ufffdxxx"),
     (f"{'x' * 300}.geojson", "xxx.geojson"),

@@ -147,7 +147,7 @@ def test_what_is_left_out_is_named_with_its_reason(mixed: tuple[Path, Path, Answ
     words = mixed[2].words
 
     assert "Skipped off the slide: it lies outside of the slide." in words
-    assert any(line.startswith("Skipped 線: a geometry of type LineString") for line in words)
+    assert any(line.startswith("Skipped 線: a straight line measures") for line in words)
     assert "5 prompts: 5 outlined, 0 empty; 2 skipped." in mixed[2].err
 
 

@@ -117,7 +117,7 @@ NAN_RING = [[0, 0], [9, 0], [9, float("nan")], [0, 9]]
         ("Polygon", [[]], "empty"),
         ("MultiPolygon", [[], [[]]], "empty"),
         ("Polygon", None, "empty"),
-        ("LineString", [[0, 0], [5, 5]], "type LineString"),
+        ("LineString", [[0, 0], [5, 5]], "a straight line measures"),
         ("Circle", [0, 0], "type Circle"),
         (None, [0, 0], "type None"),
         (["x"], [0, 0], "type"),

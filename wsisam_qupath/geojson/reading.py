@@ -33,7 +33,7 @@ from ..prompts.grouping import (
 )
 from .properties import given_id, read_object_type, read_path_class, read_plane
 from .provenance import PROMPT_KEY
-from .shapes import UnusableError, read_area, read_points
+from .shapes import UnusableError, read_area, read_points, read_scribble
 
 _Feature: TypeAlias = dict[str, Any]
 
@@ -53,6 +53,7 @@ def _tell_nobody(_count: int) -> None:
 
 _AREAS = ("Polygon", "MultiPolygon")
 _POINTS = ("Point", "MultiPoint")
+_LINES = ("LineString", "MultiLineString")
 _NOT_DRAWN = {
     kind: f"a {name}, not drawn by a person"
     for kind, name in {
@@ -65,7 +66,7 @@ _NOT_DRAWN = {
 }
 """QuPath's types of objects that programs make, and why they are no prompts."""
 
-_GEOMETRIES = (*_AREAS, *_POINTS, "LineString", "MultiLineString", "GeometryCollection")
+_GEOMETRIES = (*_AREAS, *_POINTS, *_LINES, "GeometryCollection")
 
 
 def read_prompts(
@@ -106,6 +107,8 @@ def prompts_from_geojson(
     check: Check = _go_on,
 ) -> PromptSet:
     """Make prompts of parsed GeoJSON: rectangles are boxes, other areas outlines, points clicks.
+
+    A line with bends is a scribble: points along it, of one object. A straight one measures.
 
     Args:
         document: what a JSON parser returns (tuples may stand for lists).
@@ -311,7 +314,7 @@ def _make_mark(
     geometry: _Feature, given_id: str | None, path_class: PathClass | None, plane: Plane
 ) -> Mark:
     kind, coordinates = geometry.get("type"), geometry.get("coordinates")
-    if kind not in _AREAS and kind not in _POINTS:
+    if kind not in (*_AREAS, *_POINTS, *_LINES):
         raise UnusableError(
             f"a geometry of type {str(kind)[:40]} marks no object: draw a rectangle, points or a "
             "closed outline"
@@ -323,6 +326,10 @@ def _make_mark(
     if kind in _POINTS:
         points = read_points(several)
         return Clicks(given_id or derive_id(points, *about), points, path_class, plane)
+    if kind in _LINES:
+        points = read_scribble(several)
+        mark_id = given_id or derive_id("scribble", points, *about)
+        return Clicks(mark_id, points, path_class, plane, is_scribble=True)
     if path_class is not None and path_class.is_ignored:
         raise UnusableError(f"its class {path_class.name} says to ignore it")
     area = read_area(several)

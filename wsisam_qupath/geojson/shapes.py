@@ -5,7 +5,7 @@ They are checked, and repaired where it is clear what was meant.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import shapely
@@ -18,6 +18,12 @@ from .properties import plane_json
 
 GRID_PX = 0.01
 """QuPath writes coordinates with two decimals: what is smaller has no size."""
+
+_SCRIBBLE_POINTS = 5
+"""A scribble stands for so many points; the decoder has learned from one to ten."""
+
+_LEAST_VERTICES = 3
+"""A line with fewer is straight."""
 
 LIMIT_PX = 1e9
 """No slide is that large; beyond it areas overflow."""
@@ -37,6 +43,35 @@ def read_points(coordinates: object) -> tuple[Point, ...]:
         UnusableError: there is none, or one is not two finite numbers.
     """
     return tuple(dict.fromkeys((x, y) for x, y in _positions(coordinates).tolist()))
+
+
+def is_scribble(geometry: Mapping[str, object]) -> bool:
+    """Whether a GeoJSON geometry is a line with bends; a straight one measures a length."""
+    kind, coordinates = geometry.get("type"), geometry.get("coordinates")
+    if kind not in ("LineString", "MultiLineString") or not isinstance(coordinates, (list, tuple)):
+        return False
+    lines = coordinates if kind == "MultiLineString" else [coordinates]
+    return any(isinstance(one, (list, tuple)) and len(one) >= _LEAST_VERTICES for one in lines)
+
+
+def read_scribble(coordinates: object) -> tuple[Point, ...]:
+    """Read the coordinates of a MultiLineString: points evenly along the lines.
+
+    Raises:
+        UnusableError: the lines are straight, as those that measure a length, or have no length.
+    """
+    lines = [_positions(line) for line in _sequence(coordinates)]
+    if all(len(line) < _LEAST_VERTICES for line in lines):
+        raise UnusableError(
+            "a straight line measures, and marks no object: draw a line with bends over the "
+            "object, a rectangle, points or a closed outline"
+        )
+    drawn = shapely.MultiLineString([line for line in lines if len(line) > 1])
+    if not drawn.length:
+        raise UnusableError("it has no length")
+    shares = (np.arange(_SCRIBBLE_POINTS) + 0.5) / _SCRIBBLE_POINTS
+    points = shapely.line_interpolate_point(drawn, shares, normalized=True)
+    return tuple(dict.fromkeys((x, y) for x, y in shapely.get_coordinates(points).tolist()))
 
 
 def read_area(coordinates: object) -> Box | Polygon | MultiPolygon:

@@ -44,12 +44,17 @@ class Area:
 
 @dataclass(frozen=True, slots=True)
 class Clicks:
-    """The points of one feature: inside of objects or, if their class is ignored, outside."""
+    """The points of one feature: inside of objects or, if their class is ignored, outside.
+
+    Attributes:
+        is_scribble: whether they lie along a line, which marks one object whatever is asked for.
+    """
 
     id: str
     l0_points: tuple[Point, ...]
     path_class: PathClass | None = None
     plane: Plane = field(default_factory=Plane)
+    is_scribble: bool = False
 
     @property
     def are_negative(self) -> bool:
@@ -158,7 +163,7 @@ def _prompts(mark: Mark, clicks: Sequence[_Click], points_as: PointsAs) -> list[
         return [_area_prompt(mark, clicks)]
     if mark.are_negative or not clicks:
         return []
-    if points_as == "each" and len(mark.l0_points) > 1:
+    if points_as == "each" and not mark.is_scribble and len(mark.l0_points) > 1:
         return [
             Prompt(
                 derive_id(mark.id, click.number),

@@ -18,6 +18,7 @@ from ...geojson.authorship import (
 )
 from ...geojson.properties import read_object_type, read_path_class
 from ...geojson.provenance import describe_question
+from ...geojson.shapes import is_scribble
 from ...geometry import Box
 from ...options import ObjectType, PointsAs
 from ...prompts import PathClass, Prompt, PromptSet, clip_to_slide
@@ -232,10 +233,10 @@ def _is_about_another(prompt: Prompt, result: Feature) -> bool:
 
 
 def _may_be_prompt(feature: Feature) -> bool:
-    """Tell whether an annotation can be a prompt: points, or an area of a class without ``*``."""
+    """Tell whether an annotation can be a prompt: points, a scribble, an area of a usual class."""
     properties, geometry = feature.get("properties") or {}, feature.get("geometry") or {}
-    if geometry.get("type") in ("Point", "MultiPoint"):
-        return True  # those of an ignored class are negative points
+    if geometry.get("type") in ("Point", "MultiPoint") or is_scribble(geometry):
+        return True  # those of an ignored class are outside
     path_class = read_path_class(properties.get("classification"))
     is_ignored = path_class is not None and path_class.is_ignored
     return geometry.get("type") in ("Polygon", "MultiPolygon") and not is_ignored
