@@ -82,6 +82,15 @@ def test_rectangles_and_points_are_prompts_and_other_areas_are_left_alone() -> N
     assert selection.tasks[0].prompt.l0_negatives == ((150.0, 150.0),)
 
 
+def test_a_scribble_is_a_prompt_and_a_straight_line_is_left_alone() -> None:
+    bent = annotation("s1", "LineString", [[700, 700], [760, 700], [760, 740]], "Gland")
+
+    selection = chosen([bent, *MIXED])
+
+    assert prompt_ids(selection) == ["s1", "r1", "p1"]
+    assert len(selection.tasks[0].prompt.l0_positives) == 5
+
+
 @pytest.mark.parametrize(
     ("prompt_filter", "expected"),
     [
