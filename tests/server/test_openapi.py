@@ -73,6 +73,11 @@ def test_prompts_are_answered_as_described(client: Client, mode: GenerationMode)
     ask(client, "/v1/segment", "POST", mode, examples=60)
 
 
+@pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
+def test_searches_are_answered_as_described(client: Client, mode: GenerationMode) -> None:
+    ask(client, "/v1/find", "POST", mode, examples=40)
+
+
 @pytest.mark.parametrize("path", LOOKS)
 def test_looks_are_answered_as_described(client: Client, path: str) -> None:
     ask(client, path, "GET", GenerationMode.POSITIVE, examples=3)

@@ -23,6 +23,7 @@ from ..inference.predictor import Predictor
 from ..report.progress import count_noun
 from .config import ServerConfig
 from .decoding import decode_segment
+from .finding import decode_find, find
 from .metrics import Metrics
 from .openapi import openapi
 from .page import page_policy, status_page
@@ -88,6 +89,7 @@ def create_app(
     _add_rules(app, config, metrics)
     _add_problems(app)
     _add_segment(app, service, config, metrics)
+    _add_find(app, service, config)
     _add_looks(app, service, config, metrics)
     for blueprint in blueprints:
         app.register_blueprint(blueprint)
@@ -216,16 +218,33 @@ def _segment(service: Service, config: ServerConfig, *, is_ahead: bool = False) 
         wanted = decode_segment(json_body(), config.limits, slot.memory)
         g.prompts = len(wanted.features)
         records = stack.enter_context(closing(service.segment(wanted, slot, g.client_name)))
-        as_sequence = _wants_stream() and not is_ahead
-        if is_ahead or (not as_sequence and g.prompts < STREAMED_PROMPTS_MIN):
+        if is_ahead or (not _wants_stream() and g.prompts < STREAMED_PROMPTS_MIN):
             return Response(_collection(records), content_type=GEOJSON)
-        # The first one now: what goes wrong until then has a status of its own.
-        first = next(records, None)
-        encode = _encode_sequence if as_sequence else _encode_collection
-        sent = encode(_stream(first, records, slot, g.request_id))
-        response = Response(sent, content_type=GEOJSON_SEQ if as_sequence else GEOJSON)
-        response.call_on_close(stack.pop_all().close)
-        return response
+        return _send_as_ready(records, slot, stack)
+
+
+def _add_find(app: Flask, service: Service, config: ServerConfig) -> None:
+    @app.post("/v1/find")
+    def find_objects() -> Response:
+        is_gone = request.environ.get(IS_GONE, lambda: False)
+        slot = service.device_queue.acquire(is_gone, config.limits.request_seconds)
+        with ExitStack() as stack:
+            stack.callback(slot.release)
+            wanted = decode_find(json_body(), config.limits, slot)
+            records = stack.enter_context(closing(find(service, wanted, slot, g.client_name)))
+            return _send_as_ready(records, slot, stack)
+
+
+def _send_as_ready(records: Iterator[Record], slot: QueueSlot, stack: ExitStack) -> Response:
+    """Send records one by one; what the stack holds is closed when the last one was sent."""
+    as_sequence = _wants_stream()
+    # The first one now: what goes wrong until then has a status of its own.
+    first = next(records, None)
+    encode = _encode_sequence if as_sequence else _encode_collection
+    sent = encode(_stream(first, records, slot, g.request_id))
+    response = Response(sent, content_type=GEOJSON_SEQ if as_sequence else GEOJSON)
+    response.call_on_close(stack.pop_all().close)
+    return response
 
 
 def _add_looks(app: Flask, service: Service, config: ServerConfig, metrics: Metrics) -> None:

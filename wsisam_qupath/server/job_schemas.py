@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, computed_field
+from pydantic import BaseModel, Field, computed_field
 
 from ..project.batch.request import Redo
 from ..report.progress import count_noun
-from .schemas import Options, PixelSize
+from .schemas import Options, PixelSize, Strict
 
 JobState: TypeAlias = Literal["waiting", "running", "done", "failed", "cancelled"]
 """A job with failed images is done all the same; one that failed could not start, or broke off."""
@@ -24,11 +24,7 @@ _MOST_OPEN = 100
 _MOST_CLASSES = 1_000
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class JobRequest(_Strict):
+class JobRequest(Strict):
     """``POST /v1/jobs``.
 
     Attributes:
@@ -48,8 +44,10 @@ class JobRequest(_Strict):
     images: Annotated[list[_Name], Field(min_length=1, max_length=_MOST_IMAGES)] | None = None
     project_is_open: bool = False
     open_image: EntryId | None = None
-    open_images: Annotated[list[EntryId], Field(max_length=_MOST_OPEN)] = []
-    prompts: Annotated[list[_Name], Field(max_length=_MOST_CLASSES)] = []
+    open_images: Annotated[list[EntryId], Field(max_length=_MOST_OPEN)] = Field(
+        default_factory=list
+    )
+    prompts: list[_Name] = Field(default_factory=list, max_length=_MOST_CLASSES)
     redo: bool | Literal["outdated"] = False
     mpp: PixelSize | None = None
     options: Options = Field(default_factory=Options)
@@ -78,7 +76,7 @@ class JobRequest(_Strict):
         return self.project_is_open or bool(self.shown)
 
 
-class ShownImages(_Strict):
+class ShownImages(Strict):
     """``PUT /v1/jobs/ID/open-images``: the images that QuPath shows now.
 
     An image that a person opens while the job is at it is kept from being written so.
@@ -87,7 +85,7 @@ class ShownImages(_Strict):
     images: Annotated[list[EntryId], Field(max_length=_MOST_OPEN)]
 
 
-class TrainingRequest(_Strict):
+class TrainingRequest(Strict):
     """``POST /v1/trainings``.
 
     Attributes:

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 from pydantic import TypeAdapter
 
 from .. import __version__
+from .find_schemas import FindRequest
 from .job_schemas import (
     JobList,
     JobRequest,
@@ -112,6 +113,18 @@ OPERATIONS = (
         {200: {GEOJSON: FeatureCollection}, 204: {}},
         SegmentRequest,
         _SEGMENT,
+    ),
+    Operation(
+        "post",
+        "/v1/find",
+        "find",
+        "Find objects that look like examples, or all of one size",
+        {200: {GEOJSON: Outlines, GEOJSON_SEQ: None}},
+        FindRequest,
+        tuple(name for name in _SEGMENT if name != "pixels-needed"),
+        description="Each object is sent when it is found; closing the connection ends the search. "
+        "The server reads the slide itself. If the work fails midway, the last record, or the last "
+        "member of the collection, is the problem.",
     ),
     Operation("get", "/v1/info", "info", "Version, model, device, limits", {200: {JSON: Info}}),
     Operation(

@@ -44,7 +44,7 @@ _LARGEST_PX = 1_000_000_000
 _MOST_LEVELS = 64
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
     """A model that rejects unknown fields."""
 
     model_config = ConfigDict(
@@ -104,7 +104,7 @@ ClassName: TypeAlias = Annotated[
 """The name of a class as QuPath takes it; that of a derived one has colons."""
 
 
-class SlideAsOpen(_Strict):
+class SlideAsOpen(Strict):
     """The slide that the client has open.
 
     Attributes:
@@ -124,7 +124,7 @@ class SlideAsOpen(_Strict):
     downsamples: Annotated[list[Downsample], Field(max_length=_MOST_LEVELS)] = []
 
 
-class Area(_Strict):
+class Area(Strict):
     """A rectangle inside of the slide, in whole level-0 px."""
 
     x: FirstPx
@@ -154,7 +154,7 @@ class NeededRegion(Area):
     height_px: WholePx
 
 
-class Options(_Strict):
+class Options(Strict):
     """Options that change a result, in addition to the prompts and the model.
 
     Attributes:
@@ -202,7 +202,7 @@ _SOMETHING_TO_OUTLINE: list[JsonValue] = [
 """What the schema says of it beside the types."""
 
 
-class Choice(_Strict):
+class Choice(Strict):
     """Which prompts of an image are answered.
 
     The features are then all that is drawn on a plane, with the results there, and each answer says
@@ -222,7 +222,7 @@ class Choice(_Strict):
     follow: bool = False
 
 
-class SegmentRequest(_Strict):
+class SegmentRequest(Strict):
     """``POST /v1/segment``.
 
     Attributes:

@@ -70,7 +70,7 @@ class Service:
             SlideError: the slide is damaged at some place.
             ClientGoneError: nobody is there any more.
         """
-        segmenter = self._model(request.adapter).segmenter()
+        segmenter = self.find_model(request.adapter).segmenter()
         options = request.options.outline
         pixels, trouble = self._pixels(request, slot)
         chosen = _choose(request, segmenter, pixels, options)
@@ -93,7 +93,7 @@ class Service:
             yield without_outline(skipped.id, skipped.reason)
         yield from () if chosen is None else _unanswered(chosen)
 
-    def _model(self, name: str | None) -> ModelLoader:
+    def find_model(self, name: str | None) -> ModelLoader:
         """The model of a request.
 
         Raises:

@@ -1,0 +1,64 @@
+"""Schema of requests to find objects. No I/O."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import ConfigDict, Field, JsonValue
+
+from ..inference.find import Search
+from .schemas import Feature, Options, Prompts, SlideAsOpen, Strict
+
+_SOMETHING_TO_FIND: list[JsonValue] = [
+    {
+        "required": ["options"],
+        "properties": {
+            "options": {
+                "required": ["object_size_um"],
+                "properties": {"object_size_um": {"type": "number"}},
+            }
+        },
+    },
+    {
+        "required": ["examples"],
+        "properties": {
+            "examples": {
+                "anyOf": [
+                    {"type": "array", "minItems": 1},
+                    {"type": "object", "properties": {"features": {"minItems": 1}}},
+                ]
+            }
+        },
+    },
+]
+"""What the schema says of it beside the types."""
+
+
+class FindRequest(Strict):
+    """``POST /v1/find``.
+
+    Attributes:
+        examples: one to ten objects; without any, all objects of about ``object_size_um`` are
+            looked for. Areas of a class that ends in ``*`` are not wanted.
+        negatives: more objects that are not wanted.
+        known: outlines of objects that are there already, and are not found again.
+        within: areas to look in; null is the whole slide.
+        min_score: lowest predicted IoU of what is found.
+        adapter: see ``/v1/segment``.
+    """
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": _SOMETHING_TO_FIND})
+
+    slide: SlideAsOpen
+    examples: Prompts = Field(default_factory=list)
+    negatives: Prompts = Field(default_factory=list)
+    known: Prompts = Field(default_factory=list)
+    within: Prompts | None = None
+    min_score: Annotated[float, Field(ge=0, le=1)] = Search.min_score
+    adapter: str | None = None
+    options: Options = Field(default_factory=Options)
+
+
+def list_features(prompts: Prompts) -> list[Feature]:
+    """The features, in whichever form they were sent."""
+    return prompts if isinstance(prompts, list) else prompts["features"]

@@ -1,0 +1,92 @@
+"""Processes a request to find objects on a slide that the server can read."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import closing
+
+from shapely.geometry import MultiPolygon, Polygon
+
+from ..geojson import examples_from_geojson, region_from_geojson, to_feature
+from ..geojson.provenance import add_client
+from ..inference.find import Search, find_objects
+from ..prompts import Prompt, PromptSet, clip_to_slide
+from ..slide import PixelSource
+from .config import Limits
+from .decoding import decode, make_invalid_problem
+from .find_schemas import FindRequest, list_features
+from .queue import QueueSlot
+from .schemas import FieldError, Prompts
+from .service import Record, Service
+
+
+def decode_find(body: bytes, limits: Limits, slot: QueueSlot) -> FindRequest:
+    """What ``POST /v1/find`` asks for.
+
+    Raises:
+        ProblemError: see :func:`.decode`; also nothing to look for.
+    """
+    request = decode(body, FindRequest, limits, slot.memory)
+    if not list_features(request.examples) and request.options.object_size_um is None:
+        message = "give an example, or options.object_size_um: there is nothing to look for"
+        raise make_invalid_problem([FieldError(field="examples", message=message)])
+    return request
+
+
+def find(
+    service: Service, request: FindRequest, slot: QueueSlot, client_name: str = ""
+) -> Generator[Record, None, None]:
+    """Yield objects as they are found; closing the generator stops the search.
+
+    The time limit of a request counts from one tile to the next.
+
+    Raises:
+        ProblemError: it cannot be answered as it is; before the first object.
+        SlideError: the slide is damaged at some place.
+        ClientGoneError: nobody is there any more.
+    """
+    segmenter = service.find_model(request.adapter).segmenter()
+    slide = service.slides.open(request.slide)
+    options = request.options.outline
+    found = find_objects(
+        segmenter,
+        slide,
+        _make_search(request, slide),
+        options,
+        known=_list_outlines(request.known),
+        turn=slot.turn,
+        check=slot.check,
+        on_tile=lambda _done, _total: slot.extend_deadline(),
+    )
+    with closing(found) as objects:
+        for one in objects:
+            yield add_client(to_feature(one, options.object_type), client_name)
+
+
+def _make_search(request: FindRequest, slide: PixelSource) -> Search:
+    wanted, ignored = _read_examples(request.examples, slide)
+    unwanted, also_ignored = _read_examples(request.negatives, slide)
+    if list_features(request.examples) and not wanted:
+        message = "none of them is an object on the slide"
+        raise make_invalid_problem([FieldError(field="examples", message=message)])
+    region = None if request.within is None else region_from_geojson(request.within)
+    negatives = (*ignored, *unwanted, *also_ignored)
+    return Search(wanted, negatives, region, request.min_score)
+
+
+def _read_examples(
+    prompts: Prompts, slide: PixelSource
+) -> tuple[tuple[Prompt, ...], tuple[Prompt, ...]]:
+    """The objects on the slide: those of other classes, those to ignore."""
+    found = examples_from_geojson(prompts)
+    wanted, unwanted = (
+        clip_to_slide(PromptSet(some), slide.l0_box).prompts
+        for some in (found.wanted, found.unwanted)
+    )
+    return wanted, unwanted
+
+
+def _list_outlines(prompts: Prompts) -> tuple[Polygon | MultiPolygon, ...]:
+    found = examples_from_geojson(prompts)
+    outlines = (one.l0_outline for one in (*found.wanted, *found.unwanted))
+    return tuple(outline for outline in outlines if outline is not None)
