@@ -99,7 +99,7 @@ def test_what_was_read_is_not_replaced(request_of: FindRequest) -> None:
 
 
 def test_examples_and_everything_exclude_each_other(request_of: FindRequest) -> None:
-    with pytest.raises(OptionError, match="either a file of examples, or --everything"):
+    with pytest.raises(OptionError, match=r"a file of examples or --everything .* not both"):
         run_find(replace(request_of, everything=True))
     with pytest.raises(OptionError, match="nothing to look for: give a file of examples"):
         run_find(replace(request_of, examples=None))
@@ -120,8 +120,16 @@ def test_examples_off_the_slide_are_named(
     with pytest.raises(PromptError, match="holds no example on the slide"):
         run_find(request_of)
 
-    assert "lies outside of the slide" in capsys.readouterr().err
+    assert "Skipped in examples.geojson: far: it lies outside" in capsys.readouterr().err
     assert not request_of.output.exists()
+
+
+def test_examples_of_ignored_classes_alone_are_explained(request_of: FindRequest) -> None:
+    assert request_of.examples is not None
+    write_prompts(request_of.examples, [rectangle("r", (100, 100, 200, 200), "Gland*")])
+
+    with pytest.raises(PromptError, match="objects of classes that end in '\\*'"):
+        run_find(request_of)
 
 
 def test_a_file_without_objects_is_refused(request_of: FindRequest) -> None:

@@ -53,7 +53,15 @@ def test_objects_of_ignored_classes_are_not_wanted() -> None:
 
     examples = examples_from_geojson(document)
 
-    assert (len(examples.wanted), len(examples.unwanted), len(examples.skipped)) == (1, 1, 1)
+    assert [one.kind.value for one in examples.wanted] == ["outline"]
+    assert [one.kind.value for one in examples.unwanted] == ["box", "points"]
+    assert not examples.skipped
+
+
+def test_a_scribble_is_one_example() -> None:
+    (example,) = examples_from_geojson(feature("LineString", RING[:3], "gland")).wanted
+
+    assert len(example.l0_positives) == 5
 
 
 def test_detections_and_earlier_results_are_examples_too() -> None:
@@ -62,10 +70,11 @@ def test_detections_and_earlier_results_are_examples_too() -> None:
     assert len(examples_from_geojson(document).wanted) == 1
 
 
-def test_lines_are_named_as_skipped() -> None:
+def test_straight_lines_are_named_as_skipped() -> None:
     examples = examples_from_geojson(feature("LineString", [[0, 0], [1, 1]]))
 
     assert [one.id for one in examples.skipped] == ["feature 1"]
+    assert examples.skipped[0].reason.startswith("a straight line measures")
     assert examples.wanted == ()
 
 

@@ -41,12 +41,21 @@ def test_a_scribble_is_one_object_even_where_each_point_is() -> None:
 
 
 def test_several_lines_of_an_object_share_its_points() -> None:
-    (prompt,) = prompts_from_geojson(
-        annotation("s", "MultiLineString", [BENT, [[200, 0], [300, 0]]])
-    )
+    further = [[200, 0], [300, 0], [300, 1]]
+
+    (prompt,) = prompts_from_geojson(annotation("s", "MultiLineString", [BENT, further]))
 
     assert len(prompt.l0_positives) == 5
-    assert prompt.l0_positives[-1] == (280.0, 0.0)
+    assert prompt.l0_positives[-1][0] > 200
+
+
+def test_straight_and_empty_parts_are_no_part_of_a_scribble() -> None:
+    parts = [[[0, 500], [500, 500]], [], BENT]
+
+    (prompt,) = prompts_from_geojson(annotation("s", "MultiLineString", parts))
+
+    assert len(prompt.l0_positives) == 5
+    assert max(y for _, y in prompt.l0_positives) < 100
 
 
 def test_a_scribble_in_a_rectangle_belongs_to_it() -> None:
@@ -76,6 +85,8 @@ def test_scribbles_without_an_id_get_the_same_one_each_time() -> None:
     ("coordinates", "reason"),
     [
         (STRAIGHT, "a straight line measures, and marks no object"),
+        ([[0, 0], [30, 0], [60, 0]], "a straight line measures, and marks no object"),
+        ([[0, 0], [60, 0], [60, 0]], "a straight line measures, and marks no object"),
         ([[5, 5], [5, 5], [5, 5]], "it has no length"),
         ([[0, 0], [1, "a"], [2, 2]], "its coordinates are not all numbers"),
         ([], "its coordinates are empty"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .options import model_options, outline_options, take_model, take_outline
+from .options import model_options, result_options, take_model, take_outline
 
 
 @click.command()
@@ -28,7 +28,8 @@ from .options import model_options, outline_options, take_model, take_outline
 @click.option(
     "--negatives",
     type=click.Path(path_type=Path),
-    help="GeoJSON file with objects that are not wanted, such as wrong finds of before.",
+    help="GeoJSON file with objects that are not wanted, such as wrong finds of before: they are "
+    "not found again, nor what looks more like them than like the EXAMPLES.",
 )
 @click.option(
     "--everything",
@@ -53,7 +54,7 @@ from .options import model_options, outline_options, take_model, take_outline
     type=float,
     help="Pixel size of the slide in µm, if the file states none or a wrong one.",
 )
-@outline_options
+@result_options
 @click.option(
     "--class",
     "class_name",

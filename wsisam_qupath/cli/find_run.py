@@ -91,7 +91,7 @@ def _check(request: FindRequest) -> None:
     if request.everything == (request.examples is not None):
         raise OptionError(
             "everything",
-            "give either a file of examples, or --everything with the size of the objects."
+            "give a file of examples or --everything with the size of the objects, not both."
             if request.everything
             else "there is nothing to look for: give a file of examples, or this option.",
         )
@@ -102,9 +102,10 @@ def _check(request: FindRequest) -> None:
 def _read_search(request: FindRequest, slide: Slide, console: Console) -> Search:
     wanted, unwanted = _read_examples(request.examples, slide, console)
     if request.examples is not None and not wanted:
+        why = "but objects of classes that end in '*', which are not wanted" if unwanted else ""
         raise PromptError(
-            f"{request.examples} holds no example on the slide: outline one to ten objects in "
-            "QuPath, and export them as GeoJSON."
+            f"{request.examples} holds no example on the slide{', ' * bool(why)}{why}: outline one "
+            "to ten objects in QuPath, and export them as GeoJSON."
         )
     further, ignored = _read_examples(request.negatives, slide, console)
     region = None if request.within is None else read_region(request.within)
@@ -122,7 +123,7 @@ def _read_examples(
         clip_to_slide(PromptSet(some), slide.l0_box) for some in (found.wanted, found.unwanted)
     ]
     left_out = [*found.skipped, *(one for some in on_slide for one in some.skipped)]
-    name_cases(console, "Skipped", left_out)
+    name_cases(console, f"Skipped in {path.name}:", left_out)
     wanted, unwanted = (some.prompts for some in on_slide)
     return wanted, unwanted
 
@@ -132,7 +133,7 @@ def _describe(request: FindRequest, slide: Slide, model: ResolvedModel) -> dict[
     files = (request.examples, request.negatives, request.within)
     return {
         "slide": f"{slide.identity} {slide.mpp}",
-        "examples": str([path and compute_sha256(path) for path in files]),
+        "search": str([path and compute_sha256(path) for path in files]),
         "model": f"{model.base.sha256} {model.adapter and model.adapter.sha256} {__version__}",
         "options": f"{request.options} {request.min_score}",
     }

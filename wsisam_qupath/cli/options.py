@@ -149,17 +149,22 @@ class Remap(click.ParamType):  # type: ignore[type-arg]
 
 def outline_options(command: F) -> F:
     """Add the options that decide how prompts become outlines; see :func:`take_outline`."""
+    points = click.option(
+        "--points",
+        "points_as",
+        type=click.Choice(["together", "each"]),
+        default=OutlineOptions.points_as,
+        show_default=True,
+        help="Whether several points of one QuPath object mark one object together, or one "
+        "object each.",
+    )
+    return points(result_options(command))
+
+
+def result_options(command: F) -> F:
+    """Add those of them that do not depend on how an object is marked."""
     return _decorate(
         command,
-        click.option(
-            "--points",
-            "points_as",
-            type=click.Choice(["together", "each"]),
-            default=OutlineOptions.points_as,
-            show_default=True,
-            help="Whether several points of one QuPath object mark one object together, or one "
-            "object each.",
-        ),
         click.option(
             "--object-size",
             "object_size_um",

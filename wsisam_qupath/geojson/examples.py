@@ -39,7 +39,7 @@ class Examples:
 def read_examples(path: str | os.PathLike[str]) -> Examples:
     """Read objects from a GeoJSON file: areas of every type and class, results of before too.
 
-    A rectangle stands for the object in it, and so does each point.
+    A rectangle stands for the object in it, and so does each point, and a line with bends.
 
     Raises:
         PromptError: the file is missing, unreadable, or not GeoJSON.
@@ -58,15 +58,13 @@ def examples_from_geojson(document: object, *, source: str = "The GeoJSON") -> E
     skipped: list[Skipped] = []
     for number, feature in enumerate(_list_features(document, source), start=1):
         try:
-            area = read_any_area(feature)
+            found = _read_objects(feature)
         except UnusableError as exc:
-            points = _read_points(feature)
-            wanted += points
-            if not points:
-                skipped.append(Skipped(f"feature {number}", str(exc)))
+            skipped.append(Skipped(f"feature {number}", str(exc)))
             continue
-        is_unwanted = area.path_class is not None and area.path_class.is_ignored
-        (unwanted if is_unwanted else wanted).append(_make_example(area))
+        for one in found:
+            is_unwanted = one.path_class is not None and one.path_class.is_ignored
+            (unwanted if is_unwanted else wanted).append(one)
     return Examples(tuple(wanted), tuple(unwanted), tuple(skipped))
 
 
@@ -116,19 +114,26 @@ def _make_example(area: Area) -> Prompt:
     )
 
 
-def _read_points(feature: object) -> list[Prompt]:
-    """One example for each point of a feature that is not of an ignored class."""
-    marks, _ = read_marks([feature])
+def _read_objects(feature: object) -> list[Prompt]:
+    """The objects of a feature: an area, a scribble, or one for each point.
+
+    Raises:
+        UnusableError: it has none.
+    """
+    marks, skipped = read_marks([feature])
+    clicks = [mark for mark in marks if isinstance(mark, Clicks)]
+    geometry = feature.get("geometry") if isinstance(feature, dict) else None
+    if skipped and isinstance(geometry, dict) and "Line" in str(geometry.get("type")):
+        raise UnusableError(skipped[0].reason)
+    if not clicks:
+        return [_make_example(read_any_area(feature))]
+    (mark,) = clicks
+    groups = [mark.l0_points] if mark.is_scribble else [(point,) for point in mark.l0_points]
     return [
         Prompt(
-            f"{mark.id} {number}",
-            l0_positives=(point,),
-            path_class=mark.path_class,
-            plane=mark.plane,
+            f"{mark.id} {number}", l0_positives=some, path_class=mark.path_class, plane=mark.plane
         )
-        for mark in marks
-        if isinstance(mark, Clicks) and not mark.are_negative
-        for number, point in enumerate(mark.l0_points, start=1)
+        for number, some in enumerate(groups, start=1)
     ]
 
 

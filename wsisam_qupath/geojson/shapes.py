@@ -60,17 +60,19 @@ def read_scribble(coordinates: object) -> tuple[Point, ...]:
     Raises:
         UnusableError: the lines are straight, as those that measure a length, or have no length.
     """
-    lines = [_positions(line) for line in _sequence(coordinates)]
-    if all(len(line) < _LEAST_VERTICES for line in lines):
+    drawn = [_positions(line) for line in _sequence(coordinates) if _sequence(line)]
+    if not drawn:
+        raise UnusableError("its coordinates are empty")
+    if not any(len(np.unique(line, axis=0)) > 1 for line in drawn):
+        raise UnusableError("it has no length")
+    bent = [line for line in drawn if shapely.convex_hull(shapely.MultiPoint(line)).area > 0]
+    if not bent:
         raise UnusableError(
             "a straight line measures, and marks no object: draw a line with bends over the "
             "object, a rectangle, points or a closed outline"
         )
-    drawn = shapely.MultiLineString([line for line in lines if len(line) > 1])
-    if not drawn.length:
-        raise UnusableError("it has no length")
     shares = (np.arange(_SCRIBBLE_POINTS) + 0.5) / _SCRIBBLE_POINTS
-    points = shapely.line_interpolate_point(drawn, shares, normalized=True)
+    points = shapely.line_interpolate_point(shapely.MultiLineString(bent), shares, normalized=True)
     return tuple(dict.fromkeys((x, y) for x, y in shapely.get_coordinates(points).tolist()))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import shapely
@@ -10,6 +11,7 @@ import shapely
 from wsisam_qupath import (
     OutlineOptions,
     PathClass,
+    Plane,
     Prompt,
     Result,
     Search,
@@ -150,10 +152,51 @@ def test_everything_of_a_size_is_found_without_examples(segmenter: Segmenter, sl
     assert all(one.prompt.path_class is None for one in objects)
 
 
-def test_a_region_of_glass_has_nothing(segmenter: Segmenter, slide: Slide) -> None:
+def test_areas_beyond_the_slide_are_refused(segmenter: Segmenter, slide: Slide) -> None:
     beyond = Search((GLAND,), l0_region=shapely.box(5000, 5000, 6000, 6000))
 
-    assert list(find_objects(segmenter, slide, beyond)) == []
+    with pytest.raises(PromptError, match="lie outside of the slide: draw them on it"):
+        list(find_objects(segmenter, slide, beyond))
+
+
+def test_an_area_without_end_is_the_whole_slide(
+    segmenter: Segmenter, slide: Slide, found: list[Result]
+) -> None:
+    endless = Search((GLAND,), l0_region=shapely.box(-1e9, -1e9, 1e9, 1e9))
+
+    assert geometry(list(find_objects(segmenter, slide, endless))) == geometry(found)
+
+
+@pytest.mark.parametrize("size_um", [1e-9, 1.9, 363.0, 1e9])
+def test_sizes_that_no_object_of_the_slide_has_are_refused(
+    segmenter: Segmenter, slide: Slide, size_um: float
+) -> None:
+    options = OutlineOptions(object_size_um=size_um)
+
+    with pytest.raises(PromptError, match="choose some of 2 to 362 µm"):
+        list(find_objects(segmenter, slide, Search(), options))
+
+
+def test_what_is_found_lies_on_the_plane_of_the_examples(
+    segmenter: Segmenter, slide: Slide
+) -> None:
+    deep = replace(GLAND, plane=Plane(z=2, t=1))
+
+    found = list(find_objects(segmenter, slide, Search((deep,))))
+
+    assert {one.prompt.plane for one in found} == {Plane(z=2, t=1)}
+    with pytest.raises(PromptError, match="lie on several planes"):
+        Search((deep, GLAND))
+
+
+def test_an_example_or_negative_of_any_shape_is_learned_from(
+    segmenter: Segmenter, slide: Slide, found: list[Result]
+) -> None:
+    ring = shapely.Point(256, 256).buffer(255).difference(shapely.Point(256, 256).buffer(250))
+
+    unlike = Search((GLAND,), (Prompt("ring", l0_outline=ring),))
+
+    assert list(find_objects(segmenter, slide, unlike))
 
 
 def test_without_an_example_and_a_size_nothing_is_looked_for(

@@ -75,8 +75,10 @@ def test_tiles_that_a_region_does_not_meet_are_left_out() -> None:
 
 def test_glass_is_told_from_tissue(tissue_slide: Slide) -> None:
     beside = PatchPair(-1000.0, 256.0, 1.0, 256, tissue_slide.mpp)
+    around = PatchPair(256.0, 256.0, 64.0, 256, tissue_slide.mpp)
 
     assert is_glass(tissue_slide, beside)
+    assert not is_glass(tissue_slide, around)  # though most of it lies beside the slide
     assert not is_glass(tissue_slide, PAIR)
 
 
@@ -175,3 +177,13 @@ def test_an_object_is_known_by_what_it_shares_with_the_smaller_one() -> None:
     assert found.has(shapely.box(-100, -100, 400, 400))
     assert not found.has(shapely.box(70, 0, 170, 100))
     assert not found.has(shapely.box(1000, 0, 1100, 100))
+
+
+def test_outlines_far_larger_than_an_object_are_known_at_once() -> None:
+    found = FoundOutlines(20.0)
+    found.add(shapely.Point(0, 0).buffer(4e8))
+    found.add(shapely.box(2e9, 0, 2e9 + 10, 10))
+
+    assert found.has(shapely.box(10, 10, 30, 30))
+    assert found.has(shapely.box(1.9e9, -1e9, 2.1e9, 1e9))
+    assert not found.has(shapely.box(3e9, 0, 3e9 + 10, 10))

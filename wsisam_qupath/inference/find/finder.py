@@ -17,15 +17,14 @@ from typing import TypeAlias
 
 import numpy as np
 import shapely
-from shapely.geometry import Polygon
 
 from ...errors import PromptError
 from ...geometry import Box, FloatArray, PatchPair
 from ...geometry.polygons import area_um2
 from ...geometry.raster import pixel_coverage
-from ...geometry.validity import make_valid
+from ...geometry.validity import keep_polygons, make_valid
 from ...options import OutlineOptions
-from ...prompts import PathClass, Prompt
+from ...prompts import PathClass, Plane, Prompt
 from ...prompts.results import Empty, Result
 from ...slide import PixelSource
 from ..answers import Question, is_cut_off, make_outline
@@ -42,6 +41,12 @@ MOST_EXAMPLES = 10
 _SIZE_FACTOR = 4.0
 """Found objects have at least a quarter of the area of the smallest example, and at most four
 times that of the largest."""
+
+_SMALLEST_PX = 4
+"""Smaller objects, in pixels of the slide, are not looked for."""
+
+_MOST_LEARNED = 20
+"""From more unwanted objects the look of what is not wanted is not learned; none is found again."""
 
 _PROMPTS_AT_ONCE = 8
 """Of a piece of work for the device: others wait for it."""
@@ -71,7 +76,7 @@ class Search:
         min_score: predicted IoU below which an answer is no object, 0 to 1.
 
     Raises:
-        PromptError: there are too many examples.
+        PromptError: there are too many examples, or they lie on several planes.
     """
 
     examples: tuple[Prompt, ...] = ()
@@ -84,6 +89,10 @@ class Search:
             raise PromptError(
                 f"{len(self.examples)} examples are too many: choose up to {MOST_EXAMPLES} that "
                 "look unlike each other."
+            )
+        if len({(one.plane.z, one.plane.t) for one in self.examples}) > 1:
+            raise PromptError(
+                "The examples lie on several planes of the image: choose those of one plane."
             )
 
 
@@ -109,7 +118,8 @@ def find_objects(
         on_tile: called with how many tiles are done and how many there are.
 
     Raises:
-        PromptError: an example cannot be outlined, or there is neither an example nor a size.
+        PromptError: an example cannot be outlined, there is neither an example nor a size, the
+            objects are too small or too large for the slide, or the areas lie outside of it.
         SlideError: the slide's pixels cannot be read.
     """
     options = options or OutlineOptions()
@@ -127,7 +137,7 @@ def _outline_all(
     """The outlines of prompts: as they are drawn, or as the model answers."""
     drawn = [one.l0_outline for one in prompts if one.l0_outline is not None]
     asked = [one for one in prompts if one.l0_outline is None]
-    for answer in segmenter.segment(slide, asked, options):
+    for answer in segmenter.segment(slide, asked, replace(options, candidates=1)):
         if isinstance(answer, Empty):
             raise PromptError(
                 f"The example {answer.prompt.id} cannot be outlined: {answer.reason}. Draw its "
@@ -166,11 +176,14 @@ class _Finder:
                 )
             sizes_um = [options.object_size_um]
         self._size_um = float(np.median(sizes_um))
+        _check_size(self._size_um, slide)
+        self._l0_region = _clip_region(search.l0_region, slide.l0_box)
         self._options = replace(options, object_size_um=self._size_um, candidates=1)
         self._planner = segmenter.planner(slide, self._options)
         self._hr_mpp = choose_scale(self._planner, max(sizes_um))
         self._examples, self._negatives = examples, negatives
         self._path_class = _choose_class(search, options)
+        self._plane = search.examples[0].plane if search.examples else Plane()
         self._digest = _describe(examples, negatives)
         self.found = FoundOutlines(self._size_um / slide.mpp.x)
         for outline in (*examples, *negatives):
@@ -178,7 +191,7 @@ class _Finder:
 
     def find(self, tiles_done: int, on_tile: OnTile) -> Generator[Result, None, None]:
         """Search the tiles after the first few."""
-        region = self._search.l0_region or _make_region(self._slide.l0_box)
+        region = self._l0_region
         likeness = self._learn() if self._examples else None
         tiles = lay_tiles(self._planner, self._hr_mpp, region)
         with_tissue = [pair for pair in tiles if not self._is_glass(pair)]
@@ -199,10 +212,12 @@ class _Finder:
     def _learn(self) -> Likeness:
         """Look at the examples, each in the middle of a patch."""
         examples = [self._look_at(outline) for outline in self._examples]
-        return Likeness.learn(examples, [self._look_at(outline) for outline in self._negatives])
+        negatives = [self._look_at(outline) for outline in self._negatives[:_MOST_LEARNED]]
+        return Likeness.learn(examples, negatives)
 
     def _look_at(self, outline: Region) -> ExampleFeatures:
-        pair = self._planner.place_pair(Box(*outline.bounds).center, self._hr_mpp)
+        inside = outline.representative_point()  # on the patch, whatever the shape
+        pair = self._planner.place_pair((inside.x, inside.y), self._hr_mpp)
         embedded = self._segmenter.embed_pairs(
             self._slide, [pair], turn=self._turn, check=self._check
         )
@@ -241,8 +256,8 @@ class _Finder:
                 break
             if not self._has_size(answer.polygon) or self.found.has(answer.polygon):
                 continue
-            self.found.add(answer.polygon)
             if region.intersects(answer.polygon.representative_point()):
+                self.found.add(answer.polygon)
                 yield answer
 
     def _ask(
@@ -281,15 +296,23 @@ class _Finder:
                 yield place, prompt, predictions[0]
 
     def _make_prompts(self, place: Place) -> Iterator[Prompt]:
-        point = self._mark_point(place)
-        yield point
+        yield self._mark_point(place)
         if place.l0_box is not None:
-            yield replace(point, l0_box=place.l0_box, l0_positives=())
+            name = self._name("rectangle", place)
+            yield Prompt(name, l0_box=place.l0_box, path_class=self._path_class, plane=self._plane)
 
     def _mark_point(self, place: Place) -> Prompt:
+        return Prompt(
+            self._name("point", place),
+            l0_positives=(place.l0_point,),
+            path_class=self._path_class,
+            plane=self._plane,
+        )
+
+    def _name(self, kind: str, place: Place) -> str:
+        """An id of a prompt, the same in each search for the same."""
         x, y = place.l0_point
-        name = str(uuid.uuid5(_NAMESPACE, f"{self._digest} {x:.2f} {y:.2f}"))
-        return Prompt(name, l0_positives=(place.l0_point,), path_class=self._path_class)
+        return str(uuid.uuid5(_NAMESPACE, f"{self._digest} {kind} {x:.2f} {y:.2f}"))
 
     def _make_result(
         self, pair: PatchPair, prompt: Prompt, prediction: Prediction
@@ -328,8 +351,26 @@ def _choose_class(search: Search, options: OutlineOptions) -> PathClass | None:
     return next((one.path_class for one in search.examples if one.path_class), None)
 
 
-def _make_region(box: Box) -> Polygon:
-    return shapely.box(box.x0, box.y0, box.x1, box.y1)
+def _check_size(size_um: float, slide: PixelSource) -> None:
+    mpp, l0_box = slide.mpp, slide.l0_box
+    least_um = _SMALLEST_PX * max(mpp.x, mpp.y)
+    most_um = math.hypot(l0_box.width * mpp.x, l0_box.height * mpp.y)
+    if not least_um <= size_um <= most_um:
+        raise PromptError(
+            f"Objects of {size_um:g} µm cannot be found on this slide: choose some of "
+            f"{least_um:.2g} to {most_um:.0f} µm."
+        )
+
+
+def _clip_region(l0_region: Region | None, l0_box: Box) -> Region:
+    """The part of a region on the slide; the whole slide where there is none."""
+    whole: Region = shapely.box(l0_box.x0, l0_box.y0, l0_box.x1, l0_box.y1)
+    if l0_region is None:
+        return whole
+    inside = keep_polygons(shapely.intersection(l0_region, whole))
+    if inside.is_empty:
+        raise PromptError("The areas to look in lie outside of the slide: draw them on it.")
+    return inside
 
 
 def _cover(outline: Region, pair: PatchPair) -> Map:

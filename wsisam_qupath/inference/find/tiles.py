@@ -70,8 +70,11 @@ def find_middle(pair: PatchPair) -> Box:
 
 
 def is_glass(slide: PixelSource, pair: PatchPair) -> bool:
-    """Whether a tile shows nearly nothing but bare glass."""
-    pixels = slide.read(pair.hr_l0_box, _LOOK_PX, _LOOK_PX).astype(np.int16)
+    """Whether the part of a tile on the slide shows nearly nothing but bare glass."""
+    l0_shown = pair.hr_l0_box.intersection(slide.l0_box)
+    if l0_shown.width <= 0 or l0_shown.height <= 0:
+        return True
+    pixels = slide.read(l0_shown, _LOOK_PX, _LOOK_PX).astype(np.int16)
     is_tissue: NDArray[np.bool_] = (np.ptp(pixels, axis=-1) >= _GLASS_COLOR) | (
         pixels.min(axis=-1) <= _GLASS_LIGHT
     )
