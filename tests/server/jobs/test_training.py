@@ -214,7 +214,7 @@ def test_a_project_is_trained_on_and_compared(qupath: QuPathProcess, tmp_path: P
         gland = {**drawn(OUTLINES[0]), "id": f"00000000-0000-4000-8000-{entry_id:0>12}"}
         qupath.run(add_objects, project, entry_id, [gland])
     with trainer(tmp_path / "home", project) as asked:
-        ended = asked.ended(asked.start(steps=2, views=2))
+        ended = asked.ended(asked.start(steps=2, views=8))
         report = asked.ask("GET", f"/v1/trainings/{ended['id']}/report")
 
     assert ended["state"] == "done", ended
@@ -224,6 +224,6 @@ def test_a_project_is_trained_on_and_compared(qupath: QuPathProcess, tmp_path: P
         "box+points",
         "outline",
     }
-    assert any("2 to validate on" in note for note in ended["notes"])
+    assert any("training is cross-validated" in note for note in ended["notes"])
     assert b"<html" in report.data
     assert bool(ended["adapter"]) == any(s["says"] == "better" for s in ended["comparisons"])
