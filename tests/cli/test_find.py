@@ -52,6 +52,7 @@ def test_only_the_surest_are_kept_within_a_region(request_of: FindRequest) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.walk
 def test_a_search_that_was_killed_goes_on(
     request_of: FindRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -75,6 +76,7 @@ def test_a_search_that_was_killed_goes_on(
 
 
 @pytest.mark.slow
+@pytest.mark.walk
 def test_the_command_finds_everything_of_a_size(tissue_path: Path, tmp_path: Path) -> None:
     out = tmp_path / "found.geojson"
 

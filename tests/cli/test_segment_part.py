@@ -150,6 +150,7 @@ def test_a_disk_that_is_full_costs_nothing_that_was_done(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.walk
 @pytest.mark.parametrize("number", [KILL, signal.SIGTERM], ids=["kill", "SIGTERM"])
 def test_what_was_outlined_before_a_stop_is_not_outlined_again(
     tissue_path: Path, tmp_path: Path, number: int

@@ -42,7 +42,7 @@ from wsisam_qupath.options import OutlineOptions
 from wsisam_qupath.prompts.results import SerializedResult
 from wsisam_qupath.slide import Slide, open_slide
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.walk]
 
 
 @pytest.fixture(scope="module")

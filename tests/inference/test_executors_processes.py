@@ -46,7 +46,7 @@ from wsisam_qupath.prompts.results import SerializedResult
 from wsisam_qupath.qupath.jvm.process import QuPathProcess
 from wsisam_qupath.slide import Slide
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.walk]
 
 
 def test_an_engine_in_this_process_delivers_answers_one_by_one(

@@ -172,6 +172,7 @@ def desk(tmp_path: Path, tissue: ImageArray) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.walk
 @pytest.mark.parametrize(
     "story",
     [

@@ -43,7 +43,7 @@ from wsisam_qupath_training.trainer.run_folder import hold_folders
 from wsisam_qupath_training.trainer.write_adapter import WrittenAdapter
 from wsisam_qupath_training.verdict import Judgment, keep_start
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.walk]
 
 
 def console() -> Console:

@@ -19,6 +19,7 @@ from wsisam_qupath.slide.pyramid import write_pyramid
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.walk,
     pytest.mark.qupath,
     pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's"),
 ]

@@ -40,7 +40,7 @@ from wsisam_qupath.qupath.jvm.process import QuPathProcess
 
 __all__ = ["created", "project"]  # fixtures
 
-pytestmark = [pytest.mark.qupath, pytest.mark.slow]
+pytestmark = [pytest.mark.qupath, pytest.mark.slow, pytest.mark.walk]
 
 
 @pytest.fixture(scope="module")

@@ -206,6 +206,7 @@ def test_a_model_that_is_loaded_on_demand_is_loaded_by_its_first_request() -> No
 
 
 @pytest.mark.slow
+@pytest.mark.walk
 @pytest.mark.qupath
 def test_a_project_is_trained_on_and_compared(qupath: QuPathProcess, tmp_path: Path) -> None:
     slides = [write_slide(tmp_path / f"{name}.tif") for name in "abc"]
