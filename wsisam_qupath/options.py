@@ -18,6 +18,9 @@ DEFAULT_BASE = "lite-medsam"
 
 MOST_CANDIDATES = 3
 
+MIN_SCORE = 0.75
+"""Predicted IoU below which what a search finds is no object."""
+
 AdapterChoice: TypeAlias = Path | Literal["default"] | None
 """A file, the adapter that ships with this package ("default"), or none."""
 

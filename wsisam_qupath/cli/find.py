@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from ..options import MIN_SCORE
 from .options import model_options, result_options, take_model, take_outline
 
 
@@ -39,7 +40,7 @@ from .options import model_options, result_options, take_model, take_outline
 @click.option(
     "--min-score",
     type=click.FloatRange(0, 1),
-    default=0.75,
+    default=MIN_SCORE,
     show_default=True,
     help="Lowest predicted IoU of a found object; lower finds more, and more wrong ones.",
 )

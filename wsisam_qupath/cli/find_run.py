@@ -17,8 +17,8 @@ from ..geojson import Feature, read_examples, read_region, to_feature, write_fea
 from ..inference.find import Search, find_objects
 from ..inference.loading import ResolvedModel, resolve
 from ..inference.segmenter import Segmenter
-from ..options import ModelSpec, OutlineOptions
-from ..prompts import Prompt, PromptSet, clip_to_slide
+from ..options import MIN_SCORE, ModelSpec, OutlineOptions
+from ..prompts import Prompt
 from ..prompts.results import SerializedResult
 from ..report.overlay import write_overlay
 from ..report.progress import count_noun, name_cases, show_progress, stderr_console
@@ -40,7 +40,7 @@ class FindRequest:
     within: Path | None = None
     negatives: Path | None = None
     everything: bool = False
-    min_score: float = Search.min_score
+    min_score: float = MIN_SCORE
     most: int | None = None
     mpp: float | None = None
     overlay: Path | None = None
@@ -118,14 +118,9 @@ def _read_examples(
     """The objects of a file that lie on the slide: those of other classes, those to ignore."""
     if path is None:
         return (), ()
-    found = read_examples(path)
-    on_slide = [
-        clip_to_slide(PromptSet(some), slide.l0_box) for some in (found.wanted, found.unwanted)
-    ]
-    left_out = [*found.skipped, *(one for some in on_slide for one in some.skipped)]
-    name_cases(console, f"Skipped in {path.name}:", left_out)
-    wanted, unwanted = (some.prompts for some in on_slide)
-    return wanted, unwanted
+    found = read_examples(path).clip_to_slide(slide.l0_box)
+    name_cases(console, f"Skipped in {path.name}:", found.skipped)
+    return found.wanted, found.unwanted
 
 
 def _describe(request: FindRequest, slide: Slide, model: ResolvedModel) -> dict[str, str]:

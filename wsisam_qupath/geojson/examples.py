@@ -12,9 +12,10 @@ from shapely.geometry import MultiPolygon, Polygon
 
 from ..errors import PromptError
 from ..files import read_json
+from ..geometry import Box
 from ..geometry.validity import keep_polygons
-from ..prompts import Prompt, Skipped
-from ..prompts.grouping import Area, Clicks
+from ..prompts import Prompt, PromptSet, Skipped, clip_to_slide
+from ..prompts.grouping import Area, Clicks, make_polygon
 from .reading import holds_features, list_features, read_any_area, read_marks
 from .shapes import UnusableError
 
@@ -34,6 +35,14 @@ class Examples:
     wanted: tuple[Prompt, ...]
     unwanted: tuple[Prompt, ...]
     skipped: tuple[Skipped, ...]
+
+    def clip_to_slide(self, l0_box: Box) -> Examples:
+        """Leave out what lies outside of the slide; see :func:`.clip_to_slide`."""
+        wanted, unwanted = (
+            clip_to_slide(PromptSet(some), l0_box) for some in (self.wanted, self.unwanted)
+        )
+        skipped = (*self.skipped, *wanted.skipped, *unwanted.skipped)
+        return Examples(wanted.prompts, unwanted.prompts, skipped)
 
 
 def read_examples(path: str | os.PathLike[str]) -> Examples:
@@ -89,7 +98,7 @@ def region_from_geojson(document: object, *, source: str = "The GeoJSON") -> Pol
             area = read_any_area(feature)
         except UnusableError:
             continue
-        areas.append(_outline(area))
+        areas.append(make_polygon(area))
     if not areas:
         raise PromptError(f"{source} has no area to look in: draw a rectangle or an outline.")
     return keep_polygons(shapely.union_all(areas))
@@ -135,11 +144,3 @@ def _read_objects(feature: object) -> list[Prompt]:
         )
         for number, some in enumerate(groups, start=1)
     ]
-
-
-def _outline(area: Area) -> Polygon | MultiPolygon:
-    if area.l0_outline is not None:
-        return area.l0_outline
-    box = area.l0_box
-    assert box is not None  # an area has one of both
-    return shapely.box(box.x0, box.y0, box.x1, box.y1)

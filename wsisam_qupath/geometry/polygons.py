@@ -116,6 +116,28 @@ def area_um2(l0_geometry: Polygon | MultiPolygon, mpp: Mpp) -> float:
     return float(l0_geometry.area * mpp.x * mpp.y)
 
 
+def cover_patch(
+    l0_outline: Polygon | MultiPolygon, pair: PatchPair, side_px: int, *, zoom: float = 1.0
+) -> FloatArray:
+    """Compute which share of each pixel of a grid over a patch an outline covers.
+
+    Args:
+        l0_outline: level-0 px; what lies outside of the patch is cut off.
+        side_px: rows and columns of the grid.
+        zoom: 1 for the HR patch, 2 for the LR patch, which is twice as wide.
+
+    Returns:
+        side_px x side_px, 0 to 1.
+    """
+
+    def to_grid(l0_points: FloatArray) -> FloatArray:
+        half = pair.size_px / 2
+        patch_points = (pair.l0_to_hr(l0_points) - half) / zoom + half
+        return patch_points * (side_px / pair.size_px)
+
+    return pixel_coverage(make_valid(shapely.transform(l0_outline, to_grid)), side_px)
+
+
 def outline_to_mask(
     l0_outline: Polygon | MultiPolygon, pair: PatchPair, *, zoom: float, magnitude: float
 ) -> NDArray[np.float32]:
@@ -129,13 +151,7 @@ def outline_to_mask(
     Returns:
         256 x 256 logits over the patch, row by row from the top.
     """
-
-    def to_mask(l0_points: FloatArray) -> FloatArray:
-        half = pair.size_px / 2
-        patch_points = (pair.l0_to_hr(l0_points) - half) / zoom + half
-        return patch_points * (MASK_PX / pair.size_px)
-
-    covered = pixel_coverage(make_valid(shapely.transform(l0_outline, to_mask)), MASK_PX)
+    covered = cover_patch(l0_outline, pair, MASK_PX, zoom=zoom)
     logits: NDArray[np.float32] = ((2 * covered - 1) * magnitude).astype(np.float32)
     return logits
 

@@ -28,7 +28,7 @@ from .chosen import ChosenModel
 from .predictor import Predictor
 from .read_ahead import Check, go_on, read_ahead
 
-_PROMPTS_AT_ONCE, _POINTS_AT_ONCE = 8, 256
+PROMPTS_AT_ONCE, _POINTS_AT_ONCE = 8, 256
 """Of a piece of work for the device: others wait, and nobody can break it off."""
 
 _MIB = 1 << 20
@@ -356,7 +356,7 @@ def _split_into_pieces(questions: Sequence[Question]) -> Iterator[Sequence[Quest
     points = 0
     for question in questions:
         more = len(question.prompt.l0_points)
-        if piece and (len(piece) == _PROMPTS_AT_ONCE or points + more > _POINTS_AT_ONCE):
+        if piece and (len(piece) == PROMPTS_AT_ONCE or points + more > _POINTS_AT_ONCE):
             yield piece
             piece, points = [], 0
         piece.append(question)

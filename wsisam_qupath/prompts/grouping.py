@@ -125,7 +125,7 @@ def group_corrections(area: Area, marks: Sequence[Mark]) -> PromptSet:
         clicks[0].id if clicks else area.id,
         l0_box=boxes[0].l0_box if boxes else None if clicks else area.l0_box,
         l0_outline=None if clicks else area.l0_outline,
-        l0_earlier=_polygon(area) if clicks else None,
+        l0_earlier=make_polygon(area) if clicks else None,
         l0_positives=tuple(point for mark in positives for point in mark.l0_points),
         l0_negatives=tuple(point for mark in negatives for point in mark.l0_points),
         path_class=next((mark.path_class for mark in named if mark.path_class), None),
@@ -204,7 +204,7 @@ def _find_smallest_holders(areas: Sequence[Area], clicks: Sequence[_Click]) -> I
     """Find the smallest area that each click lies in or on the edge of: its index, or -1."""
     if not areas or not clicks:
         return np.full(len(clicks), -1, dtype=np.intp)
-    shapes = np.array([_polygon(area) for area in areas], dtype=object)
+    shapes = np.array([make_polygon(area) for area in areas], dtype=object)
     # The areas ask, not the points: GEOS prepares the side that asks, and these are the large.
     area_at, click_at = shapely.STRtree(_make_dots(clicks)).query(shapes, predicate="intersects")
     return _find_cheapest(len(clicks), click_at, area_at, shapely.area(shapes)[area_at])
@@ -283,6 +283,7 @@ def _make_dots(clicks: Sequence[_Click]) -> NDArray[np.object_]:
     return dots
 
 
-def _polygon(area: Area) -> Polygon | MultiPolygon:
+def make_polygon(area: Area) -> Polygon | MultiPolygon:
+    """What an area covers, level-0 px."""
     box = area.l0_box
     return shapely.box(box.x0, box.y0, box.x1, box.y1) if box else area.l0_outline

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field, JsonValue
 
-from ..inference.find import Search
-from .schemas import Feature, Options, Prompts, SlideAsOpen, Strict
+from ..options import MIN_SCORE
+from .schemas import HAS_FEATURES, Options, Prompts, SlideAsOpen, Strict
 
 _SOMETHING_TO_FIND: list[JsonValue] = [
     {
@@ -21,14 +21,7 @@ _SOMETHING_TO_FIND: list[JsonValue] = [
     },
     {
         "required": ["examples"],
-        "properties": {
-            "examples": {
-                "anyOf": [
-                    {"type": "array", "minItems": 1},
-                    {"type": "object", "properties": {"features": {"minItems": 1}}},
-                ]
-            }
-        },
+        "properties": {"examples": HAS_FEATURES},
     },
 ]
 """What the schema says of it beside the types."""
@@ -54,11 +47,6 @@ class FindRequest(Strict):
     negatives: Prompts = Field(default_factory=list)
     known: Prompts = Field(default_factory=list)
     within: Prompts | None = None
-    min_score: Annotated[float, Field(ge=0, le=1)] = Search.min_score
+    min_score: Annotated[float, Field(ge=0, le=1)] = MIN_SCORE
     adapter: str | None = None
     options: Options = Field(default_factory=Options)
-
-
-def list_features(prompts: Prompts) -> list[Feature]:
-    """The features, in whichever form they were sent."""
-    return prompts if isinstance(prompts, list) else prompts["features"]

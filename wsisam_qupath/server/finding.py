@@ -10,13 +10,12 @@ from shapely.geometry import MultiPolygon, Polygon
 from ..geojson import examples_from_geojson, region_from_geojson, to_feature
 from ..geojson.provenance import add_client
 from ..inference.find import Search, find_objects
-from ..prompts import Prompt, PromptSet, clip_to_slide
 from ..slide import PixelSource
 from .config import Limits
 from .decoding import decode, make_invalid_problem
-from .find_schemas import FindRequest, list_features
+from .find_schemas import FindRequest
 from .queue import QueueSlot
-from .schemas import FieldError, Prompts
+from .schemas import FieldError, Prompts, list_features
 from .service import Record, Service
 
 
@@ -64,26 +63,14 @@ def find(
 
 
 def _make_search(request: FindRequest, slide: PixelSource) -> Search:
-    wanted, ignored = _read_examples(request.examples, slide)
-    unwanted, also_ignored = _read_examples(request.negatives, slide)
-    if list_features(request.examples) and not wanted:
+    examples = examples_from_geojson(request.examples).clip_to_slide(slide.l0_box)
+    negatives = examples_from_geojson(request.negatives).clip_to_slide(slide.l0_box)
+    if list_features(request.examples) and not examples.wanted:
         message = "none of them is an object on the slide"
         raise make_invalid_problem([FieldError(field="examples", message=message)])
     region = None if request.within is None else region_from_geojson(request.within)
-    negatives = (*ignored, *unwanted, *also_ignored)
-    return Search(wanted, negatives, region, request.min_score)
-
-
-def _read_examples(
-    prompts: Prompts, slide: PixelSource
-) -> tuple[tuple[Prompt, ...], tuple[Prompt, ...]]:
-    """The objects on the slide: those of other classes, those to ignore."""
-    found = examples_from_geojson(prompts)
-    wanted, unwanted = (
-        clip_to_slide(PromptSet(some), slide.l0_box).prompts
-        for some in (found.wanted, found.unwanted)
-    )
-    return wanted, unwanted
+    unwanted = (*examples.unwanted, *negatives.wanted, *negatives.unwanted)
+    return Search(examples.wanted, unwanted, region, request.min_score)
 
 
 def _list_outlines(prompts: Prompts) -> tuple[Polygon | MultiPolygon, ...]:

@@ -81,6 +81,12 @@ Prompts: TypeAlias = Annotated[
     Discriminator(_shape_of),
 ]
 
+
+def list_features(prompts: Prompts) -> list[Feature]:
+    """The features, in whichever form they were sent."""
+    return prompts if isinstance(prompts, list) else prompts["features"]
+
+
 PixelSize: TypeAlias = Annotated[float, Field(ge=0.01, le=100)]
 Downsample: TypeAlias = Annotated[float, Field(ge=1, le=_LARGEST_PX)]
 
@@ -186,18 +192,17 @@ class Options(Strict):
         return OutlineOptions(**self.model_dump())
 
 
+HAS_FEATURES: JsonValue = {
+    "anyOf": [
+        {"type": "array", "minItems": 1},
+        {"type": "object", "properties": {"features": {"minItems": 1}}},
+    ]
+}
+"""What the schema says of features that must not be empty, beside their type."""
+
 _SOMETHING_TO_OUTLINE: list[JsonValue] = [
     {"required": ["refine"], "properties": {"refine": {"type": "object"}}},
-    {
-        "properties": {
-            "prompts": {
-                "anyOf": [
-                    {"type": "array", "minItems": 1},
-                    {"type": "object", "properties": {"features": {"minItems": 1}}},
-                ]
-            }
-        }
-    },
+    {"properties": {"prompts": HAS_FEATURES}},
 ]
 """What the schema says of it beside the types."""
 
@@ -248,7 +253,7 @@ class SegmentRequest(Strict):
     @property
     def features(self) -> list[Feature]:
         """The prompts, in whichever form they were sent."""
-        return self.prompts if isinstance(self.prompts, list) else self.prompts["features"]
+        return list_features(self.prompts)
 
 
 class FieldError(BaseModel):

@@ -48,6 +48,7 @@ def test_how_long_a_process_queued_is_read() -> None:
     try:
         while all(read_active(child.pid)[1] < 0.1 for child in children):
             time.sleep(0.01)
+        assert max(read_active(child.pid)[1] for child in children) >= 0.1
     finally:
         for child in children:
             child.kill()

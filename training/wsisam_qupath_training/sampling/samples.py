@@ -15,8 +15,7 @@ from pydantic import Field as Limited
 from shapely.geometry import MultiPolygon, Polygon
 
 from wsisam_qupath.geometry import Box, FloatArray, PatchPair
-from wsisam_qupath.geometry.raster import pixel_coverage
-from wsisam_qupath.geometry.validity import make_valid
+from wsisam_qupath.geometry.polygons import cover_patch
 from wsisam_qupath.inference.backends import ImageArray
 from wsisam_qupath.prompts import Prompt
 from wsisam_qupath.prompts.encoding import MASK_PX
@@ -353,12 +352,7 @@ def _is_seen(
 
 def _raster(outline: Polygon | MultiPolygon, pair: PatchPair, zoom: float) -> Mask:
     """Mask pixels of which at least half is covered, over the HR (zoom 1) or LR patch (2)."""
-    half = pair.size_px / 2
-
-    def to_mask(l0_points: FloatArray) -> FloatArray:
-        return ((pair.l0_to_hr(l0_points) - half) / zoom + half) * (MASK_PX / pair.size_px)
-
-    return pixel_coverage(make_valid(shapely.transform(outline, to_mask)), MASK_PX) >= 0.5
+    return cover_patch(outline, pair, MASK_PX, zoom=zoom) >= 0.5
 
 
 def _rasterize_known(

@@ -19,19 +19,18 @@ import numpy as np
 import shapely
 
 from ...errors import PromptError
-from ...geometry import Box, FloatArray, PatchPair
-from ...geometry.polygons import area_um2
-from ...geometry.raster import pixel_coverage
-from ...geometry.validity import keep_polygons, make_valid
-from ...options import OutlineOptions
+from ...geometry import Box, PatchPair
+from ...geometry.polygons import area_um2, cover_patch
+from ...geometry.validity import keep_polygons
+from ...options import MIN_SCORE, OutlineOptions
 from ...prompts import PathClass, Plane, Prompt
 from ...prompts.results import Empty, Result
 from ...slide import PixelSource
 from ..answers import Question, is_cut_off, make_outline
 from ..backends import Embedding, Prediction
 from ..read_ahead import Check, go_on
-from ..segmenter import Segmenter, Turn
-from .likeness import PLACES, BoolMap, ExampleFeatures, Likeness, Map, Tokens
+from ..segmenter import PROMPTS_AT_ONCE, Segmenter, Turn
+from .likeness import PLACES, BoolMap, ExampleFeatures, Likeness, Tokens
 from .overlaps import FoundOutlines
 from .places import Place, find_places, spread_places
 from .tiles import Region, choose_scale, find_middle, is_glass, lay_tiles, list_places
@@ -47,9 +46,6 @@ _SMALLEST_PX = 4
 
 _MOST_LEARNED = 20
 """From more unwanted objects the look of what is not wanted is not learned; none is found again."""
-
-_PROMPTS_AT_ONCE = 8
-"""Of a piece of work for the device: others wait for it."""
 
 _GRID_SHARE = 0.5
 """Without examples, points lie this share of an object's size apart."""
@@ -82,7 +78,7 @@ class Search:
     examples: tuple[Prompt, ...] = ()
     negatives: tuple[Prompt, ...] = ()
     l0_region: Region | None = None
-    min_score: float = 0.75
+    min_score: float = MIN_SCORE
 
     def __post_init__(self) -> None:
         if len(self.examples) > MOST_EXAMPLES:
@@ -223,7 +219,9 @@ class _Finder:
         )
         ((_, embedding),) = embedded
         return ExampleFeatures(
-            self._read_tokens(embedding), _cover(outline, pair), self._lies_in_slide(pair)
+            self._read_tokens(embedding),
+            cover_patch(outline, pair, PLACES).astype(np.float32),
+            self._lies_in_slide(pair),
         )
 
     def _read_tokens(self, embedding: Embedding) -> Tokens:
@@ -287,8 +285,8 @@ class _Finder:
         self, pair: PatchPair, embedding: Embedding, places: Sequence[Place]
     ) -> Iterator[tuple[Place, Prompt, Prediction]]:
         questions = [(place, prompt) for place in places for prompt in self._make_prompts(place)]
-        for start in range(0, len(questions), _PROMPTS_AT_ONCE):
-            some = questions[start : start + _PROMPTS_AT_ONCE]
+        for start in range(0, len(questions), PROMPTS_AT_ONCE):
+            some = questions[start : start + PROMPTS_AT_ONCE]
             self._check()
             with self._turn():
                 answers = self._segmenter.answer(pair, embedding, [prompt for _, prompt in some])
@@ -371,16 +369,6 @@ def _clip_region(l0_region: Region | None, l0_box: Box) -> Region:
     if inside.is_empty:
         raise PromptError("The areas to look in lie outside of the slide: draw them on it.")
     return inside
-
-
-def _cover(outline: Region, pair: PatchPair) -> Map:
-    """Share of each place of a pair's HR patch that an outline covers."""
-
-    def to_places(l0_points: FloatArray) -> FloatArray:
-        return pair.l0_to_hr(l0_points) * (PLACES / pair.size_px)
-
-    covered = pixel_coverage(make_valid(shapely.transform(outline, to_places)), PLACES)
-    return covered.astype(np.float32)
 
 
 def _describe(*outlines: Sequence[Region]) -> str:
