@@ -169,10 +169,10 @@ def test_who_holds_the_lock_is_told_as_well_as_it_is_known(
     project: Project, holder: dict[str, Any], said: str
 ) -> None:
     project.path.write_text("{}")
-    with project_lock(project):
+    with project_lock(project, what="batch"):
         put(project, "lock.json", json.dumps(holder).encode("ascii"))
 
-        with pytest.raises(ProjectError, match=said), project_lock(project):
+        with pytest.raises(ProjectError, match=said), project_lock(project, what="batch"):
             pass
 
 

@@ -62,7 +62,7 @@ def everything(image: Image) -> list[Callable[[], object]]:
     project, entry = image.project, image.entry
 
     def lock() -> None:
-        with project_lock(project):
+        with project_lock(project, what="batch"):
             pass
 
     def journal() -> None:

@@ -51,7 +51,7 @@ def other_process(project: Project) -> Iterator[subprocess.Popen[str]]:
 
 def is_locked(project: Project) -> bool:
     try:
-        with project_lock(project):
+        with project_lock(project, what="batch"):
             return False
     except ProjectError:
         return True
@@ -59,7 +59,7 @@ def is_locked(project: Project) -> bool:
 
 def test_another_process_is_named(project: Project) -> None:
     with other_process(project) as process:
-        with pytest.raises(ProjectError) as caught, project_lock(project):
+        with pytest.raises(ProjectError) as caught, project_lock(project, what="batch"):
             pass
 
         who = f"process {process.pid} on {socket.gethostname()}"
@@ -89,14 +89,14 @@ def test_the_lock_of_a_killed_process_is_free(project: Project) -> None:
 
 
 def test_the_lock_ends_with_an_error(project: Project) -> None:
-    with pytest.raises(ZeroDivisionError), project_lock(project):
+    with pytest.raises(ZeroDivisionError), project_lock(project, what="batch"):
         raise ZeroDivisionError
 
     assert not is_locked(project)
 
 
 def test_one_process_has_the_lock_once(project: Project) -> None:
-    with project_lock(project):
+    with project_lock(project, what="batch"):
         assert is_locked(project)
         in_thread: list[bool] = []
         thread = threading.Thread(target=lambda: in_thread.append(is_locked(project)))
@@ -110,7 +110,7 @@ def test_one_process_has_the_lock_once(project: Project) -> None:
 def test_projects_of_other_folders_are_free(project: Project, tmp_path: Path) -> None:
     other = read_project(make_project(tmp_path / "other"))
 
-    with project_lock(project):
+    with project_lock(project, what="batch"):
         assert not is_locked(other)
 
 
@@ -122,7 +122,7 @@ def test_who_holds_the_lock_may_be_unknown(project: Project) -> None:
             pytest.raises(
                 ProjectError, match=r"process \? on an unknown computer, since an unknown"
             ),
-            project_lock(project),
+            project_lock(project, what="batch"),
         ):
             pass
 
@@ -130,7 +130,7 @@ def test_who_holds_the_lock_may_be_unknown(project: Project) -> None:
 def test_the_project_itself_is_not_touched(project: Project) -> None:
     before = contents(project.folder)
 
-    with project_lock(project):
+    with project_lock(project, what="batch"):
         pass
 
     after = contents(project.folder)
@@ -143,7 +143,10 @@ def test_a_read_only_project_gets_no_folder(project: Project) -> None:
     mode = project.path.stat().st_mode
     project.path.chmod(mode & ~0o222)
 
-    with pytest.raises(ProjectError, match="is write-protected"), project_lock(project):
+    with (
+        pytest.raises(ProjectError, match="is write-protected"),
+        project_lock(project, what="batch"),
+    ):
         pass
 
     project.path.chmod(mode)
@@ -153,7 +156,10 @@ def test_a_read_only_project_gets_no_folder(project: Project) -> None:
 def test_a_file_in_the_place_of_the_folder(project: Project) -> None:
     project.own_folder.write_text("mine")
 
-    with pytest.raises(ProjectError, match="cannot be locked in"), project_lock(project):
+    with (
+        pytest.raises(ProjectError, match="cannot be locked in"),
+        project_lock(project, what="batch"),
+    ):
         pass
 
     assert project.own_folder.read_text() == "mine"
@@ -174,7 +180,7 @@ def test_a_file_system_that_may_only_be_read_gets_no_folder(
         subprocess.run(["mount", "-o", "remount,ro,bind", str(mounted)], check=True)
         with (
             pytest.raises(ProjectError, match="is write-protected"),
-            project_lock(read_project(mounted)),
+            project_lock(read_project(mounted), what="batch"),
         ):
             pass
     finally:

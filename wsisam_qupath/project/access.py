@@ -1,16 +1,13 @@
-"""Checks before a command writes into a project: its images, QuPath, and the project's lock."""
+"""Checks before a command writes into a project: its images, and whether QuPath has it open."""
 
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 from ..errors import OptionError, ProjectError
 from ..files.names import compose
 from ..qupath.files.entries import ImageEntry, Project
-from ..qupath.files.integrity import check_writable_project
-from .lock import project_lock
 from .qupath_processes import find_running_qupath
 
 
@@ -67,15 +64,3 @@ def check_closed(project: Project, warn: Callable[[str], None]) -> None:
         f"QuPath is running (process {running.pid}). If it has this project open, close the "
         "project there now: its next save would overwrite the results."
     )
-
-
-@contextmanager
-def lock_for_writing(project: Project, *, what: str) -> Iterator[None]:
-    """Check that the project can be written, and hold its lock.
-
-    Raises:
-        ProjectError: it cannot be written, or another command is writing it.
-    """
-    check_writable_project(project)
-    with project_lock(project, what=what):
-        yield

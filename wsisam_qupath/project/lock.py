@@ -31,7 +31,7 @@ _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
 @contextmanager
-def project_lock(project: Project, *, what: str = "batch") -> Iterator[None]:
+def project_lock(project: Project, *, what: str) -> Iterator[None]:
     """Hold the lock of a project against other processes, on all computers that share it.
 
     The operating system holds the lock, in ``wsisam-qupath/lock``; it ends with this process,

@@ -17,8 +17,9 @@ from ..qupath.files.entries import ImageEntry, Project
 from ..qupath.files.integrity import read_stated_count
 from ..qupath.files.reading import read_project
 from ..report.progress import count_noun, show_progress, stderr_console
-from .access import check_closed, choose_images, lock_for_writing
+from .access import check_closed, choose_images
 from .commit import RESTORE, recover, restore
+from .lock import project_lock
 from .unfinished_restore import UnfinishedRestore
 
 Wanted: TypeAlias = Literal["previous", "original"] | int
@@ -50,7 +51,7 @@ def run_restore(path: Path, images: Sequence[str], wanted: Wanted = "previous") 
     check_closed(project, say)
     restored = failed = kept = 0
     with (
-        lock_for_writing(project, what=RESTORE),
+        project_lock(project, what=RESTORE),
         show_progress(console, "Restoring images", len(entries)) as progress,
     ):
         unfinished = UnfinishedRestore(project, images) if wanted == "previous" else None

@@ -106,6 +106,17 @@ def test_of_a_project_file_that_was_cut_off_the_copy_of_qupath_is_used(tmp_path:
         assert json.loads((folder / PROJECT_FILE).read_text()) == {"images": [{"entryID": 1}]}
 
 
+def test_notes_that_qupath_was_stopped_while_writing_do_not_keep_it_from_going_on(
+    tmp_path: Path,
+) -> None:
+    folder = leave_unfinished(tmp_path, record("a", "1"))
+    (folder / "data" / "metadata.json").write_bytes(b"")
+
+    with build_beside(tmp_path / "p", PLAN) as unfinished:
+        assert list(unfinished.kept) == ["a.svs"]
+        assert not (unfinished.path / "data" / "metadata.json").exists()
+
+
 @pytest.mark.parametrize(
     ("plan", "words"),
     [

@@ -310,3 +310,25 @@ def test_a_full_disk_is_told_before_the_work(project: Project, tmp_path: Path) -
                 ImageError, match="saving it needs 4 MB on the project's disk, of which 0"
             ):
                 check_writable_image(found)
+
+
+@pytest.mark.parametrize("content", [b"", b'{"a": "b', b"null", b"[]"])
+def test_a_project_that_qupath_was_stopped_while_saving_is_named(
+    project: Project, content: bytes
+) -> None:
+    notes = project.folder / "data" / "metadata.json"
+    notes.write_bytes(content)
+
+    with pytest.raises(ProjectError) as caught:
+        check_writable_project(project)
+
+    assert str(caught.value) == (
+        f"QuPath cannot open the project {project.path}, for it was stopped while it wrote "
+        f"{notes}. Delete that file: it holds notes on the project as a whole, and neither images "
+        "nor objects."
+    )
+
+
+def test_notes_on_a_project_are_no_hindrance(project: Project) -> None:
+    (project.folder / "data" / "metadata.json").write_bytes(b'{"a": "b"}')
+    check_writable_project(project)

@@ -28,7 +28,8 @@ from ...report.outcome import ImageOutcome
 from ...report.progress import Progress, points_warning, show_progress, stderr_console
 from ...report.writing import ReportHeader, check_report_path, write_report
 from ...slide import Slide
-from ..access import check_closed, choose_images, lock_for_writing
+from ..access import check_closed, choose_images
+from ..lock import project_lock
 from .config import BatchConfig
 from .dry_run import measure_pace, print_plan
 from .geojson_folder import GeoJsonFolder
@@ -101,7 +102,7 @@ def run_batch(request: BatchRequest) -> BatchOutcome:
         if request.dry_run:
             outcomes = _plan(model, config, process, opener, entries, console)
             return BatchOutcome(tuple(outcomes), _is_complete(outcomes))
-        with lock_for_writing(project, what="batch"):
+        with project_lock(project, what="batch"):
             outcomes = _run(request, model, config, process, opener, entries, console)
         seconds = time.perf_counter() - started
         print_outcomes(console, outcomes, seconds)

@@ -19,11 +19,12 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from ...errors import OutputError
-from ...files import write_atomically
+from ...files import SafeFolder, write_atomically
 from ...files.checked_lines import make_line, parse_line, write_all
 from ...files.formats import UNFINISHED_PROJECT
 from ...files.ordinary import read_file
 from ...prompts import PathClass, Skipped
+from ...qupath.files.integrity import find_damaged_notes
 
 PROJECT_FILE = "project.qpproj"
 """QuPath's name of it."""
@@ -180,7 +181,14 @@ def list_entries(project: Path) -> set[str]:
 
 
 def keep_entries(project: Path, ids: set[str]) -> None:
-    """Remove all other entries from a project, with their folders: their ids are given again."""
+    """Remove all other entries from a project, with their folders: their ids are given again.
+
+    Notes on the project that QuPath was stopped while writing go as well: with them it opens
+    no project.
+    """
+    damaged = find_damaged_notes(SafeFolder(project.parent), project.parent)
+    if damaged is not None:
+        damaged.unlink()
     content = _read_project(project)
     content["images"] = [one for one in content["images"] if str(one.get("entryID")) in ids]
     write_project(project, content)

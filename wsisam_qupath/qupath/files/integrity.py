@@ -17,7 +17,7 @@ from ...errors import FormatError, ImageError, ProjectError, escape
 from ...files import IS_A_LINK, SafeFolder, is_refusal
 from .backups import list_backups
 from .entries import ImageEntry, Project
-from .json_text import SUMMARY_BYTES_MAX, as_object, parse
+from .json_text import PROJECT_BYTES_MAX, SUMMARY_BYTES_MAX, as_object, parse
 
 _JAVA_HEAD = b"\xac\xed\x00\x05"
 """First bytes of every Java serialization."""
@@ -27,6 +27,9 @@ _QUPATH_TAIL = b"t\x00\x03EOF"
 
 _ANY_OBJECT = b"r\x00\x20qupath.lib.objects.PathROIObject"
 """Java names the class of what it writes; all objects but the root are of this one."""
+
+_NOTES = Path("data") / "metadata.json"
+"""QuPath's notes on the project itself, below its folder; QuPath goes on without them."""
 
 _LEAST_FREE_BYTES = 4 << 20
 """For lock, journal, history and summaries; each image asks for its own room besides."""
@@ -220,8 +223,27 @@ def _name(entry: ImageEntry) -> str:
     return escape(entry.name)
 
 
+def find_damaged_notes(files: SafeFolder, folder: Path) -> Path | None:
+    """Find the file with which QuPath cannot open a project: one that it was stopped while writing.
+
+    Args:
+        folder: of the project.
+
+    Returns:
+        ``data/metadata.json`` if it is there and is no JSON object, as when it is empty.
+    """
+    path = folder / _NOTES
+    try:
+        content = parse(files.read(path, bytes_max=PROJECT_BYTES_MAX))
+    except OSError:
+        return None
+    except ValueError:
+        return path
+    return None if isinstance(content, dict) else path
+
+
 def check_writable_project(project: Project) -> None:
-    """Check that a project can be written, without touching it.
+    """Check that a project can be opened by QuPath and be written, without touching it.
 
     A project that its owner marked as read-only stays untouched even for those whom the system
     would let write.
@@ -229,6 +251,13 @@ def check_writable_project(project: Project) -> None:
     Raises:
         ProjectError: something of it is write-protected, or its disk is full.
     """
+    damaged = find_damaged_notes(project.files, project.folder)
+    if damaged is not None:
+        raise ProjectError(
+            f"QuPath cannot open the project {project.path}, for it was stopped while it wrote "
+            f"{damaged}. Delete that file: it holds notes on the project as a whole, and neither "
+            "images nor objects."
+        )
     folders = (project.folder, project.folder / "data", project.own_folder)
     files = (project.path, project.folder / "classifiers" / "classes.json")
     for path in (*folders, *files):

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 
 from ...errors import DeviceError
 from ...inference.segmenter import Segmenter
-from ...project.access import check_closed, lock_for_writing
+from ...project.access import check_closed
 from ...project.batch.config import BatchConfig
 from ...project.batch.opening import SlideOpener
 from ...project.batch.run import Batch, BatchCancelledError
 from ...project.batch.selection import PromptFilter
+from ...project.lock import project_lock
 from ...prompts import PromptKind
 from ...qupath.files.classes import spell_class
 from ...qupath.files.entries import Project
@@ -105,7 +106,7 @@ class JobRunner:
         job.progress.on_images_chosen(len(entries))
         if job.shown is None:
             check_closed(project, job.progress.on_notice)
-        with QuPathProcess() as process, lock_for_writing(project, what=_COMMAND):
+        with QuPathProcess() as process, project_lock(project, what=_COMMAND):
             segmenter = self._segmenter(job.cancellation)
             config = _make_config(job, project, segmenter)
             opener = SlideOpener(process, project, job.request.mpp, self.access.files.open_slide)
