@@ -36,7 +36,7 @@ def test_boxes_are_answered_by_half_the_base_and_points_twice() -> None:
     assert adapter is not None
     routes = adapter.card.routes
     assert routes[PromptKind.BOX].decoder == routes[PromptKind.OUTLINE].decoder == "boxes"
-    assert routes[PromptKind.POINTS].decoder == "points"
+    assert routes[PromptKind.POINT].decoder == routes[PromptKind.POINTS].decoder == "points"
     assert routes[PromptKind.POINTS].second_pass == "own-mask"
 
 

@@ -30,7 +30,10 @@ def test_a_prompt_of_negative_points_alone_is_refused() -> None:
     ("prompt", "kind"),
     [
         (Prompt("a", l0_box=Box(0, 0, 1, 1)), PromptKind.BOX),
+        (Prompt("a", l0_positives=((1, 2),)), PromptKind.POINT),
+        (Prompt("a", l0_positives=((1, 2), (3, 4))), PromptKind.POINTS),
         (Prompt("a", l0_positives=((1, 2),), l0_negatives=((3, 4),)), PromptKind.POINTS),
+        (Prompt("a", l0_positives=((1, 2),), l0_earlier=TRIANGLE), PromptKind.POINTS),
         (Prompt("a", l0_box=Box(0, 0, 1, 1), l0_negatives=((3, 4),)), PromptKind.BOX_POINTS),
         (Prompt("a", l0_outline=TRIANGLE), PromptKind.OUTLINE),
         (Prompt("a", l0_outline=TRIANGLE, l0_positives=((3, 4),)), PromptKind.OUTLINE_POINTS),

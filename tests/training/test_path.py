@@ -221,17 +221,19 @@ def test_the_start_answers_what_training_made_no_better(walked: Walked, tmp_path
 
     judgments = [
         judge_as(PromptKind.BOX, "better"),
-        judge_as(PromptKind.POINTS, "worse"),
+        judge_as(PromptKind.POINT, "worse"),
+        judge_as(PromptKind.POINTS, "better"),
         judge_as(PromptKind.BOX_POINTS, "better"),
         judge_as(PromptKind.OUTLINE, "equal"),
     ]
     kept = keep_start(start, copy, judgments)
 
-    assert kept == [PromptKind.POINTS, PromptKind.OUTLINE, PromptKind.OUTLINE_POINTS]
+    assert kept == [PromptKind.POINT, PromptKind.OUTLINE, PromptKind.OUTLINE_POINTS]
     written = read_adapter(tuned, PLAIN_BASE)
     assert {kind: route.decoder for kind, route in written.card.routes.items()} == {
         PromptKind.BOX: "boxes",
-        PromptKind.POINTS: "start-points",
+        PromptKind.POINT: "start-points",
+        PromptKind.POINTS: "points",
         PromptKind.BOX_POINTS: "points",
         PromptKind.OUTLINE: "start-boxes",
         PromptKind.OUTLINE_POINTS: "start-points",

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 from pydantic import Field as Limited
 
-from wsisam_qupath.model.card import DecoderCard, Route, SecondPass
+from wsisam_qupath.model.card import DecoderCard, Route, Routes, SecondPass
 from wsisam_qupath.prompts import PromptKind
 
 from .sampling.prompt_sampling import PromptMix
@@ -124,7 +124,8 @@ _ONE = "all"
 def routes_to(decoder: str) -> dict[PromptKind, Route]:
     """Routes of all prompts to one decoder; points are answered twice, which helps them most."""
     routes = {kind: Route(decoder=decoder) for kind in PromptKind}
-    return routes | {PromptKind.POINTS: Route(decoder=decoder, second_pass=SecondPass.OWN_MASK)}
+    twice = Route(decoder=decoder, second_pass=SecondPass.OWN_MASK)
+    return routes | {PromptKind.POINT: twice, PromptKind.POINTS: twice}
 
 
 def _make_best_decoders() -> dict[str, DecoderSettings]:
@@ -167,7 +168,7 @@ class Recipe(BaseModel):
     blends: dict[str, Blend] = Limited(
         default_factory=lambda: {"boxes": Blend(decoder="points", base_share=0.5)}
     )
-    routes: dict[PromptKind, Route] = Limited(default_factory=_make_best_routes)
+    routes: Routes = Limited(default_factory=_make_best_routes)
     views: int = Limited(default=1000, ge=1)
     views_per_image: int | None = Limited(default=None, ge=1)
     val_views: int = Limited(default=60, ge=1)
@@ -206,8 +207,6 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _routes_lead_to_decoders(self) -> Recipe:
-        if missing := [kind.value for kind in PromptKind if kind not in self.routes]:
-            raise ValueError(f"no route for {', '.join(missing)}")
         named = {name for r in self.routes.values() for name in (r.decoder, r.last_decoder)}
         if unknown := sorted(named - set(self.decoders) - set(self.blends)):
             raise ValueError(f"a route names {', '.join(unknown)}, which is no decoder of it")

@@ -33,7 +33,8 @@ _QUESTIONS = ProtocolSettings(kinds=("box", "points", "box+points", "outline"))
 
 _LABELS: Mapping[PromptKind, tuple[str, ...]] = {
     PromptKind.BOX: ("box",),
-    PromptKind.POINTS: tuple(map(points_label, POINT_COUNTS)),
+    PromptKind.POINT: (points_label(1),),
+    PromptKind.POINTS: tuple(points_label(count) for count in POINT_COUNTS if count > 1),
     PromptKind.BOX_POINTS: (BOX_AND_POINTS,),
     PromptKind.OUTLINE: ("outline",),
 }

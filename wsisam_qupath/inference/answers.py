@@ -19,7 +19,7 @@ from ..geometry import Box, PatchPair
 from ..geometry.polygons import mask_to_polygon, smooth_mask, stability_score
 from ..geometry.validity import keep_polygons
 from ..options import OutlineOptions
-from ..prompts import Prompt, PromptKind
+from ..prompts import Prompt
 from ..prompts.encoding import MaskArray
 from ..slide import PixelSource
 from .backends import Patch, Prediction
@@ -100,7 +100,7 @@ def choose_answer(
             return None
         best = predictions[-1] if predictions[-1].patch == "lr" else predictions[0]
     ranked = [(pair, best)]
-    if options.candidates > 1 and question.prompt.kind is PromptKind.POINTS:
+    if options.candidates > 1 and question.prompt.l0_extent is None:
         others = [(pair, p) for p in whole if p is not best]
         others += [(p, m) for p, m in question.earlier if not is_cut_off(m, p, slide.l0_box)]
         ranked += sorted(others, key=lambda one: -one[1].predicted_iou)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import Enum
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Annotated, Final, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from ..prompts import PromptKind
 
@@ -120,6 +120,18 @@ class Route(_Card):
         return self.second_decoder or self.decoder
 
 
+def _complete_routes(routes: dict[PromptKind, Route]) -> dict[PromptKind, Route]:
+    if PromptKind.POINTS in routes:
+        routes = {PromptKind.POINT: routes[PromptKind.POINTS], **routes}
+    if missing := [kind.value for kind in PromptKind if kind not in routes]:
+        raise ValueError(f"no route for {', '.join(missing)}")
+    return routes
+
+
+Routes: TypeAlias = Annotated[dict[PromptKind, Route], AfterValidator(_complete_routes)]
+"""One for each kind of prompt; a single point goes where several go, unless it has its own."""
+
+
 class AdapterCard(_Card):
     """What an adapter is, was trained on, and how it is to be used.
 
@@ -127,7 +139,7 @@ class AdapterCard(_Card):
         base, base_sha256: the only base it fits.
         hr_mpp: µm per encoder pixel of the HR patch it was trained at.
         decoders: by name; the name prefixes the tensors.
-        routes: one for each kind of prompt.
+        routes: see :data:`Routes`.
         tunes_encoder: whether it brings an image encoder in place of the base's.
         training, recipe, licence, version: for people; version is the program's.
     """
@@ -137,7 +149,7 @@ class AdapterCard(_Card):
     base_sha256: str
     hr_mpp: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     decoders: dict[str, DecoderCard]
-    routes: dict[PromptKind, Route]
+    routes: Routes
     tunes_encoder: bool = False
     training: str = ""
     recipe: str = ""
@@ -145,10 +157,7 @@ class AdapterCard(_Card):
     version: str = ""
 
     @model_validator(mode="after")
-    def _routes_are_complete(self) -> AdapterCard:
-        missing = [kind.value for kind in PromptKind if kind not in self.routes]
-        if missing:
-            raise ValueError(f"no route for {', '.join(missing)}")
+    def _routes_lead_to_decoders(self) -> AdapterCard:
         named = {r.decoder for r in self.routes.values()}
         named |= {r.last_decoder for r in self.routes.values()}
         if unknown := sorted(named - set(self.decoders)):

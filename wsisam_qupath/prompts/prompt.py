@@ -22,10 +22,17 @@ class PromptKind(str, Enum):
     """Kinds of prompts. An adapter says for each kind which of its decoders answers it."""
 
     BOX = "box"
+    POINT = "point"
+    """A single point inside the object: the kind that says least of its size."""
     POINTS = "points"
     BOX_POINTS = "box+points"
     OUTLINE = "outline"
     OUTLINE_POINTS = "outline+points"
+
+    @property
+    def has_points(self) -> bool:
+        """Whether points belong to it, alone or with a box or an outline."""
+        return self not in (PromptKind.BOX, PromptKind.OUTLINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +104,9 @@ class Prompt:
             return PromptKind.OUTLINE_POINTS if clicked else PromptKind.OUTLINE
         if self.l0_box is not None:
             return PromptKind.BOX_POINTS if clicked else PromptKind.BOX
-        return PromptKind.POINTS
+        is_bare = self.l0_earlier is None and not self.l0_negatives
+        is_single = is_bare and len(self.l0_positives) == 1
+        return PromptKind.POINT if is_single else PromptKind.POINTS
 
     @property
     def l0_extent(self) -> Box | None:

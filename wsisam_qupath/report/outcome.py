@@ -84,6 +84,11 @@ class Plan:
     def prompts(self) -> int:
         return sum(self.kinds.values())
 
+    @property
+    def clicked_prompts(self) -> int:
+        """How many of the prompts have points."""
+        return sum(count for kind, count in self.kinds.items() if kind.has_points)
+
 
 @dataclass(frozen=True)
 class KeptResult:

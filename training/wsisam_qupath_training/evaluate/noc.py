@@ -127,7 +127,8 @@ def encode_clicks(
     point_labels = np.array(
         [*(POSITIVE if c.is_positive else NEGATIVE for c in clicks), PADDING], dtype=np.int64
     )
-    encoded = EncodedPrompt(PromptKind.POINTS, point_coords, point_labels, fits_hr=True)
+    kind = PromptKind.POINT if len(clicks) == 1 else PromptKind.POINTS
+    encoded = EncodedPrompt(kind, point_coords, point_labels, fits_hr=True)
     if masks is None:
         return encoded
     hr_mask, lr_mask = (np.clip(m, -CLAMP_LOGIT, CLAMP_LOGIT).astype(np.float32) for m in masks)

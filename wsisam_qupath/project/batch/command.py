@@ -18,7 +18,7 @@ from ... import __version__
 from ...errors import OutputError
 from ...inference.executors import DaskExecutor, Executor, LocalExecutor, ProcessExecutor
 from ...inference.loading import ResolvedModel, resolve
-from ...prompts import Plane, PromptKind
+from ...prompts import Plane
 from ...qupath.files.classes import spell_class
 from ...qupath.files.entries import ImageEntry, Project
 from ...qupath.files.reading import read_project
@@ -232,8 +232,7 @@ def _plan(
 def _warn_of_points(
     outcomes: Sequence[ImageOutcome], config: BatchConfig, console: Console
 ) -> None:
-    with_points = (PromptKind.POINTS, PromptKind.BOX_POINTS, PromptKind.OUTLINE_POINTS)
-    clicked = sum(one.plan.kinds.get(kind, 0) for one in outcomes for kind in with_points)
+    clicked = sum(one.plan.clicked_prompts for one in outcomes)
     if warning := points_warning(clicked, config.model.base, config.model.adapter):
         console.print(warning, markup=False)
 

@@ -20,7 +20,7 @@ Redo: TypeAlias = Literal["all", "outdated"]
 
 KINDS: dict[Only, tuple[PromptKind, ...]] = {
     "rectangles": (PromptKind.BOX, PromptKind.BOX_POINTS),
-    "points": (PromptKind.POINTS,),
+    "points": (PromptKind.POINT, PromptKind.POINTS),
     "outlines": (PromptKind.OUTLINE, PromptKind.OUTLINE_POINTS),
 }
 """All kinds of prompts, by the user's words for what is drawn."""

@@ -15,7 +15,6 @@ from ...project.batch.opening import SlideOpener
 from ...project.batch.run import Batch, BatchCancelledError
 from ...project.batch.selection import PromptFilter
 from ...project.lock import project_lock
-from ...prompts import PromptKind
 from ...qupath.files.classes import spell_class
 from ...qupath.files.entries import Project
 from ...qupath.jvm.process import QuPathProcess
@@ -34,8 +33,6 @@ _COMMAND = "project job"
 
 _LOOK_SECONDS = 0.2
 """How often one that waits for the model looks whether it was cancelled."""
-
-_WITH_POINTS = (PromptKind.POINTS, PromptKind.BOX_POINTS, PromptKind.OUTLINE_POINTS)
 
 
 class Cancellation:
@@ -151,6 +148,6 @@ def _make_config(job: ActiveJob, project: Project, segmenter: Segmenter) -> Batc
 def _warn_of_points(
     outcomes: Sequence[ImageOutcome], config: BatchConfig, progress: Progress
 ) -> None:
-    clicked = sum(one.plan.kinds.get(kind, 0) for one in outcomes for kind in _WITH_POINTS)
+    clicked = sum(one.plan.clicked_prompts for one in outcomes)
     if warning := points_warning(clicked, config.model.base, config.model.adapter):
         progress.on_notice(warning)
