@@ -15,6 +15,7 @@ from contextlib import closing, suppress
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 from shutil import which
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -294,8 +295,9 @@ def test_it_speaks_tls_itself(tmp_path: Path, slides: Path) -> None:
         capture_output=True,
     )
     tls = ("--tls-cert", cert, "--tls-key", key, "--adapter", "none", "--slides", slides)
+    named = ("--name", "lab.example.org")
 
-    with running(tmp_path, *tls, ready=False) as server:
+    with running(tmp_path, *tls, *named, ready=False) as server:
         silent = socket.create_connection(server.address)  # keeps nobody else from connecting
         trusting = ssl.create_default_context(cafile=str(cert))
         answer = said_by(HTTPSConnection(*server.address, context=trusting, timeout=60))
@@ -305,7 +307,9 @@ def test_it_speaks_tls_itself(tmp_path: Path, slides: Path) -> None:
         silent.close()
         leave_over_tls(server, trusting, asked(slides / "tissue.tif", map(distinct, range(MANY))))
 
-        assert server.url.startswith("https://127.0.0.1:")
+        port = urlsplit(server.url).port
+        assert server.url == f"https://127.0.0.1:{port}"
+        server.wait_for(f"listens at {server.url} and https://lab.example.org:{port}\n")
         assert b'"state"' in answer
         assert b"begin its address with https" in plain
         assert server.stop() == 0

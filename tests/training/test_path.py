@@ -35,13 +35,13 @@ from wsisam_qupath.prompts import Prompt, PromptKind
 from wsisam_qupath.prompts.results import Result
 from wsisam_qupath.slide import open_slide
 from wsisam_qupath_training.evaluate.measures import Estimate
+from wsisam_qupath_training.run.command import run_train
+from wsisam_qupath_training.run.request import TrainRequest
+from wsisam_qupath_training.run.verdict import Judgment, keep_start
 from wsisam_qupath_training.splits import read_split
-from wsisam_qupath_training.train import run_train
-from wsisam_qupath_training.train_request import TrainRequest
 from wsisam_qupath_training.trainer.distributed import DistributedContext
 from wsisam_qupath_training.trainer.run_folder import hold_folders
 from wsisam_qupath_training.trainer.write_adapter import WrittenAdapter
-from wsisam_qupath_training.verdict import Judgment, keep_start
 
 pytestmark = [pytest.mark.slow, pytest.mark.walk]
 

@@ -41,6 +41,9 @@ Turn: TypeAlias = Callable[[], AbstractContextManager[object]]
 _Patches: TypeAlias = tuple[PatchSource, ...]
 """The HR patch of a pair and, where a decoder reads it, the LR patch."""
 
+_Wanted: TypeAlias = tuple[PatchPair, int]
+"""A pair, and how many of its patches."""
+
 
 @dataclass
 class Tally:
@@ -180,10 +183,8 @@ class Segmenter:
             SlideError: the slide's pixels cannot be read.
         """
         wanted = [(pair, 1) for pair in pairs]
-        chunks = list(_split_into_chunks(wanted, self.predictor.backend.pairs_at_once))
-        ahead = read_ahead(partial(self._read_missing, slide), chunks, check)
-        with closing(ahead) as read:
-            for chunk, patches in zip(chunks, read, strict=True):
+        with closing(self._read_chunks(slide, wanted, check)) as read:
+            for chunk, patches in read:
                 with turn():
                     embeddings = self._embed(slide, chunk, patches)
                 yield from embeddings.items()
@@ -207,10 +208,8 @@ class Segmenter:
     ) -> Generator[tuple[PatchPair, Question, tuple[Prediction, ...]], None, None]:
         """The masks that answer each question on its pair."""
         wanted = [(pair, self._count_patches(questions)) for pair, questions in by_pair.items()]
-        chunks = list(_split_into_chunks(wanted, self.predictor.backend.pairs_at_once))
-        ahead = read_ahead(partial(self._read_missing, slide), chunks, check)
-        with closing(ahead) as read:  # at once, whatever ends this: it has threads
-            for chunk, patches in zip(chunks, read, strict=True):
+        with closing(self._read_chunks(slide, wanted, check)) as read:
+            for chunk, patches in read:
                 embeddings: dict[PatchPair, Embedding] = {}
                 for pair, some in _iterate_steps([pair for pair, _ in chunk], by_pair):
                     with turn():  # both calls in one: an embedding that has to wait helps nobody
@@ -226,8 +225,17 @@ class Segmenter:
             for question in questions
         )
 
+    def _read_chunks(
+        self, slide: PixelSource, wanted: Sequence[_Wanted], check: Check
+    ) -> Generator[tuple[Sequence[_Wanted], dict[PatchPair, _Patches]], None, None]:
+        """Yield chunks of pairs that are encoded at once, with the patches that are not cached."""
+        chunks = list(_split_into_chunks(wanted, self.predictor.backend.pairs_at_once))
+        ahead = read_ahead(partial(self._read_missing, slide), chunks, check)
+        with closing(ahead) as read:  # at once, whatever ends this: it has threads
+            yield from zip(chunks, read, strict=True)
+
     def _read_missing(
-        self, slide: PixelSource, wanted: Sequence[tuple[PatchPair, int]], check: Check
+        self, slide: PixelSource, wanted: Sequence[_Wanted], check: Check
     ) -> dict[PatchPair, _Patches]:
         return {
             pair: self._read(slide, pair, count, check)
@@ -259,7 +267,7 @@ class Segmenter:
     def _embed(
         self,
         slide: PixelSource,
-        wanted: Sequence[tuple[PatchPair, int]],
+        wanted: Sequence[_Wanted],
         patches: Mapping[PatchPair, _Patches],
     ) -> dict[PatchPair, Embedding]:
         """The embeddings of pairs, from the cache where another call has put them there."""

@@ -48,9 +48,12 @@ class Listening:
         url: by which clients on this machine call it.
     """
 
-    def __init__(self, front: Front, url: str, config: ServerConfig) -> None:
+    def __init__(self, front: Front, port: int, config: ServerConfig) -> None:
         self._front, self._config = front, config
-        self.url = url
+        local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)
+        self.url = _make_url(config, local, port)
+        named = [_make_url(config, name, port) for name in config.names]
+        self._urls = " and ".join(dict.fromkeys((self.url, *named)))
 
     def run(self, finish: Callable[[], None], *, stop_with_input: bool = False) -> None:
         """Answer until a signal comes.
@@ -67,7 +70,7 @@ class Listening:
         with _signals() as stopping:
             with connection_file(self._config.connection_file, self.url, self._config.token):
                 print(  # noqa: T201
-                    f"wsisam-qupath {__version__} listens at {self.url}\nToken: {token}",
+                    f"wsisam-qupath {__version__} listens at {self._urls}\nToken: {token}",
                     file=sys.stderr,
                     flush=True,
                 )
@@ -100,7 +103,7 @@ def listening(app: Flask, config: ServerConfig, budget: MemoryBudget) -> Iterato
         tls=_tls(config.tls_cert, config.tls_key),
     )
     with _socket(config) as listener:
-        yield Listening(Front(listener, parts), _url(config, listener.getsockname()[1]), config)
+        yield Listening(Front(listener, parts), listener.getsockname()[1], config)
 
 
 def _is_refused(head: Head, config: ServerConfig) -> bool:
@@ -164,12 +167,9 @@ def _tls(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
     return context
 
 
-def _url(config: ServerConfig, port: int) -> str:
+def _make_url(config: ServerConfig, host: str, port: int) -> str:
     scheme = "http" if config.tls_cert is None else "https"
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(config.host, config.host)
-    if ":" in host and not host.startswith("["):
-        host = f"[{host}]"
-    return f"{scheme}://{host}:{port}"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 @contextmanager

@@ -218,8 +218,8 @@ def train_command(val_share: float, is_plan: bool, **given: Any) -> None:
     from wsisam_qupath.report.progress import stderr_console
 
     with require_extra():
-        from ..train import run_plan, run_train
-        from ..train_request import TrainRequest
+        from ..run.command import run_plan, run_train
+        from ..run.request import TrainRequest
 
     options = take_options(given, val_share=val_share)
     numbers = {name: given.pop(name) for name in ("steps", "views", "batch", "seed")}

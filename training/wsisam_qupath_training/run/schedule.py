@@ -14,8 +14,8 @@ from wsisam_qupath.files import write_atomically
 from wsisam_qupath.files.formats import TRAINING_SCHEDULE
 from wsisam_qupath.report.progress import duration
 
+from ..settings import DecoderSettings, Recipe
 from .plan import Measured
-from .settings import DecoderSettings, Recipe
 
 _NAME = "schedule.json"
 _SHARES = tuple(percent / 100 for percent in range(100, 9, -5))

@@ -17,12 +17,12 @@ from wsisam_qupath.model.bases import Base
 from wsisam_qupath.report.progress import count_noun, duration, show_progress
 from wsisam_qupath.slide.pool import MOST_OPEN
 
-from .dataset import Part
-from .sampling.feature_cache import count_patches
-from .settings import DecoderSettings, Recipe
-from .trainer.sample_sources import SampleSource
-from .trainer.trainer import Run
-from .trainer.training_data import (
+from ..dataset import Part
+from ..sampling.feature_cache import count_patches
+from ..settings import DecoderSettings, Recipe
+from ..trainer.sample_sources import SampleSource
+from ..trainer.trainer import Run
+from ..trainer.training_data import (
     TrainingData,
     ViewCounts,
     fill_features,

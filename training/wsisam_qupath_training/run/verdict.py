@@ -17,13 +17,13 @@ from wsisam_qupath.model.adapter import Adapter, write_adapter
 from wsisam_qupath.prompts import PromptKind
 from wsisam_qupath.report.progress import MessageConsole, count_noun
 
-from .dataset import AnnotatedImage
-from .evaluate.choosing import limit_objects
-from .evaluate.measures import Estimate, estimate
-from .evaluate.models import PredictorModel
-from .evaluate.protocol import BOX_AND_POINTS, POINT_COUNTS, ProtocolSettings, points_label
-from .evaluate.results import EvaluationResults, Score
-from .evaluate.run import evaluate_models
+from ..dataset import AnnotatedImage
+from ..evaluate.choosing import limit_objects
+from ..evaluate.measures import Estimate, estimate
+from ..evaluate.models import PredictorModel
+from ..evaluate.protocol import BOX_AND_POINTS, POINT_COUNTS, ProtocolSettings, points_label
+from ..evaluate.results import EvaluationResults, Score
+from ..evaluate.run import evaluate_models
 
 _FEWEST_OF_DATASET = 3
 _MEASURED_OBJECTS = 2

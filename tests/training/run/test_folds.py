@@ -10,7 +10,7 @@ from fixtures.evaluate_models import SQUARE
 from fixtures.training_models import TUNED_SAM
 from wsisam_qupath.slide import SlideReference
 from wsisam_qupath_training.dataset import AnnotatedImage, Dataset, Truth
-from wsisam_qupath_training.folds import make_folds, train_on_all
+from wsisam_qupath_training.run.folds import make_folds, train_on_all
 from wsisam_qupath_training.settings import Recipe, one_decoder
 
 NOWHERE = SlideReference("nowhere.tif")  # no pixel of it is read

@@ -22,26 +22,23 @@ from wsisam_qupath.model.shipped import find_shipped_adapter
 from wsisam_qupath.model.weights import locate_weights
 from wsisam_qupath.report.progress import show_progress
 
-from .dataset import AnnotatedImage, Part
-from .evaluate.models import PredictorModel
-from .folds import Fold
-from .plan import Measured, Planned, describe_plan, measure_plan
-from .sampling.feature_cache import FeatureCache
-from .settings import DecoderSettings, Recipe
-from .train_request import TrainRequest
-from .trainer.checkpoint import is_finished
-from .trainer.distributed import DistributedContext
-from .trainer.logs import TrainingLog
-from .trainer.sample_sources import SampleSource
-from .trainer.trainable_decoder import TrainableDecoder
-from .trainer.trained import (
+from ..dataset import AnnotatedImage, Part
+from ..evaluate.models import PredictorModel
+from ..sampling.feature_cache import FeatureCache
+from ..settings import DecoderSettings, Recipe
+from ..trainer.checkpoint import is_finished
+from ..trainer.distributed import DistributedContext
+from ..trainer.logs import TrainingLog
+from ..trainer.sample_sources import SampleSource
+from ..trainer.trainable_decoder import TrainableDecoder
+from ..trainer.trained import (
     FinishedRun,
     TrainedDecoder,
     average_folds,
     choose_start_share,
 )
-from .trainer.trainer import OnStep, Run
-from .trainer.training_data import (
+from ..trainer.trainer import OnStep, Run
+from ..trainer.training_data import (
     TrainingData,
     ViewCounts,
     fill_features,
@@ -49,6 +46,9 @@ from .trainer.training_data import (
     make_cached_samples,
     make_pixel_samples,
 )
+from .folds import Fold
+from .plan import Measured, Planned, describe_plan, measure_plan
+from .request import TrainRequest
 from .verdict import measure_comparison
 
 

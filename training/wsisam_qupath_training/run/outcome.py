@@ -8,21 +8,21 @@ from dataclasses import dataclass, replace
 from wsisam_qupath.errors import WsiSamError
 from wsisam_qupath.report.progress import show_progress
 
-from .dataset import AnnotatedImage
-from .evaluate.models import PredictorModel
-from .evaluate.results import EvaluationResults
-from .folds import Fold
-from .report.page import write_report
-from .report.worst_cases import (
+from ..dataset import AnnotatedImage
+from ..evaluate.models import PredictorModel
+from ..evaluate.results import EvaluationResults
+from ..report.page import write_report
+from ..report.worst_cases import (
     Case,
     WorstPrediction,
     find_worst_predictions,
     list_usable_samples,
     picture,
 )
-from .sampling.samples import Sample
-from .trainer.trained import TrainedDecoder
-from .trainer.write_adapter import WrittenAdapter, write_trained_adapter
+from ..sampling.samples import Sample
+from ..trainer.trained import TrainedDecoder
+from ..trainer.write_adapter import WrittenAdapter, write_trained_adapter
+from .folds import Fold
 from .training_run import TrainingRun
 from .verdict import Judgment, ask, judge, keep_start, tell
 

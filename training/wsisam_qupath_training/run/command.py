@@ -12,18 +12,18 @@ from rich.console import Console
 from wsisam_qupath.inference.loading import ResolvedModel, resolve
 from wsisam_qupath.report.progress import show_progress
 
+from ..settings import Recipe
+from ..sources.collection import Collection
+from ..sources.reading import read_dataset
+from ..trainer.distributed import DistributedContext, open_context, run_first_process_alone
+from ..trainer.run_folder import hold_folders
+from ..trainer.training_data import open_data
+from ..trainer.write_adapter import WrittenAdapter
 from .folds import Fold, make_folds, train_on_all
 from .outcome import conclude
 from .plan import Measured, describe_views
+from .request import TrainRequest, check_datasets, check_request, choose_recipe, tell_data
 from .schedule import describe_fit, fit_to_minutes
-from .settings import Recipe
-from .sources.collection import Collection
-from .sources.reading import read_dataset
-from .train_request import TrainRequest, check_datasets, check_request, choose_recipe, tell_data
-from .trainer.distributed import DistributedContext, open_context, run_first_process_alone
-from .trainer.run_folder import hold_folders
-from .trainer.training_data import open_data
-from .trainer.write_adapter import WrittenAdapter
 from .training_run import TrainingRun
 
 
@@ -75,7 +75,7 @@ def _open(request: TrainRequest, console: Console) -> Iterator[tuple[TrainingRun
     if folds := make_folds(collection.dataset, recipe, request.without):
         collection = replace(collection, dataset=train_on_all(collection.dataset))
         recipe = choose_recipe(request, model.adapter, collection.dataset)
-    tell_data(collection.dataset, console, folds=len(folds))
+    tell_data(collection.dataset, console)
     with open_context(request.model.device, request.model.threads) as context:
         opening = _Opening(request, collection, folds, model, context, console)
         if request.minutes is not None:
@@ -86,6 +86,12 @@ def _open(request: TrainRequest, console: Console) -> Iterator[tuple[TrainingRun
             images = len(training.parts["train"].images)
             views = describe_views(training.views, images, request.cache_gb)
             console.print(views, markup=False)
+            if training.is_cross_validated:
+                console.print(
+                    "There are few patients to validate on, so training is cross-validated: "
+                    f"{len(training.rounds)} times, each time without some of the images. The "
+                    "adapter is the mean of the results."
+                )
             yield training, collection
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 
-from .dataset import AnnotatedImage, Dataset
-from .settings import Recipe
+from ..dataset import AnnotatedImage, Dataset
+from ..settings import Recipe
 
 _MOST_FOLDS = 3
 """Each is a training of its own, and takes as long."""

@@ -10,7 +10,7 @@ from wsisam_qupath.prompts import PromptKind
 from wsisam_qupath_training.evaluate.outline_fit import Fit
 from wsisam_qupath_training.evaluate.protocol import ObjectKey
 from wsisam_qupath_training.evaluate.results import EvaluationResults, Score
-from wsisam_qupath_training.verdict import judge, tell
+from wsisam_qupath_training.run.verdict import judge, tell
 
 LABELS = ("box", "1 point", "3 points", "5 points", "10 points", "box + 3 points", "outline")
 

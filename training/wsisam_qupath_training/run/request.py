@@ -15,10 +15,10 @@ from wsisam_qupath.model.adapter import Adapter
 from wsisam_qupath.options import ModelSpec
 from wsisam_qupath.report.progress import count_noun, name_cases
 
-from .dataset import Dataset
-from .recipes import fit_recipe, override_numbers
-from .settings import Recipe
-from .sources.reading import DatasetOptions
+from ..dataset import Dataset
+from ..recipes import fit_recipe, override_numbers
+from ..settings import Recipe
+from ..sources.reading import DatasetOptions
 
 _FEW_OBJECTS = 30
 """Below that, what is learned is hardly told from chance."""
@@ -112,12 +112,8 @@ def check_datasets(dataset: Dataset, without: Sequence[str]) -> None:
         )
 
 
-def tell_data(dataset: Dataset, console: Console, *, folds: int = 0) -> None:
-    """Tell what was found, what was left out and repaired, and how it is divided.
-
-    Args:
-        folds: of a cross-validation.
-    """
+def tell_data(dataset: Dataset, console: Console) -> None:
+    """Tell what was found, what was left out and repaired, and how it is divided."""
     name_cases(console, "Left out", dataset.damaged)
     if dataset.repaired:
         console.print(
@@ -139,8 +135,3 @@ def tell_data(dataset: Dataset, console: Console, *, folds: int = 0) -> None:
         f"{count_noun(len(parts), 'image')}: {parts.count('train')} to train on, "
         f"{parts.count('val')} to validate on, {parts.count('test')} left for a test."
     )
-    if folds:
-        console.print(
-            f"There are few patients to validate on, so training is cross-validated: {folds} "
-            "times, each time without some of the images. The adapter is the mean of the results."
-        )

@@ -9,8 +9,8 @@ import pytest
 
 from fixtures.training_models import TUNED_SAM
 from wsisam_qupath.errors import FormatError, OptionError
-from wsisam_qupath_training.plan import Measured
-from wsisam_qupath_training.schedule import describe_fit, fit_to_minutes, shorten
+from wsisam_qupath_training.run.plan import Measured
+from wsisam_qupath_training.run.schedule import describe_fit, fit_to_minutes, shorten
 from wsisam_qupath_training.settings import Recipe, one_decoder
 
 WHOLE = one_decoder(
