@@ -15,7 +15,7 @@ from wsisam_qupath.options import ModelSpec
 from wsisam_qupath.qupath.install.installation import find_installation
 from wsisam_qupath.slide import open_slide
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.walk]
 
 FILES = {"ihc.tiff", "ihc.geojson", "outlines.geojson", "overlay.png"}
 

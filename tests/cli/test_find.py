@@ -24,6 +24,7 @@ def request_of(tissue_path: Path, tmp_path: Path) -> FindRequest:
 
 
 @pytest.mark.slow
+@pytest.mark.walk
 def test_found_objects_are_written_the_surest_first(request_of: FindRequest) -> None:
     overlay = request_of.output.with_suffix(".png")
 
@@ -42,6 +43,7 @@ def test_found_objects_are_written_the_surest_first(request_of: FindRequest) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.walk
 def test_only_the_surest_are_kept_within_a_region(request_of: FindRequest) -> None:
     within = write_prompts(request_of.output.with_name("left.geojson"), [LEFT])
 

@@ -14,7 +14,7 @@ import pytest
 from fixtures.command_line import rectangle, run, run_python, write_prompts
 from wsisam_qupath.files import hold_alone
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.walk]
 
 MIB = 1 << 20
 SPACES = b" " * MIB

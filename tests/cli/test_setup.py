@@ -24,7 +24,7 @@ from wsisam_qupath.qupath.jvm.preferences import (
 )
 from wsisam_qupath.qupath.jvm.process import QuPathProcess
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.walk]
 
 
 def test_a_dry_run_says_what_it_would_do_and_does_nothing(home: Path) -> None:

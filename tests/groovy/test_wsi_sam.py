@@ -97,6 +97,7 @@ def test_the_script_compiles(qupath: QuPathProcess) -> None:
     assert {"wsi_sam", "wsi_sam_commands", "Outlines", "Request"} <= set(qupath.run(compile_script))
 
 
+@pytest.mark.walk
 def test_qupath_runs_it_on_an_image_and_again_without_doubling(
     qupath: QuPathProcess, server: RunningServer, project: Path
 ) -> None:
@@ -226,6 +227,7 @@ def test_an_outline_that_touches_itself_is_sent_with_all_of_its_vertices(
     assert json.loads(told) == [[list(map(float, corner)) for corner in corners]]
 
 
+@pytest.mark.walk
 def test_more_than_a_request_may_hold_is_sent_in_parts(
     qupath: QuPathProcess, home: Path, slides: Path, tmp_path: Path
 ) -> None:

@@ -22,7 +22,7 @@ from wsisam_qupath.inference.predictor import Predictor
 from wsisam_qupath.model.adapter import read_adapter
 from wsisam_qupath.options import ModelSpec
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.walk]
 
 
 def test_from_the_second_start_on_pytorch_is_not_imported(

@@ -180,6 +180,7 @@ def test_an_answer_does_not_depend_on_its_neighbours(
         assert alone.polygon.wkb == together[prompt.id]
 
 
+@pytest.mark.walk
 def test_many_threads_get_the_answers_of_one(
     segmenter: Segmenter, plain_openvino: Predictor, tissue_slide: Slide
 ) -> None:
@@ -290,6 +291,7 @@ def test_a_slide_that_breaks_while_it_is_read_says_so(
             list(segmenter.segment(slide, [LARGE]))
 
 
+@pytest.mark.walk
 def test_a_job_is_answered_in_another_process_as_in_this_one(
     cache: Path, tissue_slide: Slide
 ) -> None:

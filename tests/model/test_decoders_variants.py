@@ -34,7 +34,7 @@ from wsisam_qupath.model.decoders import (
 from wsisam_qupath.prompts import PromptKind
 from wsisam_qupath.prompts.encoding import MASK_PX, EncodedPrompt, encode_box, project_mask_to_lr
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.walk]
 
 TOLERANCE = 1e-4
 LOGIT_TOLERANCE, MEAN_LOGIT_TOLERANCE, IOU_TOLERANCE = 2.0, 0.5, 0.03

@@ -218,6 +218,7 @@ BOTH_STATES = [(1, OLD), (2, NEW)]
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no fork and no kill -9")
 class TestKilledAtEveryCall:
+    @pytest.mark.walk
     def test_a_commit_leaves_the_old_or_the_new(self, tmp_path: Path) -> None:
         seen = []
         with Killer() as killer:
@@ -242,6 +243,7 @@ class TestKilledAtEveryCall:
         assert list(dict.fromkeys(seen)) == ["undone", "finished", "nothing"]
         assert len(seen) > 60
 
+    @pytest.mark.walk
     def test_a_restore_leaves_the_one_or_the_other(self, tmp_path: Path) -> None:
         seen = []
         with Killer() as killer:

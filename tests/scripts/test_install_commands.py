@@ -95,6 +95,7 @@ def test_none_fetches_this_program_from_an_index_that_does_not_have_it() -> None
     "package", sorted({p for _, arguments in commands() for p in packages_of(arguments)
                        if p.startswith(".")})
 )  # fmt: skip
+@pytest.mark.walk
 def test_each_form_of_the_source_is_one_that_pip_takes(package: str) -> None:
     quick = ("--dry-run", "--no-deps", "--no-build-isolation", "--disable-pip-version-check")
     done = subprocess.run(

@@ -14,7 +14,7 @@ from wsisam_qupath.server.config import Limits
 from wsisam_qupath.server.openapi import openapi
 from wsisam_qupath.server.schemas import GEOJSON_SEQ
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.walk]
 
 GLAND = rectangle("gland", (248, 298, 392, 510), "gland")
 LEFT = annotation("left", "Polygon", [ring((0, 0), (256, 0), (256, 512), (0, 512))])

@@ -125,6 +125,7 @@ def test_a_stream_has_the_records_of_the_collection(client: Client, tissue_path:
     assert client.service.device_queue.in_hand == 0
 
 
+@pytest.mark.walk
 def test_of_many_prompts_a_collection_is_sent_feature_by_feature(
     client: Client, tissue_path: Path
 ) -> None:

@@ -97,6 +97,7 @@ def test_the_grid_reaches_each_container_and_both_ways_of_storing() -> None:
 
 
 @pytest.mark.qupath
+@pytest.mark.walk
 @pytest.mark.parametrize("name", GRIDS)
 def test_the_table_and_qupath_agree(files: dict[str, dict[str, Path]], name: str) -> None:
     try:

@@ -41,7 +41,7 @@ from wsisam_qupath_training.trainer.sample_sources import CachedSamples, PixelSa
 from wsisam_qupath_training.trainer.trained import TrainedDecoder
 from wsisam_qupath_training.trainer.write_adapter import write_trained_adapter
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.walk]
 
 State = Mapping[str, torch.Tensor]
 

@@ -177,7 +177,7 @@ def told(command: Command, *words: str) -> str:
 @pytest.mark.parametrize(
     "patients",
     [
-        pytest.param(FEW_PATIENTS, id="21 slides"),
+        pytest.param(FEW_PATIENTS, id="21 slides", marks=pytest.mark.walk),
         pytest.param(PATIENTS, id="350 slides", marks=pytest.mark.walk),
     ],
 )

@@ -36,7 +36,7 @@ from wsisam_qupath_training.trainer.trained import TrainedDecoder
 from wsisam_qupath_training.trainer.trainer import Run, schedule
 from wsisam_qupath_training.trainer.validation import validate
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.walk]
 
 State = dict[str, torch.Tensor]
 CLICKED = TUNED_SAM.model_copy(update={"mix": ONLY_POINTS})

@@ -247,6 +247,7 @@ def test_a_second_run_has_nothing_to_do_loads_no_model_and_changes_no_byte(
     assert files_of(done) == before
 
 
+@pytest.mark.walk
 def test_newer_answers_replace_older_ones_or_stand_beside_them(
     story: Story, done: Path, qupath: QuPathProcess
 ) -> None:
@@ -278,6 +279,7 @@ def test_newer_answers_replace_older_ones_or_stand_beside_them(
     assert len(list(data_of(done, MIRRORED).parent.glob("*.wsisam-backup2.qpdata"))) == 4
 
 
+@pytest.mark.walk
 def test_outdated_answers_stay_until_they_are_to_be_renewed_and_the_original_comes_back(
     project: Path,
     qupath: QuPathProcess,
@@ -340,6 +342,7 @@ def test_what_a_person_took_over_is_neither_replaced_nor_a_prompt(
     assert f"{MIRRORED}: 1 left to their reviewer, 1 skipped" in said
 
 
+@pytest.mark.walk
 def test_without_writing_outlines_go_to_files_and_later_into_the_project(
     story: Story, project: Path, tmp_path: Path, qupath: QuPathProcess
 ) -> None:

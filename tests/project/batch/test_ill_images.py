@@ -41,7 +41,7 @@ from wsisam_qupath.geojson.provenance import PROMPT_KEY
 from wsisam_qupath.qupath.install.installation import find_installation
 from wsisam_qupath.qupath.jvm.process import QuPathProcess
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.walk]
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ RECTANGLE: dict[str, Any] = {
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no named pipes in folders")
+@pytest.mark.walk
 def test_a_slide_on_which_qupath_hangs_costs_itself_alone(
     tmp_path: Path, qupath: QuPathProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:

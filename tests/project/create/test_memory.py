@@ -50,6 +50,7 @@ def test_pieces_hold_few_objects_and_few_vertices(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.slow
 @pytest.mark.qupath
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.walk
 def test_objects_of_a_million_vertices_take_less_than_250_mb(tmp_path: Path) -> None:
     # Long numbers, so that so few make a file that is not read as a whole.
     ring = [[100 + x + 1 / 3, x * x % 7919 / 7 + 1 / 3] for x in range(POSITIONS)]

@@ -188,6 +188,7 @@ def test_a_record_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.qupath
 @pytest.mark.parametrize("number", [KILL, signal.SIGTERM], ids=["kill", "SIGTERM"])
+@pytest.mark.walk
 def test_slides_that_were_added_before_a_stop_are_not_added_again(
     tmp_path: Path, qupath: QuPathProcess, number: int
 ) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 from wsisam_qupath.inference.predictor import Predictor
 from wsisam_qupath_training.cli.evaluate import evaluate_command
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.walk]
 
 
 @pytest.fixture
