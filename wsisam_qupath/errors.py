@@ -14,6 +14,7 @@
     │   └── QuPathTimeoutError  QuPath did not answer in time and was ended
     ├── ProjectError    a QuPath project cannot be used as it is
     │   └── ImageError  one image of a project cannot be used; the others can
+    │       └── MissingSlideError  its slide is not where the project says
     ├── FormatError     a file was written by a newer version of this program
     └── OutputError     a result cannot be written to its destination
 
@@ -27,7 +28,13 @@ from importlib.util import find_spec
 
 
 class WsiSamError(Exception):
-    """Base class of all errors that have a cause outside of this package."""
+    """Base class of all errors that have a cause outside of this package.
+
+    Attributes:
+        helped_by: the name in Python of an option that solves it; None where there is none.
+    """
+
+    helped_by: str | None = None
 
 
 class SlideError(WsiSamError):
@@ -36,6 +43,8 @@ class SlideError(WsiSamError):
 
 class PixelSizeError(SlideError):
     """The pixel size of a slide is unknown: neither the file nor the user states it."""
+
+    helped_by = "mpp"
 
 
 class PromptError(WsiSamError):
@@ -85,6 +94,12 @@ class ProjectError(WsiSamError):
 
 class ImageError(ProjectError):
     """One image of a project cannot be read or written; the others can."""
+
+
+class MissingSlideError(ImageError):
+    """The slide of an image is not where its project says."""
+
+    helped_by = "remap"
 
 
 class FormatError(WsiSamError):

@@ -17,6 +17,12 @@ from .options import (
     take_outline,
 )
 
+_ADVICE = {
+    "remap": "Where slides were moved, add --remap OLD=NEW.",
+    "mpp": "For slides that state no pixel size, add --mpp, for example --mpp 0.25 for 40x scans.",
+}
+"""What to add to the command, by the option that helps."""
+
 
 class _Batch(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -124,4 +130,7 @@ def batch(**given: Any) -> None:
     outcome = run_batch(request)
     if notice := outdated_notice(outcome.images):
         click.echo(f"{notice} To renew them, add --redo outdated.", err=True)
+    for option, advice in _ADVICE.items():
+        if any(one.helped_by == option for one in outcome.images):
+            click.echo(advice, err=True)
     sys.exit(0 if outcome.is_complete else SOME_FAILED)

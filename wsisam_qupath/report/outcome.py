@@ -117,6 +117,7 @@ class ImageOutcome:
             knowing; else empty.
         backup: the copy of ``data.qpdata`` from before; None where nothing was written.
         plan: what it asked for; nothing where it could not be read.
+        helped_by: see :class:`.WsiSamError`.
     """
 
     id: str
@@ -129,6 +130,7 @@ class ImageOutcome:
     seconds: float = 0.0
     backup: Path | None = None
     plan: Plan = field(default_factory=Plan)
+    helped_by: str | None = None
 
     def count(self, state: PromptState) -> int:
         """Count the prompts with this state."""

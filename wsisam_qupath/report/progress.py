@@ -27,8 +27,8 @@ if TYPE_CHECKING:  # NumPy takes longer to load than a command line may take to 
     from ..model.bases import Base
     from ..prompts import Skipped
 
-SILENCE_SECONDS_MAX = 10.0
-"""Elsewhere than on a terminal, a line comes at least so often."""
+SILENCE_SECONDS_MAX = 9.0
+"""Elsewhere than on a terminal, a line comes so often: within 10 s on a busy machine too."""
 
 _JSON_SECONDS = 1.0
 """Time between two objects for programs."""

@@ -112,6 +112,7 @@ def test_failed_images_stop_none_of_the_others(ward: Ward) -> None:
     assert (ward.answer.code, ward.answer.out) == (3, "")
     assert "Traceback" not in ward.answer.err
     assert "\tat " not in ward.answer.err  # of Java
+    assert ward.answer.err.endswith("\nWhere slides were moved, add --remap OLD=NEW.\n")
     done = {name for name, one in ward.report.items() if one["state"] == "done"}
     assert done == {WITHOUT_SUMMARY, ODD_ONES, CROWDED, MANY}
     assert ward.report[UNSEEN]["state"] == "nothing to do"

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ...errors import ImageError, WsiSamError
+from ...errors import ImageError, MissingSlideError, WsiSamError
 from ...inference.executors import Executor, Work
 from ...prompts.planner import Planner
 from ...qupath.files.classes import add_classes, read_class_names
@@ -216,7 +216,8 @@ class Batch:
             except Exception as exc:  # noqa: BLE001 - a night's work must not end at one image
                 self._undo(entry)
                 reason = str(exc) if isinstance(exc, WsiSamError) else self._log_error(entry, exc)
-                outcome = ImageOutcome(entry.id, entry.name, "failed", reason)
+                helped_by = exc.helped_by if isinstance(exc, WsiSamError) else None
+                outcome = ImageOutcome(entry.id, entry.name, "failed", reason, helped_by=helped_by)
             self._outcomes[entry.id] = outcome
             self._observer.on_image_end(outcome)
 
@@ -241,7 +242,8 @@ class Batch:
         """Read the objects of an image and open its slide; None if it has no annotations."""
         project, with_project = self._config.project, self._config.open_project is None
         if entry.trouble:
-            raise ImageError(entry.trouble)
+            error = MissingSlideError if entry.slide_is_missing else ImageError
+            raise error(entry.trouble)
         if not self._config.plan_only:
             recover(entry)
             if self._config.write and not self._is_shown(entry):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from ...errors import ImageError, QuPathError, SlideError
+from ...errors import ImageError, MissingSlideError, PixelSizeError, QuPathError, SlideError
 from ...geometry import Mpp
 from ...slide import Bounds, RgbArray, Slide, SlideIdentity, SlideReference, Window, calibration
 from ..files.entries import ImageEntry
@@ -102,14 +102,15 @@ def open_through_qupath(
 
     Raises:
         ImageError: QuPath cannot open it, it is not RGB, or has no such plane.
-        SlideError: its µm/px is not stated anywhere.
+        MissingSlideError: its slide is not there.
+        PixelSizeError: its µm/px is not stated anywhere.
         OptionError: a µm/px is outside 0.01 to 100.
         QuPathError: QuPath itself failed.
     """
     own_mpp = None if mpp is None else calibration.override(mpp)
     spare_mpp = None if mpp_if_unstated is None else calibration.override(mpp_if_unstated)
     if entry.slide is not None and not entry.slide.exists():
-        raise ImageError(
+        raise MissingSlideError(
             f"{entry.slide} does not exist: put the slide back, or map its old folder to the one "
             "where it is now."
         )
@@ -118,7 +119,7 @@ def open_through_qupath(
     _check(found, entry, z, t)
     final_mpp = own_mpp or found.mpp or spare_mpp
     if final_mpp is None:
-        raise SlideError(
+        raise PixelSizeError(
             f"The image {entry.name} states no pixel size: set its pixel width in QuPath (Image "
             "tab) and save, or give its µm per pixel as mpp, e.g. 0.25 for a 40x scan."
         )
