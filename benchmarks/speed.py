@@ -131,7 +131,12 @@ def rows(slide: Slide, adapter: Path, rounds: int) -> Iterator[tuple[str, ...]]:
     click = [Prompt("click", l0_box=Box(496, 596, 784, 1016))]
 
     yield measured(
-        "encode", lambda: plain.predictor.embed([[patch]]), "bare graph", encode, rounds, "1.15"
+        "encode",
+        lambda: plain.predictor.backend.embed([[patch]]),
+        "bare graph",
+        encode,
+        rounds,
+        "1.15",
     )
     eager = mobile_sam_predictor()
     large = slide.read(Box(0, 0, 2048, 2048), 1024, 1024)
@@ -252,9 +257,9 @@ def rectangles(path: Path) -> None:
         total = time.perf_counter() - start
     made = segmenter.tally.pairs_embedded - before
     patch = demo_tissue()[:256, :256]
-    embedding = segmenter.predictor.embed([[patch]])[0]
+    embedding = segmenter.predictor.backend.embed([[patch]])[0]
     tokens = encode_box(Box(40, 50, 200, 180))
-    encode = median(seconds(lambda: segmenter.predictor.embed([[patch]])) for _ in range(9))
+    encode = median(seconds(lambda: segmenter.predictor.backend.embed([[patch]])) for _ in range(9))
     decode = median(
         seconds(lambda: segmenter.predictor.predict(embedding, [tokens])) for _ in range(30)
     )

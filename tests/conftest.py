@@ -141,7 +141,7 @@ def torch_embeddings(
 ) -> list[Embedding]:
     """The pair and the pair the other way round, embedded by PyTorch in one call."""
     hr, lr = patches
-    return wsi_torch.embed([[hr, lr], [lr, hr]])
+    return wsi_torch.backend.embed([[hr, lr], [lr, hr]])
 
 
 @pytest.fixture(scope="session")

@@ -53,7 +53,7 @@ class Embedded:
 
 def embedded(predictor: Predictor, patches: Patches) -> Embedded:
     hr, lr = patches
-    return Embedded(predictor, predictor.embed([[hr, lr][: predictor.patch_count]])[0])
+    return Embedded(predictor, predictor.backend.embed([[hr, lr][: predictor.patch_count]])[0])
 
 
 @pytest.fixture(scope="module")
@@ -197,9 +197,9 @@ def test_an_embedding_is_the_same_whatever_was_embedded_before(
     wsi_openvino: Predictor, on_openvino: dict[str, Embedded], patches: Patches
 ) -> None:
     hr, lr = patches
-    wsi_openvino.embed([[lr, hr]])
+    wsi_openvino.backend.embed([[lr, hr]])
 
-    (again,) = wsi_openvino.embed([[hr, lr]])
+    (again,) = wsi_openvino.backend.embed([[hr, lr]])
 
     first = on_openvino["boxes"].embedding
     for patch, same in zip(first.patches, again.patches, strict=True):
@@ -215,7 +215,7 @@ def test_a_patch_that_was_encoded_for_one_pair_serves_another(
     _, lr = patches
     first = on_openvino["boxes"].embedding
 
-    (again,) = wsi_openvino.embed([[first.patches[0], lr]])
+    (again,) = wsi_openvino.backend.embed([[first.patches[0], lr]])
 
     for features, same in zip(first.features["boxes"], again.features["boxes"], strict=True):
         assert np.array_equal(features, same)

@@ -37,7 +37,7 @@ def point_tokens(x: float, y: float) -> EncodedPrompt:
 @pytest.fixture(scope="module")
 def embedding(wsi_openvino: Predictor, patches: tuple[ImageArray, ImageArray]) -> Embedding:
     hr, lr = patches
-    return wsi_openvino.embed([[hr, lr]])[0]
+    return wsi_openvino.backend.embed([[hr, lr]])[0]
 
 
 def decoded(
@@ -107,7 +107,7 @@ def test_own_mask_asks_again_with_the_clamped_logits_of_the_first_answer(
 def test_answers_come_in_the_order_of_their_prompts(
     plain_openvino: Predictor, patches: tuple[ImageArray, ImageArray]
 ) -> None:
-    embedding = plain_openvino.embed([patches[:1]])[0]
+    embedding = plain_openvino.backend.embed([patches[:1]])[0]
     prompts = [
         encode_box(Box(10, 10, 90, 90)),
         point_tokens(60, 60),
@@ -132,7 +132,7 @@ def test_each_patch_refines_its_own_mask_where_each_answers_by_itself(
     twice = Route(decoder="pair", second_pass=SecondPass.OWN_MASK)
     write_adapter(path, card(cards, routed_to("pair") | {PromptKind.POINTS: twice}), {})
     predictor = load_openvino(path)
-    (embedding,) = predictor.embed([patches])
+    (embedding,) = predictor.backend.embed([patches])
     encoded = point_tokens(128, 128)
 
     (answer,) = predictor.predict(embedding, [encoded])

@@ -278,7 +278,7 @@ def on_both(
 ) -> list[tuple[Predictor, Embedding]]:
     """OpenVINO and PyTorch, with the same pair embedded."""
     predictors = [load_openvino(variants_path), load_torch(variants_path)]
-    return [(p, p.embed([patches[:2]])[0]) for p in predictors]
+    return [(p, p.backend.embed([patches[:2]])[0]) for p in predictors]
 
 
 def clicks_with_masks() -> EncodedPrompt:
@@ -352,7 +352,7 @@ def test_an_adapter_of_hr_alone_answers_without_lr_patches(
     write_adapter(path, described, {f"hr.{name}": t.numpy() for name, t in learned.items()})
     predictor = load_torch(path)
 
-    (embedding,) = predictor.embed([patches[:1]])
+    (embedding,) = predictor.backend.embed([patches[:1]])
     ((answer,),) = predictor.predict(embedding, [clicks_with_masks()])
 
     assert predictor.patch_count == 1
@@ -374,7 +374,7 @@ def test_a_card_can_leave_the_answer_to_one_of_both_masks(
     write_adapter(path, described, {f"mixed.{name}": t.numpy() for name, t in learned.items()})
     predictor = load_torch(path)
 
-    (embedding,) = predictor.embed([patches[:2]])
+    (embedding,) = predictor.backend.embed([patches[:2]])
     ((answer,),) = predictor.predict(embedding, [clicks_with_masks()])
 
     assert answer.patch == patch

@@ -97,7 +97,7 @@ def test_a_base_of_random_weights_learns_and_its_adapter_answers(
     trained, losses = losses_of(run)
     adapter, model = adapted(tmp_path / "mine.safetensors", settings, base, trained, state)
     predictor = Predictor(TorchBackend(model, "cpu"), base, adapter)
-    (embedding,) = predictor.embed([[np.tile(tissue, (2, 2, 1))]])
+    (embedding,) = predictor.backend.embed([[np.tile(tissue, (2, 2, 1))]])
     ((answer,),) = predictor.predict(embedding, [encode_box(Box(100, 200, 700, 800))])
 
     assert np.mean(losses[-2:]) < np.mean(losses[:2])

@@ -21,7 +21,7 @@ from ..prompts.encoding import (
     project_mask_to_hr,
     project_mask_to_lr,
 )
-from .backends import Backend, Embedding, Patch, PatchSource, Prediction
+from .backends import Backend, Embedding, Patch, Prediction
 
 
 class Predictor:
@@ -54,10 +54,6 @@ class Predictor:
             return False
         card = self.adapter.card.decoders[self._routes[kind].last_decoder]
         return card.count_patches(fits_hr=fits_hr) > 1
-
-    def embed(self, pairs: Sequence[Sequence[PatchSource]]) -> list[Embedding]:
-        """Encode patch pairs, S x S x 3 uint8 RGB each: the HR patch and, if read, the LR patch."""
-        return self.backend.embed(pairs)
 
     def predict(
         self, embedding: Embedding, prompts: Sequence[EncodedPrompt]

@@ -278,7 +278,7 @@ class Segmenter:
             read = [patches.get(pair) or self._read(slide, pair, count) for pair, count in missing]
             if missing:
                 with self.tally.measure_time("encode"):
-                    embeddings = self.predictor.embed(read)
+                    embeddings = self.predictor.backend.embed(read)
                 made = {pair: e for (pair, _), e in zip(missing, embeddings, strict=True)}
                 found |= made
                 self.tally.pairs_embedded += len(missing)

@@ -80,7 +80,9 @@ class PredictorModel:
         """See :class:`Model`. The LR patch is read only where a decoder looks at it."""
         size_px = pair.size_px
         l0_boxes = (pair.hr_l0_box, pair.lr_l0_box)[: self.predictor.patch_count]
-        return self.predictor.embed([[slide.read(box, size_px, size_px) for box in l0_boxes]])[0]
+        return self.predictor.backend.embed(
+            [[slide.read(box, size_px, size_px) for box in l0_boxes]]
+        )[0]
 
     def predict(self, embedding: Embedding, encoded: Sequence[EncodedPrompt]) -> list[Prediction]:
         """See :class:`Model`. Of several masks it is the one with the highest predicted IoU."""

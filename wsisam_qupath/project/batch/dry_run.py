@@ -48,7 +48,7 @@ def measure_pace(model: ResolvedModel) -> Pace:
     seconds = (0.0, 0.0)
     for _ in range(2):
         start = time.perf_counter()
-        (embedding,) = predictor.embed([[patch]])
+        (embedding,) = predictor.backend.embed([[patch]])
         encoded = time.perf_counter()
         predictor.predict(embedding, [tokens])
         seconds = (encoded - start, time.perf_counter() - encoded)
