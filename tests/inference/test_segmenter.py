@@ -124,11 +124,11 @@ def test_as_many_pairs_are_embedded_as_are_distinct(
 
 @pytest.fixture(scope="module")
 def pair_predictor(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Predictor:
-    """The base on both patches for points, and on the HR patch alone for all else."""
+    """The base on both patches for a point, and on the HR patch alone for all else."""
     path = tmp_path_factory.mktemp("pair") / "pair.safetensors"
     cards = {"alone": DecoderCard(architecture="sam")}
     cards["pair"] = DecoderCard(architecture="sam", both_patches=True)
-    routes = routed_to("alone") | {PromptKind.POINTS: Route(decoder="pair")}
+    routes = routed_to("alone") | {PromptKind.POINT: Route(decoder="pair")}
     write_adapter(path, card(cards, routes), {})
     return load_openvino(path)
 
