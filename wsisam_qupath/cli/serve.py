@@ -104,6 +104,17 @@ from .options import Remap, models_options, take_models
     is_flag=True,
     help="Stop when the standard input ends, as it does when the program that started this ends.",
 )
+@click.option(
+    "--samapi",
+    is_flag=True,
+    help="Also answer the SAM extension for QuPath in place of its own server, samapi, to programs "
+    "on this computer and without a token.",
+)
+@click.option(
+    "--samapi-open",
+    is_flag=True,
+    help="Let everyone who reaches this server use --samapi, also from other computers.",
+)
 @models_options
 def serve(**given: Any) -> None:
     """Start the server that outlines what is clicked in QuPath.

@@ -40,7 +40,7 @@ from .schemas import (
     LimitsInfo,
     ModelInfo,
 )
-from .security import check_host, check_token
+from .security import check_host, check_samapi, check_token, is_samapi
 from .service import Record, Service
 from .wsgi import IS_GONE
 
@@ -121,8 +121,11 @@ def _add_rules(app: Flask, config: ServerConfig, metrics: Metrics) -> None:
     def check() -> None:
         g.request_id = str(uuid.uuid4())
         g.came = time.perf_counter()
-        check_host(request.headers.get("Host"), config)
-        if request.endpoint not in _OPEN:
+        host = request.headers.get("Host")
+        check_host(host, config)
+        if is_samapi(request.path, config):
+            g.client_name = check_samapi(request.remote_addr, host, config)
+        elif request.endpoint not in _OPEN:
             g.client_name = check_token(request.headers.get("Authorization"), config)
 
     @app.after_request

@@ -20,7 +20,7 @@ from ..options import ModelSpec
 from ..report.progress import MessageConsole, show_progress, stderr_console
 from .app import create_app
 from .budget import MemoryBudget
-from .config import DEFAULT_PORT, Limits, ServerConfig, is_loopback
+from .config import DEFAULT_PORT, Limits, SamapiAccess, ServerConfig, is_loopback
 from .connection_file import OWN_FOLDER, remove_stale
 from .jobs.queue import JobQueue
 from .jobs.routes import project_jobs
@@ -29,7 +29,8 @@ from .jobs.training_routes import make_training_routes
 from .loading import ModelLoader, start_in_turn
 from .metrics import Metrics
 from .queue import DeviceQueue
-from .security import make_token
+from .samapi.routes import SINGLE_RESOLUTION, make_samapi_routes
+from .security import SAMAPI_PATH, make_token
 from .service import Service
 from .serving import listening
 from .slides import Slides
@@ -43,6 +44,7 @@ class ServeRequest:
     Attributes:
         models: the first answers unless a request names another one, by its adapter.
         stop_with_input: whether to stop when the standard input ends.
+        samapi, samapi_open: whether the SAM extension is answered, and on other computers too.
     """
 
     models: tuple[ModelSpec, ...] = (ModelSpec(),)
@@ -60,6 +62,15 @@ class ServeRequest:
     max_seconds: float = 300.0
     max_memory_mib: int = 768
     stop_with_input: bool = False
+    samapi: bool = False
+    samapi_open: bool = False
+
+    @property
+    def samapi_access(self) -> SamapiAccess:
+        """Who may use the routes of the SAM extension."""
+        if not self.samapi:
+            return "off"
+        return "open" if self.samapi_open else "local"
 
     @property
     def limits(self) -> Limits:
@@ -105,8 +116,13 @@ def run_serve(request: ServeRequest) -> None:
     training = Training(request.models[0], own, offer)
     training.offer_earlier()
     training_routes = make_training_routes(training, config, device_queue.budget)
-    app = create_app(service, config, job_routes, training_routes, metrics=metrics)
+    more_routes = [job_routes, training_routes]
+    if request.samapi:
+        more_routes.append(make_samapi_routes(service, config))
+    app = create_app(service, config, *more_routes, metrics=metrics)
     with listening(app, config, budget) as server:
+        if request.samapi:
+            _say(f"{SINGLE_RESOLUTION} Its server URL is {server.url}{SAMAPI_PATH}/")
         start_in_turn([loaders[_name(model)] for model in request.models])
         jobs.start()
         server.run(
@@ -166,6 +182,8 @@ def _config(request: ServeRequest) -> ServerConfig:
     if (request.tls_cert is None) != (request.tls_key is None):
         missing = "tls_cert" if request.tls_cert is None else "tls_key"
         raise OptionError(missing, "TLS needs both a certificate and its key.")
+    if request.samapi_open and not request.samapi:
+        raise OptionError("samapi_open", "it says who else is answered: give --samapi, too.")
     for folder in request.slides:
         if not folder.is_dir():
             raise OptionError("slides", f"there is no folder {folder}.")
@@ -183,6 +201,7 @@ def _config(request: ServeRequest) -> ServerConfig:
         prints_token=not is_lasting,
         tls_cert=request.tls_cert,
         tls_key=request.tls_key,
+        samapi=request.samapi_access,
         limits=request.limits,
     )
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 DEFAULT_PORT = 8473
 _MIB = 1 << 20
+
+SamapiAccess: TypeAlias = Literal["off", "local", "open"]
+"""Who is answered as samapi would: nobody, this computer, or everyone; none of them has a token."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class ServerConfig:
         maps: (CLIENT, SERVER) beginnings of paths.
         connection_file: where a client on this machine finds URL and token.
         tls_cert, tls_key: PEM files; both or neither.
+        samapi: who may use the routes of the SAM extension for QuPath, which sends no token.
     """
 
     token: str
@@ -81,6 +86,7 @@ class ServerConfig:
     prints_token: bool = True
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    samapi: SamapiAccess = "off"
     limits: Limits = field(default_factory=Limits)
 
     @property

@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails, from_json
 from ..errors import SlideError
 from ..geojson.authorship import read_prompt_id
 from ..geometry import Box
+from ..slide import RgbArray
 from ..slide.plain_image import DAMAGE, check_colors, convert_to_rgb
 from .budget import Reservation
 from .client_pixels import SentImage
@@ -106,6 +107,28 @@ def decode_segment(body: bytes, limits: Limits, memory: Reservation) -> SegmentR
     return request
 
 
+def decode_image(
+    text: str, field: str, limits: Limits, memory: Reservation
+) -> tuple[RgbArray, str]:
+    """Decode the one image of a request.
+
+    Args:
+        text: PNG or JPEG; base64.
+        field: the one that holds it, for messages.
+        memory: grows by its size, before it is decoded.
+
+    Returns:
+        HWC uint8 RGB, and the SHA-256 of the file that was sent.
+
+    Raises:
+        ProblemError: it is too large, found out before it is decoded; no image.
+    """
+    content = _decode_bytes(text, field)
+    image = _header(content, field, limits)
+    memory.grow((_RGB_BYTES + _DECODER_BYTES) * image.width * image.height)
+    return _decode_rgb(content, image, field)
+
+
 def decode_images(
     regions: Iterable[Region], slide: SlideAsOpen, limits: Limits, memory: Reservation
 ) -> tuple[SentImage, ...]:
@@ -127,8 +150,9 @@ def decode_images(
     opened: list[tuple[Region, bytes, Image]] = []
     for number, region in enumerate(found):
         _check_inside(region, slide, number)
-        content = _decode_bytes(region.image, number)
-        opened.append((region, content, _header(content, number, limits)))
+        field = _image_field(number)
+        content = _decode_bytes(region.image, field)
+        opened.append((region, content, _header(content, field, limits)))
     sizes_px = [image.width * image.height for _, _, image in opened]
     total_px = sum(sizes_px)
     if total_px > limits.all_regions_px:
@@ -139,7 +163,7 @@ def decode_images(
         )
     memory.grow(_RGB_BYTES * total_px + _DECODER_BYTES * max(sizes_px, default=0))
     return tuple(
-        _decode_sent_image(region, content, image, number)
+        SentImage(_cover(region), *_decode_rgb(content, image, _image_field(number)))
         for number, (region, content, image) in enumerate(opened)
     )
 
@@ -185,53 +209,62 @@ def _check_inside(region: Region, slide: SlideAsOpen, number: int) -> None:
         raise make_invalid_problem([FieldError(field=field, message="it reaches beyond the slide")])
 
 
-def _decode_bytes(image: str, number: int) -> bytes:
+def _image_field(number: int) -> str:
+    return f"regions[{number}].image"
+
+
+def _cover(region: Region) -> Box:
+    """What a region covers, level-0 px."""
+    return Box(region.x, region.y, region.x + region.width, region.y + region.height)
+
+
+def _decode_bytes(text: str, field: str) -> bytes:
     try:
-        return base64.b64decode(image, validate=True)
+        return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as exc:
-        raise _no_image(number, "it is not base64") from exc
+        raise _no_image(field, "it is not base64") from exc
 
 
-def _header(content: bytes, number: int, limits: Limits) -> Image:
+def _header(content: bytes, field: str, limits: Limits) -> Image:
     """Open the image without decoding its pixels."""
     from PIL import Image, UnidentifiedImageError
 
     try:
         image = Image.open(io.BytesIO(content), formats=_IMAGES)
     except UnidentifiedImageError as exc:
-        raise _no_image(number, "it is neither PNG nor JPEG") from exc
+        raise _no_image(field, "it is neither PNG nor JPEG") from exc
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
-        raise _make_too_many_px_problem(number, limits) from exc
+        raise _make_too_many_px_problem(field, limits) from exc
     except DAMAGE as exc:
-        raise _no_image(number, f"it is damaged ({exc})") from exc
+        raise _no_image(field, f"it is damaged ({exc})") from exc
     try:
-        check_colors(f"regions[{number}].image", image)
+        check_colors(field, image)
     except SlideError as exc:
-        raise _no_image(number, str(exc)) from exc
+        raise _no_image(field, str(exc)) from exc
     if image.width * image.height > limits.region_px:
-        raise _make_too_many_px_problem(number, limits)
+        raise _make_too_many_px_problem(field, limits)
     return image
 
 
-def _decode_sent_image(region: Region, content: bytes, image: Image, number: int) -> SentImage:
+def _decode_rgb(content: bytes, image: Image, field: str) -> tuple[RgbArray, str]:
+    """The pixels of an opened image, and the SHA-256 of its file."""
     try:
         image.load()
-        rgb = convert_to_rgb(f"regions[{number}].image", image)
+        rgb = convert_to_rgb(field, image)
     except DAMAGE as exc:
-        raise _no_image(number, f"it is damaged ({exc})") from exc
+        raise _no_image(field, f"it is damaged ({exc})") from exc
     except SlideError as exc:
-        raise _no_image(number, str(exc)) from exc
-    l0_box = Box(region.x, region.y, region.x + region.width, region.y + region.height)
-    return SentImage(l0_box, rgb, hashlib.sha256(content).hexdigest())
+        raise _no_image(field, str(exc)) from exc
+    return rgb, hashlib.sha256(content).hexdigest()
 
 
-def _no_image(number: int, message: str) -> ProblemError:
-    return make_invalid_problem([FieldError(field=f"regions[{number}].image", message=message)])
+def _no_image(field: str, message: str) -> ProblemError:
+    return make_invalid_problem([FieldError(field=field, message=message)])
 
 
-def _make_too_many_px_problem(number: int, limits: Limits) -> ProblemError:
+def _make_too_many_px_problem(field: str, limits: Limits) -> ProblemError:
     return ProblemError(
         "too-large",
-        f"regions[{number}].image has more than {limits.region_px} pixels. Send it smaller: what "
-        "is asked for with 409 says how large.",
+        f"{field} has more than {limits.region_px} pixels. Send it smaller: where regions are "
+        "asked for with 409, that says how large.",
     )

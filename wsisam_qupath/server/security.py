@@ -8,12 +8,16 @@ import secrets
 import socket
 from ipaddress import ip_address
 
-from .config import ServerConfig
+from .config import ServerConfig, is_loopback
 from .problems import ProblemError
 from .tokens import read_names
 
 THIS_COMPUTER = "this-computer"
 """Name of the client that finds the server by its connection file, where others have names."""
+
+SAMAPI_PATH = "/sam"
+SAMAPI_CLIENT = "sam-extension"
+"""Where the SAM extension asks, and its name in the log."""
 
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[^:\[\]/?#@\s]+)(:\d{1,5})?")
 _BEARER = re.compile(r"bearer +(?P<token>[!-~]+) *", re.IGNORECASE)
@@ -51,6 +55,35 @@ def check_token(authorization: str | None, config: ServerConfig) -> str:
             headers={"WWW-Authenticate": 'Bearer realm="wsisam-qupath"'},
         )
     return found[0]
+
+
+def is_samapi(path: str, config: ServerConfig) -> bool:
+    """Whether a path is one of the SAM extension's, which this server answers."""
+    return config.samapi != "off" and (path == SAMAPI_PATH or path.startswith(f"{SAMAPI_PATH}/"))
+
+
+def check_samapi(address: str | None, host: str | None, config: ServerConfig) -> str:
+    """Check that a client without a token may use the routes of the SAM extension.
+
+    Args:
+        address: of the client.
+        host: the name by which it calls, which a proxy on this computer passes on.
+
+    Returns:
+        The name of such clients in the log.
+
+    Raises:
+        ProblemError: ``unauthorized``.
+    """
+    called = _HOST.fullmatch(host or "")
+    is_called_local = called is not None and is_loopback(called["name"].strip("[]"))
+    if config.samapi == "open" or (is_called_local and is_loopback(address or "")):
+        return SAMAPI_CLIENT
+    raise ProblemError(
+        "unauthorized",
+        "The SAM extension sends no token, so this server answers it on its own computer only. "
+        "Use an SSH tunnel, or let everyone who reaches the server use it (samapi_open).",
+    )
 
 
 def check_host(host: str | None, config: ServerConfig) -> None:

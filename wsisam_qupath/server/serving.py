@@ -23,7 +23,7 @@ from .config import ServerConfig
 from .connection_file import connection_file
 from .front import Front, FrontConfig
 from .problems import ProblemError
-from .security import check_host, check_token
+from .security import check_host, check_samapi, check_token, is_samapi
 from .wsgi import Head
 
 _SPARE_THREADS = 8
@@ -109,8 +109,12 @@ def listening(app: Flask, config: ServerConfig, budget: MemoryBudget) -> Iterato
 def _is_refused(head: Head, config: ServerConfig) -> bool:
     """Whether the application will refuse a request for what its head says of the client."""
     try:
-        check_host(head.headers.get("host"), config)
-        check_token(head.headers.get("authorization"), config)
+        host = head.headers.get("host")
+        check_host(host, config)
+        if is_samapi(head.path, config):
+            check_samapi(head.address, host, config)
+        else:
+            check_token(head.headers.get("authorization"), config)
     except ProblemError:
         return True
     return False

@@ -1,0 +1,1 @@
+"""Answers the SAM extension for QuPath (ksugar/qupath-extension-sam) in place of its own server."""

@@ -1,0 +1,212 @@
+"""All objects of a view: a grid of clicks, each on the patch around it, and what of it is kept."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import shapely
+from shapely.geometry import MultiPolygon, Polygon
+
+from ...geometry import Box, PatchPair
+from ...geometry.polygons import stability_score
+from ...inference.answers import is_cut_off, make_outline
+from ...inference.backends import Embedding, Prediction
+from ...inference.find.tiles import find_middle, lay_tiles
+from ...inference.segmenter import PROMPTS_AT_ONCE, Segmenter
+from ...prompts import Point, Prompt
+from ..client_pixels import SentPixels
+from ..config import Limits
+from ..problems import ProblemError
+from ..queue import QueueSlot
+from .schemas import AutoMaskRequest
+from .view import outline_options
+
+_MOST_SCALES = 8
+"""Each is twice as coarse as the one before, so that the last patch covers any view."""
+
+_EDGE_PX = 1.0
+"""An outline this close to the edge of the view is cut by it."""
+
+
+@dataclass(frozen=True)
+class FoundObject:
+    """One object of a view.
+
+    Attributes:
+        polygon: valid, pixels of the view.
+        predicted_iou: 0 to 1.
+        layer: which grid found it, from 0.
+    """
+
+    polygon: Polygon | MultiPolygon
+    predicted_iou: float
+    layer: int
+
+
+def find_everything(
+    segmenter: Segmenter,
+    view: SentPixels,
+    request: AutoMaskRequest,
+    slot: QueueSlot,
+    limits: Limits,
+) -> list[FoundObject]:
+    """Ask a grid of clicks, and keep what is sure, the surest first, where boxes overlap.
+
+    Raises:
+        ProblemError: the grids have more clicks than a request may have prompts.
+    """
+    sides = [_count_side(request, layer) for layer in range(request.crop_n_layers + 1)]
+    count = sum(side**2 for side in sides)
+    if count > limits.prompts:
+        raise ProblemError(
+            "too-large",
+            f"These are {count} clicks, and {limits.prompts} are taken at a time. Choose fewer "
+            "points per side, or fewer crop layers.",
+        )
+    asker = _Asker(segmenter, view, request, slot)
+    found = [
+        one
+        for layer, side in enumerate(sides)
+        for one in asker.find(layer, _spread_points(view.l0_box, side))
+    ]
+    return _drop_overlapping(found, request)
+
+
+class _Asker:
+    """Asks clicks of one view."""
+
+    def __init__(
+        self, segmenter: Segmenter, view: SentPixels, request: AutoMaskRequest, slot: QueueSlot
+    ) -> None:
+        self._segmenter, self._view, self._request, self._slot = segmenter, view, request, slot
+        self._options = outline_options(view, min_area_px2=request.min_mask_region_area)
+        self._planner = segmenter.planner(view, self._options)
+        self._l0_region = shapely.box(*view.l0_box.corners().ravel())
+
+    def find(self, layer: int, points: Sequence[Point]) -> Iterator[FoundObject]:
+        """What the points of one grid find."""
+        found: dict[Point, list[FoundObject]] = defaultdict(list)
+        for point, pair, prediction in self._ask_whole(points, self._planner.hr_mpp / 2**layer):
+            one = self._make_object(pair, prediction, layer)
+            if one is not None:
+                found[point].append(one)
+        for candidates in found.values():
+            yield from _choose(candidates, self._request.output_type)
+
+    def _ask_whole(
+        self, points: Sequence[Point], hr_mpp: float
+    ) -> Iterator[tuple[Point, PatchPair, Prediction]]:
+        """The masks of points that no patch cuts off: of one scale, or of two if several count."""
+        asked = points
+        for scale in range(_MOST_SCALES):
+            cut = []
+            for point, pair, prediction in self._ask(asked, hr_mpp * 2**scale):
+                if is_cut_off(prediction, pair, self._view.l0_box):
+                    cut.append(point)
+                elif not prediction.is_empty:
+                    yield point, pair, prediction
+            is_second_wanted = scale == 0 and self._request.output_type != "single mask"
+            asked = points if is_second_wanted else cut
+            if not asked:
+                return
+
+    def _ask(
+        self, points: Sequence[Point], hr_mpp: float
+    ) -> Iterator[tuple[Point, PatchPair, Prediction]]:
+        """One mask for each point, on the patch with the point in its middle part."""
+        tiles = lay_tiles(self._planner, hr_mpp, self._l0_region)
+        by_pair = {pair: [p for p in points if _owns(find_middle(pair), p)] for pair in tiles}
+        wanted = [pair for pair, some in by_pair.items() if some]
+        embedded = self._segmenter.embed_pairs(
+            self._view, wanted, turn=self._slot.turn, check=self._slot.check
+        )
+        for pair, embedding in embedded:
+            for start in range(0, len(by_pair[pair]), PROMPTS_AT_ONCE):
+                some = by_pair[pair][start : start + PROMPTS_AT_ONCE]
+                for point, prediction in self._answer(pair, embedding, some):
+                    yield point, pair, prediction
+
+    def _answer(
+        self, pair: PatchPair, embedding: Embedding, points: Sequence[Point]
+    ) -> Iterator[tuple[Point, Prediction]]:
+        prompts = [Prompt("click", l0_positives=(point,)) for point in points]
+        self._slot.check()
+        with self._slot.turn():
+            answers = self._segmenter.answer(pair, embedding, prompts)
+        return zip(points, (predictions[0] for predictions in answers), strict=True)
+
+    def _make_object(
+        self, pair: PatchPair, prediction: Prediction, layer: int
+    ) -> FoundObject | None:
+        """The object of a mask; None where it is not sure enough, or not wanted."""
+        request = self._request
+        if prediction.predicted_iou < request.pred_iou_thresh:
+            return None
+        stability = stability_score(prediction.mask_logits, request.stability_score_offset)
+        if stability < request.stability_score_thresh:
+            return None
+        outline = make_outline(self._view, pair, prediction, self._options)
+        if outline is None:
+            return None
+        if not request.include_image_edge and _touches_edge(outline.polygon, self._view.l0_box):
+            return None
+        return FoundObject(outline.polygon, prediction.predicted_iou, layer)
+
+
+def _count_side(request: AutoMaskRequest, layer: int) -> int:
+    """How many points a grid has along each side of the view."""
+    per_crop = request.points_per_side // max(1, request.crop_n_points_downscale_factor) ** layer
+    return int(max(1, per_crop) * 2**layer)
+
+
+def _spread_points(l0_box: Box, side: int) -> list[Point]:
+    """The centers of side x side equal parts of a view, in its pixels."""
+    steps = [(number + 0.5) / side for number in range(side)]
+    return [(x * l0_box.width, y * l0_box.height) for y in steps for x in steps]
+
+
+def _owns(box: Box, point: Point) -> bool:
+    """Whether a point is in a box, of which the far edges belong to the next one."""
+    x, y = point
+    return box.x0 <= x < box.x1 and box.y0 <= y < box.y1
+
+
+def _touches_edge(polygon: Polygon | MultiPolygon, l0_box: Box) -> bool:
+    x0, y0, x1, y1 = polygon.bounds
+    return bool(min(x0 - l0_box.x0, y0 - l0_box.y0, l0_box.x1 - x1, l0_box.y1 - y1) < _EDGE_PX)
+
+
+def _choose(candidates: Sequence[FoundObject], output_type: str) -> Sequence[FoundObject]:
+    """Which answers to one point are wanted."""
+    if output_type == "multi-mask (largest)":
+        return [max(candidates, key=lambda one: one.polygon.area)]
+    if output_type == "multi-mask (smallest)":
+        return [min(candidates, key=lambda one: one.polygon.area)]
+    if output_type == "multi-mask (best quality)":
+        return [max(candidates, key=lambda one: one.predicted_iou)]
+    return candidates
+
+
+def _drop_overlapping(found: Sequence[FoundObject], request: AutoMaskRequest) -> list[FoundObject]:
+    """Objects without those with boxes that overlap the box of a surer one."""
+    kept: list[FoundObject] = []
+    for one in sorted(found, key=lambda each: -each.predicted_iou):
+        if all(_box_iou(one, other) <= _choose_limit(one, other, request) for other in kept):
+            kept.append(one)
+    return kept
+
+
+def _choose_limit(one: FoundObject, other: FoundObject, request: AutoMaskRequest) -> float:
+    return request.box_nms_thresh if one.layer == other.layer else request.crop_nms_thresh
+
+
+def _box_iou(one: FoundObject, other: FoundObject) -> float:
+    """The overlap of two objects' bounding boxes, 0 to 1."""
+    box, other_box = Box(*one.polygon.bounds), Box(*other.polygon.bounds)
+    shared = box.intersection(other_box)
+    if min(shared.width, shared.height) <= 0:
+        return 0.0
+    area = shared.width * shared.height
+    return area / (box.width * box.height + other_box.width * other_box.height - area)
