@@ -5,19 +5,15 @@ Each loads the model when the first prompt comes, and all return the same values
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import pickle
-import signal
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass, replace
-from multiprocessing.connection import wait
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -28,18 +24,15 @@ from ..prompts import Prompt
 from ..prompts.planner import Planner
 from ..prompts.results import SerializedResult
 from ..slide import Slide
-from .cores import count_usable_cores
-from .loading import ResolvedModel, choose, gpu_count
+from .loading import ResolvedModel
 from .segmenter import Segmenter, Tally
 from .tasks import SegmentTask, predict, run_task
+from .workers import WorkerProcesses, assign_devices
 
 Deliver: TypeAlias = Callable[[SerializedResult], None]
 
 _TASK_PROMPTS = 32
 """Prompts per task: enough to outweigh opening the slide again, few enough to lose."""
-
-_TRIES = 3
-"""A task that ended this many worker processes is given up."""
 
 _CONNECT_SECONDS = 10
 """Timeout for connecting to the scheduler, which may still be starting."""
@@ -143,52 +136,17 @@ class ProcessExecutor(_TaskExecutor):
 
     def __init__(self, model: ModelSpec, options: OutlineOptions, workers: int) -> None:
         super().__init__(model, options, workers)
-        self._models = _assign_devices(model, workers)
-        # One thread and one pool per worker: a process that is lost takes one task with it, while
-        # a shared pool would break for all.
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="worker")
-        self._lock = threading.Lock()
-        self._pools: dict[int, ProcessPoolExecutor] = {}
-        self._closed = False
+        self._models = assign_devices(model, workers)
+        self._workers = WorkerProcesses(workers)
 
     def _send(self, task: SegmentTask) -> Future[Sequence[SerializedResult]]:
-        return self._threads.submit(self._run, task)
-
-    def _run(self, task: SegmentTask) -> Sequence[SerializedResult]:
-        number = int(threading.current_thread().name.rpartition("_")[2])
-        own_task = replace(task, model=self._models[number])
-        for _ in range(_TRIES):
-            try:
-                return self._begin(number, own_task).result()
-            except BrokenProcessPool:
-                with self._lock:
-                    self._pools.pop(number, None)
-        raise DeviceError(
-            f"A worker process ended {_TRIES} times at the same prompts on "
-            f"{task.slide.location}. If memory ran out, use fewer workers."
+        return self._workers.submit(
+            lambda number: partial(run_task, replace(task, model=self._models[number])),
+            f"the same prompts on {task.slide.location}",
         )
 
-    def _begin(self, number: int, task: SegmentTask) -> Future[list[SerializedResult]]:
-        """Hand a task to the process of this number; start the process if there is none."""
-        with self._lock:  # held until the process exists: otherwise `close` could not see it
-            if self._closed:
-                raise DeviceError("The workers were stopped before these prompts.")
-            if number not in self._pools:
-                self._pools[number] = ProcessPoolExecutor(
-                    1, multiprocessing.get_context("spawn"), initializer=_prepare
-                )
-            return self._pools[number].submit(run_task, task)
-
     def close(self) -> None:
-        with self._lock:
-            self._closed = True
-            pools = list(self._pools.values())
-        for pool in pools:
-            for process in list((pool._processes or {}).values()):
-                process.kill()
-        self._threads.shutdown(cancel_futures=True)
-        for pool in pools:
-            pool.shutdown(cancel_futures=True)
+        self._workers.close()
 
 
 class DaskExecutor(_TaskExecutor):
@@ -323,32 +281,6 @@ def _from_any_folder(model: ModelSpec) -> ModelSpec:
     adapter = model.adapter.absolute() if isinstance(model.adapter, Path) else model.adapter
     weights = None if model.weights is None else model.weights.absolute()
     return replace(model, adapter=adapter, weights=weights)
-
-
-def _prepare() -> None:
-    """Set up a worker process, before anything else runs in it."""
-    # Ctrl-C reaches every process of a terminal; only the driver ends the others.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_driver, daemon=True).start()
-
-
-def _end_with_driver() -> None:
-    """End this process when the driver has ended, even by ``kill -9``."""
-    driver = multiprocessing.parent_process()
-    assert driver is not None
-    wait([driver.sentinel])
-    os._exit(1)
-
-
-def _assign_devices(model: ModelSpec, workers: int) -> list[ModelSpec]:
-    """The model of each worker process, with a GPU or its share of the CPU cores."""
-    device, _ = choose(model.device, model.backend)
-    if device == "cuda":
-        count = gpu_count()
-        return [replace(model, device=f"cuda:{number % count}") for number in range(workers)]
-    if device != "cpu":
-        return [model] * workers
-    return [replace(model, threads=max(1, count_usable_cores() // workers))] * workers
 
 
 def _pack_prompts(prompts: Sequence[Prompt], planner: Planner) -> Iterator[tuple[Prompt, ...]]:
