@@ -111,6 +111,21 @@ class _Batch(click.Command):
     metavar="ADDRESS",
     help="Compute on a dask cluster; ADDRESS is that of its scheduler, e.g. tcp://node1:8786.",
 )
+@click.option(
+    "--to-table",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="CSV",
+    help="Change nothing, and write the prompts that need a result for `segment --table`, which "
+    "needs no QuPath: this CSV file, and a folder of GeoJSON files beside it.",
+)
+@click.option(
+    "--from",
+    "from_folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Answer nothing, and write into the project what `segment --table` left in this folder, "
+    "with the same model and options.",
+)
 @outline_options
 @model_options
 def batch(**given: Any) -> None:

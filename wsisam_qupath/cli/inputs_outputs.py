@@ -9,11 +9,12 @@ from pathlib import Path
 from rich.console import Console
 
 from ..errors import OptionError, PixelSizeError, SlideError
+from ..geometry import Mpp
 from ..report.progress import show_progress
 from ..slide import Slide, open_slide
 
 
-def open_for_reading(location: str, mpp: float | None, console: Console) -> Slide:
+def open_for_reading(location: str, mpp: float | Mpp | None, console: Console) -> Slide:
     """Open the slide, also if it is sound and QuPath without Bio-Formats shows noise; say so then.
 
     Raises:

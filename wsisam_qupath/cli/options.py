@@ -39,6 +39,25 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]
         return numbers
 
 
+class ShardOf(click.ParamType):  # type: ignore[type-arg]
+    """One of several parts of a table: "2/10"."""
+
+    name = "I/N"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> object:
+        from ..project.slide_table.rows import Shard  # not for `--help`
+
+        if isinstance(value, Shard):
+            return value
+        number, _, count = str(value).partition("/")
+        is_number = number.isascii() and count.isascii() and number.isdigit() and count.isdigit()
+        if not is_number or not 1 <= int(number) <= int(count):
+            self.fail(f"{value!r} is not of the form I/N, with I from 1 to N", param, ctx)
+        return Shard(int(number), int(count))
+
+
 class Adapter(click.ParamType):  # type: ignore[type-arg]
     """An adapter: "default", "none" or a file."""
 

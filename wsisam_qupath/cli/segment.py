@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
+from ..errors import OptionError
 from ..options import MOST_CANDIDATES, OutlineOptions
-from .options import Numbers, model_options, outline_options, take_model, take_outline
+from .options import (
+    SOME_FAILED,
+    Numbers,
+    ShardOf,
+    model_options,
+    outline_options,
+    take_model,
+    take_outline,
+)
 
 
 @click.command()
-@click.argument("slide")
+@click.argument("slide", required=False)
 @click.argument("prompts", required=False, type=click.Path(path_type=Path))
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path, allow_dash=True),
-    help="GeoJSON file to write.  [default: standard output]",
+    help="GeoJSON file to write; with --table, a folder.  [default: standard output]",
 )
 @click.option(
     "--box",
@@ -72,6 +82,30 @@ from .options import Numbers, model_options, outline_options, take_model, take_o
     help="Go on with what a run with the same slide, prompts, model and options had done when it "
     "was stopped.",
 )
+@click.option(
+    "--table",
+    type=click.Path(path_type=Path),
+    help="Outline the slides of this CSV file, in place of SLIDE and PROMPTS: a row per slide, "
+    "with columns slide, prompts and, where needed, name, mpp and options.",
+)
+@click.option(
+    "--shard",
+    type=ShardOf(),
+    help="Do only the Ith of N equal parts of the table, for one of N jobs.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="With --table: number of worker processes, one per GPU if there are GPUs.  [default: no "
+    "extra process]",
+)
+@click.option(
+    "--summarize",
+    is_flag=True,
+    help="With --table: outline nothing, and write summary.csv of what the jobs have done.",
+)
 @model_options
 def segment(**given: Any) -> None:
     """Outline objects on a SLIDE and write them as GeoJSON for QuPath.
@@ -82,8 +116,53 @@ def segment(**given: Any) -> None:
 
     Until all is done, results are kept in OUTPUT.part: after a stop of any kind, the same command
     goes on where it was.
+
+    With --table, each slide of the table gets NAME.geojson and NAME.status.json in the folder
+    OUTPUT. What is done is left out, so any job can be run again, and several may share a table.
+
+    Exit codes: 0 done, 2 nothing was started, 3 some slides failed, 130 interrupted.
     """
     from .segment_run import SegmentRequest, run_segment
 
     model, options = take_model(given), take_outline(given)
-    run_segment(SegmentRequest(model=model, options=options, **given))
+    table, shard, workers, summarize = (
+        given.pop(name) for name in ("table", "shard", "workers", "summarize")
+    )
+    if table is None:
+        _check_one(given["slide"], shard, workers, summarize=summarize)
+        run_segment(SegmentRequest(model=model, options=options, **given))
+        return
+    from .table_run import TableRequest, run_table
+
+    _check_many(given)
+    folder = given.pop("output")
+    one = SegmentRequest(model=model, options=options, **{**given, "slide": ""})
+    is_complete = run_table(TableRequest(table, folder, shard, workers, summarize, one))
+    sys.exit(0 if is_complete else SOME_FAILED)
+
+
+def _check_one(slide: str | None, shard: object, workers: int, *, summarize: bool) -> None:
+    """Check the options of one slide.
+
+    Raises:
+        OptionError: there is no slide, or an option is about tables.
+    """
+    if slide is None:
+        raise OptionError("slide", "there is nothing to outline: name a slide, or a table.")
+    given = {"shard": shard, "workers": workers, "summarize": summarize}
+    for name, value in given.items():
+        if value:
+            raise OptionError(name, "it is about the slides of a table: name the table, too.")
+
+
+def _check_many(given: dict[str, Any]) -> None:
+    """Check the options of a table.
+
+    Raises:
+        OptionError: there is no folder for the results, or an option is about one slide.
+    """
+    if given["output"] is None or str(given["output"]) == "-":
+        raise OptionError("output", "name the folder for the results of the table.")
+    for name in ("slide", "prompts", "boxes", "points", "negatives", "overlay"):
+        if given[name]:
+            raise OptionError(name, "it is about one slide: with a table, leave it out.")

@@ -23,6 +23,7 @@ from ..geojson import (
     read_prompts,
     write_features,
 )
+from ..geometry import Mpp
 from ..inference.loading import ResolvedModel, resolve
 from ..inference.segmenter import Segmenter
 from ..inference.tasks import predict
@@ -31,6 +32,7 @@ from ..prompts import Prompt, PromptSet, Skipped, clip_to_slide, require_usable
 from ..prompts.planner import Planner
 from ..report.overlay import write_overlay
 from ..report.progress import (
+    MessageConsole,
     count_noun,
     duration,
     name_cases,
@@ -54,7 +56,7 @@ class SegmentRequest:
     points: tuple[tuple[float, float], ...] = ()
     negatives: tuple[tuple[float, float], ...] = ()
     all_objects: bool = False
-    mpp: float | None = None
+    mpp: float | Mpp | None = None
     overlay: Path | None = None
     resume: bool = True
     model: ModelSpec = field(default_factory=ModelSpec)
@@ -74,6 +76,7 @@ class Outcome:
         empty: prompts for which the model found no object, with the reason.
         kept: prompts that an earlier run answered.
         segmenter: None where that run answered all.
+        mpp: of the slide.
     """
 
     prompt_set: PromptSet
@@ -81,6 +84,7 @@ class Outcome:
     kept: int
     segmenter: Segmenter | None
     seconds: float
+    mpp: Mpp
 
     @property
     def outlined(self) -> int:
@@ -88,7 +92,43 @@ class Outcome:
         return len(self.prompt_set) - len(self.empty)
 
 
+class LoadedModel:
+    """The model of one slide or many, loaded when the first prompt needs it.
+
+    Attributes:
+        resolved: what is chosen, and not loaded yet.
+    """
+
+    def __init__(self, spec: ModelSpec) -> None:
+        """Check the choice.
+
+        Raises:
+            WsiSamError: see :func:`.resolve`.
+        """
+        self.resolved = resolve(spec)
+        self._segmenter: Segmenter | None = None
+
+    def load(self, console: MessageConsole) -> Segmenter:
+        """Load it, unless that was done before."""
+        if self._segmenter is None:
+            with show_progress(console, "Loading the model (the first start prepares it)"):
+                self._segmenter = Segmenter(self.resolved.load())
+        return self._segmenter
+
+
 def run_segment(request: SegmentRequest) -> Outcome:
+    """Outline the prompts of a request, and tell the user on stderr how it goes.
+
+    Raises:
+        WsiSamError: see the error tree.
+    """
+    console = stderr_console()
+    outcome = outline_slide(request, LoadedModel(request.model), console)
+    console.print(summary(outcome), markup=False)
+    return outcome
+
+
+def outline_slide(request: SegmentRequest, loaded: LoadedModel, console: MessageConsole) -> Outcome:
     """Outline the prompts of a request. Nothing is written before all of it was checked.
 
     What is done is kept beside the output until all is: the same request goes on after a stop.
@@ -96,12 +136,11 @@ def run_segment(request: SegmentRequest) -> Outcome:
     Raises:
         WsiSamError: see the error tree.
     """
-    console = stderr_console()
     start = time.perf_counter()
     for path in (request.file, request.overlay):
         if path is not None:
             check_writable(path)
-    model = resolve(request.model)
+    model = loaded.resolved
     with open_for_reading(request.slide, request.mpp, console) as slide:
         inputs = {"slide": Path(slide.location), "prompts": request.prompts}
         check_outputs(inputs, output=request.file, overlay=request.overlay)
@@ -113,10 +152,10 @@ def run_segment(request: SegmentRequest) -> Outcome:
         if warning := points_warning(clicked, model.base, model.adapter):
             console.print(warning, markup=False)
         with open_part(
-            request.file, _describe(request, slide, model), resume=request.resume
+            request.file, describe_inputs(request, slide, model), resume=request.resume
         ) as part:
             _tell_of_earlier(part, console)
-            segmenter = _outline(request, slide, model, prompt_set, part, console)
+            segmenter = _outline(request, slide, loaded, prompt_set, part, console)
             prompts = prompt_set.prompts
             empty = part.empty(prompts)
             name_cases(console, "Nothing at", empty)
@@ -125,12 +164,10 @@ def run_segment(request: SegmentRequest) -> Outcome:
                 if request.overlay is not None:
                     write_overlay(request.overlay, slide, prompts, part.features(prompts))
             seconds = time.perf_counter() - start
-            outcome = Outcome(prompt_set, empty, part.kept, segmenter, seconds)
-    console.print(summary(outcome), markup=False)
-    return outcome
+            return Outcome(prompt_set, empty, part.kept, segmenter, seconds, slide.mpp)
 
 
-def _describe(request: SegmentRequest, slide: Slide, model: ResolvedModel) -> dict[str, str]:
+def describe_inputs(request: SegmentRequest, slide: Slide, model: ResolvedModel) -> dict[str, str]:
     """Describe what decides the results, so that those of something else are not taken for them."""
     adapter_sha256 = model.adapter.sha256 if model.adapter else None
     drawn = (request.boxes, request.points, request.negatives, request.all_objects)
@@ -157,18 +194,18 @@ def _tell_of_earlier(part: Part, console: Console) -> None:
 def _outline(
     request: SegmentRequest,
     slide: Slide,
-    model: ResolvedModel,
+    loaded: LoadedModel,
     prompt_set: PromptSet,
     part: Part,
-    console: Console,
+    console: MessageConsole,
 ) -> Segmenter | None:
     """Outline the prompts without a result; returns what did it, None where there were none."""
     left = [prompt for prompt in prompt_set if prompt.id not in part]
     if not left:
         return None
-    _tell_of_overview(slide, left, model.planner(slide.mpp, request.options), console)
-    with show_progress(console, "Loading the model (the first start prepares it)"):
-        segmenter = Segmenter(model.load())
+    planner = loaded.resolved.planner(slide.mpp, request.options)
+    _tell_of_overview(slide, left, planner, console)
+    segmenter = loaded.load(console)
     total, done = len(prompt_set), len(prompt_set) - len(left)
     # Closed before the slide is: after Ctrl-C, threads would read from a file that is gone.
     with (

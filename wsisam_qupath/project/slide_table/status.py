@@ -1,0 +1,195 @@
+"""What became of a slide of a table: ``NAME.status.json`` beside its results, and the summary."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from ... import __version__
+from ...errors import OutputError
+from ...files import hold_alone, read_file, write_atomically
+from ...files.formats import SLIDE_STATUS
+from .rows import TableRow
+
+SlideState: TypeAlias = Literal["waiting", "running", "stopped", "done", "failed"]
+"""``waiting`` and ``stopped`` are never written: nobody had the time."""
+
+_STATUS_BYTES_MAX = 256 << 20
+
+_SUMMARY_NAME = "summary.csv"
+
+
+@dataclass(frozen=True)
+class EmptyResult:
+    """A prompt for which the model found no object.
+
+    Attributes:
+        id: of the result; see :func:`.compute_result_id`.
+        prompt_id: of its prompt.
+        reason: why there is no outline.
+    """
+
+    id: str
+    prompt_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class SlideStatus:
+    """What became of one slide.
+
+    Attributes:
+        state: ``failed`` has a reason, one sentence for people.
+        started, ended: ISO 8601; ended is empty while it runs.
+        seconds: from the one to the other.
+        host, pid: of the process.
+        inputs: what decides the results, by name: slide, prompts, model, options.
+        prompts: how many were usable.
+        outlined, skipped: how many have an outline, and parts of the input that were no prompts.
+        empty: the other prompts.
+        output_sha256: of the outlines' file; empty unless it is done.
+        version: of this program.
+    """
+
+    name: str
+    slide: str
+    state: SlideState
+    reason: str = ""
+    started: str = ""
+    ended: str = ""
+    seconds: float = 0.0
+    host: str = field(default_factory=socket.gethostname)
+    pid: int = field(default_factory=os.getpid)
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    prompts: int = 0
+    outlined: int = 0
+    skipped: int = 0
+    empty: tuple[EmptyResult, ...] = ()
+    output_sha256: str = ""
+    version: str = __version__
+
+
+@dataclass(frozen=True)
+class SlideFiles:
+    """The files of one slide in the folder of results."""
+
+    folder: Path
+    name: str
+
+    @property
+    def outlines(self) -> Path:
+        """GeoJSON; it is whole if it is there."""
+        return self.folder / f"{self.name}.geojson"
+
+    @property
+    def status(self) -> Path:
+        """What became of the slide."""
+        return self.folder / f"{self.name}.status.json"
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keep other processes from working on this slide.
+
+        Raises:
+            SlideTakenError: another one does.
+            OutputError: the lock cannot be made.
+        """
+        lock = hold_alone(self.folder / f"{self.name}.lock", "taken")
+        try:
+            lock.__enter__()
+        except OutputError as exc:
+            raise SlideTakenError(self.name) from exc
+        except OSError as exc:
+            raise OutputError(
+                f"{self.folder} cannot be written ({exc.strerror or exc}): choose another folder."
+            ) from exc
+        try:
+            yield
+        finally:
+            lock.__exit__(None, None, None)
+
+    def write_status(self, status: SlideStatus) -> None:
+        """Write what became of the slide, completely or not at all.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        text = json.dumps({**SLIDE_STATUS.stated, **asdict(status)}, indent=2, allow_nan=False)
+        write_atomically(self.status, f"{text}\n".encode("ascii"))
+
+    def read_status(self) -> SlideStatus | None:
+        """Read what became of the slide; None where nothing is known, or the file is damaged.
+
+        Raises:
+            FormatError: a newer version of this program wrote it.
+        """
+        from pydantic import TypeAdapter, ValidationError  # slow, and `--help` needs none
+
+        try:
+            content = json.loads(read_file(self.status, bytes_max=_STATUS_BYTES_MAX))
+            SLIDE_STATUS.check(self.status, content)
+            return TypeAdapter(SlideStatus).validate_python(content)
+        except (OSError, ValueError, RecursionError, AttributeError, ValidationError):
+            return None
+
+
+class SlideTakenError(Exception):
+    """Another process works on a slide."""
+
+
+def read_states(folder: Path, rows: Sequence[TableRow]) -> list[SlideStatus]:
+    """What became of each row of a table, as far as is known now.
+
+    Raises:
+        FormatError: a newer version of this program wrote it.
+    """
+    return [_read_state(SlideFiles(folder, row.name), row) for row in rows]
+
+
+def _read_state(files: SlideFiles, row: TableRow) -> SlideStatus:
+    status = files.read_status()
+    if status is None:
+        return SlideStatus(row.name, row.slide, "waiting", host="", pid=0, version="")
+    if status.state != "running":
+        return status
+    try:
+        with files.hold():
+            return SlideStatus(**{**vars(status), "state": "stopped"})
+    except SlideTakenError:
+        return status
+
+
+def write_summary(folder: Path, rows: Sequence[TableRow], states: Sequence[SlideStatus]) -> Path:
+    """Write ``summary.csv``, a row per slide in the order of the table; returns its path.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    counts = ("prompts", "outlined", "empty", "skipped")
+    times = ("started", "ended", "seconds", "host", "version", "output_sha256")
+    table.writerow(["line", "name", "slide", "state", "reason", *counts, *times])
+    for row, one in zip(rows, states, strict=True):
+        numbers = (one.prompts, one.outlined, len(one.empty), one.skipped)
+        when = (one.started, one.ended, round(one.seconds, 3))
+        origin = (one.host, one.version, one.output_sha256)
+        about = (row.line, row.name, row.slide, one.state, one.reason)
+        table.writerow([*about, *numbers, *when, *origin])
+    path = folder / _SUMMARY_NAME
+    write_atomically(path, text.getvalue().encode("utf-8"))
+    return path
+
+
+def now() -> str:
+    """The time as it is written: ISO 8601 with the zone."""
+    return datetime.now().astimezone().isoformat(timespec="seconds")
