@@ -25,7 +25,13 @@ from ...qupath.files.reading import read_project
 from ...qupath.jvm.process import QuPathProcess
 from ...report.display import Display, print_outcomes
 from ...report.outcome import ImageOutcome
-from ...report.progress import Progress, points_warning, show_progress, stderr_console
+from ...report.progress import (
+    Progress,
+    count_noun,
+    points_warning,
+    show_progress,
+    stderr_console,
+)
 from ...report.writing import ReportHeader, check_report_path, write_report
 from ...slide import Slide
 from ..access import check_closed, choose_images
@@ -37,6 +43,8 @@ from .opening import SlideOpener
 from .request import BatchRequest, ProjectChoices
 from .run import Batch
 from .selection import PromptFilter
+from .stored_results import StoredResults
+from .table_writer import TableWriter
 
 
 @dataclass(frozen=True)
@@ -99,6 +107,11 @@ def run_batch(request: BatchRequest) -> BatchOutcome:
     check_closed(project, partial(console.print, markup=False))
     with QuPathProcess() as process:
         opener = SlideOpener(process, project, request.mpp)
+        if request.to_table is not None:
+            outcomes = _write_table(
+                request.to_table, model, config, process, opener, entries, console
+            )
+            return BatchOutcome(tuple(outcomes), _is_complete(outcomes))
         if request.dry_run:
             outcomes = _plan(model, config, process, opener, entries, console)
             return BatchOutcome(tuple(outcomes), _is_complete(outcomes))
@@ -140,8 +153,16 @@ def _make_config(request: BatchRequest, project: Project, model: ResolvedModel) 
         write=request.write,
         export=_export(request, project),
         limit=request.limit,
-        plan_only=request.dry_run,
+        plan_only=request.dry_run or request.to_table is not None,
+        stored=_find_stored(request, project),
+        table=None if request.to_table is None else TableWriter(request.to_table, project.images),
     )
+
+
+def _find_stored(request: BatchRequest, project: Project) -> StoredResults | None:
+    if request.from_folder is None:
+        return None
+    return StoredResults(request.from_folder, project.images, request.options.object_type)
 
 
 def _export(request: BatchRequest, project: Project) -> GeoJsonFolder | None:
@@ -190,10 +211,10 @@ def _make_once(executors: ExitStack, make: Callable[[], Executor]) -> Callable[[
 
 
 class _Planner:
-    """Watches a dry run: only how many images were looked at."""
+    """Watches a run that changes nothing: how many images were looked at, and what was noticed."""
 
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
+    def __init__(self, progress: Progress, console: Console | None = None) -> None:
+        self._progress, self._console = progress, console
 
     def on_prompts_found(self, tasks: int) -> None:
         """See :class:`.BatchObserver`."""
@@ -203,10 +224,36 @@ class _Planner:
 
     def on_notice(self, words: str) -> None:
         """See :class:`.BatchObserver`."""
+        if self._console is not None:
+            self._console.print(words, markup=False)
 
     def on_image_end(self, outcome: ImageOutcome) -> None:  # noqa: ARG002
         """See :class:`.BatchObserver`."""
         self._progress.advance()
+
+
+def _write_table(
+    path: Path,
+    model: ResolvedModel,
+    config: BatchConfig,
+    process: QuPathProcess,
+    opener: SlideOpener,
+    entries: Sequence[ImageEntry],
+    console: Console,
+) -> list[ImageOutcome]:
+    """Write the prompts of a project as a table of slides."""
+    executor = LocalExecutor(model, config.options)
+    with show_progress(console, "Looking at images", len(entries)) as progress:
+        planner = _Planner(progress, console)
+        batch = Batch(config, process, opener, executor, lambda: executor, planner)
+        outcomes = batch.run(entries)
+    assert config.table is not None
+    count = config.table.close()
+    for one in outcomes:
+        if one.state == "failed":
+            console.print(f"{one.name} failed: {one.reason}", markup=False)
+    console.print(f"{path}: {count_noun(count, 'slide')} with prompts.", markup=False)
+    return outcomes
 
 
 def _plan(

@@ -15,6 +15,8 @@ from ...report.outcome import ImageOutcome, KeptResult
 from ...slide import Slide
 from .geojson_folder import GeoJsonFolder
 from .selection import PromptFilter
+from .stored_results import StoredResults
+from .table_writer import TableWriter
 
 
 class OpenProject(Protocol):
@@ -44,6 +46,8 @@ class BatchConfig:
         export: where outlines go too, or instead.
         limit: of prompts to answer; None is all.
         plan_only: look at every image and answer nothing.
+        stored: results that were made elsewhere; then no prompt is answered here.
+        table: takes the prompts that need a result.
         open_project: stands between the batch and a QuPath that has the project open.
     """
 
@@ -56,6 +60,8 @@ class BatchConfig:
     export: GeoJsonFolder | None = None
     limit: int | None = None
     plan_only: bool = False
+    stored: StoredResults | None = None
+    table: TableWriter | None = None
     open_project: OpenProject | None = None
 
     def planner(self, slide: Slide) -> Planner:

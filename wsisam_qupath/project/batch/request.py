@@ -46,6 +46,9 @@ class BatchRequest:
         write: whether the results are written into the project.
         workers: number of worker processes; 0 is this process alone.
         dask: address of the scheduler of a dask cluster.
+        from_folder: results of ``segment --table`` to write into the project; nothing is answered.
+        to_table: CSV to write the prompts that need a result to; nothing is answered, and the
+            project stays as it is.
 
     Raises:
         OptionError: a value is out of its range, or two do not go together.
@@ -68,18 +71,38 @@ class BatchRequest:
     write: bool = True
     workers: int = 0
     dask: str | None = None
+    from_folder: Path | None = None
+    to_table: Path | None = None
 
     def __post_init__(self) -> None:
         if self.mpp is not None:
             override(self.mpp)
         if self.workers and self.dask:
             raise OptionError("workers", "cannot be combined with dask: give one of both.")
+        self._check_elsewhere()
         if not self.write and self.export is None and self.report is None:
             raise OptionError(
                 "write",
                 "nothing would be written at all: name a folder to export outlines to, or a file "
                 "for a report.",
             )
+
+    def _check_elsewhere(self) -> None:
+        """Check that nothing is to be answered here where that happens elsewhere."""
+        name = "from_folder" if self.from_folder is not None else "to_table"
+        if self.from_folder is None and self.to_table is None:
+            return
+        others = {
+            "workers": self.workers,
+            "dask": self.dask,
+            "dry_run": self.dry_run,
+            "to_table": self.from_folder is not None and self.to_table,
+        }
+        if self.to_table is not None:
+            others |= {"report": self.report, "export": self.export}
+        for other, value in others.items():
+            if value:
+                raise OptionError(name, f"cannot be combined with {other}: give one of both.")
 
 
 class ProjectChoices(TypedDict, total=False):

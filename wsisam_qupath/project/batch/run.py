@@ -186,6 +186,9 @@ class Batch:
                 if config.plan_only:
                     self._outcomes[entry.id] = image.make_outcome(results, plan)
                     return
+                if config.stored is not None:
+                    self._outcomes[entry.id] = await self._merge(image, results, plan, journal)
+                    return
                 for plane, prompts in results.group_open_prompts().items():
                     slide = self._opener.open(entry, plane)
                     executor = self._local() if self._opener.is_only_here(slide) else self._executor
@@ -197,6 +200,23 @@ class Batch:
                     self._observer.on_prompts_done(len(some))
                 state, backup = await self._write(image, results, journal)
                 self._outcomes[entry.id] = image.make_outcome(results, plan, state, backup)
+
+    async def _merge(
+        self, image: _ReadImage, results: ImageResults, plan: Plan, journal: Journal
+    ) -> ImageOutcome:
+        """Write results that were made elsewhere; prompts without one stay as they are."""
+        assert self._config.stored is not None
+        tasks = image.selection.tasks
+        results.add(found := self._config.stored.find(image.entry, tasks))
+        self._observer.on_prompts_done(len(found))
+        left = sum(task.result_id not in results.by_id for task in tasks)
+        if left:
+            words = f"{image.entry.name}: {left} of {len(tasks)} prompts have no result there."
+            self._observer.on_notice(words)
+        if left == len(tasks):
+            return image.make_outcome(results, plan, "nothing to do")
+        state, backup = await self._write(image, results, journal)
+        return image.make_outcome(results, plan, state, backup)
 
     @asynccontextmanager
     async def _contain_failure(self, entry: ImageEntry) -> AsyncIterator[None]:
@@ -264,13 +284,17 @@ class Batch:
         identity = slide.identity
         slide_key = f"{entry.uri}|{identity.size_bytes}|{identity.mtime_ns}"
         planner = self._config.planner(slide)
+        selection = self._select(contents, self._read_history(entry, slide_key), slide, planner)
+        table = self._config.table
+        if table and (lacking := table.add(entry, slide, selection, contents.annotations)):
+            self._observer.on_notice(f"{entry.name}: {lacking}.")
         return _ReadImage(
             entry,
             versions,
             slide,
             slide_key,
             planner,
-            self._select(contents, self._read_history(entry, slide_key), slide, planner),
+            selection,
             contents.n_objects,
             frozenset(one.get("id") for one in (*contents.results, *contents.annotations)),
             note,
