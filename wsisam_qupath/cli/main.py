@@ -42,6 +42,7 @@ _COMMANDS = {
             "segment",
             "serve",
             "setup",
+            "view",
             "weights",
         )
     },

@@ -74,3 +74,4 @@ UNFINISHED_EVALUATION = Format("what an evaluation measured", 1, "unfinished_eva
 UNFINISHED_OUTLINES = Format("the outlines of a run that was stopped", 1, "unfinished_outlines")
 UNFINISHED_PROJECT = Format("the record of an unfinished project", 1, "unfinished_project")
 UNFINISHED_RESTORE = Format("the record of an unfinished restore", 1, "unfinished_restore")
+VIEWED_OBJECTS = Format("the objects of a slide in the browser", 1, "wsisam_view")

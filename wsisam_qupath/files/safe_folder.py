@@ -119,6 +119,29 @@ class SafeFolder:
                 self.remove(unfinished)
             raise
 
+    def write_new(self, path: Path, content: bytes) -> None:
+        """Write a new file whole or not at all; ``FileExistsError`` where its name is taken."""
+        unfinished = path.with_name(f".{uuid.uuid4().hex}.tmp")
+        try:
+            self.write_synced(unfinished, content)
+            self._name_new(unfinished, path)
+        finally:
+            with suppress(OSError):
+                self.remove(unfinished)
+
+    def _name_new(self, source: Path, target: Path) -> None:
+        """Give a file a name that nothing has, in the same folder."""
+        with self._place(source) as (folder, name):
+            new = target.name if folder is not None else str(target)
+            try:
+                os.link(name, new, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+            except FileExistsError:
+                raise
+            except (OSError, NotImplementedError):  # a drive without hard links, such as exFAT
+                if self.is_there(target):
+                    raise FileExistsError(errno.EEXIST, "its name is taken", str(target)) from None
+                self.replace(source, target)
+
     def copy_synced(self, source: Path, target: Path) -> None:
         """Copy a file to a new one, to the disk itself."""
         with self.open(source) as read, self.create(target) as written:

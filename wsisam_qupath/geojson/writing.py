@@ -40,9 +40,16 @@ def to_feature(result: Result, object_type: ObjectType) -> Feature:
     return {"type": "Feature", "id": result.id, "geometry": geometry, "properties": properties}
 
 
-def encode_features(features: Iterable[Feature]) -> Iterator[str]:
-    """Encode a FeatureCollection, one feature per line, in ASCII: valid in any encoding."""
-    yield '{"type": "FeatureCollection", "features": ['
+def encode_features(
+    features: Iterable[Feature], about: Mapping[str, object] | None = None
+) -> Iterator[str]:
+    """Encode a FeatureCollection, one feature per line, in ASCII: valid in any encoding.
+
+    Args:
+        about: members of the collection that stand before the features.
+    """
+    head = json.dumps({"type": "FeatureCollection", **(about or {})}, allow_nan=False)
+    yield f'{head[:-1]}, "features": ['
     for number, feature in enumerate(features):
         yield ",\n" if number else "\n"
         yield json.dumps(feature, allow_nan=False)

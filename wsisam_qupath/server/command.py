@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+
+from flask import Flask
 
 from ..errors import OptionError, OutputError, WsiSamError
 from ..files import check_writable
@@ -84,12 +87,63 @@ class ServeRequest:
         )
 
 
-def run_serve(request: ServeRequest) -> None:
-    """Serve until a signal ends it.
+@dataclass(frozen=True)
+class ServerParts:
+    """The parts of a server that does not listen yet.
+
+    Attributes:
+        loaders: of all models, by the names by which requests ask for them; more may be added,
+            which are loaded on demand.
+    """
+
+    config: ServerConfig
+    metrics: Metrics
+    console: MessageConsole
+    service: Service
+    loaders: dict[str, ModelLoader]
+
+    def run(
+        self,
+        app: Flask,
+        *,
+        before_models: Callable[[], None] = lambda: None,
+        on_start: Callable[[str], None] = lambda _url: None,
+        finish: Callable[[], None] = lambda: None,
+        stop_with_input: bool = False,
+    ) -> None:
+        """Listen, load the models, and answer until a signal ends it.
+
+        Args:
+            before_models: called in the thread that loads the models, before it does.
+            on_start: called with the URL once requests are answered.
+            finish: ends what goes on beside requests, when the server stops.
+
+        Raises:
+            OptionError: the address, the port or the certificate cannot be used.
+            OutputError: the connection file cannot be written.
+        """
+        device_queue = self.service.device_queue
+
+        def end() -> None:
+            finish()
+            device_queue.close(self.config.limits.stop_seconds)
+
+        with listening(app, self.config, device_queue.budget) as server:
+            loaders = [one for one in self.loaders.values() if not one.is_on_demand]
+            start_in_turn(loaders, before_models)
+            server.run(end, on_start=on_start, stop_with_input=stop_with_input)
+        if any(loader.is_busy for loader in self.loaders.values()):
+            # The end of Python would pull the runtime from under the thread that loads, and crash.
+            sys.stderr.flush()
+            os._exit(0)
+
+
+def make_parts(request: ServeRequest) -> ServerParts:
+    """Make the parts of a server.
 
     Raises:
         OptionError: something about the options; see their messages.
-        OutputError: the connection file cannot be written.
+        OutputError: the folder of the connection file cannot be made.
     """
     config = _config(request)
     _warn(config)
@@ -105,34 +159,44 @@ def run_serve(request: ServeRequest) -> None:
     }
     models = next(iter(loaders.values()))
     service = Service(models, Slides(config), device_queue, config.limits, loaders)
+    return ServerParts(config, metrics, console, service, loaders)
+
+
+def run_serve(request: ServeRequest) -> None:
+    """Serve until a signal ends it.
+
+    Raises:
+        OptionError: something about the options; see their messages.
+        OutputError: the connection file cannot be written.
+    """
+    parts = make_parts(request)
     own = _make_own_folder()
 
     def offer(adapter: Path) -> None:
         model = replace(request.models[0], adapter=adapter)
-        load = partial(_load, model, metrics, console)
-        loaders[_name(model)] = ModelLoader(load, on_demand=True)
+        load = partial(_load, model, parts.metrics, parts.console)
+        parts.loaders[_name(model)] = ModelLoader(load, on_demand=True)
 
-    jobs, job_routes = project_jobs(service, config, own / "jobs")
+    jobs, job_routes = project_jobs(parts.service, parts.config, own / "jobs")
     training = Training(request.models[0], own, offer)
     training.offer_earlier()
-    training_routes = make_training_routes(training, config, device_queue.budget)
-    more_routes = [job_routes, training_routes]
+    budget = parts.service.device_queue.budget
+    routes = [job_routes, make_training_routes(training, parts.config, budget)]
     if request.samapi:
-        more_routes.append(make_samapi_routes(service, config))
-    app = create_app(service, config, *more_routes, metrics=metrics)
-    with listening(app, config, budget) as server:
+        routes.append(make_samapi_routes(parts.service, parts.config))
+    app = create_app(parts.service, parts.config, *routes, metrics=parts.metrics)
+
+    def start(url: str) -> None:
         if request.samapi:
-            _say(f"{SINGLE_RESOLUTION} Its server URL is {server.url}{SAMAPI_PATH}/")
-        start_in_turn([loaders[_name(model)] for model in request.models])
+            _say(f"{SINGLE_RESOLUTION} Its server URL is {url}{SAMAPI_PATH}/")
         jobs.start()
-        server.run(
-            partial(_finish, jobs, training, device_queue, config.limits.stop_seconds),
-            stop_with_input=request.stop_with_input,
-        )
-    if any(loader.is_busy for loader in loaders.values()):
-        # The end of Python would pull the runtime from under the thread that loads, and crash.
-        sys.stderr.flush()
-        os._exit(0)
+
+    parts.run(
+        app,
+        on_start=start,
+        finish=partial(_finish, jobs, training),
+        stop_with_input=request.stop_with_input,
+    )
 
 
 def _name(model: ModelSpec) -> str:
@@ -156,11 +220,10 @@ def _load(model: ModelSpec, metrics: Metrics, console: MessageConsole) -> Segmen
     return segmenter
 
 
-def _finish(jobs: JobQueue, training: Training, device_queue: DeviceQueue, seconds: float) -> None:
-    """Finish running requests; stop jobs first, which continue when a server starts again."""
+def _finish(jobs: JobQueue, training: Training) -> None:
+    """Stop jobs before running requests are finished; they continue when a server starts again."""
     training.stop()
     jobs.stop()
-    device_queue.close(seconds)
 
 
 def _make_own_folder() -> Path:

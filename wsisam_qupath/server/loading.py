@@ -18,10 +18,13 @@ class ModelLoader:
         load: takes seconds, or minutes where the model is prepared for the first time.
         on_demand: whether the first request for it starts to load it, in place of
             :func:`start_in_turn`.
+
+    Attributes:
+        is_on_demand: the same.
     """
 
     def __init__(self, load: Callable[[], Segmenter], *, on_demand: bool = False) -> None:
-        self._load, self._on_demand = load, on_demand
+        self._load, self.is_on_demand = load, on_demand
         self._first = threading.Lock()
         self._segmenter: Segmenter | None = None
         self._failure: str | None = None
@@ -46,7 +49,7 @@ class ModelLoader:
     @property
     def is_busy(self) -> bool:
         """Whether it is being loaded, or will be without being asked."""
-        return self.state == "loading" and (not self._on_demand or self._first.locked())
+        return self.state == "loading" and (not self.is_on_demand or self._first.locked())
 
     @property
     def state(self) -> ServerState:
@@ -75,7 +78,7 @@ class ModelLoader:
             return self._segmenter
         if self._failure is not None:
             raise ProblemError("failed", f"The server has no model. {self._failure}")
-        if self._on_demand and self._first.acquire(blocking=False):
+        if self.is_on_demand and self._first.acquire(blocking=False):
             start_in_turn([self])
         raise ProblemError(
             "loading",
@@ -85,10 +88,17 @@ class ModelLoader:
         )
 
 
-def start_in_turn(loaders: Iterable[ModelLoader]) -> None:
-    """Start to load models, one after the other, in a thread that ends with the process."""
+def start_in_turn(
+    loaders: Iterable[ModelLoader], before: Callable[[], None] = lambda: None
+) -> None:
+    """Start to load models, one after the other, in a thread that ends with the process.
+
+    Args:
+        before: called first in that thread.
+    """
 
     def load() -> None:
+        before()
         for loader in loaders:
             loader.load()
 

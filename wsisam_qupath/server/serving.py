@@ -55,11 +55,18 @@ class Listening:
         named = [_make_url(config, name, port) for name in config.names]
         self._urls = " and ".join(dict.fromkeys((self.url, *named)))
 
-    def run(self, finish: Callable[[], None], *, stop_with_input: bool = False) -> None:
+    def run(
+        self,
+        finish: Callable[[], None],
+        *,
+        on_start: Callable[[str], None] = lambda _url: None,
+        stop_with_input: bool = False,
+    ) -> None:
         """Answer until a signal comes.
 
         Args:
             finish: takes nothing more and ends what is being processed.
+            on_start: called with the URL once requests are answered.
             stop_with_input: whether to stop at the end of the standard input, too: it comes when
                 the program that holds its other end has ended.
 
@@ -75,6 +82,7 @@ class Listening:
                     flush=True,
                 )
                 self._front.start()
+                on_start(self.url)
                 if stop_with_input:
                     threading.Thread(target=_await_end, args=(stopping,), daemon=True).start()
                 while not stopping.wait(_LOOK_SECONDS):

@@ -44,13 +44,7 @@ class Slides:
             ProblemError: it may not be read, is not there, cannot be read, states no µm/px, or is
                 not what the client has open.
         """
-        path = self.find(wanted.uri)
-        try:
-            slide = self._open_cached(path, pixel_size(wanted))
-        except PixelSizeError as exc:
-            raise no_pixel_size() from exc
-        except SlideError as exc:
-            raise ProblemError("slide-unreadable", str(exc)) from exc
+        slide = self.open_location(wanted.uri, pixel_size(wanted))
         stated, found = (wanted.width, wanted.height), (slide.width_px, slide.height_px)
         if stated != found:
             raise ProblemError(
@@ -60,6 +54,22 @@ class Slides:
                 "without rotation.",
             )
         return slide
+
+    def open_location(self, uri: str, mpp: Mpp | None = None) -> Slide:
+        """Open a slide of any size. Do not close it: the next request may use it.
+
+        Args:
+            mpp: µm per level-0 px, instead of what the file states.
+
+        Raises:
+            ProblemError: it may not be read, is not there, cannot be read, or states no µm/px.
+        """
+        try:
+            return self._open_cached(self.find(uri), mpp)
+        except PixelSizeError as exc:
+            raise no_pixel_size() from exc
+        except SlideError as exc:
+            raise ProblemError("slide-unreadable", str(exc)) from exc
 
     def find(self, uri: str) -> Path:
         """Find the existing file of a location on this computer.

@@ -1,0 +1,385 @@
+// The page: what is asked of the server, and what its answers do to the objects of a slide.
+
+import { Problem, askJson, askModel, askRecords, setToken, slideQuery, takeToken } from "./api.js";
+import * as objects from "./objects.js";
+import { askUser, byId, describe, offerClasses, say, showCandidates, showList, showTool } from "./panel.js";
+import { Stage } from "./stage.js";
+
+const PREVIEW_MS = 120;
+const SHOW_FOUND_MS = 200;
+const MOST_UNDONE = 200;
+const NEAR_SHARE = 0.5; // of its size around an object: a click there corrects it
+
+let state = objects.EMPTY;
+let past = [];
+let shown = null;
+let saved = { file: null, sha256: null, free: "", objects: state.objects };
+let asking = Promise.resolve();
+let waiting = 0;
+let search = null;
+let preview = { timer: 0, abort: null };
+
+const stage = new Stage(byId("stage"), { click, box: addBox, hover, key: pressed });
+
+function show() {
+  stage.draw(state);
+  showList(state, select);
+  const selected = objects.selectedOf(state);
+  showCandidates(selected);
+  if (selected && document.activeElement !== byId("class")) byId("class").value = selected.className;
+  byId("undo").disabled = past.length === 0;
+  byId("find").disabled = !selected || !objects.answerOf(selected) || search !== null;
+  byId("stop").hidden = search === null;
+  byId("file").textContent = `${isDirty() ? "not saved" : "saved"}${saved.file ? `: ${saved.file}` : ""}`;
+  const names = state.objects.map((one) => one.className).filter(Boolean);
+  offerClasses([...new Set([...names, ...objects.KNOWN_CLASSES])]);
+}
+
+const isDirty = () => saved.objects !== state.objects;
+
+// Every step that undo takes back goes through here.
+function step(next) {
+  past = [...past.slice(1 - MOST_UNDONE), state];
+  state = next;
+  clearPreview();
+  show();
+}
+
+function undo() {
+  if (!past.length) return say("There is nothing to undo.");
+  state = past.pop();
+  clearPreview();
+  show();
+  const selected = objects.selectedOf(state);
+  if (selected && !selected.isAnswered) answer(selected.key);
+  else say("Undone.");
+}
+
+function fail(error) {
+  if (error.name === "AbortError") return;
+  say(error.message, true);
+  if (!(error instanceof Problem)) console.error(error);
+}
+
+// --- prompts ---
+
+function request(object, earlier) {
+  return { slide: shown.slide, ...objects.askFor(object, earlier) };
+}
+
+// Asks for the outline of an object as it is drawn when its turn comes; one after the other.
+function answer(key) {
+  waiting += 1;
+  say("Outlining…");
+  asking = asking.then(async () => {
+    const object = objects.find(state, key);
+    if (object && !object.isAnswered) await outline(object);
+  }).catch(fail).finally(() => { waiting -= 1; });
+}
+
+async function outline(object) {
+  const earlier = objects.answerOf(object) ?? object.start;
+  const onLoading = () => say("The model is still being loaded…");
+  const { features } = await askModel("/v1/segment", request(object, earlier), { onLoading });
+  const [first] = features;
+  const now = objects.find(state, object.key);
+  const isSame = now && ["box", "inside", "outside"].every((part) => now[part] === object[part]);
+  if (!isSame) return;
+  if (!first?.geometry) {
+    state = objects.change(state, object.key, { isAnswered: true });
+    show();
+    return say(`No outline: ${first?.properties?.reason ?? "nothing was found"}.`, true);
+  }
+  const { others = [], ...best } = first;
+  state = objects.change(state, object.key, { answers: [best, ...others], pick: 0, isAnswered: true });
+  show();
+  say(`Outlined: ${describe(objects.find(state, object.key))}.`);
+}
+
+function addBox(box) {
+  const object = objects.makeObject({ box, className: byId("class").value.trim() });
+  step(objects.add(state, object));
+  answer(object.key);
+}
+
+function click(point, isShifted) {
+  if (stage.tool === "select") return select(objects.objectAt(state, point)?.key ?? null);
+  if (stage.tool === "rectangle") return undefined;
+  const next = withClick(point, isShifted);
+  if (!next) return say("Click inside of an object first, or select one: then click what does not belong to it.", true);
+  step(next.state);
+  return answer(next.key);
+}
+
+// The state after a click: a further click of the selected object, or the first of a new one.
+function withClick(point, isShifted) {
+  const side = (stage.tool === "outside") !== isShifted ? "outside" : "inside";
+  const selected = objects.selectedOf(state);
+  if (selected && (side === "outside" || isNear(selected, point))) {
+    const changes = { [side]: [...selected[side], point], isAnswered: false };
+    return { state: objects.change(state, selected.key, changes), key: selected.key };
+  }
+  if (side === "outside") return null;
+  const object = objects.makeObject({ inside: [point], className: byId("class").value.trim() });
+  return { state: objects.add(state, object), key: object.key };
+}
+
+function isNear(object, [x, y]) {
+  const found = objects.answerOf(object);
+  if (!found) return true;
+  const [x0, y0, x1, y1] = objects.boundsOf(found.geometry);
+  const [dx, dy] = [NEAR_SHARE * (x1 - x0), NEAR_SHARE * (y1 - y0)];
+  return x >= x0 - dx && x <= x1 + dx && y >= y0 - dy && y <= y1 + dy;
+}
+
+function choose(direction) {
+  const object = objects.selectedOf(state);
+  if (!object || object.answers.length < 2) return say("There are no other candidates: they come with a click inside.");
+  step(objects.change(state, object.key, { pick: objects.pick(object, direction) }));
+  const now = objects.selectedOf(state);
+  return say(`Candidate ${now.pick + 1} of ${now.answers.length}: ${describe(now)}.`);
+}
+
+// --- preview ---
+
+function hover(point) {
+  clearPreview();
+  if (!point || !byId("preview").checked || !["inside", "outside"].includes(stage.tool)) return;
+  preview.timer = setTimeout(() => showPreview(point).catch(() => {}), PREVIEW_MS);
+}
+
+function clearPreview() {
+  clearTimeout(preview.timer);
+  preview.abort?.abort();
+  stage.drawGhost(null);
+}
+
+async function showPreview(point) {
+  if (waiting || search || !shown) return;
+  const next = withClick(point, false);
+  if (!next) return;
+  const object = objects.find(next.state, next.key);
+  const earlier = objects.answerOf(object) ?? object.start;
+  const abort = new AbortController();
+  preview.abort = abort;
+  const body = request(object, earlier);
+  const found = await askJson("/v1/prepare", { method: "POST", body, signal: abort.signal });
+  if (!abort.signal.aborted) stage.drawGhost(found?.features[0]?.geometry);
+}
+
+// --- objects ---
+
+function select(key) {
+  state = { ...state, selected: key };
+  const object = objects.selectedOf(state);
+  show();
+  if (!object) return say("Nothing is selected.");
+  const found = objects.answerOf(object);
+  if (found) stage.show(objects.boundsOf(found.geometry));
+  return say(`Selected: ${object.className || "no class"}${found ? `, ${describe(object)}` : ""}.`);
+}
+
+function removeSelected() {
+  const object = objects.selectedOf(state);
+  if (!object) return say("Select an object first.");
+  step(objects.remove(state, object.key));
+  return say("Removed.");
+}
+
+function setClass() {
+  const className = byId("class").value.trim();
+  const object = objects.selectedOf(state);
+  if (object && object.className !== className) step(objects.change(state, object.key, { className }));
+}
+
+function beginNext() {
+  state = { ...state, selected: null };
+  show();
+  say("The next click or rectangle begins an object.");
+}
+
+// --- find ---
+
+async function findLike() {
+  const object = objects.selectedOf(state);
+  const example = object && objects.answerOf(object);
+  if (!example || search) return;
+  const view = byId("in-view").checked ? stage.view : null;
+  const others = objects.toFeatures({ ...state, objects: state.objects.filter((one) => one !== object) });
+  const body = {
+    slide: shown.slide, examples: [example], known: others, negatives: state.rejected,
+    options: object.className ? { class: object.className } : {},
+    ...(view && { within: [objects.areaFeature(view)] }),
+  };
+  search = new AbortController();
+  step(state);
+  say("Searching…");
+  try {
+    const count = await addFound(body, search.signal);
+    say(`${count} found. Remove wrong ones and search again: they are not found again, nor what looks like them.`);
+  } catch (error) {
+    if (error.name === "AbortError") say("The search was stopped. What was found stays.");
+    else fail(error);
+  } finally {
+    search = null;
+    show();
+  }
+}
+
+async function addFound(body, signal) {
+  const slide = shown;
+  let [count, fresh, last] = [0, [], performance.now()];
+  const flush = () => {
+    if (shown !== slide) return;
+    state = objects.addFound(state, fresh);
+    [count, fresh, last] = [count + fresh.length, [], performance.now()];
+    show();
+    say(`${count} found so far…`);
+  };
+  try {
+    for await (const feature of askRecords("/v1/find", body, signal)) {
+      if (feature.geometry) fresh.push(feature);
+      if (performance.now() - last > SHOW_FOUND_MS) flush();
+    }
+  } finally {
+    if (fresh.length) flush();
+  }
+  return count;
+}
+
+// --- slides and files ---
+
+async function save(name = saved.file ?? saved.free, replaces = saved.sha256) {
+  const kept = state.objects;
+  const body = { slide: shown.name, file: name, replaces, features: objects.toFeatures(state) };
+  try {
+    const written = await askJson("/view/objects", { method: "PUT", body });
+    saved = { ...saved, file: written.file, sha256: written.sha256, objects: kept };
+    show();
+    say(`Saved ${body.features.length} objects as ${written.file} beside the slide.`);
+  } catch (error) {
+    if (error.problem !== "file-exists") return fail(error);
+    const { free_name: free } = await askJson(`/view/objects?${slideQuery(shown.name)}`);
+    const other = await askUser(error.message, "Name", free);
+    if (other) await save(other, null);
+    else say("Not saved.", true);
+  }
+  return undefined;
+}
+
+async function openSlide(name) {
+  say("Opening the slide…");
+  search?.abort();
+  clearPreview();
+  shown = await askJson(`/view/slide?${slideQuery(name)}`);
+  state = objects.EMPTY;
+  past = [];
+  saved = { file: null, sha256: null, free: "", objects: state.objects };
+  stage.open(shown);
+  byId("slide-name").textContent = name;
+  history.replaceState(null, "", `#${slideQuery(name)}`);
+  show();
+  await loadObjects(name);
+}
+
+async function loadObjects(name) {
+  const { file, sha256, free_name: free, features } = await askJson(`/view/objects?${slideQuery(name)}`);
+  state = features.filter((one) => one.geometry).reduce((all, one) => {
+    all.objects.push(objects.fromFeature(one));
+    return all;
+  }, { ...objects.EMPTY, objects: [] });
+  saved = { file, sha256, free, objects: state.objects };
+  show();
+  say(file ? `${state.objects.length} objects of ${file}.` : "Draw a rectangle around an object, or click inside of it.");
+}
+
+async function changeSlide() {
+  const name = byId("slides").value;
+  if (isDirty() && (await askUser("The objects of this slide are not saved. Leave them?")) === null) {
+    byId("slides").value = shown.name;
+    return;
+  }
+  await openSlide(name).catch(fail);
+}
+
+async function showModel() {
+  const info = await askJson("/v1/info");
+  const model = info.model;
+  const names = { loading: "The model is being loaded…", failed: `No model: ${info.failure}` };
+  byId("model").textContent = names[info.state] ?? `${model.base}${model.adapter ? ` with ${model.adapter}` : ""}`;
+  if (info.state === "loading") setTimeout(() => showModel().catch(fail), 1000);
+}
+
+// --- keys and buttons ---
+
+const TOOLS = { v: "select", r: "rectangle", i: "inside", o: "outside" };
+const KEYS = {
+  z: undo, n: beginNext, "[": () => choose(-1), "]": () => choose(1), f: findLike, s: () => save(),
+  c: () => byId("class").focus(), l: () => byId("objects").querySelector("button")?.focus(),
+  delete: removeSelected, backspace: removeSelected, escape: stop,
+};
+
+function useTool(tool) {
+  stage.setTool(tool);
+  showTool(tool);
+}
+
+// Keys on the slide; whether one was known.
+function pressed(event) {
+  const key = event.key.toLowerCase();
+  if (key in TOOLS) useTool(TOOLS[key]);
+  else if (key in KEYS) KEYS[key]();
+  else return false;
+  return true;
+}
+
+function stop() {
+  if (stage.cancel()) return say("The rectangle was given up.");
+  if (search) return search.abort();
+  return beginNext();
+}
+
+function pressedAnywhere(event) {
+  const key = event.key.toLowerCase();
+  const isTyping = event.target.matches("input:not([type=checkbox])");
+  if ((event.ctrlKey || event.metaKey) && key === "s") save();
+  else if ((event.ctrlKey || event.metaKey) && key === "z" && !isTyping) undo();
+  else if (key === "delete" && event.target.matches("#objects button")) removeSelected();
+  else if (key === "escape" && !byId("ask").open) byId("stage").focus();
+  else return;
+  event.preventDefault();
+}
+
+function listen() {
+  const onClick = {
+    undo, new: beginNext, find: findLike, stop: () => search?.abort(), save: () => save(),
+    previous: () => choose(-1), following: () => choose(1),
+    "zoom-in": () => stage.zoom(1.5), "zoom-out": () => stage.zoom(1 / 1.5), whole: () => stage.home(),
+  };
+  for (const [id, action] of Object.entries(onClick)) byId(id).addEventListener("click", () => action());
+  for (const button of document.querySelectorAll("button[data-tool]")) {
+    button.addEventListener("click", () => useTool(button.dataset.tool));
+  }
+  byId("class").addEventListener("change", setClass);
+  byId("slides").addEventListener("change", changeSlide);
+  document.addEventListener("keydown", pressedAnywhere);
+  window.addEventListener("beforeunload", (event) => isDirty() && event.preventDefault());
+}
+
+async function start() {
+  if (!takeToken()) setToken((await askUser("The page needs the token that the terminal shows.", "Token")) ?? "");
+  listen();
+  useTool("select");
+  const wanted = new URLSearchParams(location.hash.slice(1)).get("slide");
+  const { slides } = await askJson("/view/slides");
+  byId("slides").replaceChildren(...slides.map((name) => new Option(name, name)));
+  byId("slides").parentElement.hidden = slides.length < 2;
+  byId("slide-name").hidden = slides.length > 1;
+  const name = slides.includes(wanted) ? wanted : slides[0];
+  byId("slides").value = name;
+  showModel().catch(fail);
+  await openSlide(name);
+  byId("stage").focus();
+}
+
+start().catch(fail);

@@ -1,0 +1,76 @@
+"""What a page shows: one slide, or the slides of a folder and of the folders in it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...errors import SlideError
+from ...slide.names import is_image_name, natural_key
+
+_MOST_SLIDES = 2_000
+"""More would make a list that nobody reads."""
+
+_DICOM = ".dcm"
+
+
+@dataclass(frozen=True)
+class ShownPlace:
+    """The folder of the slides that a page shows.
+
+    Attributes:
+        folder: absolute, without links.
+        slide_name: of the only slide that is shown; None for all in the folder.
+    """
+
+    folder: Path
+    slide_name: str | None = None
+
+    def list_slides(self) -> list[str]:
+        """Paths of the slides from the folder, with ``/``, in natural order."""
+        if self.slide_name is not None:
+            return [self.slide_name]
+        found = [path.relative_to(self.folder).as_posix() for path in _walk(self.folder)]
+        return sorted(found, key=natural_key)
+
+    def locate(self, name: str) -> str:
+        """The location of a slide; whether it may be read is another question."""
+        return f"{self.folder}{os.sep}{name}"
+
+
+def find_place(wanted: Path) -> ShownPlace:
+    """Find the slide or the folder that is to be shown.
+
+    Raises:
+        SlideError: nothing is there, or a folder without slides.
+    """
+    path = Path(os.path.realpath(wanted.expanduser()))
+    if path.is_dir():
+        place = ShownPlace(path)
+        if not place.list_slides():
+            raise SlideError(
+                f"There are no slides in {wanted}. Name a slide, or the folder that slides lie in."
+            )
+        return place
+    if not path.exists():
+        raise SlideError(f"There is no slide {wanted}. Check the name and the folder.")
+    return ShownPlace(path.parent, path.name)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """The slides in a folder, of a DICOM series the first file; what is hidden is left out."""
+    count = 0
+    for inside, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        has_dicom = False
+        for name in sorted(filter(is_image_name, files), key=natural_key):
+            is_dicom = name.lower().endswith(_DICOM)
+            if is_dicom and has_dicom:
+                continue
+            has_dicom = has_dicom or is_dicom
+            yield Path(inside, name)
+            count += 1
+            if count == _MOST_SLIDES:
+                return

@@ -1,0 +1,199 @@
+"""The page in a browser over HTTP: routes decode, call, encode."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from http import HTTPStatus
+from pathlib import Path
+
+from flask import Blueprint, Response, request
+from pydantic import BaseModel
+
+from ...errors import OutputError, WsiSamError
+from ...geometry import Mpp
+from ...slide import Slide
+from ..app import json_body
+from ..budget import MemoryBudget
+from ..config import Limits
+from ..decoding import decode, make_invalid_problem
+from ..problems import ProblemError
+from ..queue import ClientGoneError, DroppedError
+from ..schemas import FieldError, SlideAsOpen
+from ..slides import Slides
+from ..wsgi import IS_GONE
+from .objects import ObjectFiles
+from .parts import PAGE, find_part, page_policy
+from .place import ShownPlace
+from .schemas import SaveRequest, ShownSlide, SlideNames
+from .tiles import TILE_PX, TileName, TilePyramid, Tiles
+
+_SAVED_VERTICES = 4_000_000
+"""Positions of all objects that are saved at a time: 10,000 found ones have a million and more."""
+
+
+@dataclass(frozen=True)
+class Viewer:
+    """What the routes of the page share.
+
+    Attributes:
+        place: the slides that are shown.
+        slides: opens them, if the server may read them.
+        mpp: µm per level-0 px of all slides; None is what each file states.
+        is_shown: set when a page has asked for all that it begins with.
+    """
+
+    place: ShownPlace
+    slides: Slides
+    mpp: float | None = None
+    tiles: Tiles = field(default_factory=Tiles)
+    objects: ObjectFiles = field(default_factory=ObjectFiles)
+    is_shown: threading.Event = field(default_factory=threading.Event)
+
+    def open(self, name: str) -> Slide:
+        """Open a slide by its name.
+
+        Raises:
+            ProblemError: it may not be read, is not there, or cannot be shown.
+        """
+        mpp = None if self.mpp is None else Mpp(self.mpp, self.mpp)
+        try:
+            return self.slides.open_location(self.place.locate(name), mpp)
+        except ProblemError as problem:
+            if problem.name != "no-pixel-size":
+                raise
+            raise ProblemError(
+                problem.name,
+                f"{name} states no pixel size. Start the page again with its µm per pixel (mpp): "
+                "0.25 for a 40x scan, 0.5 for 20x.",
+            ) from problem
+
+    def describe(self, name: str) -> ShownSlide:
+        """Say how large a slide is, and which tiles it has; raises as :meth:`open`."""
+        slide = self.open(name)
+        pyramid = TilePyramid(slide.width_px, slide.height_px)
+        return ShownSlide(
+            name=name,
+            slide=SlideAsOpen(
+                uri=slide.uri,
+                width=slide.width_px,
+                height=slide.height_px,
+                mpp_x=self.mpp,
+                mpp_y=self.mpp,
+            ),
+            mpp=(slide.mpp.x + slide.mpp.y) / 2,
+            tile_px=TILE_PX,
+            first_level=pyramid.first_level,
+            top_level=pyramid.top_level,
+        )
+
+    def prepare_first(self, seconds: float) -> None:
+        """Read what the page shows first, and wait for the page, at most so long each.
+
+        A slide that cannot be shown is told of when the page asks for it.
+        """
+        until = time.monotonic() + seconds
+
+        def check() -> None:
+            if time.monotonic() > until:
+                raise DroppedError
+
+        with suppress(WsiSamError, DroppedError):
+            slide = self.open(self.place.list_slides()[0])
+            for tile in TilePyramid(slide.width_px, slide.height_px).list_first():
+                self.tiles.encode(slide, tile, check)
+        self.is_shown.wait(seconds)
+
+    def find(self, name: str) -> Path:
+        """The real path of a slide; raises as :meth:`open`."""
+        return self.slides.find(self.place.locate(name))
+
+
+def make_view_routes(viewer: Viewer, limits: Limits, budget: MemoryBudget) -> Blueprint:
+    """Make the routes below ``/view``; tokens and problems are the application's concern."""
+    routes = Blueprint("view", __name__, url_prefix="/view")
+    limits = replace(limits, vertices=_SAVED_VERTICES)
+
+    @routes.get("")
+    def page() -> Response:
+        return _part(PAGE)
+
+    @routes.get("/files/<name>")
+    def part(name: str) -> Response:
+        return _part(name)
+
+    @routes.get("/slides")
+    def slides() -> Response:
+        return _json(SlideNames(slides=viewer.place.list_slides()))
+
+    @routes.get("/slide")
+    def slide() -> Response:
+        return _json(viewer.describe(_slide_name()))
+
+    @routes.get("/tiles/<int:level>/<int:column>/<int:row>")
+    def tile(level: int, column: int, row: int) -> Response:
+        opened = viewer.open(_slide_name())
+        content = viewer.tiles.encode(opened, TileName(level, column, row), _make_check())
+        if content is None:
+            raise ProblemError("not-found", "The slide has no such tile. Ask for those it has.")
+        return Response(content, content_type="image/jpeg")
+
+    @routes.get("/objects")
+    def objects() -> Response:
+        answer = _json(viewer.objects.load(viewer.find(_slide_name())))
+        answer.call_on_close(viewer.is_shown.set)
+        return answer
+
+    @routes.put("/objects")
+    def save() -> Response:
+        with budget.reservation() as memory:
+            wanted = decode(json_body(), SaveRequest, limits, memory)
+            path = viewer.find(wanted.slide)
+            features = [dict(one) for one in wanted.features]
+            try:
+                saved = viewer.objects.save(path, wanted.file, features, wanted.replaces)
+            except OutputError as exc:
+                raise make_invalid_problem([FieldError(field="file", message=str(exc))]) from exc
+        return _json(saved)
+
+    return routes
+
+
+def _slide_name() -> str:
+    """The slide that a request is about.
+
+    Raises:
+        ProblemError: it names none.
+    """
+    name = request.args.get("slide", "")
+    if not name:
+        raise make_invalid_problem([FieldError(field="slide", message="name a slide")])
+    return name
+
+
+def _make_check() -> Callable[[], None]:
+    """Make what ends the reading where the client has gone: a browser that was moved on."""
+    is_gone: Callable[[], bool] = request.environ.get(IS_GONE, lambda: False)
+
+    def check() -> None:
+        if is_gone():
+            raise ClientGoneError
+
+    return check
+
+
+def _part(name: str) -> Response:
+    """A part of the page; it holds nothing secret."""
+    found = find_part(name)
+    if found is None:
+        raise ProblemError("not-found", "The page has no such part. Open /view.")
+    content, content_type = found
+    headers = {"Content-Security-Policy": page_policy()}
+    return Response(content, HTTPStatus.OK, headers=headers, content_type=content_type)
+
+
+def _json(answer: BaseModel) -> Response:
+    return Response(answer.model_dump_json(), content_type="application/json")

@@ -1,0 +1,85 @@
+"""Schemas of what the page in a browser asks for, and of the answers. No I/O."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+
+from ..schemas import Feature, SlideAsOpen, Strict
+
+FILE_PATTERN = r"^[^./\\:*?\"<>|\x00-\x1f][^/\\:*?\"<>|\x00-\x1f]{0,200}\.geojson$"
+"""A plain name on every system, not hidden."""
+
+
+class SlideNames(BaseModel):
+    """``GET /view/slides``.
+
+    Attributes:
+        slides: paths from the folder that is shown, with ``/``, in natural order.
+    """
+
+    slides: list[str]
+
+
+class ShownSlide(BaseModel):
+    """``GET /view/slide``.
+
+    Attributes:
+        name: see :class:`SlideNames`.
+        slide: as the other requests want it.
+        mpp: µm per level-0 px, the mean of both axes.
+        tile_px: side of a tile.
+        first_level, top_level: DeepZoom levels that have tiles: from the one that is a single
+            tile to the one with the pixels of level 0.
+    """
+
+    name: str
+    slide: SlideAsOpen
+    mpp: float
+    tile_px: int
+    first_level: int
+    top_level: int
+
+
+class SavedObjects(BaseModel):
+    """``GET /view/objects``.
+
+    Attributes:
+        file: name of the file beside the slide that the page has saved last; null if there is none.
+        sha256: of its content.
+        free_name: a name for a new file, which nothing has.
+        features: objects in the file.
+    """
+
+    file: str | None
+    sha256: str | None
+    free_name: str
+    features: list[Feature]
+
+
+class SaveRequest(Strict):
+    """``PUT /view/objects``.
+
+    Attributes:
+        slide: see :class:`SlideNames`.
+        file: name of the file to write beside the slide.
+        replaces: SHA-256 of the content that may be replaced; null writes a new file.
+        features: all objects.
+    """
+
+    slide: Annotated[str, Field(min_length=1, max_length=4096)]
+    file: Annotated[str, Field(pattern=FILE_PATTERN)]
+    replaces: str | None = None
+    features: list[Feature]
+
+
+class Saved(BaseModel):
+    """The answer to a :class:`SaveRequest`.
+
+    Attributes:
+        sha256: of what was written.
+    """
+
+    file: str
+    sha256: str
