@@ -46,7 +46,7 @@ from .wsgi import IS_GONE
 
 _LOG = logging.getLogger(__name__)
 
-_OPEN = {"health", "status_page", "view.page", "view.part"}
+_OPEN = {"health", "status_page", "view.page", "view.part", "view.enter"}
 """Endpoints that answer without a token."""
 
 _NAME_OF: dict[int, ProblemName] = {

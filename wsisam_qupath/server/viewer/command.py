@@ -13,6 +13,7 @@ from ...options import ModelSpec
 from ...slide.calibration import override
 from ..app import create_app
 from ..command import ServeRequest, make_parts
+from .entrance import OneTimeCode
 from .place import find_place
 from .routes import Viewer, make_view_routes
 
@@ -52,7 +53,8 @@ def run_view(request: ViewRequest) -> None:
     place = find_place(request.place)
     serve = ServeRequest(models=request.models, port=request.port, slides=(place.folder,))
     parts = make_parts(serve)
-    viewer = Viewer(place, parts.service.slides, request.mpp)
+    entrance = OneTimeCode(parts.config.token)
+    viewer = Viewer(place, parts.service.slides, entrance, request.mpp)
     if place.slide_name is not None:
         viewer.open(place.slide_name)  # now, so that an error is told here and the page is quick
     config, budget = parts.config, parts.service.device_queue.budget
@@ -63,7 +65,8 @@ def run_view(request: ViewRequest) -> None:
         address = f"{url}/view#token={config.token}"
         print(f"Open {address}\nStop with Ctrl-C.", file=sys.stderr, flush=True)  # noqa: T201
         if request.opens_browser:
-            threading.Thread(target=_open_browser, args=(address,), daemon=True).start()
+            once = f"{url}/view#once={entrance.code}"
+            threading.Thread(target=_open_browser, args=(once,), daemon=True).start()
 
     # Loading takes all cores for some seconds: the first view comes before it.
     parts.run(app, before_models=lambda: viewer.prepare_first(_FIRST_SECONDS), on_start=show)

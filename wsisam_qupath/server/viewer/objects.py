@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ...errors import OutputError, PromptError
+from ...errors import OutputError, PromptError, WsiSamError
 from ...files import SafeFolder, read_file
 from ...files.formats import VIEWED_OBJECTS
 from ...geojson import Feature, encode_features
@@ -41,26 +41,27 @@ class ObjectFiles:
         self._lock = threading.Lock()
 
     def load(self, slide: Path) -> SavedObjects:
-        """Load what was saved last for a slide.
+        """Load what was saved last for a slide; what cannot be used stays as it is.
 
         Args:
             slide: real path.
-
-        Raises:
-            FormatError: a newer version of this program wrote it.
-            PromptError: it is damaged.
         """
         names = _list_names(slide.parent)
         newest = max(_find_ours(slide, names), key=_changed_at, default=None)
-        free = _find_free_name(slide, names)
+        nothing = SavedObjects(
+            file=None, sha256=None, free_name=_find_free_name(slide, names), features=[]
+        )
         if newest is None:
-            return SavedObjects(file=None, sha256=None, free_name=free, features=[])
-        content = _read(newest)
-        return SavedObjects(
-            file=newest.name,
-            sha256=hashlib.sha256(content).hexdigest(),
-            free_name=free,
-            features=_parse(newest, content),
+            return nothing
+        try:
+            content = read_file(newest, bytes_max=BYTES_MAX)
+            features = _parse(newest, content)
+        except (OSError, WsiSamError) as exc:
+            trouble = f"{newest.name} cannot be loaded ({exc}). A new file is begun."
+            return nothing.model_copy(update={"trouble": trouble})
+        sha256 = hashlib.sha256(content).hexdigest()
+        return nothing.model_copy(
+            update={"file": newest.name, "sha256": sha256, "features": features}
         )
 
     def save(
@@ -178,20 +179,11 @@ def _find_free_name(slide: Path, names: Iterable[str]) -> str:
     return name
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return read_file(path, bytes_max=BYTES_MAX)
-    except OSError as exc:
-        raise PromptError(f"{path} cannot be read ({exc.strerror or exc}).") from exc
-
-
 def _parse(path: Path, content: bytes) -> list[Any]:
     try:
         document = json.loads(content)
         VIEWED_OBJECTS.check(path, document)
         found = document["features"]
     except (ValueError, KeyError, TypeError, RecursionError) as exc:
-        raise PromptError(
-            f"{path} is damaged ({exc}). Rename it, so that the page begins a new one."
-        ) from exc
+        raise PromptError(f"it is damaged: {exc}") from exc
     return [one for one in found if isinstance(one, dict) and one.get("type") == "Feature"]

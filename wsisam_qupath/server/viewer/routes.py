@@ -25,10 +25,11 @@ from ..queue import ClientGoneError, DroppedError
 from ..schemas import FieldError, SlideAsOpen
 from ..slides import Slides
 from ..wsgi import IS_GONE
+from .entrance import OneTimeCode
 from .objects import ObjectFiles
 from .parts import PAGE, find_part, page_policy
 from .place import ShownPlace
-from .schemas import SaveRequest, ShownSlide, SlideNames
+from .schemas import Entrance, SaveRequest, ShownSlide, SlideNames
 from .tiles import TILE_PX, TileName, TilePyramid, Tiles
 
 _SAVED_VERTICES = 4_000_000
@@ -42,12 +43,14 @@ class Viewer:
     Attributes:
         place: the slides that are shown.
         slides: opens them, if the server may read them.
+        entrance: lets the first page in.
         mpp: µm per level-0 px of all slides; None is what each file states.
         is_shown: set when a page has asked for all that it begins with.
     """
 
     place: ShownPlace
     slides: Slides
+    entrance: OneTimeCode
     mpp: float | None = None
     tiles: Tiles = field(default_factory=Tiles)
     objects: ObjectFiles = field(default_factory=ObjectFiles)
@@ -115,6 +118,7 @@ class Viewer:
 def make_view_routes(viewer: Viewer, limits: Limits, budget: MemoryBudget) -> Blueprint:
     """Make the routes below ``/view``; tokens and problems are the application's concern."""
     routes = Blueprint("view", __name__, url_prefix="/view")
+    entrance = viewer.entrance
     limits = replace(limits, vertices=_SAVED_VERTICES)
 
     @routes.get("")
@@ -124,6 +128,11 @@ def make_view_routes(viewer: Viewer, limits: Limits, budget: MemoryBudget) -> Bl
     @routes.get("/files/<name>")
     def part(name: str) -> Response:
         return _part(name)
+
+    @routes.post("/token")
+    def enter() -> Response:
+        token = entrance.exchange(request.headers.get("Authorization"))
+        return _json(Entrance(token=token))
 
     @routes.get("/slides")
     def slides() -> Response:

@@ -46,16 +46,19 @@ class SavedObjects(BaseModel):
     """``GET /view/objects``.
 
     Attributes:
-        file: name of the file beside the slide that the page has saved last; null if there is none.
+        file: name of the file beside the slide that the page has saved last; null if there is none,
+            or it cannot be used.
         sha256: of its content.
         free_name: a name for a new file, which nothing has.
         features: objects in the file.
+        trouble: why it cannot be used.
     """
 
     file: str | None
     sha256: str | None
     free_name: str
     features: list[Feature]
+    trouble: str | None = None
 
 
 class SaveRequest(Strict):
@@ -72,6 +75,12 @@ class SaveRequest(Strict):
     file: Annotated[str, Field(pattern=FILE_PATTERN)]
     replaces: str | None = None
     features: list[Feature]
+
+
+class Entrance(BaseModel):
+    """``POST /view/token``: the token, for a code that counts once."""
+
+    token: str
 
 
 class Saved(BaseModel):

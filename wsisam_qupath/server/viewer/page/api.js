@@ -10,15 +10,24 @@ export class Problem extends Error {
   }
 }
 
-// The token comes behind the #, which browsers send to nobody; a reload finds it in this tab.
-export function takeToken() {
+// The token, or a code that counts once for it, comes behind the #, which browsers send to nobody; a
+// reload finds the token in this tab.
+export async function takeToken() {
   const given = new URLSearchParams(location.hash.slice(1));
-  if (given.has("token")) {
-    sessionStorage.setItem(KEY, given.get("token"));
-    given.delete("token");
-    history.replaceState(null, "", `${location.pathname}#${given}`);
-  }
+  const [once, token] = [given.get("once"), given.get("token")];
+  given.delete("once");
+  given.delete("token");
+  history.replaceState(null, "", `${location.pathname}#${given}`);
+  if (token) setToken(token);
+  if (once) setToken((await exchange(once)).token);
   return sessionStorage.getItem(KEY);
+}
+
+async function exchange(code) {
+  const headers = { Authorization: `Once ${code}` };
+  const response = await fetch("/view/token", { method: "POST", headers });
+  if (!response.ok) throw await readProblem(response);
+  return response.json();
 }
 
 export function setToken(token) {
@@ -45,6 +54,10 @@ export async function ask(path, { method = "GET", body, accept, signal } = {}) {
 }
 
 async function readProblem(response) {
+  if (response.status === 401 && !response.url.endsWith("/view/token")) {
+    const detail = "The server does not know this page. Open the address that the terminal shows.";
+    return new Problem(401, detail, "unauthorized");
+  }
   try {
     const problem = await response.json();
     return new Problem(response.status, problem.detail, problem.type.split(":").pop());

@@ -15,6 +15,7 @@ let past = [];
 let shown = null;
 let saved = { file: null, sha256: null, free: "", objects: state.objects };
 let asking = Promise.resolve();
+let saving = Promise.resolve();
 let waiting = 0;
 let search = null;
 let preview = { timer: 0, abort: null };
@@ -249,7 +250,11 @@ async function addFound(body, signal) {
 
 // --- slides and files ---
 
-async function save(name = saved.file ?? saved.free, replaces = saved.sha256) {
+function save() {
+  saving = saving.then(() => write(saved.file ?? saved.free, saved.sha256)).catch(fail);
+}
+
+async function write(name, replaces) {
   const kept = state.objects;
   const body = { slide: shown.name, file: name, replaces, features: objects.toFeatures(state) };
   try {
@@ -258,13 +263,12 @@ async function save(name = saved.file ?? saved.free, replaces = saved.sha256) {
     show();
     say(`Saved ${body.features.length} objects as ${written.file} beside the slide.`);
   } catch (error) {
-    if (error.problem !== "file-exists") return fail(error);
+    if (error.problem !== "file-exists") throw error;
     const { free_name: free } = await askJson(`/view/objects?${slideQuery(shown.name)}`);
     const other = await askUser(error.message, "Name", free);
-    if (other) await save(other, null);
+    if (other) await write(other, null);
     else say("Not saved.", true);
   }
-  return undefined;
 }
 
 async function openSlide(name) {
@@ -283,14 +287,16 @@ async function openSlide(name) {
 }
 
 async function loadObjects(name) {
-  const { file, sha256, free_name: free, features } = await askJson(`/view/objects?${slideQuery(name)}`);
+  const found = await askJson(`/view/objects?${slideQuery(name)}`);
+  const { file, sha256, free_name: free, features, trouble } = found;
   state = features.filter((one) => one.geometry).reduce((all, one) => {
     all.objects.push(objects.fromFeature(one));
     return all;
   }, { ...objects.EMPTY, objects: [] });
   saved = { file, sha256, free, objects: state.objects };
   show();
-  say(file ? `${state.objects.length} objects of ${file}.` : "Draw a rectangle around an object, or click inside of it.");
+  if (trouble) say(trouble, true);
+  else say(file ? `${state.objects.length} objects of ${file}.` : "Draw a rectangle around an object, or click inside of it.");
 }
 
 async function changeSlide() {
@@ -314,7 +320,7 @@ async function showModel() {
 
 const TOOLS = { v: "select", r: "rectangle", i: "inside", o: "outside" };
 const KEYS = {
-  z: undo, n: beginNext, "[": () => choose(-1), "]": () => choose(1), f: findLike, s: () => save(),
+  z: undo, n: beginNext, "[": () => choose(-1), "]": () => choose(1), f: findLike, s: save,
   c: () => byId("class").focus(), l: () => byId("objects").querySelector("button")?.focus(),
   delete: removeSelected, backspace: removeSelected, escape: stop,
 };
@@ -352,7 +358,7 @@ function pressedAnywhere(event) {
 
 function listen() {
   const onClick = {
-    undo, new: beginNext, find: findLike, stop: () => search?.abort(), save: () => save(),
+    undo, new: beginNext, find: findLike, stop: () => search?.abort(), save,
     previous: () => choose(-1), following: () => choose(1),
     "zoom-in": () => stage.zoom(1.5), "zoom-out": () => stage.zoom(1 / 1.5), whole: () => stage.home(),
   };
@@ -367,7 +373,7 @@ function listen() {
 }
 
 async function start() {
-  if (!takeToken()) setToken((await askUser("The page needs the token that the terminal shows.", "Token")) ?? "");
+  if (!(await takeToken())) setToken((await askUser("The page needs the token that the terminal shows.", "Token")) ?? "");
   listen();
   useTool("select");
   const wanted = new URLSearchParams(location.hash.slice(1)).get("slide");

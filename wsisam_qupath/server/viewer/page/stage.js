@@ -73,6 +73,7 @@ export class Stage {
       this.corner ??= this.toSlide(event.position.minus(event.delta));
       this.showBox(point);
     });
+    viewer.addHandler("canvas-pinch", () => this.cancel());
     viewer.addHandler("canvas-drag-end", (event) => {
       if (this.tool !== "rectangle" || !this.corner) return;
       event.preventDefaultAction = true;

@@ -1,0 +1,120 @@
+"""The page in a real Chromium: with the mouse, with the keyboard alone, and as wide as a phone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fixtures.browser import PHONE_PX, Page, needs_chromium, shown_in_browser
+from fixtures.command_line import features_of
+
+pytestmark = [pytest.mark.slow, pytest.mark.walk, pytest.mark.browser, needs_chromium]
+
+GLAND = (0.52, 0.02), (0.9, 0.56)
+"""Corners of a rectangle around a gland of the tissue, shares of a square stage."""
+
+
+@pytest.fixture
+def slide_path(tmp_path: Path, tissue_path: Path) -> Path:
+    path = tmp_path / "slides" / "tissue.tif"
+    path.parent.mkdir()
+    path.write_bytes(tissue_path.read_bytes())
+    return path
+
+
+@pytest.fixture
+def page(slide_path: Path, tmp_path: Path) -> Iterator[Page]:
+    with shown_in_browser(slide_path, tmp_path) as page:
+        page.wait_until_ready()
+        yield page
+        assert page.complaints == []
+
+
+def on_stage(page: Page, place: tuple[float, float]) -> tuple[float, float]:
+    """A place of the tissue, which is square, on the stage, which is wider."""
+    size = page.browser.find_element("id", "stage").size
+    return 0.5 + (place[0] - 0.5) * size["height"] / size["width"], place[1]
+
+
+def test_a_rectangle_and_a_click_are_outlined_undone_saved_and_there_after_a_reload(
+    page: Page, slide_path: Path
+) -> None:
+    saved = slide_path.with_name("tissue.geojson")
+
+    page.press("r")
+    page.drag(*(on_stage(page, corner) for corner in GLAND))
+    page.wait_for("Outlined")
+    (of_rectangle,) = page.outlines
+    page.press("i")
+    page.click(*on_stage(page, (0.62, 0.12)))
+    page.wait(lambda: page.outlines != [of_rectangle] and "Outlined" in page.status)
+    page.press("z")
+
+    assert page.outlines == [of_rectangle]
+
+    page.press("s")
+    page.wait_for("Saved 1 objects as tissue.geojson")
+    before = page.rows
+    page.browser.refresh()
+    page.wait_for("1 objects of tissue.geojson")
+
+    assert page.outlines == [of_rectangle]
+    assert page.rows == before
+    assert len(features_of(saved)) == 1
+
+    page.press("n", "i")
+    page.click(*on_stage(page, (0.25, 0.3)))
+    page.wait(lambda: len(page.outlines) == 2 and "Outlined" in page.status)
+    page.press("s")
+    page.wait_for("Saved 2 objects")
+
+    assert len(features_of(saved)) == 2
+
+
+def test_the_keyboard_alone_outlines_names_finds_removes_and_saves(
+    page: Page, slide_path: Path
+) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    page.press("r", *[Keys.ARROW_UP] * 3, Keys.ENTER, *[Keys.ARROW_DOWN] * 4)
+    page.press(*[Keys.ARROW_RIGHT] * 2, Keys.ENTER)
+    page.wait_for("Outlined")
+    page.press("c")
+    page.browser.switch_to.active_element.send_keys("Tumor", Keys.TAB)
+
+    assert page.rows[0].startswith("Tumor")
+
+    page.press("f")
+    page.wait(lambda: "found. Remove" in page.status)
+    found = len(page.rows) - 1
+    page.press("z")
+
+    assert len(page.rows) == 1
+
+    page.press("s")
+    page.wait_for("Saved 1 objects")
+    (feature,) = features_of(slide_path.with_name("tissue.geojson"))
+    assert feature["properties"]["classification"] == {"name": "Tumor", "color": [200, 0, 0]}
+    assert found >= 0
+
+    page.press(Keys.DELETE)
+
+    assert page.rows == []
+
+
+def test_it_fits_a_phone(page: Page) -> None:
+    page.become_a_phone()
+    page.wait(lambda: page.run("return innerWidth") == PHONE_PX[0])
+
+    assert page.run("return document.documentElement.scrollWidth") <= PHONE_PX[0]
+    too_far = page.run(
+        "return [...document.querySelectorAll('button, input, select, #stage')]"
+        ".filter(e => e.offsetParent && e.getBoundingClientRect().right > innerWidth)"
+        ".map(e => e.id || e.dataset.tool)"
+    )
+    assert too_far == []
+    page.press("i")
+    page.click(0.5, 0.5)
+    page.wait_for("Outlined")
