@@ -82,6 +82,17 @@ STORIES = (
         ),
     ),
     Story(
+        "a project on a cluster",
+        True,
+        True,
+        in_order(
+            "batch project.qpproj --to-table slides.csv",
+            "segment --table slides.csv -o OUT/",
+            "segment --table slides.csv -o OUT/ --summarize",
+            "batch project.qpproj --from OUT/",
+        ),
+    ),
+    Story(
         "slides and annotations",
         True,
         False,
@@ -117,7 +128,12 @@ ELSEWHERE = {
     "setup": "tests/cli/test_setup.py, in a home of its own",
     "setup --startup-script": "tests/cli/test_setup.py, in a home of its own",
     "weights mobile-sam": "tests/model/test_weights_download.py, from a server of this machine",
+    "serve --samapi": "tests/server/test_samapi.py",
+    "view slide.svs": "tests/server/viewer/test_browser.py: it ends when it is told to",
     'segment "$slide" "prompts/$name.geojson" -o "outlines/$name.geojson"': "below, as a script",
+    'segment --table slides.csv -o OUT/ --shard "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT"': (
+        "below, as a script"
+    ),
     "evaluate DATA --compare none": "tests/training/evaluate/test_cli.py, DATA is the reader's",
     "train training/recipes/lite-medsam.toml --init none -o tissue-lite-medsam.safetensors": (
         "it needs the data that the adapter was trained on, and hours"
@@ -139,6 +155,7 @@ def commands() -> Iterator[str]:
     for block in blocks():
         for line in block.splitlines():
             plain = re.sub(r"\s+#.*", "", line.strip().removeprefix("$ "))
+            plain = re.sub(r'^sbatch .*--wrap "(.*)"$', r"\1", plain)
             called = CALL.search(plain) or re.search(r"# wsisam-qupath ([a-z]+ .*)", line)
             if called and not re.match(r"docker|ExecStart=", plain):
                 yield " ".join(called[1].split())
@@ -196,27 +213,44 @@ def test_the_commands_of_a_page_can_be_given_in_its_order(
         assert answer.code == 0, f"{command}: {answer.err}"
 
 
-@pytest.mark.slow
-def test_the_script_of_a_job_array_outlines_the_slide_of_its_number(
-    desk: Path, tmp_path: Path
-) -> None:
-    (script,) = (block for block in blocks() if block.startswith("#!/bin/bash\n#SBATCH"))
-    (tmp_path / "prompts").mkdir()
-    (tmp_path / "slides").symlink_to(desk / "slides")
-    for file in (desk / "annotations").iterdir():
-        (tmp_path / "prompts" / file.name).write_bytes(file.read_bytes())
-    programs = tmp_path / "bin"
-    programs.mkdir()
+def run_job_array(folder: Path, of: str, task: int, count: int) -> None:
+    """Run the script of a page that holds some words, as one task of an array."""
+    scripts = [block for block in blocks() if block.startswith("#!/bin/bash\n#SBATCH")]
+    (script,) = (block for block in scripts if of in block)
+    programs = folder / "bin"
+    programs.mkdir(exist_ok=True)
     program = programs / "wsisam-qupath"
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m wsisam_qupath "$@"\n')
     program.chmod(0o755)
-    variables = environment(SLURM_ARRAY_TASK_ID="1")
-
+    variables = environment(SLURM_ARRAY_TASK_ID=str(task), SLURM_ARRAY_TASK_COUNT=str(count))
     subprocess.run(
         ["bash", "-e", "-c", script],
-        cwd=tmp_path,
+        cwd=folder,
         env={**variables, "PATH": f"{programs}:{variables['PATH']}"},
         check=True,
     )
 
+
+@pytest.mark.slow
+def test_the_script_of_a_job_array_outlines_the_slide_of_its_number(
+    desk: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "prompts").mkdir()
+    (tmp_path / "slides").symlink_to(desk / "slides")
+    for file in (desk / "annotations").iterdir():
+        (tmp_path / "prompts" / file.name).write_bytes(file.read_bytes())
+
+    run_job_array(tmp_path, "prompts/$name", 1, 2)
+
     assert [path.name for path in (tmp_path / "outlines").glob("*.geojson")] == ["b.geojson"]
+
+
+@pytest.mark.slow
+@pytest.mark.walk
+def test_the_jobs_of_an_array_share_a_table(desk: Path) -> None:
+    rows = (f"slides/{name}.svs,annotations/{name}.geojson" for name in ("a", "b"))
+    (desk / "slides.csv").write_text("\n".join(["slide,prompts", *rows]))
+
+    for task, found in ((1, ["a"]), (2, ["a", "b"])):
+        run_job_array(desk, "--table", task, 2)
+        assert sorted(path.stem for path in (desk / "OUT").glob("*.geojson")) == found
