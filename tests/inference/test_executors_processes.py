@@ -79,8 +79,8 @@ def test_processes_answer_the_same_without_java(
     with engine_of(ProcessExecutor(*PARTS, workers=2)) as executor:
         found = answers(executor, tissue_slide, apart(PROMPTS))
         assert isinstance(executor, ProcessExecutor)
-        assert len(executor._pools) == 2
-        for pool in executor._pools.values():
+        assert len(executor._workers._pools) == 2
+        for pool in executor._workers._pools.values():
             assert java_among(pool.submit(eval, MODULES).result()) == []
 
     assert found == serial

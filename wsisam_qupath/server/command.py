@@ -246,7 +246,7 @@ def _config(request: ServeRequest) -> ServerConfig:
         missing = "tls_cert" if request.tls_cert is None else "tls_key"
         raise OptionError(missing, "TLS needs both a certificate and its key.")
     if request.samapi_open and not request.samapi:
-        raise OptionError("samapi_open", "it says who else is answered: give --samapi, too.")
+        raise OptionError("samapi_open", "it says who else is answered: choose samapi, too.")
     for folder in request.slides:
         if not folder.is_dir():
             raise OptionError("slides", f"there is no folder {folder}.")

@@ -57,7 +57,7 @@ def find_everything(
     Raises:
         ProblemError: the grids have more clicks than a request may have prompts.
     """
-    sides = [_count_side(request, layer) for layer in range(request.crop_n_layers + 1)]
+    sides = count_points(request)
     count = sum(side**2 for side in sides)
     if count > limits.prompts:
         raise ProblemError(
@@ -71,7 +71,7 @@ def find_everything(
         for layer, side in enumerate(sides)
         for one in asker.find(layer, _spread_points(view.l0_box, side))
     ]
-    return _drop_overlapping(found, request)
+    return drop_overlapping(found, request)
 
 
 class _Asker:
@@ -93,7 +93,7 @@ class _Asker:
             if one is not None:
                 found[point].append(one)
         for candidates in found.values():
-            yield from _choose(candidates, self._request.output_type)
+            yield from choose_candidates(candidates, self._request.output_type)
 
     def _ask_whole(
         self, points: Sequence[Point], hr_mpp: float
@@ -155,8 +155,12 @@ class _Asker:
         return FoundObject(outline.polygon, prediction.predicted_iou, layer)
 
 
+def count_points(request: AutoMaskRequest) -> list[int]:
+    """How many points the grid of each layer has along a side of the view."""
+    return [_count_side(request, layer) for layer in range(request.crop_n_layers + 1)]
+
+
 def _count_side(request: AutoMaskRequest, layer: int) -> int:
-    """How many points a grid has along each side of the view."""
     per_crop = request.points_per_side // max(1, request.crop_n_points_downscale_factor) ** layer
     return int(max(1, per_crop) * 2**layer)
 
@@ -178,7 +182,7 @@ def _touches_edge(polygon: Polygon | MultiPolygon, l0_box: Box) -> bool:
     return bool(min(x0 - l0_box.x0, y0 - l0_box.y0, l0_box.x1 - x1, l0_box.y1 - y1) < _EDGE_PX)
 
 
-def _choose(candidates: Sequence[FoundObject], output_type: str) -> Sequence[FoundObject]:
+def choose_candidates(candidates: Sequence[FoundObject], output_type: str) -> Sequence[FoundObject]:
     """Which answers to one point are wanted."""
     if output_type == "multi-mask (largest)":
         return [max(candidates, key=lambda one: one.polygon.area)]
@@ -189,7 +193,7 @@ def _choose(candidates: Sequence[FoundObject], output_type: str) -> Sequence[Fou
     return candidates
 
 
-def _drop_overlapping(found: Sequence[FoundObject], request: AutoMaskRequest) -> list[FoundObject]:
+def drop_overlapping(found: Sequence[FoundObject], request: AutoMaskRequest) -> list[FoundObject]:
     """Objects without those with boxes that overlap the box of a surer one."""
     kept: list[FoundObject] = []
     for one in sorted(found, key=lambda each: -each.predicted_iou):
