@@ -160,5 +160,6 @@ def encode_jpeg(rgb: RgbArray) -> bytes:
     from PIL import Image  # not needed for `--help`
 
     content = io.BytesIO()
-    Image.fromarray(rgb).save(content, "JPEG", quality=_JPEG_QUALITY)
+    # With full colors: half of them would smear small nuclei, and show the edges of tiles.
+    Image.fromarray(rgb).save(content, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
     return content.getvalue()
