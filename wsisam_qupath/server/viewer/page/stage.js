@@ -29,7 +29,7 @@ export class Stage {
       showNavigationControl: false,
       drawer: "canvas",
       animationTime: 0.25,
-      imageLoaderLimit: 4,
+      imageLoaderLimit: 12,
       immediateRender: true,
       maxZoomPixelRatio: 10,
       visibilityRatio: 0.3,
