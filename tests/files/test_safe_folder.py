@@ -175,3 +175,42 @@ def test_a_name_that_is_swapped_all_the_time_never_leads_outside(root: Path, out
         swapping.join()
 
     assert set(seen) == {b"inside"}
+
+
+@pytest.mark.parametrize("taken_by", ["a file", "a link", "a link to nowhere", "a folder"])
+def test_a_new_file_never_replaces_what_has_its_name(
+    root: Path, outside: Path, taken_by: str
+) -> None:
+    path = root / "file"
+    if taken_by == "a file":
+        path.write_bytes(b"old")
+    elif taken_by == "a folder":
+        path.mkdir()
+    else:
+        path.symlink_to(outside if taken_by == "a link" else outside / "x")
+
+    with pytest.raises(FileExistsError):
+        SafeFolder(root).write_new(path, b"new")
+
+    assert untouched(outside)
+    assert list(root.iterdir()) == [path]
+    assert taken_by != "a file" or path.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_a_new_file_is_written_whole_also_on_drives_without_hard_links(
+    root: Path, monkeypatch: pytest.MonkeyPatch, has_links: bool
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "no hard links here")
+
+    if not has_links:
+        monkeypatch.setattr(os, "link", refuse)
+    folder = SafeFolder(root)
+
+    folder.write_new(root / "file", b"new")
+    with pytest.raises(FileExistsError):
+        folder.write_new(root / "file", b"newer")
+
+    assert (root / "file").read_bytes() == b"new"
+    assert list(root.iterdir()) == [root / "file"]
