@@ -114,6 +114,8 @@ import qupath.lib.roi.interfaces.ROI
 @Field Outlines outlines
 @Field PathClass classInside
 @Field UUID idInside
+/** What each search has found in an image since it was opened. */
+@Field final Map<ImageData, List<List<PathObject>>> finds = new WeakHashMap<>()
 
 /** What was asked of the server, and its answers. */
 class Request {
@@ -205,6 +207,71 @@ void startRefining(PathObject area) {
     liveViewer?.setSelectedObject(null)
     gui.getToolManager().setSelectedTool(PathTools.POINTS)
     showState('click where the outline is too small, or with X where it is too large')
+}
+
+/** Finds all objects like the selected ones, in a selected area around them, the visible area, or on the whole slide. */
+void findLikeSelected(ImageData imageData) {
+    def selected = imageData.getHierarchy().getSelectionModel().getSelectedObjects().findAll { it.hasROI() && !it.getROI().isEmpty() }
+    def regions = selected.findAll { area -> area.isAnnotation() && area.getROI().isArea() && selected.any { !it.is(area) && area.getROI().contains(it.getROI().getCentroidX(), it.getROI().getCentroidY()) } }
+    def examples = (selected - regions).findAll { !isUnwanted(it) }
+    if (!examples || examples*.getPathClass().unique().size() > 1) {
+        inform(examples ? 'Select examples of one class only.' : 'Select one to ten objects first: outlines, rectangles or results.')
+        return
+    }
+    def places = (regions ? ['the selected area'] : []) + ['the visible area', 'the whole slide']
+    def place = Dialogs.showChoiceDialog(TITLE, 'Find all objects like the selected ones in', places, places[0])
+    if (place == null || !askPixelSize(imageData))
+        return
+    def within = place == places[-1] ? null : place == places[-2] ? [visibleArea(imageData)] : regions
+    def request = new Request(imageData: imageData, select: null, doing: 'objects found', options: optionsFor())
+    def wanted = searchFor(request, examples, within)
+    def progress = showProgress(request)
+    inBackground(request, { find(request, examples[0].getROI().getImagePlane(), wanted) }) { failure ->
+        progress.call()
+        finishFinding(request, failure)
+    }
+}
+
+void finishFinding(Request request, String failure) {
+    finish(request)
+    finds.computeIfAbsent(request.imageData, { [] }) << request.changed.findAll { it.getParent() != null }
+    report(request, failure)
+    if (!failure) {
+        def told = request.isCancelled || request.answered ? "$request.answered objects found${request.isCancelled ? ' before it was canceled' : ''}." :
+            'No further objects like these were found: choose examples of another look, or another area.'
+        inform(told)
+        showState(told)
+    }
+}
+
+/** Collects what the server should know: rejected objects are unlike what is wanted, and those of its class are there already. */
+Map searchFor(Request request, Collection<PathObject> examples, Collection<PathObject> within) {
+    def plane = examples[0].getROI().getImagePlane()
+    def areas = request.imageData.getHierarchy().getAllObjects(false).findAll { it.hasROI() && it.getROI().isArea() && it.getROI().getImagePlane() == plane && (it.isAnnotation() || isResult(it)) }
+    def (unwanted, others) = areas.split { isUnwanted(it) }
+    def classes = [examples[0].getPathClass()?.toString(), request.options['class']]
+    def known = others.findAll { it.getPathClass()?.toString() in classes } - examples - (within ?: [])
+    return [examples: examples, negatives: unwanted + deletedFinds(request.imageData), known: known, within: within]
+        .collectEntries { name, objects -> [name, objects?.collect { featureOf(it) }] }
+}
+
+/** Finds of which some in the same search are still there: if all are gone, the search was undone. */
+List<PathObject> deletedFinds(ImageData imageData) {
+    def present = imageData.getHierarchy().getAllObjects(false).collect { metadataOf(it)[PROMPT_KEY] } as Set
+    return (finds[imageData] ?: []).collectMany { found ->
+        def (kept, gone) = found.split { metadataOf(it)[PROMPT_KEY] in present }
+        kept ? gone : []
+    }
+}
+
+PathObject visibleArea(ImageData imageData) {
+    def server = imageData.getServer()
+    def shown = gui.getViewer().getDisplayedRegionShape().getBounds().intersection(new Rectangle(0, 0, server.getWidth(), server.getHeight()))
+    return PathObjects.createAnnotationObject(ROIs.createRectangleROI(shown.x, shown.y, shown.width, shown.height, gui.getViewer().getImagePlane()))
+}
+
+boolean isUnwanted(PathObject object) {
+    return object.getPathClass()?.toString()?.endsWith('*')
 }
 
 /** Turns the selected detections, or else all results, into annotations. */
@@ -430,7 +497,7 @@ void finish(Request request) {
     isOwnEvent = false
     if (request.isLive)
         joinUndoSteps()
-    else if (!request.refinedId && !request.select.ids)
+    else if (request.select != null && !request.refinedId && !request.select.ids)
         addWorkflowStep(request)
 }
 
@@ -575,17 +642,11 @@ int reachPx(ImageData imageData) {
 
 void exchange(Request request, Map drawn, Map select, List<Map> regions, String path = '/v1/segment') {
     def server = request.imageData.getServer()
-    def response = send(request, 'POST', path, [
-        slide: slideOf(server, drawn.plane), prompts: drawn.features, select: select, regions: regions, on_unreadable: 'regions',
-        refine: request.refinedId ? JSON.fromJson(request.sent[request.refinedId], JsonObject) : null,
-        options: request.options.findAll { it.key != 'adapter' }, adapter: request.options.adapter ?: chosen.Model.get() ?: null])
-    if (response.statusCode() in [200, 204]) {
-        readRecords(request, response)
+    def problem = post(request, path, drawn.plane, [
+        prompts: drawn.features, select: select, regions: regions, on_unreadable: 'regions',
+        refine: request.refinedId ? JSON.fromJson(request.sent[request.refinedId], JsonObject) : null])
+    if (problem == null)
         return
-    }
-    def problem = problemOf(response)
-    if (nameOf(problem) == 'not-found')
-        throw new ServerException(strangerAt(response))
     if (regions != null || nameOf(problem) != 'pixels-needed')
         throw new ServerException(messageOf(problem))
     def ids = idsIn(problem, 'prompts')
@@ -595,6 +656,27 @@ void exchange(Request request, Map drawn, Map select, List<Map> regions, String 
     }
     logger.info('The server cannot read this slide, so its pixels are sent')
     exchange(request, drawn, select, problem.getAsJsonArray('regions').collect { readRegion(server, it, drawn.plane) }, path)
+}
+
+/** Searches a slide that the server can read; what it finds arrives in the request. */
+void find(Request request, ImagePlane plane, Map wanted) {
+    def problem = post(request, '/v1/find', plane, wanted)
+    if (problem != null)
+        throw new ServerException(nameOf(problem) == 'slide-outside' ? "To find objects, the server has to read the slide itself, which it cannot: its file is elsewhere, or the image is rotated, cropped or another plane of a stack." : messageOf(problem))
+}
+
+/** Sends a request about an image, and reads the answers or returns the problem. */
+JsonObject post(Request request, String path, ImagePlane plane, Map document) {
+    def response = send(request, 'POST', path, document + [slide: slideOf(request.imageData.getServer(), plane),
+        options: request.options.findAll { it.key != 'adapter' }, adapter: request.options.adapter ?: chosen.Model.get() ?: null])
+    if (response.statusCode() in [200, 204]) {
+        readRecords(request, response)
+        return null
+    }
+    def problem = problemOf(response)
+    if (nameOf(problem) == 'not-found')
+        throw new ServerException(strangerAt(response))
+    return problem
 }
 
 /** Describes the slide as QuPath shows it. If no file shows the same, it gets a name that no server can open. */
@@ -660,7 +742,7 @@ HttpResponse<InputStream> send(Request request, String method, String path, Obje
 
 HttpResponse<InputStream> sendTo(Request request, String url, String token, String method, String path, Object document) {
     def builder = HttpRequest.newBuilder(uriOf(url + path))
-        .header('Accept', path == '/v1/segment' || path.endsWith('/results') ? 'application/geo+json-seq' : 'application/json')
+        .header('Accept', path in ['/v1/segment', '/v1/find'] || path.endsWith('/results') ? 'application/geo+json-seq' : 'application/json')
         .header('Content-Type', 'application/json')
         .method(method, document == null ? BodyPublishers.noBody() : BodyPublishers.ofString(JSON.toJson(document)))
     if (token)
@@ -1297,8 +1379,11 @@ def onApplicationThread(Closure work) {
 
 // Dialogs
 
+/** Shows a message for some seconds, and keeps it in QuPath's log. */
 void inform(String message) {
-    gui == null ? logger.info(message) : Dialogs.showInfoNotification(TITLE, wrapped(message))
+    logger.info(message)
+    if (gui != null)
+        Dialogs.showInfoNotification(TITLE, wrapped(message))
 }
 
 /** Breaks text into lines that fit a notification, which does not wrap them. */
@@ -1322,7 +1407,7 @@ Closure showProgress(Request request) {
     stage.setOnCloseRequest { request.cancel() }
     def tick = new PauseTransition(new javafx.util.Duration(700))
     tick.setOnFinished {
-        label.setText(request.total ? "${request.doing}: ${request.done} of ${request.total}" : request.doing)
+        label.setText(request.total ? "${request.doing}: ${request.done} of ${request.total}" : request.done ? "${request.doing}: ${request.done}" : request.doing)
         bar.setProgress(request.done && request.total ? request.done / request.total : ProgressBar.INDETERMINATE_PROGRESS)
         if (!stage.isShowing())
             stage.show()

@@ -34,6 +34,7 @@ void install() {
     MenuTools.addMenuItems(menu, null, live, outside)
     gui.setAccelerator(outside, KeyCombination.valueOf('X'))
     add('Refine selected with points', 'refineSelected')
+    add('Find all like the selected…', 'findLikeSelected')
     add('Turn detections into annotations', 'turnIntoAnnotations')
     addPlain('Train on this project…', 'trainOnProject')
     MenuTools.addMenuItems(menu, [null] as Object[])

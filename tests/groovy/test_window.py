@@ -139,3 +139,63 @@ def test_other_drawings_another_server_corrections_and_a_change_of_the_image(
     read = qupath.run(objects_in, project, "1")
     answered = {one.metadata["wsisam_prompt_id"] for one in read if "Detection" in one.type}
     assert len(answered) > len(results(first))
+
+
+EXAMPLE = (
+    "def like = qupath.lib.objects.classes.PathClass.fromString('gland');"
+    "def area = qupath.lib.objects.PathObjects.createAnnotationObject(qupath.lib.roi.ROIs"
+    ".createRectangleROI(248, 298, 144, 212, viewer.getImagePlane()), like);"
+    "viewer.getHierarchy().addObject(area); viewer.setSelectedObject(area)"
+)
+SELECT_EXAMPLE = "viewer.setSelectedObject(viewer.getHierarchy().getAnnotationObjects()[0])"
+
+
+def outlines(state: State) -> set[tuple[str, float]]:
+    """What is found, by class and area: ids change with the examples."""
+    return {(one["path_class"], one["area"]) for one in results(state)}
+
+
+def test_objects_like_an_example_are_found_and_what_is_rejected_is_not_found_again(
+    qupath: QuPathProcess, tissue_path: Path, tmp_path: Path
+) -> None:
+    shutil.copy(tissue_path, tmp_path / "tissue.tif")
+    project = qupath.run(make_project, tmp_path / "project", [tmp_path / "tissue.tif"])
+
+    with open_window(tmp_path, project, "tissue.tif") as window, ExitStack() as stack:
+        stack.callback(RunningServer.start(tmp_path).stop)
+        window.show(256, 256, 1)
+        window.run(EXAMPLE)
+        window.choose("Find all")
+        window.answer("Find all objects")
+        first = window.wait(lambda _: "objects found." in window.log, "what was found")
+        found = results(first)
+        assert len(found) >= 3
+        assert {one["path_class"] for one in found} == {"gland"}
+        assert {one["type"] for one in found} == {"PathDetectionObject"}
+        assert f"{len(found)} objects found." in window.log
+
+        window.run("gui.getUndoRedoManager().undoOnce()")
+        window.wait(lambda s: not results(s), "the image before the search, by one step")
+        window.run("gui.getUndoRedoManager().redoOnce()")
+        window.wait(lambda s: len(results(s)) == len(found), "what was found, again")
+
+        gone, renamed = sorted(found, key=lambda one: one["area"])[-2:]
+        window.run(
+            "def byId = viewer.getHierarchy().getDetectionObjects()"
+            ".collectEntries { [it.getID().toString(), it] };"
+            f"viewer.getHierarchy().removeObject(byId['{gone['id']}'], true);"
+            f"byId['{renamed['id']}']"
+            ".setPathClass(qupath.lib.objects.classes.PathClass.fromString('gland*'));"
+            + SELECT_EXAMPLE
+        )
+        window.choose("Find all")
+        window.answer("Find all objects")
+        again = window.wait(lambda _: "No further objects" in window.log, "the second search")
+
+    assert gone["id"] not in ids(again)
+    assert not any(one["area"] == gone["area"] for one in results(again))
+    assert ("gland*", renamed["area"]) in outlines(again)
+    assert ("gland", renamed["area"]) not in outlines(again)
+    kept = outlines(first) - {("gland", gone["area"]), ("gland", renamed["area"])}
+    assert kept <= outlines(again)
+    assert again["steps"] == first["steps"]

@@ -71,6 +71,7 @@ def test_areas_known_objects_and_negatives_leave_out_what_they_say(
     left = box(0, 0, 256, 512)
     assert inside
     assert all(left.intersects(shape(one["geometry"])) for one in inside)
+    assert ({one["parent"] for one in inside}, whole[0]["parent"]) == ({"left"}, None)
     for found in (others, unlike):
         assert there["id"] not in {one["id"] for one in found}
 

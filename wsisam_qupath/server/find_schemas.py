@@ -35,7 +35,8 @@ class FindRequest(Strict):
             looked for. Areas of a class that ends in ``*`` are not wanted.
         negatives: more objects that are not wanted.
         known: outlines of objects that are there already, and are not found again.
-        within: areas to look in; null is the whole slide.
+        within: areas to look in; null is the whole slide. The id of the area that an object was
+            found in is its ``parent``.
         min_score: lowest predicted IoU of what is found.
         adapter: see ``/v1/segment``.
     """

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import closing
+from contextlib import closing, suppress
 
 from shapely.geometry import MultiPolygon, Polygon
 
+from ..errors import PromptError
 from ..geojson import examples_from_geojson, region_from_geojson, to_feature
 from ..geojson.provenance import add_client
 from ..inference.find import Search, find_objects
@@ -37,6 +38,8 @@ def find(
 ) -> Generator[Record, None, None]:
     """Yield objects as they are found; closing the generator stops the search.
 
+    The ``parent`` of each is the id of the area that it was found in, if there is one.
+
     The time limit of a request counts from one tile to the next.
 
     Raises:
@@ -57,9 +60,11 @@ def find(
         check=slot.check,
         on_tile=lambda _done, _total: slot.extend_deadline(),
     )
+    areas = _list_areas(request.within)
     with closing(found) as objects:
         for one in objects:
-            yield add_client(to_feature(one, options.object_type), client_name)
+            record = add_client(to_feature(one, options.object_type), client_name)
+            yield {**record, "parent": _find_holder(areas, one.polygon)}
 
 
 def _make_search(request: FindRequest, slide: PixelSource) -> Search:
@@ -71,6 +76,24 @@ def _make_search(request: FindRequest, slide: PixelSource) -> Search:
     region = None if request.within is None else region_from_geojson(request.within)
     unwanted = (*examples.unwanted, *negatives.wanted, *negatives.unwanted)
     return Search(examples.wanted, unwanted, region, request.min_score)
+
+
+def _list_areas(within: Prompts | None) -> dict[str, Polygon | MultiPolygon]:
+    """Areas to look in, by their ids; those without an id are left out."""
+    areas: dict[str, Polygon | MultiPolygon] = {}
+    for one in list_features(within or []):
+        if one.get("id") is not None:
+            with suppress(PromptError):  # it is no area
+                areas[str(one["id"])] = region_from_geojson([one])
+    return areas
+
+
+def _find_holder(
+    areas: dict[str, Polygon | MultiPolygon], outline: Polygon | MultiPolygon
+) -> str | None:
+    """The id of the area in which an object lies."""
+    inside = outline.representative_point()
+    return next((name for name, area in areas.items() if area.intersects(inside)), None)
 
 
 def _list_outlines(prompts: Prompts) -> tuple[Polygon | MultiPolygon, ...]:
