@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from ..options import MIN_SCORE
 from .options import (
     SOME_FAILED,
     model_options,
@@ -62,6 +63,19 @@ class _Batch(click.Command):
     "class_name",
     metavar="NAME",
     help="QuPath class of all results.  [default: the class of each prompt]",
+)
+@click.option(
+    "--find",
+    metavar="CLASS",
+    help="Find more objects like the annotations of this class, which are the examples in each "
+    "image, instead of outlining prompts.",
+)
+@click.option(
+    "--min-score",
+    type=click.FloatRange(0, 1),
+    default=MIN_SCORE,
+    show_default=True,
+    help="Lowest predicted IoU of an object that --find finds.",
 )
 @click.option("--keep", is_flag=True, help="Keep earlier results beside the new ones.")
 @click.option(

@@ -16,7 +16,15 @@ from ..errors import FormatError
 from ..files.formats import RESULT
 from . import Feature
 from .properties import read_path_class
-from .provenance import ASKED_KEY, CLASS_KEY, DRAWN_KEY, PROMPT_KEY, TYPE_KEY, is_drawn
+from .provenance import (
+    ASKED_KEY,
+    CLASS_KEY,
+    DRAWN_KEY,
+    PROMPT_KEY,
+    SEARCH_KEY,
+    TYPE_KEY,
+    is_drawn,
+)
 
 
 def read_prompt_id(feature: Feature) -> str | None:
@@ -29,6 +37,12 @@ def read_question(feature: Feature) -> str | None:
     """Read what was drawn when a result was asked for; see :func:`.describe_question`."""
     asked = _metadata(feature).get(ASKED_KEY)
     return asked if isinstance(asked, str) else None
+
+
+def read_search_id(feature: Feature) -> str | None:
+    """Read the id of the search over a project that found an object; None for other objects."""
+    search_id = _metadata(feature).get(SEARCH_KEY)
+    return search_id if isinstance(search_id, str) else None
 
 
 def is_ours(feature: Feature) -> bool:

@@ -22,6 +22,9 @@ TYPE_KEY = "wsisam_type"
 ASKED_KEY = "wsisam_asked"
 """What was drawn; see :func:`describe_question`."""
 
+SEARCH_KEY = "wsisam_search"
+"""Metadata key of what a search over a project has found: the id of the search."""
+
 _TOLERANCE_PX = 0.02
 """QuPath keeps coordinates as float32 and writes them with two decimals."""
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import pickle
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,9 +25,11 @@ from ..prompts.planner import Planner
 from ..prompts.results import SerializedResult
 from ..slide import Slide
 from .loading import ResolvedModel
-from .segmenter import Segmenter, Tally
-from .tasks import SegmentTask, predict, run_task
+from .segmenter import Segmenter, Tally, Turn
+from .tasks import FindTask, NamedSearch, SegmentTask, find, predict, run_task
 from .workers import WorkerProcesses, assign_devices
+
+Task: TypeAlias = SegmentTask | FindTask
 
 Deliver: TypeAlias = Callable[[SerializedResult], None]
 
@@ -55,6 +57,40 @@ class Work:
     planner: Planner
     deliver: Deliver
 
+    def predict(
+        self, segmenter: Segmenter, options: OutlineOptions, turn: Turn = nullcontext
+    ) -> Generator[SerializedResult, None, None]:
+        """Answer the prompts here; see :func:`.tasks.predict`."""
+        return predict(segmenter, self.slide, self.prompts, options, turn=turn)
+
+    def split(self, model: ModelSpec, options: OutlineOptions) -> list[Task]:
+        """Make tasks for others of it."""
+        packs = _pack_prompts(self.prompts, self.planner)
+        return [SegmentTask(self.slide.reference, some, model, options) for some in packs]
+
+
+@dataclass(frozen=True)
+class SearchWork:
+    """A search on one slide.
+
+    Attributes:
+        deliver: see :class:`Work`.
+    """
+
+    slide: Slide
+    search: NamedSearch
+    deliver: Deliver
+
+    def predict(
+        self, segmenter: Segmenter, options: OutlineOptions, turn: Turn = nullcontext
+    ) -> Generator[SerializedResult, None, None]:
+        """Search here; see :func:`.tasks.find`."""
+        return find(segmenter, self.slide, self.search, options, turn=turn)
+
+    def split(self, model: ModelSpec, options: OutlineOptions) -> list[Task]:
+        """Make one task of it: what is found in one place decides what is found beside it."""
+        return [FindTask(self.slide.reference, self.search, model, options)]
+
 
 class Executor(Protocol):
     """Runs prompts in threads, processes or machines of its own.
@@ -65,8 +101,8 @@ class Executor(Protocol):
 
     images_at_once: int
 
-    def submit(self, work: Work) -> list[Future[Sequence[SerializedResult]]]:
-        """Start to run prompts.
+    def submit(self, work: Work | SearchWork) -> list[Future[Sequence[SerializedResult]]]:
+        """Start to run prompts, or a search.
 
         Returns:
             Futures of the results that are not delivered one by one.
@@ -94,14 +130,13 @@ class LocalExecutor:
         """What has been done so far; None before the first prompt."""
         return self._segmenter.tally if self._segmenter else None
 
-    def submit(self, work: Work) -> list[Future[Sequence[SerializedResult]]]:
+    def submit(self, work: Work | SearchWork) -> list[Future[Sequence[SerializedResult]]]:
         return [self._thread.submit(self._predict, work)]
 
-    def _predict(self, work: Work) -> Sequence[SerializedResult]:
+    def _predict(self, work: Work | SearchWork) -> Sequence[SerializedResult]:
         if self._segmenter is None:
             self._segmenter = Segmenter(self._model.load())
-        found = predict(self._segmenter, work.slide, work.prompts, self._options)
-        with closing(found) as results:
+        with closing(work.predict(self._segmenter, self._options)) as results:
             for one in results:
                 if self._closed.is_set():
                     break
@@ -120,14 +155,11 @@ class _TaskExecutor(ABC):
         self._model, self._options = model, options
         self.images_at_once = 2 + 2 * workers
 
-    def submit(self, work: Work) -> list[Future[Sequence[SerializedResult]]]:
-        return [
-            self._send(SegmentTask(work.slide.reference, some, self._model, self._options))
-            for some in _pack_prompts(work.prompts, work.planner)
-        ]
+    def submit(self, work: Work | SearchWork) -> list[Future[Sequence[SerializedResult]]]:
+        return [self._send(task) for task in work.split(self._model, self._options)]
 
     @abstractmethod
-    def _send(self, task: SegmentTask) -> Future[Sequence[SerializedResult]]:
+    def _send(self, task: Task) -> Future[Sequence[SerializedResult]]:
         """Run a task somewhere else."""
 
 
@@ -139,7 +171,7 @@ class ProcessExecutor(_TaskExecutor):
         self._models = assign_devices(model, workers)
         self._workers = WorkerProcesses(workers)
 
-    def _send(self, task: SegmentTask) -> Future[Sequence[SerializedResult]]:
+    def _send(self, task: Task) -> Future[Sequence[SerializedResult]]:
         return self._workers.submit(
             lambda number: partial(run_task, replace(task, model=self._models[number])),
             f"the same prompts on {task.slide.location}",
@@ -165,7 +197,7 @@ class DaskExecutor(_TaskExecutor):
         super().__init__(own, options, max(1, sum(threads)))
         self._executor = self._client.get_executor(pure=False)
 
-    def _send(self, task: SegmentTask) -> Future[Sequence[SerializedResult]]:
+    def _send(self, task: Task) -> Future[Sequence[SerializedResult]]:
         # As bytes: a worker (or scheduler) that lacks this package would die of the task object
         # itself, without an error that reaches us, and then the next worker would.
         sent = self._executor.submit(pickle.loads, pickle.dumps(_Call(task)))
@@ -223,15 +255,13 @@ def _name_worker(error: WsiSamError) -> WsiSamError:
 class _Call:
     """A task that unpickles as its own results: loading it runs it."""
 
-    task: SegmentTask
+    task: Task
 
-    def __reduce__(
-        self,
-    ) -> tuple[Callable[[SegmentTask], list[SerializedResult]], tuple[SegmentTask]]:
+    def __reduce__(self) -> tuple[Callable[[Task], list[SerializedResult]], tuple[Task]]:
         return _run, (self.task,)
 
 
-def _run(task: SegmentTask) -> list[SerializedResult]:
+def _run(task: Task) -> list[SerializedResult]:
     # In this module, which older versions of this package lack: their workers say so.
     return run_task(task)
 

@@ -1,20 +1,22 @@
-"""The unit of work that another thread, process or machine can take: plain values in and out."""
+"""The units of work that another thread, process or machine can take: plain values in and out."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 from ..geojson import to_feature
+from ..geojson.provenance import SEARCH_KEY
 from ..options import DEFAULT_BASE, ModelSpec, OutlineOptions
 from ..prompts import Prompt
 from ..prompts.results import Result, SerializedResult, list_candidates
 from ..slide import PixelSource, SlideReference
+from .find import Region, Search, find_objects
 from .loading import resolve
 from .segmenter import Segmenter, Turn
 
@@ -27,6 +29,45 @@ class SegmentTask:
     prompts: tuple[Prompt, ...]
     model: ModelSpec = field(default_factory=ModelSpec)
     options: OutlineOptions = field(default_factory=OutlineOptions)
+
+    def predict(self, segmenter: Segmenter, slide: PixelSource) -> Iterator[SerializedResult]:
+        """Answer the prompts; see :func:`predict`."""
+        return predict(segmenter, slide, self.prompts, self.options)
+
+
+@dataclass(frozen=True)
+class NamedSearch:
+    """A search that can go on where it was stopped.
+
+    Attributes:
+        id: of the search; the same for the same examples, model and options.
+        known: outlines of objects that are there already, and are not found again.
+        tiles_done: how many tiles were searched before it was stopped.
+    """
+
+    id: str
+    search: Search
+    known: tuple[Region, ...] = ()
+    tiles_done: int = 0
+
+    @property
+    def tile_prefix(self) -> str:
+        """With what the ids of searched tiles begin."""
+        return f"{self.id} tile "
+
+
+@dataclass(frozen=True)
+class FindTask:
+    """A search on one slide. Picklable, and so are its results."""
+
+    slide: SlideReference
+    search: NamedSearch
+    model: ModelSpec = field(default_factory=ModelSpec)
+    options: OutlineOptions = field(default_factory=OutlineOptions)
+
+    def predict(self, segmenter: Segmenter, slide: PixelSource) -> Iterator[SerializedResult]:
+        """Search the slide; see :func:`find`."""
+        return find(segmenter, slide, self.search, self.options)
 
 
 def load_segmenter(
@@ -84,8 +125,51 @@ def predict(
                 yield SerializedResult(one.id, one.prompt.id, None, one.reason)
 
 
-def run_task(task: SegmentTask) -> list[SerializedResult]:
-    """Run a task: one result per prompt.
+def find(
+    segmenter: Segmenter,
+    slide: PixelSource,
+    named: NamedSearch,
+    options: OutlineOptions,
+    *,
+    turn: Turn = nullcontext,
+) -> Generator[SerializedResult, None, None]:
+    """Yield objects as plain values, each when it is found, and what was searched.
+
+    A searched tile is a result without an outline, with an id that begins with the search's
+    ``tile_prefix``; so is the whole search, with its own id, at the end.
+
+    Raises:
+        PromptError: see :func:`.find_objects`.
+        SlideError: the slide's pixels cannot be read.
+    """
+    searched: list[str] = []
+    found = find_objects(
+        segmenter,
+        slide,
+        named.search,
+        options,
+        known=named.known,
+        tiles_done=named.tiles_done,
+        turn=turn,
+        on_tile=lambda number, _total: searched.append(f"{named.tile_prefix}{number}"),
+    )
+    with closing(found) as objects:
+        for one in objects:
+            yield from _take_searched(searched)
+            feature = to_feature(one, options.object_type)
+            feature["properties"]["metadata"][SEARCH_KEY] = named.id
+            yield SerializedResult(one.id, one.prompt.id, feature)
+    yield from _take_searched([*searched, named.id])
+
+
+def _take_searched(ids: list[str]) -> Iterator[SerializedResult]:
+    while ids:
+        done = ids.pop(0)
+        yield SerializedResult(done, done, None, "searched")
+
+
+def run_task(task: SegmentTask | FindTask) -> list[SerializedResult]:
+    """Run a task: one result per prompt, or what a search finds.
 
     A process keeps its last model for the next task; its threads share it.
 
@@ -95,7 +179,7 @@ def run_task(task: SegmentTask) -> list[SerializedResult]:
     with _loading:  # otherwise each of several threads would load a model
         segmenter = _load_last_segmenter(task.model)
     with task.slide.open() as slide:
-        return list(predict(segmenter, slide, task.prompts, task.options))
+        return list(task.predict(segmenter, slide))
 
 
 _loading = threading.Lock()

@@ -12,9 +12,9 @@ import shapely
 from shapely.geometry import MultiPolygon, Polygon, shape
 
 from ..geojson import Feature
-from ..geojson.properties import read_path_class
+from ..geojson.properties import read_path_class, read_plane
 from ..geometry import Box, Mpp
-from ..prompts import PathClass, Prompt, PromptKind
+from ..prompts import PathClass, Plane, Prompt, PromptKind
 
 PromptState: TypeAlias = Literal["outlined", "empty", "answered", "reviewed", "skipped"]
 """``outlined``: there is a new outline. ``empty``: the model sees nothing there. ``answered``: an
@@ -31,7 +31,7 @@ class PromptRow:
     Attributes:
         prompt_id: QuPath's id of the annotation, where it has one of its own.
         reason: a few words for the user where there is no outline; else empty.
-        prompt: None for what was skipped.
+        prompt: None for what was skipped, or found by a search.
         feature: the outline as it was written; None where there is no new one.
         is_outdated: whether an older version of this program answered, which did it otherwise.
     """
@@ -49,6 +49,15 @@ class PromptRow:
         if self.feature is not None:
             return read_path_class(self.feature["properties"].get("classification"))
         return self.prompt.path_class if self.prompt else None
+
+    @property
+    def plane(self) -> Plane:
+        """Where in a stack the prompt lies; without a prompt, the outline."""
+        if self.prompt is not None:
+            return self.prompt.plane
+        return (
+            Plane() if self.feature is None else read_plane(self.feature["geometry"].get("plane"))
+        )
 
     @property
     def l0_outline(self) -> Polygon | MultiPolygon | None:

@@ -9,7 +9,6 @@ from datetime import datetime
 from typing import TypeAlias
 
 from ..geojson import Feature
-from ..prompts import Plane
 from ..prompts.results import Scalar
 from .outcome import ImageOutcome, PromptRow
 
@@ -78,15 +77,14 @@ def make_row(image: ImageOutcome, row: PromptRow | None) -> Row:
 
 
 def _prompt_part(row: PromptRow) -> Row:
-    plane = row.prompt.plane if row.prompt else Plane()
     part: Row = {
         "prompt_id": row.prompt_id,
         "kind": row.prompt.kind.value if row.prompt else None,
         "class": row.path_class.name if row.path_class else None,
         "state": row.state,
         "reason": row.reason or None,
-        "z": plane.z,
-        "t": plane.t,
+        "z": row.plane.z,
+        "t": row.plane.t,
     }
     if row.feature is not None:
         part |= _read_measurements(row.feature)

@@ -67,7 +67,7 @@ def draw_thumbnails(
     """
     by_plane: dict[Plane, list[int]] = {}
     for place, row in enumerate(rows):
-        by_plane.setdefault(row.prompt.plane if row.prompt else Plane(), []).append(place)
+        by_plane.setdefault(row.plane, []).append(place)
     made: dict[int, Thumbnail] = {}
     for plane, places in by_plane.items():
         chosen = [rows[place] for place in places]

@@ -1,5 +1,6 @@
 """Find all objects like some examples, or of about one size, on a slide."""
 
-from .finder import MOST_EXAMPLES, Search, find_objects
+from .finder import MOST_EXAMPLES, Search, count_tiles, find_objects
+from .tiles import Region
 
-__all__ = ["MOST_EXAMPLES", "Search", "find_objects"]
+__all__ = ["MOST_EXAMPLES", "Region", "Search", "count_tiles", "find_objects"]

@@ -24,6 +24,7 @@ from ...geometry.polygons import area_um2, cover_patch
 from ...geometry.validity import keep_polygons
 from ...options import MIN_SCORE, OutlineOptions
 from ...prompts import PathClass, Plane, Prompt
+from ...prompts.planner import Planner
 from ...prompts.results import Empty, Result
 from ...slide import PixelSource
 from ..answers import Question, is_cut_off, make_outline
@@ -67,7 +68,8 @@ class Search:
     Attributes:
         examples: one to ten objects, by outline, rectangle or points; none looks for all objects
             of about ``OutlineOptions.object_size_um``.
-        negatives: the same of objects that are not looked for.
+        negatives: the same of objects that are not looked for; a rectangle is all of what is in
+            it. One that an example lies in is the frame of a region, and says nothing.
         l0_region: where to look, level-0 px; None is the whole slide.
         min_score: predicted IoU below which an answer is no object, 0 to 1.
 
@@ -120,11 +122,20 @@ def find_objects(
     """
     options = options or OutlineOptions()
     outlines = _outline_all(segmenter, slide, search.examples, options)
-    unwanted = _outline_all(segmenter, slide, search.negatives, options)
+    rejected = [one for one in map(_fill_box, search.negatives) if not _holds_any(one, outlines)]
+    unwanted = _outline_all(segmenter, slide, rejected, options)
     finder = _Finder(segmenter, slide, search, options, outlines, unwanted, turn, check)
     for outline in known:
         finder.found.add(outline)
     yield from finder.find(tiles_done, on_tile)
+
+
+def count_tiles(planner: Planner, l0_box: Box, search: Search) -> int:
+    """Count the patches that a search covers its region with, about: with glass, and as drawn."""
+    extents = [one.l0_extent for one in search.examples]
+    sizes_um = [planner.measure_longest_um(box) for box in extents if box is not None]
+    hr_mpp = choose_scale(planner, max(sizes_um, default=0.0))
+    return len(lay_tiles(planner, hr_mpp, _clip_region(search.l0_region, l0_box)))
 
 
 def _outline_all(
@@ -141,6 +152,22 @@ def _outline_all(
             )
         drawn.append(answer.polygon)
     return tuple(drawn)
+
+
+def _fill_box(prompt: Prompt) -> Prompt:
+    """The same with an outline in place of a rectangle."""
+    box = prompt.l0_box
+    if box is None:
+        return prompt
+    return replace(prompt, l0_box=None, l0_outline=shapely.box(box.x0, box.y0, box.x1, box.y1))
+
+
+def _holds_any(prompt: Prompt, outlines: Sequence[Region]) -> bool:
+    """Whether an outlined prompt is around one of some objects."""
+    around = prompt.l0_outline
+    return around is not None and any(
+        around.contains(one.representative_point()) and around.area > one.area for one in outlines
+    )
 
 
 class _Finder:

@@ -42,9 +42,12 @@ from .geojson_folder import GeoJsonFolder
 from .opening import SlideOpener
 from .request import BatchRequest, ProjectChoices
 from .run import Batch
+from .searching import FindChoice
 from .selection import PromptFilter
 from .stored_results import StoredResults
 from .table_writer import TableWriter
+
+_PLAIN_PROMPTS = "rectangles and points of any class"
 
 
 @dataclass(frozen=True)
@@ -156,6 +159,7 @@ def _make_config(request: BatchRequest, project: Project, model: ResolvedModel) 
         plan_only=request.dry_run or request.to_table is not None,
         stored=_find_stored(request, project),
         table=None if request.to_table is None else TableWriter(request.to_table, project.images),
+        find=_make_find_choice(request),
     )
 
 
@@ -163,6 +167,13 @@ def _find_stored(request: BatchRequest, project: Project) -> StoredResults | Non
     if request.from_folder is None:
         return None
     return StoredResults(request.from_folder, project.images, request.options.object_type)
+
+
+def _make_find_choice(request: BatchRequest) -> FindChoice | None:
+    if request.find is None:
+        return None
+    result_class = request.options.class_name and spell_class(request.options.class_name)
+    return FindChoice(spell_class(request.find), result_class, request.min_score, request.redo)
 
 
 def _export(request: BatchRequest, project: Project) -> GeoJsonFolder | None:
@@ -307,7 +318,8 @@ def _header(
         "simplify, µm": outline.simplify_um,
         "smallest part, µm²": outline.min_area_um2,
         "results": outline.object_type,
-        "prompts": ", ".join(request.prompts) or "rectangles and points of any class",
+        "prompts": None if request.find else ", ".join(request.prompts) or _PLAIN_PROMPTS,
+        "find": request.find,
         "only": request.only,
         "class": outline.class_name,
     }

@@ -14,6 +14,7 @@ from ...qupath.files.entries import ImageEntry, Project
 from ...report.outcome import ImageOutcome, KeptResult
 from ...slide import Slide
 from .geojson_folder import GeoJsonFolder
+from .searching import FindChoice
 from .selection import PromptFilter
 from .stored_results import StoredResults
 from .table_writer import TableWriter
@@ -49,6 +50,7 @@ class BatchConfig:
         stored: results that were made elsewhere; then no prompt is answered here.
         table: takes the prompts that need a result.
         open_project: stands between the batch and a QuPath that has the project open.
+        find: what is looked for, in place of prompts that are answered.
     """
 
     project: Project
@@ -63,6 +65,7 @@ class BatchConfig:
     stored: StoredResults | None = None
     table: TableWriter | None = None
     open_project: OpenProject | None = None
+    find: FindChoice | None = None
 
     def planner(self, slide: Slide) -> Planner:
         """Choose the patch pairs of prompts on a slide."""

@@ -10,11 +10,13 @@ from ...geojson import Feature
 from ...geojson.properties import read_path_class
 from ...geojson.provenance import DRAWN_KEY, PROMPT_KEY
 from ...inference.chosen import ChosenModel
+from ...inference.executors import Deliver, Work
 from ...prompts import Plane, Prompt
 from ...prompts.planner import Planner
 from ...prompts.results import SerializedResult
 from ...qupath.values import Change, Placed
 from ...report.outcome import KeptResult, Plan, PromptRow, PromptState
+from ...slide import Slide
 from ..history import Written
 from .selection import Selection, Task
 
@@ -58,6 +60,27 @@ class ImageResults:
         """Add new results."""
         self.by_id.update({result.id: result for result in results})
 
+    @property
+    def has_tasks(self) -> bool:
+        """Whether any prompt is to get a result in this run."""
+        return bool(self.selection.tasks)
+
+    def count_tasks(self) -> int:
+        """Count the prompts that are to get a result."""
+        return len(self.selection.tasks)
+
+    def count_done(self) -> int:
+        """Count those that have one."""
+        return len(self.by_id)
+
+    def list_open_planes(self) -> list[Plane]:
+        """List the planes with prompts without a result."""
+        return list(self.group_open_prompts())
+
+    def make_work(self, plane: Plane, slide: Slide, planner: Planner, deliver: Deliver) -> Work:
+        """Make the work of a plane: its prompts without a result."""
+        return Work(slide, tuple(self.group_open_prompts()[plane]), planner, deliver)
+
     def group_open_prompts(self) -> dict[Plane, list[Prompt]]:
         """Group the prompts without a result by their plane."""
         by_plane: dict[Plane, list[Prompt]] = {}
@@ -95,11 +118,15 @@ class ImageResults:
 
     def list_written(self) -> list[Written]:
         """List what the history keeps of the results with an outline."""
-        return [_describe_written(feature) for _, feature in self.list_outlined()]
+        return [describe_written(feature) for _, feature in self.list_outlined()]
 
     def list_empty(self) -> dict[str, str]:
         """Give the reasons of results without an outline, by their ids."""
         return {one.id: one.reason for one in self.by_id.values() if one.feature is None}
+
+    def list_ended(self) -> dict[str, str]:
+        """Nothing is told to the history after the writing."""
+        return {}
 
     def list_rows(self) -> tuple[PromptRow, ...]:
         """List what became of each prompt."""
@@ -111,7 +138,8 @@ class ImageResults:
         return tuple(rows)
 
 
-def _describe_written(feature: Feature) -> Written:
+def describe_written(feature: Feature) -> Written:
+    """What the history keeps of a result, as it is written."""
     properties = feature["properties"]
     path_class = read_path_class(properties.get("classification"))
     return Written(

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 from typing_extensions import TypedDict
 
 from ...errors import OptionError
-from ...options import ModelSpec, OutlineOptions
+from ...options import MIN_SCORE, ModelSpec, OutlineOptions
 from ...prompts import PromptKind
 from ...slide.calibration import override
 
@@ -36,6 +36,9 @@ class BatchRequest:
             points of any class.
         only: use only this kind of prompt.
         keep: keep earlier results beside the new ones.
+        find: class of annotations that are examples: more of them is looked for in each image, in
+            place of outlining prompts; None is no search.
+        min_score: lowest predicted IoU of what is found.
         redo: outline prompts that have a result already, too; None is none of them.
         dry_run: print what would be done, and change nothing.
         limit: stop after this many prompts.
@@ -61,6 +64,8 @@ class BatchRequest:
     prompts: tuple[str, ...] = ()
     only: Only | None = None
     keep: bool = False
+    find: str | None = None
+    min_score: float = MIN_SCORE
     redo: Redo | None = None
     dry_run: bool = False
     limit: int | None = None
@@ -80,6 +85,7 @@ class BatchRequest:
         if self.workers and self.dask:
             raise OptionError("workers", "cannot be combined with dask: give one of both.")
         self._check_elsewhere()
+        self._check_find()
         if not self.write and self.export is None and self.report is None:
             raise OptionError(
                 "write",
@@ -96,6 +102,7 @@ class BatchRequest:
             "workers": self.workers,
             "dask": self.dask,
             "dry_run": self.dry_run,
+            "find": self.find,
             "to_table": self.from_folder is not None and self.to_table,
         }
         if self.to_table is not None:
@@ -103,6 +110,16 @@ class BatchRequest:
         for other, value in others.items():
             if value:
                 raise OptionError(name, f"cannot be combined with {other}: give one of both.")
+
+    def _check_find(self) -> None:
+        if self.find is None:
+            return
+        if not self.find.strip() or self.find.endswith("*"):
+            raise OptionError("find", "name the class of the examples, which does not end in '*'.")
+        given = {"prompts": self.prompts, "only": self.only, "keep": self.keep, "limit": self.limit}
+        for name, value in given.items():
+            if value:
+                raise OptionError(name, "is for prompts, and a search has none: leave it out.")
 
 
 class ProjectChoices(TypedDict, total=False):
@@ -114,6 +131,8 @@ class ProjectChoices(TypedDict, total=False):
     prompts: tuple[str, ...]
     only: Only | None
     keep: bool
+    find: str | None
+    min_score: float
     redo: Redo | None
     dry_run: bool
     limit: int | None

@@ -11,21 +11,20 @@ from __future__ import annotations
 import asyncio
 import time
 import traceback
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from ...errors import ImageError, MissingSlideError, WsiSamError
-from ...inference.executors import Executor, Work
+from ...inference.executors import Executor
 from ...prompts.planner import Planner
 from ...qupath.files.classes import add_classes, read_class_names
 from ...qupath.files.entries import ImageEntry
 from ...qupath.files.integrity import (
-    FileVersions,
     check_count,
     check_data,
     check_writable_image,
@@ -37,12 +36,15 @@ from ...qupath.values import ImageContents
 from ...report.outcome import ImageOutcome, ImageState, Plan
 from ...slide import Slide
 from ..commit import commit, make_staging_path, recover
-from ..history import History, Record
+from ..history import History, Record, Written
 from ..journal import Journal
 from .config import BatchConfig, BatchObserver
+from .image_finds import ImageFinds
 from .image_results import ImageResults
 from .opening import SlideOpener
+from .read_image import ReadImage, Results
 from .result_stream import ResultStream
+from .searching import ImageSearches, choose_searches
 from .selection import Selection, select
 
 _IMAGES_READ_AHEAD = 2
@@ -53,49 +55,6 @@ Outcomes: TypeAlias = list[ImageOutcome]
 
 class BatchCancelledError(Exception):
     """A batch was told to stop."""
-
-
-@dataclass(frozen=True)
-class _ReadImage:
-    """An image with annotations, as it was read; not its objects, which may be many.
-
-    Attributes:
-        versions: of its files, from before they were read.
-        slide_key: names the content of the slide in the journal and the history.
-        n_objects: see :class:`.ImageContents`.
-        written_ids: of the annotations and our results that the image holds.
-        note: what a user should know of how the slide was read; empty if there is nothing.
-    """
-
-    entry: ImageEntry
-    versions: FileVersions
-    slide: Slide
-    slide_key: str
-    planner: Planner
-    selection: Selection
-    n_objects: int
-    written_ids: frozenset[object]
-    note: str
-
-    def make_outcome(
-        self,
-        results: ImageResults,
-        plan: Plan,
-        state: ImageState = "done",
-        backup: Path | None = None,
-    ) -> ImageOutcome:
-        """Make the outcome of an image that did not fail, without its seconds."""
-        return ImageOutcome(
-            self.entry.id,
-            self.entry.name,
-            state,
-            self.note,
-            rows=results.list_rows(),
-            slide=self.entry.slide,
-            mpp=self.slide.mpp,
-            backup=backup,
-            plan=plan,
-        )
 
 
 class Batch:
@@ -178,35 +137,40 @@ class Batch:
         async with self._contain_failure(entry):
             image = await self._read(entry)
             if image is None:
+                if config.find is not None:
+                    words = f"no {config.find.class_name} is annotated: nothing is looked for"
+                    self._observer.on_notice(f"{entry.name}: {words}.")
                 return
-            journal_key = f"{image.slide_key}|{config.options.object_type}"
+            journal_key = image.make_journal_key(config)
             with Journal(config.project, entry, journal_key) as journal, ResultStream() as stream:
                 results = self._recall(image, journal)
-                plan = results.make_plan(image.planner, config.model)
+                plan = self._plan(image, results)
                 if config.plan_only:
                     self._outcomes[entry.id] = image.make_outcome(results, plan)
                     return
                 if config.stored is not None:
                     self._outcomes[entry.id] = await self._merge(image, results, plan, journal)
                     return
-                for plane, prompts in results.group_open_prompts().items():
+                for plane in results.list_open_planes():
                     slide = self._opener.open(entry, plane)
                     executor = self._local() if self._opener.is_only_here(slide) else self._executor
-                    work = Work(slide, tuple(prompts), image.planner, stream.deliver)
+                    work = results.make_work(plane, slide, image.planner, stream.deliver)
                     stream.add(executor.submit(work))
                 async for some in stream:
                     journal.append(some)
+                    before = results.count_done()
                     results.add(some)
-                    self._observer.on_prompts_done(len(some))
+                    self._observer.on_prompts_done(results.count_done() - before)
                 state, backup = await self._write(image, results, journal)
                 self._outcomes[entry.id] = image.make_outcome(results, plan, state, backup)
 
     async def _merge(
-        self, image: _ReadImage, results: ImageResults, plan: Plan, journal: Journal
+        self, image: ReadImage, results: Results, plan: Plan, journal: Journal
     ) -> ImageOutcome:
         """Write results that were made elsewhere; prompts without one stay as they are."""
         assert self._config.stored is not None
-        tasks = image.selection.tasks
+        assert isinstance(results, ImageResults)  # a search is not combined with results
+        tasks = results.selection.tasks
         results.add(found := self._config.stored.find(image.entry, tasks))
         self._observer.on_prompts_done(len(found))
         left = sum(task.result_id not in results.by_id for task in tasks)
@@ -258,7 +222,7 @@ class Batch:
             attach = f" and attach {path}"
         return f"Internal error ({type(error).__name__}: {error}). Please report it{attach}."
 
-    async def _read(self, entry: ImageEntry) -> _ReadImage | None:
+    async def _read(self, entry: ImageEntry) -> ReadImage | None:
         """Read the objects of an image and open its slide; None if it has no annotations."""
         project, with_project = self._config.project, self._config.open_project is None
         if entry.trouble:
@@ -286,9 +250,13 @@ class Batch:
         planner = self._config.planner(slide)
         selection = self._select(contents, self._read_history(entry, slide_key), slide, planner)
         table = self._config.table
-        if table and (lacking := table.add(entry, slide, selection, contents.annotations)):
+        if (
+            isinstance(selection, Selection)
+            and table
+            and (lacking := table.add(entry, slide, selection, contents.annotations))
+        ):
             self._observer.on_notice(f"{entry.name}: {lacking}.")
-        return _ReadImage(
+        return ReadImage(
             entry,
             versions,
             slide,
@@ -307,45 +275,59 @@ class Batch:
 
     def _select(
         self, contents: ImageContents, record: Record, slide: Slide, planner: Planner
-    ) -> Selection:
-        """Select the prompts that need a result, within the user's limit."""
+    ) -> Selection | ImageSearches:
+        """Select the prompts that need a result, within the user's limit; or what to look for."""
         config = self._config
+        result_ids_of = partial(config.list_result_ids, slide)
+        if config.find is not None:
+            return choose_searches(
+                contents, record, config.find, l0_box=slide.l0_box, result_ids_of=result_ids_of
+            )
         selection = select(
             contents,
             record,
             config.prompt_filter,
             l0_box=slide.l0_box,
             hr_l0_box_of=lambda prompt: planner.pair(prompt).hr_l0_box,
-            result_ids_of=partial(config.list_result_ids, slide),
+            result_ids_of=result_ids_of,
         )
         if config.limit is not None:
             selection = selection.limit_tasks(config.limit - self._tasks_taken)
         self._tasks_taken += len(selection.tasks)
         return selection
 
-    def _recall(self, image: _ReadImage, journal: Journal) -> ImageResults:
+    def _recall(self, image: ReadImage, journal: Journal) -> Results:
         """Take results from the journal that were not written yet."""
         journaled = journal.read()
-        results = ImageResults.recall(image.selection, journaled, image.written_ids)
+        results: Results
+        if isinstance(image.selection, ImageSearches):
+            results = ImageFinds.recall(image.selection, journaled, image.written_ids)
+        else:
+            results = ImageResults.recall(image.selection, journaled, image.written_ids)
         if not self._config.plan_only:
             if journaled and not (results.by_id or results.spare):
                 journal.clear()  # a kill came between the writing and this
-            self._observer.on_prompts_found(len(image.selection.tasks))
-            self._observer.on_prompts_done(len(results.by_id))
+            self._observer.on_prompts_found(results.count_tasks())
+            self._observer.on_prompts_done(results.count_done())
         return results
 
+    def _plan(self, image: ReadImage, results: Results) -> Plan:
+        if isinstance(results, ImageFinds):
+            return results.make_plan(image.planner, image.slide)
+        return results.make_plan(image.planner, self._config.model)
+
     async def _write(
-        self, image: _ReadImage, results: ImageResults, journal: Journal
+        self, image: ReadImage, results: Results, journal: Journal
     ) -> tuple[ImageState, Path | None]:
         """Write results where the user wants them; return the image's state and its backup."""
         config, entry = self._config, image.entry
         if config.export is not None:
             config.export.write(entry, results.list_rows())
         has_outlines = bool(results.list_outlined())
-        if not config.write or not results.selection.tasks:
+        if not config.write or not results.has_tasks:
             return ("done" if has_outlines else "nothing to do"), None
         # Before the results: a record of what is not there yet does no harm, the reverse would.
-        self._add_to_history(image, results)
+        self._add_to_history(image, results.list_written(), results.list_empty())
         backup = None
         if has_outlines:
             if self._is_shown(entry):
@@ -359,13 +341,17 @@ class Batch:
                 self._undo(entry)
                 return self._hand_over(entry, results)
             backup = commit(config.project, entry, staged, image.versions, command=config.command)
+        if ended := results.list_ended():
+            self._add_to_history(image, (), ended)
         journal.clear()
         journal.append(results.spare)
         return "done", backup
 
-    def _add_to_history(self, image: _ReadImage, results: ImageResults) -> None:
+    def _add_to_history(
+        self, image: ReadImage, written: Iterable[Written], empty: Mapping[str, str]
+    ) -> None:
         history = History(self._config.project, image.entry)
-        aside = history.add(results.list_written(), results.list_empty(), image.slide_key)
+        aside = history.add(written, empty, image.slide_key)
         if aside is not None:
             self._observer.on_notice(
                 f"The history of results in {image.entry.name} could not be read and was renamed "
@@ -377,7 +363,7 @@ class Batch:
         open_project = self._config.open_project
         return open_project is not None and open_project.shows(entry)
 
-    def _hand_over(self, entry: ImageEntry, results: ImageResults) -> tuple[ImageState, None]:
+    def _hand_over(self, entry: ImageEntry, results: Results) -> tuple[ImageState, None]:
         """Keep results for QuPath to add.
 
         They stay in the journal too: should nobody add them, the next run has only to write them.

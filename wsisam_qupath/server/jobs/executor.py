@@ -9,9 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 
 from ...geojson.provenance import add_client
-from ...inference.executors import Work
+from ...inference.executors import SearchWork, Work
 from ...inference.segmenter import Segmenter
-from ...inference.tasks import predict
 from ...options import OutlineOptions
 from ...prompts.results import SerializedResult
 from ..problems import ProblemError
@@ -42,20 +41,14 @@ class SharedExecutor:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="job-engine")
         self._closed = threading.Event()
 
-    def submit(self, work: Work) -> list[Future[Sequence[SerializedResult]]]:
+    def submit(self, work: Work | SearchWork) -> list[Future[Sequence[SerializedResult]]]:
         """See :class:`.Executor`; all answers are delivered one by one."""
         return [self._thread.submit(self._predict, work)]
 
-    def _predict(self, work: Work) -> Sequence[SerializedResult]:
+    def _predict(self, work: Work | SearchWork) -> Sequence[SerializedResult]:
         slot = self._acquire_slot()
         try:
-            found = predict(
-                self._segmenter,
-                work.slide,
-                work.prompts,
-                self._options,
-                turn=slot.turn,
-            )
+            found = work.predict(self._segmenter, self._options, slot.turn)
             with closing(found) as answers:
                 for one in answers:
                     if one.feature is not None:

@@ -1,0 +1,171 @@
+"""What the searches of one image find: what becomes of it in QuPath, the history and the report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import shapely
+from shapely.geometry import shape
+
+from ...geojson import Feature
+from ...geojson.authorship import read_search_id
+from ...inference.executors import Deliver, SearchWork
+from ...inference.find import Region, count_tiles
+from ...inference.tasks import NamedSearch
+from ...prompts import Plane
+from ...prompts.planner import Planner
+from ...prompts.results import SerializedResult
+from ...qupath.values import Change, Placed
+from ...report.outcome import KeptResult, Plan, PromptRow
+from ...slide import Slide
+from ..history import Written
+from .image_results import describe_written
+from .searching import ImageSearches
+
+
+@dataclass(frozen=True)
+class ImageFinds:
+    """What the searches of one image have found, from its journal or new.
+
+    Attributes:
+        by_id: finds, searched tiles and ended searches by their ids; :meth:`add` adds to it.
+    """
+
+    searches: ImageSearches
+    by_id: dict[str, SerializedResult]
+
+    @classmethod
+    def recall(
+        cls,
+        searches: ImageSearches,
+        journaled: Mapping[str, SerializedResult],
+        written_ids: Collection[object],
+    ) -> ImageFinds:
+        """Take what was found before a stop and was not written into the image.
+
+        Args:
+            journaled: from the journal, by ids.
+            written_ids: of the objects that the image holds.
+        """
+        return cls(searches, {key: one for key, one in journaled.items() if key not in written_ids})
+
+    @property
+    def spare(self) -> tuple[SerializedResult, ...]:
+        """Nothing in the journal of a search is for another run."""
+        return ()
+
+    @property
+    def has_tasks(self) -> bool:
+        """Whether anything is looked for in this run."""
+        return bool(self.searches.tasks)
+
+    def count_tasks(self) -> int:
+        """Count the searches."""
+        return len(self.searches.tasks)
+
+    def count_done(self) -> int:
+        """Count the searches that have ended."""
+        return sum(one.id in self.by_id for one in self.searches.tasks.values())
+
+    def add(self, results: Sequence[SerializedResult]) -> None:
+        """Add what was found or searched."""
+        self.by_id.update({result.id: result for result in results})
+
+    def list_open_planes(self) -> list[Plane]:
+        """List the planes on which something is still to be searched."""
+        return [plane for plane, one in self.searches.tasks.items() if one.id not in self.by_id]
+
+    def make_work(
+        self,
+        plane: Plane,
+        slide: Slide,
+        planner: Planner,  # noqa: ARG002 - as other results
+        deliver: Deliver,
+    ) -> SearchWork:
+        """Make the work of a plane: the tiles that are left, without what was found before."""
+        named = self.searches.tasks[plane]
+        done = sum(one.startswith(named.tile_prefix) for one in self.by_id)
+        known = (*named.known, *(outline for _, outline in self._list_found(named)))
+        return SearchWork(slide, replace(named, known=known, tiles_done=done), deliver)
+
+    def make_plan(self, planner: Planner, slide: Slide) -> Plan:
+        """Count the examples and, about, the patches to look at."""
+        examples = [one for named in self._list_open() for one in named.search.examples]
+        tiles = sum(count_tiles(planner, slide.l0_box, one.search) for one in self._list_open())
+        return Plan(Counter(one.kind for one in examples), tiles)
+
+    def list_outlined(self) -> list[tuple[Plane, Feature]]:
+        """List what was found, with the planes."""
+        return [
+            (plane, feature)
+            for plane, named in self.searches.tasks.items()
+            for feature, _ in self._list_found(named)
+        ]
+
+    def make_change(self, n_objects: int) -> Change:
+        """Make the change of the image: finds go below the smallest area that holds them."""
+        placed = tuple(Placed(one.feature, one.parent_id) for one in self._place())
+        return Change(n_objects, self.searches.replaces, placed)
+
+    def list_kept_results(self) -> list[KeptResult]:
+        """List what :meth:`make_change` would do, for QuPath to do it later."""
+        placed = self._place()
+        first = [replace(one, replaces=self.searches.replaces) for one in placed[:1]]
+        return [*first, *placed[1:]]
+
+    def list_written(self) -> list[Written]:
+        """List what the history keeps of the finds."""
+        return [describe_written(feature) for _, feature in self.list_outlined()]
+
+    def list_empty(self) -> dict[str, str]:
+        """No prompt is empty in a search."""
+        return {}
+
+    def list_ended(self) -> dict[str, str]:
+        """Name the searches that have ended, for the history to know once all is written."""
+        ids = (named.id for named in self.searches.tasks.values())
+        return {one: "searched" for one in ids if one in self.by_id}
+
+    def list_rows(self) -> tuple[PromptRow, ...]:
+        """List what was found before, and what was found now in the order of its finding."""
+        found = (one for one in self.by_id.values() if one.feature is not None)
+        rows = (PromptRow(one.prompt_id, "outlined", feature=one.feature) for one in found)
+        return (*self.searches.rows, *rows)
+
+    def _list_open(self) -> list[NamedSearch]:
+        return [self.searches.tasks[plane] for plane in self.list_open_planes()]
+
+    def _list_found(self, named: NamedSearch) -> list[tuple[Feature, Region]]:
+        features = [one.feature for one in self.by_id.values() if one.feature is not None]
+        return [
+            (one, shape(one["geometry"])) for one in features if read_search_id(one) == named.id
+        ]
+
+    def _place(self) -> list[KeptResult]:
+        placed: list[KeptResult] = []
+        for plane, named in self.searches.tasks.items():
+            found = self._list_found(named)
+            parents = _find_holders([one for _, one in found], self.searches.areas.get(plane, []))
+            placed += [
+                KeptResult(feature, parent)
+                for (feature, _), parent in zip(found, parents, strict=True)
+            ]
+        return placed
+
+
+def _find_holders(outlines: Sequence[Region], areas: Sequence[tuple[str, Region]]) -> list[str]:
+    """The id of the smallest area that holds each outline; empty where none does."""
+    if not outlines or not areas:
+        return [""] * len(outlines)
+    held = np.array([one.representative_point() for one in outlines], dtype=object)
+    by_size = sorted(areas, key=lambda area: area[1].area)
+    tree = shapely.STRtree([area for _, area in by_size])
+    parents = [""] * len(outlines)
+    pairs = tree.query(held, predicate="intersects").T.tolist()
+    for outline, area in sorted(pairs, reverse=True):  # the smallest area comes last
+        if by_size[area][1].area > outlines[outline].area:
+            parents[outline] = by_size[area][0]
+    return parents
