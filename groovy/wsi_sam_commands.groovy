@@ -188,18 +188,18 @@ void segmentAll(ImageData imageData) {
     segment(imageData, [:])
 }
 
-/** Corrects the selected outline with the selected points, or those near it; without points, waits for clicks. */
+/** Corrects the selected outline with the selected points, scribbles and background, or those near it; without any, waits for clicks. */
 void refineSelected(ImageData imageData) {
     def hierarchy = imageData.getHierarchy()
     def selected = hierarchy.getSelectionModel().getSelectedObjects()
-    def points = selected.findAll { isPoints(it) }
-    def area = selected.find { it.hasROI() && it.getROI().isArea() }
+    def marks = selected.findAll { isCorrection(it) }
+    def area = selected.find { it.hasROI() && it.getROI().isArea() && !(it in marks) }
     if (area == null || area.isLocked()) {
         inform(area == null ? 'Select a result or an outline to refine first.' : 'This outline is locked: unlock it first (right-click > Annotations > Unlock).')
-    } else if (!points && !hierarchy.getAnnotationObjects().any { isPoints(it) && it.getROI().getAllPoints().any { area.getROI().contains(it.getX(), it.getY()) } }) {
+    } else if (!marks && !hierarchy.getAnnotationObjects().any { isCorrection(it) && meets(it.getROI(), area.getROI()) }) {
         liveItem == null ? inform('Switch Live mode on, then choose this again and click where the outline is wrong.') : startRefining(area)
     } else
-        segment(imageData, [ids: points*.getID()*.toString() ?: null], area.getID().toString())
+        segment(imageData, [ids: marks*.getID()*.toString() ?: null], area.getID().toString())
 }
 
 void startRefining(PathObject area) {
@@ -333,6 +333,17 @@ boolean isPoints(PathObject object) {
     return object.isAnnotation() && object.hasROI() && object.getROI().isPoint()
 }
 
+/** Tells whether an annotation corrects others: points, a scribble, or background. */
+boolean isCorrection(PathObject object) {
+    return isPoints(object) || (object.isAnnotation() && !isResult(object) && object.hasROI() && (object.getROI().isLine() || (object.getROI().isArea() && isUnwanted(object))))
+}
+
+boolean meets(ROI mark, ROI area) {
+    if (mark.isPoint())
+        return mark.getAllPoints().any { area.contains(it.getX(), it.getY()) }
+    return boundsOf(mark).intersects(boundsOf(area)) && !(mark.isArea() && mark.contains(area.getCentroidX(), area.getCentroidY()))
+}
+
 boolean isResult(PathObject object) {
     return metadataOf(object).containsKey(PROMPT_KEY)
 }
@@ -378,7 +389,7 @@ void collect(Request request, Rectangle area = null) {
     def results = objects.findAll { isResult(it) && (metadataOf(it)[PROMPT_KEY] in ids || isNear(it)) }
     def named = results.collect { metadataOf(it)[PROMPT_KEY] } + ids + request.refinedId as Set
     def drawn = objects.findAll {
-        it.isAnnotation() && !isResult(it) && (it.getID().toString() in named || ((isPoints(it) || it.getROI() instanceof RectangleROI) && isNear(it)))
+        it.isAnnotation() && !isResult(it) && (it.getID().toString() in named || ((isCorrection(it) || it.getROI() instanceof RectangleROI) && isNear(it)))
     }
     def refined = objects.find { it.getID().toString() == request.refinedId }
     for (plane in (results + drawn).groupBy { [it.getROI().getZ(), it.getROI().getT()] }.values()) {

@@ -91,10 +91,10 @@ def test_an_empty_collection_is_an_empty_set(document: object) -> None:
     assert prompts_of(document) == PromptSet()
 
 
-def test_areas_of_an_ignored_class_are_skipped() -> None:
+def test_areas_of_an_ignored_class_without_a_prompt_near_are_skipped() -> None:
     ignored = rectangle(0, 0, 9, 9, classification={"name": "Ignore*", "color": [1, 2, 3]})
 
-    assert reason([ignored]) == "its class Ignore* says to ignore it"
+    assert reason([ignored]) == "its class Ignore* says to ignore it, and no prompt is near"
 
 
 def test_our_own_results_are_no_prompts() -> None:

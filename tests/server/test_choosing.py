@@ -11,7 +11,9 @@ from fixtures.command_line import GLAND, Feature, annotation, identity, rectangl
 from fixtures.servers import Client, asked, client_of, json_of, problem_name
 from wsisam_qupath.inference.loading import resolve
 from wsisam_qupath.inference.segmenter import Segmenter
-from wsisam_qupath.options import ModelSpec
+from wsisam_qupath.options import ModelSpec, OutlineOptions
+from wsisam_qupath.server.choosing import choose_refinement
+from wsisam_qupath.server.schemas import Choice
 
 BOX = rectangle(identity(1), GLAND, "Gland")
 X, Y = (GLAND[0] + GLAND[2]) / 2, (GLAND[1] + GLAND[3]) / 2
@@ -164,6 +166,38 @@ def test_a_corrected_outline_keeps_its_class_and_type_and_is_replaced(
     assert found["replaces"] == [result["id"]]
     assert found["properties"]["objectType"] == "annotation"
     assert found["properties"]["classification"] == "Mine"
+
+
+def refined(*drawn: Feature) -> dict[str, Any]:
+    """What corrects a square of 100 to 200."""
+    square = rectangle(identity(9), (100, 100, 200, 200), "Gland")
+    chosen = choose_refinement(list(drawn), square, Choice(), OutlineOptions())
+    (prompt,) = chosen.prompts.prompts or (None,)
+    if prompt is None:
+        return {"reason": chosen.rows[0].reason}
+    return {"inside": prompt.l0_positives, "outside": prompt.l0_negatives}
+
+
+def test_scribbles_and_background_near_an_outline_correct_it() -> None:
+    line = [[120, 120], [150, 160], [180, 120]]
+    scribble = annotation(identity(7), "LineString", line)
+    outside = annotation(identity(7), "LineString", line, "Ignore*")
+    background = rectangle(identity(8), (160, 0, 300, 300), "Ignore*")
+
+    assert len(refined(scribble)["inside"]) == len(refined(outside)["outside"]) == 5
+    assert all(160 < x < 200 for x, _ in refined(background)["outside"])
+    assert len(refined(scribble, background)["outside"]) == 3
+
+
+def test_what_is_far_straight_or_around_it_does_not_correct_it() -> None:
+    far = annotation(identity(7), "LineString", [[900, 900], [950, 960], [980, 920]])
+    straight = annotation(identity(7), "LineString", [[120, 120], [180, 120]])
+    odd = annotation(identity(7), "LineString", [["x", 1], [2, 3], [4, 9]])
+    region = rectangle(identity(8), (0, 0, 500, 500), "Region*")
+    other = rectangle(identity(8), (160, 0, 300, 300), "Tumor")
+
+    for mark in (far, straight, odd, region, other):
+        assert "no point corrects it" in refined(mark)["reason"]
 
 
 def test_a_spot_can_be_asked_for_ahead_of_time(client: Client, tissue_path: Path) -> None:

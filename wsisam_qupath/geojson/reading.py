@@ -22,6 +22,7 @@ from ..files import JsonList, OnRead, is_list, read_json
 from ..geometry import Box
 from ..options import PointsAs
 from ..prompts import PathClass, Plane, Point, PromptSet, Skipped
+from ..prompts.background import Background
 from ..prompts.grouping import (
     Area,
     Clicks,
@@ -108,7 +109,8 @@ def prompts_from_geojson(
 ) -> PromptSet:
     """Make prompts of parsed GeoJSON: rectangles are boxes, other areas outlines, points clicks.
 
-    A line with bends is a scribble: points along it, of one object. A straight one measures.
+    A line with bends is a scribble: points along it, of one object. A straight one measures. An
+    area of a class that ends in ``*`` is background for the prompts near it that do not lie in it.
 
     Args:
         document: what a JSON parser returns (tuples may stand for lists).
@@ -130,7 +132,17 @@ def prompts_from_geojson(
         )
     marks, skipped = read_marks(list_features(document), check, drawn_only=drawn_only)
     grouped = group_marks(marks, points_as=points_as, hr_l0_box_of=hr_l0_box_of)
-    return PromptSet(grouped.prompts, (*skipped, *grouped.skipped))
+    unused = _list_unused(marks, grouped)
+    return PromptSet(grouped.prompts, (*skipped, *grouped.skipped, *unused))
+
+
+def _list_unused(marks: Iterable[Mark], grouped: PromptSet) -> Iterator[Skipped]:
+    """Areas of background that say nothing about any prompt."""
+    used = {source for prompt in grouped.prompts for source in prompt.sources}
+    for mark in marks:
+        if isinstance(mark, Background) and mark.id not in used:
+            name = mark.path_class.name if mark.path_class else ""
+            yield Skipped(mark.id, f"its class {name} says to ignore it, and no prompt is near")
 
 
 def prompts_to_refine(document: object, area: object, check: Check = _go_on) -> PromptSet:
@@ -330,10 +342,11 @@ def _make_mark(
         points = read_scribble(several)
         mark_id = given_id or derive_id("scribble", points, *about)
         return Clicks(mark_id, points, path_class, plane, is_scribble=True)
-    if path_class is not None and path_class.is_ignored:
-        raise UnusableError(f"its class {path_class.name} says to ignore it")
     area = read_area(several)
     area_id = given_id or derive_id(_content(area), *about)
+    if path_class is not None and path_class.is_ignored:
+        outline = shapely.box(*area.corners().ravel()) if isinstance(area, Box) else area
+        return Background(area_id, outline, path_class, plane)
     if isinstance(area, Box):
         return Area(area_id, l0_box=area, path_class=path_class, plane=plane)
     return Area(area_id, l0_outline=area, path_class=path_class, plane=plane)

@@ -1,8 +1,9 @@
 """Group what a user drew into prompts, one per object.
 
 Points inside a rectangle or outline belong to it, to the smallest of several. Negative points
-outside of all go to the nearest points prompt with an HR patch that holds them. Level-0 px; objects
-meet only others on their own plane.
+outside of all go to the nearest points prompt with an HR patch that holds them. Areas of background
+give negative points to each prompt with an HR patch that meets them. Level-0 px; objects meet only
+others on their own plane.
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 from shapely.geometry import MultiPolygon, Polygon
+from shapely.geometry.base import BaseGeometry
 
 from ..geometry import Box, FloatArray
+from ..geometry.validity import keep_polygons
 from ..options import PointsAs
+from .background import Background
 from .prompt import PathClass, Plane, Point, Prompt, PromptSet, Skipped
 
 HrBoxOf: TypeAlias = Callable[[Prompt], Box]
@@ -61,7 +65,7 @@ class Clicks:
         return self.path_class is not None and self.path_class.is_ignored
 
 
-Mark: TypeAlias = Area | Clicks
+Mark: TypeAlias = Area | Clicks | Background
 """What one feature drew."""
 
 
@@ -84,7 +88,8 @@ def group_marks(
     Args:
         marks: in the order of the input, which the prompts keep; their ids are distinct.
         points_as: whether the points of a feature mark one object, or each its own.
-        hr_l0_box_of: asked only where negative points lie in no area.
+        hr_l0_box_of: asked only where negative points lie in no area, or where there are areas of
+            background, which say nothing without it.
 
     Returns:
         The prompts; skipped are the negative points that belong to none of them.
@@ -104,6 +109,9 @@ def group_marks(
             for click in clicks_of[mark.id]
         ]
         skipped += _give_strays(found, strays, hr_l0_box_of)
+        if hr_l0_box_of is not None:
+            backgrounds = [mark for mark in members if isinstance(mark, Background)]
+            _give_backgrounds(found, backgrounds, hr_l0_box_of)
         prompts_of |= found
     return PromptSet(tuple(p for mark in marks for p in prompts_of[mark.id]), tuple(skipped))
 
@@ -111,10 +119,13 @@ def group_marks(
 def group_corrections(area: Area, marks: Sequence[Mark]) -> PromptSet:
     """Make one prompt that corrects an area by points, wherever they lie, and by a rectangle.
 
-    Without points the area is a rectangle or a coarse outline like any other.
+    Background counts where it meets the area, else around it. Without points the area is a
+    rectangle or a coarse outline like any other.
     """
+    marks = [_sample_near(mark, area) if isinstance(mark, Background) else mark for mark in marks]
     clicks = sorted(
-        (mark for mark in marks if isinstance(mark, Clicks)), key=lambda mark: mark.are_negative
+        (mark for mark in marks if isinstance(mark, Clicks) and mark.l0_points),
+        key=lambda mark: mark.are_negative,
     )
     boxes = [mark for mark in marks if isinstance(mark, Area) and mark.l0_box is not None]
     positives = [mark for mark in clicks if not mark.are_negative]
@@ -161,7 +172,7 @@ def _prompts(mark: Mark, clicks: Sequence[_Click], points_as: PointsAs) -> list[
     """Make the prompts of one feature from the points that belong to it."""
     if isinstance(mark, Area):
         return [_area_prompt(mark, clicks)]
-    if mark.are_negative or not clicks:
+    if isinstance(mark, Background) or mark.are_negative or not clicks:
         return []
     if points_as == "each" and not mark.is_scribble and len(mark.l0_points) > 1:
         return [
@@ -276,6 +287,53 @@ def _find_cheapest(count: int, rows: IntArray, columns: IntArray, costs: FloatAr
     row, first = np.unique(rows[order], return_index=True)
     best[row] = columns[order][first]
     return best
+
+
+def _give_backgrounds(
+    prompts_of: dict[str, list[Prompt]], backgrounds: Sequence[Background], hr_l0_box_of: HrBoxOf
+) -> None:
+    """Add points of background to the prompts with patches that meet it, in place."""
+    if not backgrounds:
+        return
+    tree = shapely.STRtree([one.l0_area for one in backgrounds])
+    for prompts in prompts_of.values():
+        for index, prompt in enumerate(prompts):
+            window, marked = hr_l0_box_of(prompt), _make_shape(prompt)
+            box = shapely.box(window.x0, window.y0, window.x1, window.y1)
+            for number in sorted(tree.query(box).tolist()):
+                if not backgrounds[number].is_around(marked):
+                    points = backgrounds[number].sample(window, marked)
+                    prompts[index] = _add_negatives(prompts[index], backgrounds[number].id, points)
+
+
+def _add_negatives(prompt: Prompt, source_id: str, points: tuple[Point, ...]) -> Prompt:
+    if not points:
+        return prompt
+    return replace(
+        prompt,
+        l0_negatives=(*prompt.l0_negatives, *points),
+        sources=tuple(dict.fromkeys((*prompt.sources, source_id))),
+    )
+
+
+def _make_shape(prompt: Prompt) -> BaseGeometry:
+    """What marks an object: its outline, its rectangle, or the points inside of it."""
+    if prompt.l0_outline is not None:
+        return prompt.l0_outline
+    if prompt.l0_box is not None:
+        return shapely.box(*prompt.l0_box.corners().ravel())
+    return shapely.MultiPoint(prompt.l0_positives)
+
+
+def _sample_near(background: Background, area: Area) -> Clicks:
+    """Points of background in an area that is corrected; around it, where they do not meet."""
+    outline = make_polygon(area)
+    shared = keep_polygons(shapely.intersection(background.l0_area, outline))
+    wrong = background if shared.is_empty else replace(background, l0_area=shared)
+    x0, y0, x1, y1 = outline.bounds
+    window = Box(2 * x0 - x1, 2 * y0 - y1, 2 * x1 - x0, 2 * y1 - y0)
+    points = () if background.is_around(outline) else wrong.sample(window, outline)
+    return Clicks(background.id, points, background.path_class, background.plane)
 
 
 def _make_dots(clicks: Sequence[_Click]) -> NDArray[np.object_]:

@@ -11,7 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..geojson import Feature, prompts_to_refine
+import shapely
+from shapely.geometry import MultiPoint, Polygon
+
+from ..geojson import Feature, prompts_to_refine, read_marks
 from ..geojson.authorship import is_untouched, read_outline, read_prompt_id, read_question
 from ..geojson.properties import read_object_type, read_path_class
 from ..geojson.provenance import describe_question
@@ -20,6 +23,8 @@ from ..options import OutlineOptions
 from ..project.batch.selection import PromptFilter, Task, select
 from ..project.history import Record
 from ..prompts import Prompt, PromptSet
+from ..prompts.background import Background
+from ..prompts.grouping import Clicks
 from ..qupath.values import ImageContents
 from ..report.outcome import PromptRow
 from ..slide import PixelSource
@@ -232,14 +237,31 @@ def _find_loose(
                 yield str(result["id"])
 
 
+def _is_correction_in(feature: Feature, window: Polygon) -> bool:
+    """Whether a feature is a scribble or background, and meets a window."""
+    marks, _ = read_marks([feature])
+    shapes = (
+        MultiPoint(mark.l0_points) if isinstance(mark, Clicks) else mark.l0_area
+        for mark in marks
+        if isinstance(mark, (Clicks, Background))
+    )
+    return any(window.intersects(one) for one in shapes)
+
+
 def _keep_near(mark: Feature, area: Feature) -> Feature | None:
-    """The points of a feature that lie in or near an area; None if there is none."""
+    """What of a feature corrects an area: its points, its scribble or its background, if near.
+
+    None if nothing of it does.
+    """
     outline = read_outline(area)
     geometry = mark.get("geometry") or {}
-    if outline is None or geometry.get("type") not in ("Point", "MultiPoint"):
+    if outline is None:
         return None
     x0, y0, x1, y1 = outline.bounds
     margin_x, margin_y = _NEAR_SHARE * (x1 - x0), _NEAR_SHARE * (y1 - y0)
+    if geometry.get("type") not in ("Point", "MultiPoint"):
+        window = shapely.box(x0 - margin_x, y0 - margin_y, x1 + margin_x, y1 + margin_y)
+        return mark if _is_correction_in(mark, window) else None
     coordinates = geometry.get("coordinates")
     points: list[Any] = [coordinates] if geometry["type"] == "Point" else coordinates or []
     near = [

@@ -294,3 +294,14 @@ def test_an_area_with_the_outline_of_a_result_of_ours_is_none_that_is_left() -> 
     record = Record((Written("older", "r1", sign_outline(BLOB), None, "detection"),))
 
     assert chosen([turned], record=record).outlines_left == 0
+
+
+def test_an_area_of_a_class_to_ignore_is_background_beside_a_prompt_and_not_around_it() -> None:
+    beside = annotation("b", "Polygon", [[[180, 100], [400, 100], [400, 200], [180, 200]]], "X*")
+
+    (task,) = chosen([box_prompt(), beside]).tasks
+
+    assert all(x > 180 for x, _ in task.prompt.l0_negatives)
+    assert task.prompt.sources == ("r1", "b")
+    assert len(task.prompt.l0_negatives) == 3
+    assert chosen([beside]).rows == ()

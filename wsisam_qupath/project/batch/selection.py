@@ -22,6 +22,7 @@ from ...geojson.shapes import is_scribble
 from ...geometry import Box
 from ...options import ObjectType, PointsAs
 from ...prompts import PathClass, Prompt, PromptSet, clip_to_slide
+from ...prompts.background import Background
 from ...prompts.grouping import Area, Clicks, HrBoxOf, Mark, derive_id, group_marks
 from ...qupath.values import ImageContents
 from ...report.outcome import PromptRow
@@ -233,18 +234,17 @@ def _is_about_another(prompt: Prompt, result: Feature) -> bool:
 
 
 def _may_be_prompt(feature: Feature) -> bool:
-    """Tell whether an annotation can be a prompt: points, a scribble, an area of a usual class."""
-    properties, geometry = feature.get("properties") or {}, feature.get("geometry") or {}
-    if geometry.get("type") in ("Point", "MultiPoint") or is_scribble(geometry):
-        return True  # those of an ignored class are outside
-    path_class = read_path_class(properties.get("classification"))
-    is_ignored = path_class is not None and path_class.is_ignored
-    return geometry.get("type") in ("Polygon", "MultiPolygon") and not is_ignored
+    """Tell whether an annotation can be a prompt or a part of one: all but lines that measure."""
+    geometry = feature.get("geometry") or {}
+    kinds = ("Point", "MultiPoint", "Polygon", "MultiPolygon")
+    return geometry.get("type") in kinds or is_scribble(geometry)
 
 
 def _is_wanted(mark: Mark, prompt_filter: PromptFilter) -> bool:
     """Tell whether the user chose a mark as a prompt, or as a click that belongs to one."""
     name = mark.path_class.name if mark.path_class else None
+    if isinstance(mark, Background):
+        return True
     if isinstance(mark, Clicks):
         # Clicks without a class may belong to any area.
         return (
