@@ -6,6 +6,7 @@ import base64
 import io
 import json
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 from PIL import Image
@@ -181,7 +182,7 @@ def test_auto_mask_asks_at_two_widths_where_several_answers_are_wanted(
     def area(mode: str) -> float:
         found = auto_mask(client, far_view, mode, box_nms_thresh=1.0)
         assert len(found) >= 3
-        return sum(one.outline.area for one in found) / len(found)
+        return fmean(one.outline.area for one in found)
 
     assert area(MULTI_SMALLEST) < area(MULTI_LARGEST)
 

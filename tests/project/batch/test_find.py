@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -44,7 +44,7 @@ println 'TOLD {"id": "' + one?.getID() + '"}'
 """
 
 
-def finds(objects: dict[str, Seen]) -> dict[str, Seen]:
+def finds(objects: Mapping[str, Seen]) -> dict[str, Seen]:
     return {key: one for key, one in objects.items() if "wsisam_search" in one.metadata}
 
 
@@ -166,7 +166,7 @@ def test_after_any_kill_the_end_is_that_of_an_undisturbed_search(
         kill = signal.SIGKILL
         with RunningBatch(project, *options, at=at, signal_number=kill) as batch:
             if at is None:
-                batch.wait_until(partial(journaled, project, SECTION))
+                batch.wait_until(lambda: bool(journaled(project, SECTION)))
                 batch.kill()
             assert batch.ended().code == -kill
         assert seen_by(qupath, project)[SECTION] in (story.before[SECTION], story.after[SECTION])
