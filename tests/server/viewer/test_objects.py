@@ -165,6 +165,15 @@ def test_a_link_in_place_of_the_file_is_not_followed(client: Client, slide_path:
     assert target.read_text("utf-8") == "mine"
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no named pipes in folders")
+def test_a_pipe_in_place_of_the_file_is_not_waited_for(client: Client, slide_path: Path) -> None:
+    os.mkfifo(slide_path.with_name(FILE))
+
+    found = loaded(client)
+
+    assert (found["file"], found["free_name"]) == (None, "tissue-2.geojson")
+
+
 def test_a_damaged_file_is_left_and_a_new_one_begun(client: Client, slide_path: Path) -> None:
     save(client, NAME, OBJECTS, FILE)
     path = slide_path.with_name(FILE)

@@ -140,7 +140,7 @@ def _is_of_slide(name: str, slide: Path) -> bool:
 
 def _says(path: Path, slide: Path) -> bool:
     try:
-        with path.open("rb") as file:
+        with SafeFolder(path.parent).open(path) as file:
             return _is_ours(file.read(_HEAD_BYTES), slide)
     except OSError:
         return False
