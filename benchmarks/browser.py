@@ -1,6 +1,6 @@
 """How fast slides are shown in a browser: tiles per second on one core, and the first view.
 
-    python benchmarks/browser.py SLIDE [--rounds 3]
+    python benchmarks/browser.py SLIDE [--rounds 3] [--mpp 0.5]
 
 `wsisam-qupath view` runs in a process of its own that is kept on one core, and this one asks for
 each tile of the slide once, over four connections as the page does. The first view is what a
@@ -65,14 +65,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("slide", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--mpp", type=float, help="of a slide that states none")
     given = parser.parse_args()
+    options = [] if given.mpp is None else ["--mpp", str(given.mpp)]
     print(hardware())
     rates, views = [], []
     for _ in range(given.rounds):
         with tempfile.TemporaryDirectory() as folder:
-            with shown(given.slide, Path(folder)) as server:
+            with shown(given.slide, Path(folder), options) as server:
                 views.append(first_view(server))
-            with shown(given.slide, Path(folder)) as server:
+            with shown(given.slide, Path(folder), options) as server:
                 rates.append(tiles_per_second(server, given.slide.name))
     print(f"tiles on one core: {list_all(rates, 1)} per second (target 30)")
     print(f"first view in Chromium: {list_all(views, 2)} s (target 1)")
@@ -154,10 +156,10 @@ def first_view(server: Shown) -> float | None:
 
 
 @contextmanager
-def shown(slide: Path, folder: Path) -> Iterator[Shown]:
+def shown(slide: Path, folder: Path, options: Sequence[str]) -> Iterator[Shown]:
     """`wsisam-qupath view` on a free port, once it answers."""
     log = folder / "log.txt"
-    command = [sys.executable, "-m", "wsisam_qupath", "view", str(slide), "--no-browser"]
+    command = [sys.executable, "-m", "wsisam_qupath", "view", str(slide), "--no-browser", *options]
     with log.open("wb") as stderr, subprocess.Popen(command, stderr=stderr) as process:
         try:
             while (found := re.search(r"Open (\S+)\n", log.read_text())) is None:
