@@ -149,13 +149,20 @@ def test_a_slide_without_a_pixel_size_is_shown_where_one_is_given(tmp_path: Path
 
 def test_the_first_view_is_read_before_a_page_asks_for_it(slide_path: Path) -> None:
     client, viewer = viewing(slide_path)
-    viewer.is_shown.set()
 
-    viewer.prepare_first(60.0)
+    viewer.prepare_first(0.5)
 
     slide = viewer.open(slide_path.name)
-    kept = [
-        viewer.tiles.encode(slide, one, pytest.fail) for one in TilePyramid(700, 300).list_first()
-    ]
-    assert len(kept) == 6
+    first = list(TilePyramid(700, 300).list_first())
+    kept = [viewer.tiles.encode(slide, one, pytest.fail) for one in first]
+    assert {one.level for one in first} == {10}
     assert client.get(f"/view/tiles/10/2/1?slide={slide_path.name}").data == kept[-1]
+
+
+def test_the_model_waits_no_longer_once_a_page_has_its_tiles(slide_path: Path) -> None:
+    client, viewer = viewing(slide_path)
+    about(client, "objects", slide_path.name).close()
+
+    viewer.prepare_first(3600.0)
+
+    assert viewer.is_shown.is_set()

@@ -36,6 +36,10 @@ _SAVED_VERTICES = 4_000_000
 """Positions of all objects that are saved at a time: 10,000 found ones have a million and more."""
 
 
+_IDLE_SECONDS = 0.4
+"""Where no tile was asked for so long, a page has those that it shows."""
+
+
 @dataclass(frozen=True)
 class Viewer:
     """What the routes of the page share.
@@ -94,21 +98,29 @@ class Viewer:
         )
 
     def prepare_first(self, seconds: float) -> None:
-        """Read what the page shows first, and wait for the page, at most so long each.
+        """Read what the page shows first, and wait until a page has all of it.
 
         A slide that cannot be shown is told of when the page asks for it.
+
+        Args:
+            seconds: how long at most each of the two may take.
         """
         until = time.monotonic() + seconds
 
         def check() -> None:
-            if time.monotonic() > until:
+            if self.is_shown.is_set() or time.monotonic() > until:
                 raise DroppedError
 
         with suppress(WsiSamError, DroppedError):
             slide = self.open(self.place.list_slides()[0])
             for tile in TilePyramid(slide.width_px, slide.height_px).list_first():
                 self.tiles.encode(slide, tile, check)
-        self.is_shown.wait(seconds)
+        self._await_first(time.monotonic() + seconds)
+
+    def _await_first(self, until: float) -> None:
+        self.is_shown.wait(until - time.monotonic())
+        while self.tiles.idle_seconds < _IDLE_SECONDS and time.monotonic() < until:
+            time.sleep(_IDLE_SECONDS / 4)
 
     def find(self, name: str) -> Path:
         """The real path of a slide; raises as :meth:`open`."""

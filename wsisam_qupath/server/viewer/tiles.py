@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -28,8 +29,8 @@ _READ_AT_ONCE = 2
 
 _JPEG_QUALITY = 85
 
-_WINDOW_LEVELS = 2
-"""From a single tile to the size of a window: 512 to 1024 px."""
+_WINDOW_STEPS = (2, 3)
+"""From a single tile to 512 to 1024 px, and to twice as many: which, depends on the window."""
 
 _Key = tuple[SlideIdentity, "TileName"]
 
@@ -102,12 +103,13 @@ class TilePyramid:
         return TilePlace(l0_box, right - x, bottom - y)
 
     def list_first(self) -> Iterator[TileName]:
-        """The tiles of the level that fills a window in which the whole slide is shown."""
-        level = min(self.first_level + _WINDOW_LEVELS, self.top_level)
-        width, height = self.size_px(level)
-        for row in range(-(-height // TILE_PX)):
-            for column in range(-(-width // TILE_PX)):
-                yield TileName(level, column, row)
+        """The tiles of the levels that fill a window in which the whole slide is shown."""
+        levels = {min(self.first_level + step, self.top_level) for step in _WINDOW_STEPS}
+        for level in sorted(levels):
+            width, height = self.size_px(level)
+            for row in range(-(-height // TILE_PX)):
+                for column in range(-(-width // TILE_PX)):
+                    yield TileName(level, column, row)
 
 
 class Tiles:
@@ -117,6 +119,12 @@ class Tiles:
         self._kept: LRUCache[_Key, bytes] = LRUCache(_CACHE_BYTES, getsizeof=len)
         self._lock = threading.Lock()
         self._reading = threading.BoundedSemaphore(_READ_AT_ONCE)
+        self._asked_at = 0.0
+
+    @property
+    def idle_seconds(self) -> float:
+        """Time since a tile was asked for."""
+        return time.monotonic() - self._asked_at
 
     def encode(self, slide: Slide, tile: TileName, check: Check) -> bytes | None:
         """Encode a tile as JPEG; None where the slide has no such tile.
@@ -127,6 +135,7 @@ class Tiles:
         Raises:
             SlideError: the file is damaged there.
         """
+        self._asked_at = time.monotonic()
         key = (slide.identity, tile)
         kept = self._find(key)
         if kept is not None:

@@ -31,6 +31,7 @@ export class Stage {
       animationTime: 0.25,
       imageLoaderLimit: 12,
       immediateRender: true,
+      minPixelRatio: 0.75,
       maxZoomPixelRatio: 10,
       visibilityRatio: 0.3,
       loadTilesWithAjax: true,
