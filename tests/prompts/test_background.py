@@ -6,10 +6,12 @@ import pytest
 import shapely
 from shapely.geometry import LineString, MultiPolygon, Polygon, box
 
+from wsisam_qupath.geojson.provenance import describe_question
 from wsisam_qupath.geometry import Box
 from wsisam_qupath.prompts import PathClass, Plane, Prompt
 from wsisam_qupath.prompts.background import BACKGROUND_POINTS, Background
 from wsisam_qupath.prompts.grouping import Area, Clicks, Mark, group_corrections, group_marks
+from wsisam_qupath.prompts.results import compute_result_id
 
 IGNORE = PathClass("Ignore*")
 CLICK = Clicks("click", ((50.0, 50.0),))
@@ -28,12 +30,15 @@ def group(*marks: Mark) -> tuple[Prompt, ...]:
     return group_marks(marks, points_as="together", hr_l0_box_of=patch_of).prompts
 
 
-def test_background_in_the_patch_of_a_prompt_gives_it_negative_points() -> None:
-    (prompt,) = group(CLICK, background(80, 0, 1000, 100))
+def test_background_in_the_patch_of_a_prompt_belongs_to_it() -> None:
+    other = Background("other", box(20, 100, 40, 120), IGNORE)
 
-    assert len(prompt.l0_negatives) == BACKGROUND_POINTS
-    assert all(box(80, 0, 150, 100).contains(shapely.Point(one)) for one in prompt.l0_negatives)
-    assert prompt.sources == ("click", "back")
+    (prompt,) = group(CLICK, background(80, 0, 1000, 100), other)
+
+    assert prompt.l0_background is not None
+    assert prompt.l0_background.equals(box(80, 0, 1000, 100).union(box(20, 100, 40, 120)))
+    assert prompt.l0_negatives == ()
+    assert prompt.sources == ("click", "back", "other")
 
 
 @pytest.mark.parametrize(
@@ -51,11 +56,11 @@ def test_elsewhere_and_around_an_object_it_says_nothing(area: Background) -> Non
     )
 
 
-def test_in_a_rectangle_it_says_what_is_not_meant() -> None:
-    (prompt,) = group(Area("box", Box(0, 0, 100, 100)), background(0, 0, 100, 30))
+def test_another_background_is_another_question() -> None:
+    plain, cut = group(CLICK)[0], group(CLICK, background(80, 0, 1000, 100))[0]
 
-    assert prompt.l0_box == Box(0, 0, 100, 100)
-    assert all(0 < y < 30 for _, y in prompt.l0_negatives)
+    assert describe_question(plain) != describe_question(cut)
+    assert compute_result_id(plain, "b", None, {}) != compute_result_id(cut, "b", None, {})
 
 
 def test_points_are_the_same_each_time_near_the_object_and_apart() -> None:
@@ -93,6 +98,7 @@ def test_a_corrected_outline_leaves_out_the_background_in_it() -> None:
     assert prompt.l0_earlier is not None
     assert len(prompt.l0_negatives) == BACKGROUND_POINTS
     assert all(60 < x < 100 for x, _ in prompt.l0_negatives)
+    assert prompt.l0_background is not None
 
 
 def test_background_beside_a_corrected_outline_is_kept_out_of_it() -> None:

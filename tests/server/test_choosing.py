@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from shapely.geometry import shape
 
 from fixtures.command_line import GLAND, Feature, annotation, identity, rectangle
 from fixtures.servers import Client, asked, client_of, json_of, problem_name
@@ -212,3 +213,19 @@ def test_a_model_that_the_server_lacks_is_named(client: Client, tissue_path: Pat
 
     assert problem_name(answer) == "invalid"
     assert json_of(answer)["errors"][0]["field"] == "adapter"
+
+
+def test_background_is_cut_out_of_what_is_outlined_beside_it(
+    client: Client, tissue_path: Path
+) -> None:
+    half = rectangle(identity(8), (X, 0, 512, 512), "Ignore*")
+
+    (whole,) = records(client, tissue_path, [BOX])
+    cut, *others = records(client, tissue_path, [BOX, half])
+
+    background = shape(half["geometry"])
+    assert shape(whole["geometry"]).intersection(background).area > 100
+    assert shape(cut["geometry"]).intersection(background).area < 1
+    assert others == []
+    assert cut["sources"] == [identity(1), identity(8)]
+    assert cut["id"] != whole["id"]

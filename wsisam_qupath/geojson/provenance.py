@@ -75,7 +75,8 @@ def add_client(feature: dict[str, Any], client_name: str) -> dict[str, Any]:
 def describe_question(prompt: Prompt) -> str:
     """Describe what was drawn to mark an object, so that a later prompt can be compared with it.
 
-    That is the signature of its rectangle or outline, and the points inside and outside of it.
+    That is the signature of its rectangle or outline, the points inside and outside of it, and the
+    signature of the background.
     """
     area = shapely.box(*prompt.l0_box.corners().ravel()) if prompt.l0_box else prompt.l0_outline
     question = {
@@ -83,6 +84,8 @@ def describe_question(prompt: Prompt) -> str:
         "inside": _round_points(prompt.l0_positives),
         "outside": _round_points(prompt.l0_negatives),
     }
+    if prompt.l0_background is not None:
+        question["background"] = sign_outline(prompt.l0_background)
     return json.dumps(question, separators=(",", ":"))
 
 

@@ -104,8 +104,10 @@ def choose_answer(
         others = [(pair, p) for p in whole if p is not best]
         others += [(p, m) for p, m in question.earlier if not is_cut_off(m, p, slide.l0_box)]
         ranked += sorted(others, key=lambda one: -one[1].predicted_iou)
+    background = question.prompt.l0_background
     outlines = (make_outline(slide, p, mask, options) for p, mask in ranked)
-    found = [outline for outline in outlines if outline is not None]
+    cut = (one and _cut_background(one, background) for one in outlines)
+    found = [outline for outline in cut if outline is not None]
     return Answer(tuple(_drop_repeated(found)[: options.candidates]))
 
 
@@ -165,6 +167,14 @@ def _clip_to_slide(polygon: Polygon | MultiPolygon, l0_box: Box) -> Polygon | Mu
     """What of an outline lies on the slide: a patch may reach over its edge."""
     cut = keep_polygons(shapely.intersection(polygon, shapely.box(*l0_box.corners().ravel())))
     return None if cut.is_empty else cut
+
+
+def _cut_background(outline: Outline, background: Polygon | MultiPolygon | None) -> Outline | None:
+    """An outline without the background in it; None where nothing is left of it."""
+    if background is None:
+        return outline
+    left = keep_polygons(shapely.difference(outline.polygon, background))
+    return None if left.is_empty else replace(outline, polygon=left)
 
 
 def _drop_repeated(outlines: Sequence[Outline]) -> list[Outline]:

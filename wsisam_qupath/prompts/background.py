@@ -1,4 +1,4 @@
-"""Areas that people mark as background: negative points in them, near an object. Level-0 px."""
+"""Areas that people mark as background, and points of them near an object. Level-0 px."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from ..geometry.validity import keep_polygons
 from .prompt import PathClass, Plane, Point
 
 BACKGROUND_POINTS = 3
-"""An area stands for so many points; the decoder has learned from one to ten of both kinds."""
+"""An area that corrects an outline stands for so many points outside; the decoder has learned from
+one to ten."""
 
 _GRID = 12
 """Points are chosen among so many along each axis."""

@@ -2,8 +2,8 @@
 
 Points inside a rectangle or outline belong to it, to the smallest of several. Negative points
 outside of all go to the nearest points prompt with an HR patch that holds them. Areas of background
-give negative points to each prompt with an HR patch that meets them. Level-0 px; objects meet only
-others on their own plane.
+belong to each prompt with an HR patch that meets them. Level-0 px; objects meet only others on
+their own plane.
 """
 
 from __future__ import annotations
@@ -119,9 +119,12 @@ def group_marks(
 def group_corrections(area: Area, marks: Sequence[Mark]) -> PromptSet:
     """Make one prompt that corrects an area by points, wherever they lie, and by a rectangle.
 
-    Background counts where it meets the area, else around it. Without points the area is a
-    rectangle or a coarse outline like any other.
+    Background is cut out of the answer; points of it where it meets the area, else around it, are
+    negative ones. Without points the area is a rectangle or a coarse outline like any other.
     """
+    outline = make_polygon(area)
+    backgrounds = [mark for mark in marks if isinstance(mark, Background)]
+    apart = [mark for mark in backgrounds if not mark.is_around(outline)]
     marks = [_sample_near(mark, area) if isinstance(mark, Background) else mark for mark in marks]
     clicks = sorted(
         (mark for mark in marks if isinstance(mark, Clicks) and mark.l0_points),
@@ -143,6 +146,7 @@ def group_corrections(area: Area, marks: Sequence[Mark]) -> PromptSet:
         plane=used[0].plane if used else area.plane,
         sources=tuple(mark.id for mark in used),
     )
+    prompt = _add_background(prompt, apart)
     left = [mark.id for mark in marks if not any(mark is one for one in used)]
     reason = "only points and one rectangle correct an area"
     return PromptSet((prompt,), tuple(Skipped(mark_id, reason) for mark_id in left))
@@ -292,7 +296,10 @@ def _find_cheapest(count: int, rows: IntArray, columns: IntArray, costs: FloatAr
 def _give_backgrounds(
     prompts_of: dict[str, list[Prompt]], backgrounds: Sequence[Background], hr_l0_box_of: HrBoxOf
 ) -> None:
-    """Add points of background to the prompts with patches that meet it, in place."""
+    """Give background to the prompts with patches that meet it and that do not lie in it, in place.
+
+    It is cut out of their answers. Points of it, so measured, make good answers worse.
+    """
     if not backgrounds:
         return
     tree = shapely.STRtree([one.l0_area for one in backgrounds])
@@ -300,19 +307,20 @@ def _give_backgrounds(
         for index, prompt in enumerate(prompts):
             window, marked = hr_l0_box_of(prompt), _make_shape(prompt)
             box = shapely.box(window.x0, window.y0, window.x1, window.y1)
-            for number in sorted(tree.query(box).tolist()):
-                if not backgrounds[number].is_around(marked):
-                    points = backgrounds[number].sample(window, marked)
-                    prompts[index] = _add_negatives(prompts[index], backgrounds[number].id, points)
+            met = sorted(tree.query(box, predicate="intersects").tolist())
+            around = [backgrounds[number] for number in met]
+            prompts[index] = _add_background(
+                prompt, [one for one in around if not one.is_around(marked)]
+            )
 
 
-def _add_negatives(prompt: Prompt, source_id: str, points: tuple[Point, ...]) -> Prompt:
-    if not points:
+def _add_background(prompt: Prompt, backgrounds: Sequence[Background]) -> Prompt:
+    if not backgrounds:
         return prompt
     return replace(
         prompt,
-        l0_negatives=(*prompt.l0_negatives, *points),
-        sources=tuple(dict.fromkeys((*prompt.sources, source_id))),
+        l0_background=shapely.union_all([one.l0_area for one in backgrounds]),
+        sources=tuple(dict.fromkeys((*prompt.sources, *(one.id for one in backgrounds)))),
     )
 
 

@@ -72,6 +72,7 @@ class Prompt:
             its bounding box says nothing; nor does the kind of the prompt.
         l0_positives, l0_negatives: points inside and outside of the object, in the order of the
             clicks.
+        l0_background: what is no part of any object; it is cut out of the answer.
         path_class, plane: carried over to the result.
         sources: ids of the features that mark the object, its own first.
 
@@ -85,6 +86,7 @@ class Prompt:
     l0_earlier: Polygon | MultiPolygon | None = None
     l0_positives: tuple[Point, ...] = ()
     l0_negatives: tuple[Point, ...] = ()
+    l0_background: Polygon | MultiPolygon | None = None
     path_class: PathClass | None = None
     plane: Plane = field(default_factory=Plane)
     sources: tuple[str, ...] = field(default=(), compare=False)

@@ -178,6 +178,8 @@ def compute_result_id(
     }
     if prompt.l0_earlier is not None:  # else results of before would have other ids
         question["earlier"] = _canonicalize(prompt.l0_earlier)
+    if prompt.l0_background is not None:  # as above
+        question["background"] = _canonicalize(prompt.l0_background)
     if answers > 1:  # the same: version 1 did not state it
         question["answers"] = answers
     text = json.dumps(question, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -49,21 +49,20 @@ def finds(objects: Mapping[str, Seen]) -> dict[str, Seen]:
 
 
 @pytest.fixture(scope="module")
-def story(
-    qupath: QuPathProcess, created: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Batched:
-    return batched_copy(qupath, created, tmp_path_factory.mktemp("found") / "p", *FIND)
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("searched") / "p"
+
+
+@pytest.fixture(scope="module")
+def story(qupath: QuPathProcess, created: Path, folder: Path) -> Batched:
+    return batched_copy(qupath, created, folder, *FIND)
 
 
 @pytest.fixture
-def found(
-    story: Batched,
-    tmp_path_factory: pytest.TempPathFactory,
-    tmp_path: Path,
-) -> Path:
+def found(story: Batched, folder: Path, tmp_path: Path) -> Path:
     """A copy of the project in which everything is found."""
-    (done,) = tmp_path_factory.getbasetemp().glob("found*/p/project.qpproj")
-    return copy_of(done, tmp_path / "again")
+    assert story.after
+    return copy_of(folder / "project.qpproj", tmp_path / "again")
 
 
 @pytest.mark.qupath

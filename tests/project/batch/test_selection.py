@@ -301,7 +301,7 @@ def test_an_area_of_a_class_to_ignore_is_background_beside_a_prompt_and_not_arou
 
     (task,) = chosen([box_prompt(), beside]).tasks
 
-    assert all(x > 180 for x, _ in task.prompt.l0_negatives)
     assert task.prompt.sources == ("r1", "b")
-    assert len(task.prompt.l0_negatives) == 3
+    assert task.prompt.l0_background is not None
+    assert task.prompt.l0_background.bounds == (180, 100, 400, 200)
     assert chosen([beside]).rows == ()
