@@ -119,3 +119,20 @@ def test_it_fits_a_phone(page: Page) -> None:
     page.press("i")
     page.click(0.5, 0.5)
     page.wait_for("Outlined")
+
+
+def test_scribbles_and_lassos_mark_objects_and_what_does_not_belong_to_them(page: Page) -> None:
+    page.press("b")
+    page.draw([on_stage(page, place) for place in ((0.6, 0.1), (0.75, 0.15), (0.7, 0.3))])
+    page.wait_for("Outlined")
+    (scribbled,) = page.outlines
+    page.draw([on_stage(page, place) for place in ((0.6, 0.7), (0.65, 0.75), (0.6, 0.8))], "shift")
+    page.wait(lambda: page.outlines != [scribbled] and "Outlined" in page.status)
+
+    assert len(page.outlines) == 1
+
+    page.press("a")
+    page.draw(
+        [on_stage(page, place) for place in ((0.1, 0.1), (0.45, 0.1), (0.45, 0.45), (0.1, 0.45))]
+    )
+    page.wait(lambda: len(page.outlines) == 2 and "Outlined" in page.status)

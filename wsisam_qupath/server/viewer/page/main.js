@@ -2,9 +2,12 @@
 
 import { Problem, askJson, askModel, askRecords, setToken, slideQuery, takeToken } from "./api.js";
 import * as objects from "./objects.js";
-import { askUser, byId, describe, offerClasses, say, showCandidates, showList, showTool } from "./panel.js";
+import {
+  askUser, byId, describe, offerClasses, say, showCandidates, showList, showModel, showTool,
+} from "./panel.js";
 import { Stage } from "./stage.js";
 
+const CLICKS = ["inside", "outside"];
 const PREVIEW_MS = 120;
 const SHOW_FOUND_MS = 200;
 const MOST_UNDONE = 200;
@@ -20,7 +23,7 @@ let waiting = 0;
 let search = null;
 let preview = { timer: 0, abort: null };
 
-const stage = new Stage(byId("stage"), { click, box: addBox, hover, key: pressed });
+const stage = new Stage(byId("stage"), { click, box: addBox, stroke: addStroke, hover, key: pressed });
 
 function show() {
   stage.draw(state);
@@ -84,8 +87,7 @@ async function outline(object) {
   const { features } = await askModel("/v1/segment", request(object, earlier), { onLoading });
   const [first] = features;
   const now = objects.find(state, object.key);
-  const isSame = now && ["box", "inside", "outside"].every((part) => now[part] === object[part]);
-  if (!isSame) return;
+  if (!now || !objects.isSame(now, object)) return;
   if (!first?.geometry) {
     state = objects.change(state, object.key, { isAnswered: true });
     show();
@@ -98,31 +100,48 @@ async function outline(object) {
 }
 
 function addBox(box) {
-  const object = objects.makeObject({ box, className: byId("class").value.trim() });
-  step(objects.add(state, object));
-  answer(object.key);
+  begin({ box });
 }
 
-function click(point, isShifted) {
-  if (stage.tool === "select") return select(objects.objectAt(state, point)?.key ?? null);
-  if (stage.tool === "rectangle") return undefined;
-  const next = withClick(point, isShifted);
-  if (!next) return say("Click inside of an object first, or select one: then click what does not belong to it.", true);
+function begin(drawn) {
+  const next = withNew(drawn);
+  step(next.state);
+  answer(next.key);
+}
+
+function withNew(drawn) {
+  const object = objects.makeObject({ ...drawn, className: byId("class").value.trim() });
+  return { state: objects.add(state, object), key: object.key };
+}
+
+function addStroke(line, isOutside) {
+  if (stage.tool === "lasso") return begin({ area: [...line, line[0]] });
+  return addMark(isOutside ? "outsideLines" : "insideLines", line, line[0]);
+}
+
+function addMark(part, mark, point) {
+  const next = withMark(part, mark, point);
+  if (!next) return say("Mark the inside of an object first, or select one: then mark what does not belong to it.", true);
   step(next.state);
   return answer(next.key);
 }
 
-// The state after a click: a further click of the selected object, or the first of a new one.
-function withClick(point, isShifted) {
-  const side = (stage.tool === "outside") !== isShifted ? "outside" : "inside";
+function click(point, isShifted) {
+  if (stage.tool === "select") return select(objects.objectAt(state, point)?.key ?? null);
+  return CLICKS.includes(stage.tool) && addMark(sideOf(isShifted), point, point);
+}
+
+const sideOf = (isShifted) => ((stage.tool === "outside") !== isShifted ? "outside" : "inside");
+
+// The state after a click or a scribble: one more mark of the selected object, or the first of a new one.
+function withMark(part, mark, point) {
+  const isOutside = part.startsWith("outside");
   const selected = objects.selectedOf(state);
-  if (selected && (side === "outside" || isNear(selected, point))) {
-    const changes = { [side]: [...selected[side], point], isAnswered: false };
+  if (selected && (isOutside || isNear(selected, point))) {
+    const changes = { [part]: [...selected[part], mark], isAnswered: false };
     return { state: objects.change(state, selected.key, changes), key: selected.key };
   }
-  if (side === "outside") return null;
-  const object = objects.makeObject({ inside: [point], className: byId("class").value.trim() });
-  return { state: objects.add(state, object), key: object.key };
+  return isOutside ? null : withNew({ [part]: [mark] });
 }
 
 function isNear(object, [x, y]) {
@@ -145,7 +164,7 @@ function choose(direction) {
 
 function hover(point) {
   clearPreview();
-  if (!point || !byId("preview").checked || !["inside", "outside"].includes(stage.tool)) return;
+  if (!point || !byId("preview").checked || !CLICKS.includes(stage.tool)) return;
   preview.timer = setTimeout(() => showPreview(point).catch(() => {}), PREVIEW_MS);
 }
 
@@ -157,7 +176,7 @@ function clearPreview() {
 
 async function showPreview(point) {
   if (waiting || search || !shown) return;
-  const next = withClick(point, false);
+  const next = withMark(sideOf(false), point, point);
   if (!next) return;
   const object = objects.find(next.state, next.key);
   const earlier = objects.answerOf(object) ?? object.start;
@@ -289,10 +308,7 @@ async function openSlide(name) {
 async function loadObjects(name) {
   const found = await askJson(`/view/objects?${slideQuery(name)}`);
   const { file, sha256, free_name: free, features, trouble } = found;
-  state = features.filter((one) => one.geometry).reduce((all, one) => {
-    all.objects.push(objects.fromFeature(one));
-    return all;
-  }, { ...objects.EMPTY, objects: [] });
+  state = objects.fromFeatures(features);
   saved = { file, sha256, free, objects: state.objects };
   show();
   if (trouble) say(trouble, true);
@@ -308,17 +324,15 @@ async function changeSlide() {
   await openSlide(name).catch(fail);
 }
 
-async function showModel() {
+async function watchModel() {
   const info = await askJson("/v1/info");
-  const model = info.model;
-  const names = { loading: "The model is being loaded…", failed: `No model: ${info.failure}` };
-  byId("model").textContent = names[info.state] ?? `${model.base}${model.adapter ? ` with ${model.adapter}` : ""}`;
-  if (info.state === "loading") setTimeout(() => showModel().catch(fail), 1000);
+  showModel(info);
+  if (info.state === "loading") setTimeout(() => watchModel().catch(fail), 1000);
 }
 
 // --- keys and buttons ---
 
-const TOOLS = { v: "select", r: "rectangle", i: "inside", o: "outside" };
+const TOOLS = { v: "select", r: "rectangle", i: "inside", o: "outside", b: "scribble", a: "lasso" };
 const KEYS = {
   z: undo, n: beginNext, "[": () => choose(-1), "]": () => choose(1), f: findLike, s: save,
   c: () => byId("class").focus(), l: () => byId("objects").querySelector("button")?.focus(),
@@ -340,7 +354,7 @@ function pressed(event) {
 }
 
 function stop() {
-  if (stage.cancel()) return say("The rectangle was given up.");
+  if (stage.cancel()) return say("What was begun is given up.");
   if (search) return search.abort();
   return beginNext();
 }
@@ -383,7 +397,7 @@ async function start() {
   byId("slide-name").hidden = slides.length > 1;
   const name = slides.includes(wanted) ? wanted : slides[0];
   byId("slides").value = name;
-  showModel().catch(fail);
+  watchModel().catch(fail);
   await openSlide(name);
   byId("stage").focus();
 }

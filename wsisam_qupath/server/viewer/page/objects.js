@@ -2,8 +2,10 @@
 // them. Nothing is changed in place, so that undo is the state of before.
 //
 // state: { objects, selected, rejected }
-// object: { key, box, inside, outside, answers, pick, isAnswered, className, start, isFound }
-//   box         [x0, y0, x1, y1] or null; inside, outside: lists of [x, y]; all level-0 px
+// object: { key, box, area, inside, outside, insideLines, outsideLines, answers, pick, isAnswered,
+//           className, start, isFound }
+//   box         [x0, y0, x1, y1] or null; area: a closed ring or null; both level-0 px, as all here
+//   inside, outside  lists of [x, y]; insideLines, outsideLines: lists of lines, which are such lists
 //   answers     features that the server answered with, the surest first; pick: which one counts
 //   isAnswered  whether the answers are those to the prompts as they are now
 //   start       the feature that clicks correct, of an object that was loaded or found; else null
@@ -22,7 +24,8 @@ export const KNOWN_CLASSES = Object.keys(COLORS);
 
 export function makeObject(given) {
   const blank = {
-    key: crypto.randomUUID(), box: null, inside: [], outside: [], answers: [], pick: 0,
+    key: crypto.randomUUID(), box: null, area: null, inside: [], outside: [], insideLines: [],
+    outsideLines: [], answers: [], pick: 0,
     isAnswered: false, className: "", start: null, isFound: false,
   };
   return { ...blank, ...given };
@@ -31,6 +34,17 @@ export function makeObject(given) {
 export function fromFeature(feature, isFound = false) {
   const className = readClass(feature);
   return makeObject({ answers: [feature], start: feature, className, isFound, isAnswered: true });
+}
+
+export function fromFeatures(features) {
+  const objects = features.filter((one) => one.geometry).map((one) => fromFeature(one));
+  return { ...EMPTY, objects };
+}
+
+// Whether an object is still drawn as it was.
+export function isSame(object, before) {
+  const parts = ["box", "area", "inside", "outside", "insideLines", "outsideLines"];
+  return parts.every((part) => object[part] === before[part]);
 }
 
 export const find = (state, key) => state.objects.find((one) => one.key === key) ?? null;
@@ -131,17 +145,23 @@ export function areaFeature(box) {
   return feature("area", "Polygon", boxRing(box));
 }
 
-// What is asked for: the prompts of an object, and the earlier answer that new clicks correct.
+// What is asked for: the prompts of an object, and the earlier answer that new marks correct.
 export function askFor(object, earlier) {
-  const { box, inside, outside, key } = object;
-  const prompts = [];
-  if (box) prompts.push(feature(key, "Polygon", boxRing(box)));
-  if (inside.length) prompts.push(feature(`${key}-in`, "MultiPoint", inside));
-  if (outside.length) prompts.push(feature(`${key}-out`, "MultiPoint", outside, "Ignore*"));
-  const options = { candidates: inside.length ? 3 : 1 };
+  const { key, box, area, inside, outside, insideLines, outsideLines } = object;
+  const marks = [
+    [`${key}-in`, "MultiPoint", inside],
+    [`${key}-out`, "MultiPoint", outside, "Ignore*"],
+    [`${key}-over`, "MultiLineString", insideLines],
+    [`${key}-off`, "MultiLineString", outsideLines, "Ignore*"],
+  ].filter(([, , drawn]) => drawn.length);
+  const corrects = earlier && marks.length;
+  const prompts = marks.map((mark) => feature(...mark));
+  if (box) prompts.unshift(feature(key, "Polygon", boxRing(box)));
+  // What is corrected holds what the lasso said.
+  if (area && !corrects) prompts.unshift(feature(key, "Polygon", [area]));
+  const options = { candidates: inside.length || insideLines.length ? 3 : 1 };
   if (object.className) options.class = object.className;
-  const correct = earlier && (inside.length || outside.length);
-  return { prompts, options, ...(correct && { refine: earlier }) };
+  return { prompts, options, ...(corrects && { refine: earlier }) };
 }
 
 function rings(geometry) {
@@ -149,10 +169,10 @@ function rings(geometry) {
   return geometry?.type === "MultiPolygon" ? geometry.coordinates.flat() : [];
 }
 
+export const toLine = (points) => `M${points.map(([x, y]) => `${x} ${y}`).join("L")}`;
+
 export function toPath(geometry) {
-  return rings(geometry)
-    .map((ring) => `M${ring.map(([x, y]) => `${x} ${y}`).join("L")}Z`)
-    .join("");
+  return rings(geometry).map((ring) => `${toLine(ring)}Z`).join("");
 }
 
 export function boundsOf(geometry) {

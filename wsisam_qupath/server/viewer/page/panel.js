@@ -73,6 +73,11 @@ export function showTool(tool) {
   }
 }
 
+export function showModel({ state, failure, model }) {
+  const words = { loading: "The model is being loaded…", failed: `No model: ${failure}` };
+  byId("model").textContent = words[state] ?? [model.base, model.adapter].filter(Boolean).join(" with ");
+}
+
 export function offerClasses(names) {
   const options = names.map((name) => Object.assign(document.createElement("option"), { value: name }));
   byId("classes").replaceChildren(...options);

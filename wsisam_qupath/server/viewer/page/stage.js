@@ -1,7 +1,7 @@
 // The slide in the window: tiles, the objects on top of them, and what pointer and keys do there.
 // All points that go in and out are level-0 px.
 
-import { answerOf, boxRing, colorOf, toPath } from "./objects.js";
+import { answerOf, boxRing, colorOf, toLine, toPath } from "./objects.js";
 import { authorization, slideQuery } from "./api.js";
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -9,6 +9,8 @@ const MARK_PX = 5;
 const CROSS_PX = 14;
 const SMALLEST_BOX_PX = 4;
 const KEY_STEP = 0.12;
+const STROKE_STEP_PX = 3;
+const STROKES = ["scribble", "lasso"];
 
 export function svg(name, attributes = {}) {
   const element = document.createElementNS(SVG, name);
@@ -17,12 +19,13 @@ export function svg(name, attributes = {}) {
 }
 
 export class Stage {
-  // on: { click(point, isOutside), box(box), hover(point or null), key(event) }
+  // on: { click(point, isShifted), box(box), stroke(line, isShifted), hover(point or null), key(event) }
   constructor(element, on) {
     this.element = element;
     this.on = on;
     this.tool = "select";
     this.corner = null;
+    this.line = null;
     this.paths = new Map();
     this.viewer = OpenSeadragon({
       element: element.querySelector("#tiles"),
@@ -49,10 +52,11 @@ export class Stage {
     const overlay = this.element.querySelector("#overlay");
     this.layer = svg("g");
     this.ghost = svg("path", { class: "ghost" });
+    this.stroke = svg("path", { class: "box" });
     this.box = svg("rect", { class: "box", visibility: "hidden" });
     this.marks = svg("g");
     this.outlines = svg("g");
-    this.layer.append(this.outlines, this.ghost, this.box, this.marks);
+    this.layer.append(this.outlines, this.ghost, this.box, this.stroke, this.marks);
     this.crosses = ["cross halo", "cross"].map((name) => svg("path", { class: name }));
     overlay.append(this.layer, ...this.crosses);
   }
@@ -67,18 +71,13 @@ export class Stage {
         this.on.click(this.toSlide(event.position), event.originalEvent.shiftKey);
       }
     });
-    viewer.addHandler("canvas-drag", (event) => {
-      if (this.tool !== "rectangle" || !this.item) return;
-      event.preventDefaultAction = true;
-      const point = this.toSlide(event.position);
-      this.corner ??= this.toSlide(event.position.minus(event.delta));
-      this.showBox(point);
-    });
+    viewer.addHandler("canvas-drag", (event) => this.drag(event));
     viewer.addHandler("canvas-pinch", () => this.cancel());
     viewer.addHandler("canvas-drag-end", (event) => {
-      if (this.tool !== "rectangle" || !this.corner) return;
+      if (!this.corner && !this.line) return;
       event.preventDefaultAction = true;
-      this.endBox(this.toSlide(event.position));
+      if (this.corner) this.endBox(this.toSlide(event.position));
+      else this.endStroke(event.originalEvent.shiftKey);
     });
     this.element.addEventListener("pointermove", (event) => {
       if (event.pointerType === "touch" || !this.item) return;
@@ -87,6 +86,36 @@ export class Stage {
     });
     this.element.addEventListener("pointerleave", () => this.on.hover(null));
     this.element.addEventListener("keydown", (event) => this.press(event), { capture: true });
+  }
+
+  drag(event) {
+    const isStroke = STROKES.includes(this.tool);
+    if ((!isStroke && this.tool !== "rectangle") || !this.item) return;
+    event.preventDefaultAction = true;
+    const start = this.toSlide(event.position.minus(event.delta));
+    const point = this.toSlide(event.position);
+    if (isStroke) {
+      this.line ??= [start];
+      this.extend(point);
+    } else {
+      this.corner ??= start;
+      this.showBox(point);
+    }
+  }
+
+  // Goes on with a line, unless it is where the line has been; whether it did.
+  extend([x, y]) {
+    const [lastX, lastY] = this.line.at(-1);
+    if (Math.hypot(x - lastX, y - lastY) * this.scale < STROKE_STEP_PX) return false;
+    this.line.push([x, y]);
+    this.stroke.setAttribute("d", toLine(this.line));
+    return true;
+  }
+
+  endStroke(isShifted) {
+    const line = this.line;
+    this.cancel();
+    if (line.length > 2) this.on.stroke(line, isShifted);
   }
 
   get item() {
@@ -139,7 +168,7 @@ export class Stage {
     if (!this.item) return;
     const { x, y } = this.item.imageToViewerElementCoordinates(new OpenSeadragon.Point(0, 0));
     this.layer.setAttribute("transform", `translate(${x} ${y}) scale(${this.scale})`);
-    for (const mark of this.marks.children) mark.setAttribute("r", MARK_PX / this.scale);
+    for (const mark of this.marks.querySelectorAll("circle")) mark.setAttribute("r", MARK_PX / this.scale);
     const { clientWidth: width, clientHeight: height } = this.element;
     const [cx, cy] = [Math.round(width / 2), Math.round(height / 2)];
     const cross = `M${cx - CROSS_PX} ${cy}h${2 * CROSS_PX}M${cx} ${cy - CROSS_PX}v${2 * CROSS_PX}`;
@@ -186,12 +215,15 @@ export class Stage {
 
   drawMarks(object) {
     const circle = (name) => ([cx, cy]) => svg("circle", { class: name, cx, cy, r: MARK_PX / this.scale });
-    const { inside = [], outside = [], box = null } = object ?? {};
-    this.marks.replaceChildren(...inside.map(circle("in")), ...outside.map(circle("out")));
-    if (box) {
-      const d = toPath({ type: "Polygon", coordinates: boxRing(box) });
-      this.marks.append(svg("path", { class: "box", d }));
-    }
+    const stroke = (name) => (line) => svg("path", { class: name, d: toLine(line) });
+    this.marks.replaceChildren();
+    if (!object) return;
+    const drawn = [object.box && boxRing(object.box)[0], object.area].filter(Boolean);
+    this.marks.append(
+      ...drawn.map(stroke("box")),
+      ...object.insideLines.map(stroke("over")), ...object.outsideLines.map(stroke("off")),
+      ...object.inside.map(circle("in")), ...object.outside.map(circle("out")),
+    );
   }
 
   drawGhost(geometry) {
@@ -215,8 +247,10 @@ export class Stage {
 
   // Gives up a rectangle that was begun; whether there was one.
   cancel() {
-    const was = this.corner !== null;
+    const was = this.corner !== null || this.line !== null;
     this.corner = null;
+    this.line = null;
+    this.stroke.setAttribute("d", "");
     this.isByKeys = false;
     this.box.setAttribute("visibility", "hidden");
     return was;
@@ -251,9 +285,12 @@ export class Stage {
     this.viewer.forceRedraw();
   }
 
-  // What a click does, at the cross; a rectangle takes two.
+  // What a click does, at the cross; a rectangle takes two, a line one at each bend and one more.
   act() {
-    if (this.tool !== "rectangle") this.on.click(this.center, false);
+    if (STROKES.includes(this.tool)) {
+      if (!this.line) this.line = [this.center];
+      else if (!this.extend(this.center)) this.endStroke(false);
+    } else if (this.tool !== "rectangle") this.on.click(this.center, false);
     else if (this.isByKeys) this.endBox(this.center);
     else {
       this.corner = this.center;
