@@ -11,7 +11,6 @@ const CLICKS = ["inside", "outside"];
 const PREVIEW_MS = 120;
 const SHOW_FOUND_MS = 200;
 const MOST_UNDONE = 200;
-const NEAR_SHARE = 0.5; // of its size around an object: a click there corrects it
 
 let state = objects.EMPTY;
 let past = [];
@@ -137,19 +136,11 @@ const sideOf = (isShifted) => ((stage.tool === "outside") !== isShifted ? "outsi
 function withMark(part, mark, point) {
   const isOutside = part.startsWith("outside");
   const selected = objects.selectedOf(state);
-  if (selected && (isOutside || isNear(selected, point))) {
+  if (selected && (isOutside || objects.isNear(selected, point))) {
     const changes = { [part]: [...selected[part], mark], isAnswered: false };
     return { state: objects.change(state, selected.key, changes), key: selected.key };
   }
   return isOutside ? null : withNew({ [part]: [mark] });
-}
-
-function isNear(object, [x, y]) {
-  const found = objects.answerOf(object);
-  if (!found) return true;
-  const [x0, y0, x1, y1] = objects.boundsOf(found.geometry);
-  const [dx, dy] = [NEAR_SHARE * (x1 - x0), NEAR_SHARE * (y1 - y0)];
-  return x >= x0 - dx && x <= x1 + dx && y >= y0 - dy && y <= y1 + dy;
 }
 
 function choose(direction) {

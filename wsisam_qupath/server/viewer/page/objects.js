@@ -186,6 +186,15 @@ export function boundsOf(geometry) {
   return bounds;
 }
 
+// Whether a mark at a place is meant for an object: in its bounds, or half of its size around them.
+export function isNear(object, [x, y]) {
+  const found = answerOf(object);
+  if (!found) return true;
+  const [x0, y0, x1, y1] = boundsOf(found.geometry);
+  const [dx, dy] = [(x1 - x0) / 2, (y1 - y0) / 2];
+  return x >= x0 - dx && x <= x1 + dx && y >= y0 - dy && y <= y1 + dy;
+}
+
 function holds(geometry, [x, y]) {
   let inside = false;
   for (const ring of rings(geometry)) {
