@@ -54,7 +54,7 @@ def test_objects_of_ignored_classes_are_not_wanted() -> None:
     examples = examples_from_geojson(document)
 
     assert [one.kind.value for one in examples.wanted] == ["outline"]
-    assert [one.kind.value for one in examples.unwanted] == ["box", "points"]
+    assert [one.kind.value for one in examples.unwanted] == ["box", "point"]
     assert not examples.skipped
 
 

@@ -75,6 +75,7 @@ STORIES = (
             "batch project.qpproj --report report.html",
             ("batch project.qpproj --report report.html", ("--redo", "all", "--simplify", "0.5")),
             ("batch project.qpproj --report report.html", ("--redo", "all", "--simplify", "1")),
+            ("batch project.qpproj --find Gland --report report.html", ("--min-score", "0.5")),
             "restore project.qpproj --list",
             "restore project.qpproj --to 3 --images a.svs",
             "restore project.qpproj",
