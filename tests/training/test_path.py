@@ -101,7 +101,7 @@ def test_training_says_for_each_kind_of_prompt_whether_it_is_better_than_before(
 
     assert "Compared with tissue-lite-medsam on 3 objects to validate on:" in told(words)
     lines = re.findall(r"^  (\S+): (better|equal|worse) \(Dice", told(words), re.MULTILINE)
-    assert [kind for kind, _ in lines] == ["box", "points", "box+points", "outline"]
+    assert [kind for kind, _ in lines] == ["box", "point", "points", "box+points", "outline"]
     assert "Kept as it was" not in told(words)  # training did not start from it
     assert made is not None
     assert made.report is not None
