@@ -21,6 +21,7 @@ from fixtures.batch_projects import (
     Batched,
     batched_copy,
     copy_of,
+    data_of,
     files_of,
     journaled,
     leftovers,
@@ -105,14 +106,14 @@ def test_what_was_searched_is_not_searched_again_unless_it_is_asked_for(
 
     again = run("batch", found, *FIND)
 
-    count = sum(len(finds(objects)) for objects in story.after.values())
+    count = len(finds(story.after[SECTION]))
     assert again.code == 0, again.err
     assert files_of(found, ours=False) == before
-    assert f"{len(finds(story.after[SECTION]))} answered before" in again.err
+    assert f"{count} answered before" in again.err
     assert "no annotation of this class is an example here" in again.err
     assert f"{BLANK}: no Gland is annotated: nothing is looked for." in again.err
 
-    redone = run("batch", found, *FIND, "--redo")
+    redone = run("batch", found, *FIND, "--redo", "--images", SECTION)
 
     assert redone.code == 0, redone.err
     assert f"{count} outlines in" in redone.err
@@ -147,11 +148,12 @@ def test_a_rejected_find_is_not_found_again_and_the_others_stay(
 
 STOPS = [
     None,
-    Moment("os.rename", "history/1.json"),
-    Moment("os.rename", "data/1/data.qpdata"),
-    Moment("os.rename", "data/1/summary.json"),
-    Moment("os.remove", "journal/1.jsonl"),
+    ("os.rename", "history/{}.json"),
+    ("os.rename", "data/{}/data.qpdata"),
+    ("os.rename", "data/{}/summary.json"),
+    ("os.remove", "journal/{}.jsonl"),
 ]
+"""When a find is in the journal, then just before something is done to a file of the image."""
 
 
 @pytest.mark.qupath
@@ -161,8 +163,9 @@ def test_after_any_kill_the_end_is_that_of_an_undisturbed_search(
     story: Batched, project: Path, qupath: QuPathProcess
 ) -> None:
     options = (*FIND, "--images", SECTION)
-    for at in STOPS:
-        kill = signal.SIGKILL
+    entry_id = data_of(project, SECTION).parent.name
+    for stop in STOPS:
+        kill, at = signal.SIGKILL, stop and Moment(stop[0], stop[1].format(entry_id))
         with RunningBatch(project, *options, at=at, signal_number=kill) as batch:
             if at is None:
                 batch.wait_until(lambda: bool(journaled(project, SECTION)))

@@ -44,13 +44,19 @@ class ImageFinds:
         journaled: Mapping[str, SerializedResult],
         written_ids: Collection[object],
     ) -> ImageFinds:
-        """Take what was found before a stop and was not written into the image.
+        """Take what was found before a stop, in searches to do, and was not written into the image.
 
         Args:
             journaled: from the journal, by ids.
             written_ids: of the objects that the image holds.
         """
-        return cls(searches, {key: one for key, one in journaled.items() if key not in written_ids})
+        open_ids = {named.id for named in searches.tasks.values()}
+        kept = {
+            key: one
+            for key, one in journaled.items()
+            if key not in written_ids and _read_search(one) in open_ids
+        }
+        return cls(searches, kept)
 
     @property
     def spare(self) -> tuple[SerializedResult, ...]:
@@ -154,6 +160,13 @@ class ImageFinds:
                 for (feature, _), parent in zip(found, parents, strict=True)
             ]
         return placed
+
+
+def _read_search(result: SerializedResult) -> str | None:
+    """The id of the search that found an object, or that has searched a tile or ended."""
+    if result.feature is not None:
+        return read_search_id(result.feature)
+    return result.id.split(" ")[0]
 
 
 def _find_holders(outlines: Sequence[Region], areas: Sequence[tuple[str, Region]]) -> list[str]:

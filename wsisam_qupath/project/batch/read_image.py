@@ -47,7 +47,7 @@ class ReadImage:
         """Name what the results in the journal belong to: the slide, and what was asked of it."""
         key = f"{self.slide_key}|{config.options.object_type}"
         if isinstance(self.selection, ImageSearches):
-            return "|".join([key, *(one.id for one in self.selection.tasks.values())])
+            return "|".join([key, *self.selection.ids])
         return key
 
     def make_outcome(

@@ -55,12 +55,14 @@ class ImageSearches:
 
     Attributes:
         tasks: searches to do, by their planes.
+        ids: of these, and of those that were done before.
         rows: what was found before, and why nothing is looked for.
         replaces: ids of earlier finds that go when the searches are done.
         areas: annotated areas below which finds are placed, with their ids, by planes.
     """
 
     tasks: dict[Plane, NamedSearch] = field(default_factory=dict)
+    ids: tuple[str, ...] = ()
     rows: tuple[PromptRow, ...] = ()
     replaces: tuple[str, ...] = ()
     areas: dict[Plane, list[tuple[str, Region]]] = field(default_factory=dict)
@@ -94,12 +96,14 @@ def choose_searches(
         [one for one in _list_areas(areas) if _is_ignored(one)]
     ).clip_to_slide(l0_box)
     searches: dict[Plane, NamedSearch] = {}
+    ids: list[str] = []
     finds = [one for one in _list_areas(areas) if read_search_id(one) and choice.is_known(one)]
     replaced: list[Feature] = []
     for plane, examples in _group_by_plane(wanted.wanted).items():
         rejected = _group_by_plane(unwanted.unwanted).get(plane, ())
         search = Search(_spread(examples), tuple(rejected), min_score=choice.min_score)
         search_ids = _list_ids(search, choice, result_ids_of)
+        ids.append(search_ids[0])
         if _is_done(search_ids, record, choice.redo):
             continue
         here = [one for one in finds if _read_plane(one) == plane]
@@ -109,7 +113,7 @@ def choose_searches(
     left = [one for one in finds if one not in replaced]
     rows = (*skipped, *(_describe(one) for one in left))
     replaces = tuple(str(one["id"]) for one in replaced if "id" in one)
-    return ImageSearches(searches, rows, replaces, _find_holders(areas, choice))
+    return ImageSearches(searches, tuple(ids), rows, replaces, _find_holders(areas, choice))
 
 
 def _read_class(feature: Feature) -> str | None:
