@@ -11,14 +11,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from functools import cache
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from ... import __version__
 from ...errors import OutputError
 from ...files import hold_alone, read_file, write_atomically
 from ...files.formats import SLIDE_STATUS
 from .rows import TableRow
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 SlideState: TypeAlias = Literal["waiting", "running", "stopped", "done", "failed"]
 """``waiting`` and ``stopped`` are never written: nobody had the time."""
@@ -132,14 +136,20 @@ class SlideFiles:
         Raises:
             FormatError: a newer version of this program wrote it.
         """
-        from pydantic import TypeAdapter, ValidationError  # slow, and `--help` needs none
-
         try:
             content = json.loads(read_file(self.status, bytes_max=_STATUS_BYTES_MAX))
             SLIDE_STATUS.check(self.status, content)
-            return TypeAdapter(SlideStatus).validate_python(content)
-        except (OSError, ValueError, RecursionError, AttributeError, ValidationError):
+            return _make_adapter().validate_python(content)
+        except (OSError, ValueError, RecursionError, AttributeError):  # pydantic's is a ValueError
             return None
+
+
+@cache
+def _make_adapter() -> TypeAdapter[SlideStatus]:
+    """Checks the types of a status; once, since that takes longer than to read one."""
+    from pydantic import TypeAdapter  # slow, and `--help` needs none
+
+    return TypeAdapter(SlideStatus)
 
 
 class SlideTakenError(Exception):
