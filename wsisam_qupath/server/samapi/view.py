@@ -59,7 +59,7 @@ def outline_object(
     """Outline the one object that a request marks.
 
     Returns:
-        Features in pixels of the view, the best first; none where the model sees no object.
+        Features in pixels of the view, the likeliest first; none where the model sees no object.
 
     Raises:
         ProblemError: nothing marks an object, or a mask does.
