@@ -221,6 +221,7 @@ def test_a_project_is_trained_on_and_compared(qupath: QuPathProcess, tmp_path: P
     assert ended["state"] == "done", ended
     assert {one["kind"] for one in ended["comparisons"]} == {
         "box",
+        "point",
         "points",
         "box+points",
         "outline",
