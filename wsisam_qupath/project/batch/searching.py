@@ -46,7 +46,7 @@ class FindChoice:
     def is_known(self, feature: Feature) -> bool:
         """Tell whether an object is of a class of which nothing is to be found twice."""
         classes = (self.class_name, self.result_class or self.class_name)
-        return _read_class(feature) in [compose(name) for name in classes]
+        return _read_class(feature) in {compose(name) for name in classes}
 
 
 @dataclass(frozen=True)
