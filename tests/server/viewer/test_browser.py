@@ -136,3 +136,44 @@ def test_scribbles_and_lassos_mark_objects_and_what_does_not_belong_to_them(page
         [on_stage(page, place) for place in ((0.1, 0.1), (0.45, 0.1), (0.45, 0.45), (0.1, 0.45))]
     )
     page.wait(lambda: len(page.outlines) == 2 and "Outlined" in page.status)
+
+
+def test_it_asks_before_objects_are_lost_and_leaves_what_others_wrote(
+    slide_path: Path, tmp_path: Path
+) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    other = slide_path.with_name("with space.tif")
+    other.write_bytes(slide_path.read_bytes())
+    taken = slide_path.with_name("tissue.geojson")
+    with shown_in_browser(slide_path.parent, tmp_path) as page:
+        page.wait_until_ready()
+        first = page.run("return document.getElementById('slide-name').textContent")
+        page.press("i")
+        page.click(*on_stage(page, (0.7, 0.3)))
+        page.wait_for("Outlined")
+        slides = page.browser.find_element("id", "slides")
+
+        slides.send_keys(Keys.ARROW_DOWN)
+        page.wait(lambda: page.run("return document.getElementById('ask').open"))
+        page.browser.switch_to.active_element.send_keys(Keys.ESCAPE)
+
+        page.wait(lambda: page.run("return document.getElementById('slides').value") == first)
+        assert len(page.outlines) == 1
+
+        taken.write_text('{"type": "FeatureCollection", "features": []}', encoding="ascii")
+        page.press("s")
+        page.wait(lambda: page.run("return document.getElementById('ask').open"))
+        page.browser.switch_to.active_element.send_keys(Keys.ENTER)
+        page.wait_for("Saved 1 objects as tissue-2.geojson")
+
+        assert "wsisam_view" not in taken.read_text("ascii")
+        assert len(features_of(slide_path.with_name("tissue-2.geojson"))) == 1
+
+        slides.send_keys(Keys.ARROW_DOWN)
+        page.wait(lambda: other.name in page.browser.current_url.replace("%20", " "))
+        page.wait_for("Draw a rectangle")
+
+        assert page.outlines == []
+        # Chromium notes the answer that the name is taken, as it does of every such status.
+        assert all("409" in one for one in page.complaints)
