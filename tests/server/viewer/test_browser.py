@@ -119,6 +119,9 @@ def test_it_fits_a_phone(page: Page) -> None:
     page.press("i")
     page.click(0.5, 0.5)
     page.wait_for("Outlined")
+    page.browser.find_element("id", "remove").click()
+
+    assert page.rows == []
 
 
 def test_scribbles_and_lassos_mark_objects_and_what_does_not_belong_to_them(page: Page) -> None:

@@ -31,6 +31,7 @@ function show() {
   showCandidates(selected);
   if (selected && document.activeElement !== byId("class")) byId("class").value = selected.className;
   byId("undo").disabled = past.length === 0;
+  byId("remove").disabled = !selected;
   byId("find").disabled = !selected || !objects.answerOf(selected) || search !== null;
   byId("stop").hidden = search === null;
   byId("file").textContent = `${isDirty() ? "not saved" : "saved"}${saved.file ? `: ${saved.file}` : ""}`;
@@ -363,7 +364,7 @@ function pressedAnywhere(event) {
 
 function listen() {
   const onClick = {
-    undo, new: beginNext, find: findLike, stop: () => search?.abort(), save,
+    undo, new: beginNext, remove: removeSelected, find: findLike, stop: () => search?.abort(), save,
     previous: () => choose(-1), following: () => choose(1),
     "zoom-in": () => stage.zoom(1.5), "zoom-out": () => stage.zoom(1 / 1.5), whole: () => stage.home(),
   };
