@@ -98,8 +98,10 @@ def start_in_turn(
     """
 
     def load() -> None:
-        before()
-        for loader in loaders:
-            loader.load()
+        try:
+            before()
+        finally:
+            for loader in loaders:
+                loader.load()
 
     threading.Thread(target=load, name="model-loader", daemon=True).start()

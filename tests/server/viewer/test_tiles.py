@@ -150,7 +150,7 @@ def test_a_slide_without_a_pixel_size_is_shown_where_one_is_given(tmp_path: Path
 def test_the_first_view_is_read_before_a_page_asks_for_it(slide_path: Path) -> None:
     client, viewer = viewing(slide_path)
 
-    viewer.prepare_first(0.5)
+    viewer.read_first(3600.0)
 
     slide = viewer.open(slide_path.name)
     first = list(TilePyramid(700, 300).list_first())
@@ -163,6 +163,6 @@ def test_the_model_waits_no_longer_once_a_page_has_its_tiles(slide_path: Path) -
     client, viewer = viewing(slide_path)
     about(client, "objects", slide_path.name).close()
 
-    viewer.prepare_first(3600.0)
+    viewer.await_shown(3600.0)
 
     assert viewer.is_shown.is_set()

@@ -68,8 +68,12 @@ def run_view(request: ViewRequest) -> None:
             once = f"{url}/view#once={entrance.code}"
             threading.Thread(target=_open_browser, args=(once,), daemon=True).start()
 
-    # Loading takes all cores for some seconds: the first view comes before it.
-    parts.run(app, before_models=lambda: viewer.prepare_first(_FIRST_SECONDS), on_start=show)
+    def show_first() -> None:
+        # Loading takes all cores for some seconds: the first view comes before it.
+        viewer.read_first(_FIRST_SECONDS)
+        viewer.await_shown(_FIRST_SECONDS)
+
+    parts.run(app, before_models=show_first, on_start=show)
 
 
 def _open_browser(address: str) -> None:

@@ -97,13 +97,13 @@ class Viewer:
             top_level=pyramid.top_level,
         )
 
-    def prepare_first(self, seconds: float) -> None:
-        """Read what the page shows first, and wait until a page has all of it.
+    def read_first(self, seconds: float) -> None:
+        """Read what a page shows first, until one has come.
 
         A slide that cannot be shown is told of when the page asks for it.
 
         Args:
-            seconds: how long at most each of the two may take.
+            seconds: how long it may take at most.
         """
         until = time.monotonic() + seconds
 
@@ -115,10 +115,11 @@ class Viewer:
             slide = self.open(self.place.list_slides()[0])
             for tile in TilePyramid(slide.width_px, slide.height_px).list_first():
                 self.tiles.encode(slide, tile, check)
-        self._await_first(time.monotonic() + seconds)
 
-    def _await_first(self, until: float) -> None:
-        self.is_shown.wait(until - time.monotonic())
+    def await_shown(self, seconds: float) -> None:
+        """Wait until a page has all that it shows first, at most so long."""
+        until = time.monotonic() + seconds
+        self.is_shown.wait(seconds)
         while self.tiles.idle_seconds < _IDLE_SECONDS and time.monotonic() < until:
             time.sleep(_IDLE_SECONDS / 4)
 
