@@ -61,6 +61,13 @@ def test_objects_of_two_layers_have_a_threshold_of_their_own() -> None:
     assert drop_overlapping([coarse, fine], wanted) == [coarse, fine]
 
 
+def test_thousands_of_objects_take_little_time() -> None:
+    many = [FoundObject(box(n, 0, n + 1, 1), n / 1e5, 0) for n in range(2_000)]
+
+    assert drop_overlapping(many, request()) == many[::-1]
+    assert drop_overlapping([], request()) == []
+
+
 def test_each_layer_has_as_many_points_in_each_of_its_crops() -> None:
     assert count_points(request(points_per_side=16)) == [16]
     assert count_points(request(points_per_side=16, crop_n_layers=2)) == [16, 32, 64]

@@ -6,14 +6,14 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import shapely
+import numpy as np
 from shapely.geometry import MultiPolygon, Polygon
 
-from ...geometry import Box, PatchPair
+from ...geometry import Box, FloatArray, PatchPair
 from ...geometry.polygons import stability_score
 from ...inference.answers import is_cut_off, make_outline
 from ...inference.backends import Embedding, Prediction
-from ...inference.find.tiles import find_middle, lay_tiles
+from ...inference.find.tiles import STEP_SHARE
 from ...inference.segmenter import PROMPTS_AT_ONCE, Segmenter
 from ...prompts import Point, Prompt
 from ..client_pixels import SentPixels
@@ -83,7 +83,6 @@ class _Asker:
         self._segmenter, self._view, self._request, self._slot = segmenter, view, request, slot
         self._options = outline_options(view, min_area_px2=request.min_mask_region_area)
         self._planner = segmenter.planner(view, self._options)
-        self._l0_region = shapely.box(*view.l0_box.corners().ravel())
 
     def find(self, layer: int, points: Sequence[Point]) -> Iterator[FoundObject]:
         """What the points of one grid find."""
@@ -116,17 +115,23 @@ class _Asker:
         self, points: Sequence[Point], hr_mpp: float
     ) -> Iterator[tuple[Point, PatchPair, Prediction]]:
         """One mask for each point, on the patch with the point in its middle part."""
-        tiles = lay_tiles(self._planner, hr_mpp, self._l0_region)
-        by_pair = {pair: [p for p in points if _owns(find_middle(pair), p)] for pair in tiles}
-        wanted = [pair for pair, some in by_pair.items() if some]
+        by_pair: defaultdict[PatchPair, list[Point]] = defaultdict(list)
+        for point in points:
+            by_pair[self._find_tile(point, hr_mpp)].append(point)
         embedded = self._segmenter.embed_pairs(
-            self._view, wanted, turn=self._slot.turn, check=self._slot.check
+            self._view, list(by_pair), turn=self._slot.turn, check=self._slot.check
         )
         for pair, embedding in embedded:
             for start in range(0, len(by_pair[pair]), PROMPTS_AT_ONCE):
                 some = by_pair[pair][start : start + PROMPTS_AT_ONCE]
                 for point, prediction in self._answer(pair, embedding, some):
                     yield point, pair, prediction
+
+    def _find_tile(self, point: Point, hr_mpp: float) -> PatchPair:
+        """The patch around a point; patches lie half of their length apart, for several points."""
+        step_um, mpp = STEP_SHARE * self._planner.size_px * hr_mpp, self._view.mpp
+        x_um, y_um = (round(um / step_um) * step_um for um in (point[0] * mpp.x, point[1] * mpp.y))
+        return self._planner.place_pair((x_um / mpp.x, y_um / mpp.y), hr_mpp)
 
     def _answer(
         self, pair: PatchPair, embedding: Embedding, points: Sequence[Point]
@@ -171,12 +176,6 @@ def _spread_points(l0_box: Box, side: int) -> list[Point]:
     return [(x * l0_box.width, y * l0_box.height) for y in steps for x in steps]
 
 
-def _owns(box: Box, point: Point) -> bool:
-    """Whether a point is in a box, of which the far edges belong to the next one."""
-    x, y = point
-    return box.x0 <= x < box.x1 and box.y0 <= y < box.y1
-
-
 def _touches_edge(polygon: Polygon | MultiPolygon, l0_box: Box) -> bool:
     x0, y0, x1, y1 = polygon.bounds
     return bool(min(x0 - l0_box.x0, y0 - l0_box.y0, l0_box.x1 - x1, l0_box.y1 - y1) < _EDGE_PX)
@@ -194,23 +193,24 @@ def choose_candidates(candidates: Sequence[FoundObject], output_type: str) -> Se
 
 
 def drop_overlapping(found: Sequence[FoundObject], request: AutoMaskRequest) -> list[FoundObject]:
-    """Objects without those with boxes that overlap the box of a surer one."""
-    kept: list[FoundObject] = []
-    for one in sorted(found, key=lambda each: -each.predicted_iou):
-        if all(_box_iou(one, other) <= _choose_limit(one, other, request) for other in kept):
-            kept.append(one)
-    return kept
+    """Objects without those with boxes that overlap the box of a surer one; the surest first."""
+    ranked = sorted(found, key=lambda each: -each.predicted_iou)
+    boxes = np.array([one.polygon.bounds for one in ranked]).reshape(-1, 4)
+    layers = np.array([one.layer for one in ranked])
+    is_kept = np.ones(len(ranked), dtype=np.bool_)
+    for number in range(len(ranked)):
+        if is_kept[number]:
+            rest = slice(number + 1, None)
+            is_same_grid = layers[rest] == layers[number]
+            limits = np.where(is_same_grid, request.box_nms_thresh, request.crop_nms_thresh)
+            is_kept[rest] &= _measure_overlaps(boxes[number], boxes[rest]) <= limits
+    return [one for one, kept in zip(ranked, is_kept, strict=True) if kept]
 
 
-def _choose_limit(one: FoundObject, other: FoundObject, request: AutoMaskRequest) -> float:
-    return request.box_nms_thresh if one.layer == other.layer else request.crop_nms_thresh
-
-
-def _box_iou(one: FoundObject, other: FoundObject) -> float:
-    """The overlap of two objects' bounding boxes, 0 to 1."""
-    box, other_box = Box(*one.polygon.bounds), Box(*other.polygon.bounds)
-    shared = box.intersection(other_box)
-    if min(shared.width, shared.height) <= 0:
-        return 0.0
-    area = shared.width * shared.height
-    return area / (box.width * box.height + other_box.width * other_box.height - area)
+def _measure_overlaps(box: FloatArray, others: FloatArray) -> FloatArray:
+    """Intersection over union of a box with N others, XYXY: 4 and N x 4 numbers give N."""
+    sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
+    shared = sides.clip(min=0).prod(axis=1)
+    areas = (others[:, 2:] - others[:, :2]).prod(axis=1)
+    overlaps: FloatArray = shared / ((box[2:] - box[:2]).prod() + areas - shared)
+    return overlaps
