@@ -360,6 +360,7 @@ def test_the_server_says_once_that_answers_are_single_resolution(
             answer = connection.getresponse()
             assert answer.status == 200, answer.read()
             assert len(json.loads(answer.read())) == 1
+        assert server.stop() == 0  # an answer comes before its line in the log
         log = server.log.read_text(encoding="utf-8")
 
     assert log.count("single-resolution") == 1

@@ -106,7 +106,7 @@ def test_training_says_for_each_kind_of_prompt_whether_it_is_better_than_before(
     assert made is not None
     assert made.report is not None
     page = made.report.read_text(encoding="utf-8")
-    assert page.count("95 % interval of the gain") == 4
+    assert page.count("95 % interval of the gain") == 5
 
 
 def test_the_report_shows_both_decoders_and_their_worst_cases(walked: Walked) -> None:
