@@ -27,6 +27,7 @@ from wsisam_qupath.qupath.files.integrity import (
     check_data,
     check_writable_image,
     check_writable_project,
+    find_damaged_notes,
     read_versions,
 )
 from wsisam_qupath.qupath.files.reading import read_project
@@ -332,3 +333,4 @@ def test_a_project_that_qupath_was_stopped_while_saving_is_named(
 def test_notes_on_a_project_are_no_hindrance(project: Project) -> None:
     (project.folder / "data" / "metadata.json").write_bytes(b'{"a": "b"}')
     check_writable_project(project)
+    assert find_damaged_notes(project.files, project.folder) is None

@@ -224,7 +224,7 @@ def _make_once(executors: ExitStack, make: Callable[[], Executor]) -> Callable[[
 class _Planner:
     """Watches a run that changes nothing: how many images were looked at, and what was noticed."""
 
-    def __init__(self, progress: Progress, console: Console | None = None) -> None:
+    def __init__(self, progress: Progress, console: Console | None) -> None:
         self._progress, self._console = progress, console
 
     def on_prompts_found(self, tasks: int) -> None:
@@ -243,6 +243,23 @@ class _Planner:
         self._progress.advance()
 
 
+def _look_at(
+    model: ResolvedModel,
+    config: BatchConfig,
+    process: QuPathProcess,
+    opener: SlideOpener,
+    entries: Sequence[ImageEntry],
+    console: Console,
+    *,
+    tells_notices: bool,
+) -> list[ImageOutcome]:
+    """Look at all images and answer nothing."""
+    executor = LocalExecutor(model, config.options)
+    with show_progress(console, "Looking at images", len(entries)) as progress:
+        planner = _Planner(progress, console if tells_notices else None)
+        return Batch(config, process, opener, executor, lambda: executor, planner).run(entries)
+
+
 def _write_table(
     path: Path,
     model: ResolvedModel,
@@ -253,11 +270,7 @@ def _write_table(
     console: Console,
 ) -> list[ImageOutcome]:
     """Write the prompts of a project as a table of slides."""
-    executor = LocalExecutor(model, config.options)
-    with show_progress(console, "Looking at images", len(entries)) as progress:
-        planner = _Planner(progress, console)
-        batch = Batch(config, process, opener, executor, lambda: executor, planner)
-        outcomes = batch.run(entries)
+    outcomes = _look_at(model, config, process, opener, entries, console, tells_notices=True)
     assert config.table is not None
     count = config.table.close()
     for one in outcomes:
@@ -275,10 +288,7 @@ def _plan(
     entries: Sequence[ImageEntry],
     console: Console,
 ) -> list[ImageOutcome]:
-    executor = LocalExecutor(model, config.options)
-    with show_progress(console, "Looking at images", len(entries)) as progress:
-        batch = Batch(config, process, opener, executor, lambda: executor, _Planner(progress))
-        outcomes = batch.run(entries)
+    outcomes = _look_at(model, config, process, opener, entries, console, tells_notices=False)
     with show_progress(console, "Measuring how fast the model is here"):
         needed = any(one.plan.prompts for one in outcomes)
         pace = measure_pace(model) if needed else None
