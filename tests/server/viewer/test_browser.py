@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,6 +104,46 @@ def test_the_keyboard_alone_outlines_names_finds_removes_and_saves(
     page.press(Keys.DELETE)
 
     assert page.rows == []
+
+
+def test_the_keyboard_alone_clicks_scribbles_and_marks_what_does_not_belong(page: Page) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    up, right, outside = Keys.ARROW_UP, Keys.ARROW_RIGHT, (Keys.SHIFT, Keys.ENTER, Keys.NULL)
+    page.press("i", up, up, up, right, right, Keys.ENTER)
+    page.wait_for("Outlined")
+    (clicked,) = page.outlines
+    page.press("o", Keys.ARROW_DOWN, Keys.ENTER)
+    page.wait(lambda: page.outlines != [clicked] and "Outlined" in page.status)
+    (without,) = page.outlines
+    page.press("z", "i", *outside)  # outside at the cross, as with the tool for it
+    page.wait(lambda: page.outlines == [without])
+
+    page.press("n", "b", up, Keys.ENTER, up, Keys.ENTER, right, Keys.ENTER, Keys.ENTER)
+    page.wait(lambda: len(page.outlines) == 2 and "Outlined" in page.status)
+
+
+def test_what_a_click_would_outline_is_shown_while_the_mouse_rests(page: Page) -> None:
+    ghost = "return document.querySelector('#overlay .ghost').getAttribute('d')"
+    place = on_stage(page, (0.7, 0.3))
+    page.press("i")
+    page.move(*place).perform()
+    page.wait(lambda: page.run(ghost))
+    shown = page.run(ghost)
+
+    assert page.outlines == []
+
+    page.click(*place)
+    page.wait_for("Outlined")
+
+    assert page.outlines == [shown]
+    assert not page.run(ghost)
+
+    page.browser.find_element("id", "preview").click()
+    page.move(*on_stage(page, (0.25, 0.3))).perform()
+    time.sleep(1)  # longer than a preview of a place that is encoded takes to begin
+
+    assert not page.run(ghost)
 
 
 def test_it_fits_a_phone(page: Page) -> None:

@@ -267,7 +267,7 @@ export class Stage {
     if (event.ctrlKey || event.metaKey || event.altKey || !this.item) return;
     const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
     if (event.key in steps) this.pan(steps[event.key], event.shiftKey);
-    else if (event.key === "Enter") this.act();
+    else if (event.key === "Enter") this.act(event.shiftKey);
     else if (event.key === "+" || event.key === "=") this.zoom(1.5);
     else if (event.key === "-") this.zoom(1 / 1.5);
     else if (event.key === "0") this.home();
@@ -286,11 +286,11 @@ export class Stage {
   }
 
   // What a click does, at the cross; a rectangle takes two, a line one at each bend and one more.
-  act() {
+  act(isShifted) {
     if (STROKES.includes(this.tool)) {
       if (!this.line) this.line = [this.center];
-      else if (!this.extend(this.center)) this.endStroke(false);
-    } else if (this.tool !== "rectangle") this.on.click(this.center, false);
+      else if (!this.extend(this.center)) this.endStroke(isShifted);
+    } else if (this.tool !== "rectangle") this.on.click(this.center, isShifted);
     else if (this.isByKeys) this.endBox(this.center);
     else {
       this.corner = this.center;
