@@ -26,7 +26,7 @@ from ..geojson import (
 from ..geometry import Mpp
 from ..inference.loading import ResolvedModel, resolve
 from ..inference.segmenter import Segmenter
-from ..inference.tasks import predict
+from ..inference.tasks import serialize_results
 from ..options import ModelSpec, OutlineOptions
 from ..prompts import Prompt, PromptSet, Skipped, clip_to_slide, require_usable
 from ..prompts.planner import Planner
@@ -207,9 +207,10 @@ def _outline(
     _tell_of_overview(slide, left, planner, console)
     segmenter = loaded.load(console)
     total, done = len(prompt_set), len(prompt_set) - len(left)
+    answers = segmenter.segment(slide, left, request.options)
     # Closed before the slide is: after Ctrl-C, threads would read from a file that is gone.
     with (
-        closing(predict(segmenter, slide, left, request.options)) as results,
+        closing(serialize_results(answers, request.options.object_type)) as results,
         show_progress(console, "Outlining prompts", total, done=done) as progress,
     ):
         try:

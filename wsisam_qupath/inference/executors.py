@@ -26,7 +26,7 @@ from ..prompts.results import SerializedResult
 from ..slide import Slide
 from .loading import ResolvedModel
 from .segmenter import Segmenter, Tally, Turn
-from .tasks import FindTask, NamedSearch, SegmentTask, find, predict, run_task
+from .tasks import FindTask, NamedSearch, SegmentTask, find, run_task, serialize_results
 from .workers import WorkerProcesses, assign_devices
 
 Task: TypeAlias = SegmentTask | FindTask
@@ -60,8 +60,9 @@ class Work:
     def predict(
         self, segmenter: Segmenter, options: OutlineOptions, turn: Turn = nullcontext
     ) -> Generator[SerializedResult, None, None]:
-        """Answer the prompts here; see :func:`.tasks.predict`."""
-        return predict(segmenter, self.slide, self.prompts, options, turn=turn)
+        """Answer the prompts here; see :meth:`.Segmenter.segment`."""
+        results = segmenter.segment(self.slide, self.prompts, options, turn=turn)
+        return serialize_results(results, options.object_type)
 
     def split(self, model: ModelSpec, options: OutlineOptions) -> list[Task]:
         """Make tasks for others of it."""

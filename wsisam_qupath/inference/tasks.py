@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -12,9 +12,9 @@ from pathlib import Path
 
 from ..geojson import to_feature
 from ..geojson.provenance import SEARCH_KEY
-from ..options import DEFAULT_BASE, ModelSpec, OutlineOptions
+from ..options import DEFAULT_BASE, ModelSpec, ObjectType, OutlineOptions
 from ..prompts import Prompt
-from ..prompts.results import Result, SerializedResult, list_candidates
+from ..prompts.results import Empty, Result, SerializedResult, list_candidates
 from ..slide import PixelSource, SlideReference
 from .find import Region, Search, find_objects
 from .loading import resolve
@@ -31,8 +31,9 @@ class SegmentTask:
     options: OutlineOptions = field(default_factory=OutlineOptions)
 
     def predict(self, segmenter: Segmenter, slide: PixelSource) -> Iterator[SerializedResult]:
-        """Answer the prompts; see :func:`predict`."""
-        return predict(segmenter, slide, self.prompts, self.options)
+        """Answer the prompts; see :meth:`.Segmenter.segment`."""
+        results = segmenter.segment(slide, self.prompts, self.options)
+        return serialize_results(results, self.options.object_type)
 
 
 @dataclass(frozen=True)
@@ -102,23 +103,17 @@ def load_segmenter(
     return Segmenter(resolve(spec).load())
 
 
-def predict(
-    segmenter: Segmenter,
-    slide: PixelSource,
-    prompts: Sequence[Prompt],
-    options: OutlineOptions,
-    *,
-    turn: Turn = nullcontext,
+def serialize_results(
+    results: Generator[Result | Empty, None, None], object_type: ObjectType
 ) -> Generator[SerializedResult, None, None]:
-    """Yield results as plain values, each as soon as it is ready; see :meth:`.Segmenter.segment`.
+    """Yield the results of :meth:`.Segmenter.segment` as plain values, each as soon as it is ready.
 
-    Raises:
-        SlideError: the slide's pixels cannot be read.
+    Closing the iterator closes the results.
     """
-    with closing(segmenter.segment(slide, prompts, options=options, turn=turn)) as results:
+    with closing(results):
         for one in results:
             if isinstance(one, Result):
-                ranked = (to_feature(each, options.object_type) for each in list_candidates(one))
+                ranked = (to_feature(each, object_type) for each in list_candidates(one))
                 feature, *others = ranked
                 yield SerializedResult(one.id, one.prompt.id, feature, others=tuple(others))
             else:

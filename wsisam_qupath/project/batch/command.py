@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
@@ -99,8 +99,7 @@ def run_batch(request: BatchRequest) -> BatchOutcome:
     Raises:
         WsiSamError: nothing was started.
     """
-    console = stderr_console()
-    started_at, started = datetime.now(timezone.utc).astimezone(), time.perf_counter()
+    console, timer = stderr_console(), _Timer()
     project = read_project(request.project, remap=request.remap)
     if request.report is not None:
         check_report_path(request.report, project=project)
@@ -110,32 +109,17 @@ def run_batch(request: BatchRequest) -> BatchOutcome:
     check_closed(project, partial(console.print, markup=False))
     with QuPathProcess() as process:
         opener = SlideOpener(process, project, request.mpp)
+        work = _ProjectWork(request, model, config, process, opener, entries, console)
         if request.to_table is not None:
-            outcomes = _write_table(
-                request.to_table, model, config, process, opener, entries, console
-            )
-            return BatchOutcome(tuple(outcomes), _is_complete(outcomes))
+            return work.write_table(request.to_table)
         if request.dry_run:
-            outcomes = _plan(model, config, process, opener, entries, console)
-            return BatchOutcome(tuple(outcomes), _is_complete(outcomes))
-        with project_lock(project, what="batch"):
-            outcomes = _run(request, model, config, process, opener, entries, console)
-        seconds = time.perf_counter() - started
-        print_outcomes(console, outcomes, seconds)
+            return work.print_plan()
+        with project_lock(project, what="batch"), work.open_batch() as batch:
+            outcomes = batch.run(entries)
+        print_outcomes(console, outcomes, timer.seconds)
         _warn_of_points(outcomes, config, console)
-        if request.report is not None:
-            header = _header(request, model, config, started_at, seconds)
-            by_id = {entry.id: entry for entry in entries}
-            open_again = partial(_open_again, opener, by_id)
-            try:
-                total = sum(one.count("outlined") + one.count("empty") for one in outcomes)
-                with show_progress(console, "Drawing the report", total) as progress:
-                    write_report(request.report, outcomes, header, open_again, progress.advance)
-            except OutputError as exc:  # the outlines are in the project all the same
-                console.print(f"The report was not written. {exc}", markup=False)
-                return BatchOutcome(tuple(outcomes), False)
-            console.print(f"{request.report}: the report.", markup=False)
-    return BatchOutcome(tuple(outcomes), _is_complete(outcomes))
+        is_reported = work.write_report(outcomes, timer)
+        return BatchOutcome(tuple(outcomes), is_reported and _is_complete(outcomes))
 
 
 def _make_config(request: BatchRequest, project: Project, model: ResolvedModel) -> BatchConfig:
@@ -182,24 +166,6 @@ def _export(request: BatchRequest, project: Project) -> GeoJsonFolder | None:
     return GeoJsonFolder(request.export, project.images)
 
 
-def _run(
-    request: BatchRequest,
-    model: ResolvedModel,
-    config: BatchConfig,
-    process: QuPathProcess,
-    opener: SlideOpener,
-    entries: Sequence[ImageEntry],
-    console: Console,
-) -> list[ImageOutcome]:
-    with ExitStack() as executors, Display(console, len(entries)) as display:
-        make_local = _make_once(executors, partial(LocalExecutor, model, config.options))
-        shared = _make_shared_executor(request)
-        if shared is not None:
-            executors.callback(shared.close)
-        batch = Batch(config, process, opener, shared or make_local(), make_local, display)
-        return batch.run(entries)
-
-
 def _make_shared_executor(request: BatchRequest) -> Executor | None:
     if request.dask:
         return DaskExecutor(request.model, request.options, request.dask)
@@ -243,58 +209,94 @@ class _Planner:
         self._progress.advance()
 
 
-def _look_at(
-    model: ResolvedModel,
-    config: BatchConfig,
-    process: QuPathProcess,
-    opener: SlideOpener,
-    entries: Sequence[ImageEntry],
-    console: Console,
-    *,
-    tells_notices: bool,
-) -> list[ImageOutcome]:
-    """Look at all images and answer nothing."""
-    executor = LocalExecutor(model, config.options)
-    with show_progress(console, "Looking at images", len(entries)) as progress:
-        planner = _Planner(progress, console if tells_notices else None)
-        return Batch(config, process, opener, executor, lambda: executor, planner).run(entries)
+class _Timer:
+    """Runs from where it is made."""
+
+    def __init__(self) -> None:
+        self.started_at, self._started = (
+            datetime.now(timezone.utc).astimezone(),
+            time.perf_counter(),
+        )
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._started
 
 
-def _write_table(
-    path: Path,
-    model: ResolvedModel,
-    config: BatchConfig,
-    process: QuPathProcess,
-    opener: SlideOpener,
-    entries: Sequence[ImageEntry],
-    console: Console,
-) -> list[ImageOutcome]:
-    """Write the prompts of a project as a table of slides."""
-    outcomes = _look_at(model, config, process, opener, entries, console, tells_notices=True)
-    assert config.table is not None
-    count = config.table.close()
-    for one in outcomes:
-        if one.state == "failed":
-            console.print(f"{one.name} failed: {one.reason}", markup=False)
-    console.print(f"{path}: {count_noun(count, 'slide')} with prompts.", markup=False)
-    return outcomes
+@dataclass(frozen=True)
+class _ProjectWork:
+    """What can be done with a project that is open."""
 
+    request: BatchRequest
+    model: ResolvedModel
+    config: BatchConfig
+    process: QuPathProcess
+    opener: SlideOpener
+    entries: Sequence[ImageEntry]
+    console: Console
 
-def _plan(
-    model: ResolvedModel,
-    config: BatchConfig,
-    process: QuPathProcess,
-    opener: SlideOpener,
-    entries: Sequence[ImageEntry],
-    console: Console,
-) -> list[ImageOutcome]:
-    outcomes = _look_at(model, config, process, opener, entries, console, tells_notices=False)
-    with show_progress(console, "Measuring how fast the model is here"):
-        needed = any(one.plan.prompts for one in outcomes)
-        pace = measure_pace(model) if needed else None
-    print_plan(Console(highlight=False), outcomes, pace)
-    _warn_of_points(outcomes, config, console)
-    return outcomes
+    @contextmanager
+    def open_batch(self) -> Iterator[Batch]:
+        """A batch that answers prompts here, in several processes, or on a cluster."""
+        with ExitStack() as executors, Display(self.console, len(self.entries)) as display:
+            make_local = _make_once(
+                executors, partial(LocalExecutor, self.model, self.config.options)
+            )
+            shared = _make_shared_executor(self.request)
+            if shared is not None:
+                executors.callback(shared.close)
+            yield Batch(
+                self.config, self.process, self.opener, shared or make_local(), make_local, display
+            )
+
+    def write_table(self, path: Path) -> BatchOutcome:
+        """Write the prompts of the project as a table of slides."""
+        outcomes = self._look_at(tells_notices=True)
+        assert self.config.table is not None
+        count = self.config.table.close()
+        for one in outcomes:
+            if one.state == "failed":
+                self.console.print(f"{one.name} failed: {one.reason}", markup=False)
+        self.console.print(f"{path}: {count_noun(count, 'slide')} with prompts.", markup=False)
+        return BatchOutcome(tuple(outcomes), _is_complete(outcomes))
+
+    def print_plan(self) -> BatchOutcome:
+        """Say what there is to do and about how long it takes."""
+        outcomes = self._look_at(tells_notices=False)
+        with show_progress(self.console, "Measuring how fast the model is here"):
+            needed = any(one.plan.prompts for one in outcomes)
+            pace = measure_pace(self.model) if needed else None
+        print_plan(Console(highlight=False), outcomes, pace)
+        _warn_of_points(outcomes, self.config, self.console)
+        return BatchOutcome(tuple(outcomes), _is_complete(outcomes))
+
+    def write_report(self, outcomes: Sequence[ImageOutcome], timer: _Timer) -> bool:
+        """Write the report that was asked for; whether there is none missing."""
+        path = self.request.report
+        if path is None:
+            return True
+        header = _header(self.request, self.model, self.config, timer.started_at, timer.seconds)
+        by_id = {entry.id: entry for entry in self.entries}
+        open_again = partial(_open_again, self.opener, by_id)
+        try:
+            total = sum(one.count("outlined") + one.count("empty") for one in outcomes)
+            with show_progress(self.console, "Drawing the report", total) as progress:
+                write_report(path, outcomes, header, open_again, progress.advance)
+        except OutputError as exc:  # the outlines are in the project all the same
+            self.console.print(f"The report was not written. {exc}", markup=False)
+            return False
+        self.console.print(f"{path}: the report.", markup=False)
+        return True
+
+    def _look_at(self, *, tells_notices: bool) -> list[ImageOutcome]:
+        """Look at all images and answer nothing."""
+        executor = LocalExecutor(self.model, self.config.options)
+        with show_progress(self.console, "Looking at images", len(self.entries)) as progress:
+            planner = _Planner(progress, self.console if tells_notices else None)
+            batch = Batch(
+                self.config, self.process, self.opener, executor, lambda: executor, planner
+            )
+            return batch.run(self.entries)
 
 
 def _warn_of_points(
