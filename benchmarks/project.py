@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speed import FIELD_MPP, FIELD_PX, hardware, large_field
-from wsisam_qupath import Box, OutlineOptions, Prompt, open_slide
+from wsisam_qupath import Box, Prompt, open_slide
 from wsisam_qupath.geojson import write_features
-from wsisam_qupath.inference.tasks import load_segmenter, predict
+from wsisam_qupath.inference.tasks import load_segmenter, serialize_results
 from wsisam_qupath.project.create.command import CreateRequest, run_create
 from wsisam_qupath.qupath.jvm.objects import read_image, stage_change
 from wsisam_qupath.qupath.jvm.process import QuPathProcess
@@ -109,7 +109,7 @@ def engine_alone(folder: Path, rectangles: int) -> None:
     segmenter = load_segmenter()
     for path in sorted(folder.glob("*.tiff")):
         with open_slide(path) as slide:
-            found = predict(segmenter, slide, prompts(rectangles), OutlineOptions())
+            found = serialize_results(segmenter.segment(slide, prompts(rectangles)), "detection")
             assert sum(one.feature is not None for one in found)
 
 

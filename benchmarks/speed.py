@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -122,13 +123,11 @@ def random_adapter(path: Path) -> Path:
 
 def rows(slide: Slide, adapter: Path, rounds: int) -> Iterator[tuple[str, ...]]:
     """The table, row by row; every row's two figures are measured in turns."""
-    plain, adapted = (
-        load_segmenter(adapter=None),
-        load_segmenter(adapter=adapter),
-    )
+    plain, shipped, both = map(_load, (None, "default", adapter))
     patch = slide.read(Box(0, 0, 512, 512), 256, 256)
     encode, decode = bare_encode(patch), bare_sam_decoder()
-    click = [Prompt("click", l0_box=Box(496, 596, 784, 1016))]
+    box = [Prompt("box", l0_box=Box(496, 596, 784, 1016))]
+    point = [Prompt("point", l0_positives=((640.0, 800.0),))]
 
     yield measured(
         "encode",
@@ -150,14 +149,20 @@ def rows(slide: Slide, adapter: Path, rounds: int) -> Iterator[tuple[str, ...]]:
     )
     for segmenter, name, clicks, spots in (
         (plain, "no adapter", "1.3", "1.5"),
-        (adapted, "adapter", "2.3", "2.8"),
+        (shipped, "the default adapter", "2.3", "2.8"),
+        (both, "an adapter that reads both patches", "2.3", "2.8"),
     ):
-        once = answering(segmenter, slide, lambda: click)
-        yield measured(
-            f"click on a cached pair, {name}", once, "bare SAM decode", decode, rounds, clicks
-        )
+        for kind, prompts in (("box", box), ("point", point)):
+            once = answering(segmenter, slide, partial(list, prompts))
+            yield measured(
+                f"{kind} on a cached pair, {name}", once, "bare SAM decode", decode, rounds, clicks
+            )
         fresh = answering(segmenter, slide, fresh_prompts())
-        yield measured(f"fresh spot, {name}", fresh, "bare encode", encode, rounds, spots)
+        yield measured(f"box on a fresh spot, {name}", fresh, "bare encode", encode, rounds, spots)
+
+
+def _load(adapter: Path | str | None) -> Segmenter:
+    return load_segmenter(adapter=adapter)
 
 
 def answering(segmenter: Segmenter, slide: Slide, prompts: Callable[[], list[Prompt]]) -> Work:
