@@ -147,16 +147,44 @@ def test_a_safetensors_file_of_another_program_is_no_adapter(
         read_adapter(path, PLAIN_BASE)
 
 
+def as_version_0_1(path: Path) -> None:
+    """Write the card of an adapter as version 0.1 wrote it."""
+    with safe_open(path, framework="numpy") as file:
+        stated = json.loads(file.metadata()[CARD_KEY])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    known = ("architecture", "enhanced", "aggregation", "iou_head", "hr_only")
+    decoders = {
+        name: {"add_sam_logits": True, **{key: one[key] for key in known}}
+        for name, one in stated["decoders"].items()
+    }
+    del stated["routes"]["point"]
+    save_file(tensors, path, {CARD_KEY: json.dumps({**stated, "format": 1, "decoders": decoders})})
+
+
 def test_an_adapter_that_expects_the_older_early_features_is_refused(
     path: Path, lite: Networks
 ) -> None:
     write_random_adapter(path, lite)
-    with safe_open(path, framework="numpy") as file:
-        stated = json.loads(file.metadata()[CARD_KEY])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    save_file(tensors, path, {CARD_KEY: json.dumps({**stated, "format": 1})})
+    as_version_0_1(path)
 
     with pytest.raises(AdapterError, match=r"older wsisam-qupath .* Train the adapter again"):
+        read_adapter(path, PLAIN_BASE)
+
+
+def test_an_adapter_of_version_0_1_with_decoders_of_sam_is_read(
+    path: Path, tensors: Tensors
+) -> None:
+    plain = card({"points": DecoderCard(architecture="sam")}, routed_to("points"))
+    write_adapter(path, plain, {n: t for n, t in tensors.items() if n.startswith("points.")})
+    as_version_0_1(path)
+
+    assert read_adapter(path, PLAIN_BASE).card == plain
+
+
+def test_a_damaged_card_of_version_0_1_is_told(path: Path, tensors: Tensors) -> None:
+    write_raw(path, tensors, {"format": 1, "decoders": ["clicks"]})
+
+    with pytest.raises(AdapterError, match="has a card that this version cannot read"):
         read_adapter(path, PLAIN_BASE)
 
 

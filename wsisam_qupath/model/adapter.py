@@ -19,6 +19,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -148,9 +149,10 @@ def _card(path: Path, metadata: Mapping[str, str]) -> AdapterCard:
         )
     try:
         stated = json.loads(metadata[CARD_KEY])
-        _check_format(path, stated)
+        if isinstance(stated, dict) and stated.get("format") == 1:
+            stated = _translate_format_1(path, stated)
         return AdapterCard.model_validate(stated)
-    except (ValidationError, ValueError) as exc:
+    except (ValidationError, ValueError, KeyError, TypeError, AttributeError) as exc:
         reason = _find_first_reason(exc) if isinstance(exc, ValidationError) else str(exc)
         raise AdapterError(
             f"{path} has a card that this version cannot read ({reason}). Update wsisam-qupath, "
@@ -158,15 +160,25 @@ def _card(path: Path, metadata: Mapping[str, str]) -> AdapterCard:
         ) from exc
 
 
-def _check_format(path: Path, stated: object) -> None:
-    """Refuse an older card; a newer one is refused by the card itself."""
-    number = stated.get("format") if isinstance(stated, dict) else None
-    if isinstance(number, int) and number < CARD_FORMAT:
-        raise AdapterError(
-            f"{path} was written by an older wsisam-qupath (card format {number}, now "
-            f"{CARD_FORMAT}): its decoders expect other image features than this version "
-            "computes. Train the adapter again."
-        )
+def _translate_format_1(path: Path, stated: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the card of an adapter of version 0.1 as one of today.
+
+    Decoders of SAM mean the same today. Those of WSI-SAM took the early features elsewhere.
+
+    Raises:
+        AdapterError: it has a decoder of WSI-SAM.
+        KeyError, TypeError, AttributeError: it is damaged.
+    """
+    decoders = {name: dict(card) for name, card in stated["decoders"].items()}
+    for card in decoders.values():
+        if card["architecture"] != "sam":
+            raise AdapterError(
+                f"{path} was written by an older wsisam-qupath (card format 1, now {CARD_FORMAT}): "
+                "its WSI-SAM decoders expect other image features than this version computes. "
+                "Train the adapter again."
+            )
+        card.pop("add_sam_logits", None)  # of WSI-SAM alone, and called sam_logits today
+    return {**stated, "format": CARD_FORMAT, "decoders": decoders}
 
 
 def _find_first_reason(exc: ValidationError) -> str:
