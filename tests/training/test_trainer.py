@@ -21,7 +21,7 @@ from fixtures.training_models import (
     make_run,
     nothing,
 )
-from wsisam_qupath.errors import AdapterError, DeviceError
+from wsisam_qupath.errors import AdapterError, DeviceError, FormatError
 from wsisam_qupath.model.build import Networks
 from wsisam_qupath.model.card import SamLogits
 from wsisam_qupath.prompts import PromptKind
@@ -197,13 +197,29 @@ def test_a_damaged_checkpoint_is_told(tmp_path: Path, content: bytes) -> None:
         read_checkpoint(path, "tiny")
 
 
-def test_a_checkpoint_of_another_version_is_told(undisturbed: tuple[Run, TrainedDecoder]) -> None:
+def test_a_checkpoint_of_a_newer_version_is_refused_and_left_alone(
+    undisturbed: tuple[Run, TrainedDecoder],
+) -> None:
     content = torch.load(undisturbed[0].checkpoint_path, weights_only=True)
-    other = undisturbed[0].folder / "other.pt"
-    torch.save({**content, "format": 0}, other)
+    newer = undisturbed[0].folder / "newer.pt"
+    torch.save({**content, "format": 2}, newer)
+    before = newer.read_bytes()
 
-    with pytest.raises(AdapterError, match="of a training run by this version"):
-        read_checkpoint(other, "tiny")
+    with pytest.raises(FormatError, match="is the state of a training in format 2"):
+        read_checkpoint(newer, "tiny")
+
+    assert newer.read_bytes() == before
+
+
+def test_further_keys_of_a_checkpoint_are_ignored(undisturbed: tuple[Run, TrainedDecoder]) -> None:
+    content = torch.load(undisturbed[0].checkpoint_path, weights_only=True)
+    longer = undisturbed[0].folder / "longer.pt"
+    torch.save({**content, "weather": "fine"}, longer)
+
+    found = read_checkpoint(longer, "tiny")
+
+    assert found is not None
+    assert found.step == content["step"]
 
 
 def test_a_validation_tells_how_long_the_device_waited(

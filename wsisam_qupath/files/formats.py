@@ -58,6 +58,7 @@ class Format:
 
 
 BACKUP = Format("a backup", 2)
+CHECKPOINT = Format("the state of a training", 1)
 COMMIT_MARKER = Format("the note of an unfinished change", 2)
 CONNECTION = Format("the address of a server", 2)
 EXPORT_MANIFEST = Format("the list of an export", 1, "schema_version")
@@ -65,6 +66,7 @@ HISTORY = Format("the history of results", 1, "history")
 JOB = Format("a project job", 1)
 JOURNAL = Format("a journal of results", 1, "journal")
 LOCK_HOLDER = Format("the name of who holds the lock", 2)
+PROGRAM_NOTE = Format("the note by which QuPath starts this program", 1)
 RESULT = Format("a result", 2, "wsisam_format")
 SCRIPT_RECORD = Format("the list of installed scripts", 2)
 SLIDE_STATUS = Format("the status of a slide", 1)

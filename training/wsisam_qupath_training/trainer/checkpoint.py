@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,7 @@ import torch
 
 from wsisam_qupath.errors import AdapterError
 from wsisam_qupath.files import write_atomically
-
-FORMAT = 1
+from wsisam_qupath.files.formats import CHECKPOINT
 
 _DAMAGED = (RuntimeError, EOFError, OSError, ValueError, TypeError, AttributeError, KeyError)
 """What reading a file raises that is no checkpoint, or that of another version."""
@@ -52,7 +51,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         OutputError: it cannot be written.
     """
     buffer = io.BytesIO()
-    torch.save({"format": FORMAT, **vars(checkpoint)}, buffer)
+    torch.save({**CHECKPOINT.stated, **vars(checkpoint)}, buffer)
     write_atomically(path, buffer.getvalue())
 
 
@@ -61,14 +60,14 @@ def read_checkpoint(path: Path, made_for: str) -> Checkpoint | None:
 
     Raises:
         AdapterError: the file is damaged, or is of a run with other settings.
+        FormatError: a newer version wrote it.
     """
     if not path.is_file():
         return None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        if state.pop("format") != FORMAT:
-            raise ValueError("another format")
-        found = Checkpoint(**state)
+        CHECKPOINT.check(path, state)
+        found = Checkpoint(**{one.name: state[one.name] for one in fields(Checkpoint)})
     except (*_DAMAGED, pickle.UnpicklingError) as exc:
         raise AdapterError(
             f"{path} is no sound checkpoint of a training run by this version. Delete it to start "

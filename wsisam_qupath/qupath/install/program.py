@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from ...files import write_atomically
+from ...files.formats import PROGRAM_NOTE
 
 NOTE = Path("~/.wsisam-qupath/program.json")
 """Where the scripts look."""
@@ -18,12 +19,18 @@ def find_command() -> list[str]:
 
 
 def is_noted() -> bool:
-    """Whether the note names this program."""
+    """Whether the note names this program.
+
+    Raises:
+        FormatError: a newer version wrote the note.
+    """
+    path = NOTE.expanduser()
     try:
-        found = json.loads(NOTE.expanduser().read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
+        found = json.loads(path.read_text("utf-8"))
+        PROGRAM_NOTE.check(path, found)
+    except (OSError, ValueError, AttributeError, RecursionError):
         return False
-    return isinstance(found, dict) and found.get("command") == find_command()
+    return bool(found.get("command") == find_command())
 
 
 def note() -> Path:
@@ -34,6 +41,6 @@ def note() -> Path:
     """
     path = NOTE.expanduser()
     path.parent.mkdir(mode=0o700, exist_ok=True)
-    content = json.dumps({"command": find_command()}, indent=2) + "\n"
+    content = json.dumps({**PROGRAM_NOTE.stated, "command": find_command()}, indent=2) + "\n"
     write_atomically(path, content.encode("ascii"), private=True)
     return path
