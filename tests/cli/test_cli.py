@@ -74,7 +74,8 @@ def test_the_version_is_told() -> None:
 def test_weights_prints_where_they_are(tmp_path: Path) -> None:
     answer = run("weights", "lite-medsam", cwd=tmp_path)
 
-    assert (answer.code, answer.err) == (0, "")
+    assert answer.code == 0
+    assert answer.err == "License of these weights: Apache-2.0: LiteMedSAM, Bo Wang's lab\n"
     assert Path(answer.out.strip()) == locate_weights(find_base("lite-medsam")).path
 
 

@@ -165,7 +165,8 @@ def _adapter(base: Base) -> Finding:
     adapter = load_chosen_adapter("default", base)
     if adapter is None:
         return Finding("missing, so that points find little", REINSTALL)
-    return Finding(f"{adapter.name}, checksum {adapter.sha256[:12]}…; {_TERMS}")
+    card = adapter.path.with_suffix(".md")
+    return Finding(f"{adapter.name}, checksum {adapter.sha256[:12]}…; {_TERMS} {card}")
 
 
 def _qupath() -> Finding:
@@ -271,7 +272,7 @@ def _groovy_scripts() -> Finding:
     return Finding(detail)
 
 
-_TERMS = "for research, not for diagnosis; its license is unclear, see its card (docs/card.md)"
+_TERMS = "for research, not for diagnosis; its license is unclear, see its card"
 
 _SEE_QUPATH = "See the line of QuPath."
 _ALLOW_WRITING = "Make room and allow writing in the project's folder."
