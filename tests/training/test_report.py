@@ -16,7 +16,10 @@ from fixtures.evaluate_models import make_image
 from fixtures.models import PLAIN_BASE
 from fixtures.training_runs import WHOLE
 from wsisam_qupath.errors import OutputError
-from wsisam_qupath_training.report.page import write_report
+from wsisam_qupath_training.report.changes import Change
+from wsisam_qupath_training.report.learning_curve import CurvePoint, LearningCurve, draw_curve
+from wsisam_qupath_training.report.page import Findings, write_report
+from wsisam_qupath_training.report.qupath_script import write_qupath_script
 from wsisam_qupath_training.report.worst_cases import Case
 from wsisam_qupath_training.settings import Recipe, routes_to
 from wsisam_qupath_training.trainer.trained import Clock, TrainedDecoder
@@ -57,14 +60,14 @@ OBJECT = "0a4f9c1e-5b52-4c8e-9d3b-7f1f7a2c9e10"
 CASE = Case("boxes", "outline", 12.34, "set", "<slide> & more", OBJECT, jpeg())
 
 
-def written(
-    folder: Path, trained: TrainedDecoder = TRAINED, cases: tuple[Case, ...] = (CASE,)
-) -> str:
+FINDINGS = Findings(cases=(CASE,), verdict=("box: better (Dice 80.0 before, <b>90.0 after)",))
+
+
+def written(folder: Path, trained: TrainedDecoder = TRAINED, findings: Findings = FINDINGS) -> str:
     image = make_image(folder)
     images = [replace(image, part="train"), replace(image, name="two", group="p2", part="val")]
     path = folder / "mine.report.html"
-    verdict = ["box: better (Dice 80.0 before, <b>90.0 after)"]
-    write_report(path, RECIPE, PLAIN_BASE, images, {"boxes": trained}, cases, verdict=verdict)
+    write_report(path, RECIPE, PLAIN_BASE, images, {"boxes": trained}, findings)
     return path.read_text(encoding="utf-8")
 
 
@@ -116,16 +119,59 @@ def test_names_of_images_are_text_in_a_report(tmp_path: Path) -> None:
     assert "&lt;slide&gt; &amp; more" in page
 
 
-def test_a_report_has_a_script_that_selects_the_objects_of_qupath(tmp_path: Path) -> None:
-    page = written(tmp_path, cases=(CASE, CASE, replace(CASE, object_id="');evil('")))
+def test_a_report_has_a_script_that_opens_the_objects_of_qupath(tmp_path: Path) -> None:
+    evil = replace(CASE, object_id="');evil('")
+    page = written(tmp_path, findings=Findings(cases=(CASE, CASE, evil)))
 
     (script,) = re.findall(r"<pre>(.*?)</pre>", page, re.DOTALL)
-    assert html.unescape(script).startswith(f"def ids = [\n    '{OBJECT}'\n] as Set\n")
+    assert html.unescape(script).count(OBJECT) == 2
     assert "evil" not in script
+    assert "mine.worst-cases.groovy" in page
+
+
+def test_names_of_images_are_text_in_a_script_of_qupath() -> None:
+    name = 'it\'s \\u0027 $x ${y}\n"é".svs'
+
+    script = write_qupath_script([replace(CASE, image=name)])
+
+    quoted = r"'it\'s \\u0027 $x ${y}\n\"\u00e9\".svs'"  # Groovy evaluates nothing in single quotes
+    assert f"image: {quoted}," in script
+    assert "label: 'Dice 12.3, coarse mask: it" in script
 
 
 def test_a_report_of_other_objects_has_no_script(tmp_path: Path) -> None:
-    assert "Script editor" not in written(tmp_path, cases=(replace(CASE, object_id="7"),))
+    numbered = Findings(cases=(replace(CASE, object_id="7"),))
+
+    assert "Script editor" not in written(tmp_path, findings=numbered)
+    assert write_qupath_script(numbered.cases) == ""
+
+
+def test_a_report_shows_before_and_after_side_by_side(tmp_path: Path) -> None:
+    change = Change("set", "<slide>", OBJECT, "3 points", 41.26, 87.5, jpeg())
+
+    page = written(tmp_path, findings=replace(FINDINGS, changes=(change,)))
+
+    assert "<b>Dice 41.3 → 87.5</b>, 3 points" in page
+    assert f"set: &lt;slide&gt;, object {OBJECT}" in page
+    assert page.count("data:image/jpeg;base64") == 2
+
+
+def test_a_report_shows_learning_curves_with_their_verdict(tmp_path: Path) -> None:
+    point = CurvePoint(0, 60.0, 50.0, 70.0, {"box": 60.0})
+    curve = LearningCurve(
+        "boxes",
+        (point, replace(point, objects=3, dice=64.0)),
+        4.0,
+        1.0,
+        7.0,
+        measured_on=5,
+        folds=1,
+    )
+
+    page = written(tmp_path, findings=replace(FINDINGS, curves=((curve, draw_curve(curve)),)))
+
+    assert curve.verdict in page
+    assert page.count("data:image/png;base64") == 2
 
 
 def test_a_report_replaces_the_last_one_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -61,6 +61,11 @@ def make_single_decoder_recipe(*, architecture: str = "wsi-sam", **others: Any) 
     return override_decoders(one_decoder(settings), **others)
 
 
+def count_steps(n_objects: int) -> int:
+    """How many steps annotated objects are worth, where training starts from an adapter."""
+    return _limit(40 * math.sqrt(max(n_objects, 1)), 100, 2800)
+
+
 def fit_recipe(start: Adapter | None, n_objects: int) -> Recipe:
     """The recipe for annotations of a user's own.
 
@@ -73,7 +78,7 @@ def fit_recipe(start: Adapter | None, n_objects: int) -> Recipe:
     if start is None:
         return Recipe()
     root = math.sqrt(max(n_objects, 1))
-    steps = _limit(40 * root, 100, 2800)
+    steps = count_steps(n_objects)
     views = _limit(20 * root, 40, 1000)
     card = start.card.decoders[start.card.routes[PromptKind.POINTS].last_decoder]
     decoder = DecoderSettings(

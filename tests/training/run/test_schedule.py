@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ WHOLE = one_decoder(
     compared_objects=60,
 )
 MEASURED = Measured(0.5, 400, {"all": 1.0}, {"all": 0.5}, compared_s=2.0, compared=90)
-"""Whole: 200 s to encode, 400 s of steps, 80 s of validations, 240 s to compare."""
+"""Whole: 200 s to encode, 400 s of steps, 80 s of validations, 264 s to compare and draw."""
 
 
 def fit(minutes: float, folder: Path, *, gone_s: float = 0.0) -> Recipe:
@@ -29,11 +30,23 @@ def fit(minutes: float, folder: Path, *, gone_s: float = 0.0) -> Recipe:
 
 
 def test_the_whole_run_takes_what_its_pieces_take() -> None:
-    assert MEASURED.total_seconds(WHOLE) == 200 + 400 + 80 + 240
+    assert MEASURED.total_seconds(WHOLE) == 200 + 400 + 80 + 264
+
+
+def test_a_learning_curve_takes_a_training_for_each_size() -> None:
+    measured = replace(MEASURED, rounds=2, objects=100, curve_sizes=(1, 10))
+
+    # 100 and 126 steps with 4 validations of 20 s each, in both rounds; each size, the start and
+    # the whole are asked once more.
+    trainings = 2 * (100 + 126 + 2 * 4 * 20)
+    assert measured.curve_seconds(WHOLE) == trainings + 2 * 4 * 20
+    assert measured.total_seconds(WHOLE) == pytest.approx(
+        replace(measured, curve_sizes=()).total_seconds(WHOLE) + measured.curve_seconds(WHOLE)
+    )
 
 
 def test_a_schedule_that_fits_stays_as_it_is(tmp_path: Path) -> None:
-    assert fit(920 / 60, tmp_path) == WHOLE
+    assert fit(944 / 60, tmp_path) == WHOLE
     assert describe_fit(WHOLE, WHOLE, 30) == "The whole schedule fits into 30 minutes."
 
 

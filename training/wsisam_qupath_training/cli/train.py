@@ -85,7 +85,8 @@ def take_options(given: dict[str, Any], *, val_share: float) -> Any:
     default=0.15,
     show_default=True,
     metavar="SHARE",
-    help="Share of the patients to validate on, if no table says which.",
+    help="Share of the patients that are not trained on but judge the result, if no table says "
+    "which.",
 )
 @click.option(
     "--without",
@@ -96,7 +97,8 @@ def take_options(given: dict[str, Any], *, val_share: float) -> Any:
 @click.option(
     "--recipe",
     type=_PATH,
-    help="Recipe file (TOML), or the name of a shipped one; other options override its settings.",
+    help="File with all settings of a training (TOML), or the name of one that comes with this "
+    "program; other options override it.",
 )
 @click.option(
     "--init",
@@ -106,10 +108,16 @@ def take_options(given: dict[str, Any], *, val_share: float) -> Any:
     "is the bare base.  [default: 'default', or 'none' where a recipe or a network is named]",
 )
 @click.option(
-    "--steps", type=click.IntRange(min=1), metavar="N", help="Optimizer steps for each decoder."
+    "--steps",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Number of training steps of each decoder.",
 )
 @click.option(
-    "--views", type=click.IntRange(min=1), metavar="N", help="Number of patch pairs to sample."
+    "--views",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Number of views of the tissue to train on: pairs of patches at two magnifications.",
 )
 @click.option(
     "--batch", type=click.IntRange(min=1), metavar="N", help="Number of prompts in each step."
@@ -125,8 +133,8 @@ def take_options(given: dict[str, Any], *, val_share: float) -> Any:
 @click.option(
     "--scope",
     type=click.Choice(["adapter", "mask-decoder", "decoder", "encoder+decoder", "whole"]),
-    help="Parts to train; without a recipe, of one decoder for all prompts.  [default: a decoder, "
-    "mixed with the base model for boxes]",
+    help="Parts of the network to train; without a recipe, one decoder then answers all kinds of "
+    "prompts.  [default: a decoder, mixed with the base model for boxes]",
 )
 @click.option(
     "--architecture",
@@ -200,6 +208,12 @@ def take_options(given: dict[str, Any], *, val_share: float) -> Any:
     default="",
     metavar="TEXT",
     help="License and source of the training data, for the adapter's card.",
+)
+@click.option(
+    "--learning-curve",
+    is_flag=True,
+    help="Tell whether annotating more is worth it: train on 1, 3, 10, 30 … of the annotated "
+    "objects too, after all else. How long that takes is said before it starts.",
 )
 @click.option(
     "--plan",

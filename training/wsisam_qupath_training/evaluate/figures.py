@@ -58,7 +58,7 @@ def write_figures(
         path = folder / f"{number:02d}-{_file_name(object_key)}.png"
         try:
             with own[object_key.dataset, object_key.field].slide.open() as slide:
-                sheet = _sheet(slide, by_subject[object_key], models)
+                sheet = draw_sheet(slide, by_subject[object_key], models)
         except SlideError:  # it was readable a moment ago; the numbers stand without its picture
             continue
         encoded = io.BytesIO()
@@ -82,7 +82,12 @@ def _choose_objects(
     return worst + [rest[(2 * n + 1) * len(rest) // (2 * others)] for n in range(others)]
 
 
-def _sheet(slide: Slide, pictures: Sequence[Picture], models: Sequence[str]) -> Image.Image:
+def draw_sheet(slide: Slide, pictures: Sequence[Picture], models: Sequence[str]) -> Image.Image:
+    """Draw pictures of one object: a row for each prompt, first the truth, then each answer.
+
+    Raises:
+        SlideError: the pixels cannot be read.
+    """
     rows = [label for label in _ROWS if any(p.label == label for p in pictures)]
     columns = 1 + len(models)
     sheet = Image.new("RGB", (columns * PANEL_PX, len(rows) * (PANEL_PX + _HEAD_PX)), "white")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,26 +20,13 @@ from ..dataset import PARTS, AnnotatedImage
 from ..settings import Recipe
 from ..trainer.trained import TrainedDecoder
 from ..trainer.validation import plans
+from .changes import Change
+from .learning_curve import LearningCurve
+from .qupath_script import write_qupath_script
+from .words import KINDS
 from .worst_cases import PICTURE_PX, Case
 
 _DPI = 110
-_QUPATH_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_SELECT = """\
-def ids = [
-IDS
-] as Set
-def found = getAllObjects(false).findAll { ids.contains(it.getID().toString()) }
-selectObjects(found)
-println found.size() + ' of the worst cases are in this image, and selected.'
-"""
-_KINDS = {
-    "box": "box",
-    "outline": "coarse mask",
-    "1_points": "1 point",
-    "3_points": "3 points",
-    "10_points": "10 points",
-    "box_points": "box and point",
-}
 
 
 @dataclass(frozen=True)
@@ -78,59 +64,64 @@ class _Share:
     objects: int
 
 
+@dataclass(frozen=True)
+class Findings:
+    """What was found out about a training when it was over.
+
+    Attributes:
+        cases: the worst, in their order.
+        verdict: a line for each kind of prompt: is it better than before?
+        changes: objects that it changed most.
+        folds: of a cross-validation; 1 is none.
+        curves: learning curves, each with its picture, a PNG.
+    """
+
+    cases: tuple[Case, ...] = ()
+    verdict: tuple[str, ...] = ()
+    changes: tuple[Change, ...] = ()
+    folds: int = 1
+    curves: tuple[tuple[LearningCurve, bytes], ...] = ()
+
+
 def write_report(
     path: Path,
     recipe: Recipe,
     base: Base,
     images: Sequence[AnnotatedImage],
     trained: Mapping[str, TrainedDecoder],
-    cases: Sequence[Case],
-    *,
-    verdict: Sequence[str],
-    folds: int = 1,
+    findings: Findings,
 ) -> None:
     """Write the page, whole or not at all.
 
     Args:
         images: of all parts, without the datasets that were left out.
         trained: by the decoder's name.
-        cases: the worst, in their order.
-        verdict: a line for each kind of prompt: is it better than before?
-        folds: of a cross-validation; 1 is none.
 
     Raises:
         DeviceError: matplotlib is not installed.
         OutputError: the page cannot be written.
     """
+    title = path.name.removesuffix(".report.html")
     page = open_template(__package__, "report.html.j2", base64=_base64).render(
-        title=path.name.removesuffix(".report.html"),
+        title=title,
         version=__version__,
         base=base.name,
         kinds=_list_kinds(recipe),
         decoders=[_describe_decoder(name, recipe, result) for name, result in trained.items()],
-        verdict=verdict,
-        folds=folds,
+        found=findings,
         split=_split(images),
         settings=_words(recipe.model_dump(mode="json", exclude={"decoders"})),
-        cases=cases,
-        script=_write_script(cases),
-        words=_KINDS,
+        script=write_qupath_script(findings.cases),
+        words=KINDS,
         picture_px=PICTURE_PX,
     )
     write_atomically(path, page.encode("utf-8"))
 
 
-def _write_script(cases: Sequence[Case]) -> str:
-    """Groovy that selects the worst cases in the image that is open; none without QuPath's ids."""
-    ids = dict.fromkeys(case.object_id for case in cases if _QUPATH_ID.fullmatch(case.object_id))
-    listed = ",\n".join(f"    '{one}'" for one in ids)
-    return _SELECT.replace("IDS", listed) if ids else ""
-
-
 def _list_kinds(recipe: Recipe) -> list[str]:
     """In words, those that any decoder was asked, in the order of the page."""
     asked = {kind for settings in recipe.decoders.values() for kind in plans(settings.mix)}
-    return [word for kind, word in _KINDS.items() if kind in asked]
+    return [word for kind, word in KINDS.items() if kind in asked]
 
 
 def _describe_decoder(name: str, recipe: Recipe, trained: TrainedDecoder) -> _Told:
@@ -139,7 +130,7 @@ def _describe_decoder(name: str, recipe: Recipe, trained: TrainedDecoder) -> _To
     clock = trained.clock
     return _Told(
         name,
-        {word: best[kind] for kind, word in _KINDS.items() if kind in best},
+        {word: best[kind] for kind, word in KINDS.items() if kind in best},
         best["dice"],
         best["iou_correlation"],
         trained.best_step,
@@ -164,7 +155,7 @@ def _curves(trained: TrainedDecoder) -> bytes:
     loss, dice = figure.subplots(1, 2)
     loss.plot(steps, [row["train_loss"] for row in rows], marker=".")
     loss.set(xlabel="step", ylabel="training loss")
-    for kind, word in _KINDS.items():
+    for kind, word in KINDS.items():
         if kind in rows[0]:
             dice.plot(steps, [row[kind] for row in rows], marker=".", label=word)
     dice.plot(steps, [row["dice"] for row in rows], color="black", linewidth=2, label="mean")

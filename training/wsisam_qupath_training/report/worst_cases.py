@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import heapq
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
-import torch
 from PIL import Image
 from shapely.geometry import MultiPolygon, Polygon
 
@@ -18,29 +17,17 @@ from wsisam_qupath.prompts import Prompt
 from wsisam_qupath.prompts.encoding import MASK_PX, NEGATIVE, POSITIVE, MaskArray
 from wsisam_qupath.report.overlay import Rgb, Sketch
 
-from ..sampling.prompt_sampling import PromptBatch, choose_masks, draw_first_prompts
-from ..sampling.samples import (
-    Mask,
-    Sample,
-    SamplingSettings,
-    name_objects,
-    rasterize_targets,
-    read_patches,
-)
+from ..sampling.prompt_sampling import PromptBatch, choose_masks
+from ..sampling.samples import Mask, Sample, SamplingSettings, name_objects, read_patches
 from ..trainer.distributed import DistributedContext
-from ..trainer.losses import true_iou
 from ..trainer.sample_sources import SampleSource
-from ..trainer.targets import make_targets
 from ..trainer.trainable_decoder import TrainableDecoder
 from ..trainer.training_data import TrainingData
-from ..trainer.validation import plans
+from ..trainer.validation import ViewAnswer, answer_views
 
 PICTURE_PX = 320
 TRUTH_RGB: Rgb = (48, 209, 88)
 ANSWER_RGB: Rgb = (10, 132, 255)
-
-_OBJECTS = 2
-"""Of each view, as in validation."""
 
 _FRAME = PatchPair(MASK_PX / 2, MASK_PX / 2, 1.0, MASK_PX, Mpp(1.0, 1.0))
 """A pair with mask pixels as its level-0 pixels."""
@@ -97,7 +84,7 @@ def find_worst_predictions(
     context: DistributedContext,
     count: int,
 ) -> list[WorstPrediction]:
-    """The answers with the lowest Dice, the worst first: of each object only one.
+    """The answers with the lowest Dice, the worst first: of each object of a view only one.
 
     Args:
         decoder: its name.
@@ -105,30 +92,25 @@ def find_worst_predictions(
         samples: of the validation; they are asked what validation asks.
         size_px: of the base's input.
     """
-    answers = (
-        prediction
-        for index in range(len(samples))
-        for prediction in _find_worst_of_sample(
-            decoder, trainable, samples, index, size_px, context
+    answers = answer_views(trainable, samples, trainable.settings.mix, size_px, context)
+    worst = (
+        min(own, key=lambda prediction: prediction.dice)
+        for _, of_view in groupby(answers, key=lambda answer: answer.view)
+        for own in zip(*(_list_predictions(decoder, answer) for answer in of_view), strict=True)
+    )
+    return heapq.nsmallest(count, worst, key=lambda prediction: prediction.dice)
+
+
+def _list_predictions(decoder: str, answer: ViewAnswer) -> list[WorstPrediction]:
+    """What was answered about each object that was asked for."""
+    masks = choose_masks(*(part.float().cpu().numpy() for part in answer.decoded)).hr
+    return [
+        WorstPrediction(
+            decoder, answer.kind, answer.view, number, 100 * dice, answer.prompts,
+            answer.truth.hr_masks[number], mask,
         )
-    )
-    return heapq.nsmallest(count, answers, key=lambda prediction: prediction.dice)
-
-
-def list_usable_samples(
-    data: TrainingData, settings: SamplingSettings, kept: Sequence[int]
-) -> tuple[Sample, ...]:
-    """Those of some views of a part that hold an object, in the order in which they are used.
-
-    Args:
-        kept: their indices.
-    """
-    samples = (data.samples[index] for index in sorted(kept))
-    return tuple(
-        sample
-        for sample in samples
-        if len(rasterize_targets(data.images[sample.image], sample, settings).hr_masks)
-    )
+        for number, (dice, mask) in enumerate(zip(answer.dices, masks, strict=True))
+    ]  # fmt: skip
 
 
 def picture(
@@ -160,41 +142,6 @@ def picture(
         name_objects(image, sample, settings)[prediction.number],
         encoded.getvalue(),
     )
-
-
-@torch.no_grad()
-def _find_worst_of_sample(
-    decoder: str,
-    trainable: TrainableDecoder,
-    samples: SampleSource,
-    index: int,
-    size_px: int,
-    context: DistributedContext,
-) -> list[WorstPrediction]:
-    """For each object the kind of prompt that was answered worst."""
-    loaded, mix = samples.load(index), trainable.settings.mix
-    truth = loaded.truth
-    objects = list(range(min(_OBJECTS, len(truth.hr_masks))))
-    features = samples.features(loaded, trainable, context.device)
-    wanted = make_targets(truth, objects, trainable.patch_count, context.device)
-    answers: list[list[WorstPrediction]] = [[] for _ in objects]
-    for kind, plan in plans(mix).items():
-        rng = np.random.default_rng((index, len(kind)))  # as in validation: the same prompts
-        prompts = draw_first_prompts(truth, objects, plan, mix, size_px, rng)
-        with context.autocast():
-            prediction = trainable.predict(features, prompts)
-        chosen = prediction.iou.argmax(dim=1, keepdim=True)
-        iou = true_iou(prediction.logits, *wanted).gather(1, chosen)[:, 0]
-        dices = (200 * iou / (1 + iou)).tolist()
-        masks = choose_masks(*(part.float().cpu().numpy() for part in prediction)).hr
-        for number, mask in zip(objects, masks, strict=True):
-            answers[number].append(
-                WorstPrediction(
-                    decoder, kind, index, number, dices[number], prompts,
-                    truth.hr_masks[number], mask,
-                )
-            )  # fmt: skip
-    return [min(own, key=lambda prediction: prediction.dice) for own in answers]
 
 
 def _make_prompt(prompts: PromptBatch, row: int, size_px: int) -> Prompt:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from rich.console import Console
 
+from wsisam_qupath.errors import OptionError
 from wsisam_qupath.inference.loading import ResolvedModel, resolve
 from wsisam_qupath.report.progress import show_progress
 
@@ -77,6 +78,8 @@ def _open(request: TrainRequest, console: Console) -> Iterator[tuple[TrainingRun
         recipe = choose_recipe(request, model.adapter, collection.dataset)
     tell_data(collection.dataset, console)
     with open_context(request.model.device, request.model.threads) as context:
+        if request.learning_curve and context.world > 1:
+            raise OptionError("learning_curve", "is for one process: train without torchrun.")
         opening = _Opening(request, collection, folds, model, context, console)
         if request.minutes is not None:
             # All processes train what the first one fitted.

@@ -4,30 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from wsisam_qupath.errors import WsiSamError
+from wsisam_qupath.files import write_atomically
 from wsisam_qupath.report.progress import show_progress
 
 from ..dataset import AnnotatedImage
 from ..evaluate.models import PredictorModel
-from ..evaluate.results import EvaluationResults
-from ..report.page import write_report
-from ..report.worst_cases import (
-    Case,
-    WorstPrediction,
-    find_worst_predictions,
-    list_usable_samples,
-    picture,
-)
+from ..report.learning_curve import LearningCurve
+from ..report.page import Findings, write_report
+from ..report.qupath_script import write_qupath_script
+from ..report.worst_cases import Case, WorstPrediction, find_worst_predictions, picture
 from ..sampling.samples import Sample
 from ..trainer.trained import TrainedDecoder
+from ..trainer.training_data import name_usable_views
 from ..trainer.write_adapter import WrittenAdapter, write_trained_adapter
 from .folds import Fold
+from .learning_curve import measure_curves, write_curves
+from .side_by_side import ComparedRound, draw_changes
 from .training_run import TrainingRun
 from .verdict import Judgment, ask, judge, keep_start, tell
 
 _PICTURED = 12
-"""Cases on the report."""
+"""Worst cases on the report."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,9 @@ class Outcome:
     made: WrittenAdapter
     images: tuple[AnnotatedImage, ...]
 
-    def compare(self) -> tuple[Judgment, ...]:
-        """Compare the adapter with what was there before; where it is no better, that is kept.
+    @cached_property
+    def compared(self) -> tuple[ComparedRound, ...]:
+        """The adapter beside what was there before; none where there is nothing to compare.
 
         Of a cross-validation, each fold's own decoders answer for the images that they have not
         seen.
@@ -54,22 +55,30 @@ class Outcome:
             return ()
         with show_progress(training.console, "Loading the model to compare with"):
             before = training.load_compared("before", start)
-        results = [self._ask_round(fold, before, val) for fold in training.rounds]
+        return tuple(self._compare_round(fold, before, val) for fold in training.rounds)
+
+    def judge(self) -> tuple[Judgment, ...]:
+        """Say whether the adapter is better; where it is not, what was there before is kept."""
+        training, start = self.training, self.training.find_start()
+        if not self.compared or start is None:
+            return ()
+        results = [one.results for one in self.compared]
         judgments = judge(results, "before", "after")
         tell(judgments, start.stem, training.console, folds=len(results))
         self._keep_start(judgments)
         return judgments
 
-    def _ask_round(
+    def _compare_round(
         self, fold: Fold | None, before: PredictorModel, val: Sequence[AnnotatedImage]
-    ) -> EvaluationResults:
+    ) -> ComparedRound:
         training, adapter, images = self.training, self.made.adapter, val
         if fold is not None:
             images = [val[index] for index in fold.select(val)]
             adapter = self._write_fold(training.rounds.index(fold)).adapter
         after = training.load_compared("after", adapter)
         count = training.recipe.compared_objects // len(training.rounds)
-        return ask(images, before, after, count, training.console)
+        results = ask(images, before, after, count, training.console)
+        return ComparedRound(images, before, after, results)
 
     def _write_fold(self, number: int) -> WrittenAdapter:
         """The adapter of one fold, in the folder of the run."""
@@ -99,25 +108,42 @@ class Outcome:
         )
 
     def report(self, judgments: Sequence[Judgment]) -> WrittenAdapter:
-        """Write the report; without one the adapter is as good."""
+        """Write the report, and what is told beside it; without them the adapter is as good.
+
+        A learning curve comes last, as it takes longest: the report is there before it.
+        """
         training, made = self.training, self.made
-        path = made.adapter.with_suffix(".report.html")
         try:
             cases = self._picture_worst_cases()
-            with show_progress(training.console, "Writing the report"):
-                write_report(
-                    path,
-                    training.recipe,
-                    training.model.base,
-                    self.images,
-                    made.trained,
-                    cases,
-                    verdict=[str(judgment) for judgment in judgments],
-                    folds=len(training.rounds),
-                )
+            changes = draw_changes(self.compared, training.console) if self.compared else []
+            verdict = tuple(map(str, judgments))
+            findings = Findings(tuple(cases), verdict, tuple(changes), len(training.rounds))
+            made = self._write_report(findings)
+            if training.request.learning_curve:
+                curves = measure_curves(training, self.made.trained)
+                made = self._write_report(replace(findings, curves=self._write_curves(curves)))
         except WsiSamError as exc:
-            training.console.print(f"The adapter is written, but no report: {exc}", markup=False)
-            return made
+            lost = "no report" if made.report is None else "not all of its report"
+            training.console.print(f"The adapter is written, but {lost}: {exc}", markup=False)
+        return made
+
+    def _write_curves(
+        self, curves: Sequence[LearningCurve]
+    ) -> tuple[tuple[LearningCurve, bytes], ...]:
+        if not curves:
+            return ()
+        return tuple(zip(curves, write_curves(self.made.adapter, curves), strict=True))
+
+    def _write_report(self, findings: Findings) -> WrittenAdapter:
+        training, made = self.training, self.made
+        path = made.adapter.with_suffix(".report.html")
+        with show_progress(training.console, "Writing the report"):
+            script = write_qupath_script(findings.cases)
+            if script:
+                own = made.adapter.with_suffix(".worst-cases.groovy")
+                write_atomically(own, script.encode("utf-8"))
+            base = training.model.base
+            write_report(path, training.recipe, base, self.images, made.trained, findings)
         return replace(made, report=path)
 
     def _picture_worst_cases(self) -> list[Case]:
@@ -154,8 +180,8 @@ class Outcome:
                 count=_PICTURED,
             )
         kept = training.divide(fold)[1]
-        samples = list_usable_samples(training.val, training.recipe.sampling, kept)
-        return [(answer, samples[answer.sample]) for answer in found]
+        named = name_usable_views(training.val, training.recipe.sampling, kept)
+        return [(answer, named[answer.sample][0]) for answer in found]
 
 
 def conclude(
@@ -178,4 +204,4 @@ def conclude(
         licence=training.request.licence,
     )
     outcome = Outcome(training, made, images)
-    return outcome.report(outcome.compare())
+    return outcome.report(outcome.judge())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,6 +30,8 @@ from ..trainer.training_data import (
     make_cached_samples,
     make_pixel_samples,
 )
+from .few_objects import fit_to_objects, name_sizes
+from .side_by_side import PICTURED
 
 _GIB = 1 << 30
 _TILES_GIB = 32 / 1024
@@ -81,6 +83,9 @@ class Measured:
         compared_s: of all questions about one object, to one model; 0 where nothing is compared.
         compared: objects that are compared in the end, at most.
         rounds: how often each decoder is trained: once for each fold of a cross-validation.
+        curve_sizes: numbers of objects that a learning curve trains on too; none where none is
+            wanted.
+        objects: annotated objects that each round trains on.
     """
 
     patch_s: float
@@ -90,6 +95,8 @@ class Measured:
     compared_s: float = 0.0
     compared: int = 0
     rounds: int = 1
+    curve_sizes: Sequence[int] = ()
+    objects: int = 0
 
     def decoder_seconds(self, name: str, recipe: Recipe) -> float:
         """Of training a decoder by a recipe, in all rounds, its validations included."""
@@ -102,8 +109,17 @@ class Measured:
         return self.rounds * once
 
     def comparison_seconds(self, recipe: Recipe) -> float:
-        """Of comparing the start with the result in the end."""
-        return 2 * self.compared_s * min(recipe.compared_objects, self.compared)
+        """Of comparing the start with the result in the end, and drawing what changed."""
+        objects = min(recipe.compared_objects, self.compared)
+        return 2 * self.compared_s * (objects + min(PICTURED, objects))
+
+    def curve_seconds(self, recipe: Recipe) -> float:
+        """Of the learning curves of all decoders, what the whole training takes not included."""
+        fitted = [fit_to_objects(recipe, size, self.objects) for size in self.curve_sizes]
+        trainings = sum(self.decoder_seconds(name, one) for one in fitted for name in self.step_s)
+        # Each size is asked once more in the end, and so are the start and the whole training.
+        asked = (2 + len(fitted)) * self.rounds * recipe.val_views if fitted else 0
+        return trainings + asked * sum(self.validation_s.values())
 
     def total_seconds(self, recipe: Recipe, views_share: float = 1.0) -> float:
         """Of the whole run.
@@ -113,7 +129,8 @@ class Measured:
         """
         decoders = sum(self.decoder_seconds(name, recipe) for name in self.step_s)
         encoding = self.patches * views_share * self.patch_s
-        return encoding + decoders + self.comparison_seconds(recipe)
+        rest = self.comparison_seconds(recipe) + self.curve_seconds(recipe)
+        return encoding + decoders + rest
 
 
 def measure_plan(
@@ -168,6 +185,12 @@ def describe_plan(planned: Planned, measured: Measured) -> list[str]:
         objects = count_noun(min(recipe.compared_objects, measured.compared), "object")
         lines.append(
             f"Comparison with what was there before: {objects}, about {duration(seconds_compared)}."
+        )
+    if measured.curve_sizes:
+        sizes = name_sizes(measured.curve_sizes)
+        lines.append(
+            f"Learning curve: trainings on {sizes} too, about "
+            f"{duration(measured.curve_seconds(recipe))}."
         )
     return [*lines, _describe_memory(planned)]
 

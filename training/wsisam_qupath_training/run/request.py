@@ -44,6 +44,7 @@ class TrainRequest:
         only: the decoder to train, by name; the adapter is written when all are there.
         licence: for the card.
         minutes: the schedule is shortened where the run would take longer; None leaves it.
+        learning_curve: whether to train on some of the objects too, to say what more are worth.
     """
 
     data: Path
@@ -59,6 +60,7 @@ class TrainRequest:
     only: str | None = None
     licence: str = ""
     minutes: float | None = None
+    learning_curve: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "without", tuple(map(compose, self.without)))

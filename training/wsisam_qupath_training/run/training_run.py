@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,7 +20,7 @@ from wsisam_qupath.inference.loading import ResolvedModel, resolve
 from wsisam_qupath.model.build import read_state
 from wsisam_qupath.model.shipped import find_shipped_adapter
 from wsisam_qupath.model.weights import locate_weights
-from wsisam_qupath.report.progress import show_progress
+from wsisam_qupath.report.progress import count_noun, show_progress
 
 from ..dataset import AnnotatedImage, Part
 from ..evaluate.models import PredictorModel
@@ -29,7 +29,7 @@ from ..settings import DecoderSettings, Recipe
 from ..trainer.checkpoint import is_finished
 from ..trainer.distributed import DistributedContext
 from ..trainer.logs import TrainingLog
-from ..trainer.sample_sources import SampleSource
+from ..trainer.sample_sources import ChosenObjects, SampleSource
 from ..trainer.trainable_decoder import TrainableDecoder
 from ..trainer.trained import (
     FinishedRun,
@@ -46,6 +46,7 @@ from ..trainer.training_data import (
     make_cached_samples,
     make_pixel_samples,
 )
+from .few_objects import FewObjects, choose_sizes
 from .folds import Fold
 from .plan import Measured, Planned, describe_plan, measure_plan
 from .request import TrainRequest
@@ -78,22 +79,31 @@ class TrainingRun:
 
     def train(self, name: str) -> TrainedDecoder:
         """One decoder, from its last checkpoint on, in each fold if there are some."""
-        runs = [self._train_round(name, fold) for fold in self.rounds]
+        runs = [self.train_round(name, fold) for fold in self.rounds]
         share = choose_start_share(runs, self.recipe.decoders[name].start_shares)
         if share:
             self.console.print(f"{name}: mixed with {share:.0%} of what training started from.")
         trained = [run.mix(share) for run in runs]
         return average_folds(trained) if self.is_cross_validated else trained[0]
 
-    def _train_round(self, name: str, fold: Fold | None) -> FinishedRun:
-        settings = self.recipe.decoders[name]
+    def train_round(
+        self, name: str, fold: Fold | None, few: FewObjects | None = None
+    ) -> FinishedRun:
+        """One decoder, from its last checkpoint on, in one fold.
+
+        Args:
+            few: only on some of the objects; None is on all.
+        """
+        settings = self._choose_recipe(few).decoders[name]
         samples, val_views = self.samples(settings, fold)
+        if few is not None:
+            samples = ChosenObjects(samples, few.rows)
         check_views(samples, val_views)
-        run = self._make_run(name, samples, val_views, fold)
+        run = self._make_run(name, samples, val_views, fold, few)
         run.folder.mkdir(parents=True, exist_ok=True)
         with (
             TrainingLog(run.folder / "log", is_on=not self.context.rank) as log,
-            _progress(self.console, self._name_round(name, fold), settings.steps) as on_step,
+            _progress(self.console, self._name_round(name, fold, few), settings.steps) as on_step,
         ):
 
             def tell(step: int, row: Mapping[str, float]) -> None:
@@ -102,9 +112,13 @@ class TrainingRun:
 
             return run.finish(tell)
 
-    def _name_round(self, name: str, fold: Fold | None) -> str:
+    def _name_round(self, name: str, fold: Fold | None, few: FewObjects | None) -> str:
         number = self.rounds.index(fold) + 1
-        return name if fold is None else f"{name}, fold {number} of {len(self.rounds)}"
+        on = "" if few is None else f" on {count_noun(len(few.objects), 'object')}"
+        return f"{name}{on}" + ("" if fold is None else f", fold {number} of {len(self.rounds)}")
+
+    def _choose_recipe(self, few: FewObjects | None) -> Recipe:
+        return self.recipe if few is None else few.recipe
 
     def plan(self) -> list[str]:
         """What the run takes, in words."""
@@ -118,7 +132,7 @@ class TrainingRun:
             return self._make_run(name, samples, samples, None)
 
         measured = measure_plan(self._planned, self._load_backend, make_run, self.console)
-        measured = replace(measured, rounds=len(self.rounds))
+        measured = replace(measured, rounds=len(self.rounds), **self._count_curve())
         start, val = self.find_start(), self.list_compared()
         if start is None or not val or not self.recipe.compared_objects:
             return measured
@@ -127,6 +141,17 @@ class TrainingRun:
             seconds = measure_comparison(val, model)
         objects = sum(len(image.truths) for image in val)
         return replace(measured, compared_s=seconds, compared=objects)
+
+    def _count_curve(self) -> dict[str, Any]:
+        """Sizes of the learning curve, where one is wanted, and the objects of a round, about."""
+        if not (self.request.learning_curve and self.can_compare):
+            return {}
+        data, rounds = self.parts["train"], len(self.rounds)
+        without = self.request.without
+        n_objects = sum(len(one.truths) for one in data.images if one.dataset not in without)
+        if self.is_cross_validated:
+            n_objects = n_objects * (rounds - 1) // rounds
+        return {"objects": n_objects, "curve_sizes": choose_sizes(n_objects)}
 
     @property
     def _planned(self) -> Planned:
@@ -137,36 +162,56 @@ class TrainingRun:
         with show_progress(self.console, "Loading the model"):
             return self.model.load().backend
 
-    def _make_run(
-        self, name: str, samples: SampleSource, val_views: SampleSource, fold: Fold | None
-    ) -> Run:
-        settings = self.recipe.decoders[name]
+    def load_start(self, name: str, few: FewObjects | None = None) -> TrainableDecoder:
+        """A decoder as training starts from it."""
         torch.manual_seed(self.recipe.seed)  # what WSI-SAM adds begins at random
+        settings = self._choose_recipe(few).decoders[name]
         trainable = TrainableDecoder(self.model.base, self.base_state, settings)
         if self.model.adapter is not None:
             trainable.start_from(self.model.adapter)
+        return trainable
+
+    def _make_run(
+        self,
+        name: str,
+        samples: SampleSource,
+        val_views: SampleSource,
+        fold: Fold | None,
+        few: FewObjects | None = None,
+    ) -> Run:
         return Run(
-            trainable,
+            self.load_start(name, few),
             samples,
             val_views,
             self.model.base.size_px,
             self.recipe.seed,
-            self._round_folder(name, fold),
-            self._describe_run(settings, fold),
-            self.recipe.validate_every,
+            self._round_folder(name, fold, few),
+            self.describe_run(name, fold, few),
+            self._choose_recipe(few).validate_every,
             self.context,
-            can_compare=fold is not None or bool(self.parts["val"].samples),
+            can_compare=self.can_compare,
         )
+
+    def measure_steps(self, name: str, rows: Mapping[int, Sequence[int]]) -> tuple[float, float]:
+        """Seconds of a step of a decoder, and of the validation of a view.
+
+        Args:
+            rows: views to measure on and their objects; see :class:`.ChosenObjects`.
+        """
+        samples, _ = self.samples(self.recipe.decoders[name], self.rounds[0])
+        some = ChosenObjects(samples, rows)
+        with show_progress(self.console, f"Training {name} for a moment"):
+            return self._make_run(name, some, some, None).measure_seconds()
 
     def collect_trained(
         self, just: Mapping[str, TrainedDecoder]
     ) -> dict[str, TrainedDecoder] | None:
         """Every decoder of the recipe, if all are finished; some were just trained."""
         decoders = self.recipe.decoders
-        for name, settings in decoders.items():
+        for name in decoders:
             for fold in self.rounds:
                 checkpoint = self._round_folder(name, fold) / "checkpoint.pt"
-                if not is_finished(checkpoint, self._describe_run(settings, fold)):
+                if not is_finished(checkpoint, self.describe_run(name, fold)):
                     return None
         return {name: just.get(name) or self.train(name) for name in decoders}
 
@@ -208,6 +253,11 @@ class TrainingRun:
         """Whether each part of the data is held out once."""
         return len(self.rounds) > 1
 
+    @property
+    def can_compare(self) -> bool:
+        """Whether what is validated on is of images that are not trained on."""
+        return self.is_cross_validated or bool(self.parts["val"].samples)
+
     def _divide_views(self, train: TrainingData, fold: Fold) -> tuple[list[int], list[int]]:
         """Indices of the views that a fold trains on, and of those that it validates on."""
         without, held_out = self.request.without, set(fold.select(train.images))
@@ -246,22 +296,29 @@ class TrainingRun:
         """Where a decoder's checkpoints are."""
         return self.request.run_folder / name
 
-    def _round_folder(self, name: str, fold: Fold | None) -> Path:
+    def _round_folder(self, name: str, fold: Fold | None, few: FewObjects | None = None) -> Path:
         own = self.folder(name)
+        if few is not None:
+            own = self.curve_folder(name) / f"{len(few.objects)}-objects"
         return own if fold is None else own / f"fold-{self.rounds.index(fold) + 1}"
+
+    def curve_folder(self, name: str) -> Path:
+        """Where the trainings of a decoder's learning curve are."""
+        return self.folder(name) / "learning-curve"
 
     @property
     def _features_folder(self) -> Path:
         return self.request.cache or cache_folder() / "training"
 
-    def _describe_run(self, settings: DecoderSettings, fold: Fold | None) -> str:
-        recipe = self.recipe
+    def describe_run(self, name: str, fold: Fold | None, few: FewObjects | None = None) -> str:
+        """All that one training of a decoder depends on, JSON."""
+        recipe = self._choose_recipe(few)
         depends_on: dict[str, Any] = {
             "base": self.model.base.sha256,
             "start": self.model.adapter and self.model.adapter.sha256,
             "views": {part: data.checksum for part, data in self.parts.items()},
             "without": sorted(self.request.without),
-            "settings": settings.model_dump(mode="json"),
+            "settings": recipe.decoders[name].model_dump(mode="json"),
             "sampling": recipe.sampling.model_dump(mode="json"),
             "validate_every": recipe.validate_every,
             "seed": recipe.seed,
@@ -269,6 +326,8 @@ class TrainingRun:
         }
         if fold is not None:
             depends_on["held_out"] = sorted(fold.held_out)
+        if few is not None:
+            depends_on["objects"] = few.objects
         return json.dumps(depends_on, sort_keys=True)
 
     def samples(

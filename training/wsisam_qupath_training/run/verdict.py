@@ -29,7 +29,8 @@ _FEWEST_OF_DATASET = 3
 _MEASURED_OBJECTS = 2
 """Of each dataset."""
 
-_QUESTIONS = ProtocolSettings(kinds=("box", "points", "box+points", "outline"))
+QUESTIONS = ProtocolSettings(kinds=("box", "points", "box+points", "outline"))
+"""What both models are asked about each object."""
 
 _LABELS: Mapping[PromptKind, tuple[str, ...]] = {
     PromptKind.BOX: ("box",),
@@ -109,7 +110,7 @@ def ask(
     """
     datasets = len({image.dataset for image in images})
     chosen = limit_objects(images, max(_FEWEST_OF_DATASET, count // datasets), seed=0)
-    return evaluate_models(chosen, (before, after), _QUESTIONS, console)
+    return evaluate_models(chosen, (before, after), QUESTIONS, console)
 
 
 def judge(results: Sequence[EvaluationResults], before: str, after: str) -> tuple[Judgment, ...]:
@@ -129,7 +130,7 @@ def measure_comparison(images: Sequence[AnnotatedImage], model: PredictorModel) 
     chosen = limit_objects(images, _MEASURED_OBJECTS, seed=0)
     objects = sum(len(one.truths) for one in chosen)
     start = time.perf_counter()
-    evaluate_models(chosen, (model,), _QUESTIONS, Console(quiet=True))
+    evaluate_models(chosen, (model,), QUESTIONS, Console(quiet=True))
     return (time.perf_counter() - start) / objects
 
 

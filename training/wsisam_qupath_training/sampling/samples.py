@@ -123,6 +123,19 @@ class SampleMasks:
     hr_whole_px: FloatArray
     is_whole: Mask
 
+    def select(self, rows: Sequence[int]) -> SampleMasks:
+        """The same view where only the objects at these places were annotated."""
+        own = list(rows)
+        hr_masks = self.hr_masks[own]
+        return replace(
+            self,
+            hr_masks=hr_masks,
+            lr_masks=self.lr_masks[own],
+            hr_objects=hr_masks.any(axis=0),
+            hr_whole_px=self.hr_whole_px[own],
+            is_whole=self.is_whole[own],
+        )
+
 
 def draw_samples(
     images: Sequence[AnnotatedImage],

@@ -1,8 +1,8 @@
-"""The two places that views come from in training."""
+"""Where views come from in training: a cache, pixels, or some objects of either."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -114,3 +114,32 @@ class PixelSamples:
         """See :class:`.SampleSource`."""
         patches: tuple[ImageArray, ImageArray] = loaded.content
         return trainable.encode([torch.from_numpy(patch).to(device)[None] for patch in patches])
+
+
+class ChosenObjects:
+    """Views of another source with some of their objects alone, as if no other were annotated.
+
+    Args:
+        source: the views.
+        rows: by the index of a view there, the places of the objects that stay in it; views that
+            are not named are left out.
+    """
+
+    def __init__(self, source: SampleSource, rows: Mapping[int, Sequence[int]]) -> None:
+        self._source = source
+        self._rows = sorted(rows.items())
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def load(self, index: int) -> LoadedSample:
+        """See :class:`.SampleSource`."""
+        view, rows = self._rows[index]
+        loaded = self._source.load(view)
+        return LoadedSample(loaded.content, loaded.truth.select(rows))
+
+    def features(
+        self, loaded: LoadedSample, trainable: TrainableDecoder, device: torch.device
+    ) -> SampleFeatures:
+        """See :class:`.SampleSource`."""
+        return self._source.features(loaded, trainable, device)

@@ -21,7 +21,7 @@ from wsisam_qupath.slide import ReaderPool, Slide
 from ..dataset import AnnotatedImage, Part
 from ..sampling.feature_cache import FeatureCache, cache_key, count_bytes, fill_cache
 from ..sampling.random_patches import draw_random_patches
-from ..sampling.samples import Sample, draw_samples
+from ..sampling.samples import Sample, SamplingSettings, draw_samples, name_objects
 from ..settings import Recipe
 from ..sources.collection import Collection
 from ..splits import group_by_part
@@ -215,6 +215,22 @@ def list_kept(
         if data.images[sample.image].dataset not in without
         and (images is None or sample.image in images)
     ]
+
+
+def name_usable_views(
+    data: TrainingData, settings: SamplingSettings, kept: Sequence[int]
+) -> list[tuple[Sample, tuple[str, ...]]]:
+    """Those of some views of a part that show an object, in the order in which they are used.
+
+    Args:
+        kept: their indices.
+
+    Returns:
+        Each view with the ids of its objects, in their order.
+    """
+    samples = [data.samples[index] for index in sorted(kept)]
+    named = [(one, name_objects(data.images[one.image], one, settings)) for one in samples]
+    return [(sample, names) for sample, names in named if names]
 
 
 def make_cached_samples(cache: FeatureCache, kept: Sequence[int]) -> SampleSource:

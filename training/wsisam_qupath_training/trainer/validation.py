@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import zlib
 from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from wsisam_qupath.model.decoders import Decoded
 from wsisam_qupath.prompts import PromptKind
 
-from ..sampling.prompt_sampling import Plan, PromptMix, draw_first_prompts
+from ..sampling.prompt_sampling import Plan, PromptBatch, PromptMix, draw_first_prompts
+from ..sampling.samples import SampleMasks
 from .distributed import DistributedContext
 from .losses import true_iou
 from .sample_sources import SampleSource
@@ -19,6 +23,29 @@ from .trainable_decoder import TrainableDecoder
 
 _OBJECTS = 2
 """Of each view."""
+
+
+@dataclass(frozen=True)
+class ViewAnswer:
+    """What a decoder answered to one kind of prompt about the first objects of a view.
+
+    Attributes:
+        view: its index.
+        kind: a name of :func:`plans`.
+        prompts: one for each object, in the order of the view.
+        truth: all objects of the view.
+        decoded: all masks of the answer to each prompt.
+        ious: objects x masks, of each mask with the whole object.
+        dices: 0 to 1, of the mask with the highest predicted IoU, by object.
+    """
+
+    view: int
+    kind: str
+    prompts: PromptBatch
+    truth: SampleMasks
+    decoded: Decoded
+    ious: torch.Tensor
+    dices: list[float]
 
 
 def plans(mix: PromptMix) -> dict[str, Plan]:
@@ -35,7 +62,49 @@ def plans(mix: PromptMix) -> dict[str, Plan]:
     return found
 
 
+def answer_views(
+    trainable: TrainableDecoder,
+    samples: SampleSource,
+    mix: PromptMix,
+    size_px: int,
+    context: DistributedContext,
+) -> Iterator[ViewAnswer]:
+    """Ask a decoder all that a validation asks, view by view; the prompts are always the same.
+
+    Args:
+        size_px: of the base's input.
+    """
+    for view in range(len(samples)):
+        yield from _answer_view(trainable, samples, view, mix, size_px, context)
+
+
 @torch.no_grad()
+def _answer_view(
+    trainable: TrainableDecoder,
+    samples: SampleSource,
+    view: int,
+    mix: PromptMix,
+    size_px: int,
+    context: DistributedContext,
+) -> list[ViewAnswer]:
+    loaded = samples.load(view)
+    truth = loaded.truth
+    objects = list(range(min(_OBJECTS, len(truth.hr_masks))))
+    features = samples.features(loaded, trainable, context.device)
+    wanted = make_targets(truth, objects, trainable.patch_count, context.device)
+    answers = []
+    for kind, plan in plans(mix).items():
+        rng = np.random.default_rng((view, zlib.crc32(kind.encode())))
+        prompts = draw_first_prompts(truth, objects, plan, mix, size_px, rng)
+        with context.autocast():
+            decoded = trainable.predict(features, prompts)
+        ious = true_iou(decoded.logits, *wanted)
+        best = ious.gather(1, decoded.iou.argmax(dim=1, keepdim=True))[:, 0]
+        dices = (2 * best / (1 + best)).tolist()
+        answers.append(ViewAnswer(view, kind, prompts, truth, decoded, ious, dices))
+    return answers
+
+
 def validate(
     trainable: TrainableDecoder,
     samples: SampleSource,
@@ -49,24 +118,13 @@ def validate(
     """
     dices: defaultdict[str, list[float]] = defaultdict(list)
     ious: list[tuple[float, float]] = []
-    for index in range(len(samples)):
-        loaded = samples.load(index)
-        objects = list(range(min(_OBJECTS, len(loaded.truth.hr_masks))))
-        features = samples.features(loaded, trainable, context.device)
-        wanted = make_targets(loaded.truth, objects, trainable.patch_count, context.device)
-        for name, plan in plans(mix).items():
-            rng = np.random.default_rng((index, zlib.crc32(name.encode())))
-            prompts = draw_first_prompts(loaded.truth, objects, plan, mix, size_px, rng)
-            with context.autocast():
-                prediction = trainable.predict(features, prompts)
-            iou = true_iou(prediction.logits, *wanted)
-            chosen = prediction.iou.argmax(dim=1, keepdim=True)
-            best = iou.gather(1, chosen)[:, 0]
-            dices[name] += (2 * best / (1 + best)).tolist()
-            answering = prediction.iou.isfinite()
-            ious += zip(prediction.iou[answering].tolist(), iou[answering].tolist(), strict=True)
+    for answer in answer_views(trainable, samples, mix, size_px, context):
+        dices[answer.kind] += answer.dices
+        predicted, true = answer.decoded.iou, answer.ious
+        answering = predicted.isfinite()
+        ious += zip(predicted[answering].tolist(), true[answering].tolist(), strict=True)
     means = {name: 100 * float(np.mean(values)) for name, values in dices.items()}
-    predicted, true = np.array(ious).T
-    varies = predicted.std() > 0 and true.std() > 0
-    correlated = float(np.corrcoef(predicted, true)[0, 1]) if varies else 0.0
+    all_predicted, all_true = np.array(ious).T
+    varies = all_predicted.std() > 0 and all_true.std() > 0
+    correlated = float(np.corrcoef(all_predicted, all_true)[0, 1]) if varies else 0.0
     return {**means, "dice": float(np.mean(list(means.values()))), "iou_correlation": correlated}
