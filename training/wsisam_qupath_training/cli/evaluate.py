@@ -97,7 +97,8 @@ _PATH = click.Path(path_type=Path)
     default=0.05,
     show_default=True,
     metavar="SHARE",
-    help="Standard deviation of the position of box edges, as a share of the box's side.",
+    help="How far the edges of a box are off, as drawn by hand: standard deviation, as a share "
+    "of the box's side.",
 )
 @click.option(
     "--outline-noise",
@@ -105,7 +106,7 @@ _PATH = click.Path(path_type=Path)
     default=0.05,
     show_default=True,
     metavar="SHARE",
-    help="Standard deviation of the points of coarse outlines, as a share of the square root of "
+    help="How far a coarse outline is off: standard deviation, as a share of the square root of "
     "the object's area.",
 )
 @click.option(
@@ -113,7 +114,7 @@ _PATH = click.Path(path_type=Path)
     type=_PATH,
     help="Use the boxes of a detector as prompts: MS COCO, GeoJSON, or a folder of GeoJSON files.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Random seed.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Random seed of the prompts.")
 @click.option(
     "--by",
     type=click.Choice(["dataset", "class", "image", "patient"]),
