@@ -347,7 +347,9 @@ def test_each_object_of_a_cross_validation_is_judged_by_what_did_not_see_it(tmp_
     for fold in (1, 2):
         assert (made.adapter.with_suffix(".training") / f"fold-{fold}.safetensors").is_file()
     assert made.report is not None
-    assert "Cross-validated: 2 trainings" in made.report.read_text("utf-8")
+    page = made.report.read_text("utf-8")
+    assert "Cross-validated: 2 trainings" in page
+    assert page.count("Annotated, before and after:") == 6  # three glands in each of two folds
 
 
 def test_a_training_of_minutes_is_measured_before_it_starts(tmp_path: Path) -> None:

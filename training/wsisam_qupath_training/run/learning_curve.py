@@ -61,7 +61,7 @@ def measure_curves(
     """
     if not training.can_compare:
         training.console.print(
-            "No learning curve: it needs a second image, on which what was learned is measured."
+            "No learning curve: it needs a second image, to measure on what the first one taught."
         )
         return ()
     curves = []
@@ -124,7 +124,7 @@ class _CurveRun:
         """Of each round, image and objects of the views that are trained on."""
         training = self.training
         data, sampling = training.parts["train"], training.recipe.sampling
-        found = []
+        found: list[list[tuple[int, Sequence[str]]]] = []
         for fold in training.rounds:
             named = name_usable_views(data, sampling, training.divide(fold)[0])
             found.append([(sample.image, names) for sample, names in named])

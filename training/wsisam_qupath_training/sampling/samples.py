@@ -131,7 +131,7 @@ class SampleMasks:
             self,
             hr_masks=hr_masks,
             lr_masks=self.lr_masks[own],
-            hr_objects=hr_masks.any(axis=0),
+            hr_objects=_merge_masks(list(hr_masks)),
             hr_whole_px=self.hr_whole_px[own],
             is_whole=self.is_whole[own],
         )
