@@ -109,6 +109,6 @@ def test_one_image_has_no_curve_and_a_plan_names_its_time(tmp_path: Path) -> Non
     words = run(lonely)
     plan = run_plan(pair, Console(file=io.StringIO()))
 
-    assert "No learning curve: it needs a second image" in words
+    assert "No learning curve: nothing is left to measure on" in words
     assert not (tmp_path / "one" / "mine.learning-curve.json").exists()
     assert re.search(r"Learning curve: trainings on 1 object too, about", plan)

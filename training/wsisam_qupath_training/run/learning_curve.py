@@ -61,7 +61,7 @@ def measure_curves(
     """
     if not training.can_compare:
         training.console.print(
-            "No learning curve: it needs a second image, to measure on what the first one taught."
+            "No learning curve: nothing is left to measure on. It needs views of two images."
         )
         return ()
     curves = []
