@@ -1,5 +1,6 @@
 """Files on this machine: ordinary ones only, written atomically, below folders that are safe."""
 
+from .compressed import compress, estimate_size
 from .json_documents import JsonList, OnRead, is_list, read_json
 from .ordinary import (
     CACHE_VARIABLE,
@@ -9,6 +10,7 @@ from .ordinary import (
     check_writable,
     compute_sha256,
     hold_alone,
+    open_atomically,
     open_file,
     process_folder,
     read_file,
@@ -27,11 +29,14 @@ __all__ = [
     "cache_folder",
     "check_ordinary",
     "check_writable",
+    "compress",
     "compute_sha256",
+    "estimate_size",
     "hold_alone",
     "is_list",
     "is_refusal",
     "name_of_open",
+    "open_atomically",
     "open_file",
     "process_folder",
     "read_file",

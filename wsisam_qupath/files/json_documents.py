@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeAlias, overload
 
 from ..errors import PromptError
+from .compressed import DAMAGED, decompress
 from .ordinary import open_file
 
 WHOLE_BYTES_MAX = 32 << 20
@@ -100,11 +101,11 @@ def _tell_nobody(_count: int) -> None:
 
 
 def read_json(path: Path, *, fix: str, on_read: OnRead = _tell_nobody) -> object:
-    """The parsed JSON of a file, UTF-8 with or without a byte order mark.
+    """The parsed JSON of a file, UTF-8 with or without a byte order mark, or that with gzip.
 
     Args:
         fix: what to do about a file that is damaged; ends the message.
-        on_read: told how much of a large file was read; what it raises ends the reading.
+        on_read: told how much of a large file's text was read; what it raises ends the reading.
 
     Returns:
         What ``json.loads`` gives; of a large file, :class:`JsonList` in place of the list that it
@@ -114,7 +115,7 @@ def read_json(path: Path, *, fix: str, on_read: OnRead = _tell_nobody) -> object
         PromptError: it is missing, too large, cannot be read, or is not JSON in UTF-8.
     """
     try:
-        with open_file(path) as file:
+        with open_file(path) as given, decompress(given, BYTES_MAX) as file:
             size = os.fstat(file.fileno()).st_size
             if size > BYTES_MAX:
                 raise PromptError(
@@ -129,6 +130,8 @@ def read_json(path: Path, *, fix: str, on_read: OnRead = _tell_nobody) -> object
                 file.seek(0)
                 _Index(file, path, fix, _tell_nobody).check_for_cut()
                 raise
+    except DAMAGED as exc:
+        raise PromptError(f"{path} is damaged or cut off ({exc}). {fix}") from exc
     except FileNotFoundError as exc:
         raise PromptError(f"There is no file {path}: check the name and the folder.") from exc
     except (OSError, ValueError) as exc:  # ValueError: a NUL in the path

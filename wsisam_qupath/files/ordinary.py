@@ -158,10 +158,24 @@ def write_atomically(
 ) -> None:
     """Write a file whole or not at all: what stood there before stays until the last moment.
 
+    Args:
+        content: as a whole or in pieces.
+        private: whether only this user may read it.
+
+    Raises:
+        OutputError: it cannot be written there.
+    """
+    with open_atomically(path, private=private) as file:
+        file.writelines((content,) if isinstance(content, bytes) else content)
+
+
+@contextmanager
+def open_atomically(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
+    """Open a new file that takes the place of a path when the body ends without an error.
+
     A link is followed: what it names is replaced, not the link.
 
     Args:
-        content: as a whole or in pieces.
         private: whether only this user may read it.
 
     Raises:
@@ -174,8 +188,8 @@ def write_atomically(
         try:
             # Not `chmod` afterwards: others could open it before.
             opener = partial(os.open, mode=0o600) if private else None
-            with open(unfinished, "xb", opener=opener) as file:
-                file.writelines((content,) if isinstance(content, bytes) else content)
+            with open(unfinished, "x+b", opener=opener) as file:
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             unfinished.replace(target)

@@ -78,7 +78,7 @@ def read_prompts(
     drawn_only: bool = False,
     on_read: OnRead = _tell_nobody,
 ) -> PromptSet:
-    """Read prompts from a GeoJSON file (UTF-8) that QuPath exported.
+    """Read prompts from a GeoJSON file (UTF-8, or that with gzip) that QuPath exported.
 
     Args:
         points_as, hr_l0_box_of, drawn_only: see :func:`prompts_from_geojson`.

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ..files import write_atomically
+from ..files import compress, write_atomically
 from ..options import ObjectType
 from ..prompts.results import Result
 from .properties import make_classification
@@ -59,10 +59,16 @@ def encode_features(
 def write_features(path: str | os.PathLike[str], features: Iterable[Feature]) -> None:
     """Write a FeatureCollection to a file, completely or not at all.
 
+    Args:
+        path: where to; the file is compressed with gzip where its name ends in ``.gz``.
+
     Raises:
         OutputError: it cannot be written there; what was there before is untouched.
     """
-    write_atomically(Path(path), (text.encode("ascii") for text in encode_features(features)))
+    target = Path(path)
+    encoded = (text.encode("ascii") for text in encode_features(features))
+    is_packed = target.suffix.lower() == ".gz"
+    write_atomically(target, compress(encoded) if is_packed else encoded)
 
 
 def _drop_nonfinite(measurements: Mapping[str, float]) -> dict[str, float]:

@@ -135,12 +135,14 @@ def test_two_files_for_one_slide_are_told() -> None:
 
 
 def test_a_folder_means_its_geojson_and_no_manifest(tmp_path: Path) -> None:
-    touch(tmp_path, "b.svs.geojson", "a.json", "manifest.json", ".x.geojson", "notes.txt")
+    names = ("b.svs.geojson", "a.json", "c.svs.geojson.gz", "d.json.gz")
+    touch(tmp_path, *names, "manifest.json", ".x.geojson", "notes.txt", "e.gz")
 
     sources = find_annotations(tmp_path, []).sources
 
     assert [(one.label, one.slide_name) for one in sources] == [
         ("a.json", "a"), ("b.svs.geojson", "b.svs"),
+        ("c.svs.geojson.gz", "c.svs"), ("d.json.gz", "d"),
     ]  # fmt: skip
 
 

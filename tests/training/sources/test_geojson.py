@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,19 @@ def test_geojson_beside_slides_is_read(tmp_path: Path) -> None:
     assert b.l0_complete is not None
     assert b.l0_complete.equals(REGION)
     assert a.slide.open().mpp.x == pytest.approx(MPP)
+
+
+def test_compressed_geojson_beside_slides_is_read(tmp_path: Path) -> None:
+    for name in ("a.tif", "b.ome.tif"):
+        write_slide(tmp_path / name)
+        plain = write_geojson(tmp_path / f"{name}.geojson", glands())
+        plain.with_name(f"{name}.geojson.gz").write_bytes(gzip.compress(plain.read_bytes()))
+        plain.unlink()
+
+    a, b = read(tmp_path).images
+
+    assert_drawn(a, OUTLINES)
+    assert (a.name, b.name) == ("a.tif", "b.ome.tif")
 
 
 def test_children_are_objects_too(tmp_path: Path) -> None:

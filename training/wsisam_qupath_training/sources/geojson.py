@@ -19,8 +19,8 @@ from .areas import split_areas
 from .groups import GroupOf
 from .slides import SlideFolder, named_files, slides_in
 
-ENDINGS = (".geojson", ".json")
-"""Of the files; those of the second, as HuBMAP has them, where there are none of the first."""
+ENDINGS = (".geojson", ".geojson.gz", ".json")
+"""Of the files; those of the last, as HuBMAP has them, where there are none of the others."""
 
 
 def read_geojson(
@@ -66,7 +66,7 @@ def _read_image(
     Raises:
         SlideError: its slide is not there.
     """
-    name = file.stem
+    name = Path(file.stem).stem if file.suffix.lower() == ".gz" else file.stem
     slide = known.find(name)
     flat = list(iterate_features(cleaned.features))
     drawn = [_without_children(one) for one in flat if _type(one) == "annotation"]

@@ -143,6 +143,7 @@ def _format_of_folder(folder: Path, truth: str | None) -> Format | None:
         return "paip"
     others: dict[str, Format] = {
         "*.geojson": "geojson",
+        "*.geojson.gz": "geojson",
         "*.xml": "camelyon",
         "*.json": "geojson",
     }

@@ -21,7 +21,7 @@ from ...slide.names import natural_key, split_location, strip_format
 
 T = TypeVar("T")
 
-_SUFFIXES = (".geojson", ".json")
+_SUFFIXES = (".geojson", ".json", ".geojson.gz", ".json.gz")
 
 _FIX = "Name a folder of GeoJSON files, or a COCO file such as CATCH.json."
 
