@@ -36,7 +36,7 @@ from fixtures.engine_runs import (
     wait_for_first,
 )
 from wsisam_qupath.errors import DeviceError, OptionError, SlideError, WeightsError
-from wsisam_qupath.inference import executors
+from wsisam_qupath.inference import dask_cluster
 from wsisam_qupath.inference.executors import DaskExecutor
 from wsisam_qupath.options import OutlineOptions
 from wsisam_qupath.prompts.results import SerializedResult
@@ -80,7 +80,7 @@ def test_dask_workers_answer_the_same_without_java_and_after_one_was_killed(
     with closing(dask_engine(cluster)) as executor:
         assert executor.images_at_once == 6
         first = answers(executor, tissue_slide, apart(PROMPTS))
-        for modules in executor._client.run(eval, MODULES).values():
+        for modules in executor._cluster._client.run(eval, MODULES).values():
             assert java_among(modules) == []
 
         jobs = begin(executor, tissue_slide, apart(PROMPTS * 4))
@@ -162,7 +162,7 @@ def test_threads_of_a_dask_worker_share_one_model(
         closing(dask_engine(cluster)) as executor,
     ):
         found = answers(executor, tissue_slide, apart(PROMPTS))
-        (loads,) = executor._client.run(eval, LOADS).values()
+        (loads,) = executor._cluster._client.run(eval, LOADS).values()
 
     assert_alike(found.values(), serial)
     assert loads == 1
@@ -212,9 +212,9 @@ def test_what_is_no_address_of_a_scheduler_is_refused(distributed: Any, address:
 def test_an_address_where_no_scheduler_is_is_given_up_soon(
     distributed: Any, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    assert executors._CONNECT_SECONDS + executors._SILENCE_SECONDS < 20
-    monkeypatch.setattr(executors, "_CONNECT_SECONDS", 1)
-    monkeypatch.setattr(executors, "_SILENCE_SECONDS", 1)
+    assert dask_cluster._CONNECT_SECONDS + dask_cluster._SILENCE_SECONDS < 20
+    monkeypatch.setattr(dask_cluster, "_CONNECT_SECONDS", 1)
+    monkeypatch.setattr(dask_cluster, "_SILENCE_SECONDS", 1)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         if what != "nobody":
