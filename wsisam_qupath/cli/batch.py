@@ -155,7 +155,10 @@ def batch(**given: Any) -> None:
     from ..project.batch.request import BatchRequest
     from ..report.display import outdated_notice
 
-    request = BatchRequest(model=take_model(given), options=take_outline(given), **given)
+    keep_rows = given["report"] is not None
+    request = BatchRequest(
+        model=take_model(given), options=take_outline(given), keep_rows=keep_rows, **given
+    )
     outcome = run_batch(request)
     if notice := outdated_notice(outcome.images):
         click.echo(f"{notice} To renew them, add --redo outdated.", err=True)

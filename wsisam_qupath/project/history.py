@@ -19,6 +19,9 @@ from ..qupath.files.entries import ImageEntry, Project
 MOST_RECORDS = 200_000
 """Of each kind and image; the oldest go first. 200,000 results are 40 MB, read in a second."""
 
+HISTORY_FOLDER = "history"
+"""Name of the folder of histories, below this program's own."""
+
 _LEDGER = "ledger"
 """Name that version 0.1 gave to histories: of their folder, and of the key of their format."""
 
@@ -67,7 +70,7 @@ class History:
 
     def __init__(self, project: Project, entry: ImageEntry) -> None:
         """Touches nothing."""
-        self.path = project.own_folder / "history" / f"{entry.id}.json"
+        self.path = project.own_folder / HISTORY_FOLDER / f"{entry.id}.json"
         self._earlier_path = project.own_folder / _LEDGER / self.path.name
         self._name = escape(entry.name)
         self._files = project.files

@@ -15,6 +15,9 @@ from ..files.formats import JOURNAL
 from ..prompts.results import SerializedResult
 from ..qupath.files.entries import ImageEntry, Project
 
+JOURNAL_FOLDER = "journal"
+"""Name of the folder of journals, below this program's own."""
+
 _FIELDS = tuple(one.name for one in fields(SerializedResult))
 
 
@@ -33,7 +36,7 @@ class Journal:
         Args:
             slide_key: any text that changes with the slide, such as URI, size and time of its file.
         """
-        self.path = project.own_folder / "journal" / f"{entry.id}.jsonl"
+        self.path = project.own_folder / JOURNAL_FOLDER / f"{entry.id}.jsonl"
         self._name = escape(entry.name)
         self._files = project.files
         self._header = make_line({**JOURNAL.stated, "slide": slide_key})

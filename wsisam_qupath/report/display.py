@@ -126,7 +126,7 @@ def summarize_outcome(outcome: ImageOutcome) -> str:
 
 def outdated_notice(outcomes: Sequence[ImageOutcome]) -> str:
     """Say how many results are outdated; empty where none is."""
-    count = sum(row.is_outdated for one in outcomes for row in one.rows)
+    count = sum(one.count_outdated() for one in outcomes)
     if not count:
         return ""
     results = "1 result is" if count == 1 else f"{count} results are"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -20,6 +20,9 @@ PromptState: TypeAlias = Literal["outlined", "empty", "answered", "reviewed", "s
 """``outlined``: there is a new outline. ``empty``: the model sees nothing there. ``answered``: an
 earlier run did it. ``reviewed``: a person took the outline over, so it is left alone. ``skipped``:
 no prompt could be made of it."""
+
+Classes: TypeAlias = dict[str, tuple[int, int, int] | None]
+"""Colors of classes, RGB, by their names; None lets QuPath choose."""
 
 ImageState: TypeAlias = Literal["done", "nothing to do", "failed"]
 
@@ -120,6 +123,7 @@ class ImageOutcome:
 
     Attributes:
         id, name: of the project's entry.
+        rows: one per prompt, but for those that are only counted.
         slide: the file that was read; None where no reader of ours opens it.
         mpp: of its level 0; None where it was never opened.
         reason: what is wrong and how to fix it, or how the image was read if that is worth
@@ -127,6 +131,8 @@ class ImageOutcome:
         backup: the copy of ``data.qpdata`` from before; None where nothing was written.
         plan: what it asked for; nothing where it could not be read.
         helped_by: see :class:`.WsiSamError`.
+        counted: how many prompts have no row any more, by their state.
+        outdated_counted: how many of these have an outdated result.
     """
 
     id: str
@@ -140,10 +146,31 @@ class ImageOutcome:
     backup: Path | None = None
     plan: Plan = field(default_factory=Plan)
     helped_by: str | None = None
+    counted: Mapping[PromptState, int] = field(default_factory=dict)
+    outdated_counted: int = 0
 
     def count(self, state: PromptState) -> int:
         """Count the prompts with this state."""
-        return Counter(row.state for row in self.rows)[state]
+        return Counter(row.state for row in self.rows)[state] + self.counted.get(state, 0)
+
+    def count_outdated(self) -> int:
+        """Count the prompts with an outdated result."""
+        return sum(row.is_outdated for row in self.rows) + self.outdated_counted
+
+    def list_classes(self) -> Classes:
+        """List the classes of the new outlines."""
+        classes = (row.path_class for row in self.rows if row.feature is not None)
+        return {one.name: one.color for one in classes if one is not None}
+
+    def count_rows(self) -> ImageOutcome:
+        """The same with counts in place of rows, but for skipped prompts, which have no outline."""
+        counted = [row for row in self.rows if row.state != "skipped"]
+        return replace(
+            self,
+            rows=tuple(row for row in self.rows if row.state == "skipped"),
+            counted=Counter(row.state for row in counted),
+            outdated_counted=sum(row.is_outdated for row in counted),
+        )
 
 
 def _union(boxes: Sequence[Box]) -> Box:

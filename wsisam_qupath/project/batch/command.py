@@ -144,6 +144,7 @@ def _make_config(request: BatchRequest, project: Project, model: ResolvedModel) 
         stored=_find_stored(request, project),
         table=None if request.to_table is None else TableWriter(request.to_table, project.images),
         find=_make_find_choice(request),
+        keep_rows=request.keep_rows,
     )
 
 

@@ -51,6 +51,7 @@ class BatchConfig:
         table: takes the prompts that need a result.
         open_project: stands between the batch and a QuPath that has the project open.
         find: what is looked for, in place of prompts that are answered.
+        keep_rows: whether outcomes keep what became of each prompt, with its outline.
     """
 
     project: Project
@@ -66,6 +67,7 @@ class BatchConfig:
     table: TableWriter | None = None
     open_project: OpenProject | None = None
     find: FindChoice | None = None
+    keep_rows: bool = True
 
     def planner(self, slide: Slide) -> Planner:
         """Choose the patch pairs of prompts on a slide."""

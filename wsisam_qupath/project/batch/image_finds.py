@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import shapely
@@ -12,7 +13,7 @@ from shapely.geometry import shape
 
 from ...geojson import Feature
 from ...geojson.authorship import read_search_id
-from ...inference.executors import Deliver, SearchWork
+from ...inference.executors import Deliver, MakeWork, SearchWork
 from ...inference.find import Region, count_tiles
 from ...inference.tasks import NamedSearch
 from ...prompts import Plane
@@ -80,27 +81,25 @@ class ImageFinds:
         """Add what was found or searched."""
         self.by_id.update({result.id: result for result in results})
 
-    def list_open_planes(self) -> list[Plane]:
-        """List the planes on which something is still to be searched."""
-        return [plane for plane, one in self.searches.tasks.items() if one.id not in self.by_id]
-
-    def make_work(
+    def plan_work(
         self,
-        plane: Plane,
-        slide: Slide,
         planner: Planner,  # noqa: ARG002 - as other results
         deliver: Deliver,
-    ) -> SearchWork:
-        """Make the work of a plane: the tiles that are left, without what was found before."""
-        named = self.searches.tasks[plane]
-        done = sum(one.startswith(named.tile_prefix) for one in self.by_id)
-        known = (*named.known, *(outline for _, outline in self._list_found(named)))
-        return SearchWork(slide, replace(named, known=known, tiles_done=done), deliver)
+    ) -> dict[Plane, MakeWork]:
+        """Plan the search of each plane on which something is left; it wants the plane's slide."""
+
+        def make(named: NamedSearch, slide: Slide) -> SearchWork:
+            done = sum(one.startswith(named.tile_prefix) for one in self.by_id)
+            known = (*named.known, *(outline for _, outline in self._list_found(named)))
+            return SearchWork(slide, replace(named, known=known, tiles_done=done), deliver)
+
+        return {plane: partial(make, named) for plane, named in self._list_open().items()}
 
     def make_plan(self, planner: Planner, slide: Slide) -> Plan:
         """Count the examples and, about, the patches to look at."""
-        examples = [one for named in self._list_open() for one in named.search.examples]
-        tiles = sum(count_tiles(planner, slide.l0_box, one.search) for one in self._list_open())
+        left = self._list_open().values()
+        examples = [one for named in left for one in named.search.examples]
+        tiles = sum(count_tiles(planner, slide.l0_box, one.search) for one in left)
         return Plan(Counter(one.kind for one in examples), tiles)
 
     def list_outlined(self) -> list[tuple[Plane, Feature]]:
@@ -141,8 +140,9 @@ class ImageFinds:
         rows = (PromptRow(one.prompt_id, "outlined", feature=one.feature) for one in found)
         return (*self.searches.rows, *rows)
 
-    def _list_open(self) -> list[NamedSearch]:
-        return [self.searches.tasks[plane] for plane in self.list_open_planes()]
+    def _list_open(self) -> dict[Plane, NamedSearch]:
+        tasks = self.searches.tasks
+        return {plane: named for plane, named in tasks.items() if named.id not in self.by_id}
 
     def _list_found(self, named: NamedSearch) -> list[tuple[Feature, Region]]:
         features = [one.feature for one in self.by_id.values() if one.feature is not None]

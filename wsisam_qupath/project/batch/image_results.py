@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from ...geojson import Feature
 from ...geojson.properties import read_path_class
 from ...geojson.provenance import DRAWN_KEY, PROMPT_KEY
 from ...inference.chosen import ChosenModel
-from ...inference.executors import Deliver, Work
+from ...inference.executors import Deliver, MakeWork, Work
 from ...prompts import Plane, Prompt
 from ...prompts.planner import Planner
 from ...prompts.results import SerializedResult
@@ -73,15 +74,16 @@ class ImageResults:
         """Count those that have one."""
         return len(self.by_id)
 
-    def list_open_planes(self) -> list[Plane]:
-        """List the planes with prompts without a result."""
-        return list(self.group_open_prompts())
+    def plan_work(self, planner: Planner, deliver: Deliver) -> dict[Plane, MakeWork]:
+        """Plan the work of each plane with prompts without a result; it wants the plane's slide."""
 
-    def make_work(self, plane: Plane, slide: Slide, planner: Planner, deliver: Deliver) -> Work:
-        """Make the work of a plane: its prompts without a result."""
-        return Work(slide, tuple(self.group_open_prompts()[plane]), planner, deliver)
+        def make(prompts: Sequence[Prompt], slide: Slide) -> Work:
+            return Work(slide, tuple(prompts), planner, deliver)
 
-    def group_open_prompts(self) -> dict[Plane, list[Prompt]]:
+        by_plane = self._group_open_prompts()
+        return {plane: partial(make, prompts) for plane, prompts in by_plane.items()}
+
+    def _group_open_prompts(self) -> dict[Plane, list[Prompt]]:
         """Group the prompts without a result by their plane."""
         by_plane: dict[Plane, list[Prompt]] = {}
         for prompt in self._list_open_prompts():
@@ -92,7 +94,7 @@ class ImageResults:
         """Count the prompts without a result and the patches that they need."""
         encodes = sum(
             sum(model.plan_patches(planner, prompts).values())
-            for prompts in self.group_open_prompts().values()
+            for prompts in self._group_open_prompts().values()
         )
         kinds = Counter(prompt.kind for prompt in self._list_open_prompts())
         return Plan(kinds, encodes, self.selection.outlines_left, self.selection.tasks_beyond_limit)

@@ -49,6 +49,8 @@ class BatchRequest:
         write: whether the results are written into the project.
         workers: number of worker processes; 0 is this process alone.
         dask: address of the scheduler of a dask cluster.
+        keep_rows: whether the outcome keeps what became of each prompt, with its outline, which
+            takes memory; a report needs that.
         from_folder: results of ``segment --table`` to write into the project; nothing is answered.
         to_table: CSV to write the prompts that need a result to; nothing is answered, and the
             project stays as it is.
@@ -76,6 +78,7 @@ class BatchRequest:
     write: bool = True
     workers: int = 0
     dask: str | None = None
+    keep_rows: bool = True
     from_folder: Path | None = None
     to_table: Path | None = None
 
@@ -84,6 +87,8 @@ class BatchRequest:
             override(self.mpp)
         if self.workers and self.dask:
             raise OptionError("workers", "cannot be combined with dask: give one of both.")
+        if self.report is not None and not self.keep_rows:
+            raise OptionError("keep_rows", "a report needs them: keep them, or name no report.")
         self._check_elsewhere()
         self._check_find()
         if not self.write and self.export is None and self.report is None:
@@ -141,3 +146,4 @@ class ProjectChoices(TypedDict, total=False):
     write: bool
     workers: int
     dask: str | None
+    keep_rows: bool

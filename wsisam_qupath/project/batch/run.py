@@ -33,7 +33,7 @@ from ...qupath.files.integrity import (
 from ...qupath.jvm.objects import class_colors, read_image, stage_change
 from ...qupath.jvm.process import QuPathProcess
 from ...qupath.values import ImageContents
-from ...report.outcome import ImageOutcome, ImageState, Plan
+from ...report.outcome import Classes, ImageOutcome, ImageState, Plan
 from ...slide import Slide
 from ..commit import commit, make_staging_path, recover
 from ..history import History, Record, Written
@@ -42,6 +42,7 @@ from .config import BatchConfig, BatchObserver
 from .image_finds import ImageFinds
 from .image_results import ImageResults
 from .opening import SlideOpener
+from .order import order_images
 from .read_image import ReadImage, Results
 from .result_stream import ResultStream
 from .searching import ImageSearches, choose_searches
@@ -79,6 +80,7 @@ class Batch:
         self._executor, self._local, self._observer = executor, local, observer
         self._room = asyncio.Semaphore(executor.images_at_once + _IMAGES_READ_AHEAD)
         self._outcomes: dict[str, ImageOutcome] = {}
+        self._classes: dict[str, Classes] = {}
         self._tasks_taken = 0
         self._wish: Future[None] = Future()  # never done; cancelled with the batch
 
@@ -99,7 +101,7 @@ class Batch:
         except asyncio.CancelledError:
             raise BatchCancelledError from None
         if self._config.write and not self._config.plan_only:
-            self._announce_classes(outcomes)
+            self._announce_classes(entries)
         return outcomes
 
     def _run_in_thread(self, processing: Coroutine[Any, Any, Outcomes]) -> Outcomes:
@@ -121,7 +123,8 @@ class Batch:
     async def _process_all(self, entries: Sequence[ImageEntry]) -> Outcomes:
         # Exceptions are results here: the Ctrl-C in one image must not end this before the others
         # were cancelled and have cleaned up.
-        images = asyncio.gather(*map(self.process_image, entries), return_exceptions=True)
+        ordered = order_images(self._config.project, entries)
+        images = asyncio.gather(*map(self.process_image, ordered), return_exceptions=True)
         wish = asyncio.wrap_future(self._wish)
         wish.add_done_callback(lambda _: images.cancel())
         try:
@@ -151,11 +154,11 @@ class Batch:
                 if config.stored is not None:
                     self._outcomes[entry.id] = await self._merge(image, results, plan, journal)
                     return
-                for plane in results.list_open_planes():
+                work = results.plan_work(image.planner, stream.deliver)
+                for plane, make_work in work.items():
                     slide = self._opener.open(entry, plane)
                     executor = self._local() if self._opener.is_only_here(slide) else self._executor
-                    work = results.make_work(plane, slide, image.planner, stream.deliver)
-                    stream.add(executor.submit(work))
+                    stream.add(executor.submit(make_work(slide)))
                 async for some in stream:
                     journal.append(some)
                     before = results.count_done()
@@ -202,7 +205,8 @@ class Batch:
                 reason = str(exc) if isinstance(exc, WsiSamError) else self._log_error(entry, exc)
                 helped_by = exc.helped_by if isinstance(exc, WsiSamError) else None
                 outcome = ImageOutcome(entry.id, entry.name, "failed", reason, helped_by=helped_by)
-            self._outcomes[entry.id] = outcome
+            self._classes[entry.id] = outcome.list_classes()
+            self._outcomes[entry.id] = outcome if self._config.keep_rows else outcome.count_rows()
             self._observer.on_image_end(outcome)
 
     def _undo(self, entry: ImageEntry) -> None:
@@ -372,15 +376,16 @@ class Batch:
         self._config.open_project.take_results(entry, results.list_kept_results())
         return "done", None
 
-    def _announce_classes(self, outcomes: Iterable[ImageOutcome]) -> None:
+    def _announce_classes(self, entries: Iterable[ImageEntry]) -> None:
         """Add new classes, also those of earlier runs, to the project's class list.
 
         Last of all: what the list says, QuPath applies to every image that it reads after.
         """
         project, open_project = self._config.project, self._config.open_project
         known = set(read_class_names(project))
-        rows = (row for one in outcomes if one.state != "failed" for row in one.rows if row.feature)
-        used = {row.path_class.name: row.path_class.color for row in rows if row.path_class}
+        used: Classes = {}
+        for entry in entries:
+            used |= self._classes[entry.id]
         new = {name: color for name, color in used.items() if name not in known}
         if new:
             colors = self._process.run(class_colors, new)

@@ -142,6 +142,7 @@ def _make_config(job: ActiveJob, project: Project, segmenter: Segmenter) -> Batc
         model=segmenter.model,
         command=_COMMAND,
         open_project=job.shown,
+        keep_rows=False,
     )
 
 
