@@ -27,6 +27,7 @@ OWN = {"wsisam_qupath", "wsisam_qupath_training", "fixtures", "fuzz", "reference
 
 OPTIONAL = {
     "distributed": "dask",
+    "pyarrow": "parquet",
     "segment_anything": "torch",
     "timm": "torch",
     "torch": "torch",

@@ -6,6 +6,7 @@ Nothing heavy is imported here: the command line shows these defaults in its hel
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,20 @@ PointsAs: TypeAlias = Literal["together", "each"]
 
 ObjectType: TypeAlias = Literal["detection", "annotation"]
 """What a result is in QuPath."""
+
+OutlineFormat: TypeAlias = Literal["geojson", "geojson.gz", "geoparquet"]
+
+FORMAT_ENDINGS: Mapping[OutlineFormat, str] = {
+    "geojson": ".geojson",
+    "geojson.gz": ".geojson.gz",
+    "geoparquet": ".parquet",
+}
+"""How the names of files of outlines end."""
+
+GEOJSON_ENDINGS = (FORMAT_ENDINGS["geojson"], FORMAT_ENDINGS["geojson.gz"])
+
+LABELS_ENDING = ".labels.ome.tif"
+"""How the names of masks of labels end."""
 
 ProgressStyle: TypeAlias = Literal["auto", "json", "quiet"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import os
 import signal
@@ -14,8 +15,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import geopandas
 import numpy as np
 import pytest
+import shapely
+import tifffile
+from shapely.geometry import shape
 
 from fixtures.command_line import (
     GLAND,
@@ -27,8 +32,12 @@ from fixtures.command_line import (
     run_here,
     write_prompts,
 )
+from wsisam_qupath.cli.segment_run import LoadedModel
+from wsisam_qupath.cli.table_row import record_loss
 from wsisam_qupath.inference.backends import ImageArray
-from wsisam_qupath.project.slide_table.status import SlideFiles
+from wsisam_qupath.options import FORMAT_ENDINGS
+from wsisam_qupath.project.slide_table.rows import TableRow
+from wsisam_qupath.project.slide_table.status import SlideFiles, SlideStatus, read_states
 from wsisam_qupath.slide.pyramid import write_pyramid
 
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
@@ -61,6 +70,14 @@ def segment(capfd: pytest.CaptureFixture[str], table: Path, *options: object) ->
 def status_of(folder: Path, name: str) -> Tables:
     found: Tables = json.loads((folder / f"{name}.status.json").read_bytes())
     return found
+
+
+def count_outlines(path: Path) -> int:
+    if path.suffix == ".parquet":
+        return len(geopandas.read_parquet(path))
+    content = path.read_bytes()
+    text = gzip.decompress(content) if path.suffix == ".gz" else content
+    return len(json.loads(text)["features"])
 
 
 def files_of(folder: Path) -> dict[str, tuple[bytes, int]]:
@@ -158,16 +175,109 @@ def test_workers_give_the_same_results(
 
 
 @pytest.mark.slow
+def test_other_formats_and_labels_are_added_without_the_model(
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    slides: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    table, out = table_of(tmp_path, slides, "ab"), tmp_path / "out"
+    first = segment(capfd, table, "--format", "geojson.gz")
+    (feature,) = json.loads(gzip.decompress((out / "a.geojson.gz").read_bytes()))["features"]
+    monkeypatch.setattr(LoadedModel, "load", None)
+
+    more = segment(capfd, table, "--format", "geoparquet", "--labels")
+    again = segment(capfd, table, "--format", "geoparquet", "--labels")
+    back = segment(capfd, table, "--format", "geojson")
+
+    assert [one.code for one in (first, more, again, back)] == [0] * 4, more.err + back.err
+    assert "2 slides: 2 done." in more.err
+    assert "2 slides: 2 done before." in again.err
+    outline = geopandas.read_parquet(out / "a.parquet").geometry.iloc[0]
+    assert outline.equals(shape(feature["geometry"]))
+    assert features_of(out / "a.geojson") == [feature]
+    labels = tifffile.imread(out / "a.labels.ome.tif")
+    rows, columns = np.nonzero(labels)
+    assert np.all(shapely.contains_xy(outline, columns + 0.5, rows + 0.5))
+    assert len(rows) == pytest.approx(outline.area, rel=0.02)
+    assert [*status_of(out, "a")["outputs"]] == [
+        ".geojson.gz", ".parquet", ".labels.ome.tif", ".geojson",
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_outlines_that_cannot_be_read_back_are_made_again(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, slides: Path
+) -> None:
+    table, out = table_of(tmp_path, slides, "a"), tmp_path / "out"
+    segment(capfd, table, "--format", "geoparquet")
+    before = geopandas.read_parquet(out / "a.parquet")
+
+    again = segment(capfd, table, "--format", "geojson")
+
+    assert "1 slide: 1 done." in again.err
+    assert [one["id"] for one in features_of(out / "a.geojson")] == before["id"].tolist()
+    assert [*status_of(out, "a")["outputs"]] == [".geojson"]
+
+
+@pytest.mark.slow
+@pytest.mark.walk
+def test_a_dask_cluster_shares_the_slides_and_gives_the_same_results(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, slides: Path
+) -> None:
+    distributed = pytest.importorskip("distributed", reason="no dask: pip install distributed")
+    table, out = table_of(tmp_path, slides), tmp_path / "out"
+    table.write_text(table.read_text() + f"{slides / 'gone'}.tif,{slides / 'a'}.geojson\n")
+
+    with distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None) as cluster:
+        address = cluster.scheduler_address
+        there = segment(capfd, table, "--dask", address, "--labels")
+        again = segment(capfd, table, "--dask", address, "--labels")
+    shared = {name: features_of(out / f"{name}.geojson") for name in NAMES}
+    here = segment(capfd, table, "--no-resume")
+
+    assert (there.code, here.code) == (3, 3)
+    assert "4 slides: 3 done, 1 failed." in there.err
+    assert "gone failed (slides.csv, line 5): " in there.err
+    assert "4 slides: 3 done before, 1 failed." in again.err
+    assert "4 slides: 3 done, 1 failed." in here.err
+    assert all((out / f"{name}.labels.ome.tif").exists() for name in NAMES)
+    for name in NAMES:
+        (one,), (other,) = shared[name], features_of(out / f"{name}.geojson")
+        assert one["id"] == other["id"]
+
+
+def test_what_a_lost_worker_had_done_stays_done(tmp_path: Path) -> None:
+    done, lost, held = (TableRow(2, f"/{n}.tif", Path("p"), n) for n in ("done", "lost", "held"))
+    SlideFiles(tmp_path, "done").write_status(SlideStatus("done", "/done.tif", "done"))
+
+    with SlideFiles(tmp_path, "held").hold():
+        outcomes = [record_loss(tmp_path, row, "It ended.") for row in (done, lost, held)]
+
+    assert [one.state for one in outcomes] == ["failed", "failed", "taken by another job"]
+    assert [one.state for one in read_states(tmp_path, [done, lost, held])] == [
+        "done", "failed", "waiting",
+    ]  # fmt: skip
+    assert status_of(tmp_path, "lost")["reason"] == "It ended."
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="kill -9")
-def test_a_job_that_was_killed_goes_on_in_its_slide(tmp_path: Path, slides: Path) -> None:
+@pytest.mark.parametrize("ending", [".geojson", ".geojson.gz", ".parquet"])
+def test_a_job_that_was_killed_goes_on_in_its_slide(
+    tmp_path: Path, slides: Path, ending: str
+) -> None:
     many = [rectangle(f"box {n}", (n, n, n + 150, n + 150)) for n in range(0, 300, 10)]
-    write_prompts(tmp_path / "many.geojson", many)
+    packed = gzip.compress(write_prompts(tmp_path / "many.geojson", many).read_bytes())
+    (tmp_path / "many.geojson.gz").write_bytes(packed)
     table, out = tmp_path / "slides.csv", tmp_path / "out"
     table.write_text(
-        f"slide,prompts\n{slides}/a.tif,{slides}/a.geojson\n{slides}/b.tif,many.geojson\n"
+        f"slide,prompts\n{slides}/a.tif,{slides}/a.geojson\n{slides}/b.tif,many.geojson.gz\n"
     )
-    command = [sys.executable, "-m", "wsisam_qupath", "segment", "--table", table, "-o", out]
-    part = out / "b.geojson.part"
+    (format_name,) = (name for name, one in FORMAT_ENDINGS.items() if one == ending)
+    options = ["--table", table, "-o", out, "--format", format_name, "--labels"]
+    command = [sys.executable, "-m", "wsisam_qupath", "segment", *options]
+    part = out / f"b{ending}.part"
 
     with (tmp_path / "log").open("wb") as log:
         job = subprocess.Popen([*map(str, command)], stderr=log, env=environment())
@@ -184,7 +294,12 @@ def test_a_job_that_was_killed_goes_on_in_its_slide(tmp_path: Path, slides: Path
     assert again.code == 0, again.err
     assert "prompts were answered by a run that was stopped" in again.err
     assert "2 slides: 1 done, 1 done before." in again.err
-    assert len(features_of(out / "b.geojson")) == status_of(out, "b")["outlined"] > 20
+    status = status_of(out, "b")
+    assert [*status["outputs"]] == [ending, ".labels.ome.tif"]
+    assert sorted(one.name for one in out.glob("b.*")) == sorted(
+        f"b{one}" for one in (*status["outputs"], ".status.json")
+    )
+    assert count_outlines(out / f"b{ending}") == status["outlined"] > 20
 
 
 @pytest.mark.parametrize(
@@ -193,6 +308,8 @@ def test_a_job_that_was_killed_goes_on_in_its_slide(tmp_path: Path, slides: Path
         ((), "there is nothing to outline"),
         (("a.tif", "--shard", "1/2"), "it is about the slides of a table"),
         (("a.tif", "--summarize"), "it is about the slides of a table"),
+        (("a.tif", "--dask", "tcp://a:1"), "it is about the slides of a table"),
+        (("--table", "t.csv", "-o", "out", "--dask", "a", "--workers", "2"), "cannot be combined"),
         (("a.tif", "--table", "t.csv", "-o", "out"), "it is about one slide"),
         (("--table", "t.csv"), "name the folder for the results"),
         (("--table", "t.csv", "-o", "-"), "name the folder for the results"),

@@ -89,6 +89,7 @@ STORIES = (
         in_order(
             "batch project.qpproj --to-table slides.csv",
             "segment --table slides.csv -o OUT/",
+            "segment --table slides.csv -o OUT/ --format geoparquet --labels",
             "segment --table slides.csv -o OUT/ --summarize",
             "batch project.qpproj --from OUT/",
         ),

@@ -41,23 +41,27 @@ def open_for_reading(location: str, mpp: float | Mpp | None, console: Console) -
 
 
 def check_outputs(
-    inputs: Mapping[str, Path | None], *, output: Path | None, overlay: Path | None
+    inputs: Mapping[str, Path | None],
+    *,
+    output: Path | None,
+    overlay: Path | None,
+    labels: Path | None = None,
 ) -> None:
     """Check that results replace neither the inputs nor each other.
 
     Args:
         inputs: by what they are.
-        output, overlay: files to write, of the options of these names.
+        output, overlay, labels: files to write, of the options of these names.
 
     Raises:
         OptionError: one would.
     """
     used = dict(inputs)
-    for option, path in (("output", output), ("overlay", overlay)):
+    for option, path in (("output", output), ("labels", labels), ("overlay", overlay)):
         for what, other in used.items():
             if path is not None and other is not None and _is_same(path, other):
                 raise OptionError(option, f"{path} would replace the {what}: choose another file.")
-        used["outlines"] = output
+        used["outlines" if option == "output" else option] = path
 
 
 def _is_same(path: Path, other: Path) -> bool:

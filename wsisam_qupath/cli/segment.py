@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ..errors import OptionError
-from ..options import MOST_CANDIDATES, OutlineOptions
+from ..options import FORMAT_ENDINGS, MOST_CANDIDATES, OutlineOptions
 from .options import (
     SOME_FAILED,
     Numbers,
@@ -28,7 +29,19 @@ from .options import (
     "-o",
     "--output",
     type=click.Path(path_type=Path, allow_dash=True),
-    help="GeoJSON file to write; with --table, a folder.  [default: standard output]",
+    help="File to write; with --table, a folder.  [default: standard output]",
+)
+@click.option(
+    "--format",
+    type=click.Choice(tuple(FORMAT_ENDINGS)),
+    help="Format of the outlines.  [default: as the name of OUTPUT ends, .geojson, .geojson.gz or "
+    ".parquet; with --table, geojson]",
+)
+@click.option(
+    "--labels",
+    is_flag=True,
+    help="Also write a mask (OME-TIFF), NAME.labels.ome.tif beside the outlines: each pixel has "
+    "the number of the outline that it lies in, counted from 1 in the order of the file.",
 )
 @click.option(
     "--box",
@@ -102,34 +115,40 @@ from .options import (
     "extra process]",
 )
 @click.option(
+    "--dask",
+    metavar="ADDRESS",
+    help="With --table: compute on a dask cluster; ADDRESS is that of its scheduler, e.g. "
+    "tcp://node1:8786.",
+)
+@click.option(
     "--summarize",
     is_flag=True,
     help="With --table: outline nothing, and write summary.csv of what the jobs have done.",
 )
 @model_options
 def segment(**given: Any) -> None:
-    """Outline objects on a SLIDE and write them as GeoJSON for QuPath.
+    """Outline objects on a SLIDE and write them as GeoJSON for QuPath, or as a table.
 
     The prompts are rectangles, points and rough outlines: from PROMPTS, a GeoJSON file that QuPath
-    exported, or from --box, --point and --negative. Coordinates are pixels of the slide at full
-    resolution (level 0), as in QuPath.
+    exported, compressed with gzip or not, or from --box, --point and --negative. Coordinates are
+    pixels of the slide at full resolution (level 0), as in QuPath.
 
     Until all is done, results are kept in OUTPUT.part: after a stop of any kind, the same command
     goes on where it was.
 
     With --table, each slide of the table gets NAME.geojson and NAME.status.json in the folder
     OUTPUT. What is done is left out, so any job can be run again, and several may share a table.
+    Another format or labels are added to slides that are done without outlining them again.
 
     Exit codes: 0 done, 2 nothing was started, 3 some slides failed, 130 interrupted.
     """
     from .segment_run import SegmentRequest, run_segment
 
     model, options = take_model(given), take_outline(given)
-    table, shard, workers, summarize = (
-        given.pop(name) for name in ("table", "shard", "workers", "summarize")
-    )
+    table = given.pop("table")
+    shared = {name: given.pop(name) for name in ("shard", "workers", "dask", "summarize")}
     if table is None:
-        _check_one(given["slide"], shard, workers, summarize=summarize)
+        _check_one(given["slide"], shared)
         run_segment(SegmentRequest(model=model, options=options, **given))
         return
     from .table_run import TableRequest, run_table
@@ -137,20 +156,22 @@ def segment(**given: Any) -> None:
     _check_many(given)
     folder = given.pop("output")
     one = SegmentRequest(model=model, options=options, **{**given, "slide": ""})
-    is_complete = run_table(TableRequest(table, folder, shard, workers, summarize, one))
+    is_complete = run_table(TableRequest(table, folder, **shared, one=one))
     sys.exit(0 if is_complete else SOME_FAILED)
 
 
-def _check_one(slide: str | None, shard: object, workers: int, *, summarize: bool) -> None:
+def _check_one(slide: str | None, of_tables: Mapping[str, object]) -> None:
     """Check the options of one slide.
+
+    Args:
+        of_tables: values of the options that are about tables, by name.
 
     Raises:
         OptionError: there is no slide, or an option is about tables.
     """
     if slide is None:
         raise OptionError("slide", "there is nothing to outline: name a slide, or a table.")
-    given = {"shard": shard, "workers": workers, "summarize": summarize}
-    for name, value in given.items():
+    for name, value in of_tables.items():
         if value:
             raise OptionError(name, "it is about the slides of a table: name the table, too.")
 

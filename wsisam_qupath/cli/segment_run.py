@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import sys
+import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,20 +12,14 @@ from pathlib import Path
 from rich.console import Console
 
 from .. import __version__
-from ..errors import OptionError, OutputError
-from ..files import check_writable, compute_sha256
-from ..geojson import (
-    Feature,
-    encode_features,
-    prompts_from_coordinates,
-    read_prompts,
-    write_features,
-)
+from ..errors import OptionError
+from ..files import check_writable, compute_sha256, estimate_size
+from ..geojson import prompts_from_coordinates, read_prompts
 from ..geometry import Mpp
 from ..inference.loading import ResolvedModel, resolve
 from ..inference.segmenter import Segmenter
 from ..inference.tasks import serialize_results
-from ..options import ModelSpec, OutlineOptions
+from ..options import ModelSpec, OutlineFormat, OutlineOptions
 from ..prompts import Prompt, PromptSet, Skipped, clip_to_slide, require_usable
 from ..prompts.planner import Planner
 from ..report.overlay import write_overlay
@@ -42,6 +34,7 @@ from ..report.progress import (
 )
 from ..slide import Slide
 from .inputs_outputs import check_outputs, open_for_reading
+from .outline_files import check_format, make_labels_path, write_labels_of, write_outlines
 from .segment_part import Part, open_part
 
 
@@ -58,6 +51,8 @@ class SegmentRequest:
     all_objects: bool = False
     mpp: float | Mpp | None = None
     overlay: Path | None = None
+    format: OutlineFormat | None = None
+    labels: bool = False
     resume: bool = True
     model: ModelSpec = field(default_factory=ModelSpec)
     options: OutlineOptions = field(default_factory=OutlineOptions)
@@ -66,6 +61,25 @@ class SegmentRequest:
     def file(self) -> Path | None:
         """The file to write; None is stdout."""
         return None if self.output is None or str(self.output) == "-" else self.output
+
+    @property
+    def labels_file(self) -> Path | None:
+        """The mask of labels to write; None is none."""
+        return make_labels_path(self.file) if self.labels and self.file is not None else None
+
+    def check(self) -> None:
+        """Check what is to be written, as far as that needs no slide.
+
+        Raises:
+            OptionError: labels or the format need a file, another name of it, or a package.
+            OutputError: a file cannot be written.
+        """
+        if self.labels and self.file is None:
+            raise OptionError("labels", "they lie beside the outlines: name a file as the output.")
+        check_format(self.file, self.format)
+        for path in (self.file, self.labels_file, self.overlay):
+            if path is not None:
+                check_writable(path)
 
 
 @dataclass(frozen=True)
@@ -107,13 +121,15 @@ class LoadedModel:
         """
         self.resolved = resolve(spec)
         self._segmenter: Segmenter | None = None
+        self._loading = threading.Lock()
 
     def load(self, console: MessageConsole) -> Segmenter:
-        """Load it, unless that was done before."""
-        if self._segmenter is None:
-            with show_progress(console, "Loading the model (the first start prepares it)"):
-                self._segmenter = Segmenter(self.resolved.load())
-        return self._segmenter
+        """Load it, unless that was done before; called from any thread."""
+        with self._loading:
+            if self._segmenter is None:
+                with show_progress(console, "Loading the model (the first start prepares it)"):
+                    self._segmenter = Segmenter(self.resolved.load())
+            return self._segmenter
 
 
 def run_segment(request: SegmentRequest) -> Outcome:
@@ -137,13 +153,13 @@ def outline_slide(request: SegmentRequest, loaded: LoadedModel, console: Message
         WsiSamError: see the error tree.
     """
     start = time.perf_counter()
-    for path in (request.file, request.overlay):
-        if path is not None:
-            check_writable(path)
+    request.check()
     model = loaded.resolved
     with open_for_reading(request.slide, request.mpp, console) as slide:
         inputs = {"slide": Path(slide.location), "prompts": request.prompts}
-        check_outputs(inputs, output=request.file, overlay=request.overlay)
+        check_outputs(
+            inputs, output=request.file, overlay=request.overlay, labels=request.labels_file
+        )
         prompt_set = _read_prompts(
             request, slide, model.planner(slide.mpp, request.options), console
         )
@@ -160,7 +176,9 @@ def outline_slide(request: SegmentRequest, loaded: LoadedModel, console: Message
             empty = part.empty(prompts)
             name_cases(console, "Nothing at", empty)
             with show_progress(console, "Writing outlines"):
-                _write(request, part.features(prompts))
+                write_outlines(request.file, part.features(prompts))
+                if request.labels_file is not None:
+                    write_labels_of(request.labels_file, part.features(prompts), slide)
                 if request.overlay is not None:
                     write_overlay(request.overlay, slide, prompts, part.features(prompts))
             seconds = time.perf_counter() - start
@@ -269,7 +287,7 @@ def _read_prompts(
         source = str(request.prompts)
         size = 0
         with suppress(OSError):  # what is wrong with the file is said when it is read
-            size = request.prompts.stat().st_size
+            size = estimate_size(request.prompts)
         # Each byte is read twice; see read_json.
         with show_progress(console, "Reading prompts", size, unit="B") as progress:
             found = read_prompts(
@@ -293,27 +311,3 @@ def _read_prompts(
             "prompts", "there is nothing to outline: give a GeoJSON file, --box or --point."
         )
     return require_usable(clip_to_slide(found, slide.l0_box), source)
-
-
-def _write(request: SegmentRequest, features: Iterable[Feature]) -> None:
-    if request.file is not None:
-        write_features(request.file, features)
-    else:
-        _print(features)
-
-
-def _print(features: Iterable[Feature]) -> None:
-    """Write to stdout and flush: when Python flushes on exit, it is too late for a message."""
-    if sys.stdout is None:
-        raise OutputError("There is no stdout to write to. Name a file with -o.")
-    try:
-        sys.stdout.writelines(encode_features(features))
-        sys.stdout.flush()
-    except OSError as exc:
-        if exc.errno == errno.EPIPE:  # the reader has gone, which is no error: see main()
-            raise
-        # What is left in the buffer would be tried again, and fail again, on exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise OutputError(
-            f"stdout takes no more ({exc.strerror}). Make room, or name a file with -o."
-        ) from exc

@@ -3,34 +3,26 @@
 from __future__ import annotations
 
 import time
-import traceback
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import as_completed
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, as_completed
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
 from ..errors import OptionError, OutputError, WsiSamError
-from ..files import compute_sha256
+from ..geojson.geoparquet import check_geoparquet
+from ..inference.dask_cluster import DaskCluster
 from ..inference.workers import WorkerProcesses, assign_devices
-from ..options import PROGRESS_STYLE, ModelSpec, OutlineOptions
+from ..options import ModelSpec
 from ..project.slide_table.rows import Shard, TableRow, read_rows
-from ..project.slide_table.status import (
-    EmptyResult,
-    SlideFiles,
-    SlideStatus,
-    SlideTakenError,
-    now,
-    read_states,
-    write_summary,
-)
+from ..project.slide_table.status import read_states, write_summary
 from ..report.progress import MessageConsole, count_noun, duration, show_progress, stderr_console
-from .inputs_outputs import open_for_reading
-from .segment_run import LoadedModel, Outcome, SegmentRequest, describe_inputs, outline_slide
+from .segment_run import LoadedModel, SegmentRequest
+from .table_row import RowOutcome, record_loss, run_row, run_row_in_worker
 
 
 @dataclass(frozen=True)
@@ -42,37 +34,25 @@ class TableRequest:
         folder: for the results, a file or more per slide.
         shard: the part of the table that is done here; None is all of it.
         workers: processes that share the work; 0 is this process alone.
+        dask: address of the scheduler of a dask cluster that does the work.
         summarize: only sum up what was done, in ``summary.csv``.
         one: what holds for every slide: model, options, and other choices of the command.
+
+    Raises:
+        OptionError: two choices do not go together.
     """
 
     table: Path
     folder: Path
     shard: Shard | None
     workers: int
+    dask: str | None
     summarize: bool
     one: SegmentRequest
 
-
-@dataclass(frozen=True)
-class RowOutcome:
-    """What this run did with a row.
-
-    Attributes:
-        status: as it is now; None where another process works on the slide.
-        is_new: whether something was done now.
-    """
-
-    row: TableRow
-    status: SlideStatus | None
-    is_new: bool
-
-    @property
-    def state(self) -> str:
-        """For counting."""
-        if self.status is None:
-            return "taken by another job"
-        return self.status.state if self.is_new else "done before"
+    def __post_init__(self) -> None:
+        if self.workers and self.dask:
+            raise OptionError("workers", "cannot be combined with dask: give one of both.")
 
 
 def run_table(request: TableRequest) -> bool:
@@ -89,11 +69,13 @@ def run_table(request: TableRequest) -> bool:
     folder = _make_folder(request.folder)
     if request.summarize:
         return _summarize(folder, rows, console)
+    if request.one.format == "geoparquet":
+        check_geoparquet()
     wanted = rows if request.shard is None else request.shard.take(rows)
     started = time.perf_counter()
     counts: Counter[str] = Counter()
     with show_progress(console, "Outlining slides", len(wanted)) as progress:
-        for outcome in progress.track(_run_all(request, wanted, console)):
+        for outcome in progress.track(_run_all(request, folder, wanted, console)):
             counts[outcome.state] += 1
             _tell(outcome, request.table, console)
     words = ", ".join(f"{number} {state}" for state, number in sorted(counts.items()))
@@ -137,151 +119,52 @@ def _tell(outcome: RowOutcome, table: Path, console: Console) -> None:
 
 
 def _run_all(
-    request: TableRequest, rows: Sequence[TableRow], console: MessageConsole
+    request: TableRequest, folder: Path, rows: Sequence[TableRow], console: MessageConsole
 ) -> Iterator[RowOutcome]:
-    """Do each row, in this process or in several, and yield what became of it."""
-    folder = request.folder.absolute()
-    if not request.workers:
+    """Do each row, here or elsewhere, and yield what became of it."""
+    if request.dask is not None:
+        yield from _run_on_cluster(request.dask, folder, rows, request.one)
+    elif request.workers:
+        yield from _run_in_processes(request.workers, folder, rows, request.one)
+    else:
         loaded = LoadedModel(request.one.model)
         for row in rows:
             yield run_row(folder, row, request.one, loaded, console)
-        return
-    models = assign_devices(request.one.model, request.workers)
-    with closing(WorkerProcesses(request.workers)) as workers:
-        futures = [
-            workers.submit(partial(_choose_work, folder, row, request.one, models), row.name)
+
+
+def _run_in_processes(
+    count: int, folder: Path, rows: Sequence[TableRow], one: SegmentRequest
+) -> Iterator[RowOutcome]:
+    models = assign_devices(one.model, count)
+    with closing(WorkerProcesses(count)) as workers:
+        row_of = {
+            workers.submit(partial(_choose_work, folder, row, one, models), row.name): row
             for row in rows
-        ]
-        row_of = dict(zip(futures, rows, strict=True))
-        for future in as_completed(futures):
-            try:
-                yield future.result()
-            except WsiSamError as exc:  # the processes ended, again and again
-                row = row_of[future]
-                status = SlideStatus(row.name, row.slide, "failed", str(exc), ended=now())
-                SlideFiles(folder, row.name).write_status(status)
-                yield RowOutcome(row, status, is_new=True)
+        }
+        yield from _collect(folder, row_of)
 
 
 def _choose_work(
     folder: Path, row: TableRow, one: SegmentRequest, models: Sequence[ModelSpec], number: int
 ) -> partial[RowOutcome]:
-    return partial(_run_in_worker, folder, row, replace(one, model=models[number]))
+    return partial(run_row_in_worker, folder, row, replace(one, model=models[number]))
 
 
-def _run_in_worker(folder: Path, row: TableRow, one: SegmentRequest) -> RowOutcome:
-    """Do a row in a worker process, which says nothing: the driver tells what became of it."""
-    PROGRESS_STYLE.set("quiet")
-    return run_row(folder, row, one, _load_last(one.model), stderr_console())
+def _run_on_cluster(
+    address: str, folder: Path, rows: Sequence[TableRow], one: SegmentRequest
+) -> Iterator[RowOutcome]:
+    with closing(DaskCluster(address)) as cluster:
+        there = replace(one, model=cluster.fit_model(one.model))
+        row_of = {
+            cluster.submit(partial(run_row_in_worker, folder, row, there)): row for row in rows
+        }
+        yield from _collect(folder, row_of)
 
 
-@lru_cache(maxsize=1)
-def _load_last(model: ModelSpec) -> LoadedModel:
-    return LoadedModel(model)
-
-
-def run_row(
-    folder: Path, row: TableRow, one: SegmentRequest, loaded: LoadedModel, console: MessageConsole
-) -> RowOutcome:
-    """Outline one slide, unless that is done or being done; its status says what became of it.
-
-    Raises:
-        OutputError: the status cannot be written.
-        FormatError: a newer version of this program wrote it.
-    """
-    files = SlideFiles(folder, row.name)
-    try:
-        with files.hold():
-            return _run_held(files, row, one, loaded, console)
-    except SlideTakenError:
-        return RowOutcome(row, None, is_new=False)
-
-
-def _run_held(
-    files: SlideFiles,
-    row: TableRow,
-    one: SegmentRequest,
-    loaded: LoadedModel,
-    console: MessageConsole,
-) -> RowOutcome:
-    earlier = files.read_status()
-    running = SlideStatus(row.name, row.slide, "running", started=now())
-    start = time.perf_counter()
-    try:
-        request = _make_request(files, row, one)
-        inputs = _describe(request, loaded, console)
-        if one.resume and _is_done(files, earlier, inputs):
-            return RowOutcome(row, earlier, is_new=False)
-        running = replace(running, inputs=inputs)
-        files.write_status(running)
-        outcome = outline_slide(request, loaded, console)
-        status = _make_done(files, running, outcome, request.options, loaded)
-    except WsiSamError as exc:
-        status = replace(running, state="failed", reason=str(exc))
-    except Exception as exc:  # noqa: BLE001 - a night's work must not end at one slide
-        trace = "".join(traceback.format_exception(exc))
-        reason = (
-            f"Internal error ({type(exc).__name__}: {exc}). Please report it with this: {trace}"
-        )
-        status = replace(running, state="failed", reason=reason)
-    status = replace(status, ended=now(), seconds=round(time.perf_counter() - start, 3))
-    files.write_status(status)
-    return RowOutcome(row, status, is_new=True)
-
-
-def _make_request(files: SlideFiles, row: TableRow, one: SegmentRequest) -> SegmentRequest:
-    if not row.prompts.is_file():
-        raise OptionError("prompts", f"there is no file {row.prompts}.")
-    return replace(
-        one,
-        slide=row.slide,
-        prompts=row.prompts,
-        output=files.outlines,
-        mpp=one.mpp if row.mpp is None else row.mpp,
-        options=row.merge(one.options),
-    )
-
-
-def _describe(
-    request: SegmentRequest, loaded: LoadedModel, console: MessageConsole
-) -> dict[str, str]:
-    with open_for_reading(request.slide, request.mpp, console) as slide:
-        return describe_inputs(request, slide, loaded.resolved)
-
-
-def _is_done(files: SlideFiles, earlier: SlideStatus | None, inputs: dict[str, str]) -> bool:
-    """Whether an earlier job made the results of the same inputs, and they are still there."""
-    if earlier is None or earlier.state != "done" or dict(earlier.inputs) != inputs:
-        return False
-    try:
-        return compute_sha256(files.outlines) == earlier.output_sha256
-    except OSError:
-        return False
-
-
-def _make_done(
-    files: SlideFiles,
-    running: SlideStatus,
-    outcome: Outcome,
-    options: OutlineOptions,
-    loaded: LoadedModel,
-) -> SlideStatus:
-    return replace(
-        running,
-        state="done",
-        prompts=len(outcome.prompt_set),
-        outlined=outcome.outlined,
-        skipped=len(outcome.prompt_set.skipped),
-        empty=tuple(_list_empty(outcome, options, loaded)),
-        output_sha256=compute_sha256(files.outlines),
-    )
-
-
-def _list_empty(
-    outcome: Outcome, options: OutlineOptions, loaded: LoadedModel
-) -> Iterable[EmptyResult]:
-    reasons = {one.id: one.reason for one in outcome.empty}
-    for prompt in outcome.prompt_set.prompts:
-        if prompt.id in reasons:
-            result_id = loaded.resolved.predict_result_id(prompt, outcome.mpp, options)
-            yield EmptyResult(result_id, prompt.id, reasons[prompt.id])
+def _collect(folder: Path, row_of: Mapping[Future[RowOutcome], TableRow]) -> Iterator[RowOutcome]:
+    """Yield what became of rows in the order in which they end."""
+    for future in as_completed(row_of):
+        try:
+            yield future.result()
+        except WsiSamError as exc:  # the processes ended, again and again, or cannot be reached
+            yield record_loss(folder, row_of[future], str(exc))

@@ -1,4 +1,4 @@
-"""Rasterize polygons exactly: the covered share of each pixel."""
+"""Rasterize polygons exactly: the covered share of each pixel, or whether its center is inside."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from .frames import FloatArray
 from .validity import keep_polygons
 
 IntArray = NDArray[np.intp]
+BoolArray = NDArray[np.bool_]
 
 
 def pixel_coverage(polygon: Polygon | MultiPolygon, side_px: int) -> FloatArray:
@@ -43,6 +44,44 @@ def pixel_coverage(polygon: Polygon | MultiPolygon, side_px: int) -> FloatArray:
     rows = gains.reshape(side_px + 1, side_px + 2)[:side_px]
     covered: FloatArray = np.clip(np.cumsum(rows, axis=1)[:, :side_px], 0.0, 1.0)
     return covered
+
+
+def find_inside(
+    polygon: Polygon | MultiPolygon, x0: int, y0: int, width_px: int, height_px: int, step: int = 1
+) -> BoolArray:
+    """Find the pixels of a raster that have their center inside of a polygon.
+
+    Along a row of centers, what lies behind an odd number of edges is inside.
+
+    Args:
+        polygon: valid, in pixels of any resolution.
+        x0, y0: the first pixel of the raster.
+        width_px, height_px: of the raster, 0 or more.
+        step: so many pixels of the polygon are as wide as one of the raster.
+
+    Returns:
+        height_px x width_px.
+    """
+    points, ring = shapely.get_coordinates(
+        shapely.get_rings(shapely.get_parts(polygon)), return_index=True
+    )
+    points = points / step - (x0 + 0.5, y0 + 0.5)  # now the centers are at whole numbers
+    same = ring[1:] == ring[:-1]
+    start, end = points[:-1][same], points[1:][same]
+    low, high = np.minimum(start[:, 1], end[:, 1]), np.maximum(start[:, 1], end[:, 1])
+    # An edge holds its lower end and not its upper one, so that each vertex counts once.
+    first, stop = (np.clip(np.ceil(y), 0, height_px).astype(np.intp) for y in (low, high))
+    counts = stop - first
+    edge = np.repeat(np.arange(len(start)), counts)
+    row = first[edge] + np.arange(len(edge)) - np.repeat(np.cumsum(counts) - counts, counts)
+    (start_x, start_y), (end_x, end_y) = start[edge].T, end[edge].T
+    x = start_x + (row - start_y) / (end_y - start_y) * (end_x - start_x)
+    column = np.clip(np.ceil(x), 0, width_px).astype(np.intp)
+    size = height_px * (width_px + 1)
+    crossed = np.bincount(row * (width_px + 1) + column, minlength=size)
+    behind = np.cumsum(crossed.reshape(height_px, width_px + 1), axis=1)[:, :width_px]
+    inside: BoolArray = behind % 2 == 1
+    return inside
 
 
 def _edges(polygon: Polygon | MultiPolygon) -> tuple[FloatArray, FloatArray]:

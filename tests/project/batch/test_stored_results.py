@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,10 +42,10 @@ def entry(tmp_path: Path) -> ImageEntry:
 def files(tmp_path: Path) -> SlideFiles:
     """A slide that is done: results 1 and 2 have outlines, 3 is empty."""
     files = SlideFiles(tmp_path, "a.svs")
-    write_prompts(files.outlines, [outline(1), outline(2, None)])
+    write_prompts(files.path(".geojson"), [outline(1), outline(2, None)])
     empty = (EmptyResult("result 3", "prompt 3", "nothing there"),)
-    sha256 = compute_sha256(files.outlines)
-    files.write_status(SlideStatus("a.svs", "/a.svs", "done", empty=empty, output_sha256=sha256))
+    outputs = {".geojson": compute_sha256(files.path(".geojson"))}
+    files.write_status(SlideStatus("a.svs", "/a.svs", "done", empty=empty, outputs=outputs))
     return files
 
 
@@ -92,7 +93,9 @@ def test_results_of_another_model_or_other_options_are_refused(
     [
         ({"state": "failed", "reason": "It is damaged."}, "the slide failed there. It is damaged."),
         ({"state": "running"}, "the slide is not done"),
-        ({"output_sha256": "0" * 64}, "was changed after it was written"),
+        ({"outputs": {".geojson": "0" * 64}}, "was changed after it was written"),
+        ({"outputs": {".geojson.gz": "0" * 64}}, "is gone, or was changed"),
+        ({"outputs": {".parquet": "0" * 64}}, "again with the format geojson"),
     ],
 )
 def test_what_is_not_done_or_was_changed_is_refused(
@@ -102,6 +105,17 @@ def test_what_is_not_done_or_was_changed_is_refused(
 
     with pytest.raises(ImageError, match=words):
         find(entry, files, task(1))
+
+
+def test_compressed_results_are_taken_where_plain_ones_were_changed(
+    entry: ImageEntry, files: SlideFiles
+) -> None:
+    plain, packed = files.path(".geojson"), files.path(".geojson.gz")
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    plain.write_text("{}")
+    change(files, outputs={".geojson": "0" * 64, ".geojson.gz": compute_sha256(packed)})
+
+    assert find(entry, files, task(1), task(3)) == ["result 1", "result 3"]
 
 
 def test_a_folder_that_is_not_there_is_an_error_of_the_option(tmp_path: Path) -> None:

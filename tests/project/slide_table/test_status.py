@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from wsisam_qupath.errors import FormatError
+from wsisam_qupath.files import compute_sha256
 from wsisam_qupath.project.slide_table.rows import TableRow
 from wsisam_qupath.project.slide_table.status import (
     EmptyResult,
@@ -31,7 +32,7 @@ DONE = SlideStatus(
     prompts=3,
     outlined=2,
     empty=(EmptyResult("1", "2", "nothing there"),),
-    output_sha256="0" * 64,
+    outputs={".geojson": "0" * 64},
 )
 
 
@@ -84,3 +85,13 @@ def test_the_summary_tells_stopped_from_running_and_waiting(tmp_path: Path) -> N
     assert [one["line"] for one in table] == ["2", "3", "4", "5"]
     assert [one["state"] for one in table] == ["done", "running", "stopped", "waiting"]
     assert (table[0]["outlined"], table[0]["empty"], table[0]["seconds"]) == ("2", "1", "5.0")
+    assert (table[0]["outputs"], table[3]["outputs"]) == (".geojson", "")
+
+
+def test_outputs_that_were_changed_or_are_gone_are_not_intact(files: SlideFiles) -> None:
+    (files.folder / "a.geojson").write_text("{}")
+    (files.folder / "a.labels.ome.tif").write_text("II")
+    sha256 = compute_sha256(files.path(".geojson"))
+    outputs = {".geojson": sha256, ".labels.ome.tif": sha256, ".parquet": sha256}
+
+    assert files.find_intact(replace(DONE, outputs=outputs)) == {".geojson": sha256}

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ImageError, OptionError, PromptError
-from ...files import compute_sha256, read_json
+from ...files import read_json
 from ...geojson import Feature
 from ...geojson.manifest import file_names
 from ...geojson.properties import read_object_type, read_path_class
 from ...geojson.provenance import PROMPT_KEY
-from ...options import ObjectType
+from ...options import GEOJSON_ENDINGS, ObjectType
 from ...prompts.results import SerializedResult
 from ...qupath.files.entries import ImageEntry
 from ..slide_table.status import SlideFiles, SlideStatus
@@ -63,7 +63,7 @@ class StoredResults:
         ]
         if stored and not found:
             raise ImageError(
-                f"{files.outlines} has no result for any prompt of {entry.name} as it is drawn "
+                f"{files.status}: there is no result for any prompt of {entry.name} as it is drawn "
                 "now, with this model and these options. Give the model and the options that the "
                 "results were made with, or make the table again."
             )
@@ -89,20 +89,35 @@ def _read_outlines(files: SlideFiles, status: SlideStatus) -> Mapping[str, Seria
         raise ImageError(f"{files.status}: the slide failed there. {status.reason}")
     if status.state != "done":
         raise ImageError(f"{files.status}: the slide is not done. Run its job again.")
+    path = _find_geojson(files, status)
     try:
-        is_as_written = compute_sha256(files.outlines) == status.output_sha256
-    except OSError as exc:
-        raise ImageError(f"{files.outlines} cannot be read ({exc.strerror or exc}).") from exc
-    if not is_as_written:
-        raise ImageError(
-            f"{files.outlines} was changed after it was written: run the job of the slide again."
-        )
-    try:
-        document: Any = read_json(files.outlines, fix="Run the job of the slide again.")
+        document: Any = read_json(path, fix="Run the job of the slide again.")
     except PromptError as exc:
         raise ImageError(str(exc)) from exc
     results = (_make_result(feature) for feature in document["features"])
     return {one.id: one for one in results}
+
+
+def _find_geojson(files: SlideFiles, status: SlideStatus) -> Path:
+    """The outlines of a slide that is done, plain or compressed.
+
+    Raises:
+        ImageError: they are gone or were changed, or are in another format.
+    """
+    written = [ending for ending in GEOJSON_ENDINGS if ending in status.outputs]
+    if not written:
+        raise ImageError(
+            f"{files.status}: the outlines are not in GeoJSON, and only that is taken into a "
+            "project. Run the job of the slide again with the format geojson."
+        )
+    intact = files.find_intact(status)
+    found = next((ending for ending in written if ending in intact), None)
+    if found is None:
+        raise ImageError(
+            f"{files.path(written[0])} is gone, or was changed after it was written: run the job "
+            "of the slide again."
+        )
+    return files.path(found)
 
 
 def _make_result(feature: Feature) -> SerializedResult:

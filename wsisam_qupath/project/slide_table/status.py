@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from ... import __version__
 from ...errors import OutputError
-from ...files import hold_alone, read_file, write_atomically
+from ...files import compute_sha256, hold_alone, read_file, write_atomically
 from ...files.formats import SLIDE_STATUS
 from .rows import TableRow
 
@@ -60,7 +60,8 @@ class SlideStatus:
         prompts: how many were usable.
         outlined, skipped: how many have an outline, and parts of the input that were no prompts.
         empty: the other prompts.
-        output_sha256: of the outlines' file; empty unless it is done.
+        outputs: SHA-256 of the files with its results, by how their names end; empty unless it is
+            done.
         version: of this program.
     """
 
@@ -78,7 +79,7 @@ class SlideStatus:
     outlined: int = 0
     skipped: int = 0
     empty: tuple[EmptyResult, ...] = ()
-    output_sha256: str = ""
+    outputs: Mapping[str, str] = field(default_factory=dict)
     version: str = __version__
 
 
@@ -89,15 +90,14 @@ class SlideFiles:
     folder: Path
     name: str
 
-    @property
-    def outlines(self) -> Path:
-        """GeoJSON; it is whole if it is there."""
-        return self.folder / f"{self.name}.geojson"
+    def path(self, ending: str) -> Path:
+        """One of the files with its results; it is whole if it is there."""
+        return self.folder / f"{self.name}{ending}"
 
     @property
     def status(self) -> Path:
         """What became of the slide."""
-        return self.folder / f"{self.name}.status.json"
+        return self.path(".status.json")
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -107,7 +107,7 @@ class SlideFiles:
             SlideTakenError: another one does.
             OutputError: the lock cannot be made.
         """
-        lock = hold_alone(self.folder / f"{self.name}.lock", "taken")
+        lock = hold_alone(self.path(".lock"), "taken")
         try:
             lock.__enter__()
         except OutputError as exc:
@@ -142,6 +142,21 @@ class SlideFiles:
             return _make_adapter().validate_python(content)
         except (OSError, ValueError, RecursionError, AttributeError):  # pydantic's is a ValueError
             return None
+
+    def find_intact(self, status: SlideStatus) -> dict[str, str]:
+        """Those of the outputs of a status that are there as they were written."""
+        return {
+            ending: sha256
+            for ending, sha256 in status.outputs.items()
+            if _has_sha256(self.path(ending), sha256)
+        }
+
+
+def _has_sha256(path: Path, sha256: str) -> bool:
+    try:
+        return compute_sha256(path) == sha256
+    except OSError:
+        return False
 
 
 @cache
@@ -187,12 +202,12 @@ def write_summary(folder: Path, rows: Sequence[TableRow], states: Sequence[Slide
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     counts = ("prompts", "outlined", "empty", "skipped")
-    times = ("started", "ended", "seconds", "host", "version", "output_sha256")
+    times = ("started", "ended", "seconds", "host", "version", "outputs")
     table.writerow(["line", "name", "slide", "state", "reason", *counts, *times])
     for row, one in zip(rows, states, strict=True):
         numbers = (one.prompts, one.outlined, len(one.empty), one.skipped)
         when = (one.started, one.ended, round(one.seconds, 3))
-        origin = (one.host, one.version, one.output_sha256)
+        origin = (one.host, one.version, " ".join(one.outputs))
         about = (row.line, row.name, row.slide, one.state, one.reason)
         table.writerow([*about, *numbers, *when, *origin])
     path = folder / _SUMMARY_NAME
