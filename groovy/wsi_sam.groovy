@@ -9,10 +9,14 @@
 
 def file = binding.variables['qupath.script.file']
 def source = getClass().protectionDomain.codeSource?.location
-def folder = [file ? new File(file as String).parentFile : null, source?.protocol == 'file' ? new File(source.toURI()).parentFile : null,
-    new File(qupath.lib.gui.prefs.PathPrefs.userPathProperty().get() ?: '', 'scripts/WSI-SAM')].find { it && new File(it, 'wsi_sam_menu.groovy').file }
+def folder = [
+    file ? new File(file as String).parentFile : null,
+    source?.protocol == 'file' ? new File(source.toURI()).parentFile : null,
+    new File(qupath.lib.gui.prefs.PathPrefs.userPathProperty().get() ?: '', 'scripts/WSI-SAM')
+].find { it && new File(it, 'wsi_sam_menu.groovy').file }
 if (folder == null)
-    throw new FileNotFoundException('wsi_sam_menu.groovy is missing: run `wsisam-qupath setup`, then start QuPath again.')
+    throw new FileNotFoundException(
+        'wsi_sam_menu.groovy is missing: run `wsisam-qupath setup`, then start QuPath again.')
 def load = { new GroovyShell(getClass().classLoader).parse(new File(folder, it as String)) }
 if (qupath.lib.gui.QuPathGUI.instance == null)
     load('wsi_sam_commands.groovy').segmentWithoutWindow(qupath.lib.scripting.QP.currentImageData)

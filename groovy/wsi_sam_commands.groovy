@@ -13,11 +13,8 @@ import java.awt.Graphics2D
 import java.awt.Rectangle
 import java.awt.Shape
 import java.awt.image.BufferedImage
-import java.net.http.HttpClient
-import java.net.http.HttpConnectTimeoutException
-import java.net.http.HttpRequest
+import java.net.http.*
 import java.net.http.HttpRequest.BodyPublishers
-import java.net.http.HttpResponse
 import java.net.http.HttpResponse.BodyHandlers
 import java.security.KeyStore
 import java.security.cert.CertificateFactory
@@ -37,19 +34,16 @@ import javafx.scene.layout.*
 import javafx.stage.Stage
 import javax.imageio.ImageIO
 import javax.net.ssl.*
-import org.slf4j.Logger
-import org.slf4j.LoggerFactory
-import qupath.fx.dialogs.Dialogs
-import qupath.fx.dialogs.FileChoosers
+import org.slf4j.*
+import qupath.fx.dialogs.*
 import qupath.lib.gui.QuPathGUI
 import qupath.lib.gui.prefs.PathPrefs
 import qupath.lib.gui.viewer.QuPathViewer
 import qupath.lib.gui.viewer.overlays.AbstractOverlay
 import qupath.lib.gui.viewer.tools.PathTools
 import qupath.lib.images.ImageData
-import qupath.lib.images.servers.ImageServer
+import qupath.lib.images.servers.*
 import qupath.lib.images.servers.ImageServerBuilder.ServerBuilder
-import qupath.lib.images.servers.ImageServerMetadata
 import qupath.lib.io.GsonTools
 import qupath.lib.objects.*
 import qupath.lib.objects.classes.PathClass
@@ -63,6 +57,7 @@ import qupath.lib.roi.interfaces.ROI
 @Field final String TITLE = 'WSI-SAM'
 @Field final int PROTOCOL = 2
 @Field final String START = 'Start it in a terminal with `wsisam-qupath serve` and try again.'
+@Field final String LOOK = 'See View > Show log or its terminal, and try again.'
 @Field final String SETTINGS = 'Extensions > WSI-SAM > Settings'
 @Field final String HELP = 'https://github.com/wsisam-qupath/wsisam-qupath/blob/main/docs/qupath.md'
 @Field final String OUTSIDE = 'Ignore*'
@@ -74,14 +69,18 @@ import qupath.lib.roi.interfaces.ROI
 @Field final double REACH_UM = 500
 @Field final Map<String, Double> SIZES_UM =
     ['unknown size': null, 'nucleus (10 µm)': 10d, 'gland (60 µm)': 60d, 'region (300 µm)': 300d]
+@Field final Map<String, Integer> MINUTES =
+    ['as long as the annotations are worth': null, 'about 10 minutes': 10, 'about an hour': 60, 'about 8 hours': 480]
 
 @Field final Logger logger = LoggerFactory.getLogger('wsi-sam')
 @Field final Gson JSON = new GsonBuilder().serializeNulls().disableHtmlEscaping().create()
-@Field final Gson GEOJSON = GsonTools.getInstance()
-@Field final QuPathGUI gui = QuPathGUI.getInstance()
+@Field final Gson GEOJSON = GsonTools.instance
+@Field final QuPathGUI gui = QuPathGUI.instance
 /** What the user chose, each kept by QuPath. */
-@Field final Map chosen = [Server: '', Token: '', Certificate: '', Class: '', ObjectType: 'detection', ObjectSize: 'unknown size', Model: '', Preview: 'yes']
-    .collectEntries { name, value -> [name, PathPrefs.createPersistentPreference("wsisam$name", value as String)] }
+@Field final Map chosen = [
+    Server: '', Token: '', Certificate: '', Class: '', ObjectType: 'detection', ObjectSize: 'unknown size',
+    Model: '', Preview: 'yes'
+].collectEntries { name, value -> [name, PathPrefs.createPersistentPreference("wsisam$name", value as String)] }
 
 @Field HttpClient client
 @Field String clientCertificate
@@ -124,6 +123,7 @@ class Request {
     String refinedId                    // of the outline that points correct
     Map options = [:]
     volatile String doing = 'prompts'
+    volatile String waits               // for what, until the server answers
     boolean isLive
     Map<String, String> sent = [:]      // objects as they were when they were sent, by their ids
     List<Map> planes = []               // of each plane: what is drawn there, with its features
@@ -154,13 +154,18 @@ class Outlines extends AbstractOverlay {
 
     Outlines(options) { super(options) }
 
-    void paintOverlay(Graphics2D g2d, ImageRegion region, double downsample, ImageData<BufferedImage> imageData, boolean isComplete) {
+    void paintOverlay(Graphics2D g2d, ImageRegion region, double downsample, ImageData<BufferedImage> imageData,
+                      boolean isComplete) {
         for (result in results)
-            if (result.getParent() != null && region.intersects(ImageRegion.createInstance(result.getROI())))
-                draw(g2d, RoiTools.getShape(result.getROI()), result.getPathClass()?.getColor() ?: 0xffd700, downsample, 40)
+            if (result.parent != null && region.intersects(ImageRegion.createInstance(result.ROI)))
+                draw(g2d, RoiTools.getShape(result.ROI), colorOf(result), downsample, 40)
         if (preview != null)
             draw(g2d, preview, 0x00e5ff, downsample, 25)
         onPaint?.call()
+    }
+
+    int colorOf(PathObject result) {
+        return result.pathClass?.color ?: 0xffd700
     }
 
     void draw(Graphics2D g2d, Shape shape, int rgb, double downsample, int alpha) {
@@ -180,42 +185,52 @@ class ServerException extends IOException {
 // Commands
 
 void segmentSelected(ImageData imageData) {
-    def ids = imageData.getHierarchy().getSelectionModel().getSelectedObjects()*.getID()*.toString()
-    ids ? segment(imageData, [ids: ids]) : inform('Select a rectangle, points or a rough outline first. To correct a result, use Refine selected with points.')
+    def ids = imageData.hierarchy.selectionModel.selectedObjects*.ID*.toString()
+    if (ids)
+        segment(imageData, [ids: ids])
+    else
+        inform('Select a rectangle, points or a rough outline first. ' +
+            'To correct a result, use Refine selected with points.')
 }
 
 void segmentAll(ImageData imageData) {
     segment(imageData, [:])
 }
 
-/** Corrects the selected outline with the selected points, scribbles and background, or those near it; without any, waits for clicks. */
+/** Corrects the selected outline with the selected corrections, or those near it; without any, waits for clicks. */
 void refineSelected(ImageData imageData) {
-    def hierarchy = imageData.getHierarchy()
-    def selected = hierarchy.getSelectionModel().getSelectedObjects()
+    def hierarchy = imageData.hierarchy
+    def selected = hierarchy.selectionModel.selectedObjects
     def marks = selected.findAll { isCorrection(it) }
-    def area = selected.find { it.hasROI() && it.getROI().isArea() && !(it in marks) }
-    if (area == null || area.isLocked()) {
-        inform(area == null ? 'Select a result or an outline to refine first.' : 'This outline is locked: unlock it first (right-click > Annotations > Unlock).')
-    } else if (!marks && !hierarchy.getAnnotationObjects().any { isCorrection(it) && meets(it.getROI(), area.getROI()) }) {
-        liveItem == null ? inform('Switch Live mode on, then choose this again and click where the outline is wrong.') : startRefining(area)
-    } else
-        segment(imageData, [ids: marks*.getID()*.toString() ?: null], area.getID().toString())
+    def area = (selected - marks).find { it.hasROI() && it.ROI.isArea() }
+    def hasMarks = { hierarchy.annotationObjects.any { isCorrection(it) && meets(it.ROI, area.ROI) } }
+    if (area == null)
+        inform('Select a result or an outline to refine first.')
+    else if (area.isLocked())
+        inform('This outline is locked: unlock it first (right-click > Annotations > Unlock).')
+    else if (marks || hasMarks())
+        segment(imageData, [ids: marks*.ID*.toString() ?: null], area.ID.toString())
+    else if (liveItem == null)
+        inform('Switch Live mode on, then choose this again and click where the outline is wrong.')
+    else
+        startRefining(area)
 }
 
 void startRefining(PathObject area) {
-    refinedId = area.getID().toString()
+    refinedId = area.ID.toString()
     liveViewer?.setSelectedObject(null)
-    gui.getToolManager().setSelectedTool(PathTools.POINTS)
+    gui.toolManager.setSelectedTool(PathTools.POINTS)
     showState('click where the outline is too small, or with X where it is too large')
 }
 
-/** Finds all objects like the selected ones, in a selected area around them, the visible area, or on the whole slide. */
+/** Finds all objects like the selected ones: in a selected area around them, the visible one, or on the whole slide. */
 void findLikeSelected(ImageData imageData) {
-    def selected = imageData.getHierarchy().getSelectionModel().getSelectedObjects().findAll { it.hasROI() && !it.getROI().isEmpty() }
-    def regions = selected.findAll { area -> area.isAnnotation() && area.getROI().isArea() && selected.any { !it.is(area) && area.getROI().contains(it.getROI().getCentroidX(), it.getROI().getCentroidY()) } }
+    def selected = imageData.hierarchy.selectionModel.selectedObjects.findAll { it.hasROI() && !it.ROI.isEmpty() }
+    def regions = selected.findAll { area -> area.isAnnotation() && selected.any { !it.is(area) && holds(area, it) } }
     def examples = (selected - regions).findAll { !isUnwanted(it) }
-    if (!examples || examples*.getPathClass().unique().size() > 1) {
-        inform(examples ? 'Select examples of one class only.' : 'Select one to ten objects first: outlines, rectangles or results.')
+    if (!examples || examples*.pathClass.unique().size() > 1) {
+        inform(examples ? 'Select examples of one class only.' :
+            'Select one to ten objects first: outlines, rectangles or results.')
         return
     }
     def places = (regions ? ['the selected area'] : []) + ['the visible area', 'the whole slide']
@@ -226,38 +241,45 @@ void findLikeSelected(ImageData imageData) {
     def request = new Request(imageData: imageData, select: null, doing: 'objects found', options: optionsFor())
     def wanted = searchFor(request, examples, within)
     def progress = showProgress(request)
-    inBackground(request, { find(request, examples[0].getROI().getImagePlane(), wanted) }) { failure ->
+    inBackground(request, { find(request, examples[0].ROI.imagePlane, wanted) }) { failure ->
         progress.call()
         finishFinding(request, failure)
     }
 }
 
-void finishFinding(Request request, String failure) {
-    finish(request)
-    finds.computeIfAbsent(request.imageData, { [] }) << request.changed.findAll { it.getParent() != null }
-    report(request, failure)
-    if (!failure) {
-        def told = request.isCancelled || request.answered ? "$request.answered objects found${request.isCancelled ? ' before it was canceled' : ''}." :
-            'No further objects like these were found: choose examples of another look, or another area.'
-        inform(told)
-        showState(told)
-    }
+boolean holds(PathObject area, PathObject other) {
+    def (roi, inner) = [area.ROI, other.ROI]
+    return roi.isArea() && roi.contains(inner.centroidX, inner.centroidY)
 }
 
-/** Collects what the server should know: rejected objects are unlike what is wanted, and those of its class are there already. */
+void finishFinding(Request request, String failure) {
+    finish(request)
+    finds.computeIfAbsent(request.imageData, { [] }) << request.changed.findAll { it.parent != null }
+    report(request, failure)
+    if (failure)
+        return
+    def told = "$request.answered objects found${request.isCancelled ? ' before it was canceled' : ''}."
+    if (!request.answered && !request.isCancelled)
+        told = 'No further objects like these were found: choose examples of another look, or another area.'
+    inform(told)
+    showState(told)
+}
+
+/** Collects what the server should know: what was rejected is unlike what is wanted, others of the class are known. */
 Map searchFor(Request request, Collection<PathObject> examples, Collection<PathObject> within) {
-    def plane = examples[0].getROI().getImagePlane()
-    def areas = request.imageData.getHierarchy().getAllObjects(false).findAll { it.hasROI() && it.getROI().isArea() && it.getROI().getImagePlane() == plane && (it.isAnnotation() || isResult(it)) }
+    def plane = examples[0].ROI.imagePlane
+    def areas = drawnOrResults(request.imageData).findAll { it.ROI.isArea() && it.ROI.imagePlane == plane }
     def (unwanted, others) = areas.split { isUnwanted(it) }
-    def classes = [examples[0].getPathClass()?.toString(), request.options['class']]
-    def known = others.findAll { it.getPathClass()?.toString() in classes } - examples - (within ?: [])
-    return [examples: examples, negatives: unwanted + deletedFinds(request.imageData), known: known, within: within]
+    def classes = [examples[0].pathClass?.toString(), request.options['class']]
+    def known = others.findAll { it.pathClass?.toString() in classes } - examples - (within ?: [])
+    def negatives = unwanted + deletedFinds(request.imageData)
+    return [examples: examples, negatives: negatives, known: known, within: within]
         .collectEntries { name, objects -> [name, objects?.collect { featureOf(it) }] }
 }
 
 /** Finds of which some in the same search are still there: if all are gone, the search was undone. */
 List<PathObject> deletedFinds(ImageData imageData) {
-    def present = imageData.getHierarchy().getAllObjects(false).collect { metadataOf(it)[PROMPT_KEY] } as Set
+    def present = drawnOrResults(imageData).collect { metadataOf(it)[PROMPT_KEY] } as Set
     return (finds[imageData] ?: []).collectMany { found ->
         def (kept, gone) = found.split { metadataOf(it)[PROMPT_KEY] in present }
         kept ? gone : []
@@ -265,31 +287,29 @@ List<PathObject> deletedFinds(ImageData imageData) {
 }
 
 PathObject visibleArea(ImageData imageData) {
-    def server = imageData.getServer()
-    def shown = gui.getViewer().getDisplayedRegionShape().getBounds().intersection(new Rectangle(0, 0, server.getWidth(), server.getHeight()))
-    return PathObjects.createAnnotationObject(ROIs.createRectangleROI(shown.x, shown.y, shown.width, shown.height, gui.getViewer().getImagePlane()))
-}
-
-boolean isUnwanted(PathObject object) {
-    return object.getPathClass()?.toString()?.endsWith('*')
+    def (server, viewer) = [imageData.server, gui.viewer]
+    def whole = new Rectangle(0, 0, server.width, server.height)
+    def shown = viewer.displayedRegionShape.bounds.intersection(whole)
+    return PathObjects.createAnnotationObject(
+        ROIs.createRectangleROI(shown.x, shown.y, shown.width, shown.height, viewer.imagePlane))
 }
 
 /** Turns the selected detections, or else all results, into annotations. */
 void turnIntoAnnotations(ImageData imageData) {
-    def hierarchy = imageData.getHierarchy()
-    def model = hierarchy.getSelectionModel()
-    def selected = model.getSelectedObjects().findAll { it.isDetection() && !it.isCell() && !it.isTile() }
-    def detections = selected ?: hierarchy.getDetectionObjects().findAll { isResult(it) }
+    def hierarchy = imageData.hierarchy
+    def model = hierarchy.selectionModel
+    def selected = model.selectedObjects.findAll { it.isDetection() && !it.isCell() && !it.isTile() }
+    def detections = selected ?: hierarchy.detectionObjects.findAll { isResult(it) }
     if (!detections) {
         inform('This image has no results that are detections.')
         return
     }
     def annotations = detections.collect { detection ->
-        def annotation = PathObjects.createAnnotationObject(detection.getROI(), detection.getPathClass())
-        annotation.setName(detection.getName())
-        detection.getMeasurements().each { name, value -> annotation.getMeasurementList().put(name, value as double) }
+        def annotation = PathObjects.createAnnotationObject(detection.ROI, detection.pathClass)
+        annotation.setName(detection.name)
+        detection.measurements.each { name, value -> annotation.measurementList.put(name, value as double) }
         annotation.getMetadata().putAll(metadataOf(detection))
-        def parent = detection.getParent()
+        def parent = detection.parent
         hierarchy.removeObjectWithoutUpdate(detection, true)
         hierarchy.addObjectBelowParent(parent, annotation, false)
         annotation
@@ -310,19 +330,20 @@ void segmentWithoutWindow(ImageData imageData, Map options = [:]) {
     println "prompts: ${request.answered}, without outline: ${request.reasons}"
 }
 
-/** Makes the points tool mark points outside of the object, added to existing ones on this plane; or inside again. */
-void clickOutside(boolean isOutside) {
-    def viewer = gui.getViewer()
-    def byId = viewer?.getHierarchy()?.getAnnotationObjects() ?: []
-    if (isOutside) {
+/** Makes the points tool mark points outside of the object, added to those on this plane; or inside again. */
+void clickOutside(boolean isNow) {
+    def viewer = gui.viewer
+    def drawn = viewer?.hierarchy?.annotationObjects ?: []
+    if (isNow) {
         classInside = PathPrefs.autoSetAnnotationClassProperty().get()
-        idInside = viewer?.getSelectedObject()?.getID()
+        idInside = viewer?.selectedObject?.ID
         PathPrefs.autoSetAnnotationClassProperty().set(PathClass.fromString(OUTSIDE))
-        gui.getToolManager().setSelectedTool(PathTools.POINTS)
-        viewer?.setSelectedObject(byId.find { isPoints(it) && it.getPathClass()?.toString() == OUTSIDE && it.getROI().getImagePlane() == viewer.getImagePlane() })
+        gui.toolManager.setSelectedTool(PathTools.POINTS)
+        def isHere = { isPoints(it) && it.ROI.imagePlane == viewer.imagePlane }
+        viewer?.setSelectedObject(drawn.find { isHere(it) && it.pathClass?.toString() == OUTSIDE })
     } else {
         PathPrefs.autoSetAnnotationClassProperty().set(classInside)
-        viewer?.setSelectedObject(byId.find { it.getID() == idInside })
+        viewer?.setSelectedObject(drawn.find { it.ID == idInside })
     }
     showState()
 }
@@ -330,18 +351,30 @@ void clickOutside(boolean isOutside) {
 // What is drawn
 
 boolean isPoints(PathObject object) {
-    return object.isAnnotation() && object.hasROI() && object.getROI().isPoint()
+    return object.isAnnotation() && object.hasROI() && object.ROI.isPoint()
+}
+
+boolean isIgnored(PathClass pathClass) {
+    return pathClass?.toString()?.endsWith('*')
+}
+
+boolean isUnwanted(PathObject object) {
+    return isIgnored(object.pathClass)
 }
 
 /** Tells whether an annotation corrects others: points, a scribble, or background. */
 boolean isCorrection(PathObject object) {
-    return isPoints(object) || (object.isAnnotation() && !isResult(object) && object.hasROI() && (object.getROI().isLine() || (object.getROI().isArea() && isUnwanted(object))))
+    if (!object.isAnnotation() || !object.hasROI())
+        return false
+    def roi = object.ROI
+    return roi.isPoint() || (!isResult(object) && (roi.isLine() || (roi.isArea() && isUnwanted(object))))
 }
 
 boolean meets(ROI mark, ROI area) {
     if (mark.isPoint())
-        return mark.getAllPoints().any { area.contains(it.getX(), it.getY()) }
-    return boundsOf(mark).intersects(boundsOf(area)) && !(mark.isArea() && mark.contains(area.getCentroidX(), area.getCentroidY()))
+        return mark.allPoints.any { area.contains(it.x, it.y) }
+    return boundsOf(mark).intersects(boundsOf(area)) &&
+        !(mark.isArea() && mark.contains(area.centroidX, area.centroidY))
 }
 
 boolean isResult(PathObject object) {
@@ -354,16 +387,22 @@ Map<String, String> metadataOf(PathObject object) {
 }
 
 Map<String, PathObject> objectsById(PathObjectHierarchy hierarchy) {
-    return hierarchy.getAllObjects(false).collectEntries { [it.getID().toString(), it] }
+    return hierarchy.getAllObjects(false).collectEntries { [it.ID.toString(), it] }
+}
+
+/** Lists the annotations of an image, its results of any type, and one more object. */
+List<PathObject> drawnOrResults(ImageData imageData, String id = null) {
+    def isOurs = { it.isAnnotation() || isResult(it) || it.ID.toString() == id }
+    return imageData.hierarchy.getAllObjects(false).findAll { it.hasROI() && !it.ROI.isEmpty() && isOurs(it) } as List
 }
 
 /** Converts an object for the server, a polygon with all of its vertices, of which QuPath's geometry may lack some. */
 JsonObject featureOf(PathObject object) {
     def feature = JSON.fromJson(GEOJSON.toJson(object, PathObject), JsonObject)
     feature.getAsJsonObject('properties').add('metadata', JSON.toJsonTree(metadataOf(object)))
-    def roi = object.getROI()
+    def roi = object.ROI
     if (roi instanceof PolygonROI) {
-        def ring = roi.getAllPoints().collect { [hundredths(it.getX()), hundredths(it.getY())] }
+        def ring = roi.allPoints.collect { [hundredths(it.x), hundredths(it.y)] }
         def geometry = feature.getAsJsonObject('geometry')
         geometry.addProperty('type', 'Polygon')
         geometry.add('coordinates', JSON.toJsonTree([ring + [ring[0]]]))
@@ -377,39 +416,41 @@ double hundredths(double value) {
 
 /** Collects what is drawn: rectangles, points, what is asked for, and results, of the area if there is one. */
 Request requestFor(ImageData imageData, Map select, String refinedId = null, Map options = [:], Rectangle area = null) {
-    def request = new Request(imageData: imageData, select: select, refinedId: refinedId, options: optionsFor() + options)
+    def request = new Request(
+        imageData: imageData, select: select, refinedId: refinedId, options: optionsFor() + options)
     collect(request, area)
     return request
 }
 
 void collect(Request request, Rectangle area = null) {
     def ids = request.select.ids ?: []
-    def isNear = { area == null || area.intersects(boundsOf(it.getROI())) }
-    def objects = request.imageData.getHierarchy().getAllObjects(false).findAll { it.hasROI() && !it.getROI().isEmpty() }
-    def results = objects.findAll { isResult(it) && (metadataOf(it)[PROMPT_KEY] in ids || isNear(it)) }
+    def isNear = { area == null || area.intersects(boundsOf(it.ROI)) }
+    def (results, others) = drawnOrResults(request.imageData, request.refinedId).split { isResult(it) }
+    results = results.findAll { metadataOf(it)[PROMPT_KEY] in ids || isNear(it) }
     def named = results.collect { metadataOf(it)[PROMPT_KEY] } + ids + request.refinedId as Set
-    def drawn = objects.findAll {
-        it.isAnnotation() && !isResult(it) && (it.getID().toString() in named || ((isCorrection(it) || it.getROI() instanceof RectangleROI) && isNear(it)))
+    def drawn = others.findAll {
+        it.ID.toString() in named || ((isCorrection(it) || it.ROI instanceof RectangleROI) && isNear(it))
     }
-    def refined = objects.find { it.getID().toString() == request.refinedId }
-    for (plane in (results + drawn).groupBy { [it.getROI().getZ(), it.getROI().getT()] }.values()) {
+    for (plane in (results + drawn).groupBy { [it.ROI.z, it.ROI.t] }.values()) {
         def features = plane.collect { featureOf(it) }
-        plane.eachWithIndex { object, n -> request.sent[object.getID().toString()] = features[n].toString() }
-        if (request.refinedId == null || refined in plane)
-            request.planes << [plane: plane[0].getROI().getImagePlane(), objects: plane, features: features]
+        plane.eachWithIndex { object, n -> request.sent[object.ID.toString()] = features[n].toString() }
+        if (request.refinedId == null || plane.any { it.ID.toString() == request.refinedId })
+            request.planes << [plane: plane[0].ROI.imagePlane, objects: plane, features: features]
     }
     request.total = ids.size() ?: drawn.size()
 }
 
 Map optionsFor() {
-    return [object_size_um: sizeHint ?: SIZES_UM[chosen.ObjectSize.get()], object_type: chosen.ObjectType.get(), 'class': chosen.Class.get().trim() ?: null]
+    return [object_size_um: sizeHint ?: SIZES_UM[chosen.ObjectSize.get()], object_type: chosen.ObjectType.get(),
+        'class': chosen.Class.get().trim() ?: null]
 }
 
 // Answers
 
 PathObject resultOf(JsonObject feature) {
     feature = feature.deepCopy()
-    def metadata = feature.getAsJsonObject('properties').remove('metadata').entrySet().collectEntries { [it.getKey(), it.getValue().getAsString()] }
+    def metadata = feature.getAsJsonObject('properties').remove('metadata').entrySet()
+        .collectEntries { [it.key, it.value.asString] }
     def result = GEOJSON.fromJson(feature, PathObject)
     try {
         result.getMetadata().putAll(metadata)
@@ -420,38 +461,48 @@ PathObject resultOf(JsonObject feature) {
     return result
 }
 
-/** Adds answers to an image without an event: each below its parent, in place of what it replaces unless that changed since. */
+/** Adds answers to an image without an event: each below its parent, for what it replaces unless that changed since. */
 List<PathObject> addAnswers(PathObjectHierarchy hierarchy, Collection<JsonObject> answers, Map<String, String> sent) {
     def byId = objectsById(hierarchy)
     def changed = []
     for (answer in answers) {
-        def replaced = idsIn(answer, 'replaces').collect { byId[it] }.findAll { it != null && sent[it.getID().toString()] == featureOf(it).toString() }
-        def result = answer.get('geometry').isJsonNull() ? null : resultOf(answer)
-        def id = result?.getID()?.toString()
-        def isDeleted = idsIn(answer, 'sources') && !idsIn(answer, 'sources').any { it in byId }
+        def replaced = idsIn(answer, 'replaces').collect { byId[it] }
+            .findAll { it != null && sent[it.ID.toString()] == featureOf(it).toString() }
+        def result = isEmpty(answer) ? null : resultOf(answer)
+        def id = result?.ID?.toString()
+        def sources = idsIn(answer, 'sources')
+        def isDeleted = sources && !sources.any { it in byId }
         if (result != null && (isDeleted || (id in byId && !(byId[id] in replaced))))
             continue
-        def parent = byId[textOf(answer, 'parent')] ?: replaced.find()?.getParent() ?: hierarchy.getRootObject()
-        def selected = replaced.findAll { hierarchy.getSelectionModel().isSelected(it) }
+        def parent = byId[textOf(answer, 'parent')] ?: replaced.find()?.parent ?: hierarchy.rootObject
+        def isSelected = replaced.any { hierarchy.selectionModel.isSelected(it) }
         replaced.each { hierarchy.removeObjectWithoutUpdate(it, true) }
         changed.addAll(replaced)
         if (result == null)
             continue
         hierarchy.addObjectBelowParent(parent, result, false)
-        if (selected)
-            hierarchy.getSelectionModel().setSelectedObject(result)
+        if (isSelected)
+            hierarchy.selectionModel.setSelectedObject(result)
         byId[id] = result
         changed << result
     }
     return changed
 }
 
+boolean isEmpty(JsonObject answer) {
+    return answer.get('geometry').isJsonNull()
+}
+
 List<String> idsIn(JsonObject answer, String name) {
-    return answer.get(name)?.isJsonArray() ? answer.getAsJsonArray(name).collect { it.getAsString() } : []
+    return answer.get(name)?.isJsonArray() ? answer.getAsJsonArray(name).collect { it.asString } : []
 }
 
 String textOf(JsonObject object, String name) {
-    return object.get(name)?.isJsonPrimitive() ? object.get(name).getAsString() : null
+    return object.get(name)?.isJsonPrimitive() ? object.get(name).asString : null
+}
+
+int countOf(JsonObject object, String name) {
+    return object.get(name)?.isJsonPrimitive() ? object.get(name).asInt : 0
 }
 
 /** Takes the answers that have come; those for an image that is not shown any more are kept. */
@@ -460,17 +511,17 @@ List<PathObject> takeArrived(Request request) {
     for (JsonObject answer; (answer = request.arrived.poll()) != null;) {
         request.done++
         def state = textOf(answer, 'state')
-        if (answer.get('geometry').isJsonNull() && state != 'gone' && state != 'answered' && state != 'reviewed')
-            request.reasons << answer.getAsJsonObject('properties').get('reason').getAsString()
-        if (!answer.get('geometry').isJsonNull() || state == 'answered' || state == 'reviewed')
+        if (!isEmpty(answer) || state in ['answered', 'reviewed'])
             request.answered++
+        else if (state != 'gone')
+            request.reasons << textOf(answer.getAsJsonObject('properties'), 'reason')
         answers << answer
     }
     if (!isShown(request.imageData)) {
         request.kept.addAll(answers)
         return []
     }
-    def changed = addAnswers(request.imageData.getHierarchy(), answers, request.sent)
+    def changed = addAnswers(request.imageData.hierarchy, answers, request.sent)
     if (request.isLive && answers)
         rememberCandidates(answers, changed)
     return changed
@@ -488,8 +539,8 @@ void showArrived(Request request) {
     if (!changed)
         return
     request.changed.addAll(changed)
-    def hierarchy = request.imageData.getHierarchy()
-    def nothing = PathObjects.createDetectionObject(ROIs.createPointsROI(0, 0, ImagePlane.getDefaultPlane()))
+    def hierarchy = request.imageData.hierarchy
+    def nothing = PathObjects.createDetectionObject(ROIs.createPointsROI(0, 0, ImagePlane.defaultPlane))
     hierarchy.insertPathObject(nothing, false)
     hierarchy.removeObjectWithoutUpdate(nothing, false)
     hierarchy.fireObjectsChangedEvent(this, changed, true)
@@ -504,7 +555,7 @@ void finish(Request request) {
     if (!request.changed)
         return
     isOwnEvent = request.isLive
-    request.imageData.getHierarchy().fireObjectsChangedEvent(this, request.changed, false)
+    request.imageData.hierarchy.fireObjectsChangedEvent(this, request.changed, false)
     isOwnEvent = false
     if (request.isLive)
         joinUndoSteps()
@@ -515,7 +566,7 @@ void finish(Request request) {
 /** Takes away the undo steps of a click without its outline, which QuPath made before the outline came. */
 void joinUndoSteps() {
     try {
-        def steps = gui.getUndoRedoManager().@map.get(liveViewer)?.@undoStack
+        def steps = gui.undoRedoManager.@map.get(liveViewer)?.@undoStack
         (0..<Math.min(openSteps, steps?.size() ?: 0)).each { steps.pop() }
         openSteps = 0
     } catch (MissingFieldException e) {
@@ -526,45 +577,48 @@ void joinUndoSteps() {
 /** Notes the run in QuPath's workflow, as a script that does the same to any image. */
 void addWorkflowStep(Request request) {
     def options = request.options.findAll { it.value != null }
-    def file = new File(getClass().getProtectionDomain().getCodeSource().getLocation().toURI())
-    def script = "new GroovyShell(getClass().getClassLoader()).parse(new File(${JSON.toJson(file.getPath())}))" +
-        ".segmentWithoutWindow(getCurrentImageData(), [${options.collect { "'${it.key}': ${it.value instanceof String ? JSON.toJson(it.value) : it.value}" }.join(', ') ?: ':'}])"
-    request.imageData.getHistoryWorkflow().addStep(new DefaultScriptableWorkflowStep('WSI-SAM: segment all prompts', options, script.replace('$', '\\$')))
+    def given = options.collect { "'$it.key': ${it.value instanceof String ? JSON.toJson(it.value) : it.value}" }
+    def file = new File(getClass().protectionDomain.codeSource.location.toURI())
+    def script = "new GroovyShell(getClass().classLoader).parse(new File(${JSON.toJson(file.path)}))" +
+        ".segmentWithoutWindow(getCurrentImageData(), [${given.join(', ') ?: ':'}])"
+    def step = new DefaultScriptableWorkflowStep('WSI-SAM: segment all prompts', options, script.replace('$', '\\$'))
+    request.imageData.historyWorkflow.addStep(step)
 }
 
 /** Saves the answers for an image that was closed since. */
 void saveKept(Request request) {
-    def project = gui.getProject()
+    def project = gui.project
     def entry = project?.getEntry(request.imageData)
-    if (entry == null) {
-        Platform.runLater { inform("${request.kept.size()} outlines came after their image was closed, and it is in no project: open it and segment it again.") }
-        return
+    def told = "${request.kept.size()} outlines came after their image was closed, and it is in no project: " +
+        'open it and segment it again.'
+    if (entry != null) {
+        addToEntry(project, entry.ID, request.kept, request.sent)
+        told = "${request.kept.size()} answers were saved in ${entry.imageName}."
     }
-    addToEntry(project, entry.getID(), request.kept, request.sent)
-    Platform.runLater { inform("${request.kept.size()} answers were saved in ${entry.getImageName()}.") }
+    Platform.runLater { inform(told) }
 }
 
 /** Adds answers to an image of a project, whether it is shown or not. */
 void addToEntry(project, String id, List<JsonObject> answers, Map<String, String> sent) {
-    def shown = onApplicationThread {
-        def imageData = shownImages(project)[id]
-        def changed = imageData == null ? [] : addAnswers(imageData.getHierarchy(), answers, sent)
+    def isDone = onApplicationThread {
+        def hierarchy = shownImages(project)[id]?.hierarchy
+        def changed = hierarchy == null ? [] : addAnswers(hierarchy, answers, sent)
         if (changed)
-            imageData.getHierarchy().fireObjectsChangedEvent(this, changed, false)
-        imageData
+            hierarchy.fireObjectsChangedEvent(this, changed, false)
+        hierarchy != null
     }
-    if (shown != null)
+    if (isDone)
         return
-    def entry = project.getImageList().find { it.getID() == id }
+    def entry = project.imageList.find { it.ID == id }
     def imageData = entry.readImageData()
-    addAnswers(imageData.getHierarchy(), answers, sent)
+    addAnswers(imageData.hierarchy, answers, sent)
     entry.saveImageData(imageData)
-    imageData.getServer().close()
+    imageData.server.close()
 }
 
 /** Tells whether a viewer shows the image; always true without a window. */
 boolean isShown(ImageData imageData) {
-    return gui == null || gui.getAllViewers().any { it.getImageData() === imageData }
+    return gui == null || gui.allViewers.any { it.imageData === imageData }
 }
 
 // Requests
@@ -580,6 +634,8 @@ void segment(ImageData imageData, Map select, String refinedId = null) {
         finish(request)
         if (!failure && !request.planes)
             inform('There are no prompts: draw rectangles around objects, or points inside of them.')
+        else if (!failure && request.answered && !request.changed && !request.kept)
+            inform('Nothing is left to do: the outlines of these prompts were accepted or edited by a person.')
         report(request, failure)
     }
 }
@@ -600,59 +656,74 @@ String failureOf(Request request, Closure work) {
     } catch (CancellationException e) {
         return null
     } catch (ServerException e) {
-        return request.isCancelled ? null : e.getMessage()
+        return request.isCancelled ? null : e.message
     } catch (IOException | JsonParseException e) {
         logger.debug('The response ended early', e)
-        return request.isCancelled ? null : 'The server ended the connection in the middle of its response. See View > Show log or its terminal, and try again.'
+        return request.isCancelled ? null : 'The server ended the connection in the middle of its response. ' + LOOK
     } catch (RuntimeException e) {
-        logger.error(e.getMessage(), e)
+        logger.error(e.message, e)
         return "The script failed: $e. See the log for details (View > Show log)."
     }
 }
 
 void report(Request request, String failure) {
+    def reasons = request.isCancelled ? [] : request.reasons
     if (failure)
         Dialogs.showErrorNotification(TITLE, wrapped(failure))
-    else if (request.reasons && !request.isCancelled)
-        Dialogs.showWarningNotification(TITLE, wrapped("No outline for ${request.reasons.size()} of ${request.done}: ${request.reasons[0]}."))
+    else if (reasons)
+        Dialogs.showWarningNotification(
+            TITLE, wrapped("No outline for ${reasons.size()} of ${request.done}: ${reasons[0]}."))
 }
 
 /** Requests the outlines on each plane; they arrive in the request. */
 void exchange(Request request) {
+    def ids = request.select.ids
     for (drawn in request.planes) {
-        def asked = drawn.objects.findAll { request.select.ids == null ? !isResult(it) : it.getID().toString() in request.select.ids }
-        partsOf(request, drawn, asked).each { exchange(request, it, it.select, null) }
+        def asked = drawn.objects.findAll { ids == null ? !isResult(it) : it.ID.toString() in ids }
+        partsOf(request, drawn, asked).each { exchange(request, it, it.select) }
     }
 }
 
 /** Splits what is too much for one request by its place: with each part all is sent that lies near. */
-List<Map> partsOf(Request request, Map drawn, List<PathObject> asked, Map select = request.select, int reach = reachPx(request.imageData)) {
+List<Map> partsOf(Request request, Map drawn, List<PathObject> asked, Map select = request.select,
+                  int reach = reachPx(request.imageData)) {
     def limits = limitsOf.values().find() ?: ask(request, '/v1/info').getAsJsonObject('limits')
-    def (prompts, vertices) = ['prompts', 'vertices'].collect { limits.get(it).getAsInt() }
-    if (request.refinedId || reach == 0 || (drawn.objects.size() <= prompts && drawn.objects.sum { it.getROI().getNumPoints() } <= vertices / 2))
+    def (prompts, vertices) = ['prompts', 'vertices'].collect { countOf(limits, it) }
+    def isSmall = { it.size() <= prompts && it.sum { it.ROI.numPoints } <= vertices / 2 }
+    if (request.refinedId || reach == 0 || isSmall(drawn.objects))
         return [drawn + [select: select]]
     def area = boundsOf(asked)
     def isFew = asked.size() <= Math.max(1, prompts.intdiv(8))
-    def sorted = asked.sort(false) { area.width > area.height ? it.getROI().getCentroidX() : it.getROI().getCentroidY() }
+    def place = { area.width > area.height ? it.ROI.centroidX : it.ROI.centroidY }
+    def sorted = asked.sort(false, place)
     return (isFew ? [sorted] : sorted.collate(sorted.size() - sorted.size().intdiv(2))).collectMany { part ->
         def around = boundsOf(part)
         around.grow(reach, reach)
-        def near = drawn.objects.findIndexValues { around.intersects(boundsOf(it.getROI())) }
+        def near = drawn.objects.findIndexValues { around.intersects(boundsOf(it.ROI)) }
         def those = drawn + [objects: drawn.objects[near], features: drawn.features[near]]
-        partsOf(request, those, part, select + [ids: part*.getID()*.toString()], isFew ? reach.intdiv(4) : reach)
+        partsOf(request, those, part, select + [ids: part*.ID*.toString()], isFew ? reach.intdiv(4) : reach)
     }
 }
 
 Rectangle boundsOf(List<PathObject> objects) {
-    return objects.collect { boundsOf(it.getROI()) }.inject { one, other -> one.union(other) }
+    return objects.collect { boundsOf(it.ROI) }.inject { one, other -> one.union(other) }
+}
+
+Rectangle boundsOf(ROI roi) {
+    def (x, y) = [roi.boundsX as int, roi.boundsY as int]
+    return new Rectangle(x - 1, y - 1, (roi.boundsWidth as int) + 3, (roi.boundsHeight as int) + 3)
+}
+
+double pixelSizeOf(ImageData imageData) {
+    return imageData.server.pixelCalibration.averagedPixelSizeMicrons
 }
 
 int reachPx(ImageData imageData) {
-    return REACH_UM / (imageData.getServer().getPixelCalibration().getAveragedPixelSizeMicrons() ?: 1)
+    return REACH_UM / (pixelSizeOf(imageData) ?: 1)
 }
 
-void exchange(Request request, Map drawn, Map select, List<Map> regions, String path = '/v1/segment') {
-    def server = request.imageData.getServer()
+/** Requests outlines of one plane, and again with pixels where the server cannot read the slide. */
+void exchange(Request request, Map drawn, Map select, List<Map> regions = null, String path = '/v1/segment') {
     def problem = post(request, path, drawn.plane, [
         prompts: drawn.features, select: select, regions: regions, on_unreadable: 'regions',
         refine: request.refinedId ? JSON.fromJson(request.sent[request.refinedId], JsonObject) : null])
@@ -666,20 +737,26 @@ void exchange(Request request, Map drawn, Map select, List<Map> regions, String 
         return
     }
     logger.info('The server cannot read this slide, so its pixels are sent')
-    exchange(request, drawn, select, problem.getAsJsonArray('regions').collect { readRegion(server, it, drawn.plane) }, path)
+    def server = request.imageData.server
+    def read = problem.getAsJsonArray('regions').collect { readRegion(server, it, drawn.plane) }
+    exchange(request, drawn, select, read, path)
 }
 
 /** Searches a slide that the server can read; what it finds arrives in the request. */
 void find(Request request, ImagePlane plane, Map wanted) {
     def problem = post(request, '/v1/find', plane, wanted)
     if (problem != null)
-        throw new ServerException(nameOf(problem) == 'slide-outside' ? "To find objects, the server has to read the slide itself, which it cannot: its file is elsewhere, or the image is rotated, cropped or another plane of a stack." : messageOf(problem))
+        throw new ServerException(nameOf(problem) != 'slide-outside' ? messageOf(problem) :
+            'To find objects, the server has to read the slide itself, which it cannot: its file is elsewhere, ' +
+            'or the image is rotated, cropped or another plane of a stack.')
 }
 
 /** Sends a request about an image, and reads the answers or returns the problem. */
 JsonObject post(Request request, String path, ImagePlane plane, Map document) {
-    def response = send(request, 'POST', path, document + [slide: slideOf(request.imageData.getServer(), plane),
-        options: request.options.findAll { it.key != 'adapter' }, adapter: request.options.adapter ?: chosen.Model.get() ?: null])
+    def response = send(request, 'POST', path, document + [
+        slide: slideOf(request.imageData.server, plane),
+        options: request.options.findAll { it.key != 'adapter' },
+        adapter: request.options.adapter ?: chosen.Model.get() ?: null])
     if (response.statusCode() in [200, 204]) {
         readRecords(request, response)
         return null
@@ -692,31 +769,32 @@ JsonObject post(Request request, String path, ImagePlane plane, Map document) {
 
 /** Describes the slide as QuPath shows it. If no file shows the same, it gets a name that no server can open. */
 Map slideOf(ImageServer server, ImagePlane plane) {
-    def calibration = server.getPixelCalibration()
-    def isPlain = isPlainFile(server) && plane.getZ() == 0 && plane.getT() == 0
+    def calibration = server.pixelCalibration
+    def isPlain = isPlainFile(server) && plane.z == 0 && plane.t == 0
     return [
-        uri: isPlain ? server.getURIs()[0].toString() : 'qupath:pixels', width: server.getWidth(), height: server.getHeight(),
-        mpp_x: calibration.getPixelWidthMicrons(), mpp_y: calibration.getPixelHeightMicrons(),
-        downsamples: server.getPreferredDownsamples().toList().findAll { it >= 1 }]
+        uri: isPlain ? server.URIs[0].toString() : 'qupath:pixels',
+        width: server.width, height: server.height,
+        mpp_x: calibration.pixelWidthMicrons, mpp_y: calibration.pixelHeightMicrons,
+        downsamples: server.preferredDownsamples.toList().findAll { it >= 1 }]
 }
 
 /** Tells whether QuPath shows the slide as in its file: not rotated, cropped or otherwise changed. */
 boolean isPlainFile(ImageServer server) {
-    if (server.getURIs().size() != 1 || server.getBuilder() == null)
+    if (server.URIs.size() != 1 || server.builder == null)
         return false
-    def builder = JSON.fromJson(GEOJSON.toJson(server.getBuilder(), ServerBuilder), JsonObject)
+    def builder = JSON.fromJson(GEOJSON.toJson(server.builder, ServerBuilder), JsonObject)
     while (textOf(builder, 'builderType') == 'pyramidize')
         builder = builder.getAsJsonObject('builder')
     return textOf(builder, 'builderType') == 'uri'
 }
 
 /** Reads a region at the resolution that the server asks for, or a finer one. */
-Map readRegion(ImageServer server, JsonElement needed, ImagePlane plane) {
-    def (x, y, width, height) = ['x', 'y', 'width', 'height'].collect { needed.get(it).getAsInt() }
-    double downsample = Math.min(width / needed.get('width_px').getAsInt(), height / needed.get('height_px').getAsInt())
+Map readRegion(ImageServer server, JsonObject needed, ImagePlane plane) {
+    def (x, y, width, height) = ['x', 'y', 'width', 'height'].collect { countOf(needed, it) }
+    double downsample = Math.min(width / countOf(needed, 'width_px'), height / countOf(needed, 'height_px'))
     def image = server.readRegion(RegionRequest.createInstance(
-        server.getPath(), Math.max(1d, downsample), x, y, width, height, plane.getZ(), plane.getT()))
-    def rgb = new BufferedImage(image.getWidth(), image.getHeight(), BufferedImage.TYPE_INT_RGB)
+        server.path, Math.max(1d, downsample), x, y, width, height, plane.z, plane.t))
+    def rgb = new BufferedImage(image.width, image.height, BufferedImage.TYPE_INT_RGB)
     def graphics = rgb.createGraphics()
     graphics.drawImage(image, 0, 0, Color.WHITE, null)
     graphics.dispose()
@@ -735,7 +813,7 @@ void readRecords(Request request, HttpResponse<InputStream> response) {
             def record = JSON.fromJson(text, JsonObject)
             if (record.has('status'))
                 throw new ServerException(messageOf(record))
-            record.has('features') ? request.arrived.addAll(record.getAsJsonArray('features').toList()) : request.arrived.add(record)
+            request.arrived.addAll(record.has('features') ? record.getAsJsonArray('features').toList() : [record])
             if (gui != null && !request.isLive && request.isShowing.compareAndSet(false, true))
                 Platform.runLater { showArrived(request) }
         }
@@ -745,15 +823,16 @@ void readRecords(Request request, HttpResponse<InputStream> response) {
 // The server
 
 /** Sends a request, and repeats it while the server is busy or loads its model. */
-HttpResponse<InputStream> send(Request request, String method, String path, Object document) {
+HttpResponse<InputStream> send(Request request, String method, String path, Object document = null) {
     def (url, token) = findServer(request)
     checkProtocol(request, url, token)
     return sendTo(request, url, token, method, path, document)
 }
 
-HttpResponse<InputStream> sendTo(Request request, String url, String token, String method, String path, Object document) {
+HttpResponse<InputStream> sendTo(Request request, String url, String token, String method, String path, document) {
+    def isStream = path in ['/v1/segment', '/v1/find'] || path.endsWith('/results')
     def builder = HttpRequest.newBuilder(uriOf(url + path))
-        .header('Accept', path in ['/v1/segment', '/v1/find'] || path.endsWith('/results') ? 'application/geo+json-seq' : 'application/json')
+        .header('Accept', isStream ? 'application/geo+json-seq' : 'application/json')
         .header('Content-Type', 'application/json')
         .method(method, document == null ? BodyPublishers.noBody() : BodyPublishers.ofString(JSON.toJson(document)))
     if (token)
@@ -765,9 +844,15 @@ HttpResponse<InputStream> sendTo(Request request, String url, String token, Stri
         if (response.statusCode() != 503 || pause == 0 || System.nanoTime() + pause * 1_000_000 > end)
             return response
         response.body().close()
-        showState('the server loads its model')
+        tellWait(request, 'the server loads its model')
         Thread.sleep(Math.min(pause, 2000))
     }
+}
+
+/** Says what a request waits for, on the viewer and in its progress window. */
+void tellWait(Request request, String what) {
+    request.waits = what
+    showState(what)
 }
 
 HttpResponse<InputStream> sendOnce(Request request, HttpRequest message, String url) {
@@ -777,16 +862,18 @@ HttpResponse<InputStream> sendOnce(Request request, HttpRequest message, String 
         request.response = httpClient().sendAsync(message, BodyHandlers.ofInputStream())
         def response = request.response.get()
         request.body = response.body()
+        request.waits = null
         return response
     } catch (ExecutionException e) {
-        def cause = e.getCause()
+        def cause = e.cause
         if (cause instanceof CancellationException)
             throw cause
         if (cause instanceof SSLException)
-            throw new ServerException("The certificate of $url is not trusted (${cause.getMessage()}): enter its PEM file in $SETTINGS.")
+            throw new ServerException(
+                "The certificate of $url is not trusted (${cause.message}): enter its PEM file in $SETTINGS.")
         if (cause instanceof ConnectException || cause instanceof HttpConnectTimeoutException)
             throw new ServerException("No server responds at $url. $START")
-        throw new ServerException("The server at $url ended the connection (${cause.getMessage() ?: cause}). See View > Show log or its terminal, and try again.")
+        throw new ServerException("The server at $url ended the connection (${cause.message ?: cause}). $LOOK")
     }
 }
 
@@ -795,13 +882,15 @@ void checkProtocol(Request request, String url, String token) {
     if (limitsOf.containsKey(url))
         return
     def response = sendTo(request, url, token, 'GET', '/v1/info', null)
-    def info = response.statusCode() == 200 ? readJson(response.body().withCloseable { it.getText('UTF-8') }) : null
     if (response.statusCode() == 404)
         throw new ServerException(strangerAt(response))
     if (response.statusCode() != 200)
         throw new ServerException(messageOf(problemOf(response)))
-    if (info?.get('protocol')?.getAsInt() != PROTOCOL)
-        throw new ServerException("The server at $url (version ${info == null ? 'unknown' : textOf(info, 'version')}) and the scripts in QuPath do not fit each other: run `wsisam-qupath setup`, and start the server and QuPath again.")
+    def info = readJson(response) ?: new JsonObject()
+    if (countOf(info, 'protocol') != PROTOCOL)
+        throw new ServerException("The server at $url (version ${textOf(info, 'version') ?: 'unknown'}) " +
+            'and the scripts in QuPath do not fit each other: run `wsisam-qupath setup`, ' +
+            'and start the server and QuPath again.')
     limitsOf.clear()
     limitsOf[url] = info.getAsJsonObject('limits')
 }
@@ -810,49 +899,50 @@ void checkProtocol(Request request, String url, String token) {
 List<String> findServer(Request request = new Request()) {
     def url = chosen.Server.get().trim().replaceAll('/+$', '')
     def local = localServers()
-    def found = url ? local.find { it.url == url } : local.find { answers(it.url) } ?: startServer(request) ?: local.find()
+    def found = url ? local.find { it.url == url } : findAnswering(local) ?: startServer(request) ?: local.find()
     if (!url && !found)
-        throw new ServerException("No server is running on this computer. $START To have QuPath start it by itself, run `wsisam-qupath setup` once. To use a server on another computer, enter its address in $SETTINGS.")
+        throw new ServerException("No server is running on this computer. $START To have QuPath start it by itself, " +
+            "run `wsisam-qupath setup` once. To use a server on another computer, enter its address in $SETTINGS.")
     return [url ?: found.url, chosen.Token.get().trim() ?: found?.token]
 }
 
 /** Lists the servers on this computer by the files they left, the newest first; a killed one left its file too. */
 List<Map> localServers() {
-    def files = new File(System.getProperty('user.home'), '.wsisam-qupath/servers').listFiles({ it.isFile() && it.name.endsWith('.json') } as FileFilter)
-    return (files ?: [] as File[]).toList().sort { -it.lastModified() }.findResults { file ->
+    def folder = new File(System.getProperty('user.home'), '.wsisam-qupath/servers')
+    def files = folder.listFiles({ it.isFile() && it.name.endsWith('.json') } as FileFilter) ?: [] as File[]
+    return files.toList().sort { -it.lastModified() }.findResults { file ->
+        def about = readJson(file)
+        about?.has('url') && about.has('token') ?
+            [url: textOf(about, 'url'), token: textOf(about, 'token'), pid: countOf(about, 'pid')] : null
+    }
+}
+
+/** Finds a server of this program that answers. */
+Map findAnswering(List<Map> servers) {
+    return servers.find { server ->
         try {
-            def about = readJson(file.getText('UTF-8'))
-            return [url: about.get('url').getAsString(), token: about.get('token').getAsString(), pid: about.get('pid')?.getAsLong()]
-        } catch (IOException | RuntimeException e) {
-            logger.debug("$file: ${e.getMessage()}", e)
-            return null
+            def asked = HttpRequest.newBuilder(uriOf(server.url + '/healthz')).timeout(Duration.ofSeconds(2)).build()
+            def response = httpClient().send(asked, BodyHandlers.ofInputStream())
+            return response.statusCode() == 200 && readJson(response)?.has('state')
+        } catch (IOException e) {
+            logger.debug("$server.url: ${e.message}", e)
+            return false
         }
     }
 }
 
-/** Tells whether a server of this program answers there. */
-boolean answers(String url) {
-    try {
-        def asked = HttpRequest.newBuilder(uriOf(url + '/healthz')).timeout(Duration.ofSeconds(2)).build()
-        def response = httpClient().send(asked, BodyHandlers.ofString())
-        return response.statusCode() == 200 && readJson(response.body())?.has('state')
-    } catch (IOException | ServerException e) {
-        logger.debug("$url: ${e.getMessage()}", e)
-        return false
-    }
-}
-
-/** Starts the program that `setup` noted, unless this did so already; it stops when QuPath ends. Null without a note. */
+/** Starts the program that `setup` noted, unless this did so; it stops when QuPath ends. Null without a note. */
 synchronized Map startServer(Request request) {
     def note = new File(System.getProperty('user.home'), '.wsisam-qupath/program.json')
-    def command = note.isFile() ? readJson(note.getText('UTF-8'))?.getAsJsonArray('command')?.collect { it.getAsString() } : null
-    if (command == null)
+    def command = idsIn(readJson(note) ?: new JsonObject(), 'command')
+    if (!command)
         return null
     if (!ownServer?.isAlive()) {
-        showState('the server starts')
+        tellWait(request, 'the server starts')
         logger.info("Starting ${command.join(' ')}")
-        ownServer = new ProcessBuilder(command + ['serve', '--port', '0', '--stop-with-input']).redirectErrorStream(true).start()
-        def output = ownServer.getInputStream()
+        ownServer = new ProcessBuilder(command + ['serve', '--port', '0', '--stop-with-input'])
+            .redirectErrorStream(true).start()
+        def output = ownServer.inputStream
         Thread.startDaemon('wsi-sam server') { output.eachLine { if (!it.startsWith('Token:')) logger.info(it) } }
     }
     while (ownServer.isAlive() && !request.isCancelled) {
@@ -865,30 +955,48 @@ synchronized Map startServer(Request request) {
 }
 
 void startFromMenu() {
-    def request = new Request()
-    inBackground(request, { findServer(request) }) { failure -> failure ? report(request, failure) : inform('The server runs.') }
+    withServer { inform('The server runs.') }
+}
+
+/** Finds a server, or starts one; what comes then is told its address. */
+void withServer(Closure then) {
+    def request = new Request(doing: 'the server starts')
+    def progress = showProgress(request)
+    def url = null
+    inBackground(request, { url = findServer(request)[0] }) { failure ->
+        progress.call()
+        failure ? report(request, failure) : then(url)
+    }
 }
 
 void stopServer() {
-    ownServer?.isAlive() ? ownServer.destroy() : inform('QuPath has started no server: stop it where it was started, with Ctrl+C.')
+    def isOurs = ownServer?.isAlive()
+    if (isOurs)
+        ownServer.destroy()
+    inform(isOurs ? 'The server is stopped. The next command starts it again.' :
+        'QuPath has started no server: stop it where it was started, with Ctrl+C.')
+    if (isOurs)
+        showState('the server is stopped')
 }
 
 URI uriOf(String text) {
     try {
         def uri = new URI(text)
-        if (uri.getHost() != null && uri.getScheme() in ['http', 'https'])
+        if (uri.host != null && uri.scheme in ['http', 'https'])
             return uri
     } catch (URISyntaxException e) {
-        logger.debug(e.getMessage(), e)
+        logger.debug(e.message, e)
     }
-    throw new ServerException("'$text' is not the address of a server: enter it in $SETTINGS like http://127.0.0.1:8473.")
+    throw new ServerException(
+        "'$text' is not the address of a server: enter it in $SETTINGS like http://127.0.0.1:8473.")
 }
 
 /** Makes one client for all requests, as it keeps connections open. */
 synchronized HttpClient httpClient() {
     def certificate = chosen.Certificate.get().trim()
     if (client == null || certificate != clientCertificate) {
-        def builder = HttpClient.newBuilder().version(HttpClient.Version.HTTP_1_1).connectTimeout(Duration.ofSeconds(10))
+        def builder = HttpClient.newBuilder()
+            .version(HttpClient.Version.HTTP_1_1).connectTimeout(Duration.ofSeconds(10))
         if (certificate)
             builder.sslContext(trusting(new File(certificate)))
         client = builder.build()
@@ -899,16 +1007,16 @@ synchronized HttpClient httpClient() {
 
 SSLContext trusting(File certificate) {
     if (!certificate.isFile())
-        throw new ServerException("There is no file $certificate: enter the file of the server's certificate in $SETTINGS.")
-    def store = KeyStore.getInstance(KeyStore.getDefaultType())
+        throw new ServerException(
+            "There is no file $certificate: enter the file of the server's certificate in $SETTINGS.")
+    def store = KeyStore.getInstance(KeyStore.defaultType)
     store.load(null, null)
-    certificate.withInputStream { stream ->
-        CertificateFactory.getInstance('X.509').generateCertificates(stream).eachWithIndex { one, n -> store.setCertificateEntry("$n", one) }
-    }
-    def factory = TrustManagerFactory.getInstance(TrustManagerFactory.getDefaultAlgorithm())
+    def found = certificate.withInputStream { CertificateFactory.getInstance('X.509').generateCertificates(it) }
+    found.eachWithIndex { one, n -> store.setCertificateEntry("$n", one) }
+    def factory = TrustManagerFactory.getInstance(TrustManagerFactory.defaultAlgorithm)
     factory.init(store)
     def context = SSLContext.getInstance('TLS')
-    context.init(null, factory.getTrustManagers(), null)
+    context.init(null, factory.trustManagers, null)
     return context
 }
 
@@ -916,31 +1024,46 @@ JsonObject readJson(String text) {
     try {
         return JSON.fromJson(text, JsonObject)
     } catch (JsonParseException e) {
-        logger.debug(e.getMessage(), e)
+        logger.debug(e.message, e)
         return null
     }
 }
 
+JsonObject readJson(File file) {
+    try {
+        return file.isFile() ? readJson(file.getText('UTF-8')) : null
+    } catch (IOException e) {
+        logger.debug("$file: ${e.message}", e)
+        return null
+    }
+}
+
+JsonObject readJson(HttpResponse<InputStream> response) {
+    return readJson(response.body().withCloseable { it.getText('UTF-8') })
+}
+
 /** Reads the server's error message. */
 JsonObject problemOf(HttpResponse<InputStream> response) {
-    def problem = readJson(response.body().withCloseable { it.getText('UTF-8') })
+    def problem = readJson(response)
     if (problem?.has('detail') && problem.has('type'))
         return problem
     throw new ServerException(strangerAt(response))
 }
 
 String strangerAt(HttpResponse response) {
-    return "${response.uri().resolve('/')} (status ${response.statusCode()}) is not a server of wsisam-qupath, or it is too old: update it, or enter another one in $SETTINGS."
+    return "${response.uri().resolve('/')} (status ${response.statusCode()}) is not a server of wsisam-qupath, " +
+        "or it is too old: update it, or enter another one in $SETTINGS."
 }
 
 String nameOf(JsonObject problem) {
-    return problem.get('type').getAsString().tokenize(':')[-1]
+    return textOf(problem, 'type').tokenize(':')[-1]
 }
 
 String messageOf(JsonObject problem) {
     def id = textOf(problem, 'instance')?.tokenize(':')?.last()
-    def hint = nameOf(problem) == 'unauthorized' ? " For a server on this computer the script finds the token by itself; otherwise enter it in $SETTINGS." : ''
-    return problem.get('detail').getAsString() + hint + (id ? "\n(request $id)" : '')
+    def hint = nameOf(problem) == 'unauthorized' ?
+        " For a server on this computer the script finds the token by itself; otherwise enter it in $SETTINGS." : ''
+    return textOf(problem, 'detail') + hint + (id ? "\n(request $id)" : '')
 }
 
 /** Sends a request and returns the server's JSON. */
@@ -948,8 +1071,7 @@ JsonObject ask(Request request, String path, String method = 'GET', Object docum
     def response = send(request, method, path, document)
     if (response.statusCode() >= 300)
         throw new ServerException(messageOf(problemOf(response)))
-    def answer = response.body().withCloseable { it.getText('UTF-8') }
-    return answer ? JSON.fromJson(answer, JsonObject) : null
+    return readJson(response)
 }
 
 // Live mode
@@ -964,7 +1086,7 @@ void setLive(item, boolean isOn) {
         liveRest = pause(REST_MS) { preview() }
         gui.imageDataProperty().addListener(liveImageListener)
     }
-    watch(isOn ? gui.getImageData() : null)
+    watch(isOn ? gui.imageData : null)
 }
 
 PauseTransition pause(int milliseconds, Closure then) {
@@ -975,26 +1097,28 @@ PauseTransition pause(int milliseconds, Closure then) {
 
 @Field final ChangeListener liveImageListener = { o, was, now -> watch(now) } as ChangeListener
 
-@Field final PathObjectHierarchyListener liveListener = { event -> noteEvent(event.isChanging()) } as PathObjectHierarchyListener
+@Field final PathObjectHierarchyListener liveListener =
+    { event -> noteEvent(event.isChanging()) } as PathObjectHierarchyListener
 
 @Field final EventHandler<KeyEvent> liveKeys = { event ->
-    def step = [(KeyCode.OPEN_BRACKET): -1, (KeyCode.CLOSE_BRACKET): 1][event.getCode()]
-    if (event.getCode() == KeyCode.ENTER)
+    def step = [(KeyCode.OPEN_BRACKET): -1, (KeyCode.CLOSE_BRACKET): 1][event.code]
+    if (event.code == KeyCode.ENTER)
         acceptObject()
     else if (step)
         chooseCandidate(step)
-    if (step || event.getCode() == KeyCode.ENTER)
+    if (step || event.code == KeyCode.ENTER)
         event.consume()
 } as EventHandler
 
 @Field final EventHandler<MouseEvent> liveMouse = { event ->
-    def point = liveViewer.componentPointToImagePoint(event.getX(), event.getY(), null, false)
-    if (event.getEventType() == MouseEvent.MOUSE_RELEASED)
+    def point = liveViewer.componentPointToImagePoint(event.x, event.y, null, false)
+    def isMove = event.eventType == MouseEvent.MOUSE_MOVED
+    if (event.eventType == MouseEvent.MOUSE_RELEASED)
         released = System.nanoTime()
-    cursor = [hundredths(point.getX()), hundredths(point.getY())]
-    if (event.getEventType() != MouseEvent.MOUSE_MOVED || outlines.preview == null || !outlines.preview.contains(*cursor))
+    cursor = [hundredths(point.x), hundredths(point.y)]
+    if (!isMove || !outlines.preview?.contains(*cursor))
         showPreview(null)
-    if (event.getEventType() == MouseEvent.MOUSE_MOVED && chosen.Preview.get() == 'yes')
+    if (isMove && chosen.Preview.get() == 'yes')
         liveRest.playFromStart()
     else
         liveRest.stop()
@@ -1003,7 +1127,7 @@ PauseTransition pause(int milliseconds, Closure then) {
 void noteEvent(boolean isChanging) {
     if (isChanging || isOwnEvent)
         return
-    def root = liveImage?.getHierarchy()?.getRootObject()
+    def root = liveImage?.hierarchy?.rootObject
     if (root.is(liveRoot)) {
         openSteps += 1
     } else {    // undo or redo: what was asked for is another image's, so to speak
@@ -1017,47 +1141,57 @@ void noteEvent(boolean isChanging) {
 
 /** Watches another image. Annotations that it has already are not sent. */
 void watch(ImageData imageData) {
-    liveImage?.getHierarchy()?.removeListener(liveListener)
+    liveImage?.hierarchy?.removeListener(liveListener)
     [liveRequest, livePreview].each { it?.cancel() }
-    livePause?.stop()
-    liveRest?.stop()
-    if (liveViewer != null) {
-        liveViewer.getView().removeEventFilter(KeyEvent.KEY_PRESSED, liveKeys)
-        liveViewer.getView().removeEventFilter(MouseEvent.ANY, liveMouse)
-        liveViewer.getView().getChildren().remove(liveLabel)
-        liveViewer.getCustomOverlayLayers().remove(outlines)
-    }
+    [livePause, liveRest].each { it?.stop() }
     liveRequest = livePreview = null
     liveDirty.clear()
     forgetObject()
+    leaveViewer()
     liveImage = imageData
-    liveViewer = imageData == null ? null : gui.getAllViewers().find { it.getImageData() === imageData }
+    liveViewer = imageData == null ? null : gui.allViewers.find { it.imageData === imageData }
     if (liveViewer == null)
         return
     liveSeen = drawnIn(imageData)
-    liveRoot = imageData.getHierarchy().getRootObject()
+    liveRoot = imageData.hierarchy.rootObject
     openSteps = 0
-    imageData.getHierarchy().addListener(liveListener)
-    outlines = new Outlines(liveViewer.getOverlayOptions())
-    liveViewer.getCustomOverlayLayers().add(outlines)
-    liveViewer.getView().addEventFilter(KeyEvent.KEY_PRESSED, liveKeys)
-    liveViewer.getView().addEventFilter(MouseEvent.ANY, liveMouse)
+    imageData.hierarchy.addListener(liveListener)
+    enterViewer()
+    showState('…')
+    // So that a server runs and its model is loaded before the first click.
+    inBackground(new Request(), { ask(new Request(), '/v1/info') }) { failure ->
+        showState(failure ? wrapped(failure) : 'ready: draw around an object, or click in it with the points tool')
+    }
+}
+
+void leaveViewer() {
+    def view = liveViewer?.view
+    view?.removeEventFilter(KeyEvent.KEY_PRESSED, liveKeys)
+    view?.removeEventFilter(MouseEvent.ANY, liveMouse)
+    view?.children?.remove(liveLabel)
+    liveViewer?.customOverlayLayers?.remove(outlines)
+}
+
+void enterViewer() {
+    outlines = new Outlines(liveViewer.overlayOptions)
+    liveViewer.customOverlayLayers.add(outlines)
     liveLabel = new Label()
     liveLabel.setId('wsisam-line')
-    liveLabel.setStyle('-fx-background-color: rgba(0,0,0,0.65); -fx-text-fill: white; -fx-padding: 4 8; -fx-background-radius: 4')
+    liveLabel.setStyle(
+        '-fx-background-color: rgba(0,0,0,0.65); -fx-text-fill: white; -fx-padding: 4 8; -fx-background-radius: 4')
     liveLabel.setMouseTransparent(true)
     StackPane.setAlignment(liveLabel, Pos.TOP_LEFT)
     StackPane.setMargin(liveLabel, new Insets(10))
-    liveViewer.getView().getChildren().add(liveLabel)
-    showState('draw a rectangle around an object, or click in it with the points tool')
-    // So that a server runs and its model is loaded before the first click.
-    inBackground(new Request(), { ask(new Request(), '/v1/info') }) { failure -> showState(failure ? wrapped(failure) : null) }
+    def view = liveViewer.view
+    view.addEventFilter(KeyEvent.KEY_PRESSED, liveKeys)
+    view.addEventFilter(MouseEvent.ANY, liveMouse)
+    view.children.add(liveLabel)
 }
 
 /** Notes how each annotation is drawn, to see which one changes. */
 Map<String, List> drawnIn(ImageData imageData) {
-    return imageData.getHierarchy().getAnnotationObjects().findAll { it.hasROI() && !isResult(it) }
-        .collectEntries { [it.getID().toString(), [it.getROI(), it.getPathClass()]] }
+    return imageData.hierarchy.annotationObjects.findAll { it.hasROI() && !isResult(it) }
+        .collectEntries { [it.ID.toString(), [it.ROI, it.pathClass]] }
 }
 
 /** Sends what was drawn or changed since. */
@@ -1073,21 +1207,24 @@ void followChanges() {
     liveSeen = now
     liveDirty.addAll(changed.keySet())
     liveDirty.retainAll(now.keySet())
-    outlines.results.removeIf { it.getParent() == null }
+    outlines.results.removeIf { it.parent == null }
     if (!liveDirty) {
         openSteps = 0
         return
     }
-    liveRequest?.cancel()
-    livePreview?.cancel()
-    def area = new Rectangle(liveArea)
-    area.grow(reachPx(liveImage), reachPx(liveImage))
-    def select = [ids: liveDirty as List, area: [x: Math.max(0, liveArea.getX()), y: Math.max(0, liveArea.getY()), width: liveArea.getWidth(), height: liveArea.getHeight()], follow: true]
+    [liveRequest, livePreview].each { it?.cancel() }
     if (!askPixelSize(liveImage)) {
         liveItem.setSelected(false)
         return
     }
-    askLive(requestFor(liveImage, refinedId ? [ids: liveDirty as List] : select, refinedId, [candidates: 3], area), '…')
+    def area = new Rectangle(liveArea)
+    area.grow(reachPx(liveImage), reachPx(liveImage))
+    def select = [ids: liveDirty as List] + (refinedId ? [:] : [area: wholePixels(liveArea), follow: true])
+    askLive(requestFor(liveImage, select, refinedId, [candidates: 3], area), '…')
+}
+
+Map wholePixels(Rectangle area) {
+    return [x: Math.max(0, area.x), y: Math.max(0, area.y), width: area.width, height: area.height]
 }
 
 void askLive(Request request, String state) {
@@ -1112,7 +1249,8 @@ void logTimes(long mouse, long started, long answered) {
     outlines.onPaint = null
     released = 0
     def times = [System.nanoTime() - mouse, started - mouse, answered - started].collect { it.intdiv(1_000_000) }
-    logger.debug('Outline drawn {} ms after the mouse: QuPath told of the change after {} ms, the answer took {} ms', *times)
+    logger.debug(
+        'Outline drawn {} ms after the mouse: QuPath told of the change after {} ms, the answer took {} ms', *times)
 }
 
 /** Shows the answer to the last change; what failed is tried again as soon as the server is back. */
@@ -1130,43 +1268,44 @@ void settle(Request request, String failure) {
     isLiveFailed = false
     liveDirty.clear()
     liveArea = null
-    showState(request.reasons ? request.reasons[0] : null)
+    showState(request.reasons.find())
 }
 
 boolean isSame(List before, List now) {
-    return before != null && before[1] == now[1] && (before[0].is(now[0]) ||
-        (before[0].getClass() == now[0].getClass() && before[0].getAllPoints() == now[0].getAllPoints()))
+    def (old, recent) = [before?.get(0), now[0]]
+    return old != null && before[1] == now[1] &&
+        (old.is(recent) || (old.getClass() == recent.getClass() && old.allPoints == recent.allPoints))
 }
 
 /** The area of the points that were added or taken away, or of what was drawn. */
 Rectangle changedArea(ROI before, ROI now) {
     if (now.isPoint() && before?.isPoint()) {
-        def (old, recent) = [before.getAllPoints(), now.getAllPoints()]
+        def (old, recent) = [before.allPoints, now.allPoints]
         def points = (recent - old) + (old - recent)
         if (points)
-            return boundsOf(ROIs.createPointsROI(points, now.getImagePlane()))
+            return boundsOf(ROIs.createPointsROI(points, now.imagePlane))
     }
     return boundsOf(now.isEmpty() && before != null ? before : now)
 }
 
-Rectangle boundsOf(ROI roi) {
-    return new Rectangle((roi.getBoundsX() as int) - 1, (roi.getBoundsY() as int) - 1, (roi.getBoundsWidth() as int) + 3, (roi.getBoundsHeight() as int) + 3)
-}
-
 /** Asks for what a click under the resting cursor would give; the server does so when it has nothing else to do. */
 void preview() {
-    if (liveImage == null || liveRequest != null || gui.getToolManager().getSelectedTool() != PathTools.POINTS)
+    def isPointing = gui.toolManager.selectedTool == PathTools.POINTS && !isOutside()
+    if (liveImage == null || liveRequest != null || !isPointing)
         return
-    def selected = liveViewer.getSelectedObject()
-    def points = selected != null && isPoints(selected) ? selected.getROI().getAllPoints().collect { [it.getX(), it.getY()] } : []
-    def plane = liveViewer.getImagePlane()
-    def feature = [type: 'Feature', id: 'preview', geometry: [type: 'MultiPoint', coordinates: points + [cursor]], properties: [objectType: 'annotation']]
+    def selected = liveViewer.selectedObject
+    def isContinued = selected != null && isPoints(selected)
+    def points = isContinued ? selected.ROI.allPoints.collect { [it.x, it.y] } : []
+    def feature = [
+        type: 'Feature', id: 'preview', properties: [objectType: 'annotation'],
+        geometry: [type: 'MultiPoint', coordinates: points + [cursor]]]
+    def drawn = [plane: liveViewer.imagePlane, features: [feature]]
     livePreview?.cancel()
     def request = livePreview = new Request(imageData: liveImage, select: null, isLive: true, options: optionsFor())
-    inBackground(request, { exchange(request, [plane: plane, features: [feature]], null, null, '/v1/prepare') }) { failure ->
+    inBackground(request, { exchange(request, drawn, null, null, '/v1/prepare') }) { failure ->
         def answer = request.arrived.poll()
-        if (request.is(livePreview) && !failure && liveRequest == null && answer != null && !answer.get('geometry').isJsonNull())
-            showPreview(RoiTools.getShape(resultOf(answer).getROI()))
+        if (request.is(livePreview) && !failure && liveRequest == null && answer != null && !isEmpty(answer))
+            showPreview(RoiTools.getShape(resultOf(answer).ROI))
     }
 }
 
@@ -1179,20 +1318,22 @@ void showPreview(Shape shape) {
 
 /** Keeps what the last click may mean beside its answer, and shows the answer so that nobody overlooks it. */
 void rememberCandidates(List<JsonObject> answers, List<PathObject> changed) {
-    def results = changed.findAll { it.getParent() != null }
+    def results = changed.findAll { it.parent != null }
     outlines.results.addAll(results)
     def answer = answers.find { it.has('others') }
-    candidates = answer == null ? answers.findAll { !it.get('geometry').isJsonNull() } : ([answer] + answer.getAsJsonArray('others').collect { it.getAsJsonObject() }).sort { resultOf(it).getROI().getArea() }
-    candidateId = answer == null ? results ? results[-1].getID().toString() : null : textOf(answer, 'id')
-    if (refinedId && results)
-        refinedId = results[-1].getID().toString()
+    def all = answer == null ? answers.findAll { !isEmpty(it) } : [answer] + answer.getAsJsonArray('others').toList()
+    candidates = answer == null ? all : all.sort { resultOf(it).ROI.area }
+    def last = results ? results[-1].ID.toString() : null
+    candidateId = answer == null ? last : textOf(answer, 'id')
+    if (refinedId && last)
+        refinedId = last
     showPreview(null)
 }
 
 /** Goes to the next smaller or larger thing that the last click may mean; the next object has that size, too. */
 void chooseCandidate(int step) {
     int index = candidates.findIndexOf { textOf(it, 'id') == candidateId } + step
-    def hierarchy = liveImage.getHierarchy()
+    def hierarchy = liveImage.hierarchy
     def shown = objectsById(hierarchy)[candidateId]
     if (shown == null)
         return
@@ -1201,11 +1342,11 @@ void chooseCandidate(int step) {
         return
     }
     def result = resultOf(candidates[index])
-    def parent = shown.getParent()
+    def parent = shown.parent
     hierarchy.removeObjectWithoutUpdate(shown, true)
     hierarchy.addObjectBelowParent(parent, result, false)
     outlines.results << result
-    candidateId = result.getID().toString()
+    candidateId = result.ID.toString()
     sizeHint = sizeOf(result)
     hierarchy.fireObjectsChangedEvent(this, [shown, result], false)
     showState("${index + 1} of ${candidates.size()}, ${sizeHint as int} µm")
@@ -1214,12 +1355,13 @@ void chooseCandidate(int step) {
 /** Asks again for an object of another size, where the server had no other candidate. */
 void askForSize(PathObject shown, double factor) {
     sizeHint = sizeOf(shown) * factor
-    askLive(requestFor(liveImage, [ids: [shown.getID().toString()]], null, [candidates: 3]), "about ${sizeHint as int} µm …")
+    def select = [ids: [shown.ID.toString()]]
+    askLive(requestFor(liveImage, select, null, [candidates: 3]), "about ${sizeHint as int} µm …")
 }
 
 double sizeOf(PathObject result) {
-    def region = ImageRegion.createInstance(result.getROI())
-    return Math.max(region.getWidth(), region.getHeight()) * liveImage.getServer().getPixelCalibration().getAveragedPixelSizeMicrons()
+    def roi = result.ROI
+    return Math.max(roi.boundsWidth, roi.boundsHeight) * pixelSizeOf(liveImage)
 }
 
 /** Begins the next object. */
@@ -1235,15 +1377,22 @@ void forgetObject() {
     liveArea = null
 }
 
+boolean isOutside() {
+    return isIgnored(PathPrefs.autoSetAnnotationClassProperty().get())
+}
+
 /** Writes a line on the viewer: what live mode does, and by which keys. */
 void showState(String state = null) {
-    liveState = state ?: ''
+    liveState = state ?: 'ready'
     if (liveLabel == null)
         return
     Platform.runLater {
-        def isOutside = PathPrefs.autoSetAnnotationClassProperty().get()?.toString()?.endsWith('*')
-        def words = ['WSI-SAM live', isOutside ? 'clicks OUTSIDE' : 'clicks inside', chosen.Class.get() ? "class ${chosen.Class.get()}" : null, chosen.Model.get() ?: null, liveState ?: 'ready']
-        liveLabel?.setText("${words.findAll().join('  ·  ')}\nX: inside or outside   Enter: next object${candidateId ? '   [ ]: smaller, larger' : ''}   Ctrl+Z: back")
+        def words = ['WSI-SAM live', isOutside() ? 'clicks OUTSIDE' : 'clicks inside',
+            chosen.Class.get() ? "class ${chosen.Class.get()}" : null, chosen.Model.get() ?: null, liveState]
+        def undo = new KeyCodeCombination(KeyCode.Z, KeyCombination.SHORTCUT_DOWN).displayText
+        def keys = ['X: inside or outside', 'Enter: next object',
+            candidateId ? '[ ]: smaller, larger' : null, "$undo: back"]
+        liveLabel.setText(words.findAll().join('  ·  ') + '\n' + keys.findAll().join('   '))
     }
 }
 
@@ -1251,12 +1400,13 @@ void showState(String state = null) {
 
 /** Lets the server segment the project. It does not write the images shown here; their results are added here. */
 void segmentProject() {
-    def project = gui.getProject()
+    def project = gui.project
     if (project == null) {
         inform('Open a project first, or use Segment all prompts in this image.')
         return
     }
-    def text = "The server segments all rectangles and points in ${project.size()} images and saves the outlines in the images that are not open here. Do not edit those images until it has finished."
+    def text = "The server segments all rectangles and points in ${project.size()} images and saves the outlines in " +
+        'the images that are not open here. Do not edit those images until it has finished.'
     if (!Dialogs.showConfirmDialog(TITLE, text) || !saveShown(project))
         return
     def request = new Request(doing: 'images', options: optionsFor())
@@ -1278,7 +1428,8 @@ void haveDone(Request request, Closure work, Closure then) {
 /** Saves changed images that are shown, as the server reads saved files; false to cancel. */
 boolean saveShown(project) {
     def changed = shownImages(project).values().findAll { it.isChanged() }
-    if (changed && !Dialogs.showConfirmDialog(TITLE, 'The server reads saved images only. Save the changes of the open image first?'))
+    def text = 'The server reads saved images only. Save the changes of the open image first?'
+    if (changed && !Dialogs.showConfirmDialog(TITLE, text))
         return false
     changed.each { project.getEntry(it).saveImageData(it) }
     project.syncChanges()   // which keeps a pixel size that was entered
@@ -1287,8 +1438,8 @@ boolean saveShown(project) {
 
 /** Gives the images of a project that the viewers show, by their ids. */
 Map<String, ImageData> shownImages(project) {
-    return gui.getAllViewers()*.getImageData().findAll { it != null && project.getEntry(it) != null }
-        .collectEntries { [project.getEntry(it).getID(), it] }
+    return gui.allViewers*.imageData.findAll { it != null && project.getEntry(it) != null }
+        .collectEntries { [project.getEntry(it).ID, it] }
 }
 
 /** Notes the results in images that are shown: only those that nobody changes until the job ends are replaced. */
@@ -1296,7 +1447,8 @@ Set<String> noteShown(Request request, project) {
     return onApplicationThread {
         def shown = shownImages(project)
         shown.values().each { imageData ->
-            imageData.getHierarchy().getAllObjects(false).findAll { isResult(it) }.each { request.sent.putIfAbsent(it.getID().toString(), featureOf(it).toString()) }
+            drawnOrResults(imageData).findAll { isResult(it) }
+                .each { request.sent.putIfAbsent(it.ID.toString(), featureOf(it).toString()) }
         }
         shown.keySet()
     }
@@ -1306,11 +1458,12 @@ Set<String> noteShown(Request request, project) {
 String runJob(Request request, project) {
     def shown = noteShown(request, project)
     def job = ask(request, '/v1/jobs', 'POST', [
-        project: project.getPath().toUri().toString(), project_is_open: true, open_images: shown as List, options: request.options])
+        project: project.path.toUri().toString(), project_is_open: true, open_images: shown as List,
+        options: request.options])
     def path = "/v1/jobs/${textOf(job, 'id')}"
     job = follow(request, path, job) {
-        request.done = it.get('images_ended').getAsInt()
-        request.total = it.get('images').isJsonNull() ? 0 : it.get('images').getAsInt()
+        request.done = countOf(it, 'images_ended')
+        request.total = countOf(it, 'images')
         def now = noteShown(request, project)
         if (now != shown)
             ask(new Request(), "$path/open-images", 'PUT', [images: now as List])
@@ -1318,7 +1471,7 @@ String runJob(Request request, project) {
     }
     if (job == null)
         return null
-    def records = send(new Request(), 'GET', "$path/results", null).body().withCloseable { it.readLines('UTF-8') }
+    def records = send(new Request(), 'GET', "$path/results").body().withCloseable { it.readLines('UTF-8') }
         .collect { readJson(it.replace(RECORD_SEPARATOR, '')) }.findAll()
     records.groupBy { textOf(it, 'image') }.each { id, answers -> addToEntry(project, id, answers, request.sent) }
     ask(new Request(), path, 'DELETE')
@@ -1343,42 +1496,56 @@ JsonObject follow(Request request, String path, JsonObject work, Closure note) {
 
 /** Has the server train on the areas that are annotated in the project; what is better can be used at once. */
 void trainOnProject() {
-    def project = gui.getProject()
+    def project = gui.project
     if (project == null) {
         inform('Open a project with annotated images first.')
         return
     }
-    def text = wrapped('The server trains a model on the areas that you drew or took over as annotations, in all saved images, and compares it with its present one on slides that it leaves out. This takes minutes to hours; you can go on working here. Name of the new model:')
-    def name = Dialogs.showInputDialog(TITLE, text, project.getPath().getParent().getFileName().toString().replaceAll('[^A-Za-z0-9 _-]', '-'))
-    if (!name || !saveShown(project))
+    def text = wrapped('The server trains a model on the areas that you drew or took over as annotations, in all ' +
+        'saved images, and compares it with its present one on slides that it leaves out. ' +
+        'You can go on working here. Name of the new model:')
+    def folder = project.getPath().getParent().getFileName().toString()
+    def name = Dialogs.showInputDialog(TITLE, text, folder.replaceAll('[^A-Za-z0-9 _-]', '-'))?.trim()
+    if (!name)
         return
-    def request = new Request(doing: 'starting')
-    haveDone(request, { runTraining(request, project, name) }) { offer(it) }
+    def times = MINUTES.keySet() as List
+    def time = Dialogs.showChoiceDialog(TITLE, 'How long may the training take?', times, times[0])
+    if (time == null || !saveShown(project))
+        return
+    def request = new Request(doing: 'The training starts')
+    haveDone(request, { runTraining(request, project, [name: name, minutes: MINUTES[time]]) }) { offer(it) }
 }
 
-JsonObject runTraining(Request request, project, String name) {
-    def training = ask(request, '/v1/trainings', 'POST', [project: project.getPath().toUri().toString(), name: name.trim()])
+JsonObject runTraining(Request request, project, Map wanted) {
+    def training = ask(request, '/v1/trainings', 'POST', [project: project.path.toUri().toString()] + wanted)
     def path = "/v1/trainings/${textOf(training, 'id')}"
     training = follow(request, path, training) {
-        request.doing = textOf(it, 'what')
-        request.done = it.get('done').isJsonNull() ? 0 : it.get('done').getAsInt()
-        request.total = it.get('total').isJsonNull() ? 0 : it.get('total').getAsInt()
+        request.doing = textOf(it, 'progress') ?: request.doing
+        request.done = countOf(it, 'done')
+        request.total = countOf(it, 'total')
     }
-    if (training?.get('has_report')?.getAsBoolean()) {
-        def page = File.createTempFile('wsi-sam-training', '.html')
-        page.bytes = send(new Request(), 'GET', "$path/report", null).body().withCloseable { it.bytes }
-        page.deleteOnExit()
-        Platform.runLater { QuPathGUI.openInBrowser(page.toURI().toString()) }
-    }
+    if (training == null)
+        Platform.runLater { inform('The training is stopped. With the same name it goes on from there.') }
+    else if (training.get('has_report').asBoolean)
+        showReport("$path/report")
     return training
+}
+
+void showReport(String path) {
+    def page = File.createTempFile('wsi-sam-training', '.html')
+    page.bytes = send(new Request(), 'GET', path).body().withCloseable { it.bytes }
+    page.deleteOnExit()
+    Platform.runLater { QuPathGUI.openInBrowser(page.toURI().toString()) }
 }
 
 void offer(JsonObject training) {
     def summary = wrapped(textOf(training, 'summary'))
-    if (textOf(training, 'adapter') == null)
+    def adapter = textOf(training, 'adapter')
+    if (adapter == null)
         Dialogs.showPlainMessage(TITLE, summary)
-    else if (Dialogs.showYesNoDialog(TITLE, "$summary\n\nUse it from now on? You can change this in the settings (Model)."))
-        chosen.Model.set(textOf(training, 'adapter'))
+    else if (Dialogs.showYesNoDialog(
+            TITLE, "$summary\n\nUse it from now on? You can change this in the settings (Model)."))
+        chosen.Model.set(adapter)
     showState()
 }
 
@@ -1404,13 +1571,11 @@ String wrapped(String text) {
 
 /** Shows a small window that blocks nothing, but only if results take a moment. Returns a closure that closes it. */
 Closure showProgress(Request request) {
-    def bar = new ProgressBar()
-    def label = new Label()
-    def cancel = new Button('Cancel')
+    def (bar, label, cancel) = [new ProgressBar(), new Label(), new Button('Cancel')]
     def row = new HBox(10, label, bar, cancel)
     row.setPadding(new Insets(15))
     def stage = new Stage()
-    stage.initOwner(gui.getStage())
+    stage.initOwner(gui.stage)
     stage.setTitle(TITLE)
     stage.setResizable(false)
     stage.setScene(new Scene(row))
@@ -1418,8 +1583,9 @@ Closure showProgress(Request request) {
     stage.setOnCloseRequest { request.cancel() }
     def tick = new PauseTransition(new javafx.util.Duration(700))
     tick.setOnFinished {
-        label.setText(request.total ? "${request.doing}: ${request.done} of ${request.total}" : request.done ? "${request.doing}: ${request.done}" : request.doing)
-        bar.setProgress(request.done && request.total ? request.done / request.total : ProgressBar.INDETERMINATE_PROGRESS)
+        def (done, total) = [request.done, request.total]
+        label.setText(request.waits ?: request.doing + (total ? ": $done of $total" : done ? ": $done" : ''))
+        bar.setProgress(done && total ? done / total : ProgressBar.INDETERMINATE_PROGRESS)
         if (!stage.isShowing())
             stage.show()
         tick.playFromStart()
@@ -1432,18 +1598,21 @@ Closure showProgress(Request request) {
 }
 
 String pixelTrouble(ImageData imageData) {
-    if (!imageData.getServer().isRGB())
+    if (!imageData.server.isRGB())
         return 'This image is not RGB: only brightfield images can be segmented.'
-    return imageData.getServer().getPixelCalibration().hasPixelSizeMicrons() ? null : 'This image has no pixel size: double-click Pixel width in QuPath\'s Image tab and enter it.'
+    return imageData.server.pixelCalibration.hasPixelSizeMicrons() ? null :
+        'This image has no pixel size: double-click Pixel width in QuPath\'s Image tab and enter it.'
 }
 
 /** Asks once for the pixel size of an image that has none, and sets it in the image. */
 boolean askPixelSize(ImageData imageData) {
-    def server = imageData.getServer()
-    if (server.isRGB() && !server.getPixelCalibration().hasPixelSizeMicrons()) {
-        def size = Dialogs.showInputDialog(TITLE, 'This image has no pixel size. How wide is one pixel, in µm?\n(0.25 for a scan at 40x, 0.5 at 20x.) The image keeps this pixel size.', 0.5d)
+    def server = imageData.server
+    if (server.isRGB() && !server.pixelCalibration.hasPixelSizeMicrons()) {
+        def size = Dialogs.showInputDialog(TITLE, 'This image has no pixel size. How wide is one pixel, in µm?\n' +
+            '(0.25 for a scan at 40x, 0.5 at 20x.) The image keeps this pixel size.', 0.5d)
         if (size > 0.01 && size < 100)
-            imageData.updateServerMetadata(new ImageServerMetadata.Builder(server.getMetadata()).pixelSizeMicrons(size, size).build())
+            imageData.updateServerMetadata(
+                new ImageServerMetadata.Builder(server.getMetadata()).pixelSizeMicrons(size, size).build())
     }
     def trouble = pixelTrouble(imageData)
     if (trouble)
@@ -1455,53 +1624,63 @@ boolean askPixelSize(ImageData imageData) {
 void showSettings() {
     def models = ['(the first of the server)']
     def addModels = {
-        if (chosen.Server.get() || localServers().any { answers(it.url) })
+        if (chosen.Server.get() || findAnswering(localServers()))
             models += idsIn(ask(new Request(), '/v1/info'), 'adapters')
     }
     inBackground(new Request(), addModels) { failure -> showSettings(models) }
 }
 
 void showSettings(List<String> models) {
-    def classes = ['(that of each prompt)'] + gui.getAvailablePathClasses()*.toString().findAll { it != 'null' && !it.endsWith('*') }
+    def classes = gui.availablePathClasses*.toString().findAll { it != 'null' && !it.endsWith('*') }
     def rows = [
-        ObjectType: ['Results are', ['detection', 'annotation'], 'Detections are lightweight; annotations can be edited by hand'],
-        Class: ['Class of all results', classes, 'The class of each prompt, or this one for all'],
-        ObjectSize: ['Points mark a', SIZES_UM.keySet() as List, 'Size of objects that are marked by points only. Rectangles show the size themselves'],
+        ObjectType: ['Results are', ['detection', 'annotation'],
+            'Detections are lightweight; annotations can be edited by hand'],
+        Class: ['Class of all results', ['(that of each prompt)'] + classes,
+            'The class of each prompt, or this one for all'],
+        ObjectSize: ['Points mark a', SIZES_UM.keySet() as List,
+            'Size of objects that are marked by points only. Rectangles show the size themselves'],
         Model: ['Model', models, 'Which of the models of the server answers'],
-        Preview: ['Outline under a resting cursor', ['yes', 'no'], 'In live mode with the points tool: what a click would give'],
-        Server: ['Address of a server elsewhere', null, 'Such as https://gpu.example.org:8473. Empty: the server on this computer, which is found automatically'],
-        Token: ['Its token', null, 'Token that the server printed when it started. Stored in the preferences of QuPath'],
+        Preview: ['Outline under a resting cursor', ['yes', 'no'],
+            'In live mode with the points tool: what a click would give'],
+        Server: ['Address of a server elsewhere', null,
+            'Such as https://gpu.example.org:8473. Empty: the server on this computer, which is found automatically'],
+        Token: ['Its token', null,
+            'Token that the server printed when it started. Stored in the preferences of QuPath'],
         Certificate: ['Its certificate', null, 'PEM file to trust if the server uses a self-made certificate']]
     def grid = new GridPane()
     grid.setHgap(10)
     grid.setVgap(8)
     def fields = [:]
     rows.eachWithIndex { name, row, n ->
-        def field = row[1] == null ? new TextField(chosen[name].get()) : new ComboBox()
-        if (row[1] != null) {
-            field.getItems().setAll((row[1] + chosen[name].get()).findAll().unique())
-            field.setValue(chosen[name].get() ?: row[1][0])
+        def (title, choices, tip) = row
+        def field = choices == null ? new TextField(chosen[name].get()) : new ComboBox()
+        if (choices != null) {
+            field.items.setAll((choices + chosen[name].get()).findAll().unique())
+            field.setValue(chosen[name].get() ?: choices[0])
         }
-        field.setTooltip(new javafx.scene.control.Tooltip(row[2]))
+        field.setTooltip(new Tooltip(tip))
         field.setMaxWidth(Double.MAX_VALUE)
         fields[name] = field
-        grid.addRow(n, new Label(row[0]), field)
+        grid.addRow(n, new Label(title), field)
     }
     def choose = new Button('Choose…')
-    choose.setOnAction { fields.Certificate.setText(FileChoosers.promptForFile(TITLE)?.getPath() ?: fields.Certificate.getText()) }
+    choose.setOnAction {
+        fields.Certificate.setText(FileChoosers.promptForFile(TITLE)?.path ?: fields.Certificate.text)
+    }
     grid.add(choose, 2, rows.size() - 1)
     if (!Dialogs.showConfirmDialog(TITLE, grid))
         return
-    fields.each { name, field -> chosen[name].set((field instanceof TextField ? field.getText() : field.getValue().replaceAll('^\\(.*', '')).trim()) }
+    fields.each { name, field ->
+        def given = field instanceof TextField ? field.text : field.value.replaceAll('^\\(.*', '')
+        chosen[name].set(given.trim())
+    }
     sizeHint = null
     showState()
 }
 
 /** Shows the server's own page. */
 void showServerStatus() {
-    def url = null
-    def request = new Request()
-    inBackground(request, { url = findServer(request)[0] }) { failure -> failure ? report(request, failure) : QuPathGUI.openInBrowser("$url/") }
+    withServer { QuPathGUI.openInBrowser("$it/") }
 }
 
 void showHelp() {

@@ -6,6 +6,7 @@
 import groovy.transform.Field
 import javafx.beans.value.ChangeListener
 import javafx.scene.control.CheckMenuItem
+import javafx.scene.control.Menu
 import javafx.scene.control.ToggleButton
 import javafx.scene.control.Tooltip
 import javafx.scene.input.KeyCombination
@@ -18,6 +19,8 @@ import javafx.application.Platform
 @Field final QuPathGUI gui = QuPathGUI.getInstance()
 @Field File folder
 @Field Script commands
+/** What each command does, shown where the mouse rests on it. */
+@Field final Map<String, String> tips = [:]
 
 /** Adds the commands to the menu, in place of those of an earlier run. */
 void install() {
@@ -25,24 +28,35 @@ void install() {
     menu.getItems().findAll { it instanceof CheckMenuItem }.each { it.setSelected(false) }
     menu.getItems().clear()
     def live = new CheckMenuItem('Live mode')
-    live.selectedProperty().addListener({ o, was, now -> run('setLive', live, now) } as ChangeListener)
-    add('Segment selected', 'segmentSelected')
-    add('Segment all prompts in this image', 'segmentAll')
-    addPlain('Segment whole project…', 'segmentProject')
     def outside = new CheckMenuItem('Click outside of the object')
+    live.selectedProperty().addListener({ o, was, now ->
+        if (!now)
+            outside.setSelected(false)    // else rectangles that are drawn later would be background
+        run('setLive', live, now)
+    } as ChangeListener)
     outside.selectedProperty().addListener({ o, was, now -> run('clickOutside', now) } as ChangeListener)
+    tips[live.getText()] = 'Outlines what you draw and click as you do'
+    tips[outside.getText()] = 'Switches between clicks inside and outside of the object'
+    add('Segment selected', 'segmentSelected', 'Outlines the selected rectangles, points or rough outlines')
+    add('Segment all prompts in this image', 'segmentAll', 'Outlines what all rectangles and points mark')
+    addPlain('Segment whole project…', 'segmentProject', 'Outlines what is marked in all images of the project')
     MenuTools.addMenuItems(menu, null, live, outside)
     gui.setAccelerator(outside, KeyCombination.valueOf('X'))
-    add('Refine selected with points', 'refineSelected')
-    add('Find all like the selected…', 'findLikeSelected')
-    add('Turn detections into annotations', 'turnIntoAnnotations')
-    addPlain('Train on this project…', 'trainOnProject')
+    add('Refine selected with points', 'refineSelected', 'Corrects an outline with points, scribbles and background')
+    add('Find all like the selected…', 'findLikeSelected', 'Finds more objects like the selected ones of one class')
+    add('Turn detections into annotations', 'turnIntoAnnotations', 'Makes results yours, to edit them by hand')
+    addPlain('Train on this project…', 'trainOnProject', 'Trains a model on your annotations')
     MenuTools.addMenuItems(menu, [null] as Object[])
-    addPlain('Settings…', 'showSettings')
-    addPlain('Server>Start', 'startFromMenu')
-    addPlain('Server>Stop', 'stopServer')
-    addPlain('Server>Status…', 'showServerStatus')
-    addPlain('Help', 'showHelp')
+    addPlain('Settings…', 'showSettings', 'Class, type and size of results, model, preview, and a server elsewhere')
+    addPlain('Server>Start', 'startFromMenu', 'Starts the server on this computer, unless one runs')
+    addPlain('Server>Stop', 'stopServer', 'Stops the server that QuPath has started')
+    addPlain('Server>Status…', 'showServerStatus', 'Opens the page with the state of the server')
+    addPlain('Help', 'showHelp', 'Opens the documentation')
+    [menu, gui.getMenu("$MENU>Server", true)].each { explainItems(it) }
+    addButton(live)
+}
+
+void addButton(CheckMenuItem live) {
     def button = new ToggleButton('Live')
     button.setId('wsisam-live')
     button.setTooltip(new Tooltip('WSI-SAM live mode: outline what you draw and click as you do'))
@@ -52,11 +66,24 @@ void install() {
     gui.getToolBar().getItems().add(0, button)    // at the end it would be hidden in a narrow window
 }
 
-void add(String name, String command) {
+/** Explains the items of a menu, which have something to rest the mouse on only while they are shown. */
+void explainItems(Menu menu) {
+    menu.setOnShown {
+        for (item in menu.getItems()) {
+            def node = item.getStyleableNode()
+            if (node != null && tips[item.getText()])
+                Tooltip.install(node, new Tooltip(tips[item.getText()]))
+        }
+    }
+}
+
+void add(String name, String command, String tip) {
+    tips[name] = tip
     gui.installImageDataCommand("$MENU>$name", { imageData -> run(command, imageData) })
 }
 
-void addPlain(String name, String command) {
+void addPlain(String name, String command, String tip) {
+    tips[name.tokenize('>')[-1]] = tip
     gui.installCommand("$MENU>$name", { run(command) })
 }
 
@@ -77,6 +104,7 @@ void run(String command, Object... arguments) {
 }
 
 synchronized Script load() {
-    commands = commands ?: new GroovyShell(getClass().getClassLoader()).parse(new File(folder, 'wsi_sam_commands.groovy'))
+    def file = new File(folder, 'wsi_sam_commands.groovy')
+    commands = commands ?: new GroovyShell(getClass().getClassLoader()).parse(file)
     return commands
 }

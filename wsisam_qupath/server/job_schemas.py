@@ -8,7 +8,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import BaseModel, Field, computed_field
 
 from ..project.batch.request import Redo
-from ..report.progress import count_noun
+from ..report.progress import count_noun, duration
 from .schemas import Options, PixelSize, Strict
 
 JobState: TypeAlias = Literal["waiting", "running", "done", "failed", "cancelled"]
@@ -92,12 +92,14 @@ class TrainingRequest(Strict):
         project: path or ``file:`` URI of the ``.qpproj`` file, or of its folder.
         name: of the new adapter.
         steps, views: optimizer steps and patch pairs; null is what fits the annotations.
+        minutes: about how long it may take; null is as long as the annotations are worth.
     """
 
     project: Annotated[str, Field(min_length=1, max_length=4096)]
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _-]{0,63}$")]
     steps: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     views: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    minutes: Annotated[float, Field(gt=0, le=100_000)] | None = None
 
 
 class Comparison(BaseModel):
@@ -144,6 +146,14 @@ class TrainingStatus(BaseModel):
     comparisons: list[Comparison] = []
     adapter: str | None = None
     has_report: bool = False
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def progress(self) -> str:
+        """What is being done and how long that still takes, for people; empty where nothing is."""
+        if not self.what or self.seconds_left is None:
+            return self.what
+        return f"{self.what}, {duration(self.seconds_left)} left"
 
     @computed_field  # type: ignore[prop-decorator]
     @property

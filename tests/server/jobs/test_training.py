@@ -133,6 +133,7 @@ def test_progress_is_told_and_one_is_trained_at_a_time(tmp_path: Path, project: 
     with trainer(tmp_path, project, *program(slow)) as asked:
         status = asked.wait(asked.start(), lambda s: bool(s["notes"]))
         assert (status["what"], status["done"], status["total"]) == ("Training points", 1, 4)
+        assert status["progress"] == "Training points, 3.0 s left"
 
         second = asked.ask("POST", "/v1/trainings", {"project": str(project), "name": "other"})
         assert second.status_code == 503

@@ -220,7 +220,7 @@ class Training:
 
 
 def _arguments(request: TrainingRequest, maps: Sequence[tuple[str, str]]) -> list[str]:
-    numbers = {"--steps": request.steps, "--views": request.views}
+    numbers = {"--steps": request.steps, "--views": request.views, "--minutes": request.minutes}
     given = [text for name, n in numbers.items() if n is not None for text in (name, str(n))]
     return [*given, *(text for old, new in maps for text in ("--remap", f"{old}={new}"))]
 
