@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from shapely.geometry import box, mapping
+from shapely.geometry import box
 
 from fixtures.command_line import identity
 from fixtures.qupath_fixtures import add_objects, make_project, objects_in
@@ -107,9 +107,7 @@ def start_and_stop_the_server(window: Window, home: Path) -> None:
     window.wait(lambda _: not servers(home), "the end of the server")
 
 
-def test_a_training_is_asked_for_watched_and_stopped(
-    qupath: QuPathProcess, tmp_path: Path
-) -> None:
+def test_a_training_is_asked_for_watched_and_stopped(qupath: QuPathProcess, tmp_path: Path) -> None:
     slides = [write_slide(tmp_path / f"{name}.tif") for name in "abc"]
     project = qupath.run(make_project, tmp_path / "project", slides)
     for number in (1, 2, 3):
