@@ -23,6 +23,8 @@ import numpy as np
 import shapely
 import tifffile
 
+from wsisam_qupath.options import Precision
+
 TILE_PX = 512
 MIB = 1 << 20
 Feature = dict[str, Any]
@@ -173,6 +175,7 @@ class Stub:
     """A backend that finds a disk in every patch, without a network."""
 
     name = "none"
+    precision: Precision = "f32"
     pairs_at_once = 1
 
     def __init__(self) -> None:
@@ -191,6 +194,9 @@ class Stub:
         return [Embedding((), {}, 0) for _ in pairs]
 
     def read_tokens(self, patch: Any) -> Any:
+        raise NotImplementedError
+
+    def take(self, encoded: Any) -> Any:
         raise NotImplementedError
 
     def decode(self, _decoder: str, _embedding: Any, prompts: Sequence[Any]) -> list[Any]:

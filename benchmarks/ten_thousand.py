@@ -36,9 +36,9 @@ from typing import Any
 import psutil
 
 from speed import FIELD_MPP, hardware, large_field
-from wsisam_qupath import Box, OutlineOptions, Prompt, open_slide
+from wsisam_qupath import Box, Prompt, open_slide
 from wsisam_qupath.geojson import write_features
-from wsisam_qupath.inference.tasks import load_segmenter, predict
+from wsisam_qupath.inference.tasks import load_segmenter, serialize_results
 from wsisam_qupath.slide.pyramid import write_pyramid
 
 SIDE_PX = 512
@@ -270,7 +270,7 @@ def measure_engine(folder: Path, template: Template, count: int) -> None:
     for slide_path in sorted((folder / "slides").iterdir()):
         with open_slide(slide_path) as slide:
             start = time.perf_counter()
-            found = [*predict(segmenter, slide, [PROMPT], OutlineOptions())]
+            found = [*serialize_results(segmenter.segment(slide, [PROMPT]), "detection")]
             took.append(time.perf_counter() - start)
             assert found[0].feature is not None
     alone = sum(took[1:]) * count / (count - 1)  # the first one warms up

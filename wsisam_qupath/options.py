@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -45,6 +45,11 @@ GEOJSON_ENDINGS = (FORMAT_ENDINGS["geojson"], FORMAT_ENDINGS["geojson.gz"])
 LABELS_ENDING = ".labels.ome.tif"
 """How the names of masks of labels end."""
 
+Precision: TypeAlias = Literal["int8", "bf16", "f32"]
+"""In which numbers an encoder computes; bf16 stands for any short float that the device has."""
+
+PRECISIONS: tuple[Precision, ...] = ("int8", "bf16", "f32")
+
 ProgressStyle: TypeAlias = Literal["auto", "json", "quiet"]
 
 PROGRESS_STYLE: ContextVar[ProgressStyle] = ContextVar("progress style", default="auto")
@@ -62,6 +67,10 @@ class ModelSpec:
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` … or ``mps``.
         backend: ``auto``, ``torch`` or ``openvino``.
         threads: CPU threads to compute with; None is one per core that may be used.
+        precision: ``auto`` or one of :data:`PRECISIONS`; ``auto`` is int8 on a CPU that gains by
+            it, else bf16, which is float32 where the device has no short floats.
+        embeddings_gb: how much of what the encoder made may be kept on this disk for later runs,
+            GB (10^9 bytes); 0 keeps nothing.
     """
 
     base: str = DEFAULT_BASE
@@ -70,6 +79,13 @@ class ModelSpec:
     device: str = "auto"
     backend: str = "auto"
     threads: int | None = None
+    precision: str = "auto"
+    embeddings_gb: float = 0.0
+
+    @property
+    def on_any_machine(self) -> ModelSpec:
+        """The same where several machines answer: none chooses int8 for itself."""
+        return replace(self, precision="bf16") if self.precision == "auto" else self
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,8 @@ STORIES = (
         in_order(
             "demo",
             "segment slide.svs prompts.geojson -o outlines.geojson --overlay look.png",
+            "prepare slide.svs prompts.geojson --embeddings-gb 20",
+            "segment slide.svs prompts.geojson -o outlines.geojson --embeddings-gb 20",
             "find slide.svs examples.geojson -o found.geojson",
             "find slide.svs examples.geojson -o found.geojson --overlay look.png",
         ),

@@ -18,6 +18,7 @@ _WEIGHTS = "weights"
 _CONTENTS = {
     _WEIGHTS: "downloaded weights",
     "openvino": "models prepared for this machine",
+    "embeddings": "encoded patches of slides",
     "images": "tiled copies of large images",
     "overviews": "coarse copies of slides without a pyramid",
     "training": "encoded views to train on",

@@ -129,7 +129,8 @@ def _describe(request: FindRequest, slide: Slide, model: ResolvedModel) -> dict[
     return {
         "slide": f"{slide.identity} {slide.mpp}",
         "search": str([path and compute_sha256(path) for path in files]),
-        "model": f"{model.base.sha256} {model.adapter and model.adapter.sha256} {__version__}",
+        "model": f"{model.base.sha256} {model.adapter and model.adapter.sha256} {__version__}"
+        + " int8" * (model.precision == "int8"),
         "options": f"{request.options} {request.min_score}",
     }
 

@@ -38,6 +38,7 @@ _COMMANDS = {
             "doctor",
             "export",
             "find",
+            "prepare",
             "restore",
             "segment",
             "serve",

@@ -125,6 +125,27 @@ def _add_model_options(command: F, more: str, *, several: bool) -> F:
             metavar="NAME",
             help="Library that runs the model: auto, torch or openvino.",
         ),
+        click.option(
+            "--precision",
+            default=ModelSpec.precision,
+            show_default=True,
+            metavar="NAME",
+            help="Numbers that the encoder computes with: auto, int8, bf16 or f32. 'auto' is int8 "
+            "on a CPU that multiplies it faster (VNNI or AMX, on Linux), else bf16, which is f32 "
+            "where the device has no bf16.",
+        ),
+        click.option(
+            "--embeddings-gb",
+            type=click.FloatRange(0),
+            default=ModelSpec.embeddings_gb,
+            show_default=True,
+            metavar="GB",
+            envvar="WSISAM_QUPATH_EMBEDDINGS_GB",
+            show_envvar=True,
+            help="Keep what the model sees of each patch in the cache folder, at most this many "
+            "GB: the same place of a slide, also with another adapter, is then answered without "
+            "encoding it again.",
+        ),
     )
 
 

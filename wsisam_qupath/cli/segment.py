@@ -155,6 +155,7 @@ def segment(**given: Any) -> None:
 
     _check_many(given)
     folder = given.pop("output")
+    model = model.on_any_machine  # jobs of one table may run on several
     one = SegmentRequest(model=model, options=options, **{**given, "slide": ""})
     is_complete = run_table(TableRequest(table, folder, **shared, one=one))
     sys.exit(0 if is_complete else SOME_FAILED)

@@ -18,6 +18,7 @@ from ..geojson import prompts_from_coordinates, read_prompts
 from ..geometry import Mpp
 from ..inference.loading import ResolvedModel, resolve
 from ..inference.segmenter import Segmenter
+from ..inference.tally import Tally
 from ..inference.tasks import serialize_results
 from ..options import ModelSpec, OutlineFormat, OutlineOptions
 from ..prompts import Prompt, PromptSet, Skipped, clip_to_slide, require_usable
@@ -160,7 +161,7 @@ def outline_slide(request: SegmentRequest, loaded: LoadedModel, console: Message
         check_outputs(
             inputs, output=request.file, overlay=request.overlay, labels=request.labels_file
         )
-        prompt_set = _read_prompts(
+        prompt_set = read_all_prompts(
             request, slide, model.planner(slide.mpp, request.options), console
         )
         name_cases(console, "Skipped", prompt_set.skipped)
@@ -193,7 +194,8 @@ def describe_inputs(request: SegmentRequest, slide: Slide, model: ResolvedModel)
     return {
         "slide": f"{slide.identity} {slide.mpp}",
         "prompts": f"{file_sha256} {drawn}",
-        "model": f"{model.base.sha256} {adapter_sha256} {__version__}",
+        "model": f"{model.base.sha256} {adapter_sha256} {__version__}"
+        + " int8" * (model.precision == "int8"),
         "options": str(request.options),
     }
 
@@ -268,15 +270,24 @@ def summary(outcome: Outcome) -> str:
     stages = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in tally.seconds.items())
     return (
         f"{words} {count_noun(tally.pairs_embedded, 'patch pair')} encoded by "
-        f"{outcome.segmenter.predictor.backend.name}.\n"
+        f"{outcome.segmenter.predictor.backend.name}{_describe_stored(tally)}.\n"
         f"{outcome.seconds:.2f} s in all ({stages})."
     )
 
 
-def _read_prompts(
+def _describe_stored(tally: Tally) -> str:
+    count = tally.patches_stored
+    return f", {count} patch{'es' * (count > 1)} read from the disk" if count else ""
+
+
+def read_all_prompts(
     request: SegmentRequest, slide: Slide, planner: Planner, console: Console
 ) -> PromptSet:
-    """Read every usable prompt on the slide."""
+    """Read every usable prompt on the slide.
+
+    Raises:
+        PromptError, OptionError: there is none, or the file cannot be read.
+    """
     inline = request.boxes or request.points or request.negatives
     if inline and request.prompts:
         raise OptionError(

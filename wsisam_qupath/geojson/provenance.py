@@ -54,6 +54,8 @@ def make_metadata(
         "wsisam_lr_mpp": None if provenance.lr_mpp is None else f"{provenance.lr_mpp:.6g}",
         "wsisam_patch": provenance.patch,
         "wsisam_version": provenance.version,
+        # The floats are those of the device; int8 answers differ from all of them.
+        "wsisam_precision": "int8" if provenance.precision == "int8" else None,
         "wsisam_answers": str(provenance.answers),
         RESULT.key: str(RESULT.number),
     }

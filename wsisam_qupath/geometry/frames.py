@@ -109,6 +109,11 @@ class PatchPair:
         return self._l0_box(2.0)
 
     @property
+    def l0_boxes(self) -> tuple[Box, Box]:
+        """The areas that the HR and the LR patch cover, level-0 px."""
+        return self.hr_l0_box, self.lr_l0_box
+
+    @property
     def coarser(self) -> PatchPair:
         """The pair twice as coarse: its HR patch is this one's LR patch."""
         return replace(self, hr_mpp=2 * self.hr_mpp)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..geometry import Mpp, PatchPair
 from ..model.adapter import Adapter
 from ..model.bases import Base
-from ..options import OutlineOptions
+from ..options import OutlineOptions, Precision
 from ..prompts import Prompt, PromptKind
 from ..prompts.planner import Planner
-from ..prompts.results import ANSWERS, compute_result_id
+from ..prompts.results import ANSWERS, Scalar, compute_result_id
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,12 @@ class ChosenModel:
 
     Attributes:
         adapter: None is the base alone.
+        precision: in which numbers the encoder computes.
     """
 
     base: Base
     adapter: Adapter | None
+    precision: Precision = field(default="bf16", kw_only=True)
 
     def planner(self, mpp: Mpp, options: OutlineOptions) -> Planner:
         """Choose the patch pairs of prompts on a slide.
@@ -73,11 +75,20 @@ class ChosenModel:
             mpp: pixel size of the slide's level 0.
 
         Returns:
-            One for each version of the answers, the newest first.
+            One for each version of the answers, the newest first; then the same of an encoder in
+            int8 for one in floats, and the other way round. Floats differ among each other by no
+            more than chips do, and share their ids.
         """
-        settings = {**options.outline_settings, "mpp_x": mpp.x, "mpp_y": mpp.y}
+        settings: dict[str, Scalar] = {
+            **options.outline_settings,
+            "mpp_x": mpp.x,
+            "mpp_y": mpp.y,
+        }
+        of_int8 = {**settings, "precision": "int8"}
+        ordered = (of_int8, settings) if self.precision == "int8" else (settings, of_int8)
         adapter_sha256 = self.adapter.sha256 if self.adapter else None
         return tuple(
-            compute_result_id(prompt, self.base.sha256, adapter_sha256, settings, answers=answers)
+            compute_result_id(prompt, self.base.sha256, adapter_sha256, one, answers=answers)
+            for one in ordered
             for answers in range(ANSWERS, 0, -1)
         )

@@ -22,7 +22,8 @@ from ..prompts.results import SerializedResult
 from ..slide import Slide
 from .dask_cluster import DaskCluster
 from .loading import ResolvedModel
-from .segmenter import Segmenter, Tally, Turn
+from .segmenter import Segmenter, Turn
+from .tally import Tally
 from .tasks import FindTask, NamedSearch, SegmentTask, find, run_task, serialize_results
 from .workers import WorkerProcesses, assign_devices
 

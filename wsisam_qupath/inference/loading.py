@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import platform
 import re
 from dataclasses import dataclass
@@ -19,11 +20,13 @@ from ..options import ModelSpec
 from .backends import Backend
 from .chosen import ChosenModel
 from .cores import count_usable_cores
+from .precision import choose_precision, read_chip_features
 from .predictor import Predictor
-from .ready_graphs import ReadyGraphs, find_ready_graphs
+from .ready_graphs import ReadyGraphs, find_int8_encoder, find_ready_graphs
 
 if TYPE_CHECKING:
     from ..model.build import Networks
+    from .stored_patches import StoredPatches
 
 BackendName: TypeAlias = Literal["torch", "openvino"]
 BACKENDS: tuple[BackendName, ...] = ("torch", "openvino")
@@ -38,15 +41,19 @@ class ResolvedModel(ChosenModel):
     Attributes:
         weights: of the base; their checksum is right. None where ``graphs`` do without.
         graphs: those that ship with this package, if they are this model's.
+        int8_encoder: takes the place of the graph of the same name; None in other precisions.
         device: as PyTorch names it.
         threads: CPU threads to compute with; None is one per core that this process may use.
+        embeddings_gb: see :class:`.ModelSpec`.
     """
 
     weights: Weights | None
     graphs: ReadyGraphs | None
     device: str
     backend: BackendName
+    int8_encoder: ReadyGraphs | None = None
     threads: int | None = None
+    embeddings_gb: float = 0.0
 
     def load(self) -> Predictor:
         """Load the networks. Takes seconds, and longer the first time on a machine."""
@@ -55,7 +62,16 @@ class ResolvedModel(ChosenModel):
             backend = self._load_openvino(threads)
         else:
             backend = self._load_torch(threads)
-        return Predictor(backend, self.base, self.adapter)
+        return Predictor(backend, self.base, self.adapter, self._open_store(backend))
+
+    def _open_store(self, backend: Backend) -> StoredPatches | None:
+        if not self.embeddings_gb:
+            return None
+        from .embedding_store import FOLDER, GB, EmbeddingStore
+        from .stored_patches import StoredPatches
+
+        store = EmbeddingStore(cache_folder() / FOLDER, int(self.embeddings_gb * GB))
+        return StoredPatches(store, backend, self.base, self.adapter)
 
     def _load_torch(self, threads: int) -> Backend:
         import torch
@@ -63,19 +79,25 @@ class ResolvedModel(ChosenModel):
         from .backends.torch_backend import TorchBackend
 
         torch.set_num_threads(threads)
-        return TorchBackend(self._build_networks(), self.device)
+        return TorchBackend(self._build_networks(), self.device, self.precision)
 
     def _load_openvino(self, threads: int) -> Backend:
         from .backends.openvino_backend import OpenVinoBackend  # 0.3 s
 
         folder = cache_folder() / "openvino"
-        write = self._export if self.graphs is None else self.graphs.unpack
-        return OpenVinoBackend(self.base, self.adapter, folder, write, threads)
+        return OpenVinoBackend(
+            self.base, self.adapter, folder, self._write_graphs, threads, self.precision
+        )
 
-    def _export(self, folder: Path) -> None:
-        from .backends.openvino_export import export_networks  # imports PyTorch
+    def _write_graphs(self, folder: Path) -> None:
+        if self.graphs is not None:
+            self.graphs.unpack(folder)
+        else:
+            from .backends.openvino_export import export_networks  # imports PyTorch
 
-        export_networks(self._build_networks(), folder)
+            export_networks(self._build_networks(), folder)
+        if self.int8_encoder is not None:
+            self.int8_encoder.unpack(folder)
 
     def _build_networks(self) -> Networks:
         from ..model.build import build_networks, read_state  # imports PyTorch
@@ -90,7 +112,7 @@ def resolve(spec: ModelSpec) -> ResolvedModel:
     Every error that a user can make in choosing a model is found here, before any work.
 
     Raises:
-        OptionError: an unknown base, device or backend, or a device that the backend lacks.
+        OptionError: an unknown base, device, backend or precision, or one that the others lack.
         DeviceError: this machine does not have the device or the backend.
         WeightsError: the base's weights are missing or damaged.
         AdapterError: the adapter is missing, damaged, or was trained for another base.
@@ -98,13 +120,34 @@ def resolve(spec: ModelSpec) -> ResolvedModel:
     base = find_base(spec.base)
     device, backend = choose(spec.device, spec.backend)
     adapter = load_chosen_adapter(spec.adapter, base)
+    if not (math.isfinite(spec.embeddings_gb) and spec.embeddings_gb >= 0):
+        raise OptionError("embeddings_gb", f"{spec.embeddings_gb:g} is no size: give 0 or more GB.")
+    int8_encoder = find_int8_encoder(base, adapter)
+    precision = choose_precision(
+        spec.precision,
+        backend=backend,
+        has_int8=int8_encoder is not None,
+        features=read_chip_features(),
+    )
+    graphs = None
     if backend == "openvino" and spec.weights is None:
         graphs = find_ready_graphs(base, adapter)
-        if graphs is not None:
-            return ResolvedModel(base, adapter, None, graphs, device, backend, spec.threads)
-    check_pytorch()
-    weights = locate_weights(base, path=spec.weights)  # reads them whole, so the last
-    return ResolvedModel(base, adapter, weights, None, device, backend, spec.threads)
+    weights = None
+    if graphs is None:
+        check_pytorch()
+        weights = locate_weights(base, path=spec.weights)  # reads them whole, so the last
+    return ResolvedModel(
+        base,
+        adapter,
+        weights,
+        graphs,
+        device,
+        backend,
+        int8_encoder if precision == "int8" else None,
+        spec.threads,
+        spec.embeddings_gb,
+        precision=precision,
+    )
 
 
 def choose(device: str, backend: str) -> tuple[str, BackendName]:

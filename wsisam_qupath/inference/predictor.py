@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,6 +24,9 @@ from ..prompts.encoding import (
 )
 from .backends import Backend, Embedding, Patch, Prediction
 
+if TYPE_CHECKING:
+    from .stored_patches import StoredPatches
+
 
 class Predictor:
     """Answers prompts on patch pairs with the decoder that the adapter names for their kind.
@@ -30,12 +34,20 @@ class Predictor:
     Args:
         backend: runs the base with the decoders of the adapter.
         base, adapter: what was loaded into it.
+        stored: what was encoded in earlier runs; None where nothing is kept on the disk.
     """
 
-    def __init__(self, backend: Backend, base: Base, adapter: Adapter | None) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        base: Base,
+        adapter: Adapter | None,
+        stored: StoredPatches | None = None,
+    ) -> None:
         self.backend = backend
         self.base = base
         self.adapter = adapter
+        self.stored = stored
         self._routes = adapter.card.routes if adapter else PLAIN_ROUTES
 
     @property

@@ -1,7 +1,8 @@
 """Graphs that ship with this package: the default model needs no PyTorch on a CPU.
 
 They are what :mod:`.backends.openvino_export` writes for the model, in two ZIP files: the encoder's
-graph, and those of the shipped adapter's decoders. ``scripts/pack_graphs.py`` makes them.
+graph, and those of the shipped adapter's decoders. ``scripts/pack_graphs.py`` makes them. A third
+one holds the encoder in int8, which ``scripts/quantize_encoder.py`` makes.
 """
 
 from __future__ import annotations
@@ -58,6 +59,25 @@ def find_ready_graphs(base: Base, adapter: Adapter | None) -> ReadyGraphs | None
     if all(_read_sources(path) == sources for path, sources in wanted.items()):
         return ReadyGraphs(tuple(wanted))
     return None
+
+
+def find_int8_encoder(base: Base, adapter: Adapter | None) -> ReadyGraphs | None:
+    """Find the encoder in int8 of a base; None if there is none, or the adapter has its own."""
+    path = FOLDER / f"{base.name}-int8.zip"
+    if adapter is not None and adapter.card.tunes_encoder:
+        return None
+    return ReadyGraphs((path,)) if _read_sources(path) == list_sources(base, None) else None
+
+
+def pack_int8_encoder(exported: Path, base: Base, folder: Path = FOLDER) -> Path:
+    """Write the archive of an encoder in int8, and return its path.
+
+    Args:
+        exported: folder with the graph, under the name of the encoder's graph.
+    """
+    path = folder / f"{base.name}-int8.zip"
+    _pack(path, sorted(exported.glob(f"{ENCODER}.*")), list_sources(base, None))
+    return path
 
 
 def pack_graphs(exported: Path, base: Base, adapter: Adapter, folder: Path = FOLDER) -> None:

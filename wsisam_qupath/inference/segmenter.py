@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import TypeAlias, TypeVar
 
@@ -14,7 +13,7 @@ from cachetools import LRUCache
 
 from .. import __version__
 from ..geojson import prompts_from_coordinates
-from ..geometry import PatchPair
+from ..geometry import Box, PatchPair
 from ..geometry.polygons import area_um2
 from ..options import OutlineOptions
 from ..prompts import Point, Prompt, clip_to_slide, require_all_usable
@@ -23,10 +22,11 @@ from ..prompts.planner import Planner
 from ..prompts.results import Candidate, Empty, Provenance, Result
 from ..slide import PixelSource
 from .answers import Answer, Outline, Question, choose_answer
-from .backends import Embedding, EncodedPatch, PatchSource, Prediction
+from .backends import Embedding, EncodedPatch, Patches, Prediction
 from .chosen import ChosenModel
 from .predictor import Predictor
 from .read_ahead import Check, go_on, read_ahead
+from .tally import Tally
 
 PROMPTS_AT_ONCE, _POINTS_AT_ONCE = 8, 256
 """Of a piece of work for the device: others wait, and nobody can break it off."""
@@ -38,34 +38,8 @@ T = TypeVar("T")
 Turn: TypeAlias = Callable[[], AbstractContextManager[object]]
 """Lets a caller wait for its turn at the device; what it raises ends the work."""
 
-_Patches: TypeAlias = tuple[PatchSource, ...]
-"""The HR patch of a pair and, where a decoder reads it, the LR patch."""
-
 _Wanted: TypeAlias = tuple[PatchPair, int]
 """A pair, and how many of its patches."""
-
-
-@dataclass
-class Tally:
-    """What a :class:`Segmenter` did so far; seconds spent in each stage, summed over threads."""
-
-    pairs_embedded: int = 0
-    pairs_cached: int = 0
-    prompts_answered: int = 0
-    seconds: dict[str, float] = field(
-        default_factory=lambda: dict.fromkeys(("read", "encode", "decode", "outline"), 0.0)
-    )
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    @contextmanager
-    def measure_time(self, stage: str) -> Iterator[None]:
-        """Add the time of the body to a stage."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            with self._lock:
-                self.seconds[stage] += time.perf_counter() - start
 
 
 class Segmenter:
@@ -94,7 +68,9 @@ class Segmenter:
     @property
     def model(self) -> ChosenModel:
         """The base and the adapter that are loaded."""
-        return ChosenModel(self.predictor.base, self.predictor.adapter)
+        predictor = self.predictor
+        precision = predictor.backend.precision
+        return ChosenModel(predictor.base, predictor.adapter, precision=precision)
 
     def planner(self, slide: PixelSource, options: OutlineOptions) -> Planner:
         """Choose the patch pairs of prompts on a slide."""
@@ -171,18 +147,20 @@ class Segmenter:
         slide: PixelSource,
         pairs: Sequence[PatchPair],
         *,
+        patch_count: int = 1,
         turn: Turn = nullcontext,
         check: Check = go_on,
     ) -> Generator[tuple[PatchPair, Embedding], None, None]:
-        """Encode the HR patches of pairs, and yield them one after the other.
+        """Encode patches of pairs, and yield the pairs one after the other.
 
         Args:
+            patch_count: 1 is the HR patch of each pair alone, 2 is both.
             turn, check: see :meth:`segment`.
 
         Raises:
             SlideError: the slide's pixels cannot be read.
         """
-        wanted = [(pair, 1) for pair in pairs]
+        wanted = [(pair, patch_count) for pair in pairs]
         with closing(self._read_chunks(slide, wanted, check)) as read:
             for chunk, patches in read:
                 with turn():
@@ -227,7 +205,7 @@ class Segmenter:
 
     def _read_chunks(
         self, slide: PixelSource, wanted: Sequence[_Wanted], check: Check
-    ) -> Generator[tuple[Sequence[_Wanted], dict[PatchPair, _Patches]], None, None]:
+    ) -> Generator[tuple[Sequence[_Wanted], dict[PatchPair, Patches]], None, None]:
         """Yield chunks of pairs that are encoded at once, with the patches that are not cached."""
         chunks = list(_split_into_chunks(wanted, self.predictor.backend.pairs_at_once))
         ahead = read_ahead(partial(self._read_missing, slide), chunks, check)
@@ -236,7 +214,7 @@ class Segmenter:
 
     def _read_missing(
         self, slide: PixelSource, wanted: Sequence[_Wanted], check: Check
-    ) -> dict[PatchPair, _Patches]:
+    ) -> dict[PatchPair, Patches]:
         return {
             pair: self._read(slide, pair, count, check)
             for pair, count in wanted
@@ -245,15 +223,24 @@ class Segmenter:
 
     def _read(
         self, slide: PixelSource, pair: PatchPair, count: int, check: Check = go_on
-    ) -> _Patches:
+    ) -> Patches:
         """The first patches of a pair; pixels only of those that no cached embedding holds."""
-        l0_boxes = (pair.hr_l0_box, pair.lr_l0_box)[:count]
         size_px = pair.size_px
         with self.tally.measure_time("read"):
             return tuple(
-                self._find_encoded(slide, pair, index) or slide.read(box, size_px, size_px, check)
-                for index, box in enumerate(l0_boxes)
+                self._find_encoded(slide, pair, index)
+                or self._find_stored(slide, box, size_px)
+                or slide.read(box, size_px, size_px, check)
+                for index, box in enumerate(pair.l0_boxes[:count])
             )
+
+    def _find_stored(self, slide: PixelSource, l0_box: Box, size_px: int) -> EncodedPatch | None:
+        """A patch that an earlier run encoded and kept on the disk."""
+        stored = self.predictor.stored
+        patch = None if stored is None else stored.find(slide, l0_box, size_px)
+        if patch is not None:
+            self.tally.count_stored()
+        return patch
 
     def _find_encoded(self, slide: PixelSource, pair: PatchPair, index: int) -> EncodedPatch | None:
         """The HR (0) or LR patch (1) of a pair, if it was encoded for this pair or another."""
@@ -268,7 +255,7 @@ class Segmenter:
         self,
         slide: PixelSource,
         wanted: Sequence[_Wanted],
-        patches: Mapping[PatchPair, _Patches],
+        patches: Mapping[PatchPair, Patches],
     ) -> dict[PatchPair, Embedding]:
         """The embeddings of pairs, from the cache where another call has put them there."""
         with self._device_lock:
@@ -277,14 +264,23 @@ class Segmenter:
             # What the cache lost since it was asked is read only now.
             read = [patches.get(pair) or self._read(slide, pair, count) for pair, count in missing]
             if missing:
-                with self.tally.measure_time("encode"):
-                    embeddings = self.predictor.backend.embed(read)
-                made = {pair: e for (pair, _), e in zip(missing, embeddings, strict=True)}
+                made = self._encode(slide, [pair for pair, _ in missing], read)
                 found |= made
-                self.tally.pairs_embedded += len(missing)
                 self._keep(slide, made)
-            self.tally.pairs_cached += len(wanted) - len(missing)
+            computed = sum(not all(isinstance(p, EncodedPatch) for p in one) for one in read)
+            self.tally.pairs_embedded += computed
+            self.tally.pairs_cached += len(wanted) - computed
         return {pair: embedding for pair, embedding in found.items() if embedding is not None}
+
+    def _encode(
+        self, slide: PixelSource, pairs: Sequence[PatchPair], patches: Sequence[Patches]
+    ) -> dict[PatchPair, Embedding]:
+        """Compute what no prompt changes; the patches are kept on the disk if that is wished."""
+        stored = self.predictor.stored
+        with self.tally.measure_time("encode"):
+            if stored is not None:
+                patches = stored.encode(slide, pairs, patches)
+            return dict(zip(pairs, self.predictor.backend.embed(patches), strict=True))
 
     def _look_up_embedding(
         self, slide: PixelSource, pair: PatchPair, patch_count: int
@@ -346,6 +342,7 @@ class Segmenter:
             lr_mpp=2 * outline.pair.hr_mpp if with_lr else None,
             patch=outline.patch,
             version=__version__,
+            precision=self.predictor.backend.precision,
         )
 
 

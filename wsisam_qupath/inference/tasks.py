@@ -79,6 +79,8 @@ def load_segmenter(
     device: str = "auto",
     backend: str = "auto",
     threads: int | None = None,
+    precision: str = "auto",
+    embeddings_gb: float = 0.0,
 ) -> Segmenter:
     """Load a model and make it ready for prompts.
 
@@ -93,13 +95,26 @@ def load_segmenter(
         device: "auto", "cpu", "cuda", "cuda:1" … or "mps".
         backend: "auto", "torch" or "openvino".
         threads: CPU threads to compute with; None is one per core.
+        precision: "auto", "int8", "bf16" or "f32"; "auto" is int8 on a CPU that gains by it, else
+            bf16, which is float32 where the device has no bf16.
+        embeddings_gb: how much of what the encoder made may be kept in the cache folder for later
+            runs, GB; 0 keeps nothing.
 
     Raises:
         WsiSamError: the model cannot be loaded; see :func:`.resolve`.
     """
     chosen = adapter if adapter is None or adapter == "default" else Path(adapter)
     own_weights = None if weights is None else Path(weights)
-    spec = ModelSpec(base, chosen, own_weights, device, backend, threads)  # type: ignore[arg-type]
+    spec = ModelSpec(
+        base,
+        chosen,  # type: ignore[arg-type]
+        own_weights,
+        device,
+        backend,
+        threads,
+        precision,
+        embeddings_gb,
+    )
     return Segmenter(resolve(spec).load())
 
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, TypeAlias
 import shapely
 from shapely.geometry import LinearRing, MultiPolygon, Polygon
 
+from ..options import Precision
 from .prompt import Prompt
 
 Scalar: TypeAlias = str | int | float | bool | None
@@ -40,6 +41,7 @@ class Provenance:
         hr_mpp, lr_mpp: µm per encoder pixel of the two patches; no LR patch, no ``lr_mpp``.
         patch: the patch that the outline comes from, "hr" or "lr".
         version: of this program.
+        precision: in which numbers the encoder computed.
         answers: see :data:`ANSWERS`.
     """
 
@@ -51,6 +53,7 @@ class Provenance:
     lr_mpp: float | None
     patch: str
     version: str
+    precision: Precision = "bf16"
     answers: int = ANSWERS
 
 

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
-from ..inference.segmenter import Tally
+from ..inference.tally import Tally
 from .queue import DeviceQueue
 
 _RECENT = 12
@@ -62,6 +62,9 @@ class _Pairs(Collector):
         pairs.add_metric(["computed"], self._tally.pairs_embedded)
         pairs.add_metric(["cached"], self._tally.pairs_cached)
         yield pairs
+        stored = CounterMetricFamily("wsisam_patches_stored", "Encoded patches read from the disk")
+        stored.add_metric([], self._tally.patches_stored)
+        yield stored
         prompts = CounterMetricFamily("wsisam_prompts", "Prompts answered")
         prompts.add_metric([], self._tally.prompts_answered)
         yield prompts

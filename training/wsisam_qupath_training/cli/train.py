@@ -245,6 +245,7 @@ def train_command(val_share: float, is_plan: bool, **given: Any) -> None:
         weights=given.pop("weights"),
         device=given.pop("device"),
         threads=given.pop("threads"),
+        precision="bf16",  # what is learned must not depend on the chip
     )
     wanted = {name: value for name, value in numbers.items() if value is not None}
     request = TrainRequest(options=options, recipe=recipe, numbers=wanted, model=model, **given)

@@ -129,7 +129,7 @@ def load_model(spec: str, usual: ModelSpec, *, second_pass: bool = True) -> Mode
     predictor = model.load()
     if not second_pass and predictor.adapter is not None:
         single = _drop_second_passes(predictor.adapter)
-        predictor = Predictor(predictor.backend, predictor.base, single)
+        predictor = Predictor(predictor.backend, predictor.base, single, predictor.stored)
     return PredictorModel(name, predictor)
 
 

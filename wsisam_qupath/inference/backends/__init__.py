@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from ...options import Precision
 from ...prompts.encoding import EncodedPrompt, MaskArray
 
 ImageArray: TypeAlias = NDArray[np.uint8]
@@ -22,6 +23,9 @@ Patch: TypeAlias = Literal["hr", "lr"]
 
 PatchSource: TypeAlias = "ImageArray | EncodedPatch"
 """Pixels of a patch, or what was made of them before."""
+
+Patches: TypeAlias = "tuple[PatchSource, ...]"
+"""The HR patch of a pair and, where a decoder reads it, the LR patch."""
 
 
 class Prediction(NamedTuple):
@@ -109,6 +113,10 @@ class Backend(Encoder, Protocol):
     """Runs the encoder of a base and the decoders of an adapter. Not thread-safe."""
 
     @property
+    def precision(self) -> Precision:
+        """In which numbers the encoder computes; bf16 is any short float that the device has."""
+
+    @property
     def pairs_at_once(self) -> int:
         """How many patch pairs are best encoded in one call."""
 
@@ -117,6 +125,9 @@ class Backend(Encoder, Protocol):
 
         A patch that was encoded before is taken as it is.
         """
+
+    def take(self, encoded: Encoded) -> EncodedPatch:
+        """Take over one patch that was encoded before. May be called from any thread."""
 
     def decode(
         self, decoder: str, embedding: Embedding, prompts: Sequence[EncodedPrompt]

@@ -26,6 +26,7 @@ from ...errors import DeviceError
 from ...model.adapter import Adapter
 from ...model.bases import Base
 from ...model.card import PLAIN, PLAIN_CARD
+from ...options import Precision
 from ...prompts.encoding import EncodedPrompt, MaskArray, place_in_patches
 from ..ready_graphs import list_sources
 from . import (
@@ -52,7 +53,7 @@ FloatTensor: TypeAlias = NDArray[np.float32]
 
 
 class OpenVinoBackend:
-    """Runs a base on the CPU, in bf16 where the chip has it.
+    """Runs a base on the CPU, in bf16 where the chip has it, or with its encoder in int8.
 
     Args:
         base, adapter: what is run.
@@ -60,6 +61,7 @@ class OpenVinoBackend:
         export: writes all graphs of the base and the adapter into a folder; called when they are
             not there yet.
         threads: to compute with; None is as many as there are cores.
+        precision: for "int8" the exported encoder must be one in int8.
 
     Raises:
         DeviceError: the graphs cannot be kept or compiled.
@@ -72,15 +74,24 @@ class OpenVinoBackend:
         folder: Path,
         export: Export,
         threads: int | None = None,
+        precision: Precision = "bf16",
     ) -> None:
+        self._precision: Precision = precision
         self._cards = adapter.card.decoders if adapter else {PLAIN: PLAIN_CARD}
         self._size_px = base.size_px
-        self._graphs = _Graphs(graph_folder(folder, base, adapter), export, threads)
+        graphs = graph_folder(folder, base, adapter, in_int8=precision == "int8")
+        self._graphs = _Graphs(graphs, export, threads, in_f32=precision == "f32")
 
     @property
     def name(self) -> str:
         """See :class:`.Backend`."""
-        return f"OpenVINO on CPU, {self._graphs.precision}"
+        floats = self._graphs.precision
+        return f"OpenVINO on CPU, {f'int8 and {floats}' * (self._precision == 'int8') or floats}"
+
+    @property
+    def precision(self) -> Precision:
+        """See :class:`.Backend`."""
+        return self._precision
 
     @property
     def pairs_at_once(self) -> int:
@@ -96,6 +107,10 @@ class OpenVinoBackend:
     def embed(self, pairs: Sequence[Sequence[PatchSource]]) -> list[Embedding]:
         """See :class:`.Backend`."""
         return [self._embed_pair(*pair) for pair in pairs]
+
+    def take(self, encoded: Encoded) -> EncodedPatch:
+        """See :class:`.Backend`."""
+        return EncodedPatch(*encoded)
 
     def decode(
         self, decoder: str, embedding: Embedding, prompts: Sequence[EncodedPrompt]
@@ -172,7 +187,7 @@ class OpenVinoBackend:
 class _Graphs:
     """Exported graphs in a folder, each compiled when it is first run."""
 
-    def __init__(self, folder: Path, export: Export, threads: int | None) -> None:
+    def __init__(self, folder: Path, export: Export, threads: int | None, *, in_f32: bool) -> None:
         self._folder = folder
         self._export = export
         self._core = ov.Core()
@@ -188,11 +203,13 @@ class _Graphs:
         self._core.set_property("CPU", {"ENABLE_CPU_PINNING": False})
         if threads is not None:
             self._core.set_property("CPU", {"INFERENCE_NUM_THREADS": threads})
+        if in_f32:
+            self._core.set_property("CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         self._request("encoder")
 
     @property
     def precision(self) -> str:
-        """In which numbers the encoder computes."""
+        """In which floats the graphs compute, as OpenVINO names them."""
         model = self._request("encoder").get_compiled_model()
         return str(model.get_property("INFERENCE_PRECISION_HINT").to_string())
 
@@ -231,10 +248,16 @@ class _Graphs:
             return self._core.compile_model(graph, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
 
 
-def graph_folder(folder: Path, base: Base, adapter: Adapter | None) -> Path:
-    """Where the graphs of a base and an adapter are kept, by their checksums."""
+def graph_folder(
+    folder: Path, base: Base, adapter: Adapter | None, *, in_int8: bool = False
+) -> Path:
+    """Where the graphs of a base and an adapter are kept, by their checksums.
+
+    Args:
+        in_int8: whether the encoder is the one in int8.
+    """
     version, *checksums = list_sources(base, adapter)
-    made_from = [version, ov.__version__, *checksums]
+    made_from = [version, ov.__version__, *checksums, *["int8"] * in_int8]
     return folder / hashlib.sha256("|".join(made_from).encode()).hexdigest()[:16]
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ...model.build import Networks
 from ...model.decoders import Decoded, SamDecoder, WsiSamDecoder
+from ...options import Precision
 from ...prompts.encoding import EncodedPrompt
 from . import (
     Embedding,
@@ -32,21 +33,28 @@ class TorchBackend:
     Args:
         networks: in evaluation mode; moved to the device.
         device: "cpu", "cuda", "cuda:1", "mps".
+        precision: "f32" computes in float32 on a CUDA device, too.
     """
 
-    def __init__(self, networks: Networks, device: str) -> None:
+    def __init__(self, networks: Networks, device: str, precision: Precision = "bf16") -> None:
         self._device = torch.device(device)
+        self._is_mixed = self._device.type == "cuda" and precision != "f32"
         self._encoder = networks.encoder.to(self._device)
         self._decoders = {name: d.to(self._device) for name, d in networks.decoders.items()}
         self._cards = networks.cards
         if self._device.type == "cuda":
             self._encoder = self._encoder.to(memory_format=torch.channels_last)
+            torch.backends.cudnn.benchmark = True  # all patches have one size
 
     @property
     def name(self) -> str:
         """See :class:`.Backend`."""
-        precision = "mixed precision" if self._device.type == "cuda" else "float32"
-        return f"PyTorch on {self._device}, {precision}"
+        return f"PyTorch on {self._device}, {'mixed precision' if self._is_mixed else 'float32'}"
+
+    @property
+    def precision(self) -> Precision:
+        """See :class:`.Backend`."""
+        return "bf16" if self._is_mixed else "f32"
 
     @property
     def pairs_at_once(self) -> int:
@@ -56,9 +64,8 @@ class TorchBackend:
     @torch.inference_mode()
     def encode(self, patches: Sequence[ImageArray]) -> Encoded:
         """See :class:`.Backend`."""
-        stacked = torch.from_numpy(np.stack(patches)).to(self._device)
         with self._autocast():
-            tokens, early = self._encoder(stacked)
+            tokens, early = self._encoder(self._upload(patches))
         return Encoded(tokens.float().cpu().numpy(), early.float().cpu().numpy())
 
     @torch.inference_mode()
@@ -67,6 +74,10 @@ class TorchBackend:
         with self._autocast():
             encoded = iter(self._encode_missing([patch for pair in pairs for patch in pair]))
             return [self._make_embedding(tuple(islice(encoded, len(pair)))) for pair in pairs]
+
+    def take(self, encoded: Encoded) -> EncodedPatch:
+        """See :class:`.Backend`."""
+        return EncodedPatch(*(torch.from_numpy(array).to(self._device) for array in encoded))
 
     @torch.inference_mode()
     def decode(
@@ -89,7 +100,7 @@ class TorchBackend:
         pixels = [patch for patch in patches if not isinstance(patch, EncodedPatch)]
         made: Iterator[EncodedPatch] = iter(())
         if pixels:
-            tokens, early = self._encoder(torch.from_numpy(np.stack(pixels)).to(self._device))
+            tokens, early = self._encoder(self._upload(pixels))
             made = map(EncodedPatch, tokens.split(1), early.split(1))
         return [patch if isinstance(patch, EncodedPatch) else next(made) for patch in patches]
 
@@ -126,10 +137,17 @@ class TorchBackend:
 
     def _stack_arrays(self, arrays: Sequence[np.ndarray | None]) -> torch.Tensor | None:
         present = [array for array in arrays if array is not None]
-        return torch.from_numpy(np.stack(present)).to(self._device) if present else None
+        return self._upload(present) if present else None
+
+    def _upload(self, arrays: Sequence[np.ndarray]) -> torch.Tensor:
+        stacked = torch.from_numpy(np.stack(arrays))
+        if self._device.type != "cuda":
+            return stacked.to(self._device)
+        # From pinned memory the GPU fetches them itself, while the CPU prepares what comes next.
+        return stacked.pin_memory().to(self._device, non_blocking=True)
 
     def _autocast(self) -> AbstractContextManager[object]:
-        if self._device.type != "cuda":
+        if not self._is_mixed:
             return nullcontext()
         native = torch.cuda.is_bf16_supported()
         return torch.autocast("cuda", torch.bfloat16 if native else torch.float16)

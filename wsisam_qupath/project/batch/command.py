@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -100,6 +100,8 @@ def run_batch(request: BatchRequest) -> BatchOutcome:
         WsiSamError: nothing was started.
     """
     console, timer = stderr_console(), _Timer()
+    if request.dask or request.from_folder is not None:
+        request = replace(request, model=request.model.on_any_machine)
     project = read_project(request.project, remap=request.remap)
     if request.report is not None:
         check_report_path(request.report, project=project)

@@ -1,0 +1,51 @@
+"""The ``prepare`` command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .options import model_options, take_model
+
+
+@click.command()
+@click.argument("slide")
+@click.argument("prompts", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--within",
+    type=click.Path(path_type=Path),
+    help="Without PROMPTS: GeoJSON file with areas; only the tissue in them.  [default: the whole "
+    "slide]",
+)
+@click.option(
+    "--object-size",
+    "object_size_um",
+    type=float,
+    metavar="UM",
+    help="Approximate size in µm of the objects that will be outlined.",
+)
+@click.option(
+    "--all-objects",
+    is_flag=True,
+    help="Also take the cells, detections, tiles and TMA cores of PROMPTS as prompts.",
+)
+@click.option(
+    "--mpp",
+    type=float,
+    help="Pixel size of the slide in µm, if the file states none or a wrong one.",
+)
+@model_options
+def prepare(**given: Any) -> None:
+    """Encode a SLIDE ahead of time, so that outlining objects on it later is quick.
+
+    What the model sees of each patch is kept on the disk, within --embeddings-gb, for all commands
+    that are given this option. With PROMPTS, a GeoJSON file that QuPath exported, that is what
+    outlining them needs; without, it is the tissue, as `find` looks at it.
+
+    After a stop of any kind, the same command goes on where it was.
+    """
+    from .prepare_run import PrepareRequest, run_prepare
+
+    run_prepare(PrepareRequest(model=take_model(given), **given))
