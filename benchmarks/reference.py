@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from wsisam_qupath.inference.backends.openvino_runtime import ov
+from wsisam_qupath.inference.backends.openvino_runtime import convert, ov
 
 
 def lite_medsam() -> torch.nn.Module:
@@ -32,10 +32,10 @@ def bare_sam_decoder() -> Callable[[], object]:
     model = lite_medsam()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing warns about constants
-        graph = ov.convert_model(
+        graph = convert(
             _BoxDecoder(model),
-            example_input=(torch.zeros(1, 256, 64, 64), torch.zeros(1, 4)),
-            input=[[1, 256, 64, 64], [1, 4]],
+            (torch.zeros(1, 256, 64, 64), torch.zeros(1, 4)),
+            [[1, 256, 64, 64], [1, 4]],
         )
     compiled = ov.Core().compile_model(graph, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
     request = compiled.create_infer_request()

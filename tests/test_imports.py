@@ -26,6 +26,11 @@ WITHOUT_TORCH = (
 """PyTorch takes seconds to import, and only some of the work needs it."""
 
 
+BACKEND = ("wsisam_qupath.inference.backends.openvino_backend",)
+CONVERTER = ("openvino.tools.ovc", "openvino_telemetry.main")
+"""A quarter of OpenVINO's import, which only an export needs, and what would call home."""
+
+
 def imported_after(modules: tuple[str, ...], names: tuple[str, ...]) -> dict[str, list[str]]:
     """Which of some packages a new process has imported after each of these modules, in turn."""
     probe = (
@@ -40,8 +45,8 @@ def imported_after(modules: tuple[str, ...], names: tuple[str, ...]) -> dict[str
 
 @pytest.mark.parametrize(
     ("modules", "packages"),
-    [(COMMAND_LINE, HEAVY), (WITHOUT_TORCH, TORCH)],
-    ids=["the command line", "what needs no PyTorch"],
+    [(COMMAND_LINE, HEAVY), (WITHOUT_TORCH, TORCH), (BACKEND, CONVERTER)],
+    ids=["the command line", "what needs no PyTorch", "what runs graphs"],
 )
 def test_heavy_packages_are_imported_when_they_are_needed(
     modules: tuple[str, ...], packages: tuple[str, ...]

@@ -24,7 +24,7 @@ from ...model.decoders import (
 )
 from ...prompts.encoding import MASK_PX
 from .openvino_backend import FEATURE_GRAPHS
-from .openvino_runtime import ov
+from .openvino_runtime import convert, ov
 
 _TOKENS_PX = 64
 _EMBEDDING = (1, _TOKENS_PX**2, TOKEN_DIM)
@@ -138,7 +138,7 @@ def _save(
     with _silence(), torch.inference_mode():
         # OpenVINO would trace it too, but check itself by running the module three times more.
         traced = _trace(module.eval(), example, strict=False, check_trace=False)
-        graph = ov.convert_model(traced, example_input=example, input=inputs)
+        graph = convert(traced, example, inputs)
     try:
         ov.save_model(graph, path, compress_to_fp16=False)
     except RuntimeError as exc:  # all that OpenVINO says of a full disk
