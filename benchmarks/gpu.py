@@ -151,7 +151,7 @@ def measure_compiled(backend: TorchBackend, patch: ImageArray, seconds: float) -
     """The encoder in eager mode and compiled, in turns."""
     patches = [patch] * 16
     eager = median(repeat(lambda: backend.encode(patches), seconds / 2))
-    backend._encoder = torch.compile(backend._encoder)
+    backend._encoder = torch.compile(backend._encoder)  # type: ignore[assignment]
     quick = median(repeat(lambda: backend.encode(patches), seconds / 2))
     return f"eager {1000 * eager:.1f} ms, compiled {1000 * quick:.1f} ms"
 
