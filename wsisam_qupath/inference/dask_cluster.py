@@ -46,7 +46,9 @@ class DaskCluster:
         adapter = model.adapter.absolute() if isinstance(model.adapter, Path) else model.adapter
         weights = None if model.weights is None else model.weights.absolute()
         # A worker computes with the cores it was given: its node may have more.
-        return replace(model.on_any_machine, adapter=adapter, weights=weights, threads=self._fewest_threads)
+        return replace(
+            model.on_any_machine, adapter=adapter, weights=weights, threads=self._fewest_threads
+        )
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
         """Run work on one of the workers.
