@@ -17,7 +17,7 @@ from ..files import open_atomically
 from ..geometry import Mpp
 from ..geometry.raster import find_inside
 
-Labels: TypeAlias = NDArray[np.uint16] | NDArray[np.uint32]
+Labels: TypeAlias = NDArray[np.uint16 | np.uint32]
 
 _TILE_PX = 512
 _COMPRESSION_LEVEL = 6
