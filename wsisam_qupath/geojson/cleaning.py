@@ -47,7 +47,7 @@ _DEEPEST = 100
 _FOREIGN = (ShapelyError, ValueError, TypeError, KeyError, IndexError, AttributeError)
 """What shapely raises on coordinates that do not fit their type."""
 
-_FIX = "Export it from QuPath again, uncompressed, as .geojson."
+_FIX = "Export it from QuPath again, as .geojson."
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from ..prompts.grouping import Area, Clicks, make_polygon
 from .reading import holds_features, list_features, read_any_area, read_marks
 from .shapes import UnusableError
 
-_FIX = "Export it from QuPath again, uncompressed, as .geojson."
+_FIX = "Export it from QuPath again, as .geojson."
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ def read_prompts(
     Raises:
         PromptError: the file is missing, unreadable, or not GeoJSON.
     """
-    fix = "Export it from QuPath again, uncompressed, as .geojson."
+    fix = "Export it from QuPath again, as .geojson."
     document = read_json(Path(path), fix=fix, on_read=on_read)
     return prompts_from_geojson(
         document,
