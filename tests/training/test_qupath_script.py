@@ -17,7 +17,10 @@ from wsisam_qupath_training.report.worst_cases import Case
 pytestmark = [pytest.mark.qupath, pytest.mark.slow, pytest.mark.window]
 
 OBJECT = "0a4f9c1e-5b52-4c8e-9d3b-7f1f7a2c9e10"
-LIST = "Window.getWindows().find { it.hasProperty('title') && it.title == 'Worst cases' }"
+CHOOSE = (
+    "javafx.stage.Window.getWindows().find { it instanceof javafx.stage.Stage && it.getTitle() == "
+    "'Worst cases' }.getScene().getRoot().getSelectionModel().select(0)"
+)
 
 
 def test_a_click_on_a_case_shows_its_image_at_the_object(
@@ -32,9 +35,12 @@ def test_a_click_on_a_case_shows_its_image_at_the_object(
 
     with open_window(tmp_path, project, "a.tif") as window:
         assert window.state()["objects"] == []
+        window.run(
+            "gui.getProject().getEntry(gui.getImageData()).saveImageData(gui.getImageData())"
+        )
         window.run(f"new GroovyShell(gui.class.classLoader).evaluate(new File('{script}'))")
-        rows = f"javafx.stage.{LIST}.getScene().getRoot()"
-        window.run(f"{rows}.getSelectionModel().select(0)")
+        # Behind what the script has put off, which opens its list.
+        window.run(f"javafx.application.Platform.runLater {{ {CHOOSE} }}")
         seen = window.wait(
             lambda s: s["objects"] and abs(s["center"][0] - 300) < 3, "the object in the middle"
         )

@@ -34,8 +34,8 @@ def findEntry = { one ->
 }
 
 def show = { viewer, object ->
-    def roi = object.getROI()
-    def sides = [roi.getBoundsWidth() / viewer.getWidth(), roi.getBoundsHeight() / viewer.getHeight()]
+    def (roi, view) = [object.getROI(), viewer.getView()]
+    def sides = [roi.getBoundsWidth() / view.getWidth(), roi.getBoundsHeight() / view.getHeight()]
     viewer.setZPosition(roi.getZ())
     viewer.setTPosition(roi.getT())
     viewer.setDownsampleFactor(Math.max(2 * sides.max(), 0.25) as double)
