@@ -8,7 +8,7 @@ workflow {
     def folder = file(params.table, checkIfExists: true).parent
     def rows = channel
         .fromPath(params.table)
-        .splitCsv(header: true)
+        .splitCsv(header: true, quote: '"')
         .map { row ->
             def slide = folder.resolve(row.slide)
             def name = row.name ?: slide.baseName.replaceFirst(/\.ome$/, '')

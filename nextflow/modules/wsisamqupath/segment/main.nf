@@ -19,13 +19,14 @@ process WSISAMQUPATH_SEGMENT {
 
     script:
     def args = task.ext.args ?: ''
-    prefix = task.ext.prefix ?: "${meta.id}"
+    def name = task.ext.prefix ?: "${meta.id}"
+    prefix = name  // for the outputs; Nextflow 23 does not know it in what is declared here
     // A table of one slide, so that its status says what `batch --from` asks for.
     def options = ['mpp', 'points', 'object-size', 'simplify', 'min-area', 'as', 'candidates']
-    def given = options.findAll { option -> meta[option] }
-    def columns = (['slide', 'prompts', 'name'] + given).join(',')
-    def values = [slide.name, prompts.name, prefix] + given.collect { option -> meta[option] }
-    def cells = values.collect { value -> '"' + "${value}".replace('"', '""') + '"' }.join(',')
+    def row = [slide: slide.name, prompts: prompts.name, name: name] + meta.subMap(options)
+    def given = row.findAll { column, value -> value }
+    def columns = given.keySet().join(',')
+    def cells = given.values().collect { value -> '"' + "${value}".replace('"', '""') + '"' }.join(',')
     """
     cat <<'END_TABLE' > table.csv
     ${columns}
