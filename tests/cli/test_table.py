@@ -264,7 +264,7 @@ def test_what_a_lost_worker_had_done_stays_done(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="kill -9")
-@pytest.mark.parametrize("ending", [".geojson", ".geojson.gz", ".parquet"])
+@pytest.mark.parametrize("ending", [".geojson.gz", ".parquet"])
 def test_a_job_that_was_killed_goes_on_in_its_slide(
     tmp_path: Path, slides: Path, ending: str
 ) -> None:
