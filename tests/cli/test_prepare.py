@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +14,7 @@ from fixtures.command_line import (
     GLAND,
     LARGE_GLAND,
     annotation,
+    environment,
     rectangle,
     ring,
     run,
@@ -83,6 +87,29 @@ def test_only_what_is_missing_is_encoded(request_of: PrepareRequest, own_cache: 
     assert run_prepare(request_of) == 0
 
     assert {path.name: path.read_bytes() for path in own_cache.iterdir()} == whole
+
+
+@pytest.mark.slow
+@pytest.mark.walk
+def test_a_killed_preparation_goes_on_where_it_was(
+    request_of: PrepareRequest, own_cache: Path
+) -> None:
+    whole = replace(request_of, prompts=None, object_size_um=50)
+    command = (sys.executable, "-m", "wsisam_qupath", "prepare", whole.slide)
+    with subprocess.Popen(
+        [*command, "--object-size", "50", *STORE, "--quiet"], env=environment()
+    ) as killed:
+        while len(list(own_cache.glob("*.patch"))) < 2:
+            assert killed.poll() is None
+            time.sleep(0.05)
+        killed.kill()
+    there = {path.name: path.read_bytes() for path in own_cache.glob("*.patch")}
+
+    encoded = run_prepare(whole)
+
+    assert len(there) >= 2
+    assert encoded == len(list(own_cache.glob("*.patch"))) - len(there) > 0
+    assert {name: (own_cache / name).read_bytes() for name in there} == there
 
 
 @pytest.mark.slow
