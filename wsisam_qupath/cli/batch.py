@@ -84,7 +84,8 @@ class _Batch(click.Command):
     is_flag=False,
     flag_value="all",
     help="Outline prompts again that already have a result: all of them, or those with a result of "
-    "an older version of this program, which answered otherwise.  [default without a word: all]",
+    "an older version of this program or of another precision, which answered otherwise.  "
+    "[default without a word: all]",
 )
 @click.option(
     "--dry-run",

@@ -130,7 +130,8 @@ def outdated_notice(outcomes: Sequence[ImageOutcome]) -> str:
     if not count:
         return ""
     results = "1 result is" if count == 1 else f"{count} results are"
-    return f"{results} of an older version of this program, which answered otherwise."
+    older = "of an older version of this program or of another precision"
+    return f"{results} {older}, which answered otherwise."
 
 
 def print_outcomes(console: Console, outcomes: Sequence[ImageOutcome], seconds: float) -> None:

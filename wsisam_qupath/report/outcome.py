@@ -36,7 +36,8 @@ class PromptRow:
         reason: a few words for the user where there is no outline; else empty.
         prompt: None for what was skipped, or found by a search.
         feature: the outline as it was written; None where there is no new one.
-        is_outdated: whether an older version of this program answered, which did it otherwise.
+        is_outdated: whether an older version of this program answered, or an encoder of another
+            precision, which did it otherwise.
     """
 
     prompt_id: str

@@ -296,7 +296,8 @@ def test_outdated_answers_stay_until_they_are_to_be_renewed_and_the_original_com
     plain = run("batch", project, "--images", MIRRORED)
     assert files_of(project) == written
     assert (
-        "1 result is of an older version of this program, which answered otherwise. To renew "
+        "1 result is of an older version of this program or of another precision, which answered "
+        "otherwise. To renew "
         "them, add --redo outdated." in plain.err
     )
 
