@@ -127,7 +127,7 @@ def make_project(folder: Path, template: Template, count: int, *, done: int = 0)
         slide = slides / name_image(number)
         os.link(template.slide, slide)
         text = json.dumps(entry)
-        text = text.replace(template.slide.as_uri(), slide.as_uri())
+        text = text.replace(template.slide.as_posix(), slide.as_posix())
         text = text.replace(name_image(0), name_image(number))
         entries.append({**json.loads(text), "entryID": number + 1})
         source = template.done if number < done else template.drawn
