@@ -9,7 +9,7 @@ import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -24,6 +24,7 @@ from .connection_file import connection_file
 from .front import Front, FrontConfig
 from .problems import ProblemError
 from .security import check_host, check_samapi, check_token, is_samapi
+from .system_limits import allow_open_files, return_freed_memory
 from .wsgi import Head
 
 _SPARE_THREADS = 8
@@ -36,8 +37,6 @@ _STOP_SECONDS_MAX = 9.0
 """After a signal the process ends, whatever hangs."""
 
 _LOOK_SECONDS = 0.5
-
-_OPEN_FILES = 8_192
 """Each connection takes one; many systems give a process a thousand unless it asks."""
 
 
@@ -101,7 +100,8 @@ def listening(app: Flask, config: ServerConfig, budget: MemoryBudget) -> Iterato
     Raises:
         OptionError: the address, the port or the certificate cannot be used.
     """
-    _allow_files(_OPEN_FILES)
+    allow_open_files()
+    return_freed_memory()
     parts = FrontConfig(
         app=app,
         refuse=lambda head: _is_refused(head, config),
@@ -144,19 +144,6 @@ def _socket(config: ServerConfig) -> socket.socket:
             "another port, or stop the program that uses it, perhaps another "
             "`wsisam-qupath serve`.",
         ) from exc
-
-
-def _allow_files(count: int) -> None:
-    """Have the system allow this process so many open files, if it does."""
-    try:
-        import resource
-    except ImportError:
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        with suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _tls(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
