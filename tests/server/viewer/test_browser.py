@@ -87,7 +87,12 @@ def test_the_keyboard_alone_outlines_names_finds_removes_and_saves(
 
     assert page.rows[0].startswith("Tumor")
 
-    page.press("f")
+    page.press("c")
+    page.browser.switch_to.active_element.send_keys("Stroma", Keys.TAB)
+
+    assert page.rows[0].startswith("Stroma")
+
+    page.press("z", "f")
     page.wait(lambda: "found. Remove" in page.status)
 
     assert all(row.startswith("Tumor") for row in page.rows)

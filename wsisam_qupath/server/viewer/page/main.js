@@ -327,7 +327,7 @@ async function watchModel() {
 const TOOLS = { v: "select", r: "rectangle", i: "inside", o: "outside", b: "scribble", a: "lasso" };
 const KEYS = {
   z: undo, n: beginNext, "[": () => choose(-1), "]": () => choose(1), f: findLike, s: save,
-  c: () => byId("class").focus(), l: () => byId("objects").querySelector("button")?.focus(),
+  c: () => byId("class").select(), l: () => byId("objects").querySelector("button")?.focus(),
   delete: removeSelected, backspace: removeSelected, escape: stop,
 };
 
