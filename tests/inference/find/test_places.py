@@ -16,6 +16,7 @@ from wsisam_qupath.inference.find.tiles import (
     is_glass,
     lay_tiles,
     list_places,
+    sort_tiles,
 )
 from wsisam_qupath.prompts.planner import Planner
 from wsisam_qupath.slide import Slide
@@ -71,6 +72,21 @@ def test_tiles_that_a_region_does_not_meet_are_left_out() -> None:
     tiles = lay_tiles(PLANNER, 1.0, corner)
 
     assert 0 < len(tiles) < 0.7 * len(lay_tiles(PLANNER, 1.0, shapely.box(0, 0, 4000, 4000)))
+
+
+def test_tiles_near_an_example_come_first_and_none_is_lost() -> None:
+    tiles = lay_tiles(PLANNER, 1.0, shapely.box(0, 0, 2000, 1500))
+    examples = [shapely.box(1500, 1200, 1600, 1300), shapely.box(100, 900, 160, 960)]
+
+    ordered = sort_tiles(tiles, examples)
+
+    away = [
+        min(one.distance(shapely.Point(pair.hr_l0_box.center)) for one in examples)
+        for pair in ordered
+    ]
+    assert away == sorted(away)
+    assert set(ordered) == set(tiles)
+    assert sort_tiles(tiles, []) == tiles
 
 
 def test_glass_is_told_from_tissue(tissue_slide: Slide) -> None:

@@ -34,7 +34,15 @@ from ..segmenter import PROMPTS_AT_ONCE, Segmenter, Turn
 from .likeness import PLACES, BoolMap, ExampleFeatures, Likeness, Tokens
 from .overlaps import FoundOutlines
 from .places import Place, find_places, spread_places
-from .tiles import Region, choose_scale, find_middle, is_glass, lay_tiles, list_places
+from .tiles import (
+    Region,
+    choose_scale,
+    find_middle,
+    is_glass,
+    lay_tiles,
+    list_places,
+    sort_tiles,
+)
 
 MOST_EXAMPLES = 10
 
@@ -213,10 +221,10 @@ class _Finder:
             self.found.add(outline)
 
     def find(self, tiles_done: int, on_tile: OnTile) -> Generator[Result, None, None]:
-        """Search the tiles after the first few."""
+        """Search the tiles after the first few, those near an example first."""
         region = self._l0_region
         likeness = self._learn() if self._examples else None
-        tiles = lay_tiles(self._planner, self._hr_mpp, region)
+        tiles = sort_tiles(lay_tiles(self._planner, self._hr_mpp, region), self._examples)
         with_tissue = [pair for pair in tiles if not self._is_glass(pair)]
         left = with_tissue[tiles_done:]
         embedded = self._segmenter.embed_pairs(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -59,6 +59,19 @@ def lay_tiles(planner: Planner, hr_mpp: float, l0_region: Region) -> list[PatchP
         for x_um in _spread(x0 * planner.mpp.x, x1 * planner.mpp.x, step_um)
     )
     return [pair for pair in pairs if l0_region.intersects(shapely.box(*_xyxy(find_middle(pair))))]
+
+
+def sort_tiles(tiles: Sequence[PatchPair], l0_examples: Sequence[Region]) -> list[PatchPair]:
+    """The tiles near an example first: objects alike lie together, and so some are found at once.
+
+    Tiles that are equally far, and all without an example, keep their order.
+    """
+    around = shapely.union_all(l0_examples)
+    if around.is_empty:
+        return list(tiles)
+    centers = [pair.hr_l0_box.center for pair in tiles]
+    distances = shapely.distance(around, shapely.points(centers))
+    return [tiles[index] for index in np.argsort(distances, kind="stable")]
 
 
 def find_middle(pair: PatchPair) -> Box:

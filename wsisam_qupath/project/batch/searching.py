@@ -161,7 +161,8 @@ def _spread(examples: Sequence[Prompt]) -> tuple[Prompt, ...]:
 def _list_ids(search: Search, choice: FindChoice, result_ids_of: ResultIdsOf) -> tuple[str, ...]:
     """The id of a search, and those that it has in older versions of the answers."""
     marks = (*search.examples, *search.negatives)
-    about = (len(search.examples), choice.min_score, choice.result_class)
+    # The order of the tiles is part of it: a journal counts those that are done.
+    about = ("nearest first", len(search.examples), choice.min_score, choice.result_class)
     versions = zip(*(result_ids_of(prompt) for prompt in marks), strict=True)
     return tuple(derive_id("search", *about, ids) for ids in versions)
 
