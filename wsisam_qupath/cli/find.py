@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..options import MIN_SCORE
-from .options import model_options, result_options, take_model, take_outline
+from .options import model_options, mpp_option, result_options, take_model, take_outline
 
 
 @click.command()
@@ -50,11 +50,7 @@ from .options import model_options, result_options, take_model, take_outline
     metavar="N",
     help="Keep only the N objects with the highest predicted IoU.",
 )
-@click.option(
-    "--mpp",
-    type=float,
-    help="Pixel size of the slide in µm, if the file states none or a wrong one.",
-)
+@mpp_option
 @result_options
 @click.option(
     "--class",

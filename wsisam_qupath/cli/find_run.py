@@ -10,7 +10,6 @@ from pathlib import Path
 from rich.console import Console
 from shapely.geometry import shape
 
-from .. import __version__
 from ..errors import OptionError, PromptError
 from ..files import check_writable, compute_sha256
 from ..geojson import Feature, read_examples, read_region, to_feature, write_features
@@ -23,7 +22,7 @@ from ..prompts.results import SerializedResult
 from ..report.overlay import write_overlay
 from ..report.progress import count_noun, name_cases, show_progress, stderr_console
 from ..slide import Slide
-from .inputs_outputs import check_outputs, open_for_reading
+from .inputs_outputs import check_outputs, describe_model, open_for_reading
 from .segment_part import Part, open_part
 
 _TILE = "tile"
@@ -129,8 +128,7 @@ def _describe(request: FindRequest, slide: Slide, model: ResolvedModel) -> dict[
     return {
         "slide": f"{slide.identity} {slide.mpp}",
         "search": str([path and compute_sha256(path) for path in files]),
-        "model": f"{model.base.sha256} {model.adapter and model.adapter.sha256} {__version__}"
-        + " int8" * (model.precision == "int8"),
+        "model": describe_model(model),
         "options": f"{request.options} {request.min_score}",
     }
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from .. import __version__
 from ..errors import OptionError, PixelSizeError, SlideError
 from ..geometry import Mpp
+from ..inference.chosen import ChosenModel
 from ..report.progress import show_progress
 from ..slide import Slide, open_slide
 
@@ -38,6 +40,13 @@ def open_for_reading(location: str, mpp: float | Mpp | None, console: Console) -
         markup=False,
     )
     return slide
+
+
+def describe_model(model: ChosenModel) -> str:
+    """Describe what answers, so that unfinished results of something else are not taken for it."""
+    adapter_sha256 = model.adapter and model.adapter.sha256
+    in_int8 = " int8" * (model.precision == "int8")
+    return f"{model.base.sha256} {adapter_sha256} {__version__}{in_int8}"
 
 
 def check_outputs(

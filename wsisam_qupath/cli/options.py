@@ -241,6 +241,30 @@ def result_options(command: F) -> F:
     )
 
 
+def mpp_option(command: F) -> F:
+    """Add the option for the pixel size of the one slide that a command reads."""
+    return _decorate(
+        command,
+        click.option(
+            "--mpp",
+            type=float,
+            help="Pixel size of the slide in µm, if the file states none or a wrong one.",
+        ),
+    )
+
+
+def all_objects_option(command: F) -> F:
+    """Add the option that takes more than what a person drew as prompts."""
+    return _decorate(
+        command,
+        click.option(
+            "--all-objects",
+            is_flag=True,
+            help="Also take the cells, detections, tiles and TMA cores of PROMPTS as prompts.",
+        ),
+    )
+
+
 def remap_option(command: F) -> F:
     """Add the option for slides that were moved since the project was made."""
     return _decorate(

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .options import model_options, take_model
+from .options import all_objects_option, model_options, mpp_option, take_model
 
 
 @click.command()
@@ -26,16 +26,8 @@ from .options import model_options, take_model
     metavar="UM",
     help="Approximate size in µm of the objects that will be outlined.",
 )
-@click.option(
-    "--all-objects",
-    is_flag=True,
-    help="Also take the cells, detections, tiles and TMA cores of PROMPTS as prompts.",
-)
-@click.option(
-    "--mpp",
-    type=float,
-    help="Pixel size of the slide in µm, if the file states none or a wrong one.",
-)
+@all_objects_option
+@mpp_option
 @model_options
 def prepare(**given: Any) -> None:
     """Encode a SLIDE ahead of time, so that outlining objects on it later is quick.

@@ -16,7 +16,7 @@ from ..geojson import read_region
 from ..geometry import PatchPair
 from ..inference.embedding_store import FOLDER, GB, count_patch_bytes
 from ..inference.find.tiles import choose_scale, is_glass, lay_tiles
-from ..inference.loading import ResolvedModel, resolve
+from ..inference.loading import ResolvedModel
 from ..inference.segmenter import Segmenter
 from ..options import ModelSpec, OutlineOptions
 from ..report.progress import (
@@ -29,7 +29,7 @@ from ..report.progress import (
 )
 from ..slide import Slide
 from .inputs_outputs import open_for_reading
-from .segment_run import SegmentRequest, read_all_prompts
+from .segment_run import LoadedModel, SegmentRequest, read_all_prompts
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,11 @@ def run_prepare(request: PrepareRequest) -> int:
         )
     if request.within is not None and request.prompts is not None:
         raise OptionError("within", "is for a slide without prompts: leave one of both out.")
-    model = resolve(request.model)
+    loaded = LoadedModel(request.model)
     with open_for_reading(request.slide, request.mpp, console) as slide:
-        wanted = _plan(request, slide, model, console)
-        _warn_of_size(wanted, model, console)
-        with show_progress(console, "Loading the model (the first start prepares it)"):
-            segmenter = Segmenter(model.load())
+        wanted = _plan(request, slide, loaded.resolved, console)
+        _warn_of_size(wanted, loaded.resolved, console)
+        segmenter = loaded.load(console)
         left = _find_missing(segmenter, slide, wanted)
         with show_progress(
             console, "Encoding", len(wanted), done=len(wanted) - len(left)

@@ -15,7 +15,9 @@ from .options import (
     SOME_FAILED,
     Numbers,
     ShardOf,
+    all_objects_option,
     model_options,
+    mpp_option,
     outline_options,
     take_model,
     take_outline,
@@ -64,16 +66,8 @@ from .options import (
     type=Numbers("x,y"),
     help="A point outside of the object; may be given several times.",
 )
-@click.option(
-    "--all-objects",
-    is_flag=True,
-    help="Also take the cells, detections, tiles and TMA cores of PROMPTS as prompts.",
-)
-@click.option(
-    "--mpp",
-    type=float,
-    help="Pixel size of the slide in µm, if the file states none or a wrong one.",
-)
+@all_objects_option
+@mpp_option
 @outline_options
 @click.option(
     "--candidates",

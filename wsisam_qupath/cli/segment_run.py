@@ -11,7 +11,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from .. import __version__
 from ..errors import OptionError
 from ..files import check_writable, compute_sha256, estimate_size
 from ..geojson import prompts_from_coordinates, read_prompts
@@ -34,7 +33,7 @@ from ..report.progress import (
     stderr_console,
 )
 from ..slide import Slide
-from .inputs_outputs import check_outputs, open_for_reading
+from .inputs_outputs import check_outputs, describe_model, open_for_reading
 from .outline_files import check_format, make_labels_path, write_labels_of, write_outlines
 from .segment_part import Part, open_part
 
@@ -188,14 +187,12 @@ def outline_slide(request: SegmentRequest, loaded: LoadedModel, console: Message
 
 def describe_inputs(request: SegmentRequest, slide: Slide, model: ResolvedModel) -> dict[str, str]:
     """Describe what decides the results, so that those of something else are not taken for them."""
-    adapter_sha256 = model.adapter.sha256 if model.adapter else None
     drawn = (request.boxes, request.points, request.negatives, request.all_objects)
     file_sha256 = None if request.prompts is None else compute_sha256(request.prompts)
     return {
         "slide": f"{slide.identity} {slide.mpp}",
         "prompts": f"{file_sha256} {drawn}",
-        "model": f"{model.base.sha256} {adapter_sha256} {__version__}"
-        + " int8" * (model.precision == "int8"),
+        "model": describe_model(model),
         "options": str(request.options),
     }
 
@@ -248,7 +245,7 @@ def _tell_of_overview(
 ) -> None:
     """Say so where a slide has no pyramid and large prompts first need a coarse copy of it."""
     pairs = set(map(planner.pair, prompts))
-    l0_boxes = (l0_box for pair in pairs for l0_box in (pair.hr_l0_box, pair.lr_l0_box))
+    l0_boxes = (l0_box for pair in pairs for l0_box in pair.l0_boxes)
     plan = slide.plan_overview(l0_boxes, planner.size_px)
     if plan is not None:
         console.print(

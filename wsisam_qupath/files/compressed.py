@@ -7,6 +7,7 @@ import os
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
@@ -38,17 +39,15 @@ def decompress(file: BinaryIO, bytes_max: int) -> BinaryIO:
     """
     if not _is_compressed(file):
         return file
-    plain = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
-    try:
+    with ExitStack() as on_error:
+        plain = on_error.enter_context(tempfile.TemporaryFile())
         with gzip.GzipFile(fileobj=file) as packed:
             left = bytes_max + 1
             while block := packed.read(min(left, _BLOCK_BYTES)):
                 plain.write(block)
                 left -= len(block)
         plain.seek(0)
-    except BaseException:
-        plain.close()
-        raise
+        on_error.pop_all()  # from here on the caller closes it
     return plain
 
 

@@ -109,7 +109,7 @@ class SentPixels:
         """
         lacking: dict[NeededRegion, None] = {}
         for pair, count in patch_counts.items():
-            for l0_box in (pair.hr_l0_box, pair.lr_l0_box)[:count]:
+            for l0_box in pair.l0_boxes[:count]:
                 if self._image_for(l0_box, pair.size_px, pair.size_px) is None:
                     needed = _find_needed(l0_box, self.l0_box, pair.size_px, self._downsamples)
                     if needed is not None:

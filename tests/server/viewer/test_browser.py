@@ -127,6 +127,8 @@ def test_the_keyboard_alone_clicks_scribbles_and_marks_what_does_not_belong(page
     page.press("n", "b", up, Keys.ENTER, up, Keys.ENTER, right, Keys.ENTER, Keys.ENTER)
     page.wait(lambda: len(page.outlines) == 2 and "Outlined" in page.status)
 
+    assert without in page.outlines
+
 
 def test_what_a_click_would_outline_is_shown_while_the_mouse_rests(page: Page) -> None:
     ghost = "return document.querySelector('#overlay .ghost').getAttribute('d')"

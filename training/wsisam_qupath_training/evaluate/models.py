@@ -79,7 +79,7 @@ class PredictorModel:
     def embed(self, slide: Slide, pair: PatchPair) -> Embedding:
         """See :class:`Model`. The LR patch is read only where a decoder looks at it."""
         size_px = pair.size_px
-        l0_boxes = (pair.hr_l0_box, pair.lr_l0_box)[: self.predictor.patch_count]
+        l0_boxes = pair.l0_boxes[: self.predictor.patch_count]
         return self.predictor.backend.embed(
             [[slide.read(box, size_px, size_px) for box in l0_boxes]]
         )[0]

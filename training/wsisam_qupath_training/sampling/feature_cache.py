@@ -265,7 +265,7 @@ def _write(
     arrays["counts"][index] = count
     if not count:
         return
-    l0_boxes = sample.pair.hr_l0_box, sample.pair.lr_l0_box
+    l0_boxes = sample.pair.l0_boxes
     for patch, l0_box in zip(_locate_patches(index, settings.chain), l0_boxes, strict=True):
         if not arrays["encoded"][patch]:
             encoded = encoder.encode([read_patch(slide, sample, l0_box)])

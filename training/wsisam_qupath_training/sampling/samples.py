@@ -171,7 +171,7 @@ def draw_samples(
 
 def read_patches(slide: Slide, sample: Sample) -> tuple[ImageArray, ImageArray]:
     """The HR and the LR patch of a view, S x S x 3 uint8 RGB each, turned and stained."""
-    hr_l0_box, lr_l0_box = sample.pair.hr_l0_box, sample.pair.lr_l0_box
+    hr_l0_box, lr_l0_box = sample.pair.l0_boxes
     return read_patch(slide, sample, hr_l0_box), read_patch(slide, sample, lr_l0_box)
 
 
