@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from wsisam_qupath.errors import DeviceError, pip_install
 from wsisam_qupath.files import write_atomically
 
+from ..plotting import encode_figure, make_figure
 from .noc import CLICKS_MOST, TARGETS
 from .protocol import POINT_COUNTS, points_label
 from .results import EvaluationResults
@@ -37,22 +36,14 @@ def write_plots(
     for name, figure in drawn.items():
         if figure is None:
             continue
-        encoded = io.BytesIO()
-        figure.savefig(encoded, format="png", dpi=_DPI)
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / name, encoded.getvalue())
+        write_atomically(folder / name, encode_figure(figure, _DPI))
         written.append(folder / name)
     return tuple(written)
 
 
 def _axes(width: float = 6.0, height: float = 4.5) -> tuple[Any, Any]:
-    try:
-        from matplotlib.figure import Figure  # 0.3 s, and without any window
-    except ImportError as exc:
-        raise DeviceError(
-            f"matplotlib is not installed, which plots need. Run {pip_install('matplotlib')}."
-        ) from exc
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = make_figure(width, height, "plots need")
     return figure, figure.subplots()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from wsisam_qupath import __version__
-from wsisam_qupath.errors import DeviceError, pip_install
 from wsisam_qupath.files import write_atomically
 from wsisam_qupath.model.bases import Base
 from wsisam_qupath.report.templates import open_template
 
 from ..dataset import PARTS, AnnotatedImage
+from ..plotting import encode_figure, make_figure
 from ..settings import Recipe
 from ..trainer.trained import TrainedDecoder
 from ..trainer.validation import plans
@@ -25,8 +24,6 @@ from .learning_curve import LearningCurve
 from .qupath_script import write_qupath_script
 from .words import KINDS
 from .worst_cases import PICTURE_PX, Case
-
-_DPI = 110
 
 
 @dataclass(frozen=True)
@@ -143,15 +140,9 @@ def _describe_decoder(name: str, recipe: Recipe, trained: TrainedDecoder) -> _To
 
 def _curves(trained: TrainedDecoder) -> bytes:
     """The training loss, and Dice by kind of prompt with a line where the best is; a PNG."""
-    try:
-        from matplotlib.figure import Figure  # 0.3 s, and without any window
-    except ImportError as exc:
-        raise DeviceError(
-            f"matplotlib is not installed, which the report needs. Run {pip_install('matplotlib')}."
-        ) from exc
     rows = trained.history
     steps = [row["step"] for row in rows]
-    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    figure = make_figure(10, 3.6, "the report needs")
     loss, dice = figure.subplots(1, 2)
     loss.plot(steps, [row["train_loss"] for row in rows], marker=".")
     loss.set(xlabel="step", ylabel="training loss")
@@ -162,9 +153,7 @@ def _curves(trained: TrainedDecoder) -> bytes:
     dice.axvline(trained.best_step, color="gray", linestyle=":")
     dice.set(xlabel="step", ylabel="validation Dice, %", ylim=(0, 100))
     dice.legend(fontsize=8, loc="lower right")
-    encoded = io.BytesIO()
-    figure.savefig(encoded, format="png", dpi=_DPI)
-    return encoded.getvalue()
+    return encode_figure(figure)
 
 
 def _split(images: Sequence[AnnotatedImage]) -> list[_Share]:
