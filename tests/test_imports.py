@@ -43,6 +43,7 @@ def imported_after(modules: tuple[str, ...], names: tuple[str, ...]) -> dict[str
     return {module: found for module, *found in map(str.split, done.stdout.splitlines())}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("modules", "packages"),
     [(COMMAND_LINE, HEAVY), (WITHOUT_TORCH, TORCH), (BACKEND, CONVERTER)],

@@ -79,6 +79,7 @@ packed = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 @packed
 def test_an_archive_that_was_brought_is_installed_where_paquo_finds_it(
     home: Path, tmp_path: Path

@@ -160,6 +160,7 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
         read_json(tmp_path / "pipe.geojson", fix=CURE)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_prompts_file_of_70_mb_takes_less_than_200_mb(tmp_path: Path) -> None:
     path = tmp_path / "many.geojson"

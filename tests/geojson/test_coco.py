@@ -208,6 +208,7 @@ def test_image_by_image_everything_is_as_at_once() -> None:
     assert {image: tuple(found.open(image)) for image in found.images} == features
 
 
+@pytest.mark.slow
 def test_image_by_image_a_large_file_is_never_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -69,6 +69,7 @@ def test_no_outlines_are_an_empty_table(tmp_path: Path) -> None:
     assert table.geometry.name == "geometry"
 
 
+@pytest.mark.slow
 def test_many_outlines_are_written_group_by_group(tmp_path: Path) -> None:
     def many() -> Iterator[Feature]:
         return (feature(number) for number in range(20_000))

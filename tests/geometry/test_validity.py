@@ -54,6 +54,7 @@ def test_crossings_are_told_without_making_them() -> None:
     assert crossings(comb(2000, upright=True)) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "outline",
     [

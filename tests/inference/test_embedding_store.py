@@ -158,6 +158,7 @@ def fill(folder: Path, first: int) -> None:
         )
 
 
+@pytest.mark.slow
 def test_two_processes_that_fill_a_folder_at_once_keep_its_limit(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=fill, args=(tmp_path, first)) for first in (0, 60)]

@@ -124,6 +124,7 @@ def test_answers_come_in_the_order_of_their_prompts(
         np.testing.assert_allclose(answer[0].mask_logits, alone[0].mask_logits, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_each_patch_refines_its_own_mask_where_each_answers_by_itself(
     cache: Path, tmp_path: Path, patches: tuple[ImageArray, ImageArray]
 ) -> None:

@@ -5,7 +5,9 @@ import os
 import pickle
 import shutil
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from wsisam_qupath import (
     run_task,
 )
 from wsisam_qupath.errors import OptionError, SlideError
+from wsisam_qupath.geometry import PatchPair
 from wsisam_qupath.inference.backends.openvino_backend import OpenVinoBackend
 from wsisam_qupath.inference.loading import resolve
 from wsisam_qupath.inference.predictor import Predictor
@@ -214,6 +217,23 @@ def test_pairs_embedded_together_get_the_answers_of_one_by_one(
     assert in_twos.tally.pairs_embedded == 2
     assert wkb([first, *answers]) == wkb(list(segmenter.segment(tissue_slide, ALL)))
     assert in_twos.tally.pairs_embedded == 3
+
+
+def test_pairs_to_embed_are_asked_for_a_few_ahead(
+    segmenter: Segmenter, tissue_slide: Slide
+) -> None:
+    planner = segmenter.planner(tissue_slide, OutlineOptions())
+    asked_for = []
+
+    def ask() -> Iterator[PatchPair]:
+        for number in range(8):
+            asked_for.append(number)
+            yield planner.place_pair((64.0 * number, 256.0), 1.0)
+
+    with closing(segmenter.embed_pairs(tissue_slide, ask())) as embedded:
+        next(embedded)
+
+    assert len(asked_for) <= 3
 
 
 def test_closing_the_iterator_stops_the_work_and_its_threads(

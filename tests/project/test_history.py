@@ -138,6 +138,7 @@ def test_every_damaged_history_is_kept(history: History) -> None:
     assert history.add([], {}) is None
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no fork and no kill -9")
 def test_a_kill_at_any_call_leaves_the_old_history_or_the_new(history: History) -> None:
     seen = []

@@ -203,6 +203,7 @@ def test_a_page_replaces_no_file_of_somebody_else(
     assert not (tmp_path / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_five_hundred_pictures_of_tissue_stay_below_eight_megabytes(tmp_path: Path) -> None:
     slide = tmp_path / "tissue.tif"
     write_pyramid(slide, tissue_rgb(), mpp=0.5)

@@ -24,6 +24,8 @@ AWAY = annotation(identity(6), "Point", [20, 500])
 OUTSIDE = annotation(identity(4), "MultiPoint", [[X, Y + 20], [385, 400]], "Ignore*")
 LIVE = {"follow": True}
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def segmenter(cache: Path) -> Segmenter:

@@ -47,6 +47,7 @@ def about(**changes: object) -> dict[str, Any]:
     return {"url": URL, "pid": os.getpid(), "started": started, "host": host, **changes}
 
 
+@pytest.mark.slow
 def test_a_server_that_stops_takes_its_own_file_away_and_no_other(tmp_path: Path) -> None:
     with serving(tmp_path, "first") as (_, of_first), serving(tmp_path, "second") as (second, own):
         assert json.loads(of_first.read_bytes())["url"] != json.loads(own.read_bytes())["url"]
@@ -58,6 +59,7 @@ def test_a_server_that_stops_takes_its_own_file_away_and_no_other(tmp_path: Path
         assert not own.exists()
 
 
+@pytest.mark.slow
 def test_the_file_of_a_server_that_was_killed_goes_when_the_next_one_starts(tmp_path: Path) -> None:
     with serving(tmp_path, "first") as (first, of_first):
         first.kill()

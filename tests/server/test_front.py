@@ -197,6 +197,7 @@ def test_work_for_one_that_has_left_is_told_so(address: tuple[str, int]) -> None
     assert GONE.wait(10)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(which("openssl") is None, reason="makes its certificate with openssl")
 def test_tls_clients_come_and_go_without_a_trace(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]

@@ -267,6 +267,7 @@ def test_a_path_of_windows_is_no_file_here() -> None:
     assert find_allowed(PureWindowsPath("C:/x.tif"), (), anywhere=True) is None
 
 
+@pytest.mark.slow
 @posix_only
 @pytest.mark.parametrize("swapped", ["file", "folder"])
 def test_a_name_that_is_swapped_for_a_link_never_shows_a_slide_outside(

@@ -81,6 +81,7 @@ def test_the_pixel_size_is_in_the_ome_xml_and_in_the_tags(tmp_path: Path) -> Non
     assert of_levels[1] == (20_000, 10_000)
 
 
+@pytest.mark.slow
 def test_many_outlines_get_32_bits(tmp_path: Path) -> None:
     squares = [box(x, y, x + 1, y + 1) for y in range(260) for x in range(260)]
 
@@ -91,6 +92,7 @@ def test_many_outlines_get_32_bits(tmp_path: Path) -> None:
     assert np.array_equal(mask.ravel(), np.arange(1, 260 * 260 + 1))
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_slide(tmp_path: Path) -> None:
     tracemalloc.start()
     try:

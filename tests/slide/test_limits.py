@@ -196,6 +196,7 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux alone")
 def test_a_small_png_of_many_pixels_takes_little_memory(tmp_path: Path, cache: Path) -> None:
     side = 20_000

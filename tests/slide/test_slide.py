@@ -206,6 +206,7 @@ def test_what_a_file_holds_outside_of_the_bounds_is_white() -> None:
     assert (region == 255).all()
 
 
+@pytest.mark.slow
 def test_a_read_in_tiles_is_the_read_in_one_shot() -> None:
     width, height = 3103, 2801
     reader = FormulaReader(width, height)

@@ -77,6 +77,7 @@ def test_a_box_of_one_pixel_is_that_pixel() -> None:
     assert find_tight_box(rectangle(7, 9, 8, 10)).tolist() == [[7, 9], [8, 10]]
 
 
+@pytest.mark.slow
 def test_plans_are_drawn_by_their_shares_and_within_their_limits() -> None:
     draws = rng()
 

@@ -43,6 +43,7 @@ def test_each_image_has_as_many_patches(drawn: Drawn) -> None:
     assert [sample.image for sample in samples[:4]] == [0, 1, 0, 1]
 
 
+@pytest.mark.slow
 def test_every_patch_has_the_scale_of_the_paper_and_shows_a_part_of_an_object(
     drawn: Drawn,
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from itertools import islice
 from typing import TypeAlias, TypeVar
@@ -27,12 +27,13 @@ def go_on() -> None:
 
 
 def read_ahead(
-    read: Callable[[T, Check], R], items: Sequence[T], check: Check
+    read: Callable[[T, Check], R], items: Iterable[T], check: Check
 ) -> Generator[R, None, None]:
     """Results of ``read`` in order, while the next few are read in threads.
 
     Args:
         read: calls what it gets again and again, which raises once nobody wants the result.
+        items: taken by the caller's thread, a few ahead of what is yielded.
         check: called while a result is waited for; what it raises ends this.
     """
     remaining = iter(items)

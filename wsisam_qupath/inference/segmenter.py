@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from typing import TypeAlias, TypeVar
 
 from cachetools import LRUCache
@@ -145,7 +146,7 @@ class Segmenter:
     def embed_pairs(
         self,
         slide: PixelSource,
-        pairs: Sequence[PatchPair],
+        pairs: Iterable[PatchPair],
         *,
         patch_count: int = 1,
         turn: Turn = nullcontext,
@@ -154,13 +155,14 @@ class Segmenter:
         """Encode patches of pairs, and yield the pairs one after the other.
 
         Args:
+            pairs: asked for one after the other, a few ahead of what is yielded.
             patch_count: 1 is the HR patch of each pair alone, 2 is both.
             turn, check: see :meth:`segment`.
 
         Raises:
             SlideError: the slide's pixels cannot be read.
         """
-        wanted = [(pair, patch_count) for pair in pairs]
+        wanted = ((pair, patch_count) for pair in pairs)
         with closing(self._read_chunks(slide, wanted, check)) as read:
             for chunk, patches in read:
                 with turn():
@@ -204,18 +206,18 @@ class Segmenter:
         )
 
     def _read_chunks(
-        self, slide: PixelSource, wanted: Sequence[_Wanted], check: Check
+        self, slide: PixelSource, wanted: Iterable[_Wanted], check: Check
     ) -> Generator[tuple[Sequence[_Wanted], dict[PatchPair, Patches]], None, None]:
         """Yield chunks of pairs that are encoded at once, with the patches that are not cached."""
-        chunks = list(_split_into_chunks(wanted, self.predictor.backend.pairs_at_once))
+        chunks = _split_into_chunks(wanted, self.predictor.backend.pairs_at_once)
         ahead = read_ahead(partial(self._read_missing, slide), chunks, check)
         with closing(ahead) as read:  # at once, whatever ends this: it has threads
-            yield from zip(chunks, read, strict=True)
+            yield from read
 
     def _read_missing(
         self, slide: PixelSource, wanted: Sequence[_Wanted], check: Check
-    ) -> dict[PatchPair, Patches]:
-        return {
+    ) -> tuple[Sequence[_Wanted], dict[PatchPair, Patches]]:
+        return wanted, {
             pair: self._read(slide, pair, count, check)
             for pair, count in wanted
             if self._look_up_embedding(slide, pair, count) is None
@@ -370,6 +372,7 @@ def _split_into_pieces(questions: Sequence[Question]) -> Iterator[Sequence[Quest
         yield piece
 
 
-def _split_into_chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+def _split_into_chunks(items: Iterable[T], size: int) -> Iterator[Sequence[T]]:
+    remaining = iter(items)
+    while chunk := tuple(islice(remaining, size)):
+        yield chunk

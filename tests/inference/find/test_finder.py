@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import shapely
 
+from fixtures.models import tissue_rgb
 from wsisam_qupath import (
     OutlineOptions,
     PathClass,
@@ -23,7 +26,9 @@ from wsisam_qupath import (
 )
 from wsisam_qupath.errors import PromptError
 from wsisam_qupath.geometry import Box
+from wsisam_qupath.inference.find import count_tiles
 from wsisam_qupath.inference.find.overlaps import FoundOutlines
+from wsisam_qupath.slide.pyramid import write_pyramid
 
 pytestmark = pytest.mark.slow
 
@@ -108,6 +113,25 @@ def test_a_search_that_was_stopped_goes_on(
     )
 
     assert geometry(early + late) == geometry(found)
+
+
+def test_glass_is_looked_for_as_the_search_comes_to_it(
+    segmenter: Segmenter, tmp_path: Path
+) -> None:
+    scene = np.full((512, 2560, 3), 255, np.uint8)
+    scene[:, :512] = tissue_rgb()
+    write_pyramid(tmp_path / "scene.tif", scene, mpp=0.5)
+    told: list[tuple[int, int]] = []
+
+    with open_slide(tmp_path / "scene.tif") as slide:
+        search = Search((GLAND,))
+        tiles = count_tiles(segmenter.planner(slide, OutlineOptions()), slide.l0_box, search)
+        list(find_objects(segmenter, slide, search, on_tile=lambda *some: told.append(some)))
+
+    first, last = told[0], told[-1]
+    assert first[0] == 1
+    assert len(told) < first[1] <= tiles
+    assert last == (len(told), len(told))
 
 
 def test_only_what_lies_in_the_region_is_found(

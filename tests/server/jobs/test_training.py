@@ -189,6 +189,7 @@ def test_a_name_is_a_plain_file_name_of_no_other_model(
     assert not (tmp_path / "training").exists()
 
 
+@pytest.mark.slow
 def test_a_model_that_is_loaded_on_demand_is_loaded_by_its_first_request() -> None:
     loaded: list[str] = []
 

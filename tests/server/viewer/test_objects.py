@@ -194,6 +194,7 @@ def test_a_file_of_a_newer_version_is_left(client: Client, slide_path: Path) -> 
     assert "Update wsisam-qupath" in loaded(client)["trouble"]
 
 
+@pytest.mark.slow
 def test_ten_thousand_objects_can_be_saved(client: Client) -> None:
     corners = [(float(n), float(n % 7)) for n in range(100)]
     many = [annotation(identity(n), "Polygon", [ring(*corners)]) for n in range(10_000)]

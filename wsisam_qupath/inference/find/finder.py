@@ -12,7 +12,8 @@ import math
 import uuid
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from itertools import islice
 from typing import TypeAlias
 
 import numpy as np
@@ -21,10 +22,8 @@ import shapely
 from ...errors import PromptError
 from ...geometry import Box, PatchPair
 from ...geometry.polygons import area_um2, cover_patch
-from ...geometry.validity import keep_polygons
-from ...options import MIN_SCORE, OutlineOptions
-from ...prompts import PathClass, Plane, Prompt
-from ...prompts.planner import Planner
+from ...options import OutlineOptions
+from ...prompts import Plane, Prompt
 from ...prompts.results import Empty, Result
 from ...slide import PixelSource
 from ..answers import Question, is_cut_off, make_outline
@@ -34,17 +33,17 @@ from ..segmenter import PROMPTS_AT_ONCE, Segmenter, Turn
 from .likeness import PLACES, BoolMap, ExampleFeatures, Likeness, Tokens
 from .overlaps import FoundOutlines
 from .places import Place, find_places, spread_places
+from .search import Search, choose_class, clip_region
 from .tiles import (
     Region,
     choose_scale,
     find_middle,
+    find_tile,
     is_glass,
     lay_tiles,
     list_places,
     sort_tiles,
 )
-
-MOST_EXAMPLES = 10
 
 _SIZE_FACTOR = 4.0
 """Found objects have at least a quarter of the area of the smallest example, and at most four
@@ -69,39 +68,6 @@ def _tell_nobody(done: int, total: int) -> None:
     """Nobody follows."""
 
 
-@dataclass(frozen=True)
-class Search:
-    """What is looked for, and where.
-
-    Attributes:
-        examples: one to ten objects, by outline, rectangle or points; none looks for all objects
-            of about ``OutlineOptions.object_size_um``.
-        negatives: the same of objects that are not looked for; a rectangle is all of what is in
-            it. One that an example lies in is the frame of a region, and says nothing.
-        l0_region: where to look, level-0 px; None is the whole slide.
-        min_score: predicted IoU below which an answer is no object, 0 to 1.
-
-    Raises:
-        PromptError: there are too many examples, or they lie on several planes.
-    """
-
-    examples: tuple[Prompt, ...] = ()
-    negatives: tuple[Prompt, ...] = ()
-    l0_region: Region | None = None
-    min_score: float = MIN_SCORE
-
-    def __post_init__(self) -> None:
-        if len(self.examples) > MOST_EXAMPLES:
-            raise PromptError(
-                f"{len(self.examples)} examples are too many: choose up to {MOST_EXAMPLES} that "
-                "look unlike each other."
-            )
-        if len({(one.plane.z, one.plane.t) for one in self.examples}) > 1:
-            raise PromptError(
-                "The examples lie on several planes of the image: choose those of one plane."
-            )
-
-
 def find_objects(
     segmenter: Segmenter,
     slide: PixelSource,
@@ -121,7 +87,8 @@ def find_objects(
         known: outlines of objects that are there already and are not found again.
         tiles_done: how many tiles an earlier search has done.
         turn, check: see :meth:`.Segmenter.segment`.
-        on_tile: called with how many tiles are done and how many there are.
+        on_tile: called with how many tiles are done, and how many there are at most: a tile with
+            nothing but glass counts until it is looked at.
 
     Raises:
         PromptError: an example cannot be outlined, there is neither an example nor a size, the
@@ -136,14 +103,6 @@ def find_objects(
     for outline in known:
         finder.found.add(outline)
     yield from finder.find(tiles_done, on_tile)
-
-
-def count_tiles(planner: Planner, l0_box: Box, search: Search) -> int:
-    """Count the patches that a search covers its region with, about: with glass, and as drawn."""
-    extents = [one.l0_extent for one in search.examples]
-    sizes_um = [planner.measure_longest_um(box) for box in extents if box is not None]
-    hr_mpp = choose_scale(planner, max(sizes_um, default=0.0))
-    return len(lay_tiles(planner, hr_mpp, _clip_region(search.l0_region, l0_box)))
 
 
 def _outline_all(
@@ -208,12 +167,12 @@ class _Finder:
             sizes_um = [options.object_size_um]
         self._size_um = float(np.median(sizes_um))
         _check_size(self._size_um, slide)
-        self._l0_region = _clip_region(search.l0_region, slide.l0_box)
+        self._l0_region = clip_region(search.l0_region, slide.l0_box)
         self._options = replace(options, object_size_um=self._size_um, candidates=1)
         self._planner = segmenter.planner(slide, self._options)
         self._hr_mpp = choose_scale(self._planner, max(sizes_um))
         self._examples, self._negatives = examples, negatives
-        self._path_class = _choose_class(search, options)
+        self._path_class = choose_class(search, options)
         self._plane = search.examples[0].plane if search.examples else Plane()
         self._digest = _describe(examples, negatives)
         self.found = FoundOutlines(self._size_um / slide.mpp.x)
@@ -225,30 +184,39 @@ class _Finder:
         region = self._l0_region
         likeness = self._learn() if self._examples else None
         tiles = sort_tiles(lay_tiles(self._planner, self._hr_mpp, region), self._examples)
-        with_tissue = [pair for pair in tiles if not self._is_glass(pair)]
-        left = with_tissue[tiles_done:]
+        glass: list[PatchPair] = []
         embedded = self._segmenter.embed_pairs(
-            self._slide, left, turn=self._turn, check=self._check
+            self._slide,
+            islice(self._skip_glass(tiles, glass), tiles_done, None),
+            turn=self._turn,
+            check=self._check,
         )
         with closing(embedded):
             for done, (pair, embedding) in enumerate(embedded, start=tiles_done + 1):
                 places = self._find_places(pair, embedding, likeness)
                 yield from self._answer(pair, embedding, list(places), region)
-                on_tile(done, len(with_tissue))
+                on_tile(done, len(tiles) - len(glass))
 
-    def _is_glass(self, pair: PatchPair) -> bool:
-        self._check()
-        return is_glass(self._slide, pair)
+    def _skip_glass(
+        self, tiles: Sequence[PatchPair], glass: list[PatchPair]
+    ) -> Iterator[PatchPair]:
+        """The tiles with tissue, one after the other; the others are added to a list."""
+        for pair in tiles:
+            self._check()
+            if is_glass(self._slide, pair):
+                glass.append(pair)
+            else:
+                yield pair
 
     def _learn(self) -> Likeness:
-        """Look at the examples, each in the middle of a patch."""
+        """Look at the examples, each on the tile that will be searched for others like it."""
         examples = [self._look_at(outline) for outline in self._examples]
         negatives = [self._look_at(outline) for outline in self._negatives[:_MOST_LEARNED]]
         return Likeness.learn(examples, negatives)
 
     def _look_at(self, outline: Region) -> ExampleFeatures:
         inside = outline.representative_point()  # on the patch, whatever the shape
-        pair = self._planner.place_pair((inside.x, inside.y), self._hr_mpp)
+        pair = find_tile(self._planner, self._hr_mpp, (inside.x, inside.y))
         embedded = self._segmenter.embed_pairs(
             self._slide, [pair], turn=self._turn, check=self._check
         )
@@ -377,13 +345,6 @@ class _Finder:
         return math.pi / 4 * self._size_um**2 / (mpp.x * mpp.y)
 
 
-def _choose_class(search: Search, options: OutlineOptions) -> PathClass | None:
-    """The class of what is found: the one that is asked for, or that of the first example."""
-    if options.class_name is not None:
-        return PathClass(options.class_name)
-    return next((one.path_class for one in search.examples if one.path_class), None)
-
-
 def _check_size(size_um: float, slide: PixelSource) -> None:
     mpp, l0_box = slide.mpp, slide.l0_box
     least_um = _SMALLEST_PX * max(mpp.x, mpp.y)
@@ -393,17 +354,6 @@ def _check_size(size_um: float, slide: PixelSource) -> None:
             f"Objects of {size_um:g} µm cannot be found on this slide: choose some of "
             f"{least_um:.2g} to {most_um:.0f} µm."
         )
-
-
-def _clip_region(l0_region: Region | None, l0_box: Box) -> Region:
-    """The part of a region on the slide; the whole slide where there is none."""
-    whole: Region = shapely.box(l0_box.x0, l0_box.y0, l0_box.x1, l0_box.y1)
-    if l0_region is None:
-        return whole
-    inside = keep_polygons(shapely.intersection(l0_region, whole))
-    if inside.is_empty:
-        raise PromptError("The areas to look in lie outside of the slide: draw them on it.")
-    return inside
 
 
 def _describe(*outlines: Sequence[Region]) -> str:
