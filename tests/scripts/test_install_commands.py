@@ -90,6 +90,7 @@ def test_none_fetches_this_program_from_an_index_that_does_not_have_it() -> None
     assert wrong == []
 
 
+@pytest.mark.walk
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "package", sorted({p for _, arguments in commands() for p in packages_of(arguments)

@@ -76,6 +76,7 @@ def test_areas_known_objects_and_negatives_leave_out_what_they_say(
         assert there["id"] not in {one["id"] for one in found}
 
 
+@pytest.mark.walk
 def test_everything_of_a_size_needs_no_example(client: Client, body: Json) -> None:
     found = find(client, {"slide": body["slide"], "options": {"object_size_um": 100.0}})
 

@@ -109,6 +109,7 @@ def test_a_finished_run_trains_no_more(
     assert again.history == trained.history
 
 
+@pytest.mark.walk
 def test_what_was_learned_is_mixed_with_the_start_as_far_as_that_helps(
     undisturbed: tuple[Run, TrainedDecoder],
     samples: CachedSamples,
@@ -147,6 +148,7 @@ def test_without_others_to_validate_on_the_last_share_is_taken(
     assert run.train(nothing).start_share == 0.75
 
 
+@pytest.mark.walk
 def test_a_run_goes_on_after_steps_with_a_loss_that_others_do_not_have(
     samples: CachedSamples, lite_state: State, tmp_path: Path
 ) -> None:
@@ -285,6 +287,7 @@ def test_scope_mask_decoder_also_leaves_what_embeds_prompts(
     assert all(name.startswith("decoder.sam.mask_decoder.") for name in learning)
 
 
+@pytest.mark.walk
 @pytest.mark.parametrize(("share", "answering"), [(0.0, "lr"), (1.0, "hr")])
 def test_the_mask_that_learns_is_the_one_that_is_measured(
     samples: CachedSamples, lite_state: State, tmp_path: Path, share: float, answering: str
@@ -345,6 +348,7 @@ def test_a_loss_that_is_not_a_number_stops_with_the_last_good_state_kept(
     assert_same(dict(run.trainable.list_learning()), kept.learning)
 
 
+@pytest.mark.walk
 def test_training_stops_where_validation_gets_no_better(
     samples: CachedSamples, lite_state: State, tmp_path: Path
 ) -> None:
@@ -357,6 +361,7 @@ def test_training_stops_where_validation_gets_no_better(
     assert trained.best_step == 1
 
 
+@pytest.mark.walk
 @pytest.mark.parametrize("settings", [TUNED_SAM, WSI_SAM], ids=["sam", "wsi-sam"])
 def test_the_loss_goes_down(
     settings: DecoderSettings, samples: CachedSamples, lite_state: State, tmp_path: Path

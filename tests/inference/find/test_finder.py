@@ -167,6 +167,7 @@ def test_a_higher_score_finds_only_what_is_surer(
     assert all(one.predicted_iou >= least for one in fewer)
 
 
+@pytest.mark.walk
 def test_everything_of_a_size_is_found_without_examples(segmenter: Segmenter, slide: Slide) -> None:
     options = OutlineOptions(object_size_um=100)
 

@@ -47,6 +47,7 @@ def test_pieces_hold_few_objects_and_few_vertices(monkeypatch: pytest.MonkeyPatc
     assert divide() == []
 
 
+@pytest.mark.walk
 @pytest.mark.slow
 @pytest.mark.qupath
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -185,6 +185,7 @@ def test_a_record_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
 # The command
 
 
+@pytest.mark.walk
 @pytest.mark.slow
 @pytest.mark.qupath
 @pytest.mark.parametrize("number", [KILL, signal.SIGTERM], ids=["kill", "SIGTERM"])
@@ -243,6 +244,7 @@ def test_slides_that_were_added_before_a_stop_are_not_added_again(
         assert len(qupath.run(objects_in, project, str(image["entryID"]))) == 3
 
 
+@pytest.mark.walk
 @pytest.mark.slow
 @pytest.mark.qupath
 def test_a_disk_that_fills_while_a_stopped_run_goes_on_loses_nothing(

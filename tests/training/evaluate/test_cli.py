@@ -29,6 +29,7 @@ def glands(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.walk
 def test_a_base_is_measured_against_an_adapter(
     glands: Path,
     adapter_path: Path,
