@@ -38,7 +38,6 @@ from .tiles import (
     Region,
     choose_scale,
     find_middle,
-    find_tile,
     is_glass,
     lay_tiles,
     list_places,
@@ -209,14 +208,18 @@ class _Finder:
                 yield pair
 
     def _learn(self) -> Likeness:
-        """Look at the examples, each on the tile that will be searched for others like it."""
+        """Look at the examples, each in the middle of a patch.
+
+        On the tile that is searched anyway they would cost nothing, but away from its middle they
+        look different: F1 of four images fell from 0.68 to 0.62.
+        """
         examples = [self._look_at(outline) for outline in self._examples]
         negatives = [self._look_at(outline) for outline in self._negatives[:_MOST_LEARNED]]
         return Likeness.learn(examples, negatives)
 
     def _look_at(self, outline: Region) -> ExampleFeatures:
         inside = outline.representative_point()  # on the patch, whatever the shape
-        pair = find_tile(self._planner, self._hr_mpp, (inside.x, inside.y))
+        pair = self._planner.place_pair((inside.x, inside.y), self._hr_mpp)
         embedded = self._segmenter.embed_pairs(
             self._slide, [pair], turn=self._turn, check=self._check
         )

@@ -54,20 +54,11 @@ def lay_tiles(planner: Planner, hr_mpp: float, l0_region: Region) -> list[PatchP
     x0, y0, x1, y1 = l0_region.bounds
     shapely.prepare(l0_region)
     pairs = (
-        _lay_tile(planner, hr_mpp, x_um, y_um)
+        planner.place_pair((x_um / planner.mpp.x, y_um / planner.mpp.y), hr_mpp)
         for y_um in _spread(y0 * planner.mpp.y, y1 * planner.mpp.y, step_um)
         for x_um in _spread(x0 * planner.mpp.x, x1 * planner.mpp.x, step_um)
     )
     return [pair for pair in pairs if l0_region.intersects(shapely.box(*_xyxy(find_middle(pair))))]
-
-
-def find_tile(planner: Planner, hr_mpp: float, l0_point: tuple[float, float]) -> PatchPair:
-    """The tile that has a point in its middle, as :func:`lay_tiles` lays it."""
-    step_um = STEP_SHARE * planner.size_px * hr_mpp
-    x_um, y_um = l0_point[0] * planner.mpp.x, l0_point[1] * planner.mpp.y
-    return _lay_tile(
-        planner, hr_mpp, round(x_um / step_um) * step_um, round(y_um / step_um) * step_um
-    )
 
 
 def sort_tiles(tiles: Sequence[PatchPair], l0_examples: Sequence[Region]) -> list[PatchPair]:
@@ -109,10 +100,6 @@ def list_places(pair: PatchPair, side: int) -> FloatArray:
     x, y = np.meshgrid(steps, steps)
     hr_points = np.stack([x.ravel(), y.ravel()], axis=1)
     return pair.hr_to_l0(hr_points).reshape(side, side, 2)
-
-
-def _lay_tile(planner: Planner, hr_mpp: float, x_um: float, y_um: float) -> PatchPair:
-    return planner.place_pair((x_um / planner.mpp.x, y_um / planner.mpp.y), hr_mpp)
 
 
 def _spread(start_um: float, end_um: float, step_um: float) -> Iterator[float]:
