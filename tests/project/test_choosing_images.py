@@ -37,6 +37,29 @@ def test_a_name_in_other_letters_is_none() -> None:
         choose_images(project_of("Präparat.svs"), ["Praparat.svs"])
 
 
+@pytest.mark.parametrize(
+    ("wanted", "ids"),
+    [
+        (["b [1].svs"], "01"),
+        (["b [[]1].svs"], "1"),
+        (["b*", "1"], "013"),
+        (["2"], "2"),
+        (["B 1.svs"], None),
+        (["3", "2", "a.svs"], "23"),
+    ],
+)
+def test_images_are_named_by_names_patterns_and_ids_in_the_order_of_the_project(
+    wanted: list[str], ids: str | None
+) -> None:
+    project = project_of("b 1.svs", "b [1].svs", "a.svs", "b")
+
+    if ids is None:
+        with pytest.raises(OptionError, match="is no image of"):
+            choose_images(project, wanted)
+    else:
+        assert "".join(entry.id for entry in choose_images(project, wanted)) == ids
+
+
 @pytest.mark.parametrize(("ours", "asked"), OTHER_FORM)
 def test_a_class_is_named_however_letters_are_composed(ours: Form, asked: Form) -> None:
     wanted = PromptFilter(classes=frozenset({unicodedata.normalize(asked, "Drüse")}))

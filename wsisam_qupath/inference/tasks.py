@@ -20,6 +20,9 @@ from .find import Region, Search, find_objects
 from .loading import resolve
 from .segmenter import Segmenter, Turn
 
+_TILE = " tile "
+"""Between the id of a search and the number of a tile that it has searched."""
+
 
 @dataclass(frozen=True)
 class SegmentTask:
@@ -54,7 +57,13 @@ class NamedSearch:
     @property
     def tile_prefix(self) -> str:
         """With what the ids of searched tiles begin."""
-        return f"{self.id} tile "
+        return f"{self.id}{_TILE}"
+
+
+def read_tile_search_id(result_id: str) -> str | None:
+    """Read the id of the search from the id of a searched tile; None for other results."""
+    search_id, separator, _ = result_id.partition(_TILE)
+    return search_id if separator else None
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Sequence
+import re
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 
 from ..errors import OptionError, ProjectError
 from ..files.names import compose
 from ..qupath.files.entries import ImageEntry, Project
 from .qupath_processes import find_running_qupath
+
+_WILDCARD = re.compile(r"[*?[]")
 
 
 def choose_images(project: Project, wanted: Sequence[str]) -> list[ImageEntry]:
@@ -25,9 +29,13 @@ def choose_images(project: Project, wanted: Sequence[str]) -> list[ImageEntry]:
         raise ProjectError(f"{project.path} has no images: add some in QuPath.")
     if not wanted:
         return list(project.images)
+    by_name: defaultdict[str, set[str]] = defaultdict(set)
+    for entry in project.images:
+        by_name[compose(entry.name)].add(entry.id)
+    ids = {entry.id for entry in project.images}
     chosen: set[str] = set()
     for one in wanted:
-        found = {entry.id for entry in project.images if _is_meant(entry, one)}
+        found = _find_ids(by_name, compose(one)) | ({one} & ids)
         if not found:
             raise OptionError(
                 "images",
@@ -38,9 +46,16 @@ def choose_images(project: Project, wanted: Sequence[str]) -> list[ImageEntry]:
     return [entry for entry in project.images if entry.id in chosen]
 
 
-def _is_meant(entry: ImageEntry, wanted: str) -> bool:
-    name, pattern = compose(entry.name), compose(wanted)
-    return wanted == entry.id or name == pattern or fnmatch.fnmatchcase(name, pattern)
+def _find_ids(by_name: Mapping[str, set[str]], wanted: str) -> set[str]:
+    """Find the ids of the images with a name, or with one of a pattern.
+
+    Only a pattern is compared with each name: a name is one of thousands of a list.
+    """
+    found = set(by_name.get(wanted, ()))
+    if _WILDCARD.search(wanted):
+        matches = re.compile(fnmatch.translate(wanted)).match
+        found.update(*(ids for name, ids in by_name.items() if matches(name)))
+    return found
 
 
 def check_closed(project: Project, warn: Callable[[str], None]) -> None:

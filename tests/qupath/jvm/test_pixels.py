@@ -1,5 +1,6 @@
 """Slides read through QuPath's own readers. Skipped where there is no QuPath."""
 
+import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -283,6 +284,20 @@ def test_an_image_that_the_project_no_longer_has_is_said(
         qupath.run(describe_server, Source(project, "99", None))
 
 
+def test_an_image_opens_beside_one_that_qupath_does_not_understand(
+    qupath: QuPathProcess, project: Path, slides: Path, tmp_path: Path
+) -> None:
+    content = json.loads(project.read_bytes())
+    content["images"][NAMES.index("stack.tif")]["serverBuilder"] = {"builderType": "nobody's"}
+    copy = tmp_path / "project.qpproj"
+    copy.write_text(json.dumps(content), encoding="utf-8")
+
+    slide = open_through_qupath(qupath, copy, entry_of(copy, slides, "plain.png"), mpp=0.5)
+
+    np.testing.assert_array_equal(read_whole(slide), PLANES[2])
+    assert [*tmp_path.iterdir()] == [copy]
+
+
 def test_damage_that_shows_only_while_reading_is_a_slide_error(
     qupath: QuPathProcess, project: Path, slides: Path, tmp_path: Path, rgb: Rgb
 ) -> None:
@@ -333,6 +348,8 @@ def test_pixels_that_differ_from_ours_come_from_qupath_and_that_is_noted(
     write_pyramid(tmp_path / "mirrored.tif", rgb[:512, :512][:, ::-1], mpp=0.5)
     (tmp_path / "mirrored.tif").replace(slide)
     opener = SlideOpener(qupath, read_project(path), None)
+    with opener.open_unread(entry) as unread:
+        assert unread.reader != "QuPath"
     with opener.open(entry) as other:
         assert other.reader == "QuPath"
     assert "read through QuPath" in opener.note(entry)

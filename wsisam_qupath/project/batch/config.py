@@ -69,9 +69,21 @@ class BatchConfig:
     find: FindChoice | None = None
     keep_rows: bool = True
 
+    def shows(self, entry: ImageEntry) -> bool:
+        """Whether a QuPath that has the project open shows an image now."""
+        return self.open_project is not None and self.open_project.shows(entry)
+
     def planner(self, slide: Slide) -> Planner:
         """Choose the patch pairs of prompts on a slide."""
         return self.model.planner(slide.mpp, self.options)
+
+    @property
+    def reads_pixels(self) -> bool:
+        """Whether prompts that need a result are answered from pixels that are read here or later.
+
+        They are not where the prompts are only counted, nor where their results are there.
+        """
+        return self.stored is None and (not self.plan_only or self.table is not None)
 
     def list_result_ids(self, slide: Slide, prompt: Prompt) -> tuple[str, ...]:
         """See :meth:`.ChosenModel.list_result_ids`."""

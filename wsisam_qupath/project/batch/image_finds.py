@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,7 +15,7 @@ from ...geojson import Feature
 from ...geojson.authorship import read_search_id
 from ...inference.executors import Deliver, MakeWork, SearchWork
 from ...inference.find import Region, count_tiles
-from ...inference.tasks import NamedSearch
+from ...inference.tasks import NamedSearch, read_tile_search_id
 from ...prompts import Plane
 from ...prompts.planner import Planner
 from ...prompts.results import SerializedResult
@@ -87,11 +87,12 @@ class ImageFinds:
         deliver: Deliver,
     ) -> dict[Plane, MakeWork]:
         """Plan the search of each plane on which something is left; it wants the plane's slide."""
+        found, tiles_done = self._group_found(), self._count_tiles()
 
         def make(named: NamedSearch, slide: Slide) -> SearchWork:
-            done = sum(one.startswith(named.tile_prefix) for one in self.by_id)
-            known = (*named.known, *(outline for _, outline in self._list_found(named)))
-            return SearchWork(slide, replace(named, known=known, tiles_done=done), deliver)
+            known = (*named.known, *map(_read_outline, found[named.id]))
+            started = replace(named, known=known, tiles_done=tiles_done[named.id])
+            return SearchWork(slide, started, deliver)
 
         return {plane: partial(make, named) for plane, named in self._list_open().items()}
 
@@ -104,10 +105,11 @@ class ImageFinds:
 
     def list_outlined(self) -> list[tuple[Plane, Feature]]:
         """List what was found, with the planes."""
+        found = self._group_found()
         return [
             (plane, feature)
             for plane, named in self.searches.tasks.items()
-            for feature, _ in self._list_found(named)
+            for feature in found[named.id]
         ]
 
     def make_change(self, n_objects: int) -> Change:
@@ -144,21 +146,27 @@ class ImageFinds:
         tasks = self.searches.tasks
         return {plane: named for plane, named in tasks.items() if named.id not in self.by_id}
 
-    def _list_found(self, named: NamedSearch) -> list[tuple[Feature, Region]]:
-        features = [one.feature for one in self.by_id.values() if one.feature is not None]
-        return [
-            (one, shape(one["geometry"])) for one in features if read_search_id(one) == named.id
-        ]
+    def _group_found(self) -> defaultdict[str, list[Feature]]:
+        """What was found, by the ids of the searches: of a stack, one for each plane."""
+        found: defaultdict[str, list[Feature]] = defaultdict(list)
+        for one in self.by_id.values():
+            if one.feature is not None and (search_id := read_search_id(one.feature)):
+                found[search_id].append(one.feature)
+        return found
+
+    def _count_tiles(self) -> Counter[str]:
+        """How many tiles are searched, by the ids of the searches."""
+        ids = (read_tile_search_id(one) for one in self.by_id)
+        return Counter(one for one in ids if one is not None)
 
     def _place(self) -> list[KeptResult]:
         placed: list[KeptResult] = []
+        found = self._group_found()
         for plane, named in self.searches.tasks.items():
-            found = self._list_found(named)
-            parents = _find_holders([one for _, one in found], self.searches.areas.get(plane, []))
-            placed += [
-                KeptResult(feature, parent)
-                for (feature, _), parent in zip(found, parents, strict=True)
-            ]
+            features = found[named.id]
+            outlines = [_read_outline(one) for one in features]
+            parents = _find_holders(outlines, self.searches.areas.get(plane, []))
+            placed += map(KeptResult, features, parents)
         return placed
 
 
@@ -167,6 +175,10 @@ def _read_search(result: SerializedResult) -> str | None:
     if result.feature is not None:
         return read_search_id(result.feature)
     return result.id.split(" ")[0]
+
+
+def _read_outline(feature: Feature) -> Region:
+    return shape(feature["geometry"])
 
 
 def _find_holders(outlines: Sequence[Region], areas: Sequence[tuple[str, Region]]) -> list[str]:

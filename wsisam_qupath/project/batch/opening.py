@@ -58,6 +58,17 @@ class SlideOpener:
             SlideError: it cannot be opened, or nothing states its µm/px.
             ImageError: QuPath shows something other than RGB.
         """
+        return self.compare(entry, self.open_unread(entry, plane), plane)
+
+    def open_unread(self, entry: ImageEntry, plane: Plane = _PLAIN) -> Slide:
+        """Open a plane without the comparison: enough as long as no pixels are read.
+
+        QuPath opens the slide to compare it, which takes longer than all else that is done with an
+        image that has its results.
+
+        Raises:
+            SlideError, ImageError: as :meth:`open`.
+        """
         if entry.z_count * entry.t_count > 1 or entry.with_arguments or entry.slide is None:
             return self._open_through_qupath(entry, plane)
         try:
@@ -67,10 +78,25 @@ class SlideOpener:
                 return self._open_through_qupath(entry, plane)
             except (SlideError, ImageError):
                 raise own from None  # the reader that most slides are meant for says it best
-        if self._is_different(entry, slide):
+        if entry.size_px not in (None, (slide.width_px, slide.height_px)):  # as another series
             slide.close()
             return self._open_through_qupath(entry, plane)
         return slide
+
+    def compare(self, entry: ImageEntry, slide: Slide, plane: Plane = _PLAIN) -> Slide:
+        """A slide as its pixels are to be read: itself, or through QuPath if that shows others.
+
+        Raises:
+            SlideError, ImageError: as :meth:`open`.
+        """
+        if self.is_only_here(slide):
+            return slide
+        if entry.id not in self._differs:
+            self._differs[entry.id] = self._shows_other_pixels(entry, slide)
+        if not self._differs[entry.id]:
+            return slide
+        slide.close()
+        return self._open_through_qupath(entry, plane)
 
     def note(self, entry: ImageEntry) -> str:
         """What a user should know of how an image was read; empty where there is nothing."""
@@ -79,14 +105,6 @@ class SlideOpener:
     def is_only_here(self, slide: Slide) -> bool:
         """Tell whether only this process can open the slide, as QuPath reads it."""
         return slide.reader == "QuPath"
-
-    def _is_different(self, entry: ImageEntry, slide: Slide) -> bool:
-        """Whether QuPath shows another part of the file, as another series, or other pixels."""
-        if entry.size_px not in (None, (slide.width_px, slide.height_px)):
-            return True
-        if entry.id not in self._differs:
-            self._differs[entry.id] = self._shows_other_pixels(entry, slide)
-        return self._differs[entry.id]
 
     def _shows_other_pixels(self, entry: ImageEntry, slide: Slide) -> bool:
         """Compares small regions of level 0.

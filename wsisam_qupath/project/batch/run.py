@@ -15,38 +15,28 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mappin
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ...errors import ImageError, MissingSlideError, WsiSamError
+from ...errors import WsiSamError
 from ...inference.executors import Executor
-from ...prompts.planner import Planner
 from ...qupath.files.classes import add_classes, read_class_names
 from ...qupath.files.entries import ImageEntry
-from ...qupath.files.integrity import (
-    check_count,
-    check_data,
-    check_writable_image,
-    read_versions,
-)
-from ...qupath.jvm.objects import class_colors, read_image, stage_change
+from ...qupath.jvm.objects import class_colors, stage_change
 from ...qupath.jvm.process import QuPathProcess
-from ...qupath.values import ImageContents
 from ...report.outcome import Classes, ImageOutcome, ImageState, Plan
-from ...slide import Slide
 from ..commit import commit, make_staging_path, recover
-from ..history import History, Record, Written
+from ..history import History, Written
 from ..journal import Journal
 from .config import BatchConfig, BatchObserver
 from .image_finds import ImageFinds
+from .image_reader import ImageReader
 from .image_results import ImageResults
 from .opening import SlideOpener
 from .order import order_images
 from .read_image import ReadImage, Results
 from .result_stream import ResultStream
-from .searching import ImageSearches, choose_searches
-from .selection import Selection, select
+from .searching import ImageSearches
 
 _IMAGES_READ_AHEAD = 2
 """Images of which the objects are in memory before the executor needs them."""
@@ -77,11 +67,11 @@ class Batch:
         observer: BatchObserver,
     ) -> None:
         self._config, self._process, self._opener = config, process, opener
+        self._reader = ImageReader(config, process, opener, observer)
         self._executor, self._local, self._observer = executor, local, observer
         self._room = asyncio.Semaphore(executor.images_at_once + _IMAGES_READ_AHEAD)
         self._outcomes: dict[str, ImageOutcome] = {}
         self._classes: dict[str, Classes] = {}
-        self._tasks_taken = 0
         self._wish: Future[None] = Future()  # never done; cancelled with the batch
 
     def run(self, entries: Sequence[ImageEntry]) -> list[ImageOutcome]:
@@ -138,7 +128,7 @@ class Batch:
         """Outline the prompts of one image and write the results into the project."""
         config = self._config
         async with self._contain_failure(entry):
-            image = await self._read(entry)
+            image = await self._reader.read(entry)
             if image is None:
                 if config.find is not None:
                     words = f"no {config.find.class_name} is annotated: nothing is looked for"
@@ -226,80 +216,6 @@ class Batch:
             attach = f" and attach {path}"
         return f"Internal error ({type(error).__name__}: {error}). Please report it{attach}."
 
-    async def _read(self, entry: ImageEntry) -> ReadImage | None:
-        """Read the objects of an image and open its slide; None if it has no annotations."""
-        project, with_project = self._config.project, self._config.open_project is None
-        if entry.trouble:
-            error = MissingSlideError if entry.slide_is_missing else ImageError
-            raise error(entry.trouble)
-        if not self._config.plan_only:
-            recover(entry)
-            if self._config.write and not self._is_shown(entry):
-                check_writable_image(entry)
-        versions = read_versions(project, entry, with_project=with_project)
-        if versions.qpdata is None:  # never opened in QuPath: nobody drew anything
-            return None
-        stated_count = check_data(entry)
-        reading = self._process.submit(read_image, project.path, entry.id)
-        contents = await asyncio.wrap_future(reading)
-        check_count(entry, stated_count, contents.n_objects)
-        if not contents.annotations:
-            return None
-        slide = self._opener.open(entry)
-        note = self._opener.note(entry)
-        if note:
-            self._observer.on_notice(f"{entry.name}: {note}.")
-        identity = slide.identity
-        slide_key = f"{entry.uri}|{identity.size_bytes}|{identity.mtime_ns}"
-        planner = self._config.planner(slide)
-        selection = self._select(contents, self._read_history(entry, slide_key), slide, planner)
-        table = self._config.table
-        if (
-            isinstance(selection, Selection)
-            and table
-            and (lacking := table.add(entry, slide, selection, contents.annotations))
-        ):
-            self._observer.on_notice(f"{entry.name}: {lacking}.")
-        return ReadImage(
-            entry,
-            versions,
-            slide,
-            slide_key,
-            planner,
-            selection,
-            contents.n_objects,
-            frozenset(one.get("id") for one in (*contents.results, *contents.annotations)),
-            note,
-        )
-
-    def _read_history(self, entry: ImageEntry, slide_key: str) -> Record:
-        """Read what was ever written into an image; what was empty on another slide is left out."""
-        record = History(self._config.project, entry).read()
-        return record if record.slide_key == slide_key else Record(record.written)
-
-    def _select(
-        self, contents: ImageContents, record: Record, slide: Slide, planner: Planner
-    ) -> Selection | ImageSearches:
-        """Select the prompts that need a result, within the user's limit; or what to look for."""
-        config = self._config
-        result_ids_of = partial(config.list_result_ids, slide)
-        if config.find is not None:
-            return choose_searches(
-                contents, record, config.find, l0_box=slide.l0_box, result_ids_of=result_ids_of
-            )
-        selection = select(
-            contents,
-            record,
-            config.prompt_filter,
-            l0_box=slide.l0_box,
-            hr_l0_box_of=lambda prompt: planner.pair(prompt).hr_l0_box,
-            result_ids_of=result_ids_of,
-        )
-        if config.limit is not None:
-            selection = selection.limit_tasks(config.limit - self._tasks_taken)
-        self._tasks_taken += len(selection.tasks)
-        return selection
-
     def _recall(self, image: ReadImage, journal: Journal) -> Results:
         """Take results from the journal that were not written yet."""
         journaled = journal.read()
@@ -334,14 +250,14 @@ class Batch:
         self._add_to_history(image, results.list_written(), results.list_empty())
         backup = None
         if has_outlines:
-            if self._is_shown(entry):
+            if config.shows(entry):
                 return self._hand_over(entry, results)
             change = results.make_change(image.n_objects)
             staging = self._process.submit(
                 stage_change, config.project.path, entry.id, change, make_staging_path(entry)
             )
             staged = await asyncio.wrap_future(staging)
-            if self._is_shown(entry):  # since a moment ago
+            if config.shows(entry):  # since a moment ago
                 self._undo(entry)
                 return self._hand_over(entry, results)
             backup = commit(config.project, entry, staged, image.versions, command=config.command)
@@ -362,10 +278,6 @@ class Batch:
                 f"to {aside}. A result that was turned into an annotation may be taken for a "
                 "user's own."
             )
-
-    def _is_shown(self, entry: ImageEntry) -> bool:
-        open_project = self._config.open_project
-        return open_project is not None and open_project.shows(entry)
 
     def _hand_over(self, entry: ImageEntry, results: Results) -> tuple[ImageState, None]:
         """Keep results for QuPath to add.

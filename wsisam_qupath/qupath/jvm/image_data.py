@@ -25,6 +25,8 @@ from .streams import PATH_OBJECT, counts, has_method, make_function, make_predic
 _IMAGE_ID = "PROJECT_ENTRY_ID"
 """A property by which QuPath tells which image of which project an ImageData is."""
 
+_CHECK_THE_SLIDE = "check that its slide is there"
+
 
 @dataclass(frozen=True)
 class StoredImage:
@@ -194,9 +196,7 @@ def _server_summary(image: StoredImage, image_data: Java) -> dict[str, int]:
         stated = as_object(parse(content)).get("server")
         if stated:
             return as_object(stated)
-    with translate_java_errors(
-        f"Opening {image.name}", "check that its slide is there", ImageError
-    ):
+    with translate_java_errors(f"Opening {image.name}", _CHECK_THE_SLIDE, ImageError):
         if _is_lazy():
             metadata = image_data.getServerMetadata()
         else:
@@ -233,6 +233,21 @@ def _adopt_class_colors(project: Path) -> None:
                 path_class.setColor(integer(color))
 
 
+def make_server_builder(image: StoredImage) -> Java:
+    """Make what opens the slide of an image as the project states it: a ServerBuilder.
+
+    Raises:
+        ImageError: the project says nothing that QuPath understands.
+    """
+    kind = java_class("qupath.lib.images.servers.ImageServerBuilder$ServerBuilder").class_
+    gson = java_class("qupath.lib.io.GsonTools").getInstance()
+    with translate_java_errors(f"Opening {image.name}", _CHECK_THE_SLIDE, ImageError):
+        builder = gson.fromJson(image.server_builder, kind)
+    if builder is None:
+        raise ImageError(f"{image.name} has no slide: remove it from the project in QuPath.")
+    return builder
+
+
 def _source(image: StoredImage) -> Java:
     """Make the pixel source of an ImageData: a ServerBuilder, or before 0.6 an ImageServer.
 
@@ -240,15 +255,11 @@ def _source(image: StoredImage) -> Java:
         ImageError: the project says nothing that QuPath understands, or the slide is gone and
             QuPath is older than 0.6.
     """
-    kind = java_class("qupath.lib.images.servers.ImageServerBuilder$ServerBuilder").class_
-    gson = java_class("qupath.lib.io.GsonTools").getInstance()
-    with translate_java_errors(
-        f"Opening {image.name}", "check that its slide is there", ImageError
-    ):
-        builder = gson.fromJson(image.server_builder, kind)
-        if builder is None:
-            raise ImageError(f"{image.name} has no slide: remove it from the project in QuPath.")
-        return builder if _is_lazy() else builder.build()
+    builder = make_server_builder(image)
+    if _is_lazy():
+        return builder
+    with translate_java_errors(f"Opening {image.name}", _CHECK_THE_SLIDE, ImageError):
+        return builder.build()
 
 
 def _is_lazy() -> bool:

@@ -18,6 +18,7 @@ from ...errors import ImageError, MissingSlideError, PixelSizeError, QuPathError
 from ...geometry import Mpp
 from ...slide import Bounds, RgbArray, Slide, SlideIdentity, SlideReference, Window, calibration
 from ..files.entries import ImageEntry
+from .image_data import find_image, make_server_builder
 from .java import translate_java_errors
 
 if TYPE_CHECKING:
@@ -281,18 +282,9 @@ def _close(source: Source) -> None:
 
 
 def _build_server(source: Source) -> JavaObject:
-    import jpype  # this runs in QuPath's process only
-
-    project_file = jpype.JClass("java.io.File")(str(source.project))
-    pixels_as = jpype.JClass("java.awt.image.BufferedImage").class_
-    project = jpype.JClass("qupath.lib.projects.ProjectIO").loadProject(project_file, pixels_as)
-    for entry in project.getImageList():
-        if str(entry.getID()) == source.entry_id:
-            return _move_server(entry.getServerBuilder(), source.slide).build()
-    raise ImageError(
-        f"{source.project} has no image {source.entry_id} any more: close the project in QuPath "
-        "and run this again."
-    )
+    # Not through QuPath's project, which would read all of its images again for each one.
+    builder = make_server_builder(find_image(source.project, source.entry_id))
+    return _move_server(builder, source.slide).build()
 
 
 def _move_server(builder: JavaObject, slide: Path | None) -> JavaObject:
