@@ -10,6 +10,10 @@ RUN python -m venv /opt/wsisam \
     && /opt/wsisam/bin/pip install --no-cache-dir ".[demo]"
 
 FROM python:3.12-slim
+# Nextflow measures its tasks with ps.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends procps \
+    && rm -rf /var/lib/apt/lists/*
 COPY --from=build /opt/wsisam /opt/wsisam
 RUN useradd --create-home wsisam
 USER wsisam

@@ -63,13 +63,13 @@ def test_a_second_restoration_goes_one_command_further_back(
     assert first == [
         "image 1: restored state 2, from before batch (4 objects); what was there (4 objects) is "
         "state 3.",
-        "1 image restored, 0 failed; the others have no such state, or hold it now.",
+        "1 image restored, 0 failed; 1 other has no such state, or holds it now.",
     ]
     assert second[0] == (
         "image 1: restored state 1, from before batch (2 objects); what was there (4 objects) is "
         "state 2."
     )
-    assert third == ["0 images restored, 0 failed; the others have no such state, or hold it now."]
+    assert third == ["0 images restored, 0 failed; 2 others have no such state, or hold it now."]
 
 
 def test_what_a_restoration_took_back_does_not_come_back_by_itself(
@@ -187,7 +187,7 @@ def test_a_number_is_of_one_image(committed: Image, restore: Restore) -> None:
 
     assert restore(8, "image 1") == [
         "image 1: failed. It has no state 8.",
-        "0 images restored, 1 failed; the others have no such state, or hold it now.",
+        "0 images restored, 1 failed.",
     ]
     assert committed.live[0] == NEW
 
@@ -207,7 +207,7 @@ def test_the_command_lists_and_restores(committed: Image) -> None:
     assert (restored.code, restored.out) == (0, "")
     before = committed.files
 
-    listed = run("restore", path, "--list", COLUMNS="200")
+    listed = run("restore", path, "--list")
 
     assert (listed.code, listed.err) == (0, "")
     heading, first, second = (re.split(r"  +", line.strip()) for line in listed.out.splitlines())
@@ -215,7 +215,7 @@ def test_the_command_lists_and_restores(committed: Image) -> None:
     assert heading == columns
     assert (first[:3], first[4:]) == (["image 1", "1 (original, as now)", "batch"], ["2", "2"])
     assert (second[:3], second[4:]) == (["image 1", "2", "restore"], ["4", "2"])
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", first[3])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d", first[3])
     assert committed.files == before
 
 
@@ -223,7 +223,10 @@ def test_the_command_lists_and_restores(committed: Image) -> None:
 def test_options_that_mean_nothing_are_said_to(committed: Image) -> None:
     stranger = run("restore", committed.project.path, "--images", "other")
     word = run("restore", committed.project.path, "--to", "yesterday")
+    zero = run("restore", committed.project.path, "--images", "image 1", "--to", "0")
 
     assert stranger.code == word.code == 2
     assert "--images: other is no image of" in stranger.err
     assert "yesterday is neither a number nor the word original." in word.err
+    assert zero.code == 3
+    assert "image 1: failed. It has no state 0." in zero.err

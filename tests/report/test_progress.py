@@ -131,3 +131,13 @@ def test_work_of_unknown_length_tells_how_long_it_has_taken(
     now[0] += 12
 
     assert progress.describe() == "12.0 s so far"
+
+
+def test_a_total_that_is_an_estimate_is_said_to_be_one() -> None:
+    progress = Progress("Outlining prompts", None, 0, "")
+    progress.update(total=4, is_estimated=True)
+    estimated = progress.describe()
+    progress.update(total=3, is_estimated=False)
+
+    assert estimated.startswith("0 of about 4, ")
+    assert progress.describe().startswith("0 of 3, ")

@@ -61,4 +61,4 @@ def restore(project: Path, images: tuple[str, ...], to: Any, list_only: bool) ->
     if list_only:
         print_states(project, images)
         return
-    sys.exit(0 if run_restore(project, images, to or "previous") else SOME_FAILED)
+    sys.exit(0 if run_restore(project, images, "previous" if to is None else to) else SOME_FAILED)

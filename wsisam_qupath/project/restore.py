@@ -22,6 +22,9 @@ from .commit import RESTORE, recover, restore
 from .lock import project_lock
 from .unfinished_restore import UnfinishedRestore
 
+_PIPE_COLUMNS = 240
+"""Where nobody knows how wide the screen is: each row of the list is one line then."""
+
 Wanted: TypeAlias = Literal["previous", "original"] | int
 """Which state of an image: the one before its last command, the first one, or a number."""
 
@@ -76,11 +79,16 @@ def run_restore(path: Path, images: Sequence[str], wanted: Wanted = "previous") 
             f"{count_noun(kept, 'image')} had been restored by a run that was stopped. To go one "
             "command further back in all of them, run this again."
         )
-    say(
-        f"{count_noun(restored, 'image')} restored, {failed} failed; the others have no such "
-        "state, or hold it now."
-    )
+    others = len(entries) - restored - failed - kept
+    say(f"{count_noun(restored, 'image')} restored, {failed} failed{_tell_others(others)}.")
     return not failed
+
+
+def _tell_others(count: int) -> str:
+    if not count:
+        return ""
+    verbs = "has no such state, or holds" if count == 1 else "have no such state, or hold"
+    return f"; {count_noun(count, 'other')} {verbs} it now"
 
 
 def print_states(path: Path, images: Sequence[str]) -> None:
@@ -103,6 +111,8 @@ def print_states(path: Path, images: Sequence[str]) -> None:
             for row in _list_rows(project, entry):
                 table.add_row(*map(Text, row))
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = _PIPE_COLUMNS
     if table.row_count:
         console.print(table)
     else:
@@ -124,7 +134,7 @@ def _list_rows(project: Project, entry: ImageEntry) -> list[tuple[str, ...]]:
         notes = ["original"] if one is backups[0] else []
         notes += ["as now"] if one is present else []
         state = f"{one.number} ({', '.join(notes)})" if notes else str(one.number)
-        when = f"{one.time.astimezone():%Y-%m-%d %H:%M:%S}"
+        when = f"{one.time.astimezone():%Y-%m-%d %H:%M}"
         then = _count(entry, one.summary, "")
         rows.append((escape(entry.name, 120), state, one.command, when, then, now))
     return rows

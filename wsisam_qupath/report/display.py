@@ -85,6 +85,7 @@ class Display:
             done=self._answered,
             total=self._estimate_total(),
             note=f"image {self._images_ended} of {self._images}",
+            is_estimated=self._images_read < self._images,
         )
 
     def _estimate_total(self) -> int:

@@ -86,6 +86,7 @@ class Progress:
     def __init__(self, what: str, total: float | None, done: float, unit: str) -> None:
         self._what, self._total, self._done, self._unit = what, total, done, unit
         self._note = ""
+        self._is_estimated = False
         self._done_before = done
         self._started = time.monotonic()
 
@@ -100,12 +101,18 @@ class Progress:
         total: float | None = None,
         what: str | None = None,
         note: str | None = None,
+        is_estimated: bool | None = None,
     ) -> None:
-        """Tell what is known better now; None leaves it as it is."""
+        """Tell what is known better now; None leaves it as it is.
+
+        Args:
+            is_estimated: whether the total is, so that it is said to be.
+        """
         self._done = self._done if done is None else done
         self._total = self._total if total is None else total
         self._what = self._what if what is None else what
         self._note = self._note if note is None else note
+        self._is_estimated = self._is_estimated if is_estimated is None else is_estimated
 
     def track(self, items: Iterable[T]) -> Iterator[T]:
         """Yield the same items, each of which is done when the next one is asked for."""
@@ -157,7 +164,9 @@ class Progress:
         if self._unit == "B":
             done, total = self._done / 1e6, (self._total or 0) / 1e6
             return f"{done:,.0f} of {total:,.0f} MB" if total else f"{done:,.0f} MB"
-        return f"{self._done:,.0f} of {self._total:,.0f}" if self._total else f"{self._done:,.0f}"
+        if not self._total:
+            return f"{self._done:,.0f}"
+        return f"{self._done:,.0f} of {'about ' * self._is_estimated}{self._total:,.0f}"
 
 
 @contextmanager

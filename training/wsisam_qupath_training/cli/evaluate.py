@@ -27,9 +27,9 @@ _PATH = click.Path(path_type=Path)
     "--compare",
     multiple=True,
     metavar="MODEL",
-    help="Model to compare with: none (the base alone), the path of an adapter, a base model, "
-    "BASE+PATH (an adapter on another base), or module:factory (a Python function that returns a "
-    "model); may be given several times.",
+    help="Model to compare with: none (the base alone), default (the adapter that ships for the "
+    "base), the path of an adapter, a base model, BASE+PATH (an adapter on another base), or "
+    "module:factory (a Python function that returns a model); may be given several times.",
 )
 @click.option(
     "--kinds",

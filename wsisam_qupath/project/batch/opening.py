@@ -30,6 +30,7 @@ _COMPARING_SECONDS_MAX = 120.0
 _DIFFERENT = (
     "Pixels were read through QuPath, since what QuPath shows differs from what the file says"
 )
+_REFUSED = "Pixels were read through QuPath, since only QuPath reads this file"
 
 
 class SlideOpener:
@@ -50,6 +51,7 @@ class SlideOpener:
         self._process, self._project, self._mpp = process, project, mpp
         self._open_file = open_file
         self._differs: dict[str, bool] = {}
+        self._notes: dict[str, str] = {}
 
     def open(self, entry: ImageEntry, plane: Plane = _PLAIN) -> Slide:
         """Open a plane of the slide of an image; compare its pixels with QuPath's, once per image.
@@ -75,11 +77,14 @@ class SlideOpener:
             slide = self._open_file(entry.slide, mpp=entry.mpp, mpp_if_unstated=self._mpp)
         except SlideError as own:
             try:
-                return self._open_through_qupath(entry, plane)
+                slide = self._open_through_qupath(entry, plane)
             except (SlideError, ImageError):
                 raise own from None  # the reader that most slides are meant for says it best
+            self._notes[entry.id] = _REFUSED
+            return slide
         if entry.size_px not in (None, (slide.width_px, slide.height_px)):  # as another series
             slide.close()
+            self._notes[entry.id] = _DIFFERENT
             return self._open_through_qupath(entry, plane)
         return slide
 
@@ -95,12 +100,13 @@ class SlideOpener:
             self._differs[entry.id] = self._shows_other_pixels(entry, slide)
         if not self._differs[entry.id]:
             return slide
+        self._notes[entry.id] = _DIFFERENT
         slide.close()
         return self._open_through_qupath(entry, plane)
 
     def note(self, entry: ImageEntry) -> str:
         """What a user should know of how an image was read; empty where there is nothing."""
-        return _DIFFERENT if self._differs.get(entry.id) else ""
+        return self._notes.get(entry.id, "")
 
     def is_only_here(self, slide: Slide) -> bool:
         """Tell whether only this process can open the slide, as QuPath reads it."""
