@@ -187,3 +187,21 @@ def test_a_file_system_that_may_only_be_read_gets_no_folder(
         subprocess.run(["umount", str(mounted)], check=True)
 
     assert not project.own_folder.exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="makes a hard link")
+def test_a_lock_with_a_second_name_is_refused_and_left_alone(
+    project: Project, tmp_path: Path
+) -> None:
+    thesis = tmp_path / "thesis.txt"
+    thesis.write_bytes(b"months of work")
+    project.own_folder.mkdir()
+    os.link(thesis, project.own_folder / "lock")
+
+    with (
+        pytest.raises(ProjectError, match=r"cannot be locked in .*a second name, a hard link"),
+        project_lock(project, what="batch"),
+    ):
+        pass
+
+    assert thesis.read_bytes() == b"months of work"

@@ -82,9 +82,9 @@ def _acquire(project: Project) -> BaseFileLock:
     """
     from filelock import FileLock, SoftFileLock, Timeout  # not for `--help`
 
-    project.files.make_folder(project.own_folder)
     path = project.own_folder / _LOCK
-    project.files.check(path)  # the library opens it by its name
+    # The library opens it by its name, and all versions of it for Python 3.10 empty what they find.
+    project.files.append(path).close()
     lock: BaseFileLock = FileLock(path, timeout=0, thread_local=False)
     try:
         try:

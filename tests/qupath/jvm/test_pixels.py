@@ -14,6 +14,7 @@ from PIL import Image
 
 from fixtures.formula import Rgb, formula_rgb, write_leica
 from fixtures.qupath_crashes import crash_at_next_pixels
+from fixtures.tiff_grid import grid
 from wsisam_qupath.errors import ImageError, QuPathError, SlideError
 from wsisam_qupath.geometry import Box, Mpp
 from wsisam_qupath.project.batch.opening import SlideOpener
@@ -353,3 +354,20 @@ def test_pixels_that_differ_from_ours_come_from_qupath_and_that_is_noted(
     with opener.open(entry) as other:
         assert other.reader == "QuPath"
     assert "read through QuPath" in opener.note(entry)
+
+
+def test_a_file_that_only_qupath_opens_is_read_through_it_and_that_is_noted(
+    tmp_path: Path, qupath: QuPathProcess
+) -> None:
+    slide = grid()["strips-cmyk-none"].write(tmp_path, "cmyk")
+    (tmp_path / "project").mkdir()
+    path = tmp_path / "project" / "project.qpproj"
+    qupath.run(add_images, path, [NewImage(slide)], "unset")
+    (entry,) = read_project(path).images
+    opener = SlideOpener(qupath, read_project(path), 0.5)
+
+    with opener.open(entry) as opened:
+        reader = opened.reader
+
+    assert reader == "QuPath"
+    assert opener.note(entry).endswith("since this program does not open the file by itself")

@@ -30,7 +30,7 @@ _COMPARING_SECONDS_MAX = 120.0
 _DIFFERENT = (
     "Pixels were read through QuPath, since what QuPath shows differs from what the file says"
 )
-_REFUSED = "Pixels were read through QuPath, since only QuPath reads this file"
+_REFUSED = "Pixels were read through QuPath, since this program does not open the file by itself"
 
 
 class SlideOpener:
