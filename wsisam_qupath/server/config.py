@@ -10,6 +10,10 @@ from typing import Literal, TypeAlias
 DEFAULT_PORT = 8473
 _MIB = 1 << 20
 
+MANY_VERTICES = 4_000_000
+"""Positions that are taken where all objects of a slide may come at a time, to be saved or as known
+ones of a search: 10,000 found ones have a million and more. Memory is the limit before that."""
+
 SamapiAccess: TypeAlias = Literal["off", "local", "open"]
 """Who is answered as samapi would: nobody, this computer, or everyone; none of them has a token."""
 

@@ -140,6 +140,33 @@ def test_a_name_that_leads_elsewhere_or_would_not_be_found_again_is_refused(
     assert sorted(slide_path.parent.rglob("*")) == before
 
 
+def test_a_name_that_is_refused_or_cannot_be_written_gets_a_sentence(client: Client) -> None:
+    refused = save(client, NAME, OBJECTS, "tissue: 2.geojson")
+    too_long = save(client, NAME, OBJECTS, f"tissue{'x' * 255}.geojson")
+
+    assert json_of(refused)["detail"] == (
+        "tissue: 2.geojson cannot be the name of the file: let it begin with tissue, end with "
+        '.geojson, and have none of / \\ : * ? " < > | between them.'
+    )
+    assert json_of(too_long)["detail"].endswith("or choose a shorter name.")
+    assert {refused.status_code, too_long.status_code} == {422}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+@pytest.mark.parametrize(
+    "name", ['12:30 "H&E" <1>.tif', "Käse \U0001f9c0 é.tif", "a" * 240 + ".tif"]
+)
+def test_the_objects_of_a_slide_of_any_name_are_saved(slide_path: Path, name: str) -> None:
+    slide = slide_path.rename(slide_path.with_name(name))
+    client = viewing(slide)[0]
+    free_name = json_of(about(client, "objects", name))["free_name"]
+
+    answer = save(client, name, OBJECTS, free_name)
+
+    assert answer.status_code == 200, answer.text
+    assert len(json_of(about(client, "objects", name))["features"]) == len(OBJECTS)
+
+
 def test_nothing_is_saved_beside_a_slide_that_may_not_be_read(
     client: Client, slide_path: Path
 ) -> None:

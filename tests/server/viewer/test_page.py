@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from importlib.resources import files
 from pathlib import Path
 
@@ -103,6 +104,20 @@ def test_the_slides_of_a_folder_are_listed_in_natural_order(client: Client) -> N
 
     assert names == ["case/slide 2.tif", "case/slide 10.tif", "slide 10.tif"]
     assert all(about(client, "slide", name).status_code == 200 for name in names)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_name_that_is_not_utf8_hides_no_other_slide(client: Client, folder: Path) -> None:
+    old = os.fsdecode("Gewebe größer.tif".encode("latin-1"))
+    (folder / old).write_bytes(b"")
+    (folder / os.fsdecode(b"f\xe4lle")).mkdir()
+    (folder / os.fsdecode(b"f\xe4lle") / "slide 1.tif").write_bytes(b"")
+
+    slides = json_of(client.get("/view/slides"))["slides"]
+
+    assert slides == ["case/slide 2.tif", "case/slide 10.tif", "slide 10.tif"]
+    with pytest.raises(SlideError, match=r"is not in UTF-8.*Rename it"):
+        find_place(folder / old)
 
 
 def test_of_a_slide_nothing_else_is_listed(folder: Path) -> None:

@@ -30,6 +30,10 @@ _HEAD_BYTES = 4096
 _HEAD = re.compile(rb'\{"type": "FeatureCollection", (?P<about>.*?), "features": \[')
 _SUFFIX = ".geojson"
 
+_NOT_IN_NAMES = '/ \\ : * ? " < > |'
+_PLAIN = re.compile(rf"[^{re.escape(_NOT_IN_NAMES.replace(' ', ''))}\x00-\x1f]*")
+"""What a name on every system is made of; that of the slide is what it is."""
+
 
 class ObjectFiles:
     """The files with objects of all slides that a server shows.
@@ -78,10 +82,11 @@ class ObjectFiles:
             ProblemError: ``file-exists``: something else has that name.
             OutputError: it cannot be written there, or would not be found again.
         """
-        if not _is_of_slide(name, slide):
+        stem = strip_format(slide.name)
+        if not _is_of_slide(name, slide) or not _PLAIN.fullmatch(name[len(stem) :]):
             raise OutputError(
-                f"{name} would not be found again: let its name begin with "
-                f"{strip_format(slide.name)} and end with {_SUFFIX}."
+                f"{name} cannot be the name of the file: let it begin with {stem}, end with "
+                f"{_SUFFIX}, and have none of {_NOT_IN_NAMES} between them."
             )
         about = {**VIEWED_OBJECTS.stated, "slide": slide.name}
         content = "".join(encode_features(features, about)).encode("ascii")
@@ -101,7 +106,7 @@ class ObjectFiles:
         except OSError as exc:
             raise OutputError(
                 f"{path} cannot be written ({exc.strerror or exc}). Allow writing in the folder of "
-                "the slide, or free space there."
+                "the slide, free space there, or choose a shorter name."
             ) from exc
         return Saved(file=name, sha256=hashlib.sha256(content).hexdigest())
 

@@ -44,7 +44,7 @@ def find_place(wanted: Path) -> ShownPlace:
     """Find the slide or the folder that is to be shown.
 
     Raises:
-        SlideError: nothing is there, or a folder without slides.
+        SlideError: nothing is there, a folder without slides, or a name that a browser cannot say.
     """
     path = Path(os.path.realpath(wanted.expanduser()))
     if path.is_dir():
@@ -56,16 +56,33 @@ def find_place(wanted: Path) -> ShownPlace:
         return place
     if not path.exists():
         raise SlideError(f"There is no slide {wanted}. Check the name and the folder.")
+    if not _is_utf8(path.name):
+        raise SlideError(
+            f"The name of {wanted} is not in UTF-8, so that no browser can ask for it. Rename it."
+        )
     return ShownPlace(path.parent, path.name)
 
 
+def _is_utf8(name: str) -> bool:
+    """Whether a browser can name a file; Linux lets names have any bytes."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _walk(folder: Path) -> Iterator[Path]:
-    """The slides in a folder, of a DICOM series the first file; what is hidden is left out."""
+    """The slides in a folder, of a DICOM series the first file.
+
+    What is hidden is left out, and what a browser cannot name.
+    """
     count = 0
     for inside, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(one for one in folders if not one.startswith(".") and _is_utf8(one))
         has_dicom = False
-        for name in sorted(filter(is_image_name, files), key=natural_key):
+        images = [one for one in files if is_image_name(one) and _is_utf8(one)]
+        for name in sorted(images, key=natural_key):
             is_dicom = name.lower().endswith(_DICOM)
             if is_dicom and has_dicom:
                 continue

@@ -18,7 +18,7 @@ from ...geometry import Mpp
 from ...slide import Slide
 from ..app import json_body
 from ..budget import MemoryBudget
-from ..config import Limits
+from ..config import MANY_VERTICES, Limits
 from ..decoding import decode, make_invalid_problem
 from ..problems import ProblemError
 from ..queue import ClientGoneError, DroppedError
@@ -31,10 +31,6 @@ from .parts import PAGE, find_part, page_policy
 from .place import ShownPlace
 from .schemas import Entrance, SaveRequest, ShownSlide, SlideNames
 from .tiles import TILE_PX, TileName, TilePyramid, Tiles
-
-_SAVED_VERTICES = 4_000_000
-"""Positions of all objects that are saved at a time: 10,000 found ones have a million and more."""
-
 
 _IDLE_SECONDS = 0.4
 """Where no tile was asked for so long, a page has those that it shows."""
@@ -132,7 +128,7 @@ def make_view_routes(viewer: Viewer, limits: Limits, budget: MemoryBudget) -> Bl
     """Make the routes below ``/view``; tokens and problems are the application's concern."""
     routes = Blueprint("view", __name__, url_prefix="/view")
     entrance = viewer.entrance
-    limits = replace(limits, vertices=_SAVED_VERTICES)
+    limits = replace(limits, vertices=max(limits.vertices, MANY_VERTICES))
 
     @routes.get("")
     def page() -> Response:
@@ -178,7 +174,8 @@ def make_view_routes(viewer: Viewer, limits: Limits, budget: MemoryBudget) -> Bl
             try:
                 saved = viewer.objects.save(path, wanted.file, features, wanted.replaces)
             except OutputError as exc:
-                raise make_invalid_problem([FieldError(field="file", message=str(exc))]) from exc
+                error = FieldError(field="file", message=str(exc))
+                raise ProblemError("invalid", str(exc), errors=[error]) from exc
         return _json(saved)
 
     return routes

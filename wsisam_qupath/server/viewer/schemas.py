@@ -8,9 +8,6 @@ from pydantic import BaseModel, Field
 
 from ..schemas import Feature, SlideAsOpen, Strict
 
-FILE_PATTERN = r"^[^./\\:*?\"<>|\x00-\x1f][^/\\:*?\"<>|\x00-\x1f]{0,200}\.geojson$"
-"""A plain name on every system, not hidden."""
-
 
 class SlideNames(BaseModel):
     """``GET /view/slides``.
@@ -72,7 +69,7 @@ class SaveRequest(Strict):
     """
 
     slide: Annotated[str, Field(min_length=1, max_length=4096)]
-    file: Annotated[str, Field(pattern=FILE_PATTERN)]
+    file: Annotated[str, Field(min_length=1, max_length=4096)]
     replaces: str | None = None
     features: list[Feature]
 
