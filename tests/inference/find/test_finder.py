@@ -28,6 +28,7 @@ from wsisam_qupath.errors import PromptError
 from wsisam_qupath.geometry import Box
 from wsisam_qupath.inference.find import count_tiles
 from wsisam_qupath.inference.find.overlaps import FoundOutlines
+from wsisam_qupath.inference.find.search import cut_to_slide
 from wsisam_qupath.slide.pyramid import write_pyramid
 
 pytestmark = pytest.mark.slow
@@ -241,3 +242,29 @@ def test_an_example_on_glass_is_named(segmenter: Segmenter, slide: Slide) -> Non
 
     with pytest.raises(PromptError, match="The example here cannot be outlined"):
         list(find_objects(segmenter, slide, Search((nothing,))))
+
+
+def test_an_example_that_lies_beside_the_slide_is_named(segmenter: Segmenter, slide: Slide) -> None:
+    corner = shapely.Polygon([(-90, -90), (9, -90), (9, -80), (-80, -80), (-80, 9), (-90, 9)])
+
+    with pytest.raises(PromptError, match="The example here lies outside of the slide"):
+        list(find_objects(segmenter, slide, Search((Prompt("here", l0_outline=corner),))))
+
+
+def test_of_an_outline_counts_what_lies_on_the_slide(slide: Slide) -> None:
+    inside = shapely.box(10, 10, 20, 30)
+
+    assert cut_to_slide(inside, slide.l0_box) is inside
+    assert cut_to_slide(shapely.box(-90, 10, 20, 30), slide.l0_box).bounds == (0, 10, 20, 30)
+    assert cut_to_slide(shapely.box(-90, 10, -20, 30), slide.l0_box).is_empty
+
+
+def test_a_negative_at_which_there_is_no_object_says_nothing(
+    segmenter: Segmenter, slide: Slide, found: list[Result]
+) -> None:
+    nowhere = Prompt("nowhere", l0_positives=((2000.0, 2000.0),))
+    beside = Prompt("beside", l0_outline=shapely.box(-90, -90, -20, -20))
+
+    again = list(find_objects(segmenter, slide, Search((GLAND,), (nowhere, beside))))
+
+    assert geometry(again) == geometry(found)

@@ -24,7 +24,7 @@ from ...geometry import Box, PatchPair
 from ...geometry.polygons import area_um2, cover_patch
 from ...options import OutlineOptions
 from ...prompts import Plane, Prompt
-from ...prompts.results import Empty, Result
+from ...prompts.results import Result
 from ...slide import PixelSource
 from ..answers import Question, is_cut_off, make_outline
 from ..backends import Embedding, Prediction
@@ -33,7 +33,7 @@ from ..segmenter import PROMPTS_AT_ONCE, Segmenter, Turn
 from .likeness import PLACES, BoolMap, ExampleFeatures, Likeness, Tokens
 from .overlaps import FoundOutlines
 from .places import Place, find_places, spread_places
-from .search import Search, choose_class, clip_region
+from .search import Search, choose_class, clip_region, cut_to_slide
 from .tiles import (
     Region,
     choose_scale,
@@ -90,14 +90,15 @@ def find_objects(
             nothing but glass counts until it is looked at.
 
     Raises:
-        PromptError: an example cannot be outlined, there is neither an example nor a size, the
-            objects are too small or too large for the slide, or the areas lie outside of it.
+        PromptError: an example cannot be outlined or lies outside of the slide, there is neither
+            an example nor a size, the objects are too small or too large for the slide, or the
+            areas lie outside of it.
         SlideError: the slide's pixels cannot be read.
     """
     options = options or OutlineOptions()
-    outlines = _outline_all(segmenter, slide, search.examples, options)
+    outlines = _outline_all(segmenter, slide, search.examples, options, are_needed=True)
     rejected = [one for one in map(_fill_box, search.negatives) if not _holds_any(one, outlines)]
-    unwanted = _outline_all(segmenter, slide, rejected, options)
+    unwanted = _outline_all(segmenter, slide, rejected, options, are_needed=False)
     finder = _Finder(segmenter, slide, search, options, outlines, unwanted, turn, check)
     for outline in known:
         finder.found.add(outline)
@@ -105,19 +106,41 @@ def find_objects(
 
 
 def _outline_all(
-    segmenter: Segmenter, slide: PixelSource, prompts: Sequence[Prompt], options: OutlineOptions
+    segmenter: Segmenter,
+    slide: PixelSource,
+    prompts: Sequence[Prompt],
+    options: OutlineOptions,
+    *,
+    are_needed: bool,
 ) -> tuple[Region, ...]:
-    """The outlines of prompts: as they are drawn, or as the model answers."""
-    drawn = [one.l0_outline for one in prompts if one.l0_outline is not None]
-    asked = [one for one in prompts if one.l0_outline is None]
+    """The outlines of prompts on the slide: as they are drawn, or as the model answers.
+
+    Args:
+        are_needed: whether one without an outline there is an error, or is left out.
+
+    Raises:
+        PromptError: one that is needed has none.
+    """
+    outlines: list[Region] = []
+    asked = []
+    for prompt in prompts:
+        if prompt.l0_outline is None:
+            asked.append(prompt)
+        elif not (inside := cut_to_slide(prompt.l0_outline, slide.l0_box)).is_empty:
+            outlines.append(inside)
+        elif are_needed:
+            raise PromptError(
+                f"The example {prompt.id} lies outside of the slide: choose one that lies on it."
+            )
     for answer in segmenter.segment(slide, asked, replace(options, candidates=1)):
-        if isinstance(answer, Empty):
+        if isinstance(answer, Result):
+            outlines.append(answer.polygon)
+        elif are_needed:
             raise PromptError(
                 f"The example {answer.prompt.id} cannot be outlined: {answer.reason}. Draw its "
                 "outline."
             )
-        drawn.append(answer.polygon)
-    return tuple(drawn)
+    return tuple(outlines)
 
 
 def _fill_box(prompt: Prompt) -> Prompt:

@@ -25,7 +25,8 @@ class Search:
         examples: one to ten objects, by outline, rectangle or points; none looks for all objects
             of about ``OutlineOptions.object_size_um``.
         negatives: the same of objects that are not looked for; a rectangle is all of what is in
-            it. One that an example lies in is the frame of a region, and says nothing.
+            it. One that an example lies in is the frame of a region, and says nothing; nor does
+            one at which there is no object.
         l0_region: where to look, level-0 px; None is the whole slide.
         min_score: predicted IoU below which an answer is no object, 0 to 1.
 
@@ -64,13 +65,25 @@ def clip_region(l0_region: Region | None, l0_box: Box) -> Region:
     Raises:
         PromptError: the region lies outside of the slide.
     """
-    whole: Region = shapely.box(l0_box.x0, l0_box.y0, l0_box.x1, l0_box.y1)
     if l0_region is None:
-        return whole
-    inside = keep_polygons(shapely.intersection(l0_region, whole))
+        return _fill(l0_box)
+    inside = keep_polygons(shapely.intersection(l0_region, _fill(l0_box)))
     if inside.is_empty:
         raise PromptError("The areas to look in lie outside of the slide: draw them on it.")
     return inside
+
+
+def cut_to_slide(l0_outline: Region, l0_box: Box) -> Region:
+    """The part of an outline on the slide, which may be empty; one that lies on it stays as is."""
+    whole = _fill(l0_box)
+    if whole.contains(l0_outline):
+        return l0_outline
+    return keep_polygons(shapely.intersection(l0_outline, whole))
+
+
+def _fill(box: Box) -> Region:
+    whole: Region = shapely.box(box.x0, box.y0, box.x1, box.y1)
+    return whole
 
 
 def choose_class(search: Search, options: OutlineOptions) -> PathClass | None:
