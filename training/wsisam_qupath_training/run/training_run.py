@@ -101,16 +101,20 @@ class TrainingRun:
         check_views(samples, val_views)
         run = self._make_run(name, samples, val_views, fold, few)
         run.folder.mkdir(parents=True, exist_ok=True)
+        what = self._name_round(name, fold, few)
         with (
             TrainingLog(run.folder / "log", is_on=not self.context.rank) as log,
-            _progress(self.console, self._name_round(name, fold, few), settings.steps) as on_step,
+            _progress(self.console, what, settings.steps) as on_step,
         ):
 
             def tell(step: int, row: Mapping[str, float]) -> None:
                 log.add(step, row)
                 on_step(step, row)
 
-            return run.finish(tell)
+            finished = run.finish(tell)
+        choosing = f"Choosing how much of the start {what} keeps"
+        with show_progress(self.console, choosing, len(settings.start_shares)) as progress:
+            return run.measure_shares(finished, progress.advance)
 
     def _name_round(self, name: str, fold: Fold | None, few: FewObjects | None) -> str:
         number = self.rounds.index(fold) + 1

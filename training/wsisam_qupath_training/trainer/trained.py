@@ -59,7 +59,8 @@ class FinishedRun:
     Attributes:
         start: of what learns, as are those of the checkpoint.
         end: the last checkpoint.
-        share_dices: validation Dice by the share of the start; none where it was not measured.
+        share_dices: validation Dice by the share of the start; none before it is measured, and
+            where there is no choice.
     """
 
     trainable: TrainableDecoder

@@ -66,6 +66,10 @@ class TrainStep:
 OnStep = Callable[[int, Mapping[str, float]], None]
 
 
+def _tell_nobody() -> None:
+    """Nobody follows."""
+
+
 @dataclass
 class Run:
     """One decoder's training.
@@ -103,7 +107,7 @@ class Run:
 
     def train(self, on_step: OnStep) -> TrainedDecoder:
         """Train, and mix the result with what training started from; see :meth:`finish`."""
-        run = self.finish(on_step)
+        run = self.measure_shares(self.finish(on_step))
         return run.mix(choose_start_share([run], self.settings.start_shares))
 
     def finish(self, on_step: OnStep) -> FinishedRun:
@@ -123,25 +127,33 @@ class Run:
         self._restore(state, optimizer)
         if not state.finished:
             state = self._continue(state, optimizer, on_step)
-        dices = self._measure_start_shares(start, state.best)
-        return FinishedRun(self.trainable, start, state, dices, self.clock)
+        return FinishedRun(self.trainable, start, state, {}, self.clock)
 
-    def _measure_start_shares(
-        self, start: Mapping[str, torch.Tensor], best: Mapping[str, torch.Tensor]
-    ) -> dict[float, float]:
-        """Dice on the views to validate on, by the share of the start."""
+    def measure_shares(
+        self, run: FinishedRun, on_measured: Callable[[], None] = _tell_nobody
+    ) -> FinishedRun:
+        """Measure the Dice of each share of the start on the views to validate on.
+
+        Args:
+            run: of this training.
+            on_measured: called after each share.
+
+        Returns:
+            The same run with these Dice values; without them where there is no choice.
+        """
         shares = self.settings.start_shares
         if len(shares) == 1 or not self.can_compare:
-            return {}
+            return run
         dices: dict[float, float] = {}
         learning = self.trainable.list_learning()
         for share in shares:
-            put_weights(learning, mix_weights(start, best, share))
+            put_weights(learning, mix_weights(run.start, run.end.best, share))
             measured = validate(
                 self.trainable, self.val_views, self.settings.mix, self.size_px, self.context
             )
             dices[share] = self._agree(measured)["dice"]
-        return dices
+            on_measured()
+        return replace(run, share_dices=dices)
 
     def measure_seconds(self) -> tuple[float, float]:
         """Seconds of a step, and of the validation of one view; what is learned is thrown away."""
