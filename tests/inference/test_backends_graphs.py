@@ -55,6 +55,12 @@ def scramble(path: Path) -> None:
     path.write_bytes(np.random.default_rng(0).bytes(path.stat().st_size))
 
 
+def uncompiled(folder: Path) -> Path:
+    """A folder of graphs without their compiled form, which answers for them."""
+    shutil.rmtree(folder / "compiled")
+    return folder
+
+
 def truncate_compiled(folder: Path) -> None:
     for blob in (folder / "compiled").iterdir():
         truncate(blob)
@@ -79,10 +85,11 @@ def block_compiled(folder: Path) -> None:
     ("damage", "exports"),
     [
         (lambda folder: truncate(folder / "encoder.xml"), 1),
-        (lambda folder: truncate(folder / "encoder.bin"), 1),
+        (lambda folder: truncate(uncompiled(folder) / "encoder.bin"), 1),
         (lambda folder: truncate(folder / "sam.decoder.xml"), 1),
-        (lambda folder: truncate(folder / "sam.decoder.bin"), 1),
-        (lambda folder: (folder / "sam.decoder.bin").unlink(), 1),
+        (lambda folder: truncate(uncompiled(folder) / "sam.decoder.bin"), 1),
+        (lambda folder: (uncompiled(folder) / "sam.decoder.bin").unlink(), 1),
+        (lambda folder: truncate(folder / "encoder.bin"), 0),
         (empty, 1),
         (shutil.rmtree, 1),
         (truncate_compiled, 0),
@@ -95,6 +102,7 @@ def block_compiled(folder: Path) -> None:
         "decoder.xml truncated",
         "decoder.bin truncated",
         "decoder.bin gone",
+        "encoder.bin truncated, compiled whole",
         "empty folder",
         "no folder",
         "compiled truncated",
@@ -114,12 +122,14 @@ def test_damaged_graphs_are_made_anew_as_far_as_need_be(
     expected = answer(plain_openvino.backend, patches[0])
     folder = graph_folder(tmp_path, PLAIN_BASE, None)
     shutil.copytree(graphs, folder)
-    damage(folder)
     exported: list[Path] = []
 
     def export(target: Path) -> None:
         exported.append(target)
         copy_graphs(graphs, target)
+
+    answer(OpenVinoBackend(PLAIN_BASE, None, tmp_path, export), patches[0])  # compiles them there
+    damage(folder)
 
     backend = OpenVinoBackend(PLAIN_BASE, None, tmp_path, export)
 

@@ -243,9 +243,10 @@ class _Graphs:
     def _compile(self, name: str) -> ov.CompiledModel:
         # Never reshaped to a fixed number of prompt tokens: in bf16, OpenVINO 2026.4 answers
         # garbage where the transformer's tokens are then 8, as for WSI-SAM and a box.
+        # By its path, so that a graph with a compiled form beside it is not read at all.
         with _lock_folder(self._folder):
-            graph = self._core.read_model(self._folder / f"{name}.xml")
-            return self._core.compile_model(graph, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
+            path = self._folder / f"{name}.xml"
+            return self._core.compile_model(path, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
 
 
 def graph_folder(
