@@ -251,8 +251,9 @@ class Cost:
         """CPU seconds between two images, about; not positive ones are counted from the end."""
         total = len(self.told)
         places = [one if one > 0 else total + one for one in (start, end)]
-        told, used = [one.told for one in self.uses], [one.everything for one in self.uses]
-        before, after = np.interp(places, told, used)
+        told, first = np.unique([one.told for one in self.uses], return_index=True)
+        used = np.maximum.accumulate([one.everything for one in self.uses])  # QuPath ends first
+        before, after = np.interp(places, told, used[first])
         return float(after - before)
 
 
