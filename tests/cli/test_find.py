@@ -6,12 +6,14 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from fixtures.command_line import annotation, features_of, rectangle, ring, run, write_prompts
 from wsisam_qupath.cli.find_run import FindRequest, run_find
 from wsisam_qupath.errors import OptionError, PromptError
+from wsisam_qupath.slide.pyramid import write_pyramid
 
 GLAND = rectangle("gland", (248, 298, 392, 510), "gland")
 LEFT = annotation("left", "Polygon", [ring((0, 0), (256, 0), (256, 512), (0, 512))])
@@ -87,6 +89,24 @@ def test_the_command_finds_everything_of_a_size(tissue_path: Path, tmp_path: Pat
     assert answer.code == 0, answer.err
     assert answer.err.endswith(" s.\n")
     assert len(features_of(out)) >= 3
+
+
+@pytest.mark.slow
+@pytest.mark.walk
+def test_where_nothing_is_found_the_command_says_what_to_change(
+    request_of: FindRequest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    glass = tmp_path / "glass.tif"
+    write_pyramid(glass, np.full((600, 600, 3), 245, dtype=np.uint8), mpp=0.5)
+
+    assert run_find(replace(request_of, min_score=1.0)) == 0
+    unlike = capsys.readouterr().err
+    assert run_find(replace(request_of, slide=str(glass))) == 0
+    bare = capsys.readouterr().err
+
+    assert "Nothing was found: choose other examples or another size" in " ".join(unlike.split())
+    assert "nothing but bare glass" in " ".join(bare.split())
+    assert features_of(request_of.output) == []
 
 
 def test_what_was_read_is_not_replaced(request_of: FindRequest) -> None:

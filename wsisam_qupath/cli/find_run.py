@@ -74,6 +74,8 @@ def run_find(request: FindRequest) -> int:
         with open_part(request.output, about, resume=request.resume) as part:
             _search(request, slide, model, search, part, console)
             features = _choose(part, request.most)
+            if not features:
+                console.print(_explain_nothing(part))
             write_features(request.output, features)
             if request.overlay is not None:
                 write_overlay(request.overlay, slide, search.examples, features)
@@ -179,6 +181,16 @@ def _choose(part: Part, most: int | None) -> list[Feature]:
     """What was found, the surest first."""
     found = sorted(part.list_features(), key=lambda feature: -_read_score(feature))
     return found[:most]
+
+
+def _explain_nothing(part: Part) -> str:
+    """What to change where nothing was found."""
+    if not part.count(_TILE):
+        return "There is nothing but bare glass where objects were looked for: choose another area."
+    return (
+        "Nothing was found: choose other examples or another size, a lower predicted IoU, or "
+        "another area."
+    )
 
 
 def _read_score(feature: Feature) -> float:
