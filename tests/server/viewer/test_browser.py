@@ -228,3 +228,34 @@ def test_it_asks_before_objects_are_lost_and_leaves_what_others_wrote(
         assert page.outlines == []
         # Chromium notes the answer that the name is taken, as it does of every such status.
         assert all("409" in one for one in page.complaints)
+
+
+def test_without_its_server_the_page_hands_over_what_it_has(
+    slide_path: Path, tmp_path: Path
+) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    downloads = tmp_path / "downloads"
+    with shown_in_browser(slide_path, tmp_path) as page:
+        page.wait_until_ready()
+        page.allow_downloads(downloads)
+        page.press("i")
+        page.click(*on_stage(page, (0.7, 0.3)))
+        page.wait_for("Outlined")
+        name = page.browser.find_element("id", "class")
+        for class_name in ("constructor", "Wrong*"):  # of the names that JavaScript has itself, one
+            name.send_keys(Keys.CONTROL, "a", Keys.NULL, class_name, Keys.TAB)
+            page.wait(lambda wanted=class_name: page.rows[0].startswith(wanted))
+        page.press("f")
+        page.wait_for("is not wanted: select another object")
+
+        page.run("sessionStorage.setItem('wsisam-qupath-token', 'of another server')")
+        page.press("s")
+        page.wait_for("in this browser's downloads, as tissue.geojson")
+        page.wait((downloads / "tissue.geojson").exists)
+
+        (feature,) = features_of(downloads / "tissue.geojson")
+        assert feature["properties"]["classification"]["name"] == "Wrong*"
+        assert not slide_path.with_name("tissue.geojson").exists()
+        # Chromium notes that the token was refused, as it does of every such status.
+        assert all("401" in one for one in page.complaints)

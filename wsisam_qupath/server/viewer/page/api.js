@@ -46,11 +46,16 @@ export async function ask(path, { method = "GET", body, accept, signal } = {}) {
   try {
     response = await fetch(path, { method, headers, signal, body: body && JSON.stringify(body) });
   } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new Problem(0, "The server does not answer. Start it again, and open its new address.", "gone");
+    throw toProblem(error);
   }
   if (!response.ok) throw await readProblem(response);
   return response;
+}
+
+// What a browser says of a connection that failed, in words that help.
+function toProblem(error) {
+  if (error.name === "AbortError") return error;
+  return new Problem(0, "The server does not answer. Start it again, and open its new address.", "gone");
 }
 
 async function readProblem(response) {
@@ -91,7 +96,7 @@ export async function* askRecords(path, body, signal) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   for (;;) {
-    const { done, value } = await reader.read();
+    const { done, value } = await reader.read().catch((error) => { throw toProblem(error); });
     text += value ?? "";
     const lines = text.split("\n");
     text = lines.pop();

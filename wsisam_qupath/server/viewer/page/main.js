@@ -3,11 +3,12 @@
 import { Problem, askJson, askModel, askRecords, setToken, slideQuery, takeToken } from "./api.js";
 import * as objects from "./objects.js";
 import {
-  askUser, byId, describe, offerClasses, say, showCandidates, showList, showModel, showTool,
+  askUser, byId, describe, download, offerClasses, say, showCandidates, showList, showModel, showTool,
 } from "./panel.js";
 import { Stage } from "./stage.js";
 
 const CLICKS = ["inside", "outside"];
+const LOST = ["gone", "unauthorized"]; // the server was ended, or another one is in its place
 const PREVIEW_MS = 120;
 const SHOW_FOUND_MS = 200;
 const MOST_UNDONE = 200;
@@ -214,21 +215,18 @@ function beginNext() {
 
 async function findLike() {
   const object = objects.selectedOf(state);
-  const example = object && objects.answerOf(object);
-  if (!example || search) return;
+  if (!object || !objects.answerOf(object) || search) return;
+  if (objects.isUnwanted(object)) return say("What has a class that ends in * is not wanted: select another object.", true);
   const view = byId("in-view").checked ? stage.view : null;
-  const others = objects.toFeatures({ ...state, objects: state.objects.filter((one) => one !== object) });
-  const body = {
-    slide: shown.slide, examples: [example], known: others, negatives: state.rejected,
-    options: object.className ? { class: object.className } : {},
-    ...(view && { within: [objects.areaFeature(view)] }),
-  };
+  const body = { slide: shown.slide, ...objects.askToFind(state, object, view) };
   search = new AbortController();
   step(state);
   say("Searching…");
   try {
     const count = await addFound(body, search.signal);
-    say(`${count} found. Remove wrong ones and search again: they are not found again, nor what looks like them.`);
+    say(count
+      ? `${count} found. Remove wrong ones and search again: they are not found again, nor what looks like them.`
+      : "Nothing was found: select another object, or look in another area.");
   } catch (error) {
     if (error.name === "AbortError") say("The search was stopped. What was found stays.");
     else fail(error);
@@ -266,14 +264,20 @@ function save() {
 }
 
 async function write(name, replaces) {
-  const kept = state.objects;
-  const body = { slide: shown.name, file: name, replaces, features: objects.toFeatures(state) };
+  if (!shown) return say("Choose a slide first.", true);
+  const [slide, kept] = [shown, state.objects];
+  const body = { slide: slide.name, file: name, replaces, features: objects.toFeatures(kept) };
   try {
     const written = await askJson("/view/objects", { method: "PUT", body });
+    if (shown !== slide) return;
     saved = { ...saved, file: written.file, sha256: written.sha256, objects: kept };
     show();
     say(`Saved ${body.features.length} objects as ${written.file} beside the slide.`);
   } catch (error) {
+    if (LOST.includes(error.problem)) {
+      download(name, JSON.stringify({ type: "FeatureCollection", features: body.features }));
+      throw new Problem(0, `${error.message} The objects are in this browser's downloads, as ${name}.`);
+    }
     if (error.problem !== "file-exists") throw error;
     const { free_name: free } = await askJson(`/view/objects?${slideQuery(shown.name)}`);
     const other = await askUser(error.message, "Name", free);
@@ -309,11 +313,9 @@ async function loadObjects(name) {
 
 async function changeSlide() {
   const name = byId("slides").value;
-  if (isDirty() && (await askUser("The objects of this slide are not saved. Leave them?")) === null) {
-    byId("slides").value = shown.name;
-    return;
-  }
-  await openSlide(name).catch(fail);
+  const isFree = !isDirty() || (await askUser("The objects of this slide are not saved. Leave them?")) !== null;
+  if (isFree) await openSlide(name).catch(fail);
+  if (shown) byId("slides").value = shown.name; // the one of before if it stays, or the other cannot be shown
 }
 
 async function watchModel() {

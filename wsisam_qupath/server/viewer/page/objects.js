@@ -31,7 +31,8 @@ export function makeObject(given) {
   return { ...blank, ...given };
 }
 
-export function fromFeature(feature, isFound = false) {
+export function fromFeature(given, isFound = false) {
+  const feature = { ...given, properties: given.properties ?? {} };
   const className = readClass(feature);
   return makeObject({ answers: [feature], start: feature, className, isFound, isAnswered: true });
 }
@@ -111,12 +112,15 @@ export function colorOf(object) {
   if (!name) return NO_CLASS;
   const answer = answerOf(object);
   const own = answer && readClass(answer) === name ? readColor(answer) : null;
-  return own ?? COLORS[name] ?? makeColor(name);
+  return own ?? (Object.hasOwn(COLORS, name) ? COLORS[name] : makeColor(name));
 }
 
-// The objects as they are saved: the chosen answers, with their classes.
-export function toFeatures(state) {
-  return state.objects.filter(answerOf).map((object) => {
+// Whether an object says what is not looked for, as a class does that QuPath ignores.
+export const isUnwanted = (object) => object.className.endsWith("*");
+
+// Objects as they are saved: the chosen answers, with their classes.
+export function toFeatures(objects) {
+  return objects.filter(answerOf).map((object) => {
     const answer = answerOf(object);
     if (readClass(answer) === object.className) return answer;
     const { classification, ...properties } = answer.properties;
@@ -141,8 +145,16 @@ export function boxRing([x0, y0, x1, y1]) {
   return [[[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]]];
 }
 
-export function areaFeature(box) {
-  return feature("area", "Polygon", boxRing(box));
+// What is asked for to find all like an object, in a box or anywhere; others are there already.
+export function askToFind(state, object, box) {
+  const others = state.objects.filter((one) => one !== object);
+  return {
+    examples: toFeatures([object]),
+    known: toFeatures(others),
+    negatives: [...state.rejected, ...toFeatures(others.filter(isUnwanted))],
+    options: object.className ? { class: object.className } : {},
+    ...(box && { within: [feature("area", "Polygon", boxRing(box))] }),
+  };
 }
 
 // What is asked for: the prompts of an object, and the earlier answer that new marks correct.

@@ -83,6 +83,14 @@ export function offerClasses(names) {
   byId("classes").replaceChildren(...options);
 }
 
+// Hands a file to the browser's downloads.
+export function download(name, content) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([content], { type: "application/geo+json" }));
+  link.download = name;
+  link.click();
+}
+
 // Asks a question; the answer, or null where it was cancelled. Without a label it is yes or no.
 export function askUser(question, label = "", value = "") {
   const dialog = byId("ask");
