@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import cos, pi, sin
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,24 @@ def test_areas_that_are_none_and_too_many_examples_are_refused(client: Client, b
     assert "no area to look in" in json_of(no_area)["detail"]
     assert "11 examples are too many" in json_of(too_many)["detail"]
     assert {no_area.status_code, too_many.status_code} == {422}
+
+
+def test_examples_of_ignored_classes_alone_are_explained(client: Client, body: Json) -> None:
+    ignored = rectangle("gland", (248, 298, 392, 510), "gland*")
+
+    answer = client.post("/v1/find", {**body, "examples": [ignored]})
+
+    assert "of classes that end in '*', which are not wanted" in json_of(answer)["detail"]
+
+
+def test_ten_thousand_known_objects_are_not_too_many(client: Client, body: Json) -> None:
+    corners = [(50 + 40 * cos(n / 50 * pi), 50 + 40 * sin(n / 50 * pi)) for n in range(100)]
+    many = [annotation(f"{n}", "Polygon", [ring(*corners)]) for n in range(10_000)]
+    far = annotation("far", "Polygon", [ring((-9, -9), (-5, -9), (-5, -5))])
+
+    answer = client.post("/v1/find", {**body, "known": many, "within": [far]})
+
+    assert "areas to look in lie outside" in json_of(answer)["detail"]
 
 
 def test_a_search_that_takes_too_long_between_tiles_ends(

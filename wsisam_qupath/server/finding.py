@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import closing, suppress
+from dataclasses import replace
 
 from shapely.geometry import MultiPolygon, Polygon
 
@@ -12,7 +13,7 @@ from ..geojson import examples_from_geojson, region_from_geojson, to_feature
 from ..geojson.provenance import add_client
 from ..inference.find import Search, find_objects
 from ..slide import PixelSource
-from .config import Limits
+from .config import MANY_VERTICES, Limits
 from .decoding import decode, make_invalid_problem
 from .find_schemas import FindRequest
 from .queue import QueueSlot
@@ -26,6 +27,7 @@ def decode_find(body: bytes, limits: Limits, slot: QueueSlot) -> FindRequest:
     Raises:
         ProblemError: see :func:`.decode`; also nothing to look for.
     """
+    limits = replace(limits, vertices=max(limits.vertices, MANY_VERTICES))
     request = decode(body, FindRequest, limits, slot.memory)
     if not list_features(request.examples) and request.options.object_size_um is None:
         message = "give an example, or options.object_size_um: there is nothing to look for"
@@ -71,7 +73,11 @@ def _make_search(request: FindRequest, slide: PixelSource) -> Search:
     examples = examples_from_geojson(request.examples).clip_to_slide(slide.l0_box)
     negatives = examples_from_geojson(request.negatives).clip_to_slide(slide.l0_box)
     if list_features(request.examples) and not examples.wanted:
-        message = "none of them is an object on the slide"
+        message = (
+            "all of them are of classes that end in '*', which are not wanted"
+            if examples.unwanted
+            else "none of them is an object on the slide"
+        )
         raise make_invalid_problem([FieldError(field="examples", message=message)])
     region = None if request.within is None else region_from_geojson(request.within)
     unwanted = (*examples.unwanted, *negatives.wanted, *negatives.unwanted)
