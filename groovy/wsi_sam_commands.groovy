@@ -16,6 +16,7 @@ import java.awt.image.BufferedImage
 import java.net.http.*
 import java.net.http.HttpRequest.BodyPublishers
 import java.net.http.HttpResponse.BodyHandlers
+import java.nio.file.Files
 import java.security.KeyStore
 import java.security.cert.CertificateFactory
 import java.time.Duration
@@ -906,15 +907,21 @@ List<String> findServer(Request request = new Request()) {
     return [url ?: found.url, chosen.Token.get().trim() ?: found?.token]
 }
 
+/** The folder where servers leave their files, and `setup` leaves a note of the program. */
+File ownFolder() {
+    return new File(System.getProperty('user.home'), '.wsisam-qupath')
+}
+
 /** Lists the servers on this computer by the files they left, the newest first; a killed one left its file too. */
 List<Map> localServers() {
-    def folder = new File(System.getProperty('user.home'), '.wsisam-qupath/servers')
-    def files = folder.listFiles({ it.isFile() && it.name.endsWith('.json') } as FileFilter) ?: [] as File[]
-    return files.toList().sort { -it.lastModified() }.findResults { file ->
-        def about = readJson(file)
-        about?.has('url') && about.has('token') ?
-            [url: textOf(about, 'url'), token: textOf(about, 'token'), pid: countOf(about, 'pid')] : null
-    }
+    def isServer = { it.isFile() && it.name.endsWith('.json') } as FileFilter
+    def files = new File(ownFolder(), 'servers').listFiles(isServer) ?: [] as File[]
+    return files.toList().sort { -it.lastModified() }.findResults { serverIn(it) }
+}
+
+Map serverIn(File file) {
+    def about = readJson(file)
+    return about?.has('url') && about.has('token') ? [url: textOf(about, 'url'), token: textOf(about, 'token')] : null
 }
 
 /** Finds a server of this program that answers. */
@@ -933,25 +940,42 @@ Map findAnswering(List<Map> servers) {
 
 /** Starts the program that `setup` noted, unless this did so; it stops when QuPath ends. Null without a note. */
 synchronized Map startServer(Request request) {
-    def note = new File(System.getProperty('user.home'), '.wsisam-qupath/program.json')
-    def command = idsIn(readJson(note) ?: new JsonObject(), 'command')
+    def command = idsIn(readJson(new File(ownFolder(), 'program.json')) ?: new JsonObject(), 'command')
     if (!command)
         return null
+    // Named, as the home folder of Java may be another one than that of the program.
+    def file = new File(ownFolder(), "servers/qupath-${ProcessHandle.current().pid()}.json")
     if (!ownServer?.isAlive()) {
         tellWait(request, 'the server starts')
-        logger.info("Starting ${command.join(' ')}")
-        ownServer = new ProcessBuilder(command + ['serve', '--port', '0', '--stop-with-input'])
-            .redirectErrorStream(true).start()
-        def output = ownServer.inputStream
-        Thread.startDaemon('wsi-sam server') { output.eachLine { if (!it.startsWith('Token:')) logger.info(it) } }
+        def options = ['serve', '--port', '0', '--stop-with-input', '--token-file', file.path]
+        ownServer = startProgram(command + options, file)
     }
-    while (ownServer.isAlive() && !request.isCancelled) {
-        def found = localServers().find { it.pid == ownServer.pid() }
+    long end = System.nanoTime() + LONGEST_WAIT.toNanos()
+    while (ownServer.isAlive() && System.nanoTime() < end) {
+        def found = serverIn(file)
         if (found)
             return found
+        if (request.isCancelled)
+            throw new CancellationException()
         Thread.sleep(200)
     }
-    throw new ServerException('The server that QuPath started has ended: see View > Show log for the reason.')
+    def trouble = ownServer.isAlive() ? "is silent after ${LONGEST_WAIT.toMinutes()} minutes" : 'has ended'
+    throw new ServerException("The server that QuPath started $trouble: see View > Show log for the reason. $START")
+}
+
+/** Starts the server, with its log in that of QuPath, and without the file that an earlier one may have left. */
+Process startProgram(List<String> command, File file) {
+    logger.info("Starting ${command.join(' ')}")
+    try {
+        Files.createDirectories(file.parentFile.toPath())
+        Files.deleteIfExists(file.toPath())
+        def program = new ProcessBuilder(command).redirectErrorStream(true).start()
+        def output = program.inputStream
+        Thread.startDaemon('wsi-sam server') { output.eachLine { if (!it.startsWith('Token:')) logger.info(it) } }
+        return program
+    } catch (IOException e) {
+        throw new ServerException("The server cannot be started (${e.message}): run `wsisam-qupath setup` again.")
+    }
 }
 
 void startFromMenu() {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,30 @@ def run_at(home: Path, *arguments: str) -> str:
     own = (f"-Duser.home={home}", f"-Djava.util.prefs.userRoot={home}")
     done = run_qupath(*arguments, java_options=own)
     return done.stdout + done.stderr
+
+
+@pytest.mark.walk
+def test_the_server_that_it_starts_is_found_though_java_has_another_home_folder(
+    qupath: QuPathProcess, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, other = tmp_path / "java", tmp_path / "program"
+    other.mkdir()
+    note_program(home, sys.executable, "-m", "wsisam_qupath")
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(other))
+
+    told = run_at(home, "script", "-p", str(project), "-i", "tissue.tif", "-s", str(SCRIPT))
+
+    assert "prompts: 2, without outline: []" in told, told
+    assert set(results(qupath, project)) == {identity(1), identity(2)}
+    assert not list(home.rglob("servers/*.json")), "the server ended with QuPath"
+
+
+def note_program(home: Path, *command: str) -> None:
+    """What `setup` leaves, so that QuPath starts the server."""
+    folder = home / ".wsisam-qupath"
+    folder.mkdir(parents=True)
+    (folder / "program.json").write_text(json.dumps({"command": command}))
 
 
 def test_a_slide_that_the_server_cannot_read_is_sent_to_it(
@@ -256,6 +281,8 @@ def test_more_than_a_request_may_hold_is_sent_in_parts(
     ("trouble", "words"),
     [
         ("no server", "No server is running on this computer. Start it in a terminal with"),
+        ("no program", "The server cannot be started"),
+        ("it ends", "The server that QuPath started has ended: see View > Show log"),
         ("it is gone", "No server responds at http://127.0.0.1:9. Start it in a terminal with"),
         ("wrong token", "enter it in Extensions > WSI-SAM > Settings"),
         ("another program", "is not a server of wsisam-qupath, or it is too old"),
@@ -279,6 +306,8 @@ def test_each_failure_names_its_fix(
             "imageData.updateServerMetadata("
             "builder.pixelSizeMicrons(Double.NaN, Double.NaN).build())"
         )
+    elif trouble in ("no program", "it ends"):
+        note_program(tmp_path, *("nowhere",) if trouble == "no program" else (sys.executable, "-c", ""))
     elif trouble != "no server":
         folder = tmp_path / ".wsisam-qupath" / "servers"
         folder.mkdir(parents=True)
