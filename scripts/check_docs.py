@@ -257,7 +257,7 @@ def read_extras() -> frozenset[str]:
 @cache
 def read_script() -> str:
     """The script that puts the menu into QuPath."""
-    return (ROOT / "groovy" / "wsi_sam_menu.groovy").read_text("utf-8")
+    return (ROOT / "groovy" / "wsisam" / "MenuInstaller.groovy").read_text("utf-8")
 
 
 @cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from contextlib import ExitStack
@@ -13,7 +12,7 @@ import pytest
 
 from fixtures.qupath_fixtures import make_project, objects_in
 from fixtures.qupath_window import State, open_window
-from fixtures.script_runs import RunningServer
+from fixtures.script_runs import RunningServer, note_program
 from wsisam_qupath.qupath.jvm.process import QuPathProcess
 
 pytestmark = [pytest.mark.qupath, pytest.mark.slow, pytest.mark.window]
@@ -43,9 +42,7 @@ def test_from_the_first_rectangle_to_the_saved_image(
 ) -> None:
     shutil.copy(tissue_path, tmp_path / "tissue.tif")
     project = qupath.run(make_project, tmp_path / "project", [tmp_path / "tissue.tif"])
-    note = tmp_path / ".wsisam-qupath" / "program.json"
-    note.parent.mkdir()
-    note.write_text(json.dumps({"command": [sys.executable, "-m", "wsisam_qupath"]}))
+    note_program(tmp_path, sys.executable, "-m", "wsisam_qupath")
 
     with open_window(tmp_path, project, "tissue.tif") as window:
         window.show(256, 256, 1)

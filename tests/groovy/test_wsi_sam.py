@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,11 +19,12 @@ from fixtures.command_line import identity
 from fixtures.qupath_fixtures import Seen, add_objects, make_project, objects_in
 from fixtures.qupath_program import run_qupath
 from fixtures.script_runs import (
-    COMMANDS,
+    CLASSES,
     SCRIPT,
     RunningServer,
     compile_script,
     live_in,
+    note_program,
     run_script,
 )
 from wsisam_qupath.qupath.jvm.process import QuPathProcess
@@ -50,6 +52,13 @@ PROMPTS = [
     drawn(2, CLICKS),
     drawn(3, MultiPoint([(200, 160), (470, 470)]), "Ignore*"),
 ]
+
+
+def class_of(name: str) -> str:
+    """Groovy that evaluates to one of the script's classes."""
+    folder = f"new URL('{SCRIPT.parent.as_uri()}/')"
+    loader = f"new GroovyClassLoader(getClass().classLoader).tap {{ addURL({folder}) }}"
+    return f"{loader}.loadClass('wsisam.{name}')"
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +104,8 @@ def results(qupath: QuPathProcess, project: Path, entry_id: str = "1") -> dict[s
 
 
 def test_the_script_compiles(qupath: QuPathProcess) -> None:
-    assert {"wsi_sam", "wsi_sam_commands", "Outlines", "Request"} <= set(qupath.run(compile_script))
+    files = {path.stem for path in CLASSES.glob("*.groovy")}
+    assert {"wsi_sam", "Commands", *files} <= set(qupath.run(compile_script))
 
 
 @pytest.mark.walk
@@ -140,13 +150,6 @@ def test_the_server_that_it_starts_is_found_though_java_has_another_home_folder(
     assert "prompts: 2, without outline: []" in told, told
     assert set(results(qupath, project)) == {identity(1), identity(2)}
     assert not list(home.rglob("servers/*.json")), "the server ended with QuPath"
-
-
-def note_program(home: Path, *command: str) -> None:
-    """What `setup` leaves, so that QuPath starts the server."""
-    folder = home / ".wsisam-qupath"
-    folder.mkdir(parents=True)
-    (folder / "program.json").write_text(json.dumps({"command": command}))
 
 
 def test_a_slide_that_the_server_cannot_read_is_sent_to_it(
@@ -222,9 +225,9 @@ def test_a_turned_image_is_sent_as_it_is_shown(
         import qupath.lib.images.servers.RotatedImageServer as Rotated
         import qupath.lib.regions.ImagePlane
         def server = imageData.getServer()
-        def script = new GroovyShell(binding).parse(new File('{COMMANDS.as_posix()}'))
+        def exchange = {class_of("Exchange")}
         [new Rotated(server, Rotated.Rotation.ROTATE_180), server].collect {{
-            script.slideOf(it, ImagePlane.getDefaultPlane()).uri
+            exchange.slideOf(it, ImagePlane.getDefaultPlane()).uri
         }}.toString()
     """
 
@@ -242,8 +245,8 @@ def test_an_outline_that_touches_itself_is_sent_with_all_of_its_vertices(
         import qupath.lib.roi.ROIs
         def (x, y) = [[0, 9, 9, 19, 19, 9, 9, 0], [0, 0, 9, 9, 19, 19, 9, 9]]
         def roi = ROIs.createPolygonROI(x as double[], y as double[], ImagePlane.getDefaultPlane())
-        def script = new GroovyShell(binding).parse(new File('{COMMANDS.as_posix()}'))
-        script.featureOf(PathObjects.createAnnotationObject(roi)).get('geometry').get('coordinates')
+        def drawing = {class_of("Drawing")}
+        drawing.featureOf(PathObjects.createAnnotationObject(roi)).get('geometry').get('coordinates')
     """
 
     told = qupath.run(run_script, project, "1", "", look)
@@ -277,6 +280,40 @@ def test_more_than_a_request_may_hold_is_sent_in_parts(
     assert small.log.count("POST /v1/segment 200") >= 12
 
 
+@pytest.mark.parametrize("is_running", [True, False])
+def test_a_server_that_is_silent_is_not_waited_for_for_ever(
+    qupath: QuPathProcess, server: RunningServer, project: Path, tmp_path: Path, is_running: bool
+) -> None:
+    note_program(tmp_path, sys.executable, "-c", "input()")
+    ask = f"""
+        def all = {class_of("Server")}.classLoader
+        def make = {{ name, given = [:] -> all.loadClass("wsisam.$name").newInstance(given) }}
+        def given = [settings: make('Settings'), longestWait: java.time.Duration.ofSeconds(1)]
+        def server = make('Server', given)
+        try {{
+            server.ask(make('Request'), '/v1/info')
+        }} finally {{
+            server.stop()
+        }}
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        if is_running:
+            (tmp_path / ".wsisam-qupath" / "program.json").unlink()
+            folder = tmp_path / ".wsisam-qupath" / "servers"
+            folder.mkdir()
+            url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+            (folder / "1.json").write_text(json.dumps({"url": url, "token": "x"}))
+        qupath.run(live_in, tmp_path)
+        try:
+            told = qupath.run(run_script, project, "1", ask)
+        finally:
+            qupath.run(live_in, server.home)
+
+    start = "The server at http" if is_running else "The server that QuPath started"
+    assert told.startswith(start), told
+    assert "is silent" in told
+
+
 @pytest.mark.parametrize(
     ("trouble", "words"),
     [
@@ -307,7 +344,9 @@ def test_each_failure_names_its_fix(
             "builder.pixelSizeMicrons(Double.NaN, Double.NaN).build())"
         )
     elif trouble in ("no program", "it ends"):
-        note_program(tmp_path, *("nowhere",) if trouble == "no program" else (sys.executable, "-c", ""))
+        note_program(
+            tmp_path, *("nowhere",) if trouble == "no program" else (sys.executable, "-c", "")
+        )
     elif trouble != "no server":
         folder = tmp_path / ".wsisam-qupath" / "servers"
         folder.mkdir(parents=True)

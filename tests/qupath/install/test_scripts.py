@@ -9,8 +9,8 @@ from fixtures.homes import scripts_in
 from wsisam_qupath.errors import FormatError, OutputError
 from wsisam_qupath.qupath.install import scripts
 
-OLD = {"export.groovy": b"old", "other.groovy": b"other"}
-NEW = {"export.groovy": b"new", "other.groovy": b"other", "third.groovy": b"third"}
+OLD = {"export.groovy": b"old", "room/Other.groovy": b"other"}
+NEW = {"export.groovy": b"new", "room/Other.groovy": b"other", "room/Third.groovy": b"third"}
 
 
 def states(copies: tuple[scripts.ScriptCopy, ...]) -> list[str]:
@@ -53,7 +53,8 @@ def test_a_copy_that_we_know_nothing_of_stays(tmp_path: Path) -> None:
 
 def test_a_record_of_version_0_1_is_read(tmp_path: Path) -> None:
     (tmp_path / "export.groovy").write_bytes(b"old")
-    (tmp_path / "other.groovy").write_bytes(b"changed since")
+    (tmp_path / "room").mkdir()
+    (tmp_path / "room" / "Other.groovy").write_bytes(b"changed since")
     record = tmp_path / ".wsisam-qupath.sha256"
     lines = [f"{sha256(content).hexdigest()}  {name}\n" for name, content in sorted(OLD.items())]
     record.write_text("".join(lines))
@@ -68,12 +69,12 @@ def test_a_record_of_a_newer_version_is_refused_and_everything_left_alone(tmp_pa
     scripts.put(tmp_path, OLD)
     record = tmp_path / ".wsisam-qupath.sha256"
     record.write_text(record.read_text().replace("# format 2", "# format 3"))
-    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
 
     with pytest.raises(FormatError, match="is the list of installed scripts in format 3"):
         scripts.put(tmp_path, NEW)
 
-    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
 
 
 def test_looking_changes_nothing(tmp_path: Path) -> None:

@@ -63,12 +63,16 @@ def find_script_folder() -> Path:
 
 
 def read_shipped_scripts() -> dict[str, bytes]:
-    """Read the content of each script by its file name.
+    """Read the content of each script by its name: its path below their folder, with slashes.
 
     Raises:
         QuPathError: they are missing from the installation.
     """
-    return {path.name: path.read_bytes() for path in sorted(find_script_folder().glob("*.groovy"))}
+    folder = find_script_folder()
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*.groovy"))
+    }
 
 
 def find_series(version: str) -> str:
@@ -116,7 +120,7 @@ def put(folder: Path, shipped: Mapping[str, bytes]) -> tuple[ScriptCopy, ...]:
 
     Args:
         folder: created if necessary.
-        shipped: the scripts by file name.
+        shipped: the scripts by name.
 
     Returns:
         The copies as they were before.
@@ -127,14 +131,15 @@ def put(folder: Path, shipped: Mapping[str, bytes]) -> tuple[ScriptCopy, ...]:
     """
     found = look(folder, shipped)
     _create(folder)
-    for copy in found:
+    for copy, content in zip(found, shipped.values(), strict=True):
         if copy.state in ("missing", "outdated"):
-            write_atomically(copy.path, shipped[copy.path.name])
+            _create(copy.path.parent)
+            write_atomically(copy.path, content)
     for name, digest in _read_record(folder).items():
         if name not in shipped and _state(folder / name, b"", digest) == "outdated":
             (folder / name).unlink()
-    ours = {copy.path.name: shipped[copy.path.name] for copy in found if copy.state != "edited"}
-    _write_record(folder, ours)
+    named = zip(found, shipped.items(), strict=True)
+    _write_record(folder, dict(one for copy, one in named if copy.state != "edited"))
     return found
 
 

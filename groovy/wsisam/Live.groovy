@@ -1,0 +1,396 @@
+package wsisam
+
+import com.google.gson.JsonObject
+import java.awt.Rectangle
+import javafx.animation.PauseTransition
+import javafx.application.Platform
+import javafx.beans.value.ChangeListener
+import javafx.event.EventHandler
+import javafx.scene.control.CheckMenuItem
+import javafx.scene.input.*
+import org.slf4j.*
+import qupath.lib.gui.QuPathGUI
+import qupath.lib.gui.prefs.PathPrefs
+import qupath.lib.gui.viewer.QuPathViewer
+import qupath.lib.gui.viewer.tools.PathTools
+import qupath.lib.images.ImageData
+import qupath.lib.objects.PathObject
+import qupath.lib.objects.classes.PathClass
+import qupath.lib.objects.hierarchy.events.PathObjectHierarchyListener
+import qupath.lib.roi.*
+import qupath.lib.roi.interfaces.ROI
+
+import static wsisam.Drawing.*
+import static wsisam.Json.textOf
+
+/** Live mode: sends what is drawn or changed as it happens, and shows the answers and what a click would give. */
+class Live {
+    private static final Logger logger = LoggerFactory.getLogger('wsi-sam')
+    private static final int PAUSE_MS = 20, REST_MS = 300, RETRY_MS = 3000, CANDIDATES = 3
+    private static final String OUTSIDE = 'Ignore*'
+
+    Settings settings
+    Exchange exchange
+    Answers answers
+
+    private final QuPathGUI gui = QuPathGUI.instance
+    private CheckMenuItem item          // null while live mode is off
+    private ImageData imageData         // that is watched
+    private QuPathViewer viewer
+    private LiveView view
+    private PathObject root
+    private PauseTransition pause, rest
+    private Map<String, List> seen = [:]
+    private Set<String> dirty = []
+    private Rectangle changedArea
+    private Request asked, ahead        // the last change, and what a click would give
+    private boolean hasFailed = false, isOwnEvent = false
+    /** When the mouse was released, until the outline is on the screen; ns. */
+    private long released
+    /** Undo steps that QuPath has made since the last answer was shown. */
+    private int openSteps = 0
+    /** The last answer with what else it may be, by size; the outline that further clicks correct. */
+    private List<JsonObject> candidates = []
+    private String candidateId, refinedId
+    private List<Double> cursor
+    private PathClass classInside
+    private UUID idInside
+
+    private final ChangeListener onImage = { o, was, now -> watch(now) } as ChangeListener
+    private final PathObjectHierarchyListener onChange =
+        { event -> noteEvent(event.isChanging()) } as PathObjectHierarchyListener
+    private final EventHandler<KeyEvent> onKey = { event -> takeKey(event) } as EventHandler
+    private final EventHandler<MouseEvent> onMouse = { event -> takeMouse(event) } as EventHandler
+
+    // On and off
+
+    boolean isOn() {
+        return item != null
+    }
+
+    /** Sends what is drawn or changed from now on. */
+    void set(CheckMenuItem item, boolean isOn) {
+        this.item = isOn ? item : null
+        gui.imageDataProperty().removeListener(onImage)
+        if (isOn) {
+            pause = pauseOf(PAUSE_MS) { followChanges() }
+            rest = pauseOf(REST_MS) { lookAhead() }
+            gui.imageDataProperty().addListener(onImage)
+        }
+        watch(isOn ? gui.imageData : null)
+    }
+
+    private static PauseTransition pauseOf(int milliseconds, Closure then) {
+        def pause = new PauseTransition(javafx.util.Duration.millis(milliseconds))
+        pause.setOnFinished { Platform.runLater { then() } }    // within the animation no dialog may be shown
+        return pause
+    }
+
+    /** Watches another image. Annotations that it has already are not sent. */
+    private void watch(ImageData imageData) {
+        this.imageData?.hierarchy?.removeListener(onChange)
+        cancelRequests()
+        [pause, rest].each { it?.stop() }
+        dirty.clear()
+        forgetObject()
+        view?.remove()
+        view = null
+        this.imageData = imageData
+        viewer = imageData == null ? null : gui.allViewers.find { it.imageData === imageData }
+        if (viewer == null)
+            return
+        seen = drawn()
+        root = imageData.hierarchy.rootObject
+        openSteps = 0
+        imageData.hierarchy.addListener(onChange)
+        view = new LiveView(settings, viewer, [(KeyEvent.KEY_PRESSED): onKey, (MouseEvent.ANY): onMouse])
+        showState('…')
+        // So that a server runs and its model is loaded before the first click.
+        def first = new Request()
+        first.inBackground({ exchange.server.ask(first, '/v1/info') }) { failure ->
+            showState(failure ? Say.wrapped(failure) :
+                'ready: draw around an object, or click in it with the points tool')
+        }
+    }
+
+    private void cancelRequests() {
+        [asked, ahead].each { it?.cancel() }
+        asked = ahead = null
+    }
+
+    // What the user does
+
+    private void takeKey(KeyEvent event) {
+        def step = [(KeyCode.OPEN_BRACKET): -1, (KeyCode.CLOSE_BRACKET): 1][event.code]
+        if (event.code == KeyCode.ENTER)
+            acceptObject()
+        else if (step)
+            chooseCandidate(step)
+        else
+            return
+        event.consume()
+    }
+
+    private void takeMouse(MouseEvent event) {
+        def point = viewer.componentPointToImagePoint(event.x, event.y, null, false)
+        def isMove = event.eventType == MouseEvent.MOUSE_MOVED
+        if (event.eventType == MouseEvent.MOUSE_RELEASED)
+            released = System.nanoTime()
+        cursor = [hundredths(point.x), hundredths(point.y)]
+        if (!isMove || !view.outlines.preview?.contains(*cursor))
+            view.showPreview(null)
+        if (isMove && settings['Preview'] == 'yes')
+            rest.playFromStart()
+        else
+            rest.stop()
+    }
+
+    private void noteEvent(boolean isChanging) {
+        if (isChanging || isOwnEvent)
+            return
+        def now = imageData?.hierarchy?.rootObject
+        if (now.is(root)) {
+            openSteps += 1
+        } else {    // undo or redo: what was asked for is another image's, so to speak
+            root = now
+            openSteps = 0
+            asked?.cancel()
+            asked = null
+        }
+        Platform.runLater { pause.playFromStart() }
+    }
+
+    /** Begins the next object. */
+    private void acceptObject() {
+        viewer.setSelectedObject(null)
+        forgetObject()
+        showState()
+    }
+
+    private void forgetObject() {
+        candidates = []
+        candidateId = refinedId = null
+        changedArea = null
+    }
+
+    /** Waits for clicks that correct an outline. */
+    void startRefining(PathObject area) {
+        refinedId = area.ID.toString()
+        viewer?.setSelectedObject(null)
+        gui.toolManager.setSelectedTool(PathTools.POINTS)
+        showState('click where the outline is too small, or with X where it is too large')
+    }
+
+    /** Makes the points tool mark points outside of the object, added to those on this plane; or inside again. */
+    void clickOutside(boolean isNow) {
+        def shown = gui.viewer
+        def annotations = shown?.hierarchy?.annotationObjects ?: []
+        if (isNow) {
+            classInside = PathPrefs.autoSetAnnotationClassProperty().get()
+            idInside = shown?.selectedObject?.ID
+            PathPrefs.autoSetAnnotationClassProperty().set(PathClass.fromString(OUTSIDE))
+            gui.toolManager.setSelectedTool(PathTools.POINTS)
+            def isHere = { isPoints(it) && it.ROI.imagePlane == shown.imagePlane }
+            shown?.setSelectedObject(annotations.find { isHere(it) && it.pathClass?.toString() == OUTSIDE })
+        } else {
+            PathPrefs.autoSetAnnotationClassProperty().set(classInside)
+            shown?.setSelectedObject(annotations.find { it.ID == idInside })
+        }
+        showState()
+    }
+
+    private static boolean isOutside() {
+        return isIgnored(PathPrefs.autoSetAnnotationClassProperty().get())
+    }
+
+    // What changed
+
+    /** How each annotation is drawn, to see which one changes. */
+    private Map<String, List> drawn() {
+        return imageData.hierarchy.annotationObjects.findAll { it.hasROI() && !isResult(it) }
+            .collectEntries { [it.ID.toString(), [it.ROI, it.pathClass]] }
+    }
+
+    /** Sends what was drawn or changed since. */
+    private void followChanges() {
+        if (imageData == null)
+            return
+        def now = drawn()
+        def changed = now.findAll { id, one -> !isSame(seen[id], one) }
+        changed.each { id, one ->
+            def area = areaOfChange(seen[id]?.get(0), one[0])
+            changedArea = changedArea?.union(area) ?: area
+        }
+        seen = now
+        dirty.addAll(changed.keySet())
+        dirty.retainAll(now.keySet())
+        view.outlines.results.removeIf { it.parent == null }
+        if (!dirty) {
+            openSteps = 0
+            return
+        }
+        cancelRequests()
+        if (!Exchange.askPixelSize(imageData)) {
+            item.setSelected(false)
+            return
+        }
+        def near = new Rectangle(changedArea)
+        near.grow(Exchange.reachPx(imageData), Exchange.reachPx(imageData))
+        def area = [x: Math.max(0, changedArea.x), y: Math.max(0, changedArea.y), width: changedArea.width,
+            height: changedArea.height]
+        def select = [ids: dirty as List] + (refinedId ? [:] : [area: area, follow: true])
+        ask(new Request(imageData: imageData, select: select, refinedId: refinedId), '…', near)
+    }
+
+    private static boolean isSame(List before, List now) {
+        def (old, recent) = [before?.get(0), now[0]]
+        return old != null && before[1] == now[1] &&
+            (old.is(recent) || (old.getClass() == recent.getClass() && old.allPoints == recent.allPoints))
+    }
+
+    /** The area of the points that were added or taken away, or of what was drawn. */
+    private static Rectangle areaOfChange(ROI before, ROI now) {
+        if (now.isPoint() && before?.isPoint()) {
+            def (old, recent) = [before.allPoints, now.allPoints]
+            def points = (recent - old) + (old - recent)
+            if (points)
+                return boundsOf(ROIs.createPointsROI(points, now.imagePlane))
+        }
+        return boundsOf(now.isEmpty() && before != null ? before : now)
+    }
+
+    // Answers
+
+    private void ask(Request request, String state, Rectangle near = null) {
+        asked = request
+        request.options = settings.options() + [candidates: CANDIDATES]
+        exchange.gather(request, near)
+        showState(state)
+        long started = System.nanoTime()
+        long mouse = released
+        request.inBackground({ exchange.segment(request) }) { failure ->
+            long answered = System.nanoTime()
+            if (!request.is(asked))
+                return
+            settle(request, failure)
+            if (!failure && mouse)
+                view.outlines.onPaint = { logTimes(mouse, started, answered) }
+            viewer.repaint()
+        }
+    }
+
+    /** Logs how long a click took, once its outline is painted; the screen shows it with its next picture. */
+    private void logTimes(long mouse, long started, long answered) {
+        view.outlines.onPaint = null
+        released = 0
+        def times = [System.nanoTime() - mouse, started - mouse, answered - started].collect { it.intdiv(1_000_000) }
+        logger.debug(
+            'Outline drawn {} ms after the mouse: QuPath told of the change after {} ms, the answer took {} ms', *times)
+    }
+
+    /** Shows the answer to the last change; what failed is tried again as soon as the server is back. */
+    private void settle(Request request, String failure) {
+        asked = null
+        isOwnEvent = true
+        def found = answers.finish(request)
+        isOwnEvent = false
+        if (found)
+            rememberCandidates(found, request.changed)
+        if (request.changed)
+            joinUndoSteps()
+        if (failure) {
+            showState(Say.wrapped(failure))
+            if (!hasFailed)
+                Say.report(request, failure)
+            hasFailed = true
+            pauseOf(RETRY_MS) { asked ?: pause?.playFromStart() }.play()
+            return
+        }
+        hasFailed = false
+        dirty.clear()
+        changedArea = null
+        showState(request.reasons.find())
+    }
+
+    /** Takes away the undo steps of a click without its outline, which QuPath made before the outline came. */
+    private void joinUndoSteps() {
+        try {
+            def steps = gui.undoRedoManager.@map.get(viewer)?.@undoStack
+            (0..<Math.min(openSteps, steps?.size() ?: 0)).each { steps.pop() }
+            openSteps = 0
+        } catch (MissingFieldException e) {
+            logger.debug('This QuPath keeps its undo steps elsewhere, so that a click has two', e)
+        }
+    }
+
+    /** Keeps what the last click may mean beside its answer, and shows the answer so that nobody overlooks it. */
+    private void rememberCandidates(List<JsonObject> found, List<PathObject> changed) {
+        def results = changed.findAll { it.parent != null }
+        view.outlines.results.addAll(results)
+        def answer = found.find { it.has('others') }
+        def last = results ? results[-1].ID.toString() : null
+        candidates = answer == null ? found.findAll { !Answers.isEmpty(it) } :
+            ([answer] + answer.getAsJsonArray('others').toList()).sort { resultOf(it).ROI.area }
+        candidateId = answer == null ? last : textOf(answer, 'id')
+        if (refinedId && last)
+            refinedId = last
+        view.showPreview(null)
+    }
+
+    /** Goes to the next smaller or larger thing that the last click may mean; the next object has that size, too. */
+    private void chooseCandidate(int step) {
+        int index = candidates.findIndexOf { textOf(it, 'id') == candidateId } + step
+        def hierarchy = imageData.hierarchy
+        def shown = objectsById(hierarchy)[candidateId]
+        if (shown == null)
+            return
+        if (index < 0 || index >= candidates.size()) {    // the server had no other candidate
+            settings.sizeHint = sizeOf(shown) * (step < 0 ? 0.4d : 2.5d)
+            def request = new Request(imageData: imageData, select: [ids: [candidateId]])
+            ask(request, "about ${settings.sizeHint as int} µm …")
+            return
+        }
+        def result = resultOf(candidates[index])
+        def parent = shown.parent
+        hierarchy.removeObjectWithoutUpdate(shown, true)
+        hierarchy.addObjectBelowParent(parent, result, false)
+        view.outlines.results << result
+        candidateId = result.ID.toString()
+        settings.sizeHint = sizeOf(result)
+        hierarchy.fireObjectsChangedEvent(this, [shown, result], false)
+        showState("${index + 1} of ${candidates.size()}, ${settings.sizeHint as int} µm")
+    }
+
+    private double sizeOf(PathObject result) {
+        def roi = result.ROI
+        return Math.max(roi.boundsWidth, roi.boundsHeight) * pixelSizeOf(imageData)
+    }
+
+    // What a click would give
+
+    /** Asks for what a click under the resting cursor would give; the server does so when it has nothing else to do. */
+    private void lookAhead() {
+        def isPointing = gui.toolManager.selectedTool == PathTools.POINTS && !isOutside()
+        if (imageData == null || asked != null || !isPointing)
+            return
+        def selected = viewer.selectedObject
+        def isContinued = selected != null && isPoints(selected)
+        def points = isContinued ? selected.ROI.allPoints.collect { [it.x, it.y] } : []
+        def feature = [
+            type: 'Feature', id: 'preview', properties: [objectType: 'annotation'],
+            geometry: [type: 'MultiPoint', coordinates: points + [cursor]]]
+        ahead?.cancel()
+        def request = ahead = new Request(imageData: imageData, options: settings.options())
+        request.inBackground({ exchange.prepare(request, viewer.imagePlane, feature) }) { failure ->
+            def answer = request.arrived.poll()
+            if (request.is(ahead) && !failure && asked == null && answer != null && !Answers.isEmpty(answer))
+                view.showPreview(RoiTools.getShape(resultOf(answer).ROI))
+        }
+    }
+
+    /** Says on the viewer what live mode does. */
+    void showState(String state = null) {
+        if (view != null)    // without a window JavaFX has no thread
+            Platform.runLater { view?.showState(state ?: 'ready', isOutside(), candidateId != null) }
+    }
+}

@@ -1,0 +1,176 @@
+package wsisam
+
+import com.google.gson.JsonObject
+import javafx.application.Platform
+import qupath.fx.dialogs.Dialogs
+import qupath.fx.utils.FXUtils
+import qupath.lib.gui.QuPathGUI
+
+import static wsisam.Drawing.*
+import static wsisam.Json.*
+import static wsisam.Say.TITLE
+
+/** What the server does with a whole project: segments its images, or trains on them. */
+class ProjectWork {
+    private static final Map<String, Integer> MINUTES = [
+        'as long as the annotations are worth': null, 'about 10 minutes': 10, 'about an hour': 60,
+        'about 8 hours': 480]
+
+    Settings settings
+    Server server
+    Answers answers
+
+    /** Lets the server segment the project. It does not write the images shown here; their results are added here. */
+    void segment() {
+        def project = projectOr('Open a project first, or use Segment all prompts in this image.')
+        if (project == null)
+            return
+        def text = "The server segments all rectangles and points in ${project.size()} images and saves the outlines " +
+            'in the images that are not open here. Do not edit those images until it has finished.'
+        if (!Dialogs.showConfirmDialog(TITLE, text) || !saveShown(project))
+            return
+        def request = new Request(doing: 'images', options: settings.options())
+        haveDone(request, { runJob(request, project) }) { Say.inform(it) }
+    }
+
+    /** Has the server train on the areas that are annotated in the project; `onEnd` is called after its offer. */
+    void train(Closure onEnd) {
+        def project = projectOr('Open a project with annotated images first.')
+        if (project == null)
+            return
+        def text = Say.wrapped('The server trains a model on the areas that you drew or took over as annotations, in ' +
+            'all saved images, and compares it with its present one on slides that it leaves out. ' +
+            'You can go on working here. Name of the new model:')
+        def folder = project.getPath().getParent().getFileName().toString()
+        def name = Dialogs.showInputDialog(TITLE, text, folder.replaceAll('[^A-Za-z0-9 _-]', '-'))?.trim()
+        if (!name)
+            return
+        def times = MINUTES.keySet() as List
+        def time = Dialogs.showChoiceDialog(TITLE, 'How long may the training take?', times, times[0])
+        if (time == null || !saveShown(project))
+            return
+        def request = new Request(doing: 'The training starts')
+        haveDone(request, { runTraining(request, project, [name: name, minutes: MINUTES[time]]) }) {
+            offer(it)
+            onEnd()
+        }
+    }
+
+    private static projectOr(String hint) {
+        def project = QuPathGUI.instance.project
+        if (project == null)
+            Say.inform(hint)
+        return project
+    }
+
+    /** Has the server do something while a small window shows how far it is; `then` is told what was made. */
+    private static void haveDone(Request request, Closure work, Closure then) {
+        def progress = Say.showProgress(request)
+        def made = null
+        request.inBackground({ made = work() }) { failure ->
+            progress.call()
+            Say.report(request, failure)
+            if (made)
+                then(made)
+        }
+    }
+
+    /** Saves changed images that are shown, as the server reads saved files; false to cancel. */
+    private boolean saveShown(project) {
+        def changed = answers.shownImages(project).values().findAll { it.isChanged() }
+        def text = 'The server reads saved images only. Save the changes of the open image first?'
+        if (changed && !Dialogs.showConfirmDialog(TITLE, text))
+            return false
+        changed.each { project.getEntry(it).saveImageData(it) }
+        project.syncChanges()   // which keeps a pixel size that was entered
+        return true
+    }
+
+    /** Notes the results in images that are shown: only those that nobody changes until the job ends are replaced. */
+    private Set<String> noteShown(Request request, project) {
+        return FXUtils.callOnApplicationThread {
+            def shown = answers.shownImages(project)
+            shown.values().each { imageData ->
+                drawnOrResults(imageData).findAll { isResult(it) }
+                    .each { request.sent.putIfAbsent(it.ID.toString(), featureOf(it).toString()) }
+            }
+            shown.keySet()
+        }
+    }
+
+    /** Has a job done. Returns a summary for the user; null if it was canceled. */
+    private String runJob(Request request, project) {
+        def shown = noteShown(request, project)
+        server.findServer(request)    // which may be canceled; after that, what was begun is told to stop
+        def job = server.ask(new Request(), '/v1/jobs', 'POST', [
+            project: project.path.toUri().toString(), project_is_open: true, open_images: shown as List,
+            options: request.options])
+        def path = "/v1/jobs/${textOf(job, 'id')}"
+        job = follow(request, path, job) {
+            request.done = countOf(it, 'images_ended')
+            request.total = countOf(it, 'images')
+            def now = noteShown(request, project)
+            if (now != shown)
+                server.ask(new Request(), "$path/open-images", 'PUT', [images: now as List])
+            shown = now
+        }
+        if (job == null)
+            return null
+        def records = []
+        server.eachRecord(server.send(new Request(), 'GET', "$path/results")) { records << it }
+        records.groupBy { textOf(it, 'image') }
+            .each { id, found -> answers.addToEntry(project, id, found, request.sent) }
+        server.ask(new Request(), path, 'DELETE')
+        return textOf(job, 'summary')
+    }
+
+    private JsonObject runTraining(Request request, project, Map wanted) {
+        server.findServer(request)    // as above
+        def training = server.ask(
+            new Request(), '/v1/trainings', 'POST', [project: project.path.toUri().toString()] + wanted)
+        def path = "/v1/trainings/${textOf(training, 'id')}"
+        training = follow(request, path, training) {
+            request.doing = textOf(it, 'progress') ?: request.doing
+            request.done = countOf(it, 'done')
+            request.total = countOf(it, 'total')
+        }
+        if (training == null)
+            Say.inform('The training is stopped. With the same name it goes on from there.')
+        else if (training.get('has_report').asBoolean)
+            showReport("$path/report")
+        return training
+    }
+
+    /** Follows work on the server to its end; null if it was canceled here. */
+    private JsonObject follow(Request request, String path, JsonObject work, Closure note) {
+        while (textOf(work, 'state') in ['waiting', 'running']) {
+            if (request.isCancelled) {
+                server.ask(new Request(), path, 'DELETE')
+                return null
+            }
+            Thread.sleep(500)
+            work = server.ask(new Request(), path)
+            note(work)
+        }
+        if (textOf(work, 'state') == 'failed')
+            throw new ServerException(textOf(work, 'reason'))
+        return work
+    }
+
+    private void showReport(String path) {
+        def page = File.createTempFile('wsi-sam-training', '.html')
+        page.setText(server.contentOf(server.send(new Request(), 'GET', path)), 'UTF-8')
+        page.deleteOnExit()
+        Platform.runLater { QuPathGUI.openInBrowser(page.toURI().toString()) }
+    }
+
+    private void offer(JsonObject training) {
+        def summary = Say.wrapped(textOf(training, 'summary'))
+        def adapter = textOf(training, 'adapter')
+        if (adapter == null)
+            Dialogs.showPlainMessage(TITLE, summary)
+        else if (Dialogs.showYesNoDialog(
+                TITLE, "$summary\n\nUse it from now on? You can change this in the settings (Model)."))
+            settings['Model'] = adapter
+    }
+}

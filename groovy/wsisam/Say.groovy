@@ -1,0 +1,69 @@
+package wsisam
+
+import javafx.animation.PauseTransition
+import javafx.geometry.Insets
+import javafx.geometry.Pos
+import javafx.scene.Scene
+import javafx.scene.control.*
+import javafx.scene.layout.HBox
+import javafx.stage.Stage
+import org.slf4j.*
+import qupath.fx.dialogs.Dialogs
+import qupath.lib.gui.QuPathGUI
+
+/** Tells the user what happens. */
+class Say {
+    static final String TITLE = 'WSI-SAM'
+    static final Logger logger = LoggerFactory.getLogger('wsi-sam')
+    private static final int BEFORE_PROGRESS_MS = 700
+
+    /** Shows a message for some seconds, and keeps it in QuPath's log. */
+    static void inform(String message) {
+        logger.info(message)
+        if (QuPathGUI.instance != null)
+            Dialogs.showInfoNotification(TITLE, wrapped(message))
+    }
+
+    /** Tells why a request failed, if it did, or for which prompts there is no outline. */
+    static void report(Request request, String failure) {
+        def reasons = request.isCancelled ? [] : request.reasons
+        if (failure)
+            Dialogs.showErrorNotification(TITLE, wrapped(failure))
+        else if (reasons)
+            Dialogs.showWarningNotification(
+                TITLE, wrapped("No outline for ${reasons.size()} of ${request.done}: ${reasons[0]}."))
+    }
+
+    /** Breaks text into lines that fit a notification, which does not wrap them. */
+    static String wrapped(String text) {
+        return text.replaceAll(/(.{50,75}?) /, '$1\n')
+    }
+
+    /** Shows a window that blocks nothing, but only if results take a moment. Returns what closes it. */
+    static Closure showProgress(Request request) {
+        def (bar, label, cancel) = [new ProgressBar(), new Label(), new Button('Cancel')]
+        def row = new HBox(10, label, bar, cancel)
+        row.setPadding(new Insets(15))
+        row.setAlignment(Pos.CENTER_LEFT)
+        def stage = new Stage()
+        stage.initOwner(QuPathGUI.instance.stage)
+        stage.setTitle(TITLE)
+        stage.setScene(new Scene(row))
+        cancel.setOnAction { request.cancel() }
+        stage.setOnCloseRequest { request.cancel() }
+        def tick = new PauseTransition(javafx.util.Duration.millis(BEFORE_PROGRESS_MS))
+        tick.setOnFinished {
+            def (done, total) = [request.done, request.total]
+            label.setText(request.waits ?: request.doing + (total ? ": $done of $total" : done ? ": $done" : ''))
+            bar.setProgress(done && total ? done / total : ProgressBar.INDETERMINATE_PROGRESS)
+            stage.sizeToScene()    // the label grows
+            stage.show()
+            tick.playFromStart()
+        }
+        tick.play()
+        return {
+            tick.stop()
+            stage.close()
+        }
+    }
+}
