@@ -32,7 +32,7 @@ from fixtures.command_line import (
     run_here,
     write_prompts,
 )
-from wsisam_qupath.cli.loaded_model import LoadedModel
+from wsisam_qupath.cli.segment_run import LoadedModel
 from wsisam_qupath.cli.table_row import record_loss
 from wsisam_qupath.inference.backends import ImageArray
 from wsisam_qupath.options import FORMAT_ENDINGS

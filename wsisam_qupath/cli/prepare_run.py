@@ -29,8 +29,7 @@ from ..report.progress import (
 )
 from ..slide import Slide
 from .inputs_outputs import open_for_reading
-from .loaded_model import LoadedModel
-from .segment_run import SegmentRequest, read_all_prompts
+from .segment_run import LoadedModel, SegmentRequest, read_all_prompts
 
 
 @dataclass(frozen=True)

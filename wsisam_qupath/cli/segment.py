@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from ..errors import OptionError
-from ..options import FORMAT_ENDINGS, MOST_CANDIDATES, ModelSpec, OutlineOptions
+from ..options import FORMAT_ENDINGS, MOST_CANDIDATES, OutlineOptions
 from .options import (
     SOME_FAILED,
     Numbers,
@@ -136,14 +136,15 @@ def segment(**given: Any) -> None:
 
     Exit codes: 0 done, 2 nothing was started, 3 some slides failed, 130 interrupted.
     """
+    from .segment_run import SegmentRequest, run_segment
+
     model, options = take_model(given), take_outline(given)
     table = given.pop("table")
     shared = {name: given.pop(name) for name in ("shard", "workers", "dask", "summarize")}
     if table is None:
         _check_one(given["slide"], shared)
-        _segment_one(model, options, given)
+        run_segment(SegmentRequest(model=model, options=options, **given))
         return
-    from .segment_run import SegmentRequest
     from .table_run import TableRequest, run_table
 
     _check_many(given)
@@ -152,17 +153,6 @@ def segment(**given: Any) -> None:
     one = SegmentRequest(model=model, options=options, **{**given, "slide": ""})
     is_complete = run_table(TableRequest(table, folder, **shared, one=one))
     sys.exit(0 if is_complete else SOME_FAILED)
-
-
-def _segment_one(model: ModelSpec, options: OutlineOptions, given: Mapping[str, Any]) -> None:
-    """Outline the prompts of one slide, with a model that is loaded during the imports."""
-    from .loaded_model import LoadedModel
-
-    loaded = LoadedModel(model)
-    loaded.begin()
-    from .segment_run import SegmentRequest, run_segment
-
-    run_segment(SegmentRequest(model=model, options=options, **given), loaded)
 
 
 def _check_one(slide: str | None, of_tables: Mapping[str, object]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import closing, suppress
@@ -14,7 +15,7 @@ from ..errors import OptionError
 from ..files import check_writable, compute_sha256, estimate_size
 from ..geojson import prompts_from_coordinates, read_prompts
 from ..geometry import Mpp
-from ..inference.loading import ResolvedModel
+from ..inference.loading import ResolvedModel, resolve
 from ..inference.segmenter import Segmenter
 from ..inference.tally import Tally
 from ..inference.tasks import serialize_results
@@ -33,7 +34,6 @@ from ..report.progress import (
 )
 from ..slide import Slide
 from .inputs_outputs import check_outputs, describe_model, open_for_reading
-from .loaded_model import LoadedModel
 from .outline_files import check_format, make_labels_path, write_labels_of, write_outlines
 from .segment_part import Part, open_part
 
@@ -106,17 +106,40 @@ class Outcome:
         return len(self.prompt_set) - len(self.empty)
 
 
-def run_segment(request: SegmentRequest, loaded: LoadedModel | None = None) -> Outcome:
-    """Outline the prompts of a request, and tell the user on stderr how it goes.
+class LoadedModel:
+    """The model of one slide or many, loaded when the first prompt needs it.
 
-    Args:
-        loaded: the model of the request, if it is being loaded already.
+    Attributes:
+        resolved: what is chosen, and not loaded yet.
+    """
+
+    def __init__(self, spec: ModelSpec) -> None:
+        """Check the choice.
+
+        Raises:
+            WsiSamError: see :func:`.resolve`.
+        """
+        self.resolved = resolve(spec)
+        self._segmenter: Segmenter | None = None
+        self._loading = threading.Lock()
+
+    def load(self, console: MessageConsole) -> Segmenter:
+        """Load it, unless that was done before; called from any thread."""
+        with self._loading:
+            if self._segmenter is None:
+                with show_progress(console, "Loading the model (the first start prepares it)"):
+                    self._segmenter = Segmenter(self.resolved.load())
+            return self._segmenter
+
+
+def run_segment(request: SegmentRequest) -> Outcome:
+    """Outline the prompts of a request, and tell the user on stderr how it goes.
 
     Raises:
         WsiSamError: see the error tree.
     """
     console = stderr_console()
-    outcome = outline_slide(request, loaded or LoadedModel(request.model), console)
+    outcome = outline_slide(request, LoadedModel(request.model), console)
     console.print(summary(outcome), markup=False)
     return outcome
 

@@ -27,9 +27,8 @@ from ..project.slide_table.status import EmptyResult, SlideFiles, SlideStatus, S
 from ..report.progress import MessageConsole, stderr_console
 from ..slide import Slide
 from .inputs_outputs import open_for_reading
-from .loaded_model import LoadedModel
 from .outline_files import write_labels_of, write_outlines
-from .segment_run import Outcome, SegmentRequest, describe_inputs, outline_slide
+from .segment_run import LoadedModel, Outcome, SegmentRequest, describe_inputs, outline_slide
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,7 @@ from ..options import ModelSpec
 from ..project.slide_table.rows import Shard, TableRow, read_rows
 from ..project.slide_table.status import read_states, write_summary
 from ..report.progress import MessageConsole, count_noun, duration, show_progress, stderr_console
-from .loaded_model import LoadedModel
-from .segment_run import SegmentRequest
+from .segment_run import LoadedModel, SegmentRequest
 from .table_row import RowOutcome, record_loss, run_row, run_row_in_worker
 
 
