@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -230,6 +231,10 @@ def test_it_asks_before_objects_are_lost_and_leaves_what_others_wrote(
         assert all("409" in one for one in page.complaints)
 
 
+def shows(page: Page, class_name: str) -> bool:
+    return page.rows[0].startswith(class_name)
+
+
 def test_without_its_server_the_page_hands_over_what_it_has(
     slide_path: Path, tmp_path: Path
 ) -> None:
@@ -245,7 +250,7 @@ def test_without_its_server_the_page_hands_over_what_it_has(
         name = page.browser.find_element("id", "class")
         for class_name in ("constructor", "Wrong*"):  # of the names that JavaScript has itself, one
             name.send_keys(Keys.CONTROL, "a", Keys.NULL, class_name, Keys.TAB)
-            page.wait(lambda wanted=class_name: page.rows[0].startswith(wanted))
+            page.wait(partial(shows, page, class_name))
         page.press("f")
         page.wait_for("is not wanted: select another object")
 
