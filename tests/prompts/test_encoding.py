@@ -11,6 +11,7 @@ from wsisam_qupath.prompts import Prompt, PromptKind
 from wsisam_qupath.prompts.encoding import (
     BOTTOM_RIGHT,
     CLAMP_LOGIT,
+    MOST_POINTS,
     NEGATIVE,
     OUTLINE_LOGIT,
     PADDING,
@@ -166,3 +167,25 @@ def test_an_outline_and_its_own_answer_lie_at_the_same_place_of_the_lr_patch() -
 
     middle = (slice(64, 192), slice(64, 192))
     np.testing.assert_allclose(reduced[middle], encoded.lr_mask_input[middle], atol=1e-4)
+
+
+def test_of_very_many_points_some_that_lie_far_apart_are_encoded_and_the_last() -> None:
+    row = tuple((744.0 + 4 * number, 1600.0) for number in range(100))
+    last = (1000.0, 1900.0)
+
+    encoded = encode_prompt(Prompt("many", l0_positives=(*row, last), l0_negatives=row), PAIR)
+
+    labels = encoded.point_labels.tolist()
+    assert (labels.count(POSITIVE), labels.count(NEGATIVE)) == (MOST_POINTS, MOST_POINTS)
+    inside = encoded.point_coords[:MOST_POINTS]
+    assert inside[-1].tolist() == [128, 103]
+    assert (np.diff(inside[:-1, 0]) > 4).all()
+
+
+def test_points_that_are_not_too_many_are_all_encoded() -> None:
+    points = tuple((744.0 + number, 1600.0) for number in range(MOST_POINTS))
+
+    encoded = encode_prompt(Prompt("some", l0_positives=points), PAIR)
+
+    assert encoded.point_labels.tolist() == [*[POSITIVE] * MOST_POINTS, PADDING]
+    np.testing.assert_allclose(encoded.point_coords[:-1, 0], np.arange(MOST_POINTS) / 2)

@@ -126,6 +126,21 @@ def test_a_point_outside_of_the_object_counts(client: Client, view: View) -> Non
     assert one != other
 
 
+def test_of_the_many_vertices_of_an_outline_some_are_asked_about(
+    client: Client, view: View, segmenter: Segmenter, slide: Slide
+) -> None:
+    (ours,) = segmenter.segment(slide, boxes=[GLAND])
+    assert isinstance(ours, Result)
+    ring = ours.polygon.buffer(-15).exterior
+    vertices = [
+        (p.x, p.y) for p in (ring.interpolate(n / 1000, normalized=True) for n in range(1000))
+    ]
+
+    (one,) = view.read(ask(client, view.points(tuple(vertices))))
+
+    assert overlap(one, ours) > 0.7
+
+
 def test_an_object_without_a_class_gets_none(client: Client, view: View) -> None:
     features = ask(client, view.rectangle(Box(*GLAND)))
 
@@ -252,7 +267,6 @@ def test_a_server_without_a_model_says_so(view: View) -> None:
         ({"bbox": [-90, -90, -5, -5]}, "outside of the slide"),
         ({"bbox": None, "point_coords": [[3, 3]], "point_labels": [0]}, "neither a rectangle"),
         ({"point_coords": [[3, 3]]}, "0 for 1 points"),
-        ({"point_coords": [[3, 3]] * 300, "point_labels": [1] * 300}, "may have 256"),
         ({"b64mask": "AAAA"}, "a mask is not taken"),
         ({"b64img": "AAAA"}, "neither PNG nor JPEG"),
         ({"b64img": "%"}, "not base64"),

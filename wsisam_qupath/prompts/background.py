@@ -10,6 +10,7 @@ from shapely.geometry import MultiPolygon, Polygon
 from shapely.geometry.base import BaseGeometry
 
 from ..geometry import Box, FloatArray
+from ..geometry.spreading import choose_far_apart
 from ..geometry.validity import keep_polygons
 from .prompt import PathClass, Plane, Point
 
@@ -51,7 +52,8 @@ class Background:
         distances = shapely.distance(shapely.points(points), l0_object)
         order = np.argsort(distances, kind="stable")
         near = order[: max(BACKGROUND_POINTS, round(_NEAR_SHARE * len(points)))]
-        return tuple((x, y) for x, y in _spread(points[near]).tolist())
+        apart = choose_far_apart(points[near], BACKGROUND_POINTS)
+        return tuple((x, y) for x, y in points[near][apart].tolist())
 
 
 def _list_inside(area: Polygon | MultiPolygon) -> FloatArray:
@@ -65,14 +67,3 @@ def _list_inside(area: Polygon | MultiPolygon) -> FloatArray:
         return inside
     one = area.representative_point()
     return np.array([[one.x, one.y]])
-
-
-def _spread(points: FloatArray) -> FloatArray:
-    """The first of some points, and others that are each far from those chosen before."""
-    chosen = [0]
-    distances = np.linalg.norm(points - points[0], axis=1)
-    while len(chosen) < min(BACKGROUND_POINTS, len(points)):
-        chosen.append(int(distances.argmax()))
-        distances = np.minimum(distances, np.linalg.norm(points - points[chosen[-1]], axis=1))
-    found: FloatArray = points[chosen]
-    return found

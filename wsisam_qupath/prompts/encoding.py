@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from ..geometry import Box, FloatArray, PatchPair
 from ..geometry.polygons import outline_to_mask
-from .prompt import Prompt, PromptKind
+from ..geometry.spreading import choose_far_apart
+from .prompt import Point, Prompt, PromptKind
 
 Coords = TypeVar("Coords")
 
@@ -23,6 +24,10 @@ MASK_PX = 256
 
 PADDING, NEGATIVE, POSITIVE, TOP_LEFT, BOTTOM_RIGHT = -1, 0, 1, 2, 3
 """SAM's labels of prompt points."""
+
+MOST_POINTS = 20
+"""So many points inside of an object are encoded, and as many outside. The adapter that ships was
+taught with about ten; IoU is 0.98 with 32 points in a gland, 0.6 with 64 and 0.2 with 125."""
 
 OUTLINE_LOGIT = 4.0
 """Logit of the pixels inside of an outline, when it becomes a mask prompt.
@@ -57,13 +62,15 @@ class EncodedPrompt:
 def encode_prompt(prompt: Prompt, pair: PatchPair) -> EncodedPrompt:
     """Encode a prompt in the frame of its patch pair: points first, then the box, as in SAM.
 
-    A negative point outside of the HR patch says nothing about its pixels and is left out. Bare
-    points are followed by one padding token, as SAM was trained.
+    A negative point outside of the HR patch says nothing about its pixels and is left out. Of more
+    than :data:`MOST_POINTS` inside or outside, so many are encoded, far from each other, the last
+    one among them. Bare points are followed by one padding token, as SAM was trained.
     """
     hr_l0_box = pair.hr_l0_box
-    negatives = [point for point in prompt.l0_negatives if hr_l0_box.contains(*point)]
-    point_labels = [POSITIVE] * len(prompt.l0_positives) + [NEGATIVE] * len(negatives)
-    l0_points: list[Iterable[float]] = [*prompt.l0_positives, *negatives]
+    positives = _limit(prompt.l0_positives)
+    negatives = _limit([point for point in prompt.l0_negatives if hr_l0_box.contains(*point)])
+    point_labels = [POSITIVE] * len(positives) + [NEGATIVE] * len(negatives)
+    l0_points: list[Iterable[float]] = [*positives, *negatives]
     if (extent := prompt.l0_extent) is not None:
         l0_points += list(extent.corners())
         point_labels += [TOP_LEFT, BOTTOM_RIGHT]
@@ -74,6 +81,14 @@ def encode_prompt(prompt: Prompt, pair: PatchPair) -> EncodedPrompt:
     return _make_encoded_prompt(
         prompt.kind, point_coords, point_labels, *_outline_masks(prompt, pair)
     )
+
+
+def _limit(l0_points: Sequence[Point]) -> Sequence[Point]:
+    """As many of the points as the model can be asked about, in their order."""
+    if len(l0_points) <= MOST_POINTS:
+        return l0_points
+    chosen = choose_far_apart(np.array(l0_points), MOST_POINTS, first=len(l0_points) - 1)
+    return [l0_points[index] for index in sorted(chosen)]
 
 
 def encode_box(hr_box: Box) -> EncodedPrompt:

@@ -10,7 +10,7 @@ from ...geojson.shapes import geometry_json, snap_to_grid
 from ...geometry import Box, Mpp
 from ...inference.segmenter import Segmenter
 from ...options import MOST_CANDIDATES, OutlineOptions
-from ...prompts import Plane, Prompt, PromptSet, clip_to_slide, require_all_usable
+from ...prompts import Plane, Point, Prompt, PromptSet, clip_to_slide, require_all_usable
 from ...prompts.results import Result, list_candidates
 from ..budget import Reservation
 from ..client_pixels import SentImage, SentPixels
@@ -104,10 +104,6 @@ def _make_prompt(request: SamRequest, limits: Limits) -> Prompt:
     labels = request.point_labels or []
     if len(points) != len(labels):
         raise _refuse("point_labels", f"there are {len(labels)} for {len(points)} points")
-    if len(points) > limits.points:
-        raise _refuse(
-            "point_coords", f"there are {len(points)}, and an object may have {limits.points}"
-        )
     if request.b64mask is not None:
         raise _refuse("b64mask", "a mask is not taken here; mark with a rectangle or with points")
     centers = [(x + 0.5, y + 0.5) for x, y in points]
@@ -119,8 +115,16 @@ def _make_prompt(request: SamRequest, limits: Limits) -> Prompt:
             "neither a rectangle nor a point inside of the object lies in the part of the image "
             "that QuPath shows; move the view there",
         )
+    if len(points) > limits.points:
+        inside, outside = (_thin(some, limits.points // 2) for some in (inside, outside))
     box = None if request.bbox is None else _read_box(request.bbox)
     return Prompt("the object", l0_box=box, l0_positives=inside, l0_negatives=outside)
+
+
+def _thin(points: tuple[Point, ...], most: int) -> tuple[Point, ...]:
+    """Some of many points, evenly: of an outline, the extension sends every vertex."""
+    step = -(-len(points) // most) or 1
+    return points[::step]
 
 
 def _read_box(bbox: tuple[float, float, float, float]) -> Box:
