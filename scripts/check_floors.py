@@ -11,6 +11,7 @@ begins no further part after that time. What fails here needs a higher version i
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -50,7 +52,7 @@ class Floors:
 
     def install(self) -> None:
         """Make the environment, unless it stands and pyproject.toml is the same."""
-        declared = (ROOT / "pyproject.toml").read_text("utf-8")
+        declared = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
         if self.read().get("pyproject") == declared:
             return
         uv = shutil.which("uv") or sys.exit("uv is not installed: see docs.astral.sh/uv")
@@ -88,10 +90,13 @@ class Floors:
         kept["SETUPTOOLS_USE_DISTUTILS"] = "stdlib"
         return kept
 
-    def read(self) -> dict[str, dict[str, str]]:
-        return json.loads(self.record.read_text("utf-8")) if self.record.exists() else {}
+    def read(self) -> dict[str, Any]:
+        if not self.record.exists():
+            return {}
+        kept: dict[str, Any] = json.loads(self.record.read_text("utf-8"))
+        return kept
 
-    def write(self, kept: dict[str, object]) -> None:
+    def write(self, kept: dict[str, Any]) -> None:
         self.record.write_text(json.dumps(kept, indent=1), "utf-8")
 
 
