@@ -29,4 +29,5 @@ else
     Thread.startDaemon('wsi-sam') {
         def menu = load('MenuInstaller')
         javafx.application.Platform.runLater { menu.install() }
+        menu.load()    // so that the first command need not wait
     }

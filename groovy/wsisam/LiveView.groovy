@@ -13,6 +13,9 @@ class LiveView {
     private static final String STYLE =
         '-fx-background-color: rgba(0,0,0,0.65); -fx-text-fill: white; -fx-padding: 4 8; -fx-background-radius: 4'
 
+    /** Width of the overview in the other corner with the space around both, px. */
+    private static final int BESIDE_PX = 190
+
     final Outlines outlines
     private final Settings settings
     private final QuPathViewer viewer
@@ -29,6 +32,8 @@ class LiveView {
         line.setId('wsisam-line')
         line.setStyle(STYLE)
         line.setMouseTransparent(true)
+        line.setWrapText(true)
+        line.maxWidthProperty().bind(viewer.view.widthProperty().subtract(BESIDE_PX))
         StackPane.setAlignment(line, Pos.TOP_LEFT)
         StackPane.setMargin(line, new Insets(10))
         viewer.view.children.add(line)

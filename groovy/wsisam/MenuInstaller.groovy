@@ -8,7 +8,7 @@ import qupath.fx.dialogs.Dialogs
 import qupath.lib.gui.QuPathGUI
 import qupath.lib.gui.tools.MenuTools
 
-/** Installs Extensions > WSI-SAM in QuPath's menu. What its commands do is loaded at first use. */
+/** Installs Extensions > WSI-SAM in QuPath's menu, before what its commands do is loaded. */
 class MenuInstaller {
     private static final String MENU = 'Extensions>WSI-SAM'
 
@@ -95,7 +95,7 @@ class MenuInstaller {
         gui.toolBar.items.add(0, button)    // at the end it would be hidden in a narrow window
     }
 
-    /** Runs a command in QuPath's thread, once all commands are loaded in another one. */
+    /** Runs a command in QuPath's thread, once all of them are loaded in another one. */
     private void run(Closure command) {
         if (commands != null) {
             command(commands)
@@ -111,7 +111,8 @@ class MenuInstaller {
         }
     }
 
-    private synchronized Object load() {
+    /** Loads the commands, unless they are. */
+    synchronized Object load() {
         // By its name, else it would be compiled together with this class.
         commands = commands ?: getClass().classLoader.loadClass('wsisam.Commands').newInstance(script)
         return commands
