@@ -1,5 +1,7 @@
 """Which tiles are looked at, how much their places look like examples, and where objects may be."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import shapely
@@ -16,10 +18,12 @@ from wsisam_qupath.inference.find.tiles import (
     is_glass,
     lay_tiles,
     list_places,
+    measure_tissue,
     sort_tiles,
 )
 from wsisam_qupath.prompts.planner import Planner
-from wsisam_qupath.slide import Slide
+from wsisam_qupath.slide import Slide, open_slide
+from wsisam_qupath.slide.pyramid import write_pyramid
 
 PLANNER = Planner(Mpp(0.5, 0.5), 256)
 PAIR = PatchPair(256.0, 256.0, 1.0, 256, Mpp(0.5, 0.5))
@@ -96,6 +100,25 @@ def test_glass_is_told_from_tissue(tissue_slide: Slide) -> None:
     assert is_glass(tissue_slide, beside)
     assert not is_glass(tissue_slide, around)  # though most of it lies beside the slide
     assert not is_glass(tissue_slide, PAIR)
+
+
+def test_how_much_of_an_object_is_tissue_is_measured_within_its_outline(tmp_path: Path) -> None:
+    scene = np.full((256, 256, 3), 245, np.uint8)
+    scene[:, :128] = (180, 90, 140)
+    write_pyramid(tmp_path / "half.tif", scene, mpp=0.5)
+
+    with open_slide(tmp_path / "half.tif") as slide:
+        shares = [
+            measure_tissue(slide, outline)
+            for outline in (
+                shapely.box(10, 10, 100, 100),
+                shapely.box(140, 10, 250, 100),
+                shapely.box(64, 64, 192, 192),
+                shapely.Polygon([(0, 0), (256, 0), (0, 256)]),
+            )
+        ]
+
+    assert shares == pytest.approx([1, 0, 0.5, 0.75], abs=0.05)
 
 
 # Likeness

@@ -87,11 +87,26 @@ def is_glass(slide: PixelSource, pair: PatchPair) -> bool:
     l0_shown = pair.hr_l0_box.intersection(slide.l0_box)
     if l0_shown.width <= 0 or l0_shown.height <= 0:
         return True
-    pixels = slide.read(l0_shown, _LOOK_PX, _LOOK_PX).astype(np.int16)
+    return bool(_find_tissue(slide, l0_shown).mean() < _LEAST_TISSUE)
+
+
+def measure_tissue(slide: PixelSource, l0_outline: Region) -> float:
+    """Measure how much of an object is no bare glass, 0 to 1."""
+    box = Box(*l0_outline.bounds).intersection(slide.l0_box)
+    tissue = _find_tissue(slide, box)
+    steps = (np.arange(_LOOK_PX) + 0.5) / _LOOK_PX
+    x, y = np.meshgrid(box.x0 + steps * box.width, box.y0 + steps * box.height)
+    inside = shapely.contains_xy(l0_outline, x, y)
+    return float(tissue[inside].mean() if inside.any() else tissue.mean())
+
+
+def _find_tissue(slide: PixelSource, l0_box: Box) -> NDArray[np.bool_]:
+    """Which pixels of a small picture of a region show tissue, rows first."""
+    pixels = slide.read(l0_box, _LOOK_PX, _LOOK_PX).astype(np.int16)
     is_tissue: NDArray[np.bool_] = (np.ptp(pixels, axis=-1) >= _GLASS_COLOR) | (
         pixels.min(axis=-1) <= _GLASS_LIGHT
     )
-    return bool(is_tissue.mean() < _LEAST_TISSUE)
+    return is_tissue
 
 
 def list_places(pair: PatchPair, side: int) -> FloatArray:
