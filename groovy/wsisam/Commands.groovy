@@ -68,6 +68,8 @@ class Commands {
                 inform('There are no prompts: draw rectangles around objects, or points inside of them.')
             else if (!failure && request.answered && !request.changed && !request.kept)
                 inform('Nothing is left to do: the outlines of these prompts were accepted or edited by a person.')
+            else if (!failure && !select && !request.kept)
+                inform("$request.answered prompts are outlined. The key F fills detections, to see them from afar.")
             report(request, failure)
         }
     }
@@ -131,7 +133,7 @@ class Commands {
         if (place == null || !Exchange.askPixelSize(imageData))
             return
         def within = place == places[-1] ? null : place == places[-2] ? [visibleArea(imageData)] : regions
-        def request = new Request(imageData: imageData, doing: 'objects found', options: settings.options())
+        def request = new Request(imageData: imageData, doing: 'searching', options: settings.options())
         request.onArrival = { answers.showArrived(request) }
         def wanted = searchFor(request, examples, within)
         def progress = showProgress(request)

@@ -54,7 +54,8 @@ class Say {
         def tick = new PauseTransition(javafx.util.Duration.millis(BEFORE_PROGRESS_MS))
         tick.setOnFinished {
             def (done, total) = [request.done, request.total]
-            label.setText(request.waits ?: request.doing + (total ? ": $done of $total" : done ? ": $done" : ''))
+            def count = total ? ": $done of $total" : done ? ": $done found" : ''
+            label.setText((request.waits ?: request.doing + count).capitalize())
             bar.setProgress(done && total ? done / total : ProgressBar.INDETERMINATE_PROGRESS)
             stage.sizeToScene()    // the label grows
             stage.show()

@@ -246,7 +246,8 @@ class Server {
     boolean stop() {
         def isOurs = started?.isAlive()
         if (isOurs)
-            started.destroy()
+            started.outputStream.close()    // destroy() would also send a signal, and on Windows end it at once
+        started = null
         return isOurs
     }
 
