@@ -25,20 +25,21 @@ TOKEN = "0123456789abcdef-for-tests"
 
 
 @contextmanager
-def serving(home: Path, name: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+def serving(home: Path, name: str, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     """A server, and the file by which clients find it."""
     log = home / f"{name}.txt"
     command = [sys.executable, "-m", "wsisam_qupath", "serve", "--port", "0", "--adapter", "none"]
+    own = environment(HOME=str(home), USERPROFILE=str(home))
     with log.open("wb") as stderr:
         process = subprocess.Popen(
-            command, stderr=stderr, env=environment(HOME=str(home), USERPROFILE=str(home))
+            [*command, *options], stdin=subprocess.PIPE, stderr=stderr, env=own
         )
     try:
         wait_for(log, "Token:")
         yield process, home / ".wsisam-qupath" / "servers" / f"{process.pid}.json"
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
 
 
 def about(**changes: object) -> dict[str, Any]:
@@ -56,6 +57,17 @@ def test_a_server_that_stops_takes_its_own_file_away_and_no_other(tmp_path: Path
         second.wait(60)
 
         assert of_first.exists()
+        assert not own.exists()
+
+
+@pytest.mark.slow
+def test_a_signal_beside_the_end_of_the_input_does_not_cut_the_stop_short(tmp_path: Path) -> None:
+    with serving(tmp_path, "first", "--stop-with-input") as (process, own):
+        assert process.stdin is not None
+        process.stdin.close()
+        process.send_signal(signal.SIGTERM)  # as Java's Process.destroy() does
+
+        assert process.wait(60) == 0
         assert not own.exists()
 
 
