@@ -238,3 +238,14 @@ def test_what_is_no_geojson_is_refused_by_name(tmp_path: Path, content: bytes) -
 
     with pytest.raises(PromptError, match=r"x\.geojson is not .*Export it from QuPath again"):
         read_objects(path)
+
+
+def test_lists_however_deep_are_looked_through_without_recursion() -> None:
+    nested: object = []
+    for _ in range(100_000):
+        nested = [nested]
+    feature = {"type": "Feature", "geometry": {"type": "Point", "coordinates": [1, 2]}}
+
+    with pytest.raises(PromptError, match="holds no features"):
+        clean_objects(nested)
+    assert len(clean_objects([feature, nested]).features) == 1

@@ -19,7 +19,7 @@ from shapely.errors import ShapelyError
 from shapely.geometry import MultiPolygon, Polygon, mapping, shape
 
 from ..errors import PromptError
-from ..files import JsonList, is_list, read_json
+from ..files import read_json
 from ..geometry import Box
 from ..prompts import PathClass, Plane, Skipped
 from ..prompts.grouping import derive_id
@@ -32,6 +32,7 @@ from .properties import (
     read_path_class,
     read_plane,
 )
+from .reading import holds_features, list_top_features
 from .shapes import LIMIT_PX, UnusableError, geometry_json, read_area, read_points, snap_to_grid
 from .writing import Feature
 
@@ -108,7 +109,7 @@ class ObjectStream:
     """
 
     def __init__(self, document: object, *, source: str = "The GeoJSON") -> None:
-        if not is_geojson(document):
+        if not holds_features(document):
             raise PromptError(f"{source} is not GeoJSON: it holds no features. {_FIX}")
         self._document = document
         self._cleaner = _Cleaner()
@@ -120,7 +121,7 @@ class ObjectStream:
         return self._cleaner.repaired
 
     def __iter__(self) -> Iterator[Feature]:
-        for value in _top(self._document):
+        for value in list_top_features(self._document):
             yield from self._cleaner.clean(value, depth=0)
 
 
@@ -141,18 +142,6 @@ def list_classes(features: Iterable[Feature]) -> tuple[PathClass, ...]:
         if found is not None:
             classes.setdefault(found.name, found)
     return tuple(classes.values())
-
-
-def is_geojson(document: object) -> bool:
-    """Whether parsed JSON looks like GeoJSON at its top."""
-    if isinstance(document, (list, tuple, JsonList)):
-        return not document or any(map(is_geojson, document))
-    if not isinstance(document, dict):
-        return False
-    kind = document.get("type")
-    if kind == "FeatureCollection":
-        return is_list(document.get("features"))
-    return kind == "Feature" or kind in (*_AREAS, *_POINTS, *_LINES)
 
 
 def iterate_features(features: Iterable[Feature]) -> Iterator[Feature]:
@@ -284,18 +273,6 @@ class _Cleaner:
             distinct = derive_id(wanted, "again", again)
         self._ids.add(distinct)
         return distinct
-
-
-def _top(document: object) -> Iterator[object]:
-    if isinstance(document, (list, tuple, JsonList)):
-        for value in document:
-            yield from _top(value)
-    elif isinstance(document, dict) and document.get("type") == "FeatureCollection":
-        yield from _top(document.get("features"))
-    elif isinstance(document, dict) and document.get("type") != "Feature":
-        yield {"type": "Feature", "geometry": document}
-    else:
-        yield document
 
 
 def _line(drawn: Feature) -> Feature:

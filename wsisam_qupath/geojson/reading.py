@@ -244,8 +244,11 @@ def _is_geojson_object(value: object) -> bool:
     return kind == "Feature" or kind in _GEOMETRIES
 
 
-def list_features(document: object) -> Iterator[object]:
-    """Features in their order, each before the children that QuPath nests in it."""
+def list_top_features(document: object) -> Iterator[object]:
+    """Features in their order, without the children nested in them; a bare geometry becomes one.
+
+    However deep a document is nested, it takes no recursion.
+    """
     waiting = [iter((document,))]
     while waiting:
         value = next(waiting[-1], _END)
@@ -253,18 +256,28 @@ def list_features(document: object) -> Iterator[object]:
             waiting.pop()
         elif isinstance(value, (list, tuple, JsonList)):
             waiting.append(iter(value))
-        elif not isinstance(value, dict):
-            yield value
-        elif value.get("type") == "FeatureCollection":
+        elif isinstance(value, dict) and value.get("type") == "FeatureCollection":
             waiting.append(iter((value.get("features"),)))
-        elif value.get("type") in _GEOMETRIES:
+        elif isinstance(value, dict) and value.get("type") in _GEOMETRIES:
             yield {"type": "Feature", "geometry": value}
         else:
             yield value
-            properties = value.get("properties")
-            if isinstance(properties, dict):
-                children = properties.get("childObjects") or properties.get("children")
-                waiting += [iter((children,))] if isinstance(children, (list, tuple)) else []
+
+
+def list_features(document: object) -> Iterator[object]:
+    """Features in their order, each before the children that QuPath nests in it."""
+    waiting = [list_top_features(document)]
+    while waiting:
+        value = next(waiting[-1], _END)
+        if value is _END:
+            waiting.pop()
+            continue
+        yield value
+        properties = value.get("properties") if isinstance(value, dict) else None
+        if isinstance(properties, dict):
+            children = properties.get("childObjects") or properties.get("children")
+            if isinstance(children, (list, tuple)):
+                waiting.append(list_top_features(children))
 
 
 def read_marks(

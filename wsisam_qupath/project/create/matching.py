@@ -12,9 +12,10 @@ from typing import TypeVar
 from ...errors import PromptError
 from ...files import read_json
 from ...files.names import name_key
-from ...geojson.cleaning import ObjectStream, is_geojson, open_objects
+from ...geojson.cleaning import ObjectStream, open_objects
 from ...geojson.coco import CocoDocument, CocoStream, is_coco
 from ...geojson.manifest import MANIFEST_NAME
+from ...geojson.reading import holds_features
 from ...geojson.slide_runner import is_slide_runner, read_slide_runner
 from ...prompts import PathClass, Skipped
 from ...slide.names import natural_key, split_location, strip_format
@@ -107,7 +108,7 @@ def find_annotations(path: Path, slides: Sequence[Path]) -> Sources:
     document = read_json(path, fix=_FIX)
     if is_coco(document):
         return _read_coco_sources(document, str(path))
-    if not is_geojson(document):
+    if not holds_features(document):
         raise PromptError(f"{path} is neither GeoJSON nor COCO. {_FIX}")
     name = slides[0].name if len(slides) == 1 else _slide_name(path)
     return Sources((Source(path.name, name, path),))
