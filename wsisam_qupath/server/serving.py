@@ -175,12 +175,12 @@ def _make_url(config: ServerConfig, host: str, port: int) -> str:
 def _signals() -> Iterator[threading.Event]:
     """Set by SIGTERM and Ctrl-C; a second one, or :data:`_STOP_SECONDS_MAX`, end the process."""
     stopping = threading.Event()
-    signalled = threading.Event()  # the end of the input, too, sets the other
+    signaled = threading.Event()  # the end of the input, too, sets the other
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
-        if signalled.is_set():
+        if signaled.is_set():
             os._exit(130)
-        signalled.set()
+        signaled.set()
         stopping.set()
         threading.Thread(target=_end_soon, name="stopping", daemon=True).start()
 
