@@ -290,9 +290,9 @@ class _Finder:
                 break
             if not self._has_size(answer.polygon) or self.found.has(answer.polygon):
                 continue
-            if self._is_bare(answer.polygon):
+            if not region.intersects(answer.polygon.representative_point()):
                 continue
-            if region.intersects(answer.polygon.representative_point()):
+            if not self._is_bare(answer.polygon):  # last, since it reads pixels
                 self.found.add(answer.polygon)
                 yield answer
 

@@ -67,7 +67,7 @@ def clip_region(l0_region: Region | None, l0_box: Box) -> Region:
     """
     if l0_region is None:
         return _fill(l0_box)
-    inside = keep_polygons(shapely.intersection(l0_region, _fill(l0_box)))
+    inside = cut_to_slide(l0_region, l0_box)
     if inside.is_empty:
         raise PromptError("The areas to look in lie outside of the slide: draw them on it.")
     return inside
