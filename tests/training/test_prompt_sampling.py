@@ -100,6 +100,16 @@ def test_a_mix_without_a_kind_never_draws_it() -> None:
     assert {draw_plan(mix, draws).kind for _ in range(50)} == {PromptKind.OUTLINE}
 
 
+def test_a_view_of_nested_objects_is_never_asked_by_fewer_points_than_it_says() -> None:
+    draws = rng()
+
+    plans = [draw_plan(MIX, draws, 3) for _ in range(500)]
+
+    asked = {kind: {p.positives for p in plans if p.kind is kind} for kind in PromptKind}
+    assert asked[PromptKind.POINTS] == set(range(3, 11))
+    assert asked[PromptKind.BOX_POINTS] == set(range(1, 11))  # the box says which is meant
+
+
 def test_boxes_are_drawn_round_whole_objects_and_points_in_any() -> None:
     boxes = draw_objects(SEEN, Plan(PromptKind.BOX), MIX, 3, rng())
     points = draw_objects(SEEN, Plan(PromptKind.POINTS, positives=1), MIX, 2, rng())

@@ -288,6 +288,19 @@ def test_scope_mask_decoder_also_leaves_what_embeds_prompts(
 
 
 @pytest.mark.walk
+def test_views_of_nested_objects_are_not_validated_with_fewer_points_than_they_say(
+    lite_state: State, tmp_path: Path
+) -> None:
+    cache = make_cache(tmp_path / "views", 1)
+    nested = CachedSamples(cache, least_points=[3] * len(cache))
+    run = make_run(tmp_path, CLICKED, nested, lite_state)
+
+    measured = validate(run.trainable, nested, CLICKED.mix, run.size_px, run.context)
+
+    assert {name for name in measured if "points" in name} == {"3_points", "10_points"}
+
+
+@pytest.mark.walk
 @pytest.mark.parametrize(("share", "answering"), [(0.0, "lr"), (1.0, "hr")])
 def test_the_mask_that_learns_is_the_one_that_is_measured(
     samples: CachedSamples, lite_state: State, tmp_path: Path, share: float, answering: str

@@ -58,6 +58,7 @@ class AnnotatedImage:
         l0_complete: where the annotation is complete; what is no object outside of it is unknown,
             not background. None is everywhere.
         part: where a file of the dataset says in which part it belongs; None leaves it to us.
+        least_points: the fewest points, without a box, by which training asks for its objects.
     """
 
     name: str
@@ -67,6 +68,7 @@ class AnnotatedImage:
     truths: tuple[Truth, ...]
     l0_complete: Polygon | MultiPolygon | None = None
     part: Part | None = None
+    least_points: int = 1
 
     def __post_init__(self) -> None:
         for name in ("name", "dataset", "group"):

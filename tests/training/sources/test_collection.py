@@ -79,6 +79,13 @@ def test_the_pixel_size_of_each_image_may_stand_in_the_table(tmp_path: Path) -> 
     assert [image.group for image in images] == ["a", "b"]
 
 
+def test_a_folder_says_how_many_points_its_objects_need(tmp_path: Path) -> None:
+    make_image(tmp_path / "lumina", "1")
+    file = write_collection(tmp_path, 'folder = "lumina"\nmpp = 0.5\nleast_points = 3')
+
+    assert [image.least_points for image in read(file).images] == [3]
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [

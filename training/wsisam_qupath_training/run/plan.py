@@ -220,7 +220,7 @@ def _measure_features(
     )
     patches = count_patches(len(few.samples), recipe.sampling.chain)
     seconds = (time.perf_counter() - start) / patches
-    return make_cached_samples(cache, range(len(few.samples))), seconds
+    return make_cached_samples(few, cache, range(len(few.samples))), seconds
 
 
 def _count_missing_patches(planned: Planned, backend: Backend) -> int:

@@ -346,7 +346,10 @@ class TrainingRun:
                 make_pixel_samples(val, self.recipe, val_kept),
             )
         train_cache, val_cache = self._caches
-        return make_cached_samples(train_cache, kept), make_cached_samples(val_cache, val_kept)
+        return (
+            make_cached_samples(train, train_cache, kept),
+            make_cached_samples(val, val_cache, val_kept),
+        )
 
     @cached_property
     def _caches(self) -> tuple[FeatureCache, FeatureCache]:

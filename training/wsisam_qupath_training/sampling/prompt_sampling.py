@@ -157,8 +157,12 @@ class PromptBatch:
         return int(self.points.shape[1] > 0)
 
 
-def draw_plan(mix: PromptMix, rng: Rng) -> Plan:
-    """One step's plan."""
+def draw_plan(mix: PromptMix, rng: Rng, least_points: int = 1) -> Plan:
+    """One step's plan.
+
+    Args:
+        least_points: of a prompt that has points alone.
+    """
     kinds = (PromptKind.BOX, PromptKind.POINTS, PromptKind.BOX_POINTS, PromptKind.OUTLINE)
     shares = np.array([mix.box, mix.points, mix.box_points, mix.outline])
     kind = kinds[int(rng.choice(len(kinds), p=shares / shares.sum()))]
@@ -167,6 +171,8 @@ def draw_plan(mix: PromptMix, rng: Rng) -> Plan:
         return Plan(kind, has_box=has_box or bool(rng.random() < mix.outline_box_share))
     is_single = rng.random() < mix.single_point_share
     positives = 1 if is_single else int(rng.integers(2, mix.most_points + 1))
+    if kind is PromptKind.POINTS:
+        positives = max(positives, least_points)
     negatives = int(rng.integers(1, 4)) if rng.random() < mix.negative_share else 0
     clicks = int(rng.integers(1, mix.most_clicks + 1)) if rng.random() < mix.sequence_share else 0
     feeds_outlines = bool(rng.random() < mix.outline_feedback_share)

@@ -56,6 +56,8 @@ class DatasetEntry(BaseModel):
         one_group: nothing is known of the patients, so that the set is never split.
         val, test, val_share, test_share: see :class:`.SplitRule`.
         weight: how often its images are drawn in training, beside those of others.
+        least_points: the fewest points, without a box, by which training asks for its objects. One
+            click into a lumen does not say whether the gland around it is meant: more do.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -77,6 +79,7 @@ class DatasetEntry(BaseModel):
     val_share: float = Limited(default=0.0, ge=0, le=1)
     test_share: float = Limited(default=0.0, ge=0, le=1)
     weight: float = Limited(default=1.0, gt=0, allow_inf_nan=False)
+    least_points: int = Limited(default=1, ge=1, le=10)
 
     @model_validator(mode="after")
     def _check_mpp_has_one_source(self) -> DatasetEntry:
@@ -167,7 +170,9 @@ def _read(root: Path, entry: DatasetEntry) -> Dataset:
         images = tuple(
             replace(image, l0_complete=_cover(folder, image.name, entry.cover)) for image in images
         )
-    return replace(dataset, images=images)
+    return replace(
+        dataset, images=tuple(replace(image, least_points=entry.least_points) for image in images)
+    )
 
 
 def _set_mpp(image: AnnotatedImage, stated: dict[str, str], file: Path) -> AnnotatedImage:

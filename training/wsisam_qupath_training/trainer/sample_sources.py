@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -40,10 +40,17 @@ class SampleSource(Protocol):
 
 @dataclass(frozen=True)
 class LoadedSample:
-    """One view, read: what is needed to make its features, and the objects in it."""
+    """One view, read.
+
+    Attributes:
+        content: what its features are made of.
+        truth: the objects in it.
+        least_points: see :class:`.AnnotatedImage`.
+    """
 
     content: Any
     truth: SampleMasks
+    least_points: int = 1
 
 
 class CachedSamples:
@@ -52,10 +59,17 @@ class CachedSamples:
     Args:
         cache: filled.
         indices: of those to use; None is all that hold an object.
+        least_points: of all views of the cache, see :class:`.AnnotatedImage`; None is one each.
     """
 
-    def __init__(self, cache: FeatureCache, indices: Sequence[int] | None = None) -> None:
+    def __init__(
+        self,
+        cache: FeatureCache,
+        indices: Sequence[int] | None = None,
+        least_points: Sequence[int] | None = None,
+    ) -> None:
         self._cache = cache
+        self._least_points = least_points
         usable = cache.usable
         self._indices = usable if indices is None else np.intersect1d(usable, list(indices))
 
@@ -64,8 +78,10 @@ class CachedSamples:
 
     def load(self, index: int) -> LoadedSample:
         """See :class:`.SampleSource`."""
-        sample = self._cache.sample(int(self._indices[index]))
-        return LoadedSample(sample, sample.truth)
+        own = int(self._indices[index])
+        sample = self._cache.sample(own)
+        least = 1 if self._least_points is None else self._least_points[own]
+        return LoadedSample(sample, sample.truth, least)
 
     def features(
         self, loaded: LoadedSample, trainable: TrainableDecoder, device: torch.device
@@ -101,9 +117,9 @@ class PixelSamples:
     def load(self, index: int) -> LoadedSample:
         """See :class:`.SampleSource`."""
         sample = self._samples[index]
-        return LoadedSample(
-            read_patches(self._slides[sample.image], sample), self._rasterize(sample)
-        )
+        image = self._images[sample.image]
+        patches = read_patches(self._slides[sample.image], sample)
+        return LoadedSample(patches, self._rasterize(sample), image.least_points)
 
     def _rasterize(self, sample: Sample) -> SampleMasks:
         return rasterize_targets(self._images[sample.image], sample, self._settings)
@@ -136,7 +152,7 @@ class ChosenObjects:
         """See :class:`.SampleSource`."""
         view, rows = self._rows[index]
         loaded = self._source.load(view)
-        return LoadedSample(loaded.content, loaded.truth.select(rows))
+        return replace(loaded, truth=loaded.truth.select(rows))
 
     def features(
         self, loaded: LoadedSample, trainable: TrainableDecoder, device: torch.device

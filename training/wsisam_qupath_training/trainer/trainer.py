@@ -218,7 +218,7 @@ class Run:
         rng = np.random.default_rng((self.seed, step, self.context.rank))
         loaded = self.samples.load(int(rng.integers(len(self.samples))))
         mix = self.settings.mix
-        plan = draw_plan(mix, rng)
+        plan = draw_plan(mix, rng, loaded.least_points)
         objects = draw_objects(loaded.truth, plan, mix, self.settings.objects_per_step, rng)
         prompts = draw_first_prompts(loaded.truth, objects.tolist(), plan, mix, self.size_px, rng)
         is_windowed = rng.random() < self.settings.windowed_share

@@ -48,7 +48,7 @@ class TrainingData:
         """Of everything that is looked at."""
         digest = hashlib.sha256(repr(self.samples).encode())
         for image in self.images:
-            digest.update(f"{image.dataset}|{image.name}".encode())
+            digest.update(f"{image.dataset}|{image.name}|{image.least_points}".encode())
             for truth in image.truths:
                 digest.update(truth.l0_outline.wkb)
         return digest.hexdigest()
@@ -233,9 +233,12 @@ def name_usable_views(
     return [(sample, names) for sample, names in named if names]
 
 
-def make_cached_samples(cache: FeatureCache, kept: Sequence[int]) -> SampleSource:
-    """Some views of a cache, by index."""
-    return CachedSamples(cache, kept)
+def make_cached_samples(
+    data: TrainingData, cache: FeatureCache, kept: Sequence[int]
+) -> SampleSource:
+    """Some views of a part, by index, from the cache of all of them."""
+    least_points = [data.images[sample.image].least_points for sample in data.samples]
+    return CachedSamples(cache, kept, least_points)
 
 
 def make_pixel_samples(data: TrainingData, recipe: Recipe, kept: Sequence[int]) -> SampleSource:

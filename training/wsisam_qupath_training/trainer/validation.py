@@ -94,6 +94,8 @@ def _answer_view(
     wanted = make_targets(truth, objects, trainable.patch_count, context.device)
     answers = []
     for kind, plan in plans(mix).items():
+        if plan.kind is PromptKind.POINTS and plan.positives < loaded.least_points:
+            continue
         rng = np.random.default_rng((view, zlib.crc32(kind.encode())))
         prompts = draw_first_prompts(truth, objects, plan, mix, size_px, rng)
         with context.autocast():
