@@ -1,4 +1,4 @@
-"""What training and evaluation speak of: annotated images, and the objects in them."""
+"""Data classes for annotated images and the objects in them."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Truth:
     """An annotated object.
 
     Attributes:
-        id: names it within its image.
+        id: name of the object, distinct within its image.
         l0_outline: valid, level-0 px.
-        class_name: of its QuPath class, or of its dataset; its letters are composed.
+        class_name: name of its QuPath class, or of its class in the dataset, with composed letters.
     """
 
     id: str
@@ -41,7 +41,7 @@ class Truth:
 
     @property
     def l0_box(self) -> Box:
-        """The smallest box around it."""
+        """The smallest box around the outline, level-0 px."""
         return Box(*self.l0_outline.bounds)
 
 
@@ -50,14 +50,16 @@ class AnnotatedImage:
     """An annotated image: a slide, or a field of view cut from one.
 
     Attributes:
-        name: unique in its dataset; its letters are composed, as tables are read.
-        dataset: which collection it comes from; its folder's name, as composed.
-        group: the patient, or the slide where the patient is not known: never split. As composed.
-        slide: opens it, with the µm/px to use.
-        truths: its objects.
-        l0_complete: where the annotation is complete; what is no object outside of it is unknown,
-            not background. None is everywhere.
-        part: where a file of the dataset says in which part it belongs; None leaves it to us.
+        name: name of the image, unique in its dataset, with composed letters, as tables are read.
+        dataset: name of the collection that it comes from, which is that of its folder, with
+            composed letters.
+        group: name of its patient, or of its slide where the patient is not known, with composed
+            letters. Images of a group always stay in the same part of a split.
+        slide: opens the slide, with the µm/px to use.
+        truths: the annotated objects of the image.
+        l0_complete: area in which every object is annotated; None is the whole image. Outside of
+            it, what is no object is unknown, not background.
+        part: part of the split that a file of the dataset names for it; None where none does.
         least_points: the fewest points, without a box, by which training asks for its objects.
     """
 
@@ -76,19 +78,19 @@ class AnnotatedImage:
 
     @cached_property
     def object_index(self) -> STRtree:
-        """Finds objects by the boxes around them, as places in :attr:`truths`."""
+        """Search tree over the boxes of the objects; it finds their places in :attr:`truths`."""
         return STRtree([truth.l0_outline for truth in self.truths])
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Fields that were found sound, and what was not.
+    """Annotated images that passed all checks, and what was left out.
 
     Attributes:
-        images: in the order of the source.
+        images: the annotated images, in the order of the source.
         damaged: rows, files or objects that could not be used, each with its reason.
-        repaired: outlines that crossed themselves and were made valid.
-        notes: what else was done to them or is odd, in sentences.
+        repaired: number of outlines that crossed themselves and were made valid.
+        notes: sentences about anything else that was changed or is unusual.
         has_own_split: whether the data or a table say which part an image belongs in.
     """
 
@@ -99,10 +101,10 @@ class Dataset:
     has_own_split: bool = False
 
     def count_objects(self, part: Part, without: Collection[str] = ()) -> int:
-        """How many objects a part of the split has.
+        """Count the objects in a part of the split.
 
         Args:
-            without: datasets that do not count, by name.
+            without: names of datasets that do not count.
         """
         return sum(
             len(image.truths)
@@ -112,6 +114,6 @@ class Dataset:
 
     @property
     def classes(self) -> Mapping[str, int]:
-        """Objects by class, the most frequent first."""
+        """The number of objects of each class, the most frequent class first."""
         counts = Counter(truth.class_name for image in self.images for truth in image.truths)
         return dict(counts.most_common())

@@ -1,4 +1,4 @@
-"""What training needs beyond the main job comes with the extra ``train``."""
+"""The packages that training needs, which come with the extra ``train``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PACKAGES = frozenset(
 
 @contextmanager
 def require_extra() -> Iterator[None]:
-    """Translate that a package of the extra is missing.
+    """Turn an import error of a package of the extra into a message for the user.
 
     Raises:
         DeviceError: one is.

@@ -1,4 +1,4 @@
-"""Plots without a window. Matplotlib is imported when the first one is made."""
+"""Plots without a window; Matplotlib is imported when the first one is drawn."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def make_figure(width_in: float, height_in: float, wanted_by: str) -> Any:
     """Make an empty figure of matplotlib.
 
     Args:
-        width_in, height_in: in inches.
-        wanted_by: who needs matplotlib, with the verb: "plots need".
+        width_in, height_in: size of the figure, inches.
+        wanted_by: what needs matplotlib, with the verb, for the message: "plots need".
 
     Raises:
         DeviceError: matplotlib is not installed.
@@ -28,7 +28,7 @@ def make_figure(width_in: float, height_in: float, wanted_by: str) -> Any:
 
 
 def encode_figure(figure: Any, dpi: int = 110) -> bytes:
-    """Draw a figure; the bytes of a PNG."""
+    """Draw a figure and return the bytes of a PNG."""
     encoded = io.BytesIO()
     figure.savefig(encoded, format="png", dpi=dpi)
     return encoded.getvalue()

@@ -1,4 +1,4 @@
-"""Recipes from files and from options."""
+"""Read recipes from files, and make them from options."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def find_shipped(name: str) -> Path | None:
-    """A recipe that comes with this package; None if there is none of that name."""
+    """Find a recipe that comes with this package; None if there is none of that name."""
     package = Path(__file__).parent
     # Beside the package in a source tree, inside of it once it is installed.
     places = (package / "shipped" / "recipes", package.parent / "recipes")
@@ -42,12 +42,12 @@ def find_shipped(name: str) -> Path | None:
 
 
 def make_single_decoder_recipe(*, architecture: str = "wsi-sam", **others: Any) -> Recipe:
-    """A recipe with one decoder for all kinds of prompts.
+    """Make a recipe with one decoder for all kinds of prompts.
 
     Args:
         architecture: ``wsi-sam`` learns what it adds to SAM, ``sam`` a mask decoder, unless a
             scope is given.
-        others: see :func:`override_decoders`.
+        others: further options; see :func:`override_decoders`.
 
     Raises:
         OptionError: they do not go together.
@@ -62,18 +62,18 @@ def make_single_decoder_recipe(*, architecture: str = "wsi-sam", **others: Any) 
 
 
 def count_steps(n_objects: int) -> int:
-    """How many steps annotated objects are worth, where training starts from an adapter."""
+    """Choose the number of steps for a number of annotated objects, starting from an adapter."""
     return _limit(40 * math.sqrt(max(n_objects, 1)), 100, 2800)
 
 
 def fit_recipe(start: Adapter | None, n_objects: int) -> Recipe:
-    """The recipe for annotations of a user's own.
+    """Fit the recipe to the number of annotations that a user has.
 
     Without an adapter to start from, that is the one of all that was tried; with one, its decoder
     that answers points is tuned for a time that the data are worth, and mixed with what it was.
 
     Args:
-        n_objects: how many annotated objects there are to train on.
+        n_objects: number of annotated objects to train on.
     """
     if start is None:
         return Recipe()
@@ -118,12 +118,12 @@ def override_decoders(
     hr_only: bool | None = None,
     rate: float | None = None,
 ) -> Recipe:
-    """A recipe with other networks or losses where they are given, in each of its decoders.
+    """Replace the given settings of networks and losses in each decoder of a recipe.
 
     Args:
-        decoder: ``plain`` or ``enhanced``.
-        rate: learning rate of what WSI-SAM adds.
-        scope, hr_share: see :class:`.DecoderSettings`; the others :class:`.DecoderCard`.
+        decoder: variant of SAM's decoder, ``plain`` or ``enhanced``.
+        rate: learning rate of the parts that WSI-SAM adds.
+        scope, hr_share: see :class:`.DecoderSettings`; for the others see :class:`.DecoderCard`.
 
     Raises:
         OptionError: they do not go together.
@@ -163,7 +163,7 @@ def override_numbers(
     batch: int | None = None,
     seed: int | None = None,
 ) -> Recipe:
-    """A recipe with other numbers where they are given, in each of its decoders."""
+    """Replace the given numbers in a recipe, in each of its decoders."""
     own = _drop_none({"steps": steps, "objects_per_step": batch})
     decoders = {name: settings.model_copy(update=own) for name, settings in recipe.decoders.items()}
     others: dict[str, Any] = _drop_none({"views": views, "seed": seed})

@@ -1,4 +1,4 @@
-"""Everything that decides what a training run does; the paper's values where they hold."""
+"""All settings of a training run, with the paper's values where they hold."""
 
 from __future__ import annotations
 
@@ -17,37 +17,39 @@ Scope = Literal["adapter", "mask-decoder", "decoder", "encoder+decoder", "whole"
 
 
 class DecoderSettings(BaseModel):
-    """One decoder of an adapter: what it is, what of it learns, and how.
+    """Settings of one decoder of an adapter: its network, what of it learns, and how.
 
     Attributes:
-        scope: ``adapter`` leaves all of SAM frozen (WSI-SAM, section 2.3); ``mask-decoder`` tunes
-            the mask decoder alone, ``decoder`` also what embeds prompts; ``encoder+decoder`` the
-            mask decoder and the image encoder; ``whole`` everything.
-        card: the network; see :class:`.DecoderCard`.
-        mix: what is asked.
-        steps: of the optimizer, at most.
-        objects_per_step: prompts of one view in a step, on each device.
-        wsi_rate: learning rate of what WSI-SAM adds; the paper has 0.001.
-        decoder_rate, prompt_rate, encoder_rate: of SAM's mask decoder, of what embeds prompts,
-            and of the image encoder.
-        weight_decay, warm_up_steps, clip_norm: of AdamW and its cosine schedule.
-        cycles: how often the schedule runs from its beginning to its end within the steps, each
-            time from the last weights on (SGDR, Loshchilov and Hutter 2017).
-        ema: decay of the running mean of the weights, which is what is validated and kept.
+        scope: which weights learn: ``adapter`` leaves all of SAM frozen (WSI-SAM, section 2.3);
+            ``mask-decoder`` tunes the mask decoder alone, ``decoder`` also what embeds prompts;
+            ``encoder+decoder`` the mask decoder and the image encoder; ``whole`` everything.
+        card: description of the network; see :class:`.DecoderCard`.
+        mix: mix of training prompts; see :class:`.PromptMix`.
+        steps: largest number of optimizer steps.
+        objects_per_step: number of prompts of one view in a step, on each device.
+        wsi_rate: learning rate of the parts that WSI-SAM adds; the paper has 0.001.
+        decoder_rate, prompt_rate, encoder_rate: learning rates of SAM's mask decoder, of its prompt
+            embedding, and of the image encoder.
+        weight_decay, warm_up_steps, clip_norm: weight decay of AdamW, warm-up of its cosine
+            schedule, and largest norm of the gradients.
+        cycles: number of cosine schedules within the steps, each starting from the last weights
+            (SGDR, Loshchilov and Hutter 2017).
+        ema: decay of the running mean of the weights, which is validated and kept.
         hr_share: λ, the share of the HR loss beside the LR loss (section 2.3). A mask that has no
             share in the loss learns nothing, and is no answer: see :attr:`trained_card`.
-        cross_entropy_weight: beside the Dice loss; the paper adds them as they are.
-        iou_weight: of the squared error of the predicted IoU.
-        windowed_share: of the steps of WSI-SAM, those in which its fused masks are computed in
-            windows only: around the objects or, where SAM's logits are added, of ``window_px``
+        cross_entropy_weight: weight of the cross-entropy beside the Dice loss; the paper adds both
+            as they are.
+        iou_weight: weight of the squared error of the predicted IoU.
+        windowed_share: share of WSI-SAM's steps in which its fused masks are computed in windows
+            only: around the objects or, where SAM's logits are added, in windows of ``window_px``
             at their edges.
-        window_px: see there, mask px.
-        sam_weight: of the loss of SAM's own whole masks where they are added to the fused ones;
-            the paper, which leaves SAM frozen, has none.
-        patience: validations without a better Dice after which training stops.
-        start_shares: shares of the weights that training started from, of which the best on the
-            validation part is mixed into the result (Wortsman et al. 2022); the last one where
-            nobody is left to validate on. Few data teach less than they make forget.
+        window_px: side of those windows at edges, mask px.
+        sam_weight: weight of the loss of SAM's own whole masks where they are added to the fused
+            ones; the paper, which leaves SAM frozen, has none.
+        patience: number of validations without a better Dice after which training stops.
+        start_shares: shares of the starting weights to try in the result; the best on the
+            validation part is mixed in (Wortsman et al. 2022), or the last one where nobody is left
+            to validate on. Few data teach less than they make forget.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -90,7 +92,7 @@ class DecoderSettings(BaseModel):
 
     @property
     def trained_card(self) -> DecoderCard:
-        """The card, with only such masks for answers as have a share in the loss."""
+        """The card, in which only masks with a share in the loss may answer."""
         if not self.card.reads_lr or 0 < self.hr_share < 1:
             return self.card
         return self.card.model_copy(update={"answers": "lr" if self.hr_share == 0 else "hr"})
@@ -102,13 +104,13 @@ class DecoderSettings(BaseModel):
 
 
 class Blend(BaseModel):
-    """A decoder that is made of a trained one: its weights, mixed with those of the base.
+    """A decoder mixed from the weights of a trained one and those of the base.
 
     What it learned is kept in part, and what it forgot comes back in part.
 
     Attributes:
-        decoder: the trained one, of architecture sam.
-        base_share: of the base's weights.
+        decoder: name of the trained decoder, of architecture sam.
+        base_share: share of the base's weights.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -118,18 +120,18 @@ class Blend(BaseModel):
 
 
 _ONE = "all"
-"""Name of the decoder of a recipe that has one."""
+"""Name of the only decoder of a recipe with one decoder."""
 
 
 def routes_to(decoder: str) -> dict[PromptKind, Route]:
-    """Routes of all prompts to one decoder; points are answered twice, which helps them most."""
+    """Route all prompts to one decoder; points are answered twice, which helps them most."""
     routes = {kind: Route(decoder=decoder) for kind in PromptKind}
     twice = Route(decoder=decoder, second_pass=SecondPass.OWN_MASK)
     return routes | {PromptKind.POINT: twice, PromptKind.POINTS: twice}
 
 
 def _make_best_decoders() -> dict[str, DecoderSettings]:
-    """What was best of all that was tried; see the card of the adapter that is shipped."""
+    """The decoders that were best of all that was tried; see the shipped adapter's card."""
     card = DecoderCard(architecture="sam", both_patches=True)
     return {"points": DecoderSettings(scope="decoder", card=card, steps=5600, cycles=2, patience=8)}
 
@@ -140,26 +142,26 @@ def _make_best_routes() -> dict[PromptKind, Route]:
 
 
 class Recipe(BaseModel):
-    """A whole adapter.
+    """The settings of a whole adapter.
 
     Without anything said, a mask decoder is tuned and answers points; mixed with the base it
     answers boxes and outlines, of which the base knows more than any training set.
 
     Attributes:
-        decoders: by name; those that are trained.
-        blends: by name; those that are made of them.
-        routes: which decoder answers which kind of prompt, and what follows.
-        views, val_views: how many patch pairs are sampled for training and for validation; never
-            more for the second than for the first.
-        views_per_image: instead of ``views``, how many for each image that is trained on.
-        sampling: how.
-        hr_mpp: µm per encoder pixel that bare points get, about which objects are sampled.
-        validate_every: steps between two validations.
+        decoders: settings of the trained decoders, by name.
+        blends: decoders that are mixed from trained ones, by name.
+        routes: which decoder answers which kind of prompt, and whether a second pass follows.
+        views, val_views: number of patch pairs sampled for training and for validation; the second
+            is never larger than the first.
+        views_per_image: number of patch pairs per training image, instead of ``views``.
+        sampling: how patch pairs are sampled from the images.
+        hr_mpp: µm per encoder pixel that bare points get; objects are sampled around this scale.
+        validate_every: number of steps between two validations.
         compared_objects: about how many objects of the validation part are compared with the
-            adapter that was there before; 0 compares nothing, and keeps nothing of it.
-        cross_validated_below: with fewer patients than this, and no given split, all are trained
-            on, and models that each did not see some of them say what was learned.
-        seed: of everything.
+            adapter before training; 0 compares nothing, and keeps nothing of that adapter.
+        cross_validated_below: number of patients below which, without a given split, all are
+            trained on, and models that each did not see some of them say what was learned.
+        seed: random seed for splitting, sampling and training.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -180,7 +182,7 @@ class Recipe(BaseModel):
     seed: int = 0
 
     def count_views(self, images: int) -> int:
-        """How many patch pairs are sampled from a number of images to train on."""
+        """Count the patch pairs that are sampled from a number of training images."""
         return self.views if self.views_per_image is None else self.views_per_image * images
 
     @model_validator(mode="after")
@@ -201,7 +203,7 @@ class Recipe(BaseModel):
 
     @property
     def cards(self) -> dict[str, DecoderCard]:
-        """Of all decoders, by name."""
+        """The cards of all decoders, by name."""
         trained = {name: settings.trained_card for name, settings in self.decoders.items()}
         return trained | {name: trained[blend.decoder] for name, blend in self.blends.items()}
 

@@ -1,4 +1,4 @@
-"""Which patients train, which decide when to stop, and which are measured; never split by patch."""
+"""Divide patients into parts: to train, to decide when to stop, and to measure."""
 
 from __future__ import annotations
 
@@ -21,22 +21,23 @@ from wsisam_qupath.slide.names import strip_format
 from .dataset import PARTS, AnnotatedImage, Part
 
 _FORMAT = re.compile(r"# format (\d+)\n")
-"""First line of our own tables since version 0.2; that of 0.1 began with the heading."""
+"""First line of our own tables since version 0.2; those of 0.1 began with the heading."""
 
 _HEADING = ("dataset", "field", "group", "part", "objects")
 
 _Group: TypeAlias = tuple[str, str]
-"""A dataset and a patient or slide of it."""
+"""A dataset, and a patient or slide of it."""
 
 
 @dataclass(frozen=True)
 class SplitRule:
-    """How the groups of one dataset are divided where no file says it.
+    """How the groups of one dataset are divided if no file says it.
 
     Attributes:
-        val, test: groups by name, which go before the shares; composed, as those of images are.
-        val_share, test_share: of the other groups, 0 to 1.
-        seed: which of them.
+        val, test: names of groups, with composed letters, that go into a part regardless of the
+            shares.
+        val_share, test_share: shares of the other groups that go into each part, 0 to 1.
+        seed: random seed that decides which groups go where.
     """
 
     val: tuple[str, ...] = ()
@@ -51,7 +52,7 @@ class SplitRule:
 
 
 def divide(images: Sequence[AnnotatedImage], rule: SplitRule) -> tuple[AnnotatedImage, ...]:
-    """The images of one dataset, each with its part; those that have one keep it.
+    """Assign each image of one dataset to a part; images with a part keep it.
 
     A group goes where a hash of its name falls, so that more patients move none of the others.
 
@@ -70,7 +71,7 @@ def divide(images: Sequence[AnnotatedImage], rule: SplitRule) -> tuple[Annotated
 
 
 def group_by_part(images: Sequence[AnnotatedImage]) -> Mapping[Part, tuple[AnnotatedImage, ...]]:
-    """Fields by part.
+    """Group the images by part.
 
     Raises:
         PromptError: a group is in two parts.
@@ -89,7 +90,7 @@ def group_by_part(images: Sequence[AnnotatedImage]) -> Mapping[Part, tuple[Annot
 
 
 def divide_fully(images: Sequence[AnnotatedImage], rule: SplitRule) -> tuple[AnnotatedImage, ...]:
-    """As :func:`divide`, but no part that is needed stays empty because there are few groups.
+    """Like :func:`divide`, but no part that is needed stays empty because there are few groups.
 
     There is something to train on; and where a share is to validate and there are two groups with
     objects, so does one. The groups with the nearest hashes move. With one group there is nothing
@@ -107,7 +108,7 @@ def divide_fully(images: Sequence[AnnotatedImage], rule: SplitRule) -> tuple[Ann
 
 
 def split_table(images: Sequence[AnnotatedImage]) -> str:
-    """Every image with its group and part, tab-separated, for the file beside a result."""
+    """Write every image with its group and part, tab-separated, for a file beside a result."""
     text = io.StringIO()
     text.write(f"# format {SPLIT_TABLE.number}\n")
     table = csv.writer(text, delimiter="\t", lineterminator="\n")
@@ -129,11 +130,11 @@ def write_split(path: Path, images: Sequence[AnnotatedImage]) -> None:
 
 @dataclass(frozen=True)
 class Assigned:
-    """Fields with the parts that a table gives them.
+    """Images with the parts that a table gives them.
 
     Attributes:
-        images: those that it names.
-        damaged: images that it does not name, and names in it that no image has.
+        images: the images that the table names.
+        damaged: images that the table does not name, and names in it that no image has.
     """
 
     images: tuple[AnnotatedImage, ...]
@@ -143,13 +144,13 @@ class Assigned:
 def assign_parts(
     images: Sequence[AnnotatedImage], file: Path, *, missing: Collection[str] = ()
 ) -> Assigned:
-    """The images that a table names, each in the part that it says.
+    """Assign the images that a table names to the parts that it says.
 
     The table is that of :func:`write_split`, CATCH's ``Slide;Dataset;Scanner``, or any CSV of
     two columns: the slide, with or without its ending, and its part.
 
     Args:
-        missing: images that are known not to be there: the table may name them.
+        missing: names of images that are known to be missing: the table may name them.
 
     Raises:
         PromptError: it cannot be read, names a part that is none, gives one image two parts, or
@@ -179,7 +180,7 @@ def assign_parts(
 
 
 def read_split(file: Path) -> dict[str, Part]:
-    """A table of parts by slide: see :func:`assign_parts`.
+    """Read a table of parts by slide; see :func:`assign_parts`.
 
     Returns:
         Parts by the slide's name without its ending.
@@ -191,10 +192,10 @@ def read_split(file: Path) -> dict[str, Part]:
 
 
 def read_groups(file: Path, what: str = "patients") -> dict[str, str]:
-    """A table of two columns: the slide, and the patient that it is of, or its class.
+    """Read a table of two columns: the slide, and its patient or class.
 
     Args:
-        what: the second column stands for, for messages.
+        what: what the second column stands for, for messages.
 
     Returns:
         The second column by the slide's name without its ending.
@@ -226,7 +227,7 @@ def _parts(file: Path) -> dict[tuple[str, str], Part]:
 
 
 def _rows(file: Path) -> Iterator[tuple[int, str, str, str]]:
-    """Line, dataset, image and part."""
+    """Yield line number, dataset, image and part of each row."""
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as exc:
@@ -258,7 +259,7 @@ def _rows(file: Path) -> Iterator[tuple[int, str, str, str]]:
 def _name_in(
     parts: Mapping[tuple[str, str], Part], image: AnnotatedImage
 ) -> tuple[str, str] | None:
-    """Under which name a table has an image."""
+    """Find the name under which a table has an image."""
     bare = strip_format(image.name)
     exact = ((image.dataset, image.name), ("", image.name), ("", bare))
     found = next((name for name in exact if name in parts), None)
@@ -270,7 +271,7 @@ def _name_in(
 def _move_groups(
     parts: Mapping[_Group, Part], order: Sequence[_Group], *, needs_val: bool
 ) -> dict[_Group, Part]:
-    """Parts by group, so that there is one to train and, where needed, one to validate."""
+    """Move groups so that there is one to train and, where needed, one to validate."""
     moved = dict(parts)
 
     def members(part: Part) -> list[_Group]:
@@ -309,6 +310,6 @@ def _part(image: AnnotatedImage, rule: SplitRule) -> Part:
 
 
 def _share_at(dataset: str, group: str, seed: int) -> float:
-    """Where a group falls, 0 to 1."""
+    """Place a group at random in 0 to 1, always at the same point."""
     digest = hashlib.sha256(f"{seed}|{dataset}|{group}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64

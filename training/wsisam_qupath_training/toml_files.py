@@ -1,4 +1,4 @@
-"""TOML files that people write."""
+"""Read TOML files that people write."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ else:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The tables of a file.
+    """Read the tables of a TOML file.
 
     Raises:
         PromptError: it cannot be read.

@@ -1,4 +1,4 @@
-"""Boxes that another model found, as prompts: the paper's table with nnU-Net's."""
+"""Prompts from the boxes of another model, such as nnU-Net's in the paper's table."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ENDINGS = (".geojson", ".json")
 
 
 def read_boxes(path: Path, images: Sequence[AnnotatedImage]) -> Mapping[str, tuple[Box, ...]]:
-    """Boxes by the name of their image, level-0 px.
+    """Read the boxes of each image, by the image's name, level-0 px.
 
     Args:
         path: MS COCO (``images`` and ``annotations`` with ``bbox``; names of images without their
@@ -63,7 +63,7 @@ def read_boxes(path: Path, images: Sequence[AnnotatedImage]) -> Mapping[str, tup
 
 
 def match_boxes(truths: Sequence[Truth], boxes: Sequence[Box]) -> Mapping[str, Box]:
-    """Boxes by the id of their object: each box for one object, the best fits first.
+    """Assign each box to at most one object, the best fits first; boxes by object id.
 
     Objects without a box are not in it: the other model missed them.
     """
@@ -85,7 +85,7 @@ def match_boxes(truths: Sequence[Truth], boxes: Sequence[Box]) -> Mapping[str, B
 
 
 def box_iou(first: Box, second: Box) -> float:
-    """0 to 1."""
+    """Compute the IoU of two boxes, 0 to 1."""
     shared = first.intersection(second)
     if shared.width <= 0 or shared.height <= 0:
         return 0.0

@@ -1,4 +1,4 @@
-"""Which objects are measured."""
+"""Choose the images and objects that an evaluation measures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WANTED: tuple[Wanted, ...] = ("test", "val", "train", "all")
 
 @dataclass(frozen=True)
 class SelectedObjects:
-    """An image, and those of its objects that are asked about."""
+    """An image, and those of its objects that models are asked about."""
 
     image: AnnotatedImage
     truths: tuple[Truth, ...]
@@ -29,7 +29,7 @@ class SelectedObjects:
 def select_part(
     images: Sequence[AnnotatedImage], part: Wanted
 ) -> tuple[tuple[AnnotatedImage, ...], str | None]:
-    """The images of one part of the split, and a remark for the user.
+    """Select the images of one part of the split, and write a remark for the user.
 
     Raises:
         PromptError: a patient is in two parts, or the part is empty.
@@ -48,7 +48,7 @@ def select_part(
 
 
 def put_slide_classes(images: Sequence[AnnotatedImage], table: Path) -> tuple[AnnotatedImage, ...]:
-    """The images with the class that a table names for all objects of a slide.
+    """Give all objects of a slide the class that a table names for the slide.
 
     Raises:
         PromptError: the table cannot be read, or names none of the images.
@@ -70,7 +70,7 @@ def put_slide_classes(images: Sequence[AnnotatedImage], table: Path) -> tuple[An
 def limit_objects(
     images: Sequence[AnnotatedImage], limit: int | None, seed: int
 ) -> tuple[SelectedObjects, ...]:
-    """At most so many objects of each dataset, as evenly from its images as they have them."""
+    """Keep at most so many objects per dataset, spread evenly over its images."""
     chosen = tuple(SelectedObjects(image, image.truths) for image in images if image.truths)
     if limit is None:
         return chosen

@@ -1,4 +1,4 @@
-"""The ``evaluate`` command: annotated images and models in; tables, JSON, plots, pictures out."""
+"""Run ``evaluate``: measure models on annotated images; write tables, JSON, plots, pictures."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .summary import Block, By, calibration_errors, correlations, seconds, summa
 from .table import table_text
 
 PAPER_MPP = 1.0
-"""10x, as the paper counts it."""
+"""Pixel size that the paper calls 10x, µm."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,16 @@ class EvaluateRequest:
     """What the command line asks for; the names are those of its options.
 
     Attributes:
-        models: see :func:`.load_model`; the first is what the others are compared with.
-        datasets: only these, where any is named.
-        limit: objects of each dataset, at most.
-        slide_classes: table of the class of all objects of each slide, where they have one.
-        json_file, plots, figures: what is written beside the table.
-        figures_count: objects that are drawn, at most.
-        resume: whether to go on with what a run of the same had measured when it was stopped.
-        model: base, weights, device, backend and threads of each model that names no other.
+        models: specifications of the models, see :func:`.load_model`; the others are compared with
+            the first.
+        datasets: names of the datasets to measure; empty is all.
+        limit: largest number of objects per dataset.
+        slide_classes: table with the class of all objects of each slide; None keeps their own
+            classes.
+        json_file, plots, figures: files and folders to write beside the table.
+        figures_count: largest number of objects with a picture.
+        resume: whether to continue a stopped evaluation of the same images, models and options.
+        model: base, weights, device, backend and threads of each model that names no others.
     """
 
     models: tuple[str, ...] = ("none",)
@@ -63,7 +65,7 @@ class EvaluateRequest:
     model: ModelSpec = field(default_factory=ModelSpec)
 
     def __post_init__(self) -> None:
-        """Check what its parts do not.
+        """Check the options that no other class checks.
 
         Raises:
             OptionError: a number is out of its range.
@@ -78,12 +80,12 @@ class EvaluateRequest:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured.
+    """The results of an evaluation.
 
     Attributes:
-        models: names of the columns.
+        models: names of the models, which head the columns.
         blocks: means by dataset, class, image or patient.
-        table: the same as text.
+        table: the means as text.
     """
 
     models: tuple[str, ...]
@@ -96,7 +98,7 @@ def run_evaluate(dataset: Dataset, request: EvaluateRequest, console: Console) -
     """Measure models on annotated images, and write what the request names.
 
     Args:
-        dataset: see ``sources``; what was damaged in it is named on the console.
+        dataset: annotated images; rows of it that were damaged are named on the console.
 
     Raises:
         PromptError: there is nothing to measure.

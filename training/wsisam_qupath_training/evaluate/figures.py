@@ -1,4 +1,4 @@
-"""Pictures of prompts, truth and every model's answer, side by side."""
+"""Draw prompts, truth and every model's answer side by side."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def write_figures(
     models: Sequence[str],
     count: int,
 ) -> tuple[Path, ...]:
-    """One PNG an object: a row a prompt, first the truth (green), then each model's answer (blue).
+    """Write one PNG per object: a row per prompt, with the truth and each model's answer.
 
     Half of the objects are those that the last model answered worst, the others are spread evenly
     over the rest.
 
     Args:
-        count: of objects, at most.
+        count: largest number of objects to draw.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -118,7 +118,7 @@ def _panel(slide: Slide, picture: Picture, *, is_truth: bool) -> Image.Image:
 
 
 def _find_frame(picture: Picture) -> PatchPair:
-    """The pair of the question, or a coarser one with an HR patch that holds the whole truth."""
+    """Find the finest pair, from the question's on, with an HR patch that holds the truth."""
     pair = picture.pair
     frame = shapely.box(*pair.hr_l0_box.corners().ravel())
     while not frame.covers(picture.l0_outline):

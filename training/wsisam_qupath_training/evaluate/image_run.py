@@ -57,7 +57,7 @@ _AT_ONCE = 8
 
 
 class _Answered(NamedTuple):
-    """Outlines that a model answered with, the best first; none is an empty answer."""
+    """Outlines of one answer, the best first; empty where the model saw nothing."""
 
     outlines: tuple[Outline, ...]
     predicted_iou: float
@@ -65,11 +65,11 @@ class _Answered(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageRun:
-    """What is asked about one image.
+    """Everything that models are asked about one image.
 
     Attributes:
-        results: takes what is found out.
-        progress: told of each object that a model has answered about.
+        results: collects the scores.
+        progress: is told of each object that a model has answered about.
     """
 
     chosen: SelectedObjects
@@ -108,7 +108,7 @@ class ImageRun:
                 self.progress.advance(len(self.chosen.truths))
 
     def _build_queries(self, builder: PromptBuilder) -> list[Query]:
-        """All questions about the image; objects without any are named once."""
+        """Build all questions about the image; objects without any are named once."""
         found: list[Query] = []
         for truth in self.chosen.truths:
             queries = list(builder.build_queries(truth))
@@ -135,14 +135,14 @@ class _Scorer:
     l0_known: Outline
 
     def find_counted_part(self, pair: PatchPair) -> Outline:
-        """What is known, and lies in the window where objects end at its edge."""
+        """Find the annotated area, cut to the window where objects end at its edge."""
         if self.asked.settings.window_mpp is None:
             return self.l0_known
         window = shapely.box(*pair.hr_l0_box.corners().ravel())
         return keep_polygons(shapely.intersection(self.l0_known, window))
 
     def score(self, model: str, query: Query, prompt: Prompt, answer: _Answered) -> None:
-        """Note how well an answer fits."""
+        """Record how well an answer fits the truth."""
         fits = self._measure(query, answer.outlines) or [NOTHING]
         best = max(fits, key=lambda fit: fit.dice) if len(fits) > 1 else None
         self.asked.results.scores.append(
@@ -152,7 +152,7 @@ class _Scorer:
         self.add_picture(model, query, query.label, prompt, first, fits[0].dice)
 
     def score_baselines(self, queries: Sequence[Query], slide_box: Outline) -> None:
-        """Note how well the answers that no model gives fit."""
+        """Record how well answers fit that need no model."""
         for query in queries:
             if query.prompt is None:
                 continue
@@ -179,7 +179,7 @@ class _Scorer:
         l0_answer: Outline | None,
         dice: float,
     ) -> None:
-        """Keep an answer to look at, where pictures are wanted."""
+        """Keep an answer for a picture, if pictures are wanted."""
         if self.asked.with_pictures:
             picture = Picture(
                 query.object_key,
@@ -194,7 +194,7 @@ class _Scorer:
             self.asked.results.pictures.append(picture)
 
     def _measure(self, query: Query, l0_answers: Sequence[Outline]) -> list[Fit]:
-        """How well each of some answers to one question fits."""
+        """Measure how well each of several answers to one question fits."""
         l0_counted = self.find_counted_part(query.pair)
         return [
             measure_fit(query.l0_outline, l0_answer, l0_counted, self.mpp)
@@ -204,7 +204,7 @@ class _Scorer:
 
 @dataclass(frozen=True)
 class _ModelTurn:
-    """One model's answers about one image."""
+    """The answers of one model about one image."""
 
     scorer: _Scorer
     model: Model
@@ -235,7 +235,7 @@ class _ModelTurn:
 
     @contextmanager
     def _measure_engine(self, model: PredictorModel) -> Iterator[None]:
-        """Note the mean times of an encode and a decode within the body."""
+        """Record the mean times of an encode and a decode within the body."""
         tally, results = model.segmenter.tally, self.scorer.asked.results
         before = replace(tally, seconds=dict(tally.seconds))
         yield
@@ -319,7 +319,7 @@ def _read_result(result: Result | Empty) -> _Answered:
 
 
 def _trace(prediction: Prediction, pair: PatchPair) -> _Answered:
-    """A mask over a patch of a pair as the outline of where its logits are above 0.
+    """Trace the outline of a mask over a patch, where its logits are above 0.
 
     Raises:
         OptionError: the mask of a model from elsewhere has another shape.

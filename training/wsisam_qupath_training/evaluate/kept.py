@@ -1,4 +1,4 @@
-"""What an evaluation has measured so far, image by image, so that one that was stopped goes on.
+"""Results of an evaluation so far, kept image by image so that a stopped one continues.
 
 It lies in the cache, in a file for each combination of models and settings, and goes when the
 evaluation is finished.
@@ -36,7 +36,7 @@ from .results import ClickScore, EvaluationResults, Score
 
 
 class KeptResults:
-    """Results of images, by what each image was; in a file that grows line by line."""
+    """Results by image, in a file that grows line by line."""
 
     def __init__(self, file: io.FileIO) -> None:
         """Use :func:`open_kept`."""
@@ -44,7 +44,7 @@ class KeptResults:
         self._found = self._read_earlier()
 
     def find(self, key: str) -> EvaluationResults | None:
-        """The results of an image, if they are there."""
+        """Find the kept results of an image, if there are any."""
         content = self._found.get(key)
         return None if content is None else _decode(content)
 
@@ -83,10 +83,10 @@ class KeptResults:
 
 @contextmanager
 def open_kept(about: Mapping[str, object], *, resume: bool) -> Iterator[KeptResults]:
-    """Open what was kept of an evaluation; it goes when the body ends without an error.
+    """Open the kept results of an evaluation; the file is removed when the body succeeds.
 
     Args:
-        about: everything that the results of all images depend on, as JSON.
+        about: JSON of everything that the results of all images depend on.
         resume: whether to use what an earlier run kept.
 
     Raises:
@@ -111,7 +111,7 @@ def open_kept(about: Mapping[str, object], *, resume: bool) -> Iterator[KeptResu
 
 
 def make_key(chosen: SelectedObjects, boxes: Iterable[Box] | None) -> str:
-    """Name everything about an image that its results depend on: pixels, outlines, what is asked.
+    """Compute a key of everything that an image's results depend on: pixels, outlines, questions.
 
     Args:
         boxes: of another model, on this image.
@@ -144,7 +144,7 @@ def _digest(about: Mapping[str, object]) -> str:
 
 
 def _encode(results: EvaluationResults) -> dict[str, object]:
-    """Results as JSON, without pictures."""
+    """Encode results as JSON, without pictures."""
     return {
         "scores": [
             {**asdict(one), "predicted_iou": _spell(one.predicted_iou)} for one in results.scores
@@ -203,7 +203,7 @@ def _decode_clicks(score: Mapping[str, Any]) -> ClickScore:
 
 
 def _spell(number: float | None) -> float | str | None:
-    """JSON has no NaN, which a model of someone else's may answer."""
+    """Spell a number that JSON lacks, such as NaN, which a foreign model may answer."""
     return number if number is None or math.isfinite(number) else str(number)
 
 

@@ -1,4 +1,4 @@
-"""Means with intervals that respect patients, correlation, and calibration."""
+"""Means with confidence intervals over patients, correlation, and calibration."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 SAMPLES = 2000
-"""Bootstrap samples of an interval."""
+"""Number of bootstrap samples per interval."""
 
 _BINS = 10
 
@@ -18,8 +18,9 @@ class Estimate:
     """A mean over objects, and the 95% interval that drawing other patients would give.
 
     Attributes:
-        low, high: None where there is one patient, of whom nothing can be said about others.
-        objects, groups: how many it is the mean of, and of how many patients they are.
+        low, high: bounds of the interval; None where there is one patient, since nothing can then
+            be said about others.
+        objects, groups: number of objects that the mean is over, and of their patients.
     """
 
     mean: float
@@ -30,11 +31,11 @@ class Estimate:
 
 
 def estimate(values: Sequence[float], groups: Sequence[Hashable], *, seed: int = 0) -> Estimate:
-    """The mean over objects with the percentile bootstrap over whole groups.
+    """Compute the mean over objects, with a percentile bootstrap over whole groups.
 
     Args:
-        values: at least one.
-        groups: of each value, the patient or slide that it comes from.
+        values: one number per object, at least one.
+        groups: the patient or slide of each value.
     """
     names = {group: index for index, group in enumerate(dict.fromkeys(groups))}
     index = np.array([names[group] for group in groups])
@@ -50,7 +51,7 @@ def estimate(values: Sequence[float], groups: Sequence[Hashable], *, seed: int =
 
 
 def correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Pearson's r of pairs of finite numbers; None where one of them does not vary."""
+    """Compute Pearson's r of pairs of finite numbers; None where one of them does not vary."""
     x, y = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     finite = np.isfinite(x) & np.isfinite(y)
     x, y = x[finite], y[finite]

@@ -1,4 +1,4 @@
-"""Whatever answers prompts: a base, an adapter on it, or a model from elsewhere."""
+"""Models under evaluation: a base, an adapter on it, or a model from elsewhere."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Model(Protocol):
     """A model under evaluation. It sees what a user's click or box gives it, and no more.
 
     Attributes:
-        name: heads its column.
+        name: name of the model, which heads its column.
         base_size_px: side of the patch that it reads, encoder px.
         hr_mpp: µm per encoder px of the HR patch that it is best at.
     """
@@ -61,7 +61,7 @@ class Model(Protocol):
 
 @dataclass(frozen=True)
 class PredictorModel:
-    """One of our own models."""
+    """A model of this program."""
 
     name: str
     predictor: Predictor
@@ -85,7 +85,7 @@ class PredictorModel:
         )[0]
 
     def predict(self, embedding: Embedding, encoded: Sequence[EncodedPrompt]) -> list[Prediction]:
-        """See :class:`Model`. Of several masks it is the one with the highest predicted IoU."""
+        """See :class:`Model`. Of several masks, the one with the highest predicted IoU is given."""
         return [masks[0] for masks in self.predictor.predict(embedding, encoded)]
 
     @cached_property
@@ -106,15 +106,15 @@ class PredictorModel:
 
 
 def load_model(spec: str, usual: ModelSpec, *, second_pass: bool = True) -> Model:
-    """Load what a specification names.
+    """Load the model that a specification names.
 
     Args:
         spec: ``none`` (the base alone), ``default`` (the adapter that comes with this package
             for the base), a base's name (that base alone), the path of an adapter,
             ``BASE+PATH`` (an adapter of another base), or ``module:factory``, a function without
             arguments that returns an :class:`Model`.
-        usual: the base that is meant where none is named, and where to compute.
-        second_pass: whether an adapter's second passes are run.
+        usual: base to use where the specification names none, and where to compute.
+        second_pass: whether adapters refine their first answer.
 
     Raises:
         OptionError: the specification names nothing, or a factory returned no model.
@@ -134,13 +134,13 @@ def load_model(spec: str, usual: ModelSpec, *, second_pass: bool = True) -> Mode
 
 
 def _drop_second_passes(adapter: Adapter) -> Adapter:
-    """The same adapter with routes that end with the first answer."""
+    """Make the same adapter without second passes."""
     routes = {kind: Route(decoder=route.decoder) for kind, route in adapter.card.routes.items()}
     return replace(adapter, card=adapter.card.model_copy(update={"routes": routes}))
 
 
 def parse_spec(spec: str, base: str) -> tuple[str, Path | None]:
-    """The base and the adapter that a specification names, where ``base`` is the usual one."""
+    """Parse a specification into a base and an adapter; ``base`` is the usual base."""
     if spec == "none":
         return base, None
     if spec == "default":
@@ -156,7 +156,7 @@ def parse_spec(spec: str, base: str) -> tuple[str, Path | None]:
 def load_models(
     specs: Sequence[str], usual: ModelSpec, *, second_pass: bool = True
 ) -> tuple[Model, ...]:
-    """Load several, each under a name of its own.
+    """Load several models, each under a name of its own.
 
     Raises:
         OptionError: two have the same name, or see :func:`load_model`.
@@ -176,7 +176,7 @@ def reads_adapter(model: Model) -> bool:
 
 
 def describe_source(model: Model) -> str:
-    """Where a model comes from, for tables."""
+    """Describe where a model comes from, for tables."""
     if not isinstance(model, PredictorModel):
         return "a model from elsewhere"
     predictor = model.predictor
@@ -186,7 +186,7 @@ def describe_source(model: Model) -> str:
 
 
 def describe_model(model: Model) -> Mapping[str, object]:
-    """What a result says of its model."""
+    """Describe a model for the results: its base, its adapter and their checksums."""
     told: dict[str, object] = {
         "name": model.name,
         "size_px": model.base_size_px,
@@ -221,7 +221,7 @@ def _make_by_factory(module_name: str, factory_name: str) -> Model:
 
 
 def _check(made: object, spec: str) -> None:
-    """Fail at once, and not after an hour."""
+    """Check a foreign model at once, not after an hour."""
     size_px, hr_mpp = getattr(made, "base_size_px", None), getattr(made, "hr_mpp", None)
     wrong = {
         "a name": not isinstance(getattr(made, "name", None), str),

@@ -1,4 +1,4 @@
-"""Clicks until an outline is right: NoC, by the clicker of RITM, ClickSEG and SimpleClick."""
+"""Number of clicks (NoC) until an outline is right, as RITM, ClickSEG and SimpleClick count."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from ..sampling.clicker import Click, next_click
 from .scoring import Target, check_logits, overlap
 
 CLICKS_MOST = 20
-"""Who has not reached an IoU by then has failed, and counts as having needed so many."""
+"""Largest number of clicks; an object that has not reached an IoU by then counts as so many."""
 
 TARGETS = (0.80, 0.85, 0.90)
-"""The IoU of NoC@80, NoC@85 and NoC@90."""
+"""Target IoUs of NoC@80, NoC@85 and NoC@90."""
 
 PROBABILITY = 0.49
 THRESHOLD_LOGIT = math.log(PROBABILITY / (1 - PROBABILITY))
-"""A pixel belongs to the answer above this."""
+"""Pixels with a logit above this belong to the answer."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ class ClickRun:
     """One object, clicked until the highest target was reached or clicks ran out.
 
     Attributes:
-        clicks: mask pixels, in order.
-        ious: after each click.
-        predicted_ious: the model's own estimates of them.
-        seconds: of each answer.
-        kept: logits over the HR patch after some of the clicks, by their number from 1, for
-            pictures.
+        clicks: clicked mask pixels, in order.
+        ious: IoU after each click.
+        predicted_ious: IoU that the model itself predicted after each click.
+        seconds: time of each answer.
+        kept: logits over the HR patch after some of the clicks, by the number of the click from 1,
+            for pictures.
     """
 
     clicks: tuple[Click, ...]
@@ -56,15 +56,15 @@ class ClickRun:
     kept: dict[int, MaskArray]
 
     def clicks_to(self, target: float) -> int:
-        """The first click with an IoU that reaches the target, else 20."""
+        """Number of the first click after which the IoU reaches the target, else 20."""
         return next((n for n, iou in enumerate(self.ious, 1) if iou >= target), CLICKS_MOST)
 
     def reaches(self, target: float) -> bool:
-        """Whether any click does."""
+        """Whether the IoU reaches the target after any click."""
         return any(iou >= target for iou in self.ious)
 
     def iou_after(self, click: int) -> float:
-        """The IoU after a click, from 1; a run that ended before stays as it was."""
+        """The IoU after a click, counted from 1; a run that ended earlier keeps its last IoU."""
         return self.ious[min(click, len(self.ious)) - 1] if self.ious else 0.0
 
 
@@ -77,10 +77,11 @@ def run_clicks(
     """Click where the answer is most wrong, until its IoU is 0.90 or after 20 clicks.
 
     Args:
-        predict: one prompt on the object's patch pair.
+        predict: answers one prompt on the object's patch pair.
         target: the object over the 256 x 256 mask.
         size_px: side of the HR patch, encoder px.
-        keep: numbers of clicks after which the logits are kept; beyond the last, those of the last.
+        keep: numbers of the clicks after which logits are kept; a number beyond the last click
+            keeps those of the last.
     """
     predicted = np.zeros((MASK_PX, MASK_PX), dtype=bool)
     clicked = predicted.copy()
@@ -115,12 +116,12 @@ def run_clicks(
 def encode_clicks(
     clicks: Sequence[Click], size_px: int, masks: tuple[MaskArray, MaskArray] | None
 ) -> EncodedPrompt:
-    """All clicks so far at the centers of their pixels, with the last answer as the mask prompt.
+    """Encode all clicks so far, with the last answer as the mask prompt.
 
     The patch was chosen for the object, so that it is known to fit.
 
     Args:
-        masks: logits of that answer over the HR and the LR patch; None before the first.
+        masks: logits of the last answer over the HR and the LR patch; None before the first answer.
     """
     centers = np.array([(c.column + 0.5, c.row + 0.5) for c in clicks]) * (size_px / MASK_PX)
     point_coords = np.vstack([centers, np.zeros(2)]).astype(np.float32)

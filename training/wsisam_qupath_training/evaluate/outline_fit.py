@@ -1,4 +1,4 @@
-"""How well an outline fits an annotated object: exact areas, and how near their boundaries run."""
+"""How well an outline fits an annotated object, by areas and distances of boundaries."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from wsisam_qupath.geometry.validity import keep_polygons
 Outline: TypeAlias = Polygon | MultiPolygon
 
 TOLERANCE_UM = 5.0
-"""Boundaries that run at most this far apart are alike."""
+"""Boundaries that run at most this far apart count as the same."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How an answer compares with the truth, over what is known; all from 0 to 1.
+    """How well an answer fits the truth where the annotation is known; all values are 0 to 1.
 
     Attributes:
-        dice, iou: of their areas.
+        dice, iou: overlap of the areas of answer and truth.
         surface_dice: normalized surface Dice (Nikolov et al. 2021): the share of both boundaries
             that runs at most :data:`TOLERANCE_UM` from the other one.
     """
@@ -34,16 +34,16 @@ class Fit:
 
 
 NOTHING = Fit(0.0, 0.0, 0.0)
-"""An empty answer, or an answer elsewhere."""
+"""Fit of an empty answer, or of one that misses the object."""
 
 
 def measure_fit(l0_truth: Outline, l0_answer: Outline | None, l0_known: Outline, mpp: Mpp) -> Fit:
-    """Compare an answer with the whole object; what lies where nothing is known does not count.
+    """Compare an answer with the whole object; unannotated areas do not count.
 
     Args:
-        l0_truth, l0_answer: valid, level-0 px; None is an empty answer.
-        l0_known: see :func:`.find_known_part`.
-        mpp: of the slide.
+        l0_truth, l0_answer: valid outlines, level-0 px; None is an empty answer.
+        l0_known: area in which the annotation is known; see :func:`.find_known_part`.
+        mpp: pixel size of the slide.
     """
     if l0_answer is None:
         return NOTHING

@@ -1,4 +1,4 @@
-"""Three plots of an evaluation. Matplotlib is imported when they are drawn."""
+"""Draw the three plots of an evaluation; Matplotlib is imported only then."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DPI = 130
 def write_plots(
     folder: Path, results: EvaluationResults, models: Sequence[str]
 ) -> tuple[Path, ...]:
-    """Dice by number of points, IoU by click, predicted against true IoU: what there is of them.
+    """Write plots: Dice by number of points, IoU by click, predicted against true IoU.
 
     Raises:
         DeviceError: matplotlib is not installed.

@@ -1,4 +1,4 @@
-"""Prompts as a user would give them for an annotated object, from a seed."""
+"""Prompts as a user would draw them for an annotated object, from a random seed."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _OUTLINE_PX = 128
 _MARGIN_PX = 32
 
 _WAVE_SHARE = 0.1
-"""Length over which the noise of an outline is alike, of the square root of the area."""
+"""Length over which the noise of an outline is alike, as a share of the square root of the area."""
 
 
 def add_box_noise(l0_box: Box, rng: Rng, share: float) -> Box:
-    """Each edge moved by N(0, share of the side that it bounds); never turned inside out."""
+    """Move each edge by N(0, share of the side that it bounds), never inside out."""
     sides = np.array([l0_box.width, l0_box.height] * 2)
     edges = np.array([l0_box.x0, l0_box.y0, l0_box.x1, l0_box.y1])
     x0, y0, x1, y1 = (edges + rng.normal(0.0, 1.0, 4) * share * sides).tolist()
@@ -42,7 +42,7 @@ def add_box_noise(l0_box: Box, rng: Rng, share: float) -> Box:
 
 
 def sample_points_inside(l0_outline: Outline, rng: Rng, count: int) -> tuple[Point, ...]:
-    """Points spread evenly over an object, a pixel away from its edge where it is wide enough."""
+    """Spread points evenly over an object, a pixel from its edge where it is wide enough."""
     inner = l0_outline.buffer(-1.0)
     area = l0_outline if inner.is_empty else inner
     x0, y0, x1, y1 = area.bounds
@@ -58,11 +58,12 @@ def sample_points_inside(l0_outline: Outline, rng: Rng, count: int) -> tuple[Poi
 
 
 def coarsen_outline(l0_outline: Outline, rng: Rng, share: float) -> Outline:
-    """The object as one draws it roughly: its boundary moved in and out by Gaussian noise.
+    """Draw an object roughly: its boundary is moved in and out by Gaussian noise.
 
     Args:
-        l0_outline: valid.
-        share: standard deviation of the boundary's way, of the square root of the object's area.
+        l0_outline: valid outline, level-0 px.
+        share: standard deviation of the boundary's shift, as a share of the square root of the
+            object's area.
 
     Returns:
         Valid, with at most the parts of the object that the noise left.
@@ -89,7 +90,7 @@ def _frame(l0_outline: Outline) -> PatchPair:
 
 
 def _compute_signed_depth(inside: Mask) -> FloatArray:
-    """Distance to the boundary, px: above 0 inside."""
+    """Compute the distance of each pixel to the boundary, px, positive inside."""
     if not inside.any():
         return np.full(inside.shape, -1.0)
     depth: FloatArray = distance_transform_edt(inside) - distance_transform_edt(~inside)
@@ -97,5 +98,5 @@ def _compute_signed_depth(inside: Mask) -> FloatArray:
 
 
 def _main_part(rough: Outline) -> Outline:
-    """The largest part: a user draws one outline."""
+    """The largest part of an outline, since a user draws only one."""
     return max(shapely.get_parts(rough).tolist(), key=lambda part: float(part.area))

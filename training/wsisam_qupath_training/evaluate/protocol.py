@@ -1,4 +1,4 @@
-"""What models are asked about an object: prompts, and the patch pair that each is answered on."""
+"""The questions that models are asked about an object: prompts, and the patch pair of each."""
 
 from __future__ import annotations
 
@@ -34,31 +34,34 @@ GIVEN_BOX = "given box"
 """Label of the box that another model found."""
 
 FULLEST_WINDOW, EMPTIEST_WINDOW = 0.9, 0.01
-"""Share of a fixed window that its object may cover: else "everything" or "nothing" is right."""
+"""Largest and smallest share of a fixed window that an object may cover; beyond them "everything"
+or "nothing" would be right."""
 
 MOST_WINDOWS = 16
-"""Windows that a large object is tiled with, drawn at random where it takes more."""
+"""Largest number of windows that tile a large object; of more, so many are drawn at random."""
 
 Outline: TypeAlias = Polygon | MultiPolygon
 
 
 @dataclass(frozen=True)
 class ProtocolSettings:
-    """How objects are asked about.
+    """How models are asked about objects.
 
     Attributes:
-        kinds: of prompts.
-        box_noise: standard deviation of each edge of a box, of the side that it bounds.
-        outline_noise: of a coarse outline's boundary, of the square root of the object's area.
-        scale: what is said of the size of objects that bare points mark: ``truth`` is the longest
-            side of each, ``median`` that of its class in its dataset, a number is in µm, and
-            None is nothing, so that the pair has the scale that the weights are best at.
+        kinds: kinds of prompts to ask.
+        box_noise: standard deviation of each edge of a box, as a share of the side that it bounds.
+        outline_noise: standard deviation of a coarse outline's boundary, as a share of the square
+            root of the object's area.
+        scale: object size that comes with points: ``truth`` is the longest side of each object,
+            ``median`` that of its class in its dataset, a number is in µm. None gives no size, so
+            that the pair has the scale that the weights are best at.
         window_mpp: None asks as in use, by the engine of all commands. Else all prompts of an
             object are asked on fixed windows of this many µm per encoder px, and the object ends
             where the window does: the paper's protocol, at 1.0. An object that is larger than a
             window is tiled with several; see :data:`FULLEST_WINDOW` and :data:`MOST_WINDOWS`.
-        second_pass: whether an adapter's second passes are run.
-        seed: of all noise; an object's prompts depend on it and on the object alone.
+        second_pass: whether adapters refine their first answer.
+        seed: random seed of all noise; the prompts of an object depend on it and on the object
+            alone.
 
     Raises:
         OptionError: a number is out of its range, or there is nothing to ask.
@@ -92,7 +95,7 @@ class ProtocolSettings:
 
 
 def describe_protocol(settings: ProtocolSettings, models: Sequence[Model]) -> list[str]:
-    """Lines that say what was asked of what, for tables."""
+    """Describe for the tables which questions were asked."""
     size = {"truth": "the object's true size", "median": "the median size of its class"}
     told = settings.scale
     known = "no size" if told is None else size.get(str(told), f"a size of {told} µm")
@@ -114,7 +117,7 @@ def describe_protocol(settings: ProtocolSettings, models: Sequence[Model]) -> li
 
 @dataclass(frozen=True)
 class ObjectKey:
-    """The object that a number is about."""
+    """Names the object that a score belongs to."""
 
     dataset: str
     field: str
@@ -128,10 +131,10 @@ class Query:
     """One prompt on one patch pair; its answer is compared with one outline.
 
     Attributes:
-        label: names the kind in tables: "box", "3 points", :data:`CLICKS`.
-        prompt: None where clicks are to be found.
-        object_size_um: what is said of the object's size.
-        l0_outline: the truth.
+        label: name of the kind of question in tables: "box", "3 points", :data:`CLICKS`.
+        prompt: the prompt; None where clicks are to be found.
+        object_size_um: object size that comes with the prompt, µm.
+        l0_outline: the true outline, level-0 px.
     """
 
     object_key: ObjectKey
@@ -143,23 +146,23 @@ class Query:
 
 
 def make_object_key(image: AnnotatedImage, truth: Truth) -> ObjectKey:
-    """Where a number belongs."""
+    """Make the key of an object's scores."""
     return ObjectKey(image.dataset, image.name, image.group, truth.id, truth.class_name)
 
 
 def measure_longest_um(truth: Truth, mpp: Mpp) -> float:
-    """The longer side of an object's box."""
+    """Measure the longer side of an object's box, µm."""
     return max(truth.l0_box.width * mpp.x, truth.l0_box.height * mpp.y)
 
 
 @dataclass(frozen=True)
 class PromptBuilder:
-    """Asks one model about the objects of one image.
+    """Builds the questions that one model is asked about the objects of one image.
 
     Attributes:
-        mpp: of its slide.
-        sizes_um: for ``scale`` of ``median``: what is said of each class.
-        given: boxes of another model, by the object's id.
+        mpp: pixel size of the image's slide.
+        sizes_um: object size by class, for the scale ``median``.
+        given: boxes of another model, by object id.
     """
 
     settings: ProtocolSettings
@@ -170,7 +173,7 @@ class PromptBuilder:
     given: Mapping[str, Box]
 
     def build_queries(self, truth: Truth) -> Iterator[Query]:
-        """All questions about an object; none where no fixed window is fit for it."""
+        """Build all questions about an object; none where no fixed window fits it."""
         if self.settings.window_mpp is None:
             yield from self._build_queries_of(truth, None)
             return
@@ -189,7 +192,7 @@ class PromptBuilder:
             yield Query(object_key, label, prompt, pair, size_um, truth.l0_outline)
 
     def _cut_into_windows(self, truth: Truth, hr_mpp: float) -> Iterator[tuple[PatchPair, Outline]]:
-        """Windows over an object and what of it lies in each, where that is neither all nor little.
+        """Windows over an object with what lies in each, if neither too much nor too little.
 
         A single window around the middle of an object that fits one; else a grid of them.
         """
@@ -243,7 +246,7 @@ class PromptBuilder:
 
 
 def points_label(count: int) -> str:
-    """How a number of points is called: "1 point", "3 points"."""
+    """Label for a number of points: "1 point", "3 points"."""
     return f"{count} point{'' if count == 1 else 's'}"
 
 
@@ -256,11 +259,11 @@ LABELS = (
     BOX_AND_POINTS,
     "outline",
 )
-"""Of all questions that have one answer, in the order of tables."""
+"""Labels of all questions with one answer, in the order of tables."""
 
 
 def _tile(l0_box: Box, window: PatchPair) -> Iterator[PatchPair]:
-    """Windows side by side that cover a box, which lies in the middle of them."""
+    """Lay windows side by side over a box, centered on it."""
     width, height = float(window.hr_l0_box.width), float(window.hr_l0_box.height)
     columns, rows = (
         max(1, math.ceil(side / of))

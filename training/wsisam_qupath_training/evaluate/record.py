@@ -28,12 +28,12 @@ def make_record(
     settings: Mapping[str, object],
     images: Sequence[AnnotatedImage],
 ) -> dict[str, Any]:
-    """The whole evaluation, ready for JSON.
+    """Make the record of a whole evaluation, ready for JSON.
 
     Args:
-        models: what each says of itself; see :func:`.describe_model`.
-        settings: what was asked for.
-        images: that were measured.
+        models: description of each model; see :func:`.describe_model`.
+        settings: how the models were asked.
+        images: the images that were measured.
     """
     names = [str(model["name"]) for model in models]
     return {
@@ -63,7 +63,7 @@ def make_record(
 
 
 def hardware() -> dict[str, object]:
-    """What it ran on."""
+    """Describe the computer that the evaluation ran on."""
     return {
         "system": platform.platform(),
         "processor": _processor(),
@@ -73,7 +73,7 @@ def hardware() -> dict[str, object]:
 
 
 def _processor() -> str:
-    """Its brand where the system tells it: Python itself often knows only "x86_64"."""
+    """Name the processor's brand where the system knows it; Python often says only "x86_64"."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -93,7 +93,7 @@ def _libraries() -> dict[str, str]:
 
 
 def _split(images: Sequence[AnnotatedImage]) -> list[dict[str, object]]:
-    """The patients that were measured, by dataset and part."""
+    """List the measured patients by dataset and part."""
     counts = Counter((image.dataset, image.part, image.group) for image in images)
     return [
         {"dataset": dataset, "part": part, "group": group, "images": count}
@@ -125,5 +125,5 @@ def _clicks(score: ClickScore) -> dict[str, object]:
 
 
 def _drop_nonfinite(number: float | None) -> float | None:
-    """JSON has no NaN, which a model of someone else's may answer."""
+    """Replace NaN and infinities, which JSON lacks and a foreign model may answer."""
     return number if number is not None and math.isfinite(number) else None

@@ -1,4 +1,4 @@
-"""All that an evaluation finds out: scores, clicks, times, and answers to look at."""
+"""Results of an evaluation: scores, clicks, times, and answers for pictures."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from .protocol import ObjectKey
 PICTURED_CLICKS = (1, 5, 10, CLICKS_MOST)
 
 WHOLE_PATCH, PROMPTED_BOX = "whole patch", "box as answer"
-"""Answers that no model gives, for comparison: all of the HR patch, and the box that was drawn."""
+"""Answers without a model, for comparison: the whole HR patch, and the box of the prompt."""
 
 BASELINES = (WHOLE_PATCH, PROMPTED_BOX)
 
 
 @dataclass(frozen=True)
 class Score:
-    """One answer.
+    """How well one answer to one question fits.
 
     Attributes:
-        label: the kind of the prompt.
-        fit: of the answer.
-        best_fit: of the best of all candidates, of which the answer is the first; None where the
-            model gives no others.
+        label: kind of the prompt.
+        fit: fit of the answer.
+        best_fit: fit of the best of all candidates, of which the answer is the first; None where
+            the model gives no others.
         predicted_iou: the model's own estimate of the IoU; None where it was not asked, because
             another model's boxes had missed the object.
     """
@@ -43,7 +43,7 @@ class Score:
 
 @dataclass(frozen=True)
 class ClickScore:
-    """One object, clicked until it was right."""
+    """The clicks of one model on one object."""
 
     object_key: ObjectKey
     model: str
@@ -52,12 +52,12 @@ class ClickScore:
 
 @dataclass(frozen=True)
 class Picture:
-    """An answer to look at.
+    """An answer to be drawn.
 
     Attributes:
-        label: as of a score, or "click 5".
-        l0_outline: the truth, as it was compared.
-        l0_answer: None is empty.
+        label: label of the question, or "click 5".
+        l0_outline: the truth as it was compared, level-0 px.
+        l0_answer: the answer, level-0 px; None is an empty one.
     """
 
     object_key: ObjectKey
@@ -72,14 +72,14 @@ class Picture:
 
 @dataclass
 class EvaluationResults:
-    """All that was found out.
+    """All results of an evaluation.
 
     Attributes:
-        scores, clicks: of all models, object by object.
-        encode_s, decode_s: seconds of each patch pair and each prompt, by model.
-        skipped: images and objects that could not be measured, and why.
-        pictures: by image, where they were wanted.
-        spare_boxes: of the other model, that belong to no object.
+        scores, clicks: scores of all models, object by object.
+        encode_s, decode_s: seconds per patch pair and per prompt, by model.
+        skipped: images and objects that could not be measured, with the reason.
+        pictures: answers to draw by image, where pictures are wanted.
+        spare_boxes: number of boxes of the other model that belong to no object.
     """
 
     scores: list[Score] = field(default_factory=list)
@@ -91,7 +91,7 @@ class EvaluationResults:
     spare_boxes: int = 0
 
     def extend(self, other: EvaluationResults) -> None:
-        """Take over the results of another image."""
+        """Add the results of another image."""
         self.scores += other.scores
         self.clicks += other.clicks
         for own, found in ((self.encode_s, other.encode_s), (self.decode_s, other.decode_s)):

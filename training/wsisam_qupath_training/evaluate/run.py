@@ -1,4 +1,4 @@
-"""Measures all images, and keeps what was measured until all are done."""
+"""Measure all images, and keep the results until all images are done."""
 
 from __future__ import annotations
 
@@ -41,9 +41,10 @@ def evaluate_models(
     Each image that is done is kept until all are, so that the same evaluation goes on after a stop.
 
     Args:
-        boxes: of another model, by image; see :func:`.match_boxes`.
-        with_pictures: keep outlines to draw; images that were done before a stop are done again.
-        resume: whether to use what a run that was stopped kept.
+        boxes: boxes of another model by image; see :func:`.match_boxes`.
+        with_pictures: keep outlines for pictures; images that an earlier run measured are then
+            measured again.
+        resume: whether to use the results that a stopped run kept.
 
     Raises:
         PromptError: nothing could be measured.
@@ -63,7 +64,7 @@ def evaluate_models(
 
 @dataclass(frozen=True)
 class _Run:
-    """What all images have in common; see :func:`evaluate_models`."""
+    """What all images of an evaluation share; see :func:`evaluate_models`."""
 
     models: Sequence[Model]
     settings: ProtocolSettings
@@ -72,7 +73,7 @@ class _Run:
     with_pictures: bool
 
     def describe(self) -> dict[str, object]:
-        """What the results of every image depend on, as JSON."""
+        """Describe everything that the results of every image depend on, as JSON."""
         return {
             "version": __version__,
             "models": [{**describe_model(one), "code": _name_code(one)} for one in self.models],
@@ -124,7 +125,7 @@ class _Run:
 
 
 def _median_sizes_um(chosen: Sequence[SelectedObjects]) -> Mapping[tuple[str, str], float]:
-    """Of all objects of a class in a dataset, those that are not asked about too."""
+    """Median object size by dataset and class, over all objects, measured or not."""
     sizes: dict[tuple[str, str], list[float]] = defaultdict(list)
     for one in chosen:
         try:
@@ -138,7 +139,7 @@ def _median_sizes_um(chosen: Sequence[SelectedObjects]) -> Mapping[tuple[str, st
 
 
 def _name_code(model: Model) -> str | None:
-    """Checksum of the module of a model from elsewhere: with other code, it is another model."""
+    """Checksum of a foreign model's module: with other code, it is another model."""
     if isinstance(model, PredictorModel):
         return None
     file = getattr(sys.modules.get(type(model).__module__), "__file__", None)

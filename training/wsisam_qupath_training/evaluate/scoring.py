@@ -1,4 +1,4 @@
-"""How well a mask fits an annotated object while it is clicked: pixels of both, over one patch."""
+"""How well a mask fits an annotated object while it is clicked, in pixels over one patch."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Target:
 
     Attributes:
         truth: S x S, pixels of which the object covers at least half.
-        known: S x S, where the annotation says what is there; the rest does not count.
-        outside_px: area of the object that lies outside of the patch, pixels of this raster.
+        known: S x S, pixels where the annotation is known; others do not count.
+        outside_px: area of the object outside of the patch, pixels of this raster.
     """
 
     truth: Mask
@@ -35,7 +35,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Overlap:
-    """Areas of an object and an answer, and what they share, in pixels."""
+    """Areas of an object, of an answer, and of what they share, pixels."""
 
     truth_px: float
     predicted_px: float
@@ -43,7 +43,7 @@ class Overlap:
 
     @property
     def iou(self) -> float:
-        """0 to 1."""
+        """The IoU of object and answer, 0 to 1."""
         return self.shared_px / (self.truth_px + self.predicted_px - self.shared_px)
 
 
@@ -53,7 +53,7 @@ def make_target(
     pair: PatchPair,
     side_px: int,
 ) -> Target:
-    """An object and what is known, as rasters over the HR patch.
+    """Rasterize an object and the annotated area over the HR patch.
 
     An object of which no pixel is half covered is the pixel that it covers most.
     """
@@ -68,7 +68,7 @@ def make_target(
 
 
 def overlap(target: Target, predicted: Mask) -> Overlap:
-    """Count known pixels; what of the object lies outside of the patch was missed."""
+    """Count the known pixels; parts of the object outside of the patch count as missed."""
     truth, answer = target.truth & target.known, predicted & target.known
     return Overlap(
         max(float(np.count_nonzero(truth)) + target.outside_px, 1.0),
@@ -78,7 +78,7 @@ def overlap(target: Target, predicted: Mask) -> Overlap:
 
 
 def check_logits(mask_logits: MaskArray) -> MaskArray:
-    """The logits, if a model of someone else's keeps to their shape.
+    """Check that the logits of a foreign model have the right shape, and return them.
 
     Raises:
         OptionError: it does not.
@@ -95,7 +95,7 @@ def check_logits(mask_logits: MaskArray) -> MaskArray:
 def find_known_part(
     image: AnnotatedImage, slide_box: Polygon | MultiPolygon
 ) -> Polygon | MultiPolygon:
-    """Where an image's annotation says what is there: never outside of the image."""
+    """Find the part of an image where the annotation is known; never outside of the image."""
     if image.l0_complete is None:
         return slide_box
     outlines = [truth.l0_outline for truth in image.truths]

@@ -1,4 +1,4 @@
-"""Findings as means: by dataset, class, image or patient, and over all."""
+"""Means of an evaluation by dataset, class, image or patient, and over all."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _TITLE_OF: Mapping[By, Callable[[ObjectKey], str]] = {
 
 @dataclass(frozen=True)
 class Row:
-    """One measure of all models.
+    """One measure, for all models.
 
     Attributes:
-        unit: "%" values are shares of 1.
-        cells: by model.
-        gains: of each further model over the first, object by object; with intervals of their own.
+        unit: unit of the values; with "%" they are shares of 1.
+        cells: one value per model, by its name.
+        gains: gain of each further model over the first, object by object, with its own interval.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Block:
-    """All measures of some objects."""
+    """All measures of one group of objects."""
 
     title: str
     objects: int
@@ -52,13 +52,13 @@ class Block:
 
 
 _Values: TypeAlias = Mapping[str, Mapping[ObjectKey, float]]
-"""By model and object."""
+"""Values by model and object."""
 
 
 def summarize(
     results: EvaluationResults, models: Sequence[str], by: By, *, seed: int = 0
 ) -> tuple[Block, ...]:
-    """A block for each dataset, class, image or patient, and means where there are several.
+    """Make a block per dataset, class, image or patient, and their means if there are several.
 
     The means are those over all objects, of the classes' means (for tables by class), and of the
     datasets' means. Columns are the models and, for comparison, :data:`.BASELINES`.
@@ -88,19 +88,19 @@ def summarize(
 
 
 def correlations(results: EvaluationResults, model: str) -> Mapping[str, float | None]:
-    """Pearson's r of predicted and true IoU: over all prompts, over all clicks, by kind."""
+    """Correlate predicted and true IoU: over all prompts, over all clicks, and by kind."""
     return {what: correlation(*pairs) for what, pairs in _pair_ious(results, model).items()}
 
 
 def calibration_errors(results: EvaluationResults, model: str) -> Mapping[str, float | None]:
-    """Expected calibration error of the predicted IoU: the same rows."""
+    """Expected calibration error of the predicted IoU, in the same rows as correlations."""
     return {what: calibration_error(*pairs) for what, pairs in _pair_ious(results, model).items()}
 
 
 def _pair_ious(
     results: EvaluationResults, model: str
 ) -> Mapping[str, tuple[list[float], list[float]]]:
-    """Predicted and true IoU of all answers and of those to each kind of prompt."""
+    """Pairs of predicted and true IoU of all answers, and of each kind of prompt."""
     own = [
         (s.label, s.predicted_iou, s.fit.iou)
         for s in results.scores
@@ -116,7 +116,7 @@ def _pair_ious(
 
 
 def seconds(results: EvaluationResults, model: str) -> Mapping[str, float | None]:
-    """Median times: to encode a pair, to answer a prompt, to answer a click."""
+    """Median seconds to encode a pair, to answer a prompt, and to answer a click."""
     clicks = [t for c in results.clicks if c.model == model for t in c.run.seconds]
     timed = {
         "encode a patch pair": results.encode_s[model],
@@ -127,7 +127,7 @@ def seconds(results: EvaluationResults, model: str) -> Mapping[str, float | None
 
 
 def iou_by_click(results: EvaluationResults, model: str) -> list[float]:
-    """Mean IoU after each of 20 clicks; objects that were done before stay as they were."""
+    """Mean IoU after each of 20 clicks; objects that were done earlier keep their last IoU."""
     runs = [c.run for c in results.clicks if c.model == model]
     if not runs:
         return []
@@ -148,7 +148,7 @@ def _rows(results: EvaluationResults, models: Sequence[str]) -> list[tuple[str, 
 
 @dataclass(frozen=True)
 class _Measure:
-    """One number of each answer, as a share of 1; None where the answer has none."""
+    """Reads one number of an answer, as a share of 1; None where the answer has none."""
 
     name: str
     take: Callable[[Score], float | None]
@@ -232,7 +232,7 @@ def _estimate(values: Mapping[ObjectKey, float], seed: int) -> Estimate:
 
 
 def _average_blocks(blocks: Sequence[Block], title: str) -> Block:
-    """Each block counts the same, however many objects it has; without intervals."""
+    """Average blocks, each with the same weight; the means have no intervals."""
     names = dict.fromkeys((row.name, row.unit) for block in blocks for row in block.rows)
     rows = []
     for name, unit in names:

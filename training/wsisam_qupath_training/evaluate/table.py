@@ -1,4 +1,4 @@
-"""Blocks of measures as plain text, aligned."""
+"""Blocks of measures as aligned plain text."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def table_text(
     agreement: Mapping[str, Mapping[str, Mapping[str, float | None]]],
     seconds: Mapping[str, Mapping[str, float | None]],
 ) -> str:
-    """What was asked; a table a block with a row a measure; then what is true of all.
+    """Write the questions, a table per block with a row per measure, and what holds for all.
 
     Args:
-        protocol: lines that say what was asked of what.
-        columns: models, then baselines.
-        agreement: of predicted and true IoU: by measure, model and kind of prompt.
-        seconds: by model and step.
+        protocol: lines that describe the questions.
+        columns: names of the models, then of the baselines.
+        agreement: agreement of predicted and true IoU, by measure, model and kind of prompt.
+        seconds: seconds by model and step.
     """
     parts = ["\n".join(protocol)]
     parts += [_block_text(block, columns) for block in blocks]
@@ -36,7 +36,7 @@ def table_text(
 
 
 def cell(estimate: Estimate | None, unit: Unit, *, is_gain: bool = False) -> str:
-    """The mean with its interval, if there is one: "91.7 [90.2, 93.0]"; a gain has a sign."""
+    """Write a mean with its interval, if any: "91.7 [90.2, 93.0]"; a gain has a sign."""
     if estimate is None:
         return "-"
     scale = 100.0 if unit == "%" else 1.0

@@ -1,4 +1,4 @@
-"""An object that training changed: what was answered before and after."""
+"""An object that training changed, with the answers before and after."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Change:
-    """One object, answered by both models.
+    """One object, answered by the model before and the model after training.
 
     Attributes:
-        dataset, image: of the image.
-        object_id: names the object in its image; of QuPath's objects, their id.
-        label: what was asked, in words.
-        before, after: Dice, percent.
-        jpeg: the truth and both answers, side by side.
+        dataset, image: names of the dataset and the image.
+        object_id: name of the object in its image; QuPath's id for objects of QuPath.
+        label: the question, in words.
+        before, after: Dice before and after training, percent.
+        jpeg: picture of the truth and both answers, side by side.
     """
 
     dataset: str

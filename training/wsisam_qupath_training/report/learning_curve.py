@@ -11,18 +11,18 @@ from ..plotting import encode_figure, make_figure
 from .words import KINDS
 
 _HARDLY = 1.0
-"""Points of Dice below which more annotations are not worth the work."""
+"""Gain in points of Dice below which more annotations are not worth the work."""
 
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """What a number of annotated objects taught.
+    """The accuracy after training on a number of annotated objects.
 
     Attributes:
-        objects: to train on; 0 is before the training.
-        dice: mean over the kinds of prompts, percent, of objects that were not trained on.
-        low, high: its 95 % interval; None where there is one object alone.
-        kinds: mean Dice of each kind, percent.
+        objects: number of objects trained on; 0 is before the training.
+        dice: mean Dice over the kinds of prompts, on objects that were not trained on, percent.
+        low, high: 95 % interval of the mean; None where there is only one object.
+        kinds: mean Dice of each kind of prompt, percent.
     """
 
     objects: int
@@ -37,11 +37,11 @@ class LearningCurve:
     """The curve of one decoder.
 
     Attributes:
-        points: by number of objects; two or more.
-        gain, gain_low, gain_high: of the last point over the one before, points of Dice, with the
-            95 % interval; None where there is one object alone.
-        measured_on: objects to validate on.
-        folds: of a cross-validation; 1 is none.
+        points: points by number of objects; two or more.
+        gain, gain_low, gain_high: gain of the last point over the one before, points of Dice, with
+            its 95 % interval; None where there is only one object.
+        measured_on: number of objects to validate on.
+        folds: number of folds of a cross-validation; 1 is none.
     """
 
     decoder: str
@@ -54,7 +54,7 @@ class LearningCurve:
 
     @property
     def verdict(self) -> str:
-        """Whether more annotations are worth it, in a sentence."""
+        """Say in a sentence whether annotating more is worth it."""
         before, last = self.points[-2:]
         span = f"from {before.objects} to {count_noun(last.objects, 'object')}"
         if self.gain_low is None or self.gain_high is None:
@@ -79,12 +79,12 @@ class LearningCurve:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """All of it, with the sentence."""
+        """The curve as JSON, with the sentence."""
         return {**asdict(self), "verdict": self.verdict}
 
 
 def draw_curve(curve: LearningCurve) -> bytes:
-    """Dice by number of annotated objects, for each kind of prompt and their mean; a PNG.
+    """Draw Dice by number of annotated objects, for each kind of prompt and their mean; a PNG.
 
     Raises:
         DeviceError: matplotlib is not installed.

@@ -28,15 +28,15 @@ from .worst_cases import PICTURE_PX, Case
 
 @dataclass(frozen=True)
 class _Told:
-    """One decoder as the page tells of it.
+    """One decoder as the page describes it.
 
     Attributes:
-        dices: of the best validation, by kind in words, percent.
-        correlation: of the predicted with the true IoU, there.
-        steps: that were done.
+        dices: Dice of the best validation by kind of prompt in words, percent.
+        correlation: correlation of predicted and true IoU in that validation.
+        steps: number of steps that were done.
         waiting: share of the time that the device waited for data; None where no step was done.
-        png: its curves.
-        settings: by name, in words.
+        png: picture of the decoder's curves.
+        settings: settings by name, in words.
     """
 
     name: str
@@ -52,7 +52,7 @@ class _Told:
 
 @dataclass(frozen=True)
 class _Share:
-    """What one dataset has in one part of the split."""
+    """The objects and images of one dataset in one part of the split."""
 
     dataset: str
     part: str
@@ -63,13 +63,13 @@ class _Share:
 
 @dataclass(frozen=True)
 class Findings:
-    """What was found out about a training when it was over.
+    """Results of a training that are known once it is over.
 
     Attributes:
-        cases: the worst, in their order.
-        verdict: a line for each kind of prompt: is it better than before?
-        changes: objects that it changed most.
-        folds: of a cross-validation; 1 is none.
+        cases: the worst cases, the worst first.
+        verdict: a line for each kind of prompt that says whether it is better than before.
+        changes: the objects that training changed most.
+        folds: number of folds of a cross-validation; 1 is none.
         curves: learning curves, each with its picture, a PNG.
     """
 
@@ -88,11 +88,11 @@ def write_report(
     trained: Mapping[str, TrainedDecoder],
     findings: Findings,
 ) -> None:
-    """Write the page, whole or not at all.
+    """Write the page, completely or not at all.
 
     Args:
-        images: of all parts, without the datasets that were left out.
-        trained: by the decoder's name.
+        images: images of all parts, without the datasets that were left out.
+        trained: trained decoders by name.
 
     Raises:
         DeviceError: matplotlib is not installed.
@@ -116,7 +116,7 @@ def write_report(
 
 
 def _list_kinds(recipe: Recipe) -> list[str]:
-    """In words, those that any decoder was asked, in the order of the page."""
+    """List in words the kinds of prompts that any decoder was asked, in the order of the page."""
     asked = {kind for settings in recipe.decoders.values() for kind in plans(settings.mix)}
     return [word for kind, word in KINDS.items() if kind in asked]
 
@@ -139,7 +139,7 @@ def _describe_decoder(name: str, recipe: Recipe, trained: TrainedDecoder) -> _To
 
 
 def _curves(trained: TrainedDecoder) -> bytes:
-    """The training loss, and Dice by kind of prompt with a line where the best is; a PNG."""
+    """Draw the training loss, and Dice by kind of prompt with a line at the best step; a PNG."""
     rows = trained.history
     steps = [row["step"] for row in rows]
     figure = make_figure(10, 3.6, "the report needs")
@@ -169,7 +169,7 @@ def _split(images: Sequence[AnnotatedImage]) -> list[_Share]:
 
 
 def _words(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested settings as one list: ``mix.box`` and what it is."""
+    """Flatten nested settings into one list, such as ``mix.box`` with its value."""
     words: dict[str, str] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""A script that shows the worst cases in QuPath, each at its object."""
+"""A Groovy script that shows the worst cases in QuPath, each at its object."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _QUPATH_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def write_qupath_script(cases: Sequence[Case]) -> str:
-    """Groovy that lists the cases in QuPath and opens them; empty where none is of QuPath's ids."""
+    """Write Groovy that lists and opens the cases in QuPath; empty if none has QuPath's ids."""
     rows = [_write_row(case) for case in cases if _QUPATH_ID.fullmatch(case.object_id)]
     if not rows:
         return ""
@@ -29,6 +29,6 @@ def _write_row(case: Case) -> str:
 
 
 def _quote(text: str) -> str:
-    """A literal of Groovy, in which nothing is evaluated."""
+    """Quote text as a Groovy literal in which nothing is evaluated."""
     escaped = json.dumps(text)[1:-1].replace("'", r"\'")
     return f"'{escaped}'"

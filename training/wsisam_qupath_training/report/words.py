@@ -1,4 +1,4 @@
-"""What reports call the kinds of prompts that a validation asks."""
+"""Words that reports use for the kinds of prompts of a validation."""
 
 from __future__ import annotations
 
@@ -12,4 +12,4 @@ KINDS: Mapping[str, str] = {
     "10_points": "10 points",
     "box_points": "box and point",
 }
-"""By their names in :func:`.plans`, in the order of pages."""
+"""Words by the names in :func:`.plans`, in the order of pages."""

@@ -1,4 +1,4 @@
-"""The validation cases that trained decoders answered worst, as pictures."""
+"""Pictures of the validation cases that trained decoders answered worst."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ _FRAME = PatchPair(MASK_PX / 2, MASK_PX / 2, 1.0, MASK_PX, Mpp(1.0, 1.0))
 
 @dataclass(frozen=True)
 class WorstPrediction:
-    """An answer on a validation view.
+    """An answer with a low Dice on a validation view.
 
     Attributes:
-        decoder, kind: who answered, and what was asked; see :func:`.plans`.
+        decoder, kind: the decoder that answered, and the kind of prompt; see :func:`.plans`.
         sample, number: index of the view, and of the object in it.
-        dice: percent.
-        prompts: of all objects of the view that were asked for.
-        truth, logits: 256 x 256.
+        dice: Dice of the answer, percent.
+        prompts: the prompts of all objects of the view that were asked for.
+        truth, logits: 256 x 256 true mask, and logits of the answer.
     """
 
     decoder: str
@@ -57,13 +57,13 @@ class WorstPrediction:
 
 @dataclass(frozen=True)
 class Case:
-    """An answer to look at.
+    """A bad answer, drawn for the report.
 
     Attributes:
         decoder, kind, dice: see :class:`WorstPrediction`.
-        dataset, image: of the image.
-        object_id: names the object in its image; of QuPath's objects, their id.
-        jpeg: the HR patch with the prompt, the truth and the answer.
+        dataset, image: names of the dataset and the image.
+        object_id: name of the object in its image; QuPath's id for objects of QuPath.
+        jpeg: picture of the HR patch with the prompt, the truth and the answer.
     """
 
     decoder: str
@@ -84,13 +84,13 @@ def find_worst_predictions(
     context: DistributedContext,
     count: int,
 ) -> list[WorstPrediction]:
-    """The answers with the lowest Dice, the worst first: of each object of a view only one.
+    """Find the answers with the lowest Dice, the worst first, one per object of a view.
 
     Args:
-        decoder: its name.
-        trainable: with its trained weights.
-        samples: of the validation; they are asked what validation asks.
-        size_px: of the base's input.
+        decoder: name of the decoder.
+        trainable: the network, with its trained weights.
+        samples: validation views; they are asked the same as in a validation.
+        size_px: side of the base's input, px.
     """
     answers = answer_views(trainable, samples, trainable.settings.mix, size_px, context)
     worst = (
@@ -102,7 +102,7 @@ def find_worst_predictions(
 
 
 def _list_predictions(decoder: str, answer: ViewAnswer) -> list[WorstPrediction]:
-    """What was answered about each object that was asked for."""
+    """List the answers about each object that was asked for."""
     masks = choose_masks(*(part.float().cpu().numpy() for part in answer.decoded)).hr
     return [
         WorstPrediction(
@@ -145,7 +145,7 @@ def picture(
 
 
 def _make_prompt(prompts: PromptBatch, row: int, size_px: int) -> Prompt:
-    """One prompt of a batch, in mask px."""
+    """Make one prompt of a batch, in mask px."""
     mask_per_hr = MASK_PX / size_px
     points = [(float(x), float(y)) for x, y in prompts.points[row] * mask_per_hr]
     labelled = list(zip(points, prompts.click_labels[row].tolist(), strict=True))

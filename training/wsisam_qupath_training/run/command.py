@@ -1,4 +1,4 @@
-"""What ``train`` does: read, split, cache, train each decoder, put the adapter together."""
+"""Run ``train``: read, split, cache, train each decoder, put the adapter together."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def run_train(request: TrainRequest, console: Console) -> WrittenAdapter | None:
 
 
 def run_plan(request: TrainRequest, console: Console) -> str:
-    """Tell what :func:`run_train` would read, keep and take; only measures for a moment.
+    """Describe what :func:`run_train` would read, keep and take; only measures for a moment.
 
     Raises:
         WsiSamError: see the modules that each step comes from.
@@ -65,7 +65,7 @@ def run_plan(request: TrainRequest, console: Console) -> str:
 
 @contextmanager
 def _open(request: TrainRequest, console: Console) -> Iterator[tuple[TrainingRun, Collection]]:
-    """What a request trains, its slides at hand for the time of the body."""
+    """Open the training that a request describes, with its slides, for the time of the body."""
     started = time.monotonic()
     check_request(request)
     with show_progress(console, "Reading annotations"):
@@ -100,7 +100,7 @@ def _open(request: TrainRequest, console: Console) -> Iterator[tuple[TrainingRun
 
 @dataclass(frozen=True)
 class _Opening:
-    """All that a training needs but its recipe."""
+    """Everything that a training needs besides its recipe."""
 
     request: TrainRequest
     collection: Collection
@@ -111,7 +111,7 @@ class _Opening:
 
     @contextmanager
     def open(self, recipe: Recipe) -> Iterator[TrainingRun]:
-        """The training by a recipe, its slides at hand for the time of the body."""
+        """Open the training by a recipe, with its slides, for the time of the body."""
         limit_gb, base = self.request.cache_gb, self.model.base
         with ExitStack() as opened:
             with show_progress(self.console, "Choosing views"):
@@ -130,7 +130,7 @@ class _Opening:
 
 
 def _fit(opening: _Opening, recipe: Recipe, minutes: float, started: float) -> Recipe:
-    """The recipe, shortened where it takes longer than so many minutes from the start on."""
+    """Shorten the recipe if the run would take longer than the requested minutes."""
 
     def measure() -> tuple[Measured, float]:
         with (

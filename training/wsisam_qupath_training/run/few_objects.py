@@ -1,4 +1,4 @@
-"""Trainings on some of the annotated objects: how many, which of them, and for how long."""
+"""Trainings on some of the annotated objects: how many, which ones, and for how long."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ ObjectName: TypeAlias = tuple[int, str]
 _SIZES = (1, 3, 10, 30, 100, 300, 1000, 3000)
 
 _LEAST_MORE = 1.5
-"""All objects are so many times the largest size at least; else both would say the same."""
+"""All objects are at least so many times the largest size; otherwise both would say the same."""
 
 
 @dataclass(frozen=True)
 class FewObjects:
-    """What one training of a learning curve learns from.
+    """The objects and views of one training of a learning curve.
 
     Attributes:
-        objects: their names.
-        rows: views that show one of them, and the places of those in it; see
+        objects: names of the objects to train on.
+        rows: views that show one of the objects, and the places of the objects in each; see
             :class:`.ChosenObjects`.
-        recipe: with a schedule for so many objects.
+        recipe: recipe with a schedule for so many objects.
     """
 
     objects: tuple[ObjectName, ...]
@@ -40,17 +40,17 @@ class FewObjects:
 
 
 def choose_sizes(n_objects: int) -> tuple[int, ...]:
-    """Numbers of objects that a learning curve trains on, below all of them."""
+    """Choose the numbers of objects that a learning curve trains on, below all of them."""
     return tuple(size for size in _SIZES if size * _LEAST_MORE <= n_objects)
 
 
 def name_sizes(sizes: Sequence[int]) -> str:
-    """Numbers of objects in words: "1, 3, 10 objects"."""
+    """Write numbers of objects in words: "1, 3, 10 objects"."""
     return ", ".join([*map(str, sizes[:-1]), count_noun(sizes[-1], "object")])
 
 
 def order_objects(shown: Collection[ObjectName], seed: int) -> list[ObjectName]:
-    """The order in which objects are taken: one of each image in turn, at random in each."""
+    """Order the objects by turns over the images, at random within each image."""
     rng = np.random.default_rng(seed)
     by_image: defaultdict[int, list[str]] = defaultdict(list)
     for image, name in sorted(shown):
@@ -67,11 +67,11 @@ def order_objects(shown: Collection[ObjectName], seed: int) -> list[ObjectName]:
 def choose_few(
     views: Sequence[tuple[int, Sequence[str]]], size: int, n_objects: int, recipe: Recipe
 ) -> FewObjects:
-    """The first objects of the order, and the views that show them.
+    """Choose the first objects of the order, and the views that show them.
 
     Args:
-        views: image and ids of the objects of each.
-        n_objects: that the recipe is for.
+        views: image and object ids of each view.
+        n_objects: number of objects that the recipe is for.
     """
     shown = {(image, name) for image, names in views for name in names}
     objects = tuple(order_objects(shown, recipe.seed)[:size])
@@ -85,10 +85,10 @@ def choose_few(
 
 
 def fit_to_objects(recipe: Recipe, size: int, n_objects: int) -> Recipe:
-    """The recipe, shortened as it is where a user has annotated so many objects.
+    """Shorten the recipe as for a user who has annotated so many objects.
 
     Args:
-        n_objects: that the recipe is for.
+        n_objects: number of objects that the recipe is for.
     """
     share = min(1.0, count_steps(size) / count_steps(n_objects))
 

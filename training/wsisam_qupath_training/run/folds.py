@@ -1,4 +1,4 @@
-"""Cross-validation where there are few patients: each is held out once, and all are trained on."""
+"""Cross-validation for few patients: each is held out once, and all are trained on."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from ..dataset import AnnotatedImage, Dataset
 from ..settings import Recipe
 
 _MOST_FOLDS = 3
-"""Each is a training of its own, and takes as long."""
+"""Largest number of folds; each is a training of its own, and takes as long."""
 
 
 @dataclass(frozen=True)
 class Fold:
-    """Images that one of the models is not trained on, but validated on.
+    """Images that one of the models is validated on instead of trained on.
 
     Attributes:
-        held_out: their datasets and names.
+        held_out: dataset and name of each of these images.
     """
 
     held_out: frozenset[tuple[str, str]]
 
     def select(self, images: Sequence[AnnotatedImage]) -> list[int]:
-        """Indices of the held-out ones."""
+        """Select the indices of the held-out images."""
         return [n for n, one in enumerate(images) if (one.dataset, one.name) in self.held_out]
 
 
 def make_folds(dataset: Dataset, recipe: Recipe, without: Container[str]) -> tuple[Fold, ...]:
-    """Divide the images to train and to validate on into folds; never a patient.
+    """Divide the training and validation images into folds; a patient is never split.
 
     Images of a single patient are divided too, as there is nothing better.
 
     Args:
-        without: datasets that are not trained on, by name.
+        without: names of datasets that are not trained on.
 
     Returns:
         Nothing where the recipe wants none, where the data or a table say the parts, where nothing
@@ -69,7 +69,7 @@ def make_folds(dataset: Dataset, recipe: Recipe, without: Container[str]) -> tup
 
 
 def train_on_all(dataset: Dataset) -> Dataset:
-    """The dataset with its part to validate on among that to train on."""
+    """Move the images of the validation part into the training part."""
     images = tuple(
         replace(one, part="train") if one.part == "val" else one for one in dataset.images
     )

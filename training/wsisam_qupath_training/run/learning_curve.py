@@ -1,4 +1,4 @@
-"""Is it worth annotating more? Trainings on 1, 3, 10, 30 … of the objects say what each taught.
+"""Trainings on 1, 3, 10, 30 … of the objects, to say whether annotating more is worth it.
 
 They share the features of the whole training: only steps and validations are new. Each is measured
 on the views that the whole training is validated on, and what was measured is kept, so that a run
@@ -32,11 +32,11 @@ from .plan import Measured
 from .training_run import TrainingRun
 
 _MEASURED_VIEWS = 3
-"""To tell the time that the curve takes."""
+"""Number of views that are answered to measure how long the curve takes."""
 
 
 class _Key(NamedTuple):
-    """An object that is validated on."""
+    """Names an object that is validated on."""
 
     dataset: str
     patient: str
@@ -45,16 +45,16 @@ class _Key(NamedTuple):
 
 
 _Dices: TypeAlias = Mapping[_Key, Mapping[str, float]]
-"""Of each object that is validated on, mean Dice by kind of prompt, 0 to 1."""
+"""Mean Dice by kind of prompt, 0 to 1, for each object that is validated on."""
 
 
 def measure_curves(
     training: TrainingRun, trained: Mapping[str, TrainedDecoder]
 ) -> tuple[LearningCurve, ...]:
-    """Train each decoder on ever more of the objects, and measure what that taught.
+    """Train each decoder on ever more objects, and measure what each number taught.
 
     Args:
-        trained: on all of them.
+        trained: the decoders that were trained on all objects.
 
     Raises:
         WsiSamError: see :meth:`.Run.finish`.
@@ -94,14 +94,14 @@ def write_curves(adapter: Path, curves: Sequence[LearningCurve]) -> list[bytes]:
 
 @dataclass(frozen=True)
 class _CurveRun:
-    """The curve of one decoder."""
+    """Measures the curve of one decoder."""
 
     training: TrainingRun
     name: str
     whole: TrainedDecoder
 
     def measure(self) -> LearningCurve:
-        """Train, and measure each point."""
+        """Train and measure each point of the curve."""
         sizes = choose_sizes(min(self._counts))
         self._tell_time(sizes)
         measured = {0: self._measure_start()}
@@ -121,7 +121,7 @@ class _CurveRun:
 
     @cached_property
     def _views(self) -> list[list[tuple[int, Sequence[str]]]]:
-        """Of each round, image and objects of the views that are trained on."""
+        """Image and object ids of the training views of each round."""
         training = self.training
         data, sampling = training.parts["train"], training.recipe.sampling
         found: list[list[tuple[int, Sequence[str]]]] = []
@@ -132,14 +132,14 @@ class _CurveRun:
 
     @cached_property
     def _counts(self) -> list[int]:
-        """Of each round, the objects that its views show."""
+        """Number of objects that the training views of each round show."""
         return [
             len({(image, name) for image, names in views for name in names})
             for views in self._views
         ]
 
     def _choose(self, number: int, size: int) -> FewObjects:
-        """The objects of a size, of the round of a number."""
+        """Choose the objects for a size in one round."""
         return choose_few(self._views[number], size, self._counts[number], self.training.recipe)
 
     def _tell_time(self, sizes: Sequence[int]) -> None:
@@ -222,7 +222,7 @@ class _CurveRun:
         return self.training.curve_folder(self.name) / f"{size}-objects.json"
 
     def _keep(self, size: int, about: Sequence[str], measure: Callable[[], _Dices]) -> _Dices:
-        """What an earlier run measured of the same, or what is measured now."""
+        """Read what an earlier run measured, or measure it now and keep it."""
         path, made_for = self._path(size), hashlib.sha256("\n".join(about).encode()).hexdigest()
         if (kept := _read(path, made_for)) is not None:
             return kept
@@ -238,7 +238,7 @@ class _CurveRun:
 
 
 def _read(path: Path, made_for: str) -> _Dices | None:
-    """What was measured before, if it was of the same trainings."""
+    """Read earlier measurements, if they are of the same trainings."""
     try:
         content = json.loads(path.read_bytes())
         LEARNING_CURVE.check(path, content)
@@ -266,6 +266,6 @@ def _mean(kinds: Mapping[str, float]) -> float:
 
 
 def _estimate(values: Sequence[float], keys: Sequence[_Key]) -> Estimate:
-    """The mean with its interval over patients; over objects where there is one patient."""
+    """Compute the mean and its interval over patients; over objects if there is one patient."""
     patients = [key[:2] for key in keys]
     return estimate(values, patients if len(set(patients)) > 1 else keys)

@@ -1,4 +1,4 @@
-"""What became of a training: the comparison with what was there before, and the report."""
+"""The outcome of a training: its comparison with the model before, and the report."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from .training_run import TrainingRun
 from .verdict import Judgment, ask, judge, keep_start, tell
 
 _PICTURED = 12
-"""Worst cases on the report."""
+"""Number of worst cases on the report."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A training that is over, and the adapter that it wrote.
+    """A finished training, and the adapter that it wrote.
 
     Attributes:
-        images: of all parts, without the datasets that were left out.
+        images: images of all parts, without the datasets that were left out.
     """
 
     training: TrainingRun
@@ -44,7 +44,7 @@ class Outcome:
 
     @cached_property
     def compared(self) -> tuple[ComparedRound, ...]:
-        """The adapter beside what was there before; none where there is nothing to compare.
+        """The adapter beside the one before training; none where nothing can be compared.
 
         Of a cross-validation, each fold's own decoders answer for the images that they have not
         seen.
@@ -58,7 +58,7 @@ class Outcome:
         return tuple(self._compare_round(fold, before, val) for fold in training.rounds)
 
     def judge(self) -> tuple[Judgment, ...]:
-        """Say whether the adapter is better; where it is not, what was there before is kept."""
+        """Judge whether the adapter is better; where it is not, the one before is kept."""
         training, start = self.training, self.training.find_start()
         if not self.compared or start is None:
             return ()
@@ -81,7 +81,7 @@ class Outcome:
         return ComparedRound(images, before, after, results)
 
     def _write_fold(self, number: int) -> WrittenAdapter:
-        """The adapter of one fold, in the folder of the run."""
+        """Write the adapter of one fold into the folder of the run."""
         training = self.training
         return write_trained_adapter(
             training.request.run_folder / f"fold-{number + 1}.safetensors",
@@ -94,7 +94,7 @@ class Outcome:
         )
 
     def _keep_start(self, judgments: Sequence[Judgment]) -> None:
-        """Let the start answer where training made nothing better."""
+        """Let the starting adapter answer where training improved nothing."""
         training, start = self.training, self.training.model.adapter
         if start is None or any(one.tunes_encoder for one in training.recipe.decoders.values()):
             return
@@ -108,7 +108,7 @@ class Outcome:
         )
 
     def report(self, judgments: Sequence[Judgment]) -> WrittenAdapter:
-        """Write the report, and what is told beside it; without them the adapter is as good.
+        """Write the report and what belongs to it; the adapter does not depend on them.
 
         A learning curve comes last, as it takes longest: the report is there before it.
         """
@@ -160,13 +160,13 @@ class Outcome:
     def _list_decoders(
         self, trained: TrainedDecoder
     ) -> Iterator[tuple[Fold | None, TrainedDecoder]]:
-        """What answered in each round."""
+        """List the decoders that answered in each round."""
         return zip(self.training.rounds, trained.folds or (trained,), strict=True)
 
     def _find_worst(
         self, name: str, trained: TrainedDecoder, fold: Fold | None
     ) -> list[tuple[WorstPrediction, Sample]]:
-        """The worst answers on the views of a round, each with its view."""
+        """Find the worst answers on the views of a round, each with its view."""
         training = self.training
         trainable = training.load_trained(name, trained)
         val_views = training.samples(trainable.settings, fold)[1]

@@ -1,4 +1,4 @@
-"""What a training run would read, keep and take, measured on this machine without training."""
+"""Describe what a training run would read, keep and take, measured here without training."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ from .side_by_side import PICTURED
 
 _GIB = 1 << 30
 _TILES_GIB = 32 / 1024
-"""What OpenSlide keeps of each open slide, at most."""
+"""Largest size of the tiles that OpenSlide keeps per open slide, GiB."""
 
 _SAMPLES = 3
-"""Views that are encoded, and trained on for a moment, to measure."""
+"""Number of views that are encoded, and trained on for a moment, to measure."""
 
 
 @dataclass(frozen=True)
 class Planned:
-    """What is known before anything is measured.
+    """What is known of a run before anything is measured.
 
     Attributes:
-        views: how many fit.
-        features: folder of the features; those that are there already need no time.
+        views: number of views that fit.
+        features: folder of the features; features that are there already take no time.
     """
 
     parts: Mapping[Part, TrainingData]
@@ -58,7 +58,7 @@ class Planned:
 
 
 def describe_views(views: ViewCounts, images: int, limit_gb: float) -> str:
-    """How many views are used, in words, and why not as many as the recipe asks for."""
+    """Say how many views are used, and why fewer than the recipe asks for."""
     each = f"{views.train / max(images, 1):.1f} of each image"
     text = f"{count_noun(views.train, 'view')} to train on ({each}), {views.val} to validate on"
     if not views.n_bytes:
@@ -77,15 +77,15 @@ class Measured:
     """Seconds that each piece of the work takes on this machine.
 
     Attributes:
-        patch_s: of encoding a patch; 0 where no features are kept.
-        patches: those that are still to encode.
-        step_s, validation_s: by the decoder's name, of a step and of the validation of a view.
-        compared_s: of all questions about one object, to one model; 0 where nothing is compared.
-        compared: objects that are compared in the end, at most.
-        rounds: how often each decoder is trained: once for each fold of a cross-validation.
-        curve_sizes: numbers of objects that a learning curve trains on too; none where none is
-            wanted.
-        objects: annotated objects that each round trains on.
+        patch_s: seconds to encode a patch; 0 where no features are kept.
+        patches: number of patches that are still to be encoded.
+        step_s, validation_s: seconds of a step and of the validation of a view, by decoder name.
+        compared_s: seconds of all questions about one object to one model; 0 where nothing is
+            compared.
+        compared: largest number of objects that are compared at the end.
+        rounds: number of trainings of each decoder: one per fold of a cross-validation.
+        curve_sizes: numbers of objects that the learning curve trains on; empty without one.
+        objects: number of annotated objects that each round trains on.
     """
 
     patch_s: float
@@ -99,7 +99,7 @@ class Measured:
     objects: int = 0
 
     def decoder_seconds(self, name: str, recipe: Recipe) -> float:
-        """Of training a decoder by a recipe, in all rounds, its validations included."""
+        """Seconds to train and validate a decoder by a recipe, in all rounds."""
         settings = recipe.decoders[name]
         validations = count_validations(settings, recipe)
         if len(settings.start_shares) > 1:
@@ -109,12 +109,12 @@ class Measured:
         return self.rounds * once
 
     def comparison_seconds(self, recipe: Recipe) -> float:
-        """Of comparing the start with the result in the end, and drawing what changed."""
+        """Seconds to compare start and result at the end, and to draw what changed."""
         objects = min(recipe.compared_objects, self.compared)
         return 2 * self.compared_s * (objects + min(PICTURED, objects))
 
     def curve_seconds(self, recipe: Recipe) -> float:
-        """Of the learning curves of all decoders, what the whole training takes not included."""
+        """Seconds of all learning curves, besides the training itself."""
         fitted = [fit_to_objects(recipe, size, self.objects) for size in self.curve_sizes]
         trainings = sum(self.decoder_seconds(name, one) for one in fitted for name in self.step_s)
         # Each size is asked once more in the end, and so are the start and the whole training.
@@ -122,10 +122,10 @@ class Measured:
         return trainings + asked * sum(self.validation_s.values())
 
     def total_seconds(self, recipe: Recipe, views_share: float = 1.0) -> float:
-        """Of the whole run.
+        """Seconds of the whole run.
 
         Args:
-            views_share: of the views that were planned when this was measured.
+            views_share: share of the views that were planned when this was measured.
         """
         decoders = sum(self.decoder_seconds(name, recipe) for name in self.step_s)
         encoding = self.patches * views_share * self.patch_s
@@ -143,8 +143,8 @@ def measure_plan(
 
     Args:
         backend: loads the base.
-        make_run: of a decoder, by its name, on some views that it also validates on. Nothing of it
-            is written.
+        make_run: makes the run of a decoder, by its name, on some views that it also validates on.
+            It writes nothing.
 
     Returns:
         Without what the comparison in the end takes.
@@ -171,7 +171,7 @@ def measure_plan(
 
 
 def describe_plan(planned: Planned, measured: Measured) -> list[str]:
-    """What the whole run takes, in words."""
+    """Describe how long the whole run takes."""
     recipe = planned.recipe
     lines = [_describe_disk(planned)]
     if measured.patch_s:
@@ -196,19 +196,19 @@ def describe_plan(planned: Planned, measured: Measured) -> list[str]:
 
 
 def count_validations(settings: DecoderSettings, recipe: Recipe) -> int:
-    """How often a decoder is validated while it is trained, at most."""
+    """Largest number of validations while a decoder is trained."""
     return -(-settings.steps // recipe.validate_every)
 
 
 def _take_few(data: TrainingData) -> TrainingData:
-    """The first whole chains of a part's views."""
+    """Take the first whole chains of a part's views."""
     return replace(data, samples=data.samples[:_SAMPLES])
 
 
 def _measure_features(
     planned: Planned, few: TrainingData, backend: Backend, folder: Path, console: Console
 ) -> tuple[SampleSource, float]:
-    """Features of a few views, and the seconds of a patch."""
+    """Encode a few views, and measure the seconds per patch."""
     base, recipe = planned.base, planned.recipe
     warm_up = replace(few, samples=few.samples[:1])
     fill_features(
@@ -224,7 +224,7 @@ def _measure_features(
 
 
 def _count_missing_patches(planned: Planned, backend: Backend) -> int:
-    """Patches of parts with features that are not there yet."""
+    """Count the patches of both parts that have no cached features yet."""
     recipe = planned.recipe
     counts = {"train": planned.views.train, "val": planned.views.val}
     return sum(

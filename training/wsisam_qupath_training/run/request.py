@@ -1,4 +1,4 @@
-"""What ``train`` is asked for, whether that can be, and what it says of the data."""
+"""What a user asks ``train`` to do, the checks of it, and messages about the data."""
 
 from __future__ import annotations
 
@@ -21,29 +21,30 @@ from ..settings import Recipe
 from ..sources.reading import DatasetOptions
 
 _FEW_OBJECTS = 30
-"""Below that, what is learned is hardly told from chance."""
+"""With fewer objects, what is learned can hardly be told from chance."""
 
 
 @dataclass(frozen=True)
 class TrainRequest:
-    """What ``train`` is asked for.
+    """What a user asks ``train`` to do.
 
     Attributes:
-        data, options: the annotated images; see :func:`.read_dataset`.
-        out: the adapter; its split and report lie beside it.
-        recipe: all settings; None is those that fit the data and what training starts from, see
+        data, options: annotated images, and how to read them; see :func:`.read_dataset`.
+        out: adapter file to write; its split and report lie beside it.
+        recipe: all settings; None chooses those that fit the data and the start, see
             :func:`.fit_recipe`.
-        numbers: those of the recipe that were asked for, by the names of
+        numbers: numbers of the recipe that the user gave, by the names of
             :func:`.override_numbers`.
-        model: the base to train on, the adapter with the decoder that training starts from (none
-            is the bare base), and where to compute.
-        run: folder of the checkpoints; None is beside the adapter.
-        cache: folder of the features; None is in the program's own.
-        cache_gb: how much room the features may take; where all do not fit, fewer views are used.
-        without: datasets that are not trained on, by name.
-        only: the decoder to train, by name; the adapter is written when all are there.
-        licence: for the card.
-        minutes: the schedule is shortened where the run would take longer; None leaves it.
+        model: base to train on, adapter that training starts from (none is the bare base), and
+            device.
+        run: folder of the checkpoints; None is one beside the adapter.
+        cache: folder of the features; None is one in the program's own cache.
+        cache_gb: largest size of the cached features, GiB; where they do not fit, fewer views are
+            used.
+        without: names of datasets that are not trained on.
+        only: name of the only decoder to train; the adapter is written when all are trained.
+        licence: license and source of the data, for the adapter's card.
+        minutes: longest time of the run; a longer schedule is shortened. None leaves it.
         learning_curve: whether to train on some of the objects too, to say what more are worth.
     """
 
@@ -67,12 +68,12 @@ class TrainRequest:
 
     @property
     def run_folder(self) -> Path:
-        """Where the checkpoints are."""
+        """Folder of the checkpoints."""
         return self.run or self.out.with_suffix(".training")
 
 
 def check_request(request: TrainRequest) -> None:
-    """Look at what can be known before anything is read.
+    """Check everything that can be known before anything is read.
 
     Raises:
         OptionError: a name is none that it could be.
@@ -84,10 +85,10 @@ def check_request(request: TrainRequest) -> None:
 
 
 def choose_recipe(request: TrainRequest, start: Adapter | None, dataset: Dataset) -> Recipe:
-    """The recipe of a request: its own, or one that fits the data.
+    """Choose the recipe of a request: its own, or one that fits the data.
 
     Args:
-        start: the adapter that training starts from; None is the bare base.
+        start: adapter that training starts from; None is the bare base.
 
     Raises:
         OptionError: the recipe has no decoder of the name to train alone.
@@ -102,7 +103,7 @@ def choose_recipe(request: TrainRequest, start: Adapter | None, dataset: Dataset
 
 
 def check_datasets(dataset: Dataset, without: Sequence[str]) -> None:
-    """Look whether there are datasets of these names.
+    """Check that there are datasets of these names.
 
     Raises:
         OptionError: there is none.
@@ -115,7 +116,7 @@ def check_datasets(dataset: Dataset, without: Sequence[str]) -> None:
 
 
 def tell_data(dataset: Dataset, console: Console) -> None:
-    """Tell what was found, what was left out and repaired, and how it is divided."""
+    """Print what was found, left out and repaired, and how it is divided."""
     name_cases(console, "Left out", dataset.damaged)
     if dataset.repaired:
         console.print(

@@ -1,4 +1,4 @@
-"""A training that is over after a number of minutes: its schedule, shortened to fit."""
+"""Shorten the schedule of a training so that it ends after a number of minutes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from .plan import Measured
 
 _NAME = "schedule.json"
 _SHARES = tuple(percent / 100 for percent in range(100, 9, -5))
-"""Of the whole schedule, the longest first. Less than a tenth of it teaches nothing."""
+"""Shares of the whole schedule that are tried, the longest first. Less than a tenth teaches
+nothing."""
 
 _FEWEST_COMPARED = 12
 
@@ -27,13 +28,13 @@ _FEWEST_COMPARED = 12
 def fit_to_minutes(
     recipe: Recipe, minutes: float, folder: Path, measure: Callable[[], tuple[Measured, float]]
 ) -> Recipe:
-    """Shorten a recipe so that its run takes so many minutes at most; it is never made longer.
+    """Shorten a recipe so that its run takes at most so many minutes; never lengthen it.
 
     What was fitted once is kept in the folder of the run, so that a killed run goes on with it.
 
     Args:
-        folder: of the run.
-        measure: what the work takes here, and the seconds that are gone already.
+        folder: folder of the run.
+        measure: measures what the work takes here, and the seconds that have passed already.
 
     Raises:
         OptionError: even a tenth of the schedule takes longer.
@@ -61,7 +62,7 @@ def fit_to_minutes(
 
 
 def describe_fit(whole: Recipe, fitted: Recipe, minutes: float) -> str:
-    """Say what became of the schedule."""
+    """Say how the schedule was shortened."""
     if fitted == whole:
         return f"The whole schedule fits into {minutes:g} minutes."
     parts = (
@@ -72,7 +73,7 @@ def describe_fit(whole: Recipe, fitted: Recipe, minutes: float) -> str:
 
 
 def shorten(recipe: Recipe, share: float) -> Recipe:
-    """A recipe with so much of its steps, views, validations and compared objects."""
+    """Reduce the steps, views, validations and compared objects of a recipe to a share."""
 
     def scale(number: int, least: int = 1) -> int:
         return min(number, max(least, round(share * number)))
@@ -97,7 +98,7 @@ def shorten(recipe: Recipe, share: float) -> Recipe:
 
 
 def _read(path: Path, asked: dict[str, Any]) -> Recipe | None:
-    """What was fitted before, if the same was asked."""
+    """Read the schedule that was fitted before, if the same was asked."""
     try:
         content = json.loads(path.read_bytes())
         TRAINING_SCHEDULE.check(path, content)

@@ -1,4 +1,4 @@
-"""The objects that training changed most, drawn side by side: the truth, before and after."""
+"""Pictures of the objects that training changed most: the truth, before and after."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from ..report.changes import Change
 from .verdict import QUESTIONS
 
 PICTURED = 6
-"""Objects: half of them those that gained most, half those that lost most or gained least."""
+"""Number of pictured objects: half gained most, half lost most or gained least."""
 
 
 @dataclass(frozen=True)
 class ComparedRound:
-    """Both models of one round, and what they answered.
+    """Both models of one round, and their answers.
 
     Attributes:
-        images: that they were asked about.
+        images: the images that they were asked about.
     """
 
     images: Sequence[AnnotatedImage]
@@ -42,11 +42,11 @@ class ComparedRound:
 
 @dataclass(frozen=True)
 class _Gain:
-    """What one object gained.
+    """The gain of one object.
 
     Attributes:
-        dice: mean over all questions.
-        label: the question with the largest gain or loss, as the mean is the one or the other.
+        dice: mean gain over all questions.
+        label: the question with the largest gain, or the largest loss if the mean is a loss.
     """
 
     object_key: ObjectKey
@@ -55,7 +55,7 @@ class _Gain:
 
 
 def draw_changes(rounds: Sequence[ComparedRound], console: Console) -> list[Change]:
-    """Ask both models about the objects that changed most once more, and draw their answers.
+    """Ask both models again about the objects that changed most, and draw the answers.
 
     Returns:
         The largest gain first. None of an image that cannot be read any more.

@@ -1,4 +1,4 @@
-"""The decoders of one recipe on one device, and how they are trained."""
+"""Train the decoders of one recipe on one device."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ from .verdict import measure_comparison
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """The decoders of one recipe, on one device."""
+    """The training of all decoders of one recipe, on one device."""
 
     request: TrainRequest
     recipe: Recipe
@@ -68,17 +68,17 @@ class TrainingRun:
 
     @property
     def wanted(self) -> dict[str, DecoderSettings]:
-        """The decoders to train, by name."""
+        """Settings of the decoders to train, by name."""
         decoders, only = self.recipe.decoders, self.request.only
         return decoders if only is None else {only: decoders[only]}
 
     def encode(self) -> None:
-        """Fill the caches that the decoders are trained from."""
+        """Fill the feature caches that the decoders are trained from."""
         for settings in self.wanted.values():
             self.samples(settings, self.rounds[0])
 
     def train(self, name: str) -> TrainedDecoder:
-        """One decoder, from its last checkpoint on, in each fold if there are some."""
+        """Train one decoder from its last checkpoint on, in each fold if there are folds."""
         runs = [self.train_round(name, fold) for fold in self.rounds]
         share = choose_start_share(runs, self.recipe.decoders[name].start_shares)
         if share:
@@ -89,10 +89,10 @@ class TrainingRun:
     def train_round(
         self, name: str, fold: Fold | None, few: FewObjects | None = None
     ) -> FinishedRun:
-        """One decoder, from its last checkpoint on, in one fold.
+        """Train one decoder from its last checkpoint on, in one fold.
 
         Args:
-            few: only on some of the objects; None is on all.
+            few: objects to train on alone; None is all of them.
         """
         settings = self._choose_recipe(few).decoders[name]
         samples, val_views = self.samples(settings, fold)
@@ -125,11 +125,11 @@ class TrainingRun:
         return self.recipe if few is None else few.recipe
 
     def plan(self) -> list[str]:
-        """What the run takes, in words."""
+        """Describe what the run takes."""
         return describe_plan(self._planned, self.measure())
 
     def measure(self) -> Measured:
-        """What each piece of the run takes here."""
+        """Measure what each piece of the run takes here."""
 
         def make_run(name: str, samples: SampleSource) -> Run:
             check_views(samples, samples)
@@ -147,7 +147,7 @@ class TrainingRun:
         return replace(measured, compared_s=seconds, compared=objects)
 
     def _count_curve(self) -> dict[str, Any]:
-        """Sizes of the learning curve, where one is wanted, and the objects of a round, about."""
+        """Sizes of the learning curve, if wanted, and about how many objects a round has."""
         if not (self.request.learning_curve and self.can_compare):
             return {}
         data, rounds = self.parts["train"], len(self.rounds)
@@ -167,7 +167,7 @@ class TrainingRun:
             return self.model.load().backend
 
     def load_start(self, name: str, few: FewObjects | None = None) -> TrainableDecoder:
-        """A decoder as training starts from it."""
+        """Load a decoder as training starts from it."""
         torch.manual_seed(self.recipe.seed)  # what WSI-SAM adds begins at random
         settings = self._choose_recipe(few).decoders[name]
         trainable = TrainableDecoder(self.model.base, self.base_state, settings)
@@ -197,10 +197,10 @@ class TrainingRun:
         )
 
     def measure_steps(self, name: str, rows: Mapping[int, Sequence[int]]) -> tuple[float, float]:
-        """Seconds of a step of a decoder, and of the validation of a view.
+        """Measure the seconds of a step of a decoder, and of the validation of a view.
 
         Args:
-            rows: views to measure on and their objects; see :class:`.ChosenObjects`.
+            rows: views to measure on, and their objects; see :class:`.ChosenObjects`.
         """
         samples, _ = self.samples(self.recipe.decoders[name], self.rounds[0])
         some = ChosenObjects(samples, rows)
@@ -210,7 +210,7 @@ class TrainingRun:
     def collect_trained(
         self, just: Mapping[str, TrainedDecoder]
     ) -> dict[str, TrainedDecoder] | None:
-        """Every decoder of the recipe, if all are finished; some were just trained."""
+        """Collect all decoders of the recipe, if all are finished."""
         decoders = self.recipe.decoders
         for name in decoders:
             for fold in self.rounds:
@@ -220,19 +220,19 @@ class TrainingRun:
         return {name: just.get(name) or self.train(name) for name in decoders}
 
     def load_trained(self, name: str, trained: TrainedDecoder) -> TrainableDecoder:
-        """A decoder with its best weights."""
+        """Load a decoder with its best weights."""
         trainable = TrainableDecoder(self.model.base, self.base_state, self.recipe.decoders[name])
         trainable.load_state_dict(trainable.state_dict() | dict(trained.state))
         return trainable.to(self.context.device)
 
     def list_compared(self) -> list[AnnotatedImage]:
-        """Images with objects that the result is compared on."""
+        """List the images with objects on which the result is compared."""
         part: Part = "train" if self.is_cross_validated else "val"
         without = self.request.without
         return [image for image in self.parts[part].images if image.dataset not in without]
 
     def find_start(self) -> Path | None:
-        """The adapter that the result is compared with.
+        """Find the adapter that the result is compared with.
 
         That is the one that training started from, or the one that ships for the base.
         """
@@ -241,13 +241,13 @@ class TrainingRun:
         return find_shipped_adapter(self.model.base.name)
 
     def load_compared(self, name: str, adapter: Path) -> PredictorModel:
-        """An adapter as it is used, to be asked by the name."""
+        """Load an adapter as it is used, under a name for the comparison."""
         spec = replace(self.request.model, backend="torch", adapter=adapter)
         return PredictorModel(name, resolve(spec).load())
 
     @cached_property
     def rounds(self) -> tuple[Fold | None, ...]:
-        """The folds that each decoder is trained in; one None where nothing is held out in turn."""
+        """The folds that each decoder is trained in; one None without a cross-validation."""
         train = self.parts["train"]
         usable = tuple(fold for fold in self.folds if all(self._divide_views(train, fold)))
         return usable if len(usable) > 1 else (None,)
@@ -259,7 +259,7 @@ class TrainingRun:
 
     @property
     def can_compare(self) -> bool:
-        """Whether what is validated on is of images that are not trained on."""
+        """Whether the validation images are others than the training images."""
         return self.is_cross_validated or bool(self.parts["val"].samples)
 
     def _divide_views(self, train: TrainingData, fold: Fold) -> tuple[list[int], list[int]]:
@@ -270,7 +270,7 @@ class TrainingRun:
         return list_kept(train, without, others), held_out_views[: self.recipe.val_views]
 
     def divide(self, fold: Fold | None) -> tuple[list[int], list[int]]:
-        """The same, also where nothing is held out: of :attr:`val` then."""
+        """List the views to train and to validate on; without folds the latter come from `val`."""
         train, without = self.parts["train"], self.request.without
         if fold is not None:
             return self._divide_views(train, fold)
@@ -278,7 +278,7 @@ class TrainingRun:
 
     @cached_property
     def val(self) -> TrainingData:
-        """What decides which weights are best: views of training where no part is left for it."""
+        """Data that decide which weights are best: training views if no part is left for it."""
         train, val = self.parts["train"], self.parts["val"]
         if val.samples:
             return val
@@ -297,7 +297,7 @@ class TrainingRun:
         return read_state(weights.path)
 
     def folder(self, name: str) -> Path:
-        """Where a decoder's checkpoints are."""
+        """Folder of a decoder's checkpoints."""
         return self.request.run_folder / name
 
     def _round_folder(self, name: str, fold: Fold | None, few: FewObjects | None = None) -> Path:
@@ -307,7 +307,7 @@ class TrainingRun:
         return own if fold is None else own / f"fold-{self.rounds.index(fold) + 1}"
 
     def curve_folder(self, name: str) -> Path:
-        """Where the trainings of a decoder's learning curve are."""
+        """Folder of the trainings of a decoder's learning curve."""
         return self.folder(name) / "learning-curve"
 
     @property
@@ -315,7 +315,7 @@ class TrainingRun:
         return self.request.cache or cache_folder() / "training"
 
     def describe_run(self, name: str, fold: Fold | None, few: FewObjects | None = None) -> str:
-        """All that one training of a decoder depends on, JSON."""
+        """Describe everything that one training of a decoder depends on, as JSON."""
         recipe = self._choose_recipe(few)
         depends_on: dict[str, Any] = {
             "base": self.model.base.sha256,
@@ -337,7 +337,7 @@ class TrainingRun:
     def samples(
         self, settings: DecoderSettings, fold: Fold | None
     ) -> tuple[SampleSource, SampleSource]:
-        """The views that a decoder is trained on, and those that it is validated on."""
+        """Make the views that a decoder is trained on, and those that it is validated on."""
         train, val = self.parts["train"], self.val
         kept, val_kept = self.divide(fold)
         if settings.tunes_encoder:
@@ -353,7 +353,7 @@ class TrainingRun:
 
     @cached_property
     def _caches(self) -> tuple[FeatureCache, FeatureCache]:
-        """Of both parts, filled; several processes wait for the first of them."""
+        """Fill the caches of both parts; further processes wait for the first one."""
         backend = self._load_backend()
 
         def fill_cache_of(part: Part, what: str) -> FeatureCache:
@@ -374,7 +374,7 @@ class TrainingRun:
 
 
 def check_views(samples: SampleSource, val_views: SampleSource) -> None:
-    """Look whether there is something to learn from.
+    """Check that there are views to learn from.
 
     Raises:
         PromptError: there is not.
@@ -389,7 +389,7 @@ def check_views(samples: SampleSource, val_views: SampleSource) -> None:
 
 @contextmanager
 def _progress(console: Console, name: str, steps: int) -> Iterator[OnStep]:
-    """A bar with the loss and the last validation's Dice."""
+    """Show a bar with the loss and the last validation's Dice."""
     with show_progress(console, f"Training {name}", steps) as progress:
         dice = ""
 

@@ -1,4 +1,4 @@
-"""Is a new adapter better than the one that was there? Measured on patients left to validate on."""
+"""Judge whether a new adapter is better, measured on patients left to validate on."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from ..evaluate.run import evaluate_models
 
 _FEWEST_OF_DATASET = 3
 _MEASURED_OBJECTS = 2
-"""Of each dataset."""
+"""Number of objects per dataset that are asked about to measure the time."""
 
 QUESTIONS = ProtocolSettings(kinds=("box", "points", "box+points", "outline"))
-"""What both models are asked about each object."""
+"""The questions that both models are asked about each object."""
 
 _LABELS: Mapping[PromptKind, tuple[str, ...]] = {
     PromptKind.BOX: ("box",),
@@ -42,18 +42,20 @@ _LABELS: Mapping[PromptKind, tuple[str, ...]] = {
 """The questions that stand for each kind of prompt."""
 
 _KIND_OF = {PromptKind.OUTLINE_POINTS: PromptKind.OUTLINE}
-"""Kinds that are not asked, and the one that speaks for them."""
+"""Kinds that are not asked, and the kind that stands for each."""
 
 Says: TypeAlias = Literal["better", "equal", "worse"]
 
 
 @dataclass(frozen=True)
 class Judgment:
-    """One kind of prompt, before and after.
+    """One kind of prompt, before and after training.
 
     Attributes:
-        before, after: mean Dice of the objects, 0 to 1; the same for each number of points.
-        gain: with its 95 % interval; over objects where there are fewer than two patients.
+        before, after: mean Dice of the objects before and after training, 0 to 1; each number of
+            points counts the same.
+        gain: gain with its 95 % interval over patients; over objects where there are fewer than two
+            patients.
     """
 
     kind: PromptKind
@@ -63,7 +65,7 @@ class Judgment:
 
     @property
     def says(self) -> Says:
-        """Better or worse where the whole interval is."""
+        """Better or worse if the whole interval is above or below 0, else equal."""
         assert self.gain.low is not None
         assert self.gain.high is not None
         if self.gain.low > 0:
@@ -71,7 +73,7 @@ class Judgment:
         return "worse" if self.gain.high < 0 else "equal"
 
     def as_event(self) -> dict[str, object]:
-        """The same for programs."""
+        """The judgment as an event for programs."""
         gain = self.gain
         return {
             "kind": self.kind.value,
@@ -83,7 +85,7 @@ class Judgment:
         }
 
     def __str__(self) -> str:
-        """One line for people."""
+        """The judgment as one line for people."""
         assert self.gain.low is not None
         assert self.gain.high is not None
         return (
@@ -100,10 +102,10 @@ def ask(
     count: int,
     console: Console,
 ) -> EvaluationResults:
-    """Ask both models about objects that the later one was not trained on, as in use.
+    """Ask both models, as in use, about objects that the later one was not trained on.
 
     Args:
-        count: of objects, about; some of each dataset.
+        count: about how many objects to ask about; some of each dataset.
 
     Raises:
         PromptError: none of the images can be read.
@@ -117,7 +119,7 @@ def judge(results: Sequence[EvaluationResults], before: str, after: str) -> tupl
     """Judge each kind of prompt by the answers of all rounds.
 
     Args:
-        before, after: names of the models.
+        before, after: names of the two models.
     """
     scores = [score for one in results for score in one.scores]
     return tuple(
@@ -126,7 +128,7 @@ def judge(results: Sequence[EvaluationResults], before: str, after: str) -> tupl
 
 
 def measure_comparison(images: Sequence[AnnotatedImage], model: PredictorModel) -> float:
-    """Measure the seconds that all questions about one object take one model."""
+    """Measure the seconds that one model takes for all questions about one object."""
     chosen = limit_objects(images, _MEASURED_OBJECTS, seed=0)
     objects = sum(len(one.truths) for one in chosen)
     start = time.perf_counter()
@@ -156,10 +158,10 @@ def _judge_kind(
 
 
 def tell(judgments: Sequence[Judgment], before: str, console: Console, *, folds: int = 1) -> None:
-    """Say for each kind of prompt what became of it.
+    """Print for each kind of prompt whether it is better.
 
     Args:
-        folds: of a cross-validation; 1 is none.
+        folds: number of folds of a cross-validation; 1 is none.
     """
     objects = count_noun(judgments[0].gain.objects, "object")
     how = describe_folds(folds) if folds > 1 else "to validate on"
@@ -171,12 +173,12 @@ def tell(judgments: Sequence[Judgment], before: str, console: Console, *, folds:
 
 
 def describe_folds(folds: int) -> str:
-    """How the objects of a cross-validation were asked about, after "objects"."""
+    """Say how the objects of a cross-validation were asked about, after the word "objects"."""
     return f"(cross-validated: {folds} trainings, each asked about images it was not trained on)"
 
 
 def keep_start(start: Adapter, tuned: Adapter, judgments: Sequence[Judgment]) -> list[PromptKind]:
-    """Write the tuned adapter again: the start answers what training did not make better.
+    """Write the adapter again, with the starting decoders where training improved nothing.
 
     Neither of both has an image encoder of its own.
 
@@ -215,5 +217,5 @@ def keep_start(start: Adapter, tuned: Adapter, judgments: Sequence[Judgment]) ->
 
 
 def _rename(decoder: str) -> str:
-    """The name that a decoder of the start has beside those that were trained."""
+    """Name a starting decoder so that it is distinct from the trained ones."""
     return f"start-{decoder}"

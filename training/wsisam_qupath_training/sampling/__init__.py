@@ -1,1 +1,1 @@
-"""Training samples and the prompts that are drawn on them."""
+"""Draw training samples, and prompts on them."""

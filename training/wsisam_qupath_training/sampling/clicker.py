@@ -1,4 +1,4 @@
-"""The next click where a prediction is most wrong: the clicker of RITM and its successors."""
+"""Choose the next click where a prediction is most wrong, as RITM and its successors do."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ class Click:
 def next_click(
     truth: Mask, predicted: Mask, clicked: Mask, known: Mask | None = None
 ) -> Click | None:
-    """The deepest point of the larger error.
+    """Choose the deepest point of the larger error.
 
     False negatives and false positives are measured by an exact Euclidean distance transform in
     which the border of the image counts as outside. Of equally deep errors the negative click is
     taken; of equally deep points the first, row by row.
 
     Args:
-        truth, predicted: H x W.
-        clicked: H x W, the pixels that were clicked before; they are never clicked again.
-        known: H x W; errors in pixels that are not known do not count. None is all known.
+        truth, predicted: H x W masks.
+        clicked: H x W, pixels that were clicked before; they are never clicked again.
+        known: H x W, pixels where the annotation is known; errors elsewhere do not count. None is
+            everywhere.
 
     Returns:
         None where no error is left to click on.

@@ -1,4 +1,4 @@
-"""What a frozen encoder makes of each view, computed once and kept in memory-mapped files.
+"""Features of a frozen encoder, computed once per view and kept in memory-mapped files.
 
 One folder per set of views, named by a checksum over all that its content depends on. An
 interrupted filling goes on where it stopped. The pairs of a chain share their patches: what is the
@@ -34,18 +34,18 @@ _TOKENS, _TOKEN_DIM = (64, 64), 256
 _PACKED = MASK_PX * MASK_PX // 8
 _MIB = 1 << 20
 _HEADER = 4096
-"""More than the header of an array's file; what lies behind it may be written over."""
+"""Bytes at the beginning of an array's file that hold its header; the rest may be overwritten."""
 
 _Arrays: TypeAlias = "dict[str, np.memmap[Any, np.dtype[Any]]]"
 
 
 @dataclass(frozen=True)
 class CachedSample:
-    """One view: features of both patches, float16, and the objects in it.
+    """One view: float16 features of both patches, and the objects in it.
 
     Attributes:
-        hr_tokens, lr_tokens: 4096 x 256.
-        hr_early, lr_early: C x 64 x 64.
+        hr_tokens, lr_tokens: 4096 x 256, final tokens of the HR and the LR patch.
+        hr_early, lr_early: C x 64 x 64, early features of the HR and the LR patch.
     """
 
     hr_tokens: NDArray[np.float16]
@@ -56,11 +56,11 @@ class CachedSample:
 
 
 class FeatureCache:
-    """Views in the order in which they were sampled.
+    """Cached views, in the order in which they were sampled.
 
     Args:
-        folder: made by :func:`fill_cache`.
-        chain: pairs of a chain; see :class:`.SamplingSettings`.
+        folder: folder that :func:`fill_cache` made.
+        chain: number of pairs in a chain; see :class:`.SamplingSettings`.
     """
 
     def __init__(self, folder: Path, chain: int) -> None:
@@ -73,11 +73,11 @@ class FeatureCache:
 
     @property
     def usable(self) -> NDArray[np.intp]:
-        """Indices of the views in which there is an object to ask for."""
+        """Indices of the views with an object to ask for."""
         return np.flatnonzero((self._arrays["counts"] > 0) & (self._arrays["done"] > 0))
 
     def sample(self, index: int) -> CachedSample:
-        """One view; its features are mapped, its masks unpacked."""
+        """Read one view; its features are memory-mapped, its masks unpacked."""
         arrays = self._arrays
         count = int(arrays["counts"][index])
         areas = _unpack(arrays["areas"][index])
@@ -100,7 +100,7 @@ class FeatureCache:
 
 
 def count_bytes(count: int, base: Base, settings: SamplingSettings) -> int:
-    """What the features of a number of samples occupy on the disk."""
+    """Compute the disk space of the features of a number of samples."""
     return sum(
         int(np.prod(shape)) * np.dtype(dtype).itemsize
         for shape, dtype in _layout(base, settings, count).values()
@@ -139,11 +139,11 @@ def fill_cache(
     settings: SamplingSettings,
     on_view: Callable[[], None] = lambda: None,
 ) -> FeatureCache:
-    """Encode the views that are not there yet.
+    """Encode the views that are not cached yet.
 
     Args:
-        folder: named by :func:`cache_key`; the arrays lie in it.
-        on_view: called after each.
+        folder: folder of the arrays, named by :func:`cache_key`.
+        on_view: called after each view.
 
     Raises:
         OutputError: the disk is full or cannot be written.
@@ -172,12 +172,12 @@ def fill_cache(
 
 
 def count_patches(count: int, chain: int) -> int:
-    """How many patches a number of samples has."""
+    """Count the patches of a number of samples."""
     return _locate_patches(count - 1, chain)[1] + 1 if count else 0
 
 
 def _locate_patches(index: int, chain: int) -> tuple[int, int]:
-    """Where the HR and the LR patch of a sample are kept."""
+    """Find the places of the HR and the LR patch of a sample in the arrays."""
     number, level = divmod(index, chain)
     first = number * (chain + 1)
     return first + level, first + level + 1
@@ -186,7 +186,7 @@ def _locate_patches(index: int, chain: int) -> tuple[int, int]:
 def _layout(
     base: Base, settings: SamplingSettings, count: int
 ) -> dict[str, tuple[tuple[int, ...], DTypeLike]]:
-    """Shape and type of each array for a number of samples."""
+    """Shape and type of each array, for a number of samples."""
     patches = count_patches(count, settings.chain)
     objects = settings.largest_objects
     return {

@@ -1,4 +1,4 @@
-"""Noise of the prompts that training draws: boxes that are not exact, masks that are coarse."""
+"""Noise of training prompts: inexact boxes and coarse masks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def find_tight_box(mask: Mask) -> NDArray[np.float64]:
 def add_box_noise(
     mask: Mask, noise: float, rng: Rng, kind: BoxNoise = "normal"
 ) -> NDArray[np.float64]:
-    """The box around a mask with noise; never without area.
+    """Make the box around a mask with noise; its area is never zero.
 
     Args:
         noise: of ``normal``, each edge moves by N(0, noise) of its side. Of ``uniform``, the
@@ -41,7 +41,7 @@ def add_box_noise(
 
 
 def bend_edge(mask: Mask, noise: float, rng: Rng) -> Mask:
-    """A mask as a hand draws it: its edge strays smoothly.
+    """Redraw a mask as by hand: its edge strays smoothly.
 
     The noise is smooth over a fifth of the object's size; its amplitude is drawn for each mask,
     uniformly up to twice ``noise``.
@@ -55,7 +55,7 @@ def bend_edge(mask: Mask, noise: float, rng: Rng) -> Mask:
 
 
 def roughen_edge(mask: Mask, band_px: float, rng: Rng) -> Mask:
-    """A mask with Gaussian noise in each pixel of its boundary region (WSI-SAM, section 3.1).
+    """Add Gaussian noise to each pixel of a mask's boundary region (WSI-SAM, section 3.1).
 
     N(0, 1) is added to the mask, 0 or 1, where the boundary is near, and what exceeds a half is
     inside.

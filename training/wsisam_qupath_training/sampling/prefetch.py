@@ -1,4 +1,4 @@
-"""Prepare what comes next while the device works."""
+"""Prepare the next samples while the device works."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prompts as they are drawn in training: boxes with noise, points, coarse masks, more clicks.
+"""Draw training prompts: boxes with noise, points, coarse masks, and further clicks.
 
 All prompts of a step have the same kind and the same number of tokens, so that they run as one
 batch without padding, which would change the answers. HR px; masks are 256 x 256.
@@ -49,29 +49,31 @@ _LR_FRAME = replace(_FRAME, hr_mpp=2.0)
 
 
 class PromptMix(BaseModel):
-    """What is asked, and how often.
+    """Which prompts are asked in training, and how often.
 
     Attributes:
-        box, points, box_points, outline: how often each kind begins a step, relative to each other.
-        box_noise, box_noise_kind: of a box's edges, of its side; see :func:`.add_box_noise`.
-        cut_boxes: whether boxes and coarse masks are also asked for of objects that the patch
-            cuts off; otherwise only where no object of the view is whole.
-        single_point_share: of the steps with points, those with one.
-        most_points: drawn uniformly from 2 to this, otherwise.
-        deepest_share: of the first points, those in the deepest place.
-        negative_share: of the steps with points, those with one to three negatives.
-        sequence_share: of the steps with points (box_points too), those with further clicks.
-        most_clicks: drawn uniformly from 1 to this, then.
-        clicker_share: of the further clicks, those in the deepest error; the others are random
-            pixels of an error.
-        outline_feedback_share: of the answers that come back as a mask prompt, those that come
-            back as an outline, as in QuPath; the others as logits.
-        outline_noise: standard deviation of a coarse mask's edge, of the object's size; see
-            :func:`.bend_edge`.
-        outline_band_px: instead, noise in each pixel that is so near to the boundary, mask px;
+        box, points, box_points, outline: how often each kind begins a step, relative to the others.
+        box_noise, box_noise_kind: size, as a share of the box's side, and kind of the noise of its
+            edges; see :func:`.add_box_noise`.
+        cut_boxes: whether boxes and coarse masks are also drawn for objects that the patch cuts
+            off; otherwise only where no object of the view is whole.
+        single_point_share: share of the steps with points that have a single one.
+        most_points: largest number of points in the other steps; the number is drawn uniformly from
+            2 to this.
+        deepest_share: share of the first points that lie at the deepest place of their object.
+        negative_share: share of the steps with points that have one to three negative ones.
+        sequence_share: share of the steps with points (box_points too) that have further clicks.
+        most_clicks: largest number of further clicks; it is drawn uniformly from 1 to this.
+        clicker_share: share of the further clicks that lie in the deepest error; the others are
+            random pixels of an error.
+        outline_feedback_share: share of the answers fed back as mask prompts that come back as an
+            outline, as in QuPath; the others come back as logits.
+        outline_noise: standard deviation of a coarse mask's edge, as a share of the object's size;
+            see :func:`.bend_edge`.
+        outline_band_px: instead, add noise to each pixel that is so near to the boundary, mask px;
             see :func:`.roughen_edge`.
-        outline_box_share: of the steps with coarse masks, those in which the box around each comes
-            with it, as in use.
+        outline_box_share: share of the steps with coarse masks in which each comes with the box
+            around it, as in use.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -98,14 +100,14 @@ class PromptMix(BaseModel):
 
 @dataclass(frozen=True)
 class Plan:
-    """What all prompts of one step have in common.
+    """What all prompts of one step share.
 
     Attributes:
-        kind: of the first prompt; never outline+points.
-        positives, negatives: how many points.
-        clicks: how many more follow.
-        feeds_outlines: whether answers come back as outlines.
-        has_box: whether the box around a coarse mask comes with it.
+        kind: kind of the first prompt; never outline+points.
+        positives, negatives: number of points inside and outside of the object.
+        clicks: number of further clicks.
+        feeds_outlines: whether answers are fed back as outlines.
+        has_box: whether a coarse mask comes with the box around it.
     """
 
     kind: PromptKind
@@ -121,9 +123,10 @@ class PromptBatch:
     """B prompts of one kind on one view.
 
     Attributes:
-        points, click_labels: B x P x 2 float32 (x, y), HR px, and B x P: all clicks so far.
-        boxes: B x 2 x 2, corners, HR px; None where there are none.
-        hr_masks, lr_masks: B x 256 x 256 mask logits; both or neither.
+        points, click_labels: B x P x 2 float32 (x, y), HR px, and B x P: all clicks so far, and
+            their labels.
+        boxes: B x 2 x 2 corners, HR px; None without boxes.
+        hr_masks, lr_masks: B x 256 x 256 mask logits over the patches; both or neither.
     """
 
     points: NDArray[np.float32]
@@ -145,7 +148,7 @@ class PromptBatch:
 
     @cached_property
     def point_labels(self) -> NDArray[np.int64]:
-        """B x N."""
+        """B x N labels of the points and corners, as in :func:`.encode_prompt`."""
         last = [TOP_LEFT, BOTTOM_RIGHT]
         if self.boxes is None:
             last = [PADDING] * self._n_padding
@@ -158,7 +161,7 @@ class PromptBatch:
 
 
 def draw_plan(mix: PromptMix, rng: Rng, least_points: int = 1) -> Plan:
-    """One step's plan.
+    """Draw the plan of one step.
 
     Args:
         least_points: of a prompt that has points alone.
@@ -182,7 +185,7 @@ def draw_plan(mix: PromptMix, rng: Rng, least_points: int = 1) -> Plan:
 def draw_objects(
     masks: SampleMasks, plan: Plan, mix: PromptMix, count: int, rng: Rng
 ) -> NDArray[np.intp]:
-    """Which objects of a view are asked for, with repetition.
+    """Draw the objects of a view that are asked for, with repetition.
 
     A box is drawn around a whole object, unless the mix says otherwise; where none is whole, parts
     must do.
@@ -198,7 +201,7 @@ def draw_objects(
 def draw_first_prompts(
     masks: SampleMasks, objects: Sequence[int], plan: Plan, mix: PromptMix, size_px: int, rng: Rng
 ) -> PromptBatch:
-    """The first prompt of each object."""
+    """Draw the first prompt of each object."""
     hr_per_mask = size_px / MASK_PX
     truths = [masks.hr_masks[index] for index in objects]
     if plan.kind is PromptKind.OUTLINE:
@@ -219,7 +222,8 @@ class PairMasks(NamedTuple):
     """Answers as mask logits over both patches of a pair, B x 256 x 256 each.
 
     Attributes:
-        is_lr: B, whether the answer was given over the LR patch; else it ends where HR does.
+        is_lr: B, whether the answer was given over the LR patch; otherwise it ends where the HR
+            patch does.
     """
 
     hr: MaskArray
@@ -228,11 +232,11 @@ class PairMasks(NamedTuple):
 
 
 def choose_masks(logits: MaskArray, ious: NDArray[np.float32]) -> PairMasks:
-    """Of the masks over the R patches, the one with the highest predicted IoU, in both frames.
+    """Choose the mask with the highest predicted IoU, and project it to both patches.
 
     Args:
-        logits: B x R x 256 x 256.
-        ious: B x R.
+        logits: B x R x 256 x 256 mask logits.
+        ious: B x R predicted IoUs.
     """
     is_lr = ious.argmax(axis=1) == 1
     hr = [a[1] if lr else a[0] for a, lr in zip(logits, is_lr, strict=True)]
@@ -253,10 +257,10 @@ def add_clicks(
     size_px: int,
     rng: Rng,
 ) -> PromptBatch:
-    """The same prompts with one more click each, and the last answers as the mask prompts.
+    """Add one click to each prompt, and the last answers as mask prompts.
 
     Args:
-        answers: the last ones.
+        answers: the last answers.
     """
     hr_per_mask = size_px / MASK_PX
     points, point_labels = [], []
@@ -279,7 +283,7 @@ def add_clicks(
 def make_outline_prompts(
     masks: Sequence[Mask], size_px: int, *, with_boxes: bool = True
 ) -> PromptBatch:
-    """Coarse masks as outlines come in: a mask prompt, and the box around it if wanted."""
+    """Make prompts of coarse masks: a mask prompt, and the box around it if wanted."""
     count, hr_per_mask = len(masks), size_px / MASK_PX
     boxes = np.stack([find_tight_box(m) for m in masks]).astype(np.float32)
     hr_masks = np.stack([np.where(m, OUTLINE_LOGIT, -OUTLINE_LOGIT) for m in masks])
@@ -293,7 +297,7 @@ def make_outline_prompts(
 
 
 def _draw_boxes(masks: Sequence[Mask], mix: PromptMix, rng: Rng) -> NDArray[np.float64]:
-    """B x 2 x 2, mask px."""
+    """Draw boxes with noise, B x 2 x 2, mask px."""
     return np.stack([add_box_noise(m, mix.box_noise, rng, mix.box_noise_kind) for m in masks])
 
 
@@ -306,7 +310,7 @@ def _coarsen_mask(mask: Mask, mix: PromptMix, rng: Rng) -> Mask:
 def _clicks(
     masks: SampleMasks, mask: Mask, plan: Plan, mix: PromptMix, rng: Rng
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Positives, then negatives, mask px."""
+    """Draw positive, then negative points, mask px."""
     positives = _pixels(mask, plan.positives, rng)
     if plan.positives and rng.random() < mix.deepest_share:
         nothing = np.zeros_like(mask)
@@ -334,7 +338,7 @@ def _pixels(area: Mask, count: int, rng: Rng) -> NDArray[np.float64]:
 def _choose_correction(
     truth: Mask, predicted: Mask, known: Mask, mix: PromptMix, rng: Rng
 ) -> tuple[int, int, int]:
-    """Column, row and label of a click on an error; on the object where there is none."""
+    """Choose column, row and label of a click on an error; on the object if there is none."""
     errors = (truth ^ predicted) & known
     if errors.any() and rng.random() >= mix.clicker_share:
         row, column = np.argwhere(errors)[rng.integers(int(errors.sum()))]
@@ -348,7 +352,7 @@ def _choose_correction(
 
 
 def _feed_back(batch: PromptBatch, answers: PairMasks, plan: Plan, size_px: int) -> PromptBatch:
-    """Answers as the mask prompts of the next click."""
+    """Turn answers into the mask prompts of the next click."""
     if plan.feeds_outlines:
         found = [_trace_outline(answers, index) for index in range(len(answers.hr))]
         outlines = [outline for outline in found if outline is not None]
@@ -368,7 +372,7 @@ def _feed_back(batch: PromptBatch, answers: PairMasks, plan: Plan, size_px: int)
 
 
 def _trace_outline(answers: PairMasks, index: int) -> Polygon | MultiPolygon | None:
-    """An answer's outline, HR mask px; it may reach beyond the HR patch."""
+    """Trace an answer's outline, HR mask px; it may reach beyond the HR patch."""
     masks, frame = (answers.lr, _LR_FRAME) if answers.is_lr[index] else (answers.hr, _FRAME)
     return mask_to_polygon(masks[index], frame, simplify_um=0.25, min_area_um2=0.0)
 
@@ -378,6 +382,6 @@ def _outline_logits(outline: Polygon | MultiPolygon, zoom: float) -> MaskArray:
 
 
 def _lr_outline(hr_mask: MaskArray) -> MaskArray:
-    """An outline's mask over the LR patch, where all beyond the HR patch is outside of it."""
+    """Draw an outline over the LR patch; everything beyond the HR patch is outside of it."""
     lr_mask: MaskArray = np.maximum(project_mask_to_lr(hr_mask), np.float32(-OUTLINE_LOGIT))
     return lr_mask

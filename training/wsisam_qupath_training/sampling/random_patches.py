@@ -1,4 +1,4 @@
-"""Patches anywhere that they meet an annotation, at one scale, as WSI-SAM was trained on."""
+"""Draw patches at one scale wherever they meet an annotation, as WSI-SAM was trained on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..dataset import AnnotatedImage
 from .samples import TURNS, Rng, Sample, SamplingSettings, coarsen, draw_stain, move_inwards
 
 _MOST_TRIES = 500
-"""Places that are tried before one in an object is taken."""
+"""Number of places that are tried before one in an object is taken."""
 
 
 def draw_random_patches(
@@ -29,15 +29,15 @@ def draw_random_patches(
     settings: SamplingSettings,
     seed: int,
 ) -> Iterator[Sample]:
-    """Patches of each image in turn, each place that shows enough of an object as likely.
+    """Draw patches of each image in turn, uniformly over places that show enough of an object.
 
     The first of many views are those of fewer.
 
     Args:
-        count: of samples; the last chain may stay unfinished.
-        images, slides: of one part of the split, in the same order; images without objects are
-            never looked at.
-        size_px, hr_mpp: of the base's input, and the scale of every HR patch.
+        count: number of samples; the last chain may stay unfinished.
+        images, slides: images of one part of the split with their slides, in the same order; images
+            without objects are never read.
+        size_px, hr_mpp: side of the base's input, px, and the scale of every HR patch, µm/px.
     """
     annotated = [index for index, image in enumerate(images) if image.truths]
     places: dict[int, _Places] = {}
@@ -61,7 +61,7 @@ def draw_random_patches(
 
 
 class _Places:
-    """Where patches of one size meet the annotations of one image."""
+    """Finds places where patches of one size meet the annotations of one image."""
 
     def __init__(
         self, image: AnnotatedImage, slide: Slide, patch_um: float, settings: SamplingSettings
@@ -79,7 +79,7 @@ class _Places:
         self._patch_um, self._mpp = patch_um, mpp
 
     def draw_center(self, rng: Rng) -> tuple[float, float]:
-        """A place, level-0 px; one in an object where chance finds none."""
+        """Draw a place, level-0 px; one in an object if chance finds none."""
         for _ in range(_MOST_TRIES):
             center = self._move_inwards(rng.uniform(self._l0_low, self._l0_high))
             if self._meets_object(center):

@@ -1,4 +1,4 @@
-"""A look at tissue: one augmented patch pair with the objects in it. No model, no PyTorch."""
+"""Training samples: augmented patch pairs with the objects in them. No model, no PyTorch."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Rng = np.random.Generator
 S = TypeVar("S", bound=np.generic)
 
 TURNS = 8
-"""Quarter turns, and the same of the mirror image."""
+"""Number of turns: four quarter turns, and the same of the mirror image."""
 
 
 class SamplingSettings(BaseModel):
@@ -39,25 +39,27 @@ class SamplingSettings(BaseModel):
     that a chain of two pairs needs three encodes, and shows one object at three scales.
 
     Attributes:
-        placement: ``object`` is around objects, at scales that fit them; ``random`` anywhere that
-            a patch meets an annotation, at one scale, where objects end with their patch (see
-            :func:`.draw_random_patches`). What is said of scales, centers and anchors below is of
-            the first.
-        chain: pairs of a chain.
-        zoomed_share: of the chains, how many have a free scale, in which the object's longest
-            side is between the two ``zoomed_*`` multiples of the first HR patch (log-uniform).
-            Above 1 it does not fit; its outline beyond the patch is known all the same.
-        default_share: how many have the scale that bare points get.
+        placement: ``object`` places pairs around objects, at scales that fit them; ``random``
+            anywhere that a patch meets an annotation, at one scale, where objects end with their
+            patch (see :func:`.draw_random_patches`). The settings of scales, centers and anchors
+            below are for ``object``.
+        chain: number of pairs in a chain.
+        zoomed_share: share of the chains with a free scale, at which the object's longest side is
+            between the two ``zoomed_*`` multiples of the first HR patch (log-uniform). Above 1 it
+            does not fit; its outline beyond the patch is known all the same.
+        default_share: share of the chains with the scale that bare points get.
         scale_jitter: standard deviation of the logarithm of the scale.
-        center_jitter: how far the center strays along each axis, of the HR patch (uniform).
-        on_point_share: how many are centred on a point in the object and not on its box.
-        widest_share: of an image's longer side that the HR patch may be wide.
+        center_jitter: how far the center strays along each axis, as a share of the HR patch
+            (uniform).
+        on_point_share: share of the chains that are centered on a point in the object instead of
+            its box.
+        widest_share: largest width of the HR patch, as a share of the image's longer side.
         stain_jitter: standard deviation of the logarithm of the optical densities' gains.
-        mixing_jitter: of how much the optical densities of the channels mix.
-        largest_objects: of a pair; more are left out at random.
-        least_visible: share of an object's area that must lie in the HR patch; not of the object
-            that the chain was placed for.
-        least_mask_px: pixels of the 256 x 256 mask that it must cover there.
+        mixing_jitter: standard deviation of how much the optical densities of the channels mix.
+        largest_objects: largest number of objects in a pair; more are left out at random.
+        least_visible: share of an object's area that must lie in the HR patch, except for the
+            object that the chain was placed for.
+        least_mask_px: least number of pixels of the 256 x 256 mask that an object must cover.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -81,16 +83,16 @@ class SamplingSettings(BaseModel):
 
 @dataclass(frozen=True)
 class Sample:
-    """Where to look, and how the pixels are changed.
+    """Where to read a patch pair, and how its pixels are changed.
 
     Attributes:
         image: index of the image.
-        pair: what is read, before it is turned.
-        level: which pair of its chain it is; 0 is the finest.
-        turn: 0 to 7; see :func:`turn_array`.
-        stain: 3 x 3, by which optical densities are multiplied.
-        anchor: id of the object that it was placed for; empty where it was placed at random.
-        seed: for the choice of the other objects.
+        pair: patch pair to read, before it is turned.
+        level: number of the pair in its chain; 0 is the finest.
+        turn: number of the turn, 0 to 7; see :func:`turn_array`.
+        stain: 3 x 3 matrix by which optical densities are multiplied.
+        anchor: id of the object that the pair was placed for; empty where it was placed at random.
+        seed: random seed for the choice of the other objects.
     """
 
     image: int
@@ -104,15 +106,15 @@ class Sample:
 
 @dataclass(frozen=True)
 class SampleMasks:
-    """The objects of a view, over both patches, after its turn.
+    """The objects of a view over both patches, after its turn.
 
     Attributes:
-        hr_masks, lr_masks: N x 256 x 256, the objects; the anchor is the first.
-        hr_objects: 256 x 256, the pixels of any object, of those that were left out too.
-        hr_known, lr_known: 256 x 256, where the annotation says what is there.
-        hr_whole_px: N, area of the whole object, that outside of the patch too, HR mask px; of
-            patches that were placed at random that inside alone.
-        is_whole: N, whether the object lies wholly in the HR patch.
+        hr_masks, lr_masks: N x 256 x 256 masks of the objects; the anchor is the first.
+        hr_objects: 256 x 256 pixels of any object, also of those that were left out.
+        hr_known, lr_known: 256 x 256 pixels where the annotation is known.
+        hr_whole_px: N areas of the whole objects, also outside of the patch, HR mask px; in patches
+            placed at random only the area inside.
+        is_whole: N flags, whether the object lies wholly in the HR patch.
     """
 
     hr_masks: Mask
@@ -124,7 +126,7 @@ class SampleMasks:
     is_whole: Mask
 
     def select(self, rows: Sequence[int]) -> SampleMasks:
-        """The same view where only the objects at these places were annotated."""
+        """Select objects by their places, as if no others were annotated."""
         own = list(rows)
         hr_masks = self.hr_masks[own]
         return replace(
@@ -148,16 +150,16 @@ def draw_samples(
     settings: SamplingSettings,
     seed: int,
 ) -> Iterator[Sample]:
-    """Views around objects: datasets by weight, in them larger objects more often (by the root).
+    """Draw views around objects: datasets by weight, larger objects more often (by the root).
 
     The first of many views are those of fewer.
 
     Args:
-        count: of samples; the last chain may stay unfinished.
-        images, slides: of one part of the split, in the same order; images without objects are
-            never looked at.
-        size_px, hr_mpp: of the base's input, and the scale that the adapter is for.
-        weights: of datasets by name; 1 where none is given.
+        count: number of samples; the last chain may stay unfinished.
+        images, slides: images of one part of the split with their slides, in the same order; images
+            without objects are never read.
+        size_px, hr_mpp: side of the base's input, px, and the scale that the adapter is for, µm/px.
+        weights: weight of each dataset by name; 1 where none is given.
     """
     choices = _choices(images, slides, weights)
     for number in range(math.ceil(count / settings.chain)):
@@ -170,27 +172,27 @@ def draw_samples(
 
 
 def read_patches(slide: Slide, sample: Sample) -> tuple[ImageArray, ImageArray]:
-    """The HR and the LR patch of a view, S x S x 3 uint8 RGB each, turned and stained."""
+    """Read the HR and the LR patch of a view, S x S x 3 uint8 RGB each, turned and stained."""
     hr_l0_box, lr_l0_box = sample.pair.l0_boxes
     return read_patch(slide, sample, hr_l0_box), read_patch(slide, sample, lr_l0_box)
 
 
 def read_patch(slide: Slide, sample: Sample, l0_box: Box) -> ImageArray:
-    """One patch of a sample, S x S x 3 uint8 RGB, turned and stained."""
+    """Read one patch of a sample, S x S x 3 uint8 RGB, turned and stained."""
     size_px = sample.pair.size_px
     patch = turn_array(slide.read(l0_box, size_px, size_px), sample.turn)
     return restain(patch, np.array(sample.stain))
 
 
 def turn_array(array: NDArray[S], turn: int) -> NDArray[S]:
-    """One of eight symmetries: 0 is none; the bit of 4 mirrors left and right, then quarters."""
+    """Apply one of eight symmetries: bit 4 mirrors left and right, then come quarter turns."""
     if turn >= TURNS // 2:
         array = array[:, ::-1]
     return np.ascontiguousarray(np.rot90(array, turn % 4))
 
 
 def restain(patch: ImageArray, stain: FloatArray) -> ImageArray:
-    """Optical densities times a 3 x 3 matrix. White stays white."""
+    """Multiply optical densities by a 3 x 3 matrix; white stays white."""
     density = -np.log((patch.astype(np.float32) + 1) / 256)
     changed = 256 * np.exp(-np.maximum(density @ stain.T.astype(np.float32), 0)) - 1
     whole: ImageArray = np.clip(np.rint(changed), 0, 255).astype(np.uint8)
@@ -200,7 +202,7 @@ def restain(patch: ImageArray, stain: FloatArray) -> ImageArray:
 def rasterize_targets(
     image: AnnotatedImage, sample: Sample, settings: SamplingSettings
 ) -> SampleMasks:
-    """The objects of an image as they lie in a view."""
+    """Rasterize the objects of an image as they lie in a view."""
     pair = sample.pair
     chosen, near, hr_masks, whole_px = _choose_objects(image, sample, settings)
     hr_box = shapely.box(*_xyxy(pair, 1.0))
@@ -220,14 +222,14 @@ def rasterize_targets(
 def name_objects(
     image: AnnotatedImage, sample: Sample, settings: SamplingSettings
 ) -> tuple[str, ...]:
-    """Ids of the objects of a view, in the order of :func:`rasterize_targets`."""
+    """List the ids of a view's objects, in the order of :func:`rasterize_targets`."""
     return tuple(truth.id for truth in _choose_objects(image, sample, settings)[0])
 
 
 def _choose_objects(
     image: AnnotatedImage, sample: Sample, settings: SamplingSettings
 ) -> tuple[list[Truth], list[Truth], dict[str, Mask], dict[str, float]]:
-    """The objects of a view, all that are near, and of those masks and areas in the HR patch."""
+    """Choose the objects near a view, and of those their masks and areas in the HR patch."""
     pair, rng = sample.pair, np.random.default_rng(sample.seed)
     near = _find_near(image, pair)
     hr_masks = {t.id: _raster(t.l0_outline, pair, 1.0) for t in near}
@@ -285,19 +287,19 @@ def _draw_sample(
 
 
 def coarsen(sample: Sample, level: int) -> Sample:
-    """A later pair of the chain: its HR patch is the LR patch of the one before."""
+    """Make the next pair of a chain: its HR patch is the LR patch of the one before."""
     pair = replace(sample.pair, hr_mpp=sample.pair.hr_mpp * 2**level)
     return replace(sample, pair=pair, level=level, seed=sample.seed + level)
 
 
 def move_inwards(centre_um: FloatArray, sides_um: FloatArray, patch_um: float) -> FloatArray:
-    """Move a patch off the edge of a small image: white is not what surrounds tissue in a slide."""
+    """Move a patch off the edge of a small image, where the slide would show tissue, not white."""
     half = np.minimum(patch_um, sides_um) / 2
     return np.clip(centre_um, half, sides_um - half)
 
 
 def _scale(truth: Truth, planner: Planner, settings: SamplingSettings, rng: Rng) -> float:
-    """µm per HR px before jitter."""
+    """Choose the µm per HR px of a chain, before jitter."""
     kind = rng.random()
     if kind < settings.zoomed_share:
         share = math.exp(
@@ -325,7 +327,7 @@ def _center(truth: Truth, settings: SamplingSettings, rng: Rng) -> tuple[float, 
 
 
 def draw_stain(settings: SamplingSettings, rng: Rng) -> tuple[tuple[float, float, float], ...]:
-    """How the stain of a view differs; see :class:`Sample`."""
+    """Draw how the stain of a view differs; see :class:`Sample`."""
     common = rng.normal(0, settings.stain_jitter)
     gains = np.exp(common + rng.normal(0, settings.stain_jitter, 3))
     mixing = rng.normal(0, settings.mixing_jitter, (3, 3)) * (1 - np.eye(3))
@@ -351,7 +353,7 @@ def _find_near(image: AnnotatedImage, pair: PatchPair) -> list[Truth]:
 
 
 def _measure_whole_px(truth: Truth, pair: PatchPair) -> float:
-    """Area of an object, HR mask px, as if the patch had no end."""
+    """Measure the area of an object, HR mask px, as if the patch had no end."""
     l0_per_mask = np.array([pair.hr_l0_box.width, pair.hr_l0_box.height]) / MASK_PX
     return float(truth.l0_outline.area / l0_per_mask.prod())
 
@@ -364,7 +366,7 @@ def _is_seen(
 
 
 def _raster(outline: Polygon | MultiPolygon, pair: PatchPair, zoom: float) -> Mask:
-    """Mask pixels of which at least half is covered, over the HR (zoom 1) or LR patch (2)."""
+    """Mask pixels that are covered at least by half, over the HR (zoom 1) or LR patch (2)."""
     return cover_patch(outline, pair, MASK_PX, zoom=zoom) >= 0.5
 
 
@@ -380,7 +382,7 @@ def _rasterize_known(
 
 
 def _merge_masks(masks: Sequence[Mask]) -> Mask:
-    """Pixels of any mask."""
+    """Merge masks: pixels that lie in any of them."""
     inside = np.zeros((MASK_PX, MASK_PX), dtype=bool)
     for mask in masks:
         inside |= mask

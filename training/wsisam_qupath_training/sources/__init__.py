@@ -1,1 +1,1 @@
-"""Annotated images in the formats that people have them in, as :class:`.dataset.Dataset`."""
+"""Read annotated images in many formats, as :class:`.dataset.Dataset`."""

@@ -1,4 +1,4 @@
-"""Areas of GeoJSON as truth: objects, and where the annotation is complete."""
+"""Ground truth from GeoJSON areas: objects, and where the annotation is complete."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from ..dataset import Truth
 
 @dataclass(frozen=True)
 class Areas:
-    """What was drawn on one image.
+    """The annotated areas of one image.
 
     Attributes:
-        truths: its objects.
+        truths: the annotated objects.
         l0_complete: the areas of class :data:`.REGION_CLASS` as one; None without any. An outline
             itself says what is not that object, so that such an image can be learned from too.
     """
@@ -31,7 +31,7 @@ class Areas:
 
 
 def split_areas(features: Sequence[Feature]) -> Areas:
-    """Objects and regions of clean features that are areas."""
+    """Split clean area features into objects and completely annotated regions."""
     truths = make_truths(features)
     regions = [truth.l0_outline for truth in truths if truth.class_name == REGION_CLASS]
     return Areas(
@@ -41,7 +41,7 @@ def split_areas(features: Sequence[Feature]) -> Areas:
 
 
 def make_truths(features: Sequence[Feature]) -> tuple[Truth, ...]:
-    """Clean GeoJSON areas as truth."""
+    """Make objects of clean GeoJSON areas."""
     return tuple(
         Truth(str(feature["id"]), shape(feature["geometry"]), _class_name(feature))
         for feature in features
@@ -49,7 +49,7 @@ def make_truths(features: Sequence[Feature]) -> tuple[Truth, ...]:
 
 
 def is_area(feature: Feature) -> bool:
-    """Whether a clean feature has an area, and is no points or line."""
+    """Whether a clean feature is an area, not points or a line."""
     return str(feature["geometry"]["type"]) in ("Polygon", "MultiPolygon")
 
 

@@ -1,4 +1,4 @@
-"""Outlines in XML beside slides: as ASAP writes them (CAMELYON16, CAMELYON17), or ImageScope.
+"""Outlines in XML beside slides, of ASAP (CAMELYON16, CAMELYON17) or ImageScope.
 
 CAMELYON16's notes: annotations of the groups ``_0`` and ``_1`` are tumour, those of ``_2`` are
 no tumour and were cut out of the others. CAMELYON17 names them ``metastases`` and ``normal``.
@@ -45,8 +45,9 @@ def read_camelyon(
     are not annotated completely; its notes say which.
 
     Args:
-        group_of: patient by the slide's name without its ending.
-        slides: folder of the slides, where they are not beside; folders below it are searched too.
+        group_of: finds the patient by the slide's name without its ending.
+        slides: folder of the slides, if they are not beside the XML; its subfolders are searched
+            too.
 
     Raises:
         SlideError: there is no folder ``slides``.
@@ -74,7 +75,7 @@ def read_camelyon(
 
 
 def _read_annotations(file: Path) -> Drawn:
-    """Its annotations.
+    """Read the annotations of an XML file.
 
     Raises:
         PromptError: it cannot be read, or is of another program.
@@ -116,7 +117,7 @@ def _read_asap(root: Element) -> Drawn:
 
 
 def _outline(annotation: Element) -> tuple[Polygon | MultiPolygon, bool]:
-    """Its area, level-0 px, and whether it had to be repaired.
+    """Read the area of an annotation, level-0 px, and whether it had to be repaired.
 
     Raises:
         UnusableError: it has none.
@@ -140,7 +141,7 @@ def _number(row: Element, name: str) -> float:
 
 
 def _cut_out(drawn: Drawn) -> tuple[tuple[Truth, ...], list[tuple[str, str]]]:
-    """Objects without the holes, and those of which nothing remains."""
+    """Cut holes out of objects; also list the objects of which nothing remains."""
     if not drawn.holes:
         return drawn.objects, []
     truths: list[Truth] = []

@@ -1,4 +1,4 @@
-"""What every format's images must be before anybody learns from them, checked in one place."""
+"""Checks that the images of every format must pass before training."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from wsisam_qupath.slide import Slide, open_slide
 from ..dataset import AnnotatedImage, Dataset, Truth
 
 SMALLEST_AREA_PX = 9.0
-"""Objects of fewer level-0 pixels say nothing about an outline."""
+"""Smaller objects, in level-0 px², say nothing about an outline."""
 
 
 def check_dataset(dataset: Dataset, *, mpp_if_unstated: float | None = None) -> Dataset:
-    """Open each slide once; leave out what cannot be used, and say so.
+    """Open each slide once; leave out what cannot be used, with the reason.
 
     Left out are slides that cannot be opened or have no stated µm/px, objects of fewer than
     :data:`SMALLEST_AREA_PX`, and those that lie wholly off their slide. Fields that lost all of
     their objects stay, and so do objects that overlap or reach over the edge.
 
     Args:
-        mpp_if_unstated: µm/px of slides for which neither the source nor the file says it.
+        mpp_if_unstated: µm/px of slides for which neither the source nor the file states it.
     """
     images: list[AnnotatedImage] = []
     damaged = list(dataset.damaged)
@@ -46,7 +46,7 @@ class _Checked:
 
 
 def _check_image(image: AnnotatedImage, mpp_if_unstated: float | None) -> _Checked:
-    """One image.
+    """Check one image.
 
     Raises:
         SlideError: its slide cannot be opened, or states no µm/px.

@@ -35,9 +35,9 @@ def read_coco(
     inner outlines are cut out of outer ones; so they are in databases of SlideRunner.
 
     Args:
-        slides: folder that holds the images by the names of the file, also in folders below it.
-        mpp: µm/px of all of them; None takes what they state.
-        group_of, part_of: patient and part by the image's name without its ending.
+        slides: folder with the images by the names in the file, also in its subfolders.
+        mpp: µm/px of all images; None takes what they state.
+        group_of, part_of: find patient and part by the image's name without its ending.
 
     Raises:
         PromptError: the file is not COCO.
@@ -87,7 +87,7 @@ class _Layers:
     def lay(
         self, truths: tuple[Truth, ...], image: str, damaged: list[Skipped]
     ) -> tuple[Truth, ...]:
-        """What is visible of one image's outlines; those of which nothing is are damaged."""
+        """Lay one image's outlines over each other; wholly hidden ones count as damaged."""
         if not self._is_painted:
             return truths
         painted = paint(truths)
@@ -98,7 +98,7 @@ class _Layers:
         return painted.truths
 
     def notes(self, file: Path) -> tuple[str, ...]:
-        """What a user should know."""
+        """Notes for the user."""
         notes = []
         if self._cut:
             notes.append(

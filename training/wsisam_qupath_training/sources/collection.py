@@ -1,4 +1,4 @@
-"""Several annotated folders as one TOML file: what each is, and how it is split.
+"""Several annotated folders, described with their splits in one TOML file.
 
 ::
 
@@ -43,19 +43,21 @@ class DatasetEntry(BaseModel):
     """One folder of a collection.
 
     Attributes:
-        folder: beside the collection's file, or absolute.
+        folder: folder of the dataset, relative to the collection's file, or absolute.
         format: ``masks`` (see :func:`.read_masks`) or ``coco`` (see :func:`.read_coco`).
-        file: the COCO file, in the folder.
-        truth: how the names of the masks end.
-        cover: how the names of masks end that say where the annotation is complete.
+        file: name of the COCO file in the folder.
+        truth: ending of the names of the masks.
+        cover: ending of the names of the masks that say where the annotation is complete.
         mpp: µm/px of the images; None takes what they state.
-        mpp_key: instead, the key under which the table ``groups`` has each image's µm/px.
-        class_name: of the objects of masks (``class`` in the file).
-        groups, group_key: a JSON list with each image's name and its patient or slide.
-        group_pattern: instead, a regular expression on the name; its first group is the patient.
-        one_group: nothing is known of the patients, so that the set is never split.
+        mpp_key: instead of ``mpp``, the key of each image's µm/px in the table ``groups``.
+        class_name: class of the objects of masks (``class`` in the file).
+        groups, group_key: a JSON list with each image's name, and the key of its patient or slide
+            there.
+        group_pattern: instead of a table, a regular expression for names; its first group is the
+            patient.
+        one_group: whether nothing is known of the patients, so that the set is never split.
         val, test, val_share, test_share: see :class:`.SplitRule`.
-        weight: how often its images are drawn in training, beside those of others.
+        weight: how often its images are drawn in training, relative to those of others.
         least_points: the fewest points, without a box, by which training asks for its objects. One
             click into a lumen does not say whether the gland around it is meant: more do.
     """
@@ -96,7 +98,7 @@ class _File(BaseModel):
 
 @dataclass(frozen=True)
 class Collection:
-    """Several datasets, and how much each weighs in training, by its name."""
+    """Several datasets, and the weight of each in training, by its name."""
 
     dataset: Dataset
     weights: dict[str, float]
@@ -106,7 +108,7 @@ def read_collection(file: Path, *, without: tuple[str, ...] = ()) -> Collection:
     """Read all folders of a collection.
 
     Args:
-        without: folders that are left out wholly, by name.
+        without: names of folders that are left out.
 
     Raises:
         PromptError: the file cannot be read, or a dataset of it.
@@ -176,7 +178,7 @@ def _read(root: Path, entry: DatasetEntry) -> Dataset:
 
 
 def _set_mpp(image: AnnotatedImage, stated: dict[str, str], file: Path) -> AnnotatedImage:
-    """The image with the µm/px that a table has for it."""
+    """Set the µm/px that a table has for an image."""
     try:
         mpp = float(stated.get(image.name, ""))
     except ValueError:

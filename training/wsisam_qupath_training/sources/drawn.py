@@ -1,4 +1,4 @@
-"""What is drawn on a slide, as an XML file of any program says it."""
+"""Annotations of one slide, as the XML file of any program states them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ..dataset import Truth
 
 @dataclass(frozen=True)
 class Drawn:
-    """What a file holds.
+    """The annotations of an XML file.
 
     Attributes:
-        objects: with holes still filled.
-        holes: what is to be cut out of them, level-0 px.
+        objects: the objects, with holes still filled.
+        holes: areas to be cut out of the objects, level-0 px.
         lost: annotations that are no area, by name and reason.
-        repaired: how many crossed themselves.
-        mpp: µm/px of the slide, where the file states it.
+        repaired: number of outlines that crossed themselves.
+        mpp: µm/px of the slide, if the file states it.
     """
 
     objects: tuple[Truth, ...]

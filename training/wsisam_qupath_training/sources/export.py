@@ -30,14 +30,14 @@ def read_export(
     slides: Path | None = None,
     remap: tuple[tuple[str, str], ...] = (),
 ) -> Dataset:
-    """Read an export: what is drawn from its GeoJSON, µm/px from its manifest.
+    """Read an export: outlines from its GeoJSON, µm/px from its manifest.
 
     Areas of class ``Region*`` say where an image is annotated completely. One that has none is
     used as it is: an outline itself says what is not that object.
 
     Args:
-        group_of: patient by the slide's name without its ending.
-        slides: folder in which slides are looked for by name, instead of where they were.
+        group_of: finds the patient by the slide's name without its ending.
+        slides: folder in which slides are found by name, instead of where they were.
         remap: (OLD, NEW) beginnings of the paths of slides that were moved.
 
     Raises:

@@ -20,7 +20,8 @@ from .groups import GroupOf
 from .slides import SlideFolder, named_files, slides_in
 
 ENDINGS = (".geojson", ".geojson.gz", ".json")
-"""Of the files; those of the last, as HuBMAP has them, where there are none of the others."""
+"""Endings of the annotation files; the last one, which HuBMAP uses, counts only without the
+others."""
 
 
 def read_geojson(
@@ -33,8 +34,8 @@ def read_geojson(
     Areas of class ``Region*`` say where an image is annotated completely, see :func:`.split_areas`.
 
     Args:
-        group_of: patient by the slide's name without its ending.
-        slides: folder of the slides, where they are not beside.
+        group_of: finds the patient by the slide's name without its ending.
+        slides: folder of the slides, if they are not beside the GeoJSON.
 
     Raises:
         SlideError: there is no folder ``slides``.
@@ -61,7 +62,7 @@ def read_geojson(
 def _read_image(
     file: Path, cleaned: Cleaned, known: SlideFolder, dataset: str, group_of: GroupOf
 ) -> tuple[AnnotatedImage, list[Skipped]]:
-    """A file's image, and what in it is no truth.
+    """Read the image of a file, and what in it is no ground truth.
 
     Raises:
         SlideError: its slide is not there.

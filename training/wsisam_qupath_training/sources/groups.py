@@ -1,4 +1,4 @@
-"""Which patient an image is of, by its name."""
+"""Find the patient of an image by its name."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from wsisam_qupath.errors import PromptError
 from wsisam_qupath.files.names import compose
 
 GroupOf: TypeAlias = Callable[[str], str]
-"""Patient, or slide where the patient is not known, by the name without its ending."""
+"""Finds the patient, or the slide where the patient is not known, by the name without its
+ending."""
 
 _KNOWN = (
     re.compile(r"^([A-Za-z]+_\d{2})_\d$"),  # CATCH: Histiocytoma_01_1
     re.compile(r"^(patient_\d+)_node_\d+$"),  # CAMELYON17: patient_004_node_4
 )
-"""How data sets that name patients in their files do so."""
+"""How known data sets name patients in their files."""
 
 
 def group_by_pattern(pattern: str) -> GroupOf:
-    """By the first group of a regular expression; names that it does not match are their own.
+    """Group by the first group of a regular expression; other names are groups of their own.
 
     Raises:
         PromptError: it is none, or has no group.
@@ -38,13 +39,13 @@ def group_by_pattern(pattern: str) -> GroupOf:
 
 
 def group_by_table(table: Mapping[str, str]) -> GroupOf:
-    """By a table; names that are not in it are their own."""
+    """Group by a table; names that are not in it are groups of their own."""
     composed = {compose(name): group for name, group in table.items()}
     return lambda name: composed.get(compose(name), name)
 
 
 def group_by_known_names(name: str) -> str:
-    """By the names of CATCH and CAMELYON17; of other images each is its own."""
+    """Group by the names of CATCH and CAMELYON17; other images are groups of their own."""
     return next((found[1] for one in _KNOWN if (found := one.search(name))), name)
 
 

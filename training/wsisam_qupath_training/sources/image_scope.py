@@ -1,4 +1,4 @@
-"""Outlines in XML as Aperio's ImageScope writes them: those of MoNuSeg, and one's own."""
+"""Outlines in XML of Aperio's ImageScope, such as those of MoNuSeg."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from ..dataset import Truth
 from .drawn import Drawn
 
 _CLASS = "object"
-"""Of outlines in a layer without a name, as all of MoNuSeg are."""
+"""Class of outlines in a layer without a name, as in all of MoNuSeg."""
 
 _AREAS = ("0", "1")
-"""ImageScope's types of what is drawn by hand and of rectangles; others have no outline."""
+"""ImageScope's types of areas drawn by hand and of rectangles; others have no outline."""
 
 
 def is_image_scope(root: Element) -> bool:
-    """Whether an XML file is of ImageScope, by its outermost elements."""
+    """Whether an XML file comes from ImageScope, by its outermost elements."""
     return root.tag == "Annotations" and root.find("Annotation/Regions") is not None
 
 
 def read_image_scope(root: Element) -> Drawn:
-    """Read the regions of all layers; a layer's name is the class of what is in it.
+    """Read the regions of all layers; the name of a layer is the class of its regions.
 
     Regions that ImageScope calls negative are cut out of the others.
     """
@@ -54,7 +54,7 @@ def read_image_scope(root: Element) -> Drawn:
 
 
 def _read_outline(region: Element) -> tuple[Polygon | MultiPolygon, bool]:
-    """Its area, level-0 px, and whether it had to be repaired.
+    """Read the area of a region, level-0 px, and whether it had to be repaired.
 
     Raises:
         UnusableError: it has none.
@@ -71,7 +71,7 @@ def _read_outline(region: Element) -> tuple[Polygon | MultiPolygon, bool]:
 
 
 def _read_mpp(root: Element) -> Mpp | None:
-    """The µm/px that the file states for its slide."""
+    """Read the µm/px that the file states for its slide."""
     try:
         stated = float(root.get("MicronsPerPixel", ""))
     except ValueError:

@@ -1,4 +1,4 @@
-"""Numbers per pixel from the files that label masks are kept in."""
+"""Read numbers per pixel from the files of label masks."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from wsisam_qupath.slide.tiff_layout import MAGIC, damage, open_file
 Labels = NDArray[np.integer]
 
 MARK_BYTES_MAX = 1 << 30
-"""Largest mask, decoded."""
+"""Largest mask, decoded, bytes."""
 
 MARK_DAMAGE = (*DAMAGE, SlideError, LookupError, RuntimeError, MemoryError)
-"""What reading a mask raises where it is damaged, or none."""
+"""Errors of reading a file that is damaged, or no mask."""
 
 _MOST = 2**31 - 1
 
 
 def read_marks(path: Path) -> Labels:
-    """H x W whole numbers: of any integer type, whole floats, a palette, or gray stored as RGB.
+    """Read H x W whole numbers: integers, whole floats, a palette, or gray stored as RGB.
 
     Raises:
         ValueError: it has colors, fractions, several planes, or is too large.
@@ -49,7 +49,7 @@ def _checked_range(marks: NDArray[Any]) -> NDArray[Any]:
 
 
 def _squeezed(samples: NDArray[Any]) -> NDArray[Any]:
-    """H x W; of H x W x 3 or 4 the first channel, where all colors are gray."""
+    """H x W of H x W x 3 or 4: the first channel, if all colors are gray."""
     if samples.ndim == 3 and samples.shape[2] in (3, 4):
         first = samples[..., :1]
         if (samples[..., 1:3] == first).all():
@@ -68,7 +68,7 @@ def _plain_samples(path: Path) -> NDArray[Any]:
 
 
 def _tiff_samples(path: Path) -> NDArray[Any]:
-    """The first page, without regard to what its numbers would look like."""
+    """Read the samples of the first page, whatever their color interpretation."""
     with open_file(path) as tiff:
         try:
             page = tiff.pages[0]

@@ -46,7 +46,7 @@ def read_masks(
 
     Args:
         mpp: µm/px of the images; None takes what they state.
-        group_of, part_of: patient and part by NAME.
+        group_of, part_of: find patient and part by NAME.
     """
     images: list[AnnotatedImage] = []
     damaged: list[Skipped] = []
@@ -112,7 +112,7 @@ def _truths(labels: Labels, class_name: str) -> tuple[tuple[Truth, ...], list[tu
 def trace_outlines(
     labels: Labels | NDArray[np.bool_],
 ) -> Iterator[tuple[int, Polygon | MultiPolygon | None]]:
-    """Each object's outline between pixel centers, with its holes, px of the mask.
+    """Trace each object's outline between pixel centers, with its holes, px of the mask.
 
     Args:
         labels: H x W; 0 is background, k is object k, and of a mask each connected region is one.
@@ -132,7 +132,7 @@ def trace_outlines(
 
 
 def _outline(inside: NDArray[np.bool_], simplify_px: float) -> Polygon | MultiPolygon | None:
-    """Where a mask is true, px of the mask; what touches its edge ends there."""
+    """Trace where a mask is true, px of the mask; an object at its edge ends there."""
     side = max(inside.shape) + 2
     logits = np.full((side, side), -1.0, dtype=np.float32)
     logits[1 : inside.shape[0] + 1, 1 : inside.shape[1] + 1][inside] = 1.0
@@ -142,6 +142,6 @@ def _outline(inside: NDArray[np.bool_], simplify_px: float) -> Polygon | MultiPo
 
 
 def read_cover(path: Path) -> Polygon | MultiPolygon | None:
-    """Where a mask is not 0, px; None where it is everywhere 0."""
+    """Read where a mask is not 0, px; None where it is 0 everywhere."""
     inside = read_marks(path) > 0
     return _outline(inside, simplify_px=1.0)

@@ -1,4 +1,4 @@
-"""Outlines that lie over each other as CATCH's own tools read them: inner ones cover outer ones."""
+"""Lay outlines over each other as CATCH's own tools do: inner ones cover outer ones."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from wsisam_qupath.geometry.validity import keep_polygons
 from ..dataset import Truth
 
 _SAME = 0.01
-"""Areas that differ by less, of the larger one, are the same: corners are whole pixels."""
+"""Areas that differ by less, as a share of the larger, are the same: corners are whole pixels."""
 
 
 @dataclass(frozen=True)
 class AreaCheck:
-    """How the areas that a file states compare with ours.
+    """Compares the areas that a file states with those of its outlines.
 
     Attributes:
-        enclosing: outlines that enclose others and have a stated area.
-        reduced: of these, those with a stated area that leaves out what they enclose.
-        differing: ids of outlines with another area than either.
+        enclosing: number of outlines that enclose others and have a stated area.
+        reduced: number of these with a stated area that leaves out what they enclose.
+        differing: ids of outlines with a stated area that is neither their own nor that without
+            what they enclose.
     """
 
     enclosing: int = 0
@@ -33,7 +34,7 @@ class AreaCheck:
 
     @property
     def leaves_out_enclosed(self) -> bool:
-        """Whether the file means what is visible of an outline, as CATCH does."""
+        """Whether the file states the visible area of an outline, as CATCH does."""
         return self.reduced > self.enclosing / 2
 
     def __add__(self, other: AreaCheck) -> AreaCheck:
@@ -65,12 +66,12 @@ def check_areas(truths: Sequence[Truth], stated: Mapping[str, float]) -> AreaChe
 
 @dataclass(frozen=True)
 class Painted:
-    """What is visible of one image's outlines.
+    """The visible parts of one image's outlines.
 
     Attributes:
-        truths: those of which something is.
-        cut: how many lost a part.
-        hidden: ids of those that others cover wholly.
+        truths: the objects that are visible.
+        cut: number of objects that lost a part.
+        hidden: ids of the objects that others cover wholly.
     """
 
     truths: tuple[Truth, ...]
@@ -98,7 +99,7 @@ def paint(truths: Sequence[Truth]) -> Painted:
 
 
 def _cut(truth: Truth, above: NDArray[np.object_]) -> Truth | None:
-    """What is left of it; None if nothing is."""
+    """Cut one outline out of another; None if nothing is left."""
     left = keep_polygons(truth.l0_outline.difference(shapely.union_all(above)))
     if left.is_empty:
         return None
@@ -106,7 +107,7 @@ def _cut(truth: Truth, above: NDArray[np.object_]) -> Truth | None:
 
 
 def _find_enclosed(truths: Sequence[Truth]) -> list[NDArray[np.intp]]:
-    """For each outline the indices of those that lie wholly in it; of equal ones the later."""
+    """For each outline, the indices of those wholly inside of it; of equal ones the later."""
     outlines = np.array([truth.l0_outline for truth in truths], dtype=object)
     inside = _query(outlines, "contains")
     return [
@@ -123,7 +124,7 @@ def _find_enclosed(truths: Sequence[Truth]) -> list[NDArray[np.intp]]:
 
 
 def _query(outlines: NDArray[np.object_], predicate: str) -> list[NDArray[np.intp]]:
-    """For each outline the indices of the others for which a predicate holds."""
+    """For each outline, the indices of the others for which a predicate holds."""
     pairs = shapely.STRtree(outlines).query(outlines, predicate=predicate)
     return [pairs[1][(pairs[0] == i) & (pairs[1] != i)] for i in range(len(outlines))]
 

@@ -24,16 +24,16 @@ from .masks import trace_outlines
 from .slides import slides_in
 
 CLASSES = {"_whole.tif": "Whole tumour", "_viable.tif": "Viable tumour"}
-"""Class by how the name of the mask ends."""
+"""Classes by the ending of the mask's name."""
 
 LARGEST_PX = 1 << 24
 """A mask is read at the finest scale at which it has no more pixels than this."""
 
 _SHAPE_TOLERANCE = 0.01
-"""By so much the scales along x and y may differ: levels are rounded to whole pixels."""
+"""The scales along x and y may differ by this share: levels are rounded to whole pixels."""
 
 _FOREIGN = (OSError, ValueError, KeyError, IndexError, TypeError, struct.error, zlib.error)
-"""What tifffile and its codecs raise on damaged files."""
+"""Errors of tifffile and its codecs on damaged files."""
 
 
 def read_paip(
@@ -50,8 +50,8 @@ def read_paip(
     those of slides are read at a coarser one, so that their outlines are exact to some level-0 px.
 
     Args:
-        group_of: patient by the slide's name without its ending.
-        slides: folder of the slides, where they are not beside.
+        group_of: finds the patient by the slide's name without its ending.
+        slides: folder of the slides, if they are not beside the masks.
         mpp_if_unstated: µm/px of slides that state none.
 
     Raises:
@@ -85,12 +85,12 @@ def read_paip(
 
 
 def has_masks(folder: Path) -> bool:
-    """Whether there is a mask by its name."""
+    """Whether a slide has a mask, by its name."""
     return bool(_masks(folder))
 
 
 def _masks(folder: Path) -> dict[str, list[tuple[Path, str]]]:
-    """Masks with their classes, by the slide's name."""
+    """Find masks with their classes, by the slide's name."""
     found: dict[str, list[tuple[Path, str]]] = {}
     for path in sorted(folder.iterdir(), key=lambda path: natural_key(path.name)):
         for ending, class_name in CLASSES.items():
@@ -102,7 +102,7 @@ def _masks(folder: Path) -> dict[str, list[tuple[Path, str]]]:
 def _truths(
     path: Path, class_name: str, size_px: tuple[int, int]
 ) -> tuple[list[Truth], list[Skipped]]:
-    """Objects of one mask, and the regions that are too small.
+    """Make the objects of one mask; also count the regions that are too small.
 
     Raises:
         PromptError: it cannot be read, or is of another slide.
@@ -129,9 +129,9 @@ class _Mask:
     """A mask at a scale at which it fits into memory.
 
     Attributes:
-        inside: H x W.
+        inside: H x W, whether a pixel lies in an object.
         full_size_px: (width, height) of the level that it was read from.
-        step: px of that level per px of ``inside``.
+        step: number of pixels of that level per pixel of ``inside``, along each axis.
     """
 
     inside: NDArray[np.bool_]
@@ -139,7 +139,7 @@ class _Mask:
     step: int
 
     def to_l0(self, scales: tuple[float, float]) -> list[float]:
-        """From px of ``inside`` to level-0 px, as shapely's affine map.
+        """The affine map from px of ``inside`` to level-0 px, as shapely takes it.
 
         Args:
             scales: level-0 px per px of the level that it was read from, along x and y.
@@ -151,7 +151,7 @@ class _Mask:
 
 
 def _read(path: Path) -> _Mask:
-    """Every so many pixels of a level, tile by tile.
+    """Read every so many pixels of a level, tile by tile.
 
     Raises:
         PromptError: it cannot be read.
@@ -169,14 +169,14 @@ def _read(path: Path) -> _Mask:
 
 
 def _finest(levels: Any) -> Any:
-    """The finest level that need not be thinned out, else the coarsest."""
+    """Choose the finest level that need not be subsampled, else the coarsest."""
     pages = [level.keyframe for level in levels]
     fitting = [page for page in pages if page.imagewidth * page.imagelength <= LARGEST_PX]
     return fitting[0] if fitting else pages[-1]
 
 
 def _subsample(page: Any, step: int) -> NDArray[np.bool_]:
-    """The pixel in the middle of each ``step`` x ``step``."""
+    """Take the middle pixel of each ``step`` x ``step`` block."""
     first = step // 2
     size = [-(-(side - first) // step) for side in (page.imagelength, page.imagewidth)]
     inside = np.zeros(size, dtype=np.bool_)

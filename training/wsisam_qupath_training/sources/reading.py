@@ -1,4 +1,4 @@
-"""Annotated images in whatever format they are, recognized and made ready to learn from."""
+"""Read annotated images in any known format, check them, and divide them into parts."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ Format: TypeAlias = Literal[
 ]
 
 COCO_NAMES = ("CATCH.json", "annotations.json", "CATCH.sqlite")
-"""How a COCO file is called that is found in its folder."""
+"""Names of COCO files that are found in a folder."""
 
 TRUTH = "_instances.png"
-"""How the names of label masks end, unless somebody says otherwise."""
+"""Default ending of the names of label masks."""
 
 _UNDERSTOOD = (
     "a folder that wsisam-qupath export wrote, a QuPath project (.qpproj), a collection (.toml), "
@@ -49,18 +49,18 @@ class DatasetOptions:
     """How to read a dataset; the names are those of the options.
 
     Attributes:
-        slides: folder of the slides, where they are not beside or not where they were.
+        slides: folder of the slides, if they are not beside the data or were moved.
         remap: (OLD, NEW) beginnings of the paths of slides that were moved.
         mpp: µm/px of images for which nothing states it.
-        classes: only objects of these; empty is all.
-        split: table of parts by slide, see :func:`.assign_parts`.
-        format: what the data are; None recognizes it.
-        truth: how the names of label masks end.
+        classes: classes of the objects to use; empty is all.
+        split: table with the part of each slide, see :func:`.assign_parts`.
+        format: format of the data; None recognizes it.
+        truth: ending of the names of label masks.
         groups: table of two columns, the slide and its patient.
-        group_pattern: instead, a regular expression on the slide's name without its ending; its
-            first group is the patient.
-        val_share, test_share, seed: where neither a table nor the data say it, see
-            :func:`.divide_fully`.
+        group_pattern: instead of a table, a regular expression for the slide's name without its
+            ending; its first group is the patient.
+        val_share, test_share, seed: shares of both parts and random seed, where neither a table nor
+            the data state the parts, see :func:`.divide_fully`.
     """
 
     slides: Path | None = None
@@ -102,10 +102,10 @@ def read_dataset(path: Path, *, options: DatasetOptions | None = None) -> Collec
 
 
 def recognize_format(path: Path, *, truth: str | None = None) -> Format:
-    """What a path holds, by names alone.
+    """Recognize the format of a path by names alone.
 
     Args:
-        truth: how the names of label masks end.
+        truth: ending of the names of label masks.
 
     Raises:
         PromptError: it is not there, or nothing that is understood.
@@ -131,7 +131,7 @@ def _format_of_file(path: Path) -> Format | None:
 
 
 def _format_of_folder(folder: Path, truth: str | None) -> Format | None:
-    """The first that fits: PAIP2019 has XML beside its masks, and an export GeoJSON."""
+    """Choose the first format that fits: PAIP2019 has XML beside masks, an export GeoJSON."""
     patterns: dict[str, Format] = {
         MANIFEST_NAME: "export",
         "*.qpproj": "project",
@@ -189,7 +189,7 @@ def _read(path: Path, found: Format, options: DatasetOptions) -> Collection:
 
 
 def _read_project(path: Path, name: str, options: DatasetOptions) -> Dataset:
-    """Its annotations, exported into a folder that goes again."""
+    """Read the annotations of a QuPath project, through an export to a temporary folder."""
     from wsisam_qupath.project.export.command import ExportRequest, run_export  # paquo
 
     with tempfile.TemporaryDirectory(prefix="wsisam-qupath-") as folder:
@@ -261,7 +261,7 @@ def _groups(options: DatasetOptions) -> GroupOf:
 
 
 def _require_objects(dataset: Dataset, path: Path) -> Dataset:
-    """The same, unless there is nothing in it.
+    """Return the dataset, unless it has no objects.
 
     Raises:
         PromptError: no image, or none with an object.
@@ -277,7 +277,7 @@ def _require_objects(dataset: Dataset, path: Path) -> Dataset:
 
 
 def _filter_classes(dataset: Dataset, classes: tuple[str, ...]) -> Dataset:
-    """Only objects of some classes.
+    """Keep only objects of some classes.
 
     Raises:
         PromptError: one of them is not there.

@@ -1,4 +1,4 @@
-"""Slides by name, for annotations that do not lie beside them or name no path."""
+"""Find slides by name, for annotations that do not lie beside them or name no path."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from wsisam_qupath.slide.names import (
 
 @dataclass(frozen=True)
 class SlideFolder:
-    """Slides of a folder; see :func:`slides_in`.
+    """The slides of a folder; see :func:`slides_in`.
 
     Attributes:
-        paths: by the key of the file's name; see :func:`.name_key`.
-        bare_paths: by the key of the name without the ending. Of several, that of the format that
-            stands first in :data:`.SUFFIXES`: a slide before a picture of it.
-        all_paths: every slide, those with the same name too.
+        paths: slides by the key of the file's name; see :func:`.name_key`.
+        bare_paths: slides by the key of the name without the ending. Of several, the one with the
+            format that stands first in :data:`.SUFFIXES`: a slide before a picture of it.
+        all_paths: every slide, also those with the same name.
     """
 
     folder: Path
@@ -34,7 +34,7 @@ class SlideFolder:
     all_paths: tuple[Path, ...]
 
     def find(self, name: str) -> Path:
-        """The slide of a name with or without its ending; see :func:`.name_key`.
+        """Find the slide of a name with or without its ending; see :func:`.name_key`.
 
         Raises:
             SlideError: there is none.
@@ -49,7 +49,7 @@ class SlideFolder:
         return found
 
     def find_location(self, location: str) -> Path:
-        """The slide that a path from any computer means; see :func:`.find_best_match`.
+        """Find the slide of a path from any computer; see :func:`.find_best_match`.
 
         Raises:
             SlideError: there is none, or there are several.
@@ -61,10 +61,10 @@ class SlideFolder:
 
 
 def slides_in(folder: Path, *, below: bool = False, ending: str | None = None) -> SlideFolder:
-    """What is a slide by its name in a folder, or also in the folders below it.
+    """List what is a slide by its name in a folder, or also in its subfolders.
 
     Args:
-        ending: of the names of files that are no slides, such as label masks.
+        ending: ending of the names of files that are no slides, such as label masks.
 
     Raises:
         SlideError: there is no such folder.
@@ -90,7 +90,7 @@ def slides_in(folder: Path, *, below: bool = False, ending: str | None = None) -
 
 
 def named_files(folder: Path, ending: str) -> list[Path]:
-    """List the files with names that end so, in any case, in the order in which people count.
+    """List the files with a name ending, in any case, in natural order.
 
     Hidden ones are left out: macOS puts one beside each file.
     """

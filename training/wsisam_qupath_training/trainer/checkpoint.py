@@ -1,4 +1,4 @@
-"""The state of a training run on the disk: whole or not at all, and enough to go on exactly."""
+"""Checkpoints of a training run: written atomically, and enough to continue exactly."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from wsisam_qupath.files import write_atomically
 from wsisam_qupath.files.formats import CHECKPOINT
 
 _DAMAGED = (RuntimeError, EOFError, OSError, ValueError, TypeError, AttributeError, KeyError)
-"""What reading a file raises that is no checkpoint, or that of another version."""
+"""Errors of reading a file that is no checkpoint, or one of another version."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that changes from step to step.
+    """The whole state of a training run.
 
     Attributes:
-        step: how many were done.
-        made_for: what the run depends on, JSON; another one cannot go on from here.
+        step: number of steps that were done.
+        made_for: JSON of everything that the run depends on; another run cannot continue from here.
         learning, mean: the parameters that learn, and their running means.
-        optimizer: its state.
-        best: running means at the best validation so far, and its step and Dice.
+        optimizer: state of the optimizer.
+        best: running means at the best validation so far, with its step and Dice.
         history: rows of the log so far.
-        finished: whether nothing is left to do.
+        finished: whether the run is over.
     """
 
     step: int
@@ -45,7 +45,7 @@ class Checkpoint:
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Over the last one, atomically.
+    """Replace the last checkpoint, atomically.
 
     Raises:
         OutputError: it cannot be written.
@@ -56,7 +56,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def read_checkpoint(path: Path, made_for: str) -> Checkpoint | None:
-    """The last state of a run, or None if it has not begun.
+    """Read the last checkpoint of a run; None if it has not begun.
 
     Raises:
         AdapterError: the file is damaged, or is of a run with other settings.

@@ -1,4 +1,4 @@
-"""Where a run computes: one device, or one of several processes that torchrun started."""
+"""The device of a run, or its place among several processes that torchrun started."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from wsisam_qupath.inference.loading import choose
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """Where a run computes, and which of several processes this is."""
+    """The device of this process, and its rank among the processes of the run."""
 
     device: torch.device
     rank: int = 0
     world: int = 1
 
     def autocast(self) -> AbstractContextManager[object]:
-        """bf16 where the device computes in it; elsewhere it would be slower, not only worse."""
+        """bf16 where the device computes in it; elsewhere it would be slower and less exact."""
         if self.device.type == "mps" or (self.device.type == "cpu" and not has_bf16()):
             return nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
@@ -37,7 +37,7 @@ def has_bf16() -> bool:
 
 @contextmanager
 def run_first_process_alone(context: DistributedContext) -> Iterator[None]:
-    """The first of several processes runs the body before the others do."""
+    """Let the first of several processes run the body before the others."""
     if context.rank:
         distributed.barrier()
     yield
@@ -47,13 +47,13 @@ def run_first_process_alone(context: DistributedContext) -> Iterator[None]:
 
 @contextmanager
 def open_context(device: str, threads: int | None) -> Iterator[DistributedContext]:
-    """The place of this process, for the time of the body.
+    """Open the context of this process, for the time of the body.
 
     Under ``torchrun`` every process takes a GPU of its own, or shares the CPU.
 
     Args:
-        device: see :func:`.load_predictor`.
-        threads: CPU threads; None is as many as PyTorch takes by itself.
+        device: device name; see :func:`.load_predictor`.
+        threads: number of CPU threads; None is PyTorch's default.
 
     Raises:
         DeviceError: this machine does not have the device.
@@ -67,7 +67,7 @@ def open_context(device: str, threads: int | None) -> Iterator[DistributedContex
 
 @contextmanager
 def _flush_denormals() -> Iterator[None]:
-    """Numbers too small for the format cost a CPU a hundred times as much, and mean nothing here.
+    """Flush denormal numbers, which cost a CPU a hundred times as much and mean nothing here.
 
     Elsewhere in the process they may mean something: afterwards all is as it was.
     """

@@ -10,11 +10,11 @@ from torch.utils.tensorboard import SummaryWriter
 
 
 class TrainingLog:
-    """One decoder's curves: ``tensorboard --logdir`` shows them.
+    """The curves of one decoder, which ``tensorboard --logdir`` shows.
 
     Args:
-        folder: of the event files.
-        is_on: False in all but one of several processes.
+        folder: folder of the event files.
+        is_on: whether this process logs: only one of several does.
     """
 
     def __init__(self, folder: Path, *, is_on: bool = True) -> None:

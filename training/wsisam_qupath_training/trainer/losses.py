@@ -1,4 +1,4 @@
-"""Dice and cross-entropy of mask logits (WSI-SAM, section 2.3), and what the IoU head learns."""
+"""Dice and cross-entropy of mask logits (WSI-SAM, section 2.3), and the IoU head's target."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _SMOOTH = 1.0
 
 
 def dice_loss(logits: torch.Tensor, truth: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-    """One minus the soft Dice coefficient, over the pixels that are known.
+    """Compute one minus the soft Dice coefficient, over the known pixels.
 
     Args:
-        logits: B x H x W.
+        logits: B x H x W mask logits.
         truth, known: B x H x W, 0 or 1.
 
     Returns:
@@ -27,7 +27,7 @@ def dice_loss(logits: torch.Tensor, truth: torch.Tensor, known: torch.Tensor) ->
 
 
 def cross_entropy(logits: torch.Tensor, truth: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-    """Mean binary cross-entropy over the pixels that are known; B x H x W to B."""
+    """Compute the mean binary cross-entropy over the known pixels; B x H x W to B."""
     each = F.binary_cross_entropy_with_logits(logits, truth, reduction="none") * known
     return each.sum(dim=(1, 2)) / known.sum(dim=(1, 2)).clamp(min=1)
 
@@ -35,7 +35,7 @@ def cross_entropy(logits: torch.Tensor, truth: torch.Tensor, known: torch.Tensor
 def mask_loss(
     logits: torch.Tensor, truth: torch.Tensor, known: torch.Tensor, *, cross_entropy_weight: float
 ) -> torch.Tensor:
-    """Dice plus weighted cross-entropy, in float32; a number."""
+    """Compute Dice plus weighted cross-entropy, in float32; a number."""
     logits = logits.float()
     both = dice_loss(logits, truth, known) + cross_entropy_weight * cross_entropy(
         logits, truth, known
@@ -49,12 +49,12 @@ def true_iou(
     known: torch.Tensor,
     whole_px: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """IoU of the mask above 0 with the whole object, over the pixels that are known.
+    """Compute the IoU of the mask above 0 with the whole object, over the known pixels.
 
     Args:
         logits, truth, known: ... x H x W.
-        whole_px: ..., area of the object with what lies outside of the patch; None is that it
-            lies in it wholly.
+        whole_px: ..., area of the object including what lies outside of the patch; None if it lies
+            wholly inside.
 
     Returns:
         ..., 0 to 1.

@@ -1,4 +1,4 @@
-"""Keeps a second training from the folder of a decoder: two would overwrite their checkpoints."""
+"""Lock the folder of a decoder: two trainings would overwrite each other's checkpoints."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .distributed import DistributedContext
 
 @contextmanager
 def hold_folders(folders: Iterable[Path], context: DistributedContext) -> Iterator[None]:
-    """Keep other trainings from the folders of decoders for the time of the body.
+    """Lock the folders of decoders against other trainings, for the time of the body.
 
     Of several processes that train together, the first one keeps them for all.
 
     Args:
-        folders: made if need be.
+        folders: folders to lock; made if they do not exist.
 
     Raises:
         OutputError: another training is writing one of them, or it cannot be made.

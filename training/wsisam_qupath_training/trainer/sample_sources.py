@@ -1,4 +1,4 @@
-"""Where views come from in training: a cache, pixels, or some objects of either."""
+"""Sources of training views: a cache, pixels, or some objects of either."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .trainable_decoder import SampleFeatures, TrainableDecoder, build_features
 
 
 class SampleSource(Protocol):
-    """Where views come from: the cache of a frozen encoder, or pixels for one that learns."""
+    """Gives views: from the cache of a frozen encoder, or from pixels for one that learns."""
 
     def __len__(self) -> int: ...
 
@@ -35,12 +35,12 @@ class SampleSource(Protocol):
     def features(
         self, loaded: LoadedSample, trainable: TrainableDecoder, device: torch.device
     ) -> SampleFeatures:
-        """Its features, on the device."""
+        """Make the features of a view, on the device."""
 
 
 @dataclass(frozen=True)
 class LoadedSample:
-    """One view, read.
+    """A view that was read: what its features are made from, and the objects in it.
 
     Attributes:
         content: what its features are made of.
@@ -57,8 +57,8 @@ class CachedSamples:
     """Views of a frozen encoder, from its cache.
 
     Args:
-        cache: filled.
-        indices: of those to use; None is all that hold an object.
+        cache: a filled cache.
+        indices: indices of the views to use; None is all with an object.
         least_points: of all views of the cache, see :class:`.AnnotatedImage`; None is one each.
     """
 
@@ -133,12 +133,11 @@ class PixelSamples:
 
 
 class ChosenObjects:
-    """Views of another source with some of their objects alone, as if no other were annotated.
+    """Views of another source with some of their objects, as if no others were annotated.
 
     Args:
-        source: the views.
-        rows: by the index of a view there, the places of the objects that stay in it; views that
-            are not named are left out.
+        source: gives the views.
+        rows: places of the objects that stay, by the index of their view; other views are left out.
     """
 
     def __init__(self, source: SampleSource, rows: Mapping[int, Sequence[int]]) -> None:

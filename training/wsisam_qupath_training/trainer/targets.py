@@ -1,4 +1,4 @@
-"""The truth that a step or a validation compares masks with, as tensors."""
+"""Ground truth of a step or a validation, as tensors."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 from ..sampling.samples import SampleMasks
 
 _AREA_SCALES = np.array([1.0, 0.25])
-"""An area in mask px of the HR and of the LR patch, in HR mask px: LR pixels are twice as long."""
+"""Area in mask px of the HR and of the LR patch, per HR mask px: LR pixels are twice as long."""
 
 
 class TargetMasks(NamedTuple):
-    """Truth over the R patches that are read.
+    """Ground truth over the R patches that are read.
 
     Attributes:
-        truth: B x R x 256 x 256, 0 or 1.
-        known: 1 or B x R x 256 x 256, 0 or 1.
-        whole_px: B x R, area of the whole object in mask px of each patch.
+        truth: B x R x 256 x 256 masks of the objects, 0 or 1.
+        known: 1 or B x R x 256 x 256, where the annotation is known, 0 or 1.
+        whole_px: B x R areas of the whole objects, mask px of each patch.
     """
 
     truth: torch.Tensor
@@ -35,7 +35,7 @@ def make_targets(
     patch_count: int,
     device: torch.device,
 ) -> TargetMasks:
-    """The truth of some objects of a sample over its first patches, float32, on the device."""
+    """Make targets of some objects of a sample over its first patches, float32, on the device."""
     truth = np.stack([masks.hr_masks[objects], masks.lr_masks[objects]], axis=1)
     known = np.stack([masks.hr_known, masks.lr_known])[None]
     whole_px = masks.hr_whole_px[objects][:, None] * _AREA_SCALES

@@ -1,4 +1,4 @@
-"""The network in training: which of its tensors learn, and what it loses on a batch of prompts."""
+"""A decoder in training: which of its tensors learn, and its loss on a batch of prompts."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ from .windows import Windows, draw_edge_windows, find_windows
 _PATCHES: tuple[Patch, ...] = ("hr", "lr")
 
 _UNUSED = tuple(f"mask_decoder.output_hypernetworks_mlps.{index}." for index in (1, 2, 3))
-"""They make SAM's other three masks, which nobody asks for here."""
+"""Parameters of SAM's other three masks, which nobody asks for here."""
 
 
 class SampleFeatures(NamedTuple):
     """The features of one sample, float32, HR patch first; the LR patch where it is read.
 
     Attributes:
-        tokens: R times 1 x 4096 x 256.
-        early: R times 1 x C x 64 x 64.
+        tokens: R times 1 x 4096 x 256 final tokens.
+        early: R times 1 x C x 64 x 64 early features.
     """
 
     tokens: tuple[torch.Tensor, ...]
@@ -48,7 +48,7 @@ class SampleFeatures(NamedTuple):
 
 @dataclass(frozen=True)
 class Loss:
-    """What a batch cost: the sum that is minimised, and its parts for the log."""
+    """The loss of a batch: the sum that is minimized, and its parts for the log."""
 
     total: torch.Tensor
     parts: Mapping[str, float]
@@ -58,9 +58,9 @@ class TrainableDecoder(nn.Module):
     """A decoder on its base, with the tensors of its scope set to learn.
 
     Args:
-        base: what it stands on.
+        base: base that the decoder stands on.
         state: tensors of the base's weights file.
-        settings: the network and its scope.
+        settings: settings of the network and its scope.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class TrainableDecoder(nn.Module):
         self.eval()  # neither dropout nor running statistics: TinyViT's stay as they are
 
     def start_from(self, adapter: Adapter) -> None:
-        """Load the weights of an adapter's decoder: of the one that answers points.
+        """Load the weights of the adapter's decoder that answers points.
 
         What that one does not have stays as it is. If it has nothing of WSI-SAM, the tokens are
         shrunk to a tenth, which is about as long as SAM's are, and so is the last layer of their
@@ -131,11 +131,11 @@ class TrainableDecoder(nn.Module):
 
     @property
     def patch_count(self) -> int:
-        """R: how many patches of a pair it reads."""
+        """R, the number of patches of a pair that it reads."""
         return self.decoder.patch_count
 
     def encode(self, patches: Sequence[torch.Tensor]) -> SampleFeatures:
-        """Features of the patches of one sample, 1 x S x S x 3 uint8 each, HR first.
+        """Encode the patches of one sample, 1 x S x S x 3 uint8 each, HR first.
 
         They go through the encoder that learns.
         """
@@ -171,7 +171,7 @@ class TrainableDecoder(nn.Module):
         wanted: TargetMasks,
         windows_seed: int | None = None,
     ) -> Loss:
-        """λ·L_HR + (1 - λ)·L_LR (WSI-SAM, section 2.3), and the error of the predicted IoU.
+        """Compute λ·L_HR + (1 - λ)·L_LR (WSI-SAM, section 2.3), and the error of the predicted IoU.
 
         Args:
             windows_seed: compute the fused masks in windows only, drawn with this seed, where the
@@ -191,7 +191,7 @@ class TrainableDecoder(nn.Module):
         wanted: TargetMasks,
         seed: int,
     ) -> Loss:
-        """The same with WSI-SAM's convolutions in windows only: they cost the most."""
+        """Compute the loss with WSI-SAM's costly convolutions in windows only."""
         updated = decoder.update(features.tokens, *self._prompt(prompts))
         own = decoder.predict_as_sam(updated)
         image_features = self._image_features(decoder, features)
@@ -222,7 +222,7 @@ class TrainableDecoder(nn.Module):
     def _choose_windows(
         self, decoder: WsiSamDecoder, wanted: TargetMasks, seed: int
     ) -> list[Windows] | None:
-        """Windows of each patch, all of one size; None where whole masks are needed."""
+        """Choose windows of one size on each patch; None where whole masks are needed."""
         truths = wanted.truth.unbind(dim=1)
         if decoder.sam_logits is SamLogits.BOTH or (
             decoder.sam_logits is SamLogits.HR and decoder.lr is None
@@ -254,13 +254,13 @@ class TrainableDecoder(nn.Module):
         own: Decoded | None = None,
         wanted_whole: TargetMasks | None = None,
     ) -> Loss:
-        """Put the loss together.
+        """Put the parts of the loss together.
 
         Args:
-            logits, wanted: B x R x H x W each, whole or windows.
+            logits, wanted: B x R x H x W each, whole masks or windows.
             whole: B x R x 256 x 256 logits, of which the true IoU is measured.
-            own: SAM's own answers, where it has a loss of its own.
-            wanted_whole: over whole patches; None where ``wanted`` is.
+            own: SAM's own answers, if they have a loss of their own.
+            wanted_whole: targets over whole patches; None if ``wanted`` has them.
         """
         settings, wanted_whole = self.settings, wanted_whole or wanted
         true = true_iou(whole.detach(), wanted_whole.truth, wanted_whole.known, wanted.whole_px)
@@ -310,12 +310,12 @@ class TrainableDecoder(nn.Module):
 
 
 def _cut_each(windows: Sequence[Windows], maps: torch.Tensor) -> torch.Tensor:
-    """B or 1 x R x 256 x 256 to B x R x side x side."""
+    """Cut B or 1 x R x 256 x 256 to windows, B x R x side x side."""
     return torch.stack([w.cut(maps[:, r]) for r, w in enumerate(windows)], dim=1)
 
 
 def decoder_tensors(state: Mapping[str, torch.Tensor]) -> dict[str, NDArray[np.float16]]:
-    """What an adapter keeps of a decoder, float16, by the names that it uses.
+    """Tensors that an adapter keeps of a decoder, float16, by the adapter's names.
 
     Args:
         state: parameters by the learner's names, such as their running means.
@@ -330,7 +330,7 @@ def decoder_tensors(state: Mapping[str, torch.Tensor]) -> dict[str, NDArray[np.f
 def encoder_tensors(
     trainable: TrainableDecoder, state: Mapping[str, torch.Tensor]
 ) -> dict[str, NDArray[np.float16]]:
-    """The same of an image encoder that learned, whole; none of a frozen one.
+    """Tensors of a whole image encoder that learned, by the adapter's names; none of a frozen one.
 
     Normalization layers keep their running statistics, which no step changes.
     """
@@ -342,7 +342,7 @@ def encoder_tensors(
 
 
 def _strip_kept_name(name: str) -> str:
-    """``decoder.sam.…`` to ``…``, else ``wsi.…``."""
+    """Turn ``decoder.sam.…`` into ``…``, and other names into ``wsi.…``."""
     own = name.removeprefix("decoder.")
     return own.removeprefix("sam.") if own.startswith("sam.") else f"wsi.{own}"
 
@@ -352,7 +352,7 @@ def _half(tensor: torch.Tensor) -> NDArray[np.float16]:
 
 
 def _learns(name: str, settings: DecoderSettings) -> bool:
-    """By the learner's parameter names: ``decoder.sam.mask_decoder.…``, ``decoder.hr.…``."""
+    """Whether a parameter learns, by its name: ``decoder.sam.mask_decoder.…``, ``decoder.hr.…``."""
     if name.startswith("encoder."):
         return True
     own = name.removeprefix("decoder.")
@@ -387,7 +387,7 @@ def build_features(
     early: Iterable[NDArray[np.float16]],
     device: torch.device,
 ) -> SampleFeatures:
-    """Cached features of one sample as float32 tensors, with a batch of one."""
+    """Turn the cached features of one sample into float32 tensors, with a batch of one."""
     return SampleFeatures(
         *(
             tuple(_tensor(np.asarray(a, dtype=np.float32), device)[None] for a in arrays)

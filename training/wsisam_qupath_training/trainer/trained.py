@@ -1,4 +1,4 @@
-"""The end of a training: the best weights, mixed with those of the start, and the mean of folds."""
+"""The result of a training: the best weights, mixed with the start's, and the mean of folds."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ class Clock:
 
     @property
     def waiting_share(self) -> float:
-        """Of all time."""
+        """Share of all time that the loop waited for data."""
         return self.waiting / max(self.waiting + self.working, 1e-9)
 
 
 @dataclass(frozen=True)
 class TrainedDecoder:
-    """The end of a run, at its best validation.
+    """The result of a run, at its best validation.
 
     Attributes:
-        state: running means by the learner's parameter names.
-        decoder, encoder: what an adapter keeps of both; see :func:`.decoder_tensors`.
-        best_step, best_dice: when that was.
-        start_share: of the weights that training started from; see :class:`.DecoderSettings`.
-        history: a row a validation.
-        clock: what the loop waited for.
-        folds: of a cross-validation, the decoders of which this is the mean.
+        state: running means of the weights, by the learner's parameter names.
+        decoder, encoder: tensors that an adapter keeps of both; see :func:`.decoder_tensors`.
+        best_step, best_dice: step and Dice of the best validation.
+        start_share: share of the starting weights in the result; see :class:`.DecoderSettings`.
+        history: one row per validation.
+        clock: how long the loop waited for data.
+        folds: decoders of the folds of a cross-validation, of which this is the mean.
     """
 
     state: Mapping[str, torch.Tensor]
@@ -54,12 +54,12 @@ class TrainedDecoder:
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A decoder that was trained, and the weights that it started from.
+    """A trained decoder, and the weights that it started from.
 
     Attributes:
-        start: of what learns, as are those of the checkpoint.
+        start: starting values of the parameters that learn.
         end: the last checkpoint.
-        share_dices: validation Dice by the share of the start; none before it is measured, and
+        share_dices: validation Dice by the share of the start; empty until it is measured, and
             where there is no choice.
     """
 
@@ -70,7 +70,7 @@ class FinishedRun:
     clock: Clock
 
     def mix(self, start_share: float) -> TrainedDecoder:
-        """The best weights, with a share of those of the start."""
+        """Mix the best weights with a share of the starting ones."""
         weights = mix_weights(self.start, self.end.best, start_share)
         return TrainedDecoder(
             weights,
@@ -85,14 +85,14 @@ class FinishedRun:
 
 
 def choose_start_share(runs: Sequence[FinishedRun], shares: Sequence[float]) -> float:
-    """The share of the start with the best mean Dice; the last one where none was measured."""
+    """Choose the share of the start with the best mean Dice; the last one if none was measured."""
     if not all(run.share_dices for run in runs):
         return shares[-1]
     return max(shares, key=lambda share: fmean(run.share_dices[share] for run in runs))
 
 
 def average_folds(folds: Sequence[TrainedDecoder]) -> TrainedDecoder:
-    """The mean of decoders that started from the same weights (Wortsman et al. 2022).
+    """Average decoders that started from the same weights (Wortsman et al. 2022).
 
     Its history is the mean of theirs, and its best Dice the mean of their best ones, each on what
     it was not trained on.
@@ -120,7 +120,7 @@ def average_folds(folds: Sequence[TrainedDecoder]) -> TrainedDecoder:
 def _average_histories(
     histories: Sequence[Sequence[Mapping[str, float]]],
 ) -> tuple[Mapping[str, float], ...]:
-    """Means of the rows of the same step that all have."""
+    """Average the rows of steps that all histories have."""
     by_step = [{row["step"]: row for row in history} for history in histories]
     steps = sorted(set.intersection(*(set(rows) for rows in by_step)))
     found = []
@@ -132,19 +132,19 @@ def _average_histories(
 
 
 def copy_tensors(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A copy on the CPU."""
+    """Copy tensors to the CPU."""
     return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
 
 
 def mix_weights(
     start: Mapping[str, torch.Tensor], trained: Mapping[str, torch.Tensor], start_share: float
 ) -> dict[str, torch.Tensor]:
-    """Trained weights with a share of those that training started from."""
+    """Mix trained weights with a share of those that training started from."""
     return {name: tensor.lerp(start[name], start_share) for name, tensor in trained.items()}
 
 
 def put_weights(parameters: Mapping[str, torch.Tensor], values: Mapping[str, torch.Tensor]) -> None:
-    """Give parameters these values."""
+    """Set parameters to these values."""
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(values[name])

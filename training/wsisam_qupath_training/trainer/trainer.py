@@ -48,12 +48,12 @@ from .trained import (
 from .validation import validate
 
 _MEASURED_STEPS = 4
-"""After the first one, which takes longer."""
+"""Number of steps that are timed, after the first one, which takes longer."""
 
 
 @dataclass(frozen=True)
 class TrainStep:
-    """What one step is about, drawn from its number alone."""
+    """The plan of one step, drawn from its number alone."""
 
     step: int
     loaded: LoadedSample
@@ -72,16 +72,16 @@ def _tell_nobody() -> None:
 
 @dataclass
 class Run:
-    """One decoder's training.
+    """The training of one decoder.
 
     Attributes:
-        trainable, samples, val_views: what learns from what.
-        size_px: of the base's input.
-        seed: of all draws.
-        folder: where the checkpoint is kept.
-        made_for: all that the run depends on, JSON.
-        can_compare: whether the views to validate on are of other patients than those to train on.
-        validate_every: steps.
+        trainable, samples, val_views: the decoder, the views to train on, and those to validate on.
+        size_px: side of the base's input, px.
+        seed: random seed of all draws.
+        folder: folder of the checkpoint.
+        made_for: JSON of everything that the run depends on.
+        can_compare: whether the validation views are of other patients than the training views.
+        validate_every: number of steps between two validations.
     """
 
     trainable: TrainableDecoder
@@ -102,11 +102,11 @@ class Run:
 
     @property
     def checkpoint_path(self) -> Path:
-        """The last state of the run."""
+        """Path of the last checkpoint."""
         return self.folder / "checkpoint.pt"
 
     def train(self, on_step: OnStep) -> TrainedDecoder:
-        """Train, and mix the result with what training started from; see :meth:`finish`."""
+        """Train, and mix the result with the starting weights; see :meth:`finish`."""
         run = self.measure_shares(self.finish(on_step))
         return run.mix(choose_start_share([run], self.settings.start_shares))
 
@@ -132,7 +132,7 @@ class Run:
     def measure_shares(
         self, run: FinishedRun, on_measured: Callable[[], None] = _tell_nobody
     ) -> FinishedRun:
-        """Measure the Dice of each share of the start on the views to validate on.
+        """Measure the Dice of each share of the start on the validation views.
 
         Args:
             run: of this training.
@@ -156,7 +156,7 @@ class Run:
         return replace(run, share_dices=dices)
 
     def measure_seconds(self) -> tuple[float, float]:
-        """Seconds of a step, and of the validation of one view; what is learned is thrown away."""
+        """Measure the seconds of a step and of the validation of a view; keep nothing learned."""
         self.trainable.to(self.context.device)
         optimizer = torch.optim.AdamW(self.trainable.rates())
         started = [time.perf_counter()]
@@ -256,7 +256,7 @@ class Run:
         return loss
 
     def _add_clicks(self, train_step: TrainStep, features: SampleFeatures) -> PromptBatch:
-        """The prompts after the plan's further clicks, each where the last answer was wrong."""
+        """Add the plan's further clicks, each where the last answer was wrong."""
         prompts, truth = train_step.prompts, train_step.loaded.truth
         rng = np.random.default_rng((self.seed, train_step.step, self.context.rank, 1))
         for _ in range(train_step.plan.clicks):
@@ -290,7 +290,7 @@ class Run:
         optimizer: torch.optim.Optimizer,
         recent: list[Mapping[str, float]],
     ) -> Checkpoint:
-        """Measure the running means, and write the checkpoint."""
+        """Validate the running means, and write the checkpoint."""
         learning = self.trainable.list_learning()
         current = copy_tensors(learning)
         put_weights(learning, mean)
@@ -322,7 +322,7 @@ class Run:
         return new
 
     def _agree(self, measured: dict[str, float]) -> dict[str, float]:
-        """The first process's numbers: all must stop at the same step."""
+        """Share the first process's numbers, since all must stop at the same step."""
         if self.context.world == 1:
             return measured
         shared = [measured]

@@ -1,4 +1,4 @@
-"""What a run learns from: the parts of the split, their views, and the features of those."""
+"""The data of a run: the parts of the split, their views, and the features of the views."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class TrainingData:
     """One part of the split.
 
     Attributes:
-        images, slides: in the same order.
-        samples: sampled from them; none where there are no fields.
+        images, slides: images with their slides, in the same order.
+        samples: views sampled from them; none where there are no images.
     """
 
     images: tuple[AnnotatedImage, ...]
@@ -45,7 +45,7 @@ class TrainingData:
 
     @property
     def checksum(self) -> str:
-        """Of everything that is looked at."""
+        """Checksum of all pixels and objects that are looked at."""
         digest = hashlib.sha256(repr(self.samples).encode())
         for image in self.images:
             digest.update(f"{image.dataset}|{image.name}|{image.least_points}".encode())
@@ -56,13 +56,13 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class ViewCounts:
-    """How many views are sampled, and what their features occupy on the disk.
+    """Numbers of sampled views, and the disk space of their features.
 
     Attributes:
-        train, val: views.
-        wanted: views to train on that the recipe asks for; more than ``train`` where they do not
-            fit.
-        n_bytes: of the features of both parts; 0 where none are kept.
+        train, val: number of training and of validation views.
+        wanted: number of training views that the recipe asks for; more than ``train`` if they do
+            not fit.
+        n_bytes: disk space of the features of both parts; 0 where none are kept.
     """
 
     train: int
@@ -77,8 +77,8 @@ def count_views(
     """Count the views of both parts, as many as have room on the disk.
 
     Args:
-        images, val_images: of the two parts, those with objects.
-        limit_gb: what the features of both may occupy.
+        images, val_images: number of images with objects in each part.
+        limit_gb: largest size of the features of both parts, GiB.
 
     Raises:
         OptionError: not even one view to train on fits beside those to validate on.
@@ -100,7 +100,7 @@ def count_views(
 
 
 def find_most_views(limit_bytes: float, wanted: int, base: Base, recipe: Recipe) -> int:
-    """The most views with features that fit into some bytes."""
+    """Find the largest number of views with features that fit into some bytes."""
     counts = range(wanted + 1)
     fits = bisect_right(
         counts, limit_bytes, key=lambda count: count_bytes(count, base, recipe.sampling)
@@ -112,7 +112,7 @@ def find_most_views(limit_bytes: float, wanted: int, base: Base, recipe: Recipe)
 def open_data(
     collection: Collection, recipe: Recipe, base: Base, *, limit_gb: float
 ) -> Iterator[tuple[Mapping[Part, TrainingData], ViewCounts]]:
-    """The training and the validation part, their slides at hand for the time of the body.
+    """Open the training and the validation part, with their slides, for the time of the body.
 
     A few of the slides are open at a time.
 
@@ -151,7 +151,7 @@ def _draw(
     weights: Mapping[str, float],
     number: int,
 ) -> Iterator[Sample]:
-    """The views of the part of a number, as the recipe places them."""
+    """Draw the views of one part, as the recipe places them."""
     scale: dict[str, Any] = {"size_px": base.size_px, "hr_mpp": recipe.hr_mpp}
     same: dict[str, Any] = {**scale, "settings": recipe.sampling, "seed": recipe.seed + number}
     if recipe.sampling.placement == "random":
@@ -169,11 +169,11 @@ def fill_features(
     console: Console,
     what: str,
 ) -> FeatureCache:
-    """Features of a part's views, computed where they are not there yet.
+    """Compute the features of a part's views that are not cached yet.
 
     Args:
-        folder: of all caches.
-        what: is done, for the progress bar.
+        folder: folder of all caches.
+        what: what is being done, for the progress bar.
 
     Raises:
         OutputError: the disk is full, or cannot be written.
@@ -195,7 +195,7 @@ def fill_features(
 def find_features(
     data: TrainingData, encoder: Encoder, base: Base, recipe: Recipe, folder: Path
 ) -> Path:
-    """Where a part's features are kept, below the folder of all caches."""
+    """Folder of a part's features, below the folder of all caches."""
     return folder / cache_key(
         base, encoder.name, data.images, data.slides, data.samples, recipe.sampling
     )
@@ -204,10 +204,10 @@ def find_features(
 def list_kept(
     data: TrainingData, without: Container[str], images: Container[int] | None = None
 ) -> list[int]:
-    """Indices of the views that are of no dataset to leave out.
+    """List the indices of the views of datasets that are not left out.
 
     Args:
-        images: only of these, by index; None is all.
+        images: indices of the images to keep views of; None keeps all.
     """
     return [
         index
@@ -220,10 +220,10 @@ def list_kept(
 def name_usable_views(
     data: TrainingData, settings: SamplingSettings, kept: Sequence[int]
 ) -> list[tuple[Sample, tuple[str, ...]]]:
-    """Those of some views of a part that show an object, in the order in which they are used.
+    """List some views of a part that show an object, in the order in which they are used.
 
     Args:
-        kept: their indices.
+        kept: indices of the views.
 
     Returns:
         Each view with the ids of its objects, in their order.
@@ -236,12 +236,12 @@ def name_usable_views(
 def make_cached_samples(
     data: TrainingData, cache: FeatureCache, kept: Sequence[int]
 ) -> SampleSource:
-    """Some views of a part, by index, from the cache of all of them."""
+    """Make a sample source of some views of a cache, by index."""
     least_points = [data.images[sample.image].least_points for sample in data.samples]
     return CachedSamples(cache, kept, least_points)
 
 
 def make_pixel_samples(data: TrainingData, recipe: Recipe, kept: Sequence[int]) -> SampleSource:
-    """The same for an encoder that learns."""
+    """Make a sample source of pixels, for an encoder that learns."""
     samples = [data.samples[index] for index in kept]
     return PixelSamples(data.images, data.slides, samples, recipe.sampling)

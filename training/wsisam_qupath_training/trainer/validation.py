@@ -22,21 +22,21 @@ from .targets import make_targets
 from .trainable_decoder import TrainableDecoder
 
 _OBJECTS = 2
-"""Of each view."""
+"""Number of objects of each view that are asked for."""
 
 
 @dataclass(frozen=True)
 class ViewAnswer:
-    """What a decoder answered to one kind of prompt about the first objects of a view.
+    """A decoder's answers to one kind of prompt about the first objects of a view.
 
     Attributes:
-        view: its index.
-        kind: a name of :func:`plans`.
-        prompts: one for each object, in the order of the view.
-        truth: all objects of the view.
+        view: index of the view.
+        kind: kind of prompt, a name of :func:`plans`.
+        prompts: one prompt per object, in the order of the view.
+        truth: masks of all objects of the view.
         decoded: all masks of the answer to each prompt.
-        ious: objects x masks, of each mask with the whole object.
-        dices: 0 to 1, of the mask with the highest predicted IoU, by object.
+        ious: objects x masks, IoU of each mask with the whole object.
+        dices: Dice by object, 0 to 1, of the mask with the highest predicted IoU.
     """
 
     view: int
@@ -49,7 +49,7 @@ class ViewAnswer:
 
 
 def plans(mix: PromptMix) -> dict[str, Plan]:
-    """What is measured, by name: the kinds that the mix teaches."""
+    """Plans of the prompts that are measured, by name: the kinds that the mix teaches."""
     found: dict[str, Plan] = {}
     if mix.box:
         found["box"] = Plan(PromptKind.BOX)
@@ -72,7 +72,7 @@ def answer_views(
     """Ask a decoder all that a validation asks, view by view; the prompts are always the same.
 
     Args:
-        size_px: of the base's input.
+        size_px: side of the base's input, px.
     """
     for view in range(len(samples)):
         yield from _answer_view(trainable, samples, view, mix, size_px, context)
@@ -114,7 +114,7 @@ def validate(
     size_px: int,
     context: DistributedContext,
 ) -> dict[str, float]:
-    """Mean Dice of each kind, their mean as ``dice``, and the correlation of the predicted IoU.
+    """Compute the mean Dice of each kind, their mean, and the correlation of the predicted IoU.
 
     The answer is the mask with the highest predicted IoU; it is compared with the whole object.
     """

@@ -1,4 +1,4 @@
-"""Cut the loss to windows: WSI-SAM's convolutions at 256 x 256 cost the most in training."""
+"""Cut the loss to windows, since WSI-SAM's convolutions at 256 x 256 cost most of a step."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ import torch
 from numpy.typing import NDArray
 
 SIDES = (96, 128, 160, 192)
-"""Of windows, mask px; the smallest one that holds all objects of a step with a margin."""
+"""Sides of windows, mask px; the smallest that holds all objects of a step with a margin is
+used."""
 
 MARGIN = 12
-"""Mask px around an object; more than the 2 px in which the edge of a window changes an answer."""
+"""Margin around an object, mask px; the edge of a window changes an answer within 2 px."""
 
 
 class Windows(NamedTuple):
     """Squares of one size, one for each of B masks.
 
     Attributes:
-        x0, y0: left and top, mask px.
-        side: mask px.
+        x0, y0: left and top edge of each window, mask px.
+        side: side of the windows, mask px.
     """
 
     x0: tuple[int, ...]
@@ -28,7 +29,7 @@ class Windows(NamedTuple):
     side: int
 
     def cut(self, tensor: torch.Tensor) -> torch.Tensor:
-        """B or 1 x 256 x 256 x … to B x side x side x …."""
+        """Cut B or 1 x 256 x 256 x … to B x side x side x …."""
         expanded = tensor.expand(len(self.x0), *tensor.shape[1:])
         parts = [
             one[y : y + self.side, x : x + self.side]
@@ -37,7 +38,7 @@ class Windows(NamedTuple):
         return torch.stack(parts)
 
     def put(self, whole: torch.Tensor, parts: torch.Tensor) -> torch.Tensor:
-        """B x 256 x 256 with B x side x side in the place of the windows."""
+        """Put B x side x side into B x 256 x 256, at the places of the windows."""
         filled = whole.clone()
         for one, part, x, y in zip(filled, parts, self.x0, self.y0, strict=True):
             one[y : y + self.side, x : x + self.side] = part
@@ -45,7 +46,7 @@ class Windows(NamedTuple):
 
 
 def draw_edge_windows(truth: torch.Tensor, side: int, rng: np.random.Generator) -> Windows:
-    """Windows at random places of the edges of B x 256 x 256 masks, or where there is none."""
+    """Draw windows at random edges of B x 256 x 256 masks, or anywhere if there is none."""
     height, width = truth.shape[-2:]
     places = [_draw_edge_pixel(mask, rng) for mask in truth.numpy(force=True) > 0]
     return Windows(
@@ -56,7 +57,7 @@ def draw_edge_windows(truth: torch.Tensor, side: int, rng: np.random.Generator) 
 
 
 def _draw_edge_pixel(mask: NDArray[np.bool_], rng: np.random.Generator) -> tuple[int, int]:
-    """X and y of a pixel that differs from its neighbor; any pixel of a mask without edges."""
+    """Draw x and y of a pixel that differs from its neighbor; any pixel if there is none."""
     edges = np.zeros_like(mask)
     edges[1:] |= mask[1:] != mask[:-1]
     edges[:, 1:] |= mask[:, 1:] != mask[:, :-1]
@@ -66,10 +67,10 @@ def _draw_edge_pixel(mask: NDArray[np.bool_], rng: np.random.Generator) -> tuple
 
 
 def find_windows(truth: torch.Tensor, side: int | None = None) -> Windows | None:
-    """Windows around the objects of B x 256 x 256 masks; None where the whole mask is needed.
+    """Find windows around the objects of B x 256 x 256 masks; None if whole masks are needed.
 
     Args:
-        side: of the windows, if they need not be as small as possible; mask px.
+        side: side of the windows, mask px; None is as small as possible.
     """
     height, width = truth.shape[-2:]
     spans = [(_span(mask.any(dim=0)), _span(mask.any(dim=1))) for mask in truth > 0]

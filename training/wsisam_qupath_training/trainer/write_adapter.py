@@ -1,4 +1,4 @@
-"""From trained decoders to one adapter file with its card."""
+"""Write trained decoders to one adapter file with its card."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from .trained import TrainedDecoder
 
 @dataclass(frozen=True)
 class WrittenAdapter:
-    """What a training run wrote.
+    """The files that a training run wrote.
 
     Attributes:
-        adapter, split: the files.
-        trained: by the decoder's name.
-        report: the page about it; None where it could not be written.
+        adapter, split: paths of the adapter and of its split table.
+        trained: trained decoders by name.
+        report: page about it; None if it could not be written.
     """
 
     adapter: Path
@@ -47,7 +47,7 @@ def write_trained_adapter(
     base_state: Mapping[str, torch.Tensor],
     licence: str,
 ) -> WrittenAdapter:
-    """Write the adapter, and beside it which patient was in which part.
+    """Write the adapter, and beside it a table of the part of each patient.
 
     Raises:
         OutputError: one of them cannot be written.
@@ -82,7 +82,7 @@ def blend(
     base_state: Mapping[str, torch.Tensor],
     base_share: float,
 ) -> dict[str, NDArray[np.float16]]:
-    """Tuned tensors mixed with those of the base that they replace."""
+    """Mix tuned tensors with those of the base that they replace."""
     return {
         name: (
             (1 - base_share) * values.astype(np.float32) + base_share * base_state[name].numpy()
@@ -92,7 +92,7 @@ def blend(
 
 
 def _describe_data(images: tuple[AnnotatedImage, ...]) -> str:
-    """What it was trained on, in words."""
+    """Describe in words what it was trained on."""
     names = sorted({image.dataset for image in images if image.part == "train"})
     return "; ".join(_describe_dataset(name, images) for name in names)
 
