@@ -31,7 +31,7 @@ class WsiSamError(Exception):
     """Base class of all errors that have a cause outside of this package.
 
     Attributes:
-        helped_by: the name in Python of an option that solves it; None where there is none.
+        helped_by: Python name of an option that solves it; None if there is none.
     """
 
     helped_by: str | None = None
@@ -67,8 +67,9 @@ class OptionError(WsiSamError):
     """The value of an option cannot be used.
 
     Attributes:
-        option: the option's name in Python.
-        problem: what is wrong with its value, and how to fix it; read after the name.
+        option: the option's Python name.
+        problem: what is wrong with its value and how to fix it; a clause that follows the option's
+            name.
     """
 
     def __init__(self, option: str, problem: str) -> None:
@@ -111,7 +112,7 @@ class OutputError(WsiSamError):
 
 
 def pip_install(packages: str) -> str:
-    """The command that installs packages for the very Python that runs this, in backticks."""
+    """Spell the command that installs packages for the Python that runs this, in backticks."""
     python = f'"{sys.executable}"'
     if find_spec("pip") is None:  # as in environments that uv made
         return f"`uv pip install {packages} -p {python}`"
@@ -119,23 +120,23 @@ def pip_install(packages: str) -> str:
 
 
 def pip_reinstall(packages: str) -> str:
-    """The command that replaces damaged packages, and nothing that they need."""
+    """Spell the command that replaces damaged packages, but nothing that they depend on."""
     return pip_install(packages).replace("pip install", "pip install --force-reinstall --no-deps")
 
 
 TORCH_EXTRA = '"wsisam-qupath[torch]"'
-"""What brings PyTorch and the packages around it, for :func:`pip_install`."""
+"""The extra that installs PyTorch and the packages around it, for :func:`pip_install`."""
 
 REINSTALL = f"Run {pip_reinstall('.')} in the folder of this program's source."
-"""The program is on no package index."""
+"""How to install the program again: it is on no package index."""
 
 
 LONGEST = 1000
-"""Longer text is cut: what should be a name may be a whole file."""
+"""Longest text that is shown in full, characters: what should be a name may be a whole file."""
 
 
 def escape(text: str, longest: int = LONGEST) -> str:
-    """Text as one line without control characters, cut to ``longest`` characters.
+    """Show text as one line without control characters, cut to ``longest`` characters.
 
     Ids, class names and file names come from other people's files and may contain anything.
     """

@@ -15,7 +15,8 @@ from typing import Literal, TypeAlias
 from .errors import OptionError
 
 DEFAULT_BASE = "lite-medsam"
-"""Its weights come with a Python package, so it works without a network."""
+"""Base model that is used by default: its weights come with a Python package, so it works
+offline."""
 
 MOST_CANDIDATES = 3
 
@@ -23,7 +24,7 @@ MIN_SCORE = 0.75
 """Predicted IoU below which what a search finds is no object."""
 
 AdapterChoice: TypeAlias = Path | Literal["default"] | None
-"""A file, the adapter that ships with this package ("default"), or none."""
+"""An adapter file, the adapter that ships with this package ("default"), or none."""
 
 PointsAs: TypeAlias = Literal["together", "each"]
 """Whether several points of one feature mark one object, or each point its own object."""
@@ -38,22 +39,22 @@ FORMAT_ENDINGS: Mapping[OutlineFormat, str] = {
     "geojson.gz": ".geojson.gz",
     "geoparquet": ".parquet",
 }
-"""How the names of files of outlines end."""
+"""Endings of the names of outline files, by format."""
 
 GEOJSON_ENDINGS = (FORMAT_ENDINGS["geojson"], FORMAT_ENDINGS["geojson.gz"])
 
 LABELS_ENDING = ".labels.ome.tif"
-"""How the names of masks of labels end."""
+"""Ending of the names of masks of labels."""
 
 Precision: TypeAlias = Literal["int8", "bf16", "f32"]
-"""In which numbers an encoder computes; bf16 stands for any short float that the device has."""
+"""Numbers that an encoder computes in; bf16 stands for any short float that the device has."""
 
 PRECISIONS: tuple[Precision, ...] = ("int8", "bf16", "f32")
 
 ProgressStyle: TypeAlias = Literal["auto", "json", "quiet"]
 
 PROGRESS_STYLE: ContextVar[ProgressStyle] = ContextVar("progress style", default="auto")
-"""How commands say how far they are: for people, for programs, or not at all."""
+"""How commands report their progress: for people, for programs, or not at all."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ class ModelSpec:
 
     Attributes:
         base: name of a base model, one of :data:`.model.bases.BASES`.
-        adapter: "default" is the adapter that ships with this package, if it has one for the base.
+        adapter: path of an adapter; "default" is the one that ships with this package for the base,
+            if any.
         weights: a copy of the base's weights; None is the installed or downloaded one.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` … or ``mps``.
         backend: ``auto``, ``torch`` or ``openvino``.
@@ -84,7 +86,7 @@ class ModelSpec:
 
     @property
     def on_any_machine(self) -> ModelSpec:
-        """The same where several machines answer: none chooses int8 for itself."""
+        """Adapt the choice to several machines that answer: none chooses int8 for itself."""
         return replace(self, precision="bf16") if self.precision == "auto" else self
 
 
@@ -100,8 +102,8 @@ class OutlineOptions:
         points_as: whether several points of one feature mark one object, or one object each.
         object_type: what the results are in QuPath.
         class_name: class of all results; None is the class of each prompt.
-        candidates: largest number of answers to points, 1 to 3: a click may mean a nucleus, a
-            gland or a region. The first is the same, whatever this says.
+        candidates: largest number of answers to points, 1 to 3: a click may mean a nucleus, a gland
+            or a region. The first answer does not depend on this number.
 
     Raises:
         OptionError: a number is out of its range, or QuPath takes no class of that name.

@@ -22,12 +22,12 @@ _ADVICE = {
     "remap": "Where slides were moved, add --remap OLD=NEW.",
     "mpp": "For slides that state no pixel size, add --mpp, for example --mpp 0.25 for 40x scans.",
 }
-"""What to add to the command, by the option that helps."""
+"""What to add to the command, by the option that helps with a failed image."""
 
 
 class _Batch(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read --redo without a word as --redo=all, whatever stands behind it."""
+        """Read --redo without a value as --redo=all, whatever follows it."""
         words = ("all", "outdated")
         following = [*args[1:], ""]
         args = [

@@ -28,7 +28,7 @@ _CONTENTS = {
 
 
 def run_cache(*, clear: bool) -> None:
-    """Print what is there on stdout; delete it before, if so wished.
+    """Print what the cache holds on stdout; first delete it if asked to.
 
     Raises:
         OutputError: something cannot be deleted.

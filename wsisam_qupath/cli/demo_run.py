@@ -29,7 +29,7 @@ from ..slide.pyramid import write_pyramid
 from .segment_run import SegmentRequest, run_segment
 
 ASSUMED_MPP = 0.5
-"""The picture states no pixel size; at this one its nuclei are about 10 µm long."""
+"""Pixel size assumed for the picture, which states none: its nuclei are then about 10 µm long."""
 
 
 class _Mark(NamedTuple):
@@ -70,7 +70,7 @@ def run_demo(folder: Path, model: ModelSpec) -> None:
     """Write a slide and prompts, segment them, and say what was done.
 
     Args:
-        folder: for all files; created if it is not there.
+        folder: where all files are written; created if it is not there.
 
     Raises:
         WsiSamError: scikit-image is missing, or the folder cannot be written.
@@ -110,7 +110,7 @@ def run_demo(folder: Path, model: ModelSpec) -> None:
 def _run_in_project(
     folder: Path, slide: Path, prompts: Path, model: ModelSpec, console: Console
 ) -> None:
-    """Do the same in a QuPath project: create one, write the outlines into it, and read it back."""
+    """Create a QuPath project, write the outlines into it, and read it back."""
     try:
         installation = find_installation()
     except QuPathError as exc:
@@ -151,7 +151,7 @@ def demo_tissue() -> NDArray[np.uint8]:
 
 
 def demo_prompts() -> dict[str, Any]:
-    """A FeatureCollection as QuPath writes it."""
+    """Make the demo's prompts: a FeatureCollection as QuPath writes it."""
     return {"type": "FeatureCollection", "features": [_feature(mark) for mark in MARKS]}
 
 

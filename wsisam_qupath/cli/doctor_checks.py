@@ -39,10 +39,10 @@ class Check:
 
     Attributes:
         name: what was looked at.
-        state: how it is.
-        detail: versions, places, or what is wrong.
-        fix: what to do about it; None if nothing need be done.
-        required: without it nothing works.
+        state: whether it works, is a warning, or failed.
+        detail: versions and places, or what is wrong.
+        fix: what to do about it; None if nothing needs to be done.
+        required: whether the program cannot work at all without it.
     """
 
     name: str
@@ -54,13 +54,13 @@ class Check:
 
 @dataclass(frozen=True)
 class Probe:
-    """Looks at one thing.
+    """One thing to look at, and how.
 
     Attributes:
-        name: what it looks at.
-        required: without it nothing works.
-        look: may raise anything, which counts as not working.
-        fix: what to do if it raises.
+        name: what the probe looks at.
+        required: whether the program cannot work at all without it.
+        look: looks at it; any error that it raises counts as not working.
+        fix: what to do if `look` raises an error.
     """
 
     name: str
@@ -88,11 +88,11 @@ def run_probe(probe: Probe) -> Check:
 
 
 def run_doctor(project: Path | None, console: Console) -> list[Check]:
-    """Look at everything. Takes some seconds, most of them for PyTorch and QuPath to start.
+    """Run all probes. Takes some seconds, most of them to start PyTorch and QuPath.
 
     Args:
-        project: a QuPath project to open, in place of one that is made for the purpose.
-        console: shows what is being looked at.
+        project: a QuPath project to open; None makes a small one for the purpose.
+        console: where to show what is being looked at.
     """
     from ..report.progress import show_progress  # rich: 0.1 s, which `--help` need not spend
 
@@ -106,7 +106,7 @@ def run_doctor(project: Path | None, console: Console) -> list[Check]:
 
 
 def exit_code(checks: Iterable[Check]) -> int:
-    """1 if something required failed, else 0."""
+    """Compute the exit code: 1 if something required failed, else 0."""
     return int(any(check.required and check.state == "failed" for check in checks))
 
 
@@ -202,7 +202,7 @@ def _java(process: QuPathProcess) -> Finding:
 
 
 def _project(project: Path, process: QuPathProcess) -> Finding:
-    """Whether a user's project opens, and which of its images cannot be worked on."""
+    """Check that a user's project opens, and which of its images cannot be worked on."""
     from ..qupath.files.reading import read_project  # only needed here
 
     try:
@@ -224,7 +224,7 @@ def _project(project: Path, process: QuPathProcess) -> Finding:
 
 
 def _make_new_project(process: QuPathProcess) -> Finding:
-    """Whether QuPath makes a project and opens it: one of a small slide, in a temporary folder."""
+    """Check that QuPath makes and opens a project: one of a small slide, in a temporary folder."""
     from ..qupath.jvm.creation import NewImage, add_images  # imports NumPy
 
     with tempfile.TemporaryDirectory() as folder:
@@ -279,7 +279,7 @@ _ALLOW_WRITING = "Make room and allow writing in the project's folder."
 _START_QUPATH = "Start QuPath itself, to see whether it works on this machine."
 
 _PATIENCE_S = 120.0
-"""Seconds after which a probe counts as failed."""
+"""Time after which a probe counts as failed, seconds."""
 
 
 def _weights_probe(base: Base) -> Probe:
@@ -292,7 +292,7 @@ def _weights_probe(base: Base) -> Probe:
 
 
 def project_probe(project: Path | None) -> Probe:
-    """Opens a project in QuPath: a user's, or one that is made for the purpose."""
+    """Make the probe that opens a project: a user's, or one made for the purpose."""
     look = _make_new_project if project is None else partial(_project, project)
     return Probe("QuPath project", False, partial(_through_qupath, look), _START_QUPATH)
 

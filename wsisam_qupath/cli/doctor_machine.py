@@ -22,12 +22,12 @@ from ..server.connection_file import OWN_FOLDER
 _PYTHON_MIN = (3, 10)
 _POINTER_BYTES = 8
 _ROOM_BYTES = 200_000_000
-"""A model that is prepared takes about 150 MB."""
+"""Free space that is needed: a prepared model takes about 150 MB."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found, and what to do about it, where it does not work."""
+    """What a probe found and, where something does not work, what to do about it."""
 
     detail: str
     fix: str | None = None
@@ -122,7 +122,7 @@ def look_at_openvino() -> Finding:
 
 
 def look_at_model() -> Finding:
-    """Outline an object on a slide, with the model that every command takes without an option.
+    """Outline an object on a slide with the model that every command uses by default.
 
     The first time on a machine that prepares the model.
     """
@@ -141,7 +141,7 @@ def look_at_model() -> Finding:
 
 
 def draw_slide(path: Path) -> None:
-    """A dark disk on a light ground, 512 x 512 px at 0.5 µm/px."""
+    """Draw a dark disk on a light ground, 512 x 512 px at 0.5 µm/px."""
     import numpy as np  # 0.1 s, which `--help` need not spend
 
     from ..slide.pyramid import write_pyramid  # imports NumPy
@@ -170,7 +170,7 @@ def look_at_cache() -> Finding:
 
 
 def look_at_folders() -> Finding:
-    """The other folders that commands write into, or the one that such a folder will be made in."""
+    """Check that commands can write into their folders, or where such a folder will be made."""
     own = OWN_FOLDER.expanduser()
     folders = [own if own.is_dir() else own.parent, Path(tempfile.gettempdir())]
     for folder in folders:
@@ -179,7 +179,7 @@ def look_at_folders() -> Finding:
 
 
 def try_to_write(folder: Path) -> None:
-    """Write a file and remove it: only that tells on every platform whether one may.
+    """Write a file and remove it: on every platform the only sure way to learn if one may.
 
     Raises:
         OSError: it cannot be written, or its disk is full.

@@ -26,12 +26,12 @@ from .inputs_outputs import check_outputs, describe_model, open_for_reading
 from .segment_part import Part, open_part
 
 _TILE = "tile"
-"""Names of finished tiles begin like this in the part file."""
+"""Beginning of the names of finished tiles in the part file."""
 
 
 @dataclass(frozen=True)
 class FindRequest:
-    """What the command line asks for; the names are those of its options."""
+    """The options of ``find``, under the names that they have on the command line."""
 
     slide: str
     output: Path
@@ -85,7 +85,7 @@ def run_find(request: FindRequest) -> int:
 
 
 def _check(request: FindRequest) -> None:
-    """Check what needs no slide."""
+    """Check what can be checked without the slide."""
     for path in (request.output, request.overlay):
         if path is not None:
             check_writable(path)
@@ -116,7 +116,7 @@ def _read_search(request: FindRequest, slide: Slide, console: Console) -> Search
 def _read_examples(
     path: Path | None, slide: Slide, console: Console
 ) -> tuple[tuple[Prompt, ...], tuple[Prompt, ...]]:
-    """The objects of a file that lie on the slide: those of other classes, those to ignore."""
+    """Read the objects of a file that lie on the slide: those wanted, and those to ignore."""
     if path is None:
         return (), ()
     found = read_examples(path).clip_to_slide(slide.l0_box)
@@ -178,13 +178,13 @@ def _search(
 
 
 def _choose(part: Part, most: int | None) -> list[Feature]:
-    """What was found, the surest first."""
+    """Choose what is written of everything that was found, the surest first."""
     found = sorted(part.list_features(), key=lambda feature: -_read_score(feature))
     return found[:most]
 
 
 def _explain_nothing(part: Part) -> str:
-    """What to change where nothing was found."""
+    """Explain what to change when nothing was found."""
     if not part.count(_TILE):
         return "There is nothing but bare glass where objects were looked for: choose another area."
     return (

@@ -17,7 +17,7 @@ from ..slide import Slide, open_slide
 
 
 def open_for_reading(location: str, mpp: float | Mpp | None, console: Console) -> Slide:
-    """Open the slide, also if it is sound and QuPath without Bio-Formats shows noise; say so then.
+    """Open the slide; a sound file that QuPath without Bio-Formats shows as noise is only reported.
 
     Raises:
         SlideError: it cannot be read, or not as QuPath shows it.
@@ -59,8 +59,8 @@ def check_outputs(
     """Check that results replace neither the inputs nor each other.
 
     Args:
-        inputs: by what they are.
-        output, overlay, labels: files to write, of the options of these names.
+        inputs: files that are read, by what they are.
+        output, overlay, labels: files to write, given by the options of these names.
 
     Raises:
         OptionError: one would.

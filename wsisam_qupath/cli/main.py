@@ -58,7 +58,7 @@ _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 def _choose_progress(
     _context: click.Context, option: click.Parameter, value: bool | str | None
 ) -> None:
-    """Choose how a command says how far it is."""
+    """Choose how a command reports its progress."""
     if value:
         PROGRESS_STYLE.set("quiet" if option.name == "quiet" else "json")
 
@@ -79,7 +79,7 @@ _PROGRESS_OPTIONS = (
         help="Print progress and messages for programs: one JSON object per line, on stderr.",
     ),
 )
-"""Options of every command."""
+"""Options that every command has."""
 
 
 class _LazyGroup(click.Group):
@@ -100,7 +100,7 @@ class _LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command that the arguments begin with, or suggest the nearest."""
+        """Find the command that the arguments name, or suggest the nearest one."""
         name = args[0]
         if name not in _COMMANDS and not ctx.resilient_parsing and not name.startswith("-"):
             near = get_close_matches(name, _COMMANDS)
@@ -109,7 +109,7 @@ class _LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; an option that cannot be used is called by its flag."""
+        """Run a command; an error about an option names it as on the command line."""
         try:
             return super().invoke(ctx)
         except OptionError as exc:
@@ -120,13 +120,13 @@ class _LazyGroup(click.Group):
 
 
 def _spell(parameter: click.Parameter) -> str:
-    """How a parameter is written on the command line: "--mpp", "PROJECT"."""
+    """Spell a parameter as on the command line: "--mpp", "PROJECT"."""
     longest = max(parameter.opts, key=len)
     return longest if isinstance(parameter, click.Option) else longest.upper()
 
 
 def _print_version(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
-    """Not click's own, which fails in a source tree that was never installed."""
+    """Print the version. Click's own option fails in a source tree that was never installed."""
     if wanted:
         click.echo(f"wsisam-qupath {__version__}")
         context.exit()
@@ -218,7 +218,7 @@ class _StoppedError(Exception):
     """A signal told this process to stop.
 
     Attributes:
-        number: of the signal.
+        number: number of the signal.
     """
 
     def __init__(self, number: int) -> None:
@@ -240,7 +240,7 @@ def _fail(message: str) -> NoReturn:
 
 
 def _say(event: str, message: str) -> None:
-    """Print the last words, for people or for programs."""
+    """Print the last message, for people or for programs."""
     if PROGRESS_STYLE.get() == "json":
         message = json.dumps({"event": event, "message": message})
     click.echo(message, err=True)

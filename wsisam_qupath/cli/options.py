@@ -150,7 +150,7 @@ def _add_model_options(command: F, more: str, *, several: bool) -> F:
 
 
 def take_model(given: dict[str, Any]) -> ModelSpec:
-    """Take what :func:`model_options` brought out of a command's options."""
+    """Take the options that :func:`model_options` added out of a command's options."""
     values = _take(given, ModelSpec)
     if values["adapter"] == "none":
         values["adapter"] = None
@@ -158,14 +158,14 @@ def take_model(given: dict[str, Any]) -> ModelSpec:
 
 
 def take_models(given: dict[str, Any]) -> tuple[ModelSpec, ...]:
-    """Take what :func:`models_options` brought out of a command's options."""
+    """Take the options that :func:`models_options` added out of a command's options."""
     adapters, shared = given.pop("adapter"), _take(given, ModelSpec)
     chosen = [take_model({**shared, "adapter": adapter}) for adapter in dict.fromkeys(adapters)]
     return tuple(chosen)
 
 
 def take_outline(given: dict[str, Any]) -> OutlineOptions:
-    """Take what :func:`outline_options` brought out of a command's options."""
+    """Take the options that :func:`outline_options` added out of a command's options."""
     return OutlineOptions(**_take(given, OutlineOptions))
 
 
@@ -202,7 +202,7 @@ def outline_options(command: F) -> F:
 
 
 def result_options(command: F) -> F:
-    """Add those of them that do not depend on how an object is marked."""
+    """Add the options for outlines that do not depend on how an object is marked."""
     return _decorate(
         command,
         click.option(

@@ -27,7 +27,7 @@ def read_format(path: Path) -> OutlineFormat:
 
 
 def make_labels_path(outlines: Path) -> Path:
-    """The mask of labels beside a file of outlines: with another ending."""
+    """Make the path of the mask of labels beside a file of outlines: another ending."""
     endings = sorted(FORMAT_ENDINGS.values(), key=len, reverse=True)
     name = outlines.name
     stem = next((name.removesuffix(one) for one in endings if name.endswith(one)), name)
@@ -35,11 +35,11 @@ def make_labels_path(outlines: Path) -> Path:
 
 
 def check_format(file: Path | None, wanted: OutlineFormat | None) -> None:
-    """Check that outlines can be written as is wanted.
+    """Check that outlines can be written in the wanted format.
 
     Args:
         file: the file to write; None is stdout.
-        wanted: None where the name of the file decides.
+        wanted: format that the user asked for; None where the name of the file decides.
 
     Raises:
         OptionError: the name says another format, or the format needs a file or a package.
@@ -85,7 +85,7 @@ def write_labels_of(path: Path, features: Iterable[Feature], slide: Slide) -> No
 
 
 def _print(features: Iterable[Feature]) -> None:
-    """Write to stdout and flush: when Python flushes on exit, it is too late for a message."""
+    """Write to stdout and flush at once: an error while Python exits is too late to report."""
     if sys.stdout is None:
         raise OutputError("There is no stdout to write to. Name a file with -o.")
     try:

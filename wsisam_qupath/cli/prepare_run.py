@@ -34,7 +34,7 @@ from .segment_run import LoadedModel, SegmentRequest, read_all_prompts
 
 @dataclass(frozen=True)
 class PrepareRequest:
-    """What the command line asks for; the names are those of its options."""
+    """The options of ``prepare``, under the names that they have on the command line."""
 
     slide: str
     prompts: Path | None = None
@@ -46,12 +46,12 @@ class PrepareRequest:
 
     @property
     def options(self) -> OutlineOptions:
-        """Those that decide which patches are looked at."""
+        """The outline options that decide which patches are looked at."""
         return OutlineOptions(object_size_um=self.object_size_um)
 
 
 def run_prepare(request: PrepareRequest) -> int:
-    """Encode what is not kept yet, and tell the user on stderr how it goes.
+    """Encode the patches that are not kept yet, and show progress on stderr.
 
     Returns:
         How many patch pairs were encoded.
@@ -88,7 +88,7 @@ def run_prepare(request: PrepareRequest) -> int:
 def _plan(
     request: PrepareRequest, slide: Slide, model: ResolvedModel, console: MessageConsole
 ) -> dict[PatchPair, int]:
-    """The pairs to encode, and how many patches of each."""
+    """Choose the pairs to encode, and how many patches of each."""
     planner = model.planner(slide.mpp, request.options)
     if request.prompts is not None:
         asked = SegmentRequest(

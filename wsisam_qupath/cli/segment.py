@@ -156,10 +156,10 @@ def segment(**given: Any) -> None:
 
 
 def _check_one(slide: str | None, of_tables: Mapping[str, object]) -> None:
-    """Check the options of one slide.
+    """Check the options of a run on a single slide.
 
     Args:
-        of_tables: values of the options that are about tables, by name.
+        of_tables: values of the options that only make sense for tables, by name.
 
     Raises:
         OptionError: there is no slide, or an option is about tables.
@@ -172,7 +172,7 @@ def _check_one(slide: str | None, of_tables: Mapping[str, object]) -> None:
 
 
 def _check_many(given: dict[str, Any]) -> None:
-    """Check the options of a table.
+    """Check the options of a run on a table of slides.
 
     Raises:
         OptionError: there is no folder for the results, or an option is about one slide.

@@ -21,7 +21,7 @@ from ..prompts.results import SerializedResult
 
 
 class _Place(NamedTuple):
-    """Where a result stands in the file; without an outline, why."""
+    """The place of a result in the file; without an outline, the reason."""
 
     offset: int
     reason: str
@@ -32,11 +32,12 @@ class Part:
 
     Attributes:
         kept: how many results of an earlier run are used again.
-        why_new: why those of an earlier run are not; empty where there were none, or they are.
+        why_new: why results of an earlier run are not used; empty if there were none, or if they
+            are used.
     """
 
     def __init__(self, file: io.FileIO, about: Mapping[str, str], path: Path | None = None) -> None:
-        """Use :func:`open_part`."""
+        """Use :func:`open_part` instead."""
         self._file, self._path = file, path
         self._places: dict[str, _Place] = {}
         self.why_new = self._read_earlier(about)
@@ -68,14 +69,14 @@ class Part:
         self._places[result.prompt_id] = _Place(offset, result.reason)
 
     def clear(self) -> None:
-        """Forget the results of an earlier run, and say nothing of it."""
+        """Forget the results of an earlier run, without a message."""
         self._file.seek(0)
         self._file.truncate(len(self._file.readline()))
         self._places.clear()
         self.kept, self.why_new = 0, ""
 
     def features(self, prompts: Sequence[Prompt]) -> Iterator[Feature]:
-        """Read the outlines again, in the order of their prompts."""
+        """Read the outlines back, in the order of their prompts."""
         for prompt in prompts:
             place = self._places.get(prompt.id)
             if place is not None and not place.reason:
@@ -84,11 +85,11 @@ class Part:
                 yield from content.get("others", ())
 
     def count(self, beginning: str) -> int:
-        """Count the results of prompts with ids that begin like this."""
+        """Count the results of prompts with ids that begin with a prefix."""
         return sum(prompt_id.startswith(beginning) for prompt_id in self._places)
 
     def list_features(self) -> list[Feature]:
-        """Read all outlines again, in the order in which they came."""
+        """Read all outlines back, in the order in which they came."""
         places = [place for place in self._places.values() if not place.reason]
         return [self._read(place.offset)["feature"] for place in places]
 
@@ -135,7 +136,7 @@ class Part:
 
 
 class _Borrowed(io.RawIOBase):
-    """A file that stays open when the reader of its buffer goes."""
+    """A file that stays open when the buffered reader around it is closed."""
 
     def __init__(self, file: io.FileIO) -> None:
         self._borrowed = file
@@ -149,12 +150,13 @@ class _Borrowed(io.RawIOBase):
 
 @contextmanager
 def open_part(output: Path | None, about: Mapping[str, str], *, resume: bool) -> Iterator[Part]:
-    """Open the part file of an output; it goes when the body ends without an error or a result.
+    """Open the part file of an output; without an error or a result it is removed at the end.
 
     Args:
-        output: None where there is none: then the results lie in a temporary file.
-        about: what decides the results, by name; results of something else are not used.
-        resume: whether results of an earlier run are.
+        output: file that the command writes; None if it has none: then the results lie in a
+            temporary file.
+        about: what decides the results, by name; results of anything else are not used.
+        resume: whether results of an earlier run are used.
 
     Raises:
         OutputError: it cannot be written, is not of this program, or another process has it.

@@ -40,7 +40,7 @@ from .segment_part import Part, open_part
 
 @dataclass(frozen=True)
 class SegmentRequest:
-    """What the command line asks for; the names are those of its options."""
+    """The options of ``segment``, under the names that they have on the command line."""
 
     slide: str
     prompts: Path | None = None
@@ -64,11 +64,11 @@ class SegmentRequest:
 
     @property
     def labels_file(self) -> Path | None:
-        """The mask of labels to write; None is none."""
+        """The mask of labels to write; None if none is wanted."""
         return make_labels_path(self.file) if self.labels and self.file is not None else None
 
     def check(self) -> None:
-        """Check what is to be written, as far as that needs no slide.
+        """Check what is to be written, as far as that is possible without the slide.
 
         Raises:
             OptionError: labels or the format need a file, another name of it, or a package.
@@ -88,9 +88,9 @@ class Outcome:
 
     Attributes:
         empty: prompts for which the model found no object, with the reason.
-        kept: prompts that an earlier run answered.
-        segmenter: None where that run answered all.
-        mpp: of the slide.
+        kept: how many prompts an earlier run answered.
+        segmenter: what answered; None if an earlier run answered everything.
+        mpp: pixel size of the slide.
     """
 
     prompt_set: PromptSet
@@ -110,7 +110,7 @@ class LoadedModel:
     """The model of one slide or many, loaded when the first prompt needs it.
 
     Attributes:
-        resolved: what is chosen, and not loaded yet.
+        resolved: the chosen model, which may not be loaded yet.
     """
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -124,7 +124,7 @@ class LoadedModel:
         self._loading = threading.Lock()
 
     def load(self, console: MessageConsole) -> Segmenter:
-        """Load it, unless that was done before; called from any thread."""
+        """Load the model, unless that was done before; may be called from any thread."""
         with self._loading:
             if self._segmenter is None:
                 with show_progress(console, "Loading the model (the first start prepares it)"):
@@ -133,7 +133,7 @@ class LoadedModel:
 
 
 def run_segment(request: SegmentRequest) -> Outcome:
-    """Outline the prompts of a request, and tell the user on stderr how it goes.
+    """Outline the prompts of a request, and show progress on stderr.
 
     Raises:
         WsiSamError: see the error tree.
@@ -216,7 +216,7 @@ def _outline(
     part: Part,
     console: MessageConsole,
 ) -> Segmenter | None:
-    """Outline the prompts without a result; returns what did it, None where there were none."""
+    """Outline the prompts without a result; return what did it, None if there were none."""
     left = [prompt for prompt in prompt_set if prompt.id not in part]
     if not left:
         return None
@@ -243,7 +243,7 @@ def _outline(
 def _tell_of_overview(
     slide: Slide, prompts: Sequence[Prompt], planner: Planner, console: Console
 ) -> None:
-    """Say so where a slide has no pyramid and large prompts first need a coarse copy of it."""
+    """Tell the user if a slide without a pyramid first needs a coarse copy for large prompts."""
     pairs = set(map(planner.pair, prompts))
     l0_boxes = (l0_box for pair in pairs for l0_box in pair.l0_boxes)
     plan = slide.plan_overview(l0_boxes, planner.size_px)

@@ -37,15 +37,15 @@ _STYLES: dict[StepState, str] = {
 
 @dataclass(frozen=True)
 class SetupRequest:
-    """What ``setup`` is asked to do.
+    """The options of ``setup``, under the names that they have on the command line.
 
     Attributes:
-        weights: names of bases with weights to download.
-        install: whether to download a QuPath where there is none.
-        qupath_dir: the folder to install QuPath in; None for one where paquo finds it.
+        weights: names of the base models to download weights of.
+        install: whether to download QuPath if there is none.
+        qupath_dir: folder to install QuPath in; None for one where paquo finds it.
         user_dir: QuPath's user folder; None for the one that its preferences name.
         startup_script: whether QuPath is to run our script when it starts.
-        dry_run: only look.
+        dry_run: whether to look only, and change nothing.
     """
 
     weights: tuple[str, ...] = ()
@@ -61,9 +61,9 @@ class Step:
     """What became of one step.
 
     Attributes:
-        name: what it is about.
+        name: what the step is about.
         state: what was done.
-        detail: where it is now and what is left to do; or what is wrong and how to fix it.
+        detail: where the thing is now and what is left to do, or what is wrong and how to fix it.
         to_paste: a line for the user to copy, printed in one piece.
     """
 
@@ -95,7 +95,7 @@ def run_setup(request: SetupRequest) -> tuple[Step, ...]:
 
 
 def exit_code(steps: Iterable[Step]) -> int:
-    """Return 2 if a step failed, for a reason that the user can fix; else 0."""
+    """Compute the exit code: 2 if a step failed for a reason that the user can fix, else 0."""
     return 2 if any(step.state == "failed" for step in steps) else 0
 
 
@@ -163,7 +163,7 @@ def _name_it(target: Path) -> str:
 
 @contextmanager
 def _download_bar() -> Iterator[download.Progress]:
-    """Show how much of a download has come."""
+    """Show how much of a file has been downloaded."""
     what = f"Downloading QuPath {download.VERSION}"
     with show_progress(stderr_console(), what, unit="B") as progress:
         yield progress.advance
@@ -230,7 +230,7 @@ def _find_version() -> str:
 
 
 def _user_folder(request: SetupRequest, version: str) -> tuple[Path, str]:
-    """QuPath's user folder, and what its user has to do so that QuPath looks there."""
+    """Find QuPath's user folder, and what the user must do so that QuPath looks there."""
     from ..qupath.jvm.preferences import find_user_folder  # needs Java, unlike `--help`
 
     with show_progress(stderr_console(), "Asking QuPath for its user folder"):
@@ -243,7 +243,7 @@ def _user_folder(request: SetupRequest, version: str) -> tuple[Path, str]:
 
 
 def _choose(user_folder: Path) -> bool:
-    """Have QuPath use the user folder that it would suggest; False where there is no QuPath."""
+    """Have QuPath use the user folder that it would suggest; False if there is no QuPath."""
     from ..qupath.jvm.preferences import choose_user_folder  # needs Java, unlike `--help`
 
     try:
@@ -255,7 +255,7 @@ def _choose(user_folder: Path) -> bool:
 
 
 def _set_up_startup(request: SetupRequest) -> _Outcome:
-    """Have QuPath run our script when it starts, unless it runs one of its user's."""
+    """Have QuPath run our script when it starts, unless the user chose another script."""
     from ..qupath.jvm import preferences  # beside Java, which `--help` does not need
     from ..qupath.jvm.process import QuPathProcess
 

@@ -36,8 +36,8 @@ class RowOutcome:
     """What this run did with a row.
 
     Attributes:
-        status: as it is now; None where another process works on the slide.
-        is_new: whether something was done now.
+        status: what is known of the slide now; None while another process works on it.
+        is_new: whether this run did something for the slide.
     """
 
     row: TableRow
@@ -46,7 +46,7 @@ class RowOutcome:
 
     @property
     def state(self) -> str:
-        """For counting."""
+        """The state of the row, by which rows are counted."""
         if self.status is None:
             return "taken by another job"
         return self.status.state if self.is_new else "done before"
@@ -55,11 +55,11 @@ class RowOutcome:
 def run_row(
     folder: Path, row: TableRow, one: SegmentRequest, loaded: LoadedModel, console: MessageConsole
 ) -> RowOutcome:
-    """Outline one slide, unless that is done or being done; its status says what became of it.
+    """Outline one slide, unless that is done or under way; its status tells the outcome.
 
     Args:
-        folder: for the results.
-        one: what holds for every slide.
+        folder: where the results are written.
+        one: what holds for every slide of the table.
 
     Raises:
         OutputError: the status cannot be written.
@@ -74,7 +74,7 @@ def run_row(
 
 
 def run_row_in_worker(folder: Path, row: TableRow, one: SegmentRequest) -> RowOutcome:
-    """Do a row in a worker process, which says nothing: the driver tells what became of it.
+    """Do a row in a worker process, which prints nothing: the driver reports the outcome.
 
     A process keeps its last model for the next row; its threads share it.
 
@@ -96,7 +96,7 @@ def _load_last(model: ModelSpec) -> LoadedModel:
 
 
 def record_loss(folder: Path, row: TableRow, reason: str) -> RowOutcome:
-    """Record that a row failed where its worker cannot: it ended, or is no longer to be reached.
+    """Record a row as failed when its worker cannot: it has ended, or cannot be reached.
 
     A status that says that the slide is done stays, since the worker may have ended after that.
 
@@ -167,22 +167,22 @@ def _make_request(files: SlideFiles, row: TableRow, one: SegmentRequest) -> Segm
 
 
 def _list_endings(request: SegmentRequest) -> list[str]:
-    """How the names of the files end that a slide is to get, its status aside."""
+    """List how the names of the files end that a slide is to get, except its status."""
     return [FORMAT_ENDINGS[request.format or "geojson"], *[LABELS_ENDING] * request.labels]
 
 
 def _is_of(earlier: SlideStatus, inputs: dict[str, str]) -> bool:
-    """Whether an earlier job made its results of the same inputs."""
+    """Check whether an earlier job made its results from the same inputs."""
     return earlier.state == "done" and dict(earlier.inputs) == inputs
 
 
 def _complete(
     files: SlideFiles, earlier: SlideStatus, wanted: Sequence[str], slide: Slide
 ) -> SlideStatus | None:
-    """Add what is wanted to the outputs of an earlier job, without the model.
+    """Add missing outputs to those of an earlier job, without the model.
 
     Args:
-        wanted: endings of the names of its files.
+        wanted: endings of the names of the files that the slide is to get.
 
     Returns:
         Its status with them; None where its outlines are gone or cannot be read back.

@@ -27,15 +27,15 @@ from .table_row import RowOutcome, record_loss, run_row, run_row_in_worker
 
 @dataclass(frozen=True)
 class TableRequest:
-    """What ``segment --table`` is asked to do.
+    """The options of ``segment --table``, under the names that they have on the command line.
 
     Attributes:
-        table: CSV; see :func:`.read_rows`.
-        folder: for the results, a file or more per slide.
-        shard: the part of the table that is done here; None is all of it.
-        workers: processes that share the work; 0 is this process alone.
+        table: CSV file; see :func:`.read_rows`.
+        folder: where the results are written, at least one file per slide.
+        shard: part of the table that this run does; None is all of it.
+        workers: how many processes share the work; 0 is this process alone.
         dask: address of the scheduler of a dask cluster that does the work.
-        summarize: only sum up what was done, in ``summary.csv``.
+        summarize: whether to only sum up what was done, in ``summary.csv``.
         one: what holds for every slide: model, options, and other choices of the command.
 
     Raises:
@@ -56,7 +56,7 @@ class TableRequest:
 
 
 def run_table(request: TableRequest) -> bool:
-    """Outline the slides of a table, or sum up what was done; tell the user on stderr.
+    """Outline the slides of a table, or sum up what was done; show progress on stderr.
 
     Returns:
         Whether no slide failed and, for a summary, whether all are done.
@@ -121,7 +121,7 @@ def _tell(outcome: RowOutcome, table: Path, console: Console) -> None:
 def _run_all(
     request: TableRequest, folder: Path, rows: Sequence[TableRow], console: MessageConsole
 ) -> Iterator[RowOutcome]:
-    """Do each row, here or elsewhere, and yield what became of it."""
+    """Process each row, here or elsewhere, and yield its outcome."""
     if request.dask is not None:
         yield from _run_on_cluster(request.dask, folder, rows, request.one)
     elif request.workers:
@@ -162,7 +162,7 @@ def _run_on_cluster(
 
 
 def _collect(folder: Path, row_of: Mapping[Future[RowOutcome], TableRow]) -> Iterator[RowOutcome]:
-    """Yield what became of rows in the order in which they end."""
+    """Yield the outcomes of rows in the order in which they end."""
     for future in as_completed(row_of):
         try:
             yield future.result()

@@ -10,7 +10,7 @@ from ..report.progress import show_progress, stderr_console
 
 
 def run_weights(name: str) -> Path:
-    """Download what is missing, and show how much has come; returns where it is.
+    """Download missing weights, show how much has come, and return where they are.
 
     Raises:
         WsiSamError: an unknown base, no network, a wrong checksum.

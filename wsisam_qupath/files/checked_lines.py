@@ -12,7 +12,7 @@ from typing import Any
 
 
 def make_line(content: dict[str, object]) -> bytes:
-    """``["checksum",{...}]`` and a newline, in ASCII."""
+    """Make a line: ``["checksum",{...}]`` and a newline, in ASCII."""
     body = json.dumps(content, separators=(",", ":"), allow_nan=False).encode("ascii")
     return b"%s%s]\n" % (_start(body), body)
 
@@ -28,7 +28,7 @@ def parse_line(line: bytes) -> dict[str, Any] | None:
 
 
 def write_all(file: io.FileIO, content: bytes) -> None:
-    """Write all bytes: a raw file may take fewer when the disk is nearly full.
+    """Write all bytes: a raw file may take fewer at a time when the disk is nearly full.
 
     Raises:
         OSError: the disk takes no more.

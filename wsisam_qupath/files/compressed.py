@@ -14,21 +14,22 @@ from typing import BinaryIO
 from .ordinary import open_file
 
 DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile)
-"""What reading a compressed file raises that is cut off or damaged."""
+"""Errors that reading a compressed file raises if it is cut off or damaged."""
 
 _HEAD = b"\x1f\x8b"
 _SIZE_BYTES = 4
 _BLOCK_BYTES = 1 << 20
 _WITH_GZIP_HEAD = 31
-"""``wbits`` of zlib; the head then holds no time, so that the same content gives the same bytes."""
+"""zlib's ``wbits`` for gzip; the head then holds no time, so that the same content gives the same
+bytes."""
 
 
 def decompress(file: BinaryIO, bytes_max: int) -> BinaryIO:
-    """Give a file as it is or, where it is compressed, a temporary one with its content.
+    """Return a file as it is or, if it is compressed, a temporary file with its content.
 
     Args:
-        file: at its beginning.
-        bytes_max: what is larger is cut off behind one byte more.
+        file: an open file, at its beginning.
+        bytes_max: largest content; of a larger one only one byte more is given.
 
     Returns:
         A file at its beginning, which is to be closed; a temporary one goes then.
@@ -52,14 +53,14 @@ def decompress(file: BinaryIO, bytes_max: int) -> BinaryIO:
 
 
 def compress(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Compress what comes in pieces, with gzip."""
+    """Compress pieces of content with gzip."""
     packer = zlib.compressobj(wbits=_WITH_GZIP_HEAD)
     yield from filter(None, map(packer.compress, pieces))
     yield packer.flush()
 
 
 def estimate_size(path: Path) -> int:
-    """The bytes of a file's content, as a compressed one states them (above 4 GiB too few).
+    """Read the size of a file's content, bytes; a compressed one states too little above 4 GiB.
 
     Raises:
         OSError: it cannot be read.

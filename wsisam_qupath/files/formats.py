@@ -18,9 +18,9 @@ class Format:
     """A kind of file, and the newest form of it that this version knows and writes.
 
     Attributes:
-        what: for the message about a file that is newer.
-        number: as it is written.
-        key: by which the file states its number.
+        what: name of such a file in messages.
+        number: number of the newest form.
+        key: key under which the file states its number.
     """
 
     what: str
@@ -29,7 +29,7 @@ class Format:
 
     @property
     def stated(self) -> dict[str, object]:
-        """What a new file says of its format."""
+        """The key and number that a new file states."""
         return {self.key: self.number}
 
     def check(self, place: object, content: Mapping[str, object]) -> int:
@@ -45,7 +45,7 @@ class Format:
         return self.check_number(place, content.get(self.key, 1))
 
     def check_number(self, place: object, number: object) -> int:
-        """The same, for a number that was read already."""
+        """Return a stated number if this version can read that form; see :meth:`check`."""
         if not isinstance(number, int) or isinstance(number, bool) or number < 1:
             raise ValueError(number)
         if number > self.number:

@@ -27,17 +27,18 @@ WHOLE_BYTES_MAX = 32 << 20
 """Largest file, or element of a large file's lists, that is parsed as a whole: 0.4 GB parsed."""
 
 BYTES_MAX = 1 << 30
-"""Larger files are refused."""
+"""Largest file that is read, bytes."""
 
 _BLOCK_BYTES = 1 << 20
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 _LONGEST_WORD = 16
-"""An error so near to the end of what was read may come from what is not there yet."""
+"""An error this near to the end of the text read so far may be due to text still missing,
+characters."""
 
 OnRead: TypeAlias = Callable[[int], object]
-"""Told of so many more bytes that were read; what stands in lists is read twice."""
+"""Is told how many more bytes were read; what stands in lists is read twice."""
 
 
 class JsonList(Sequence[object]):
@@ -51,10 +52,10 @@ class JsonList(Sequence[object]):
         fix: str,
         on_read: OnRead,
     ) -> None:
-        """Use :func:`read_json`.
+        """Use :func:`read_json` instead.
 
         Args:
-            places: where each element starts and stops, bytes.
+            places: where each element starts and stops in the file, bytes.
         """
         self._content, self._places = content, places
         self._path, self._fix, self._on_read = path, fix, on_read
@@ -78,7 +79,7 @@ class JsonList(Sequence[object]):
 
 
 class _Bytes:
-    """An open file of which any thread may read parts; it is closed with its last owner."""
+    """An open file that any thread may read parts of; it is closed with its last owner."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._handle = os.dup(file.fileno())
@@ -92,7 +93,7 @@ class _Bytes:
 
 
 def is_list(value: object) -> bool:
-    """Whether this is a JSON array, of a large file or not; tuples may stand for lists."""
+    """Whether a value is a JSON array, of a large file or not; a tuple counts as one."""
     return isinstance(value, (list, tuple, JsonList))
 
 
@@ -101,11 +102,11 @@ def _tell_nobody(_count: int) -> None:
 
 
 def read_json(path: Path, *, fix: str, on_read: OnRead = _tell_nobody) -> object:
-    """The parsed JSON of a file, UTF-8 with or without a byte order mark, or that with gzip.
+    """Read the JSON of a file: UTF-8 with or without a byte order mark, plain or gzipped.
 
     Args:
-        fix: what to do about a file that is damaged; ends the message.
-        on_read: told how much of a large file's text was read; what it raises ends the reading.
+        fix: what to do about a damaged file; ends the message.
+        on_read: is told how much of a large file was read; what it raises ends the reading.
 
     Returns:
         What ``json.loads`` gives; of a large file, :class:`JsonList` in place of the list that it
@@ -174,7 +175,7 @@ class _Index:
         self._is_over = False
 
     def read(self) -> object:
-        """The outermost value, with a :class:`JsonList` for each list in it.
+        """Read the outermost value, with a :class:`JsonList` for each list in it.
 
         Raises:
             PromptError: it is no JSON, is cut off, or has an element that is too large.
@@ -189,7 +190,7 @@ class _Index:
             raise PromptError(f"{self._path} is nested too deep. {self._fix}") from exc
 
     def check_for_cut(self) -> None:
-        """Look only whether the file is cut off behind some whole elements of a list.
+        """Check only whether the file is cut off after some whole elements of a list.
 
         Raises:
             PromptError: it is.
@@ -209,7 +210,7 @@ class _Index:
         )
 
     def _document(self) -> object:
-        """See :meth:`read`.
+        """Read the document; see :meth:`read`.
 
         Raises:
             _CutOffError, UnicodeDecodeError, RecursionError: of the file.
@@ -243,7 +244,7 @@ class _Index:
         return JsonList(self._content, (starts, stops), self._path, self._fix, self._on_read)
 
     def _goes_on(self, end: str, found: Sized) -> bool:
-        """Move to the next thing in a list or object; False at its end, which is passed."""
+        """Move to the next element of a list or object; False at its end, which is passed."""
         if not found:
             self._at += 1  # past the opening bracket
         elif self._peek() == ",":
@@ -279,7 +280,7 @@ class _Index:
                 return False
 
     def _value(self) -> object:
-        """Parse the value here, and move past it."""
+        """Parse the value at the current character, and move past it."""
         while True:
             value: object = None
             try:
@@ -304,7 +305,7 @@ class _Index:
                 raise _CutOffError
 
     def _read_more(self) -> bool:
-        """Read as much again as is not parsed yet, but little beyond what may be parsed as a whole.
+        """Read as much again as is not parsed yet, but little more than may be parsed as a whole.
 
         Returns:
             False at the end of the file.
@@ -320,7 +321,7 @@ class _Index:
         return bool(content)
 
     def _place(self) -> int:
-        """Which byte of the file the current character is."""
+        """The byte of the file at which the current character is."""
         passed = self._text[self._counted : self._at]
         self._byte += len(passed) if passed.isascii() else len(passed.encode("utf-8"))
         self._counted = self._at
@@ -331,7 +332,7 @@ class _Index:
 
 
 def _number(digits: str) -> int | float:
-    """An int, or a float for more digits than int() takes."""
+    """Parse a number: an int, or a float if it has more digits than int() takes."""
     return int(digits) if len(digits) < 300 else float(digits)
 
 

@@ -6,12 +6,12 @@ import unicodedata
 
 
 def compose(name: str) -> str:
-    """The name with each letter and its marks as one character; macOS writes ä as two."""
+    """Compose each letter of a name with its marks to one character; macOS writes ä as two."""
     return unicodedata.normalize("NFC", name)
 
 
 def name_key(name: str) -> str:
-    """The same for names that people take for the same.
+    """Make the key of a name: equal for names that people take for the same.
 
     Upper and lower case are one, and so are letters with marks whether composed or not.
     """

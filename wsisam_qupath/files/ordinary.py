@@ -23,7 +23,7 @@ CACHE_VARIABLE = "WSISAM_QUPATH_CACHE"
 """Environment variable that names another cache folder."""
 
 NOT_A_FILE = "it is not an ordinary file"
-"""Reason of an ``OSError`` where a folder, a pipe, a socket or a device has the name of a file."""
+"""Reason of the ``OSError`` for a folder, a pipe, a socket or a device in place of a file."""
 
 _BLOCK_BYTES = 1 << 20
 _PID_DIGITS_MAX = 10
@@ -33,10 +33,10 @@ _FLAGS = sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_CLOEXEC", "O_NOC
 
 
 def open_checked(name: str | os.PathLike[str], flags: int, *, dir_fd: int | None = None) -> int:
-    """Open an ordinary file; nothing else is ever waited for.
+    """Open an ordinary file; anything else is refused without waiting for it.
 
     Args:
-        flags: of ``os.open``.
+        flags: flags of ``os.open``.
         dir_fd: handle of the folder that the name is relative to.
 
     Returns:
@@ -53,7 +53,7 @@ def open_checked(name: str | os.PathLike[str], flags: int, *, dir_fd: int | None
 
 
 def open_file(path: str | os.PathLike[str]) -> BinaryIO:
-    """An ordinary file, open for reading. Links are followed.
+    """Open an ordinary file for reading. Links are followed.
 
     Raises:
         OSError: see :func:`open_checked`.
@@ -62,7 +62,7 @@ def open_file(path: str | os.PathLike[str]) -> BinaryIO:
 
 
 def check_ordinary(path: str | os.PathLike[str]) -> None:
-    """Look whether a file is an ordinary one, for libraries that want its name.
+    """Check that a file is an ordinary one, for libraries that open it by name.
 
     Raises:
         OSError: see :func:`open_checked`.
@@ -71,7 +71,7 @@ def check_ordinary(path: str | os.PathLike[str]) -> None:
 
 
 def read_file(path: str | os.PathLike[str], *, bytes_max: int | None = None) -> bytes:
-    """The content of an ordinary file.
+    """Read the content of an ordinary file.
 
     Args:
         bytes_max: larger files are refused before anything is read.
@@ -84,7 +84,7 @@ def read_file(path: str | os.PathLike[str], *, bytes_max: int | None = None) -> 
 
 
 def read_all(file: BinaryIO, bytes_max: int | None = None) -> bytes:
-    """The rest of an open file; see :func:`read_file`."""
+    """Read the rest of an open file; see :func:`read_file`."""
     if bytes_max is None:
         return file.read()
     size = os.fstat(file.fileno()).st_size
@@ -96,7 +96,7 @@ def read_all(file: BinaryIO, bytes_max: int | None = None) -> bytes:
 
 
 def compute_sha256(path: Path) -> str:
-    """SHA-256 of an ordinary file, 64 lower-case hexadecimal digits (0.05 s for 39 MB).
+    """Compute the SHA-256 of an ordinary file, 64 lower-case hex digits (0.05 s for 39 MB).
 
     Raises:
         OSError: the file cannot be read.
@@ -106,7 +106,7 @@ def compute_sha256(path: Path) -> str:
 
 
 def sha256_of_open(file: BinaryIO) -> str:
-    """The same of the rest of an open file."""
+    """Compute the SHA-256 of the rest of an open file."""
     digest = hashlib.sha256()
     while block := file.read(_BLOCK_BYTES):
         digest.update(block)
@@ -114,7 +114,7 @@ def sha256_of_open(file: BinaryIO) -> str:
 
 
 def cache_folder() -> Path:
-    """Where downloads and compiled models are kept; not created here.
+    """Find the folder for downloads and compiled models; it is not created here.
 
     The user's cache folder of the platform, unless ``WSISAM_QUPATH_CACHE`` names another one.
     """
@@ -127,13 +127,14 @@ def cache_folder() -> Path:
 
 
 def process_folder(kind: str, owner: object, folder: Path | None = None) -> Path:
-    """A new folder for this process; those of processes that were killed go first.
+    """Make a folder for this process, after removing those of processes that were killed.
 
     Args:
-        kind: begins its name.
-        owner: with it the folder goes, at the latest when this process ends in order.
-        folder: where it is made; the cache if None, and not the system's temporary folder, from
-            which some systems run no programs.
+        kind: beginning of the folder's name.
+        owner: object that the folder is removed with, at the latest when this process ends in
+            order.
+        folder: where it is made; None is the cache, not the system's temporary folder, which some
+            systems run no programs from.
 
     Raises:
         OSError: the folder that it is made in cannot be written.
@@ -156,10 +157,10 @@ def process_folder(kind: str, owner: object, folder: Path | None = None) -> Path
 def write_atomically(
     path: Path, content: bytes | Iterable[bytes], *, private: bool = False
 ) -> None:
-    """Write a file whole or not at all: what stood there before stays until the last moment.
+    """Write a file whole or not at all; until the last moment the earlier file stays.
 
     Args:
-        content: as a whole or in pieces.
+        content: the bytes, whole or in pieces.
         private: whether only this user may read it.
 
     Raises:
@@ -171,7 +172,7 @@ def write_atomically(
 
 @contextmanager
 def open_atomically(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
-    """Open a new file that takes the place of a path when the body ends without an error.
+    """Open a new file that replaces a path when the body ends without an error.
 
     A link is followed: what it names is replaced, not the link.
 
@@ -203,7 +204,7 @@ def open_atomically(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Say before the work starts what would keep its result from being written. Touches nothing.
+    """Check that a result could be written, before the work starts. Changes nothing.
 
     Raises:
         OutputError: no such folder, no permission, or something else is there.
@@ -234,8 +235,8 @@ def hold_alone(path: Path, busy: str) -> Iterator[None]:
     """Keep other processes from doing the same work at the same time, wherever locks work.
 
     Args:
-        path: of the lock file, which goes afterwards.
-        busy: message where another process holds it.
+        path: path of the lock file, which is removed at the end.
+        busy: message for the error raised if another process holds it.
 
     Raises:
         OutputError: another process holds it.

@@ -35,29 +35,29 @@ _REPARSE_POINT: int = getattr(stat, "FILE_ATTRIBUTE_REPARSE_POINT", 0x400)
 _BLOCK_BYTES = 1 << 20
 
 IS_A_LINK = "it is a link, and links in here are not followed"
-"""Reason of an ``OSError`` with ``errno.ELOOP``."""
+"""Reason of the ``OSError`` with ``errno.ELOOP``."""
 
 
 @dataclass(frozen=True)
 class SafeFolder:
-    """A folder, which a link may lead to, and the files below it, which no link may.
+    """A folder that may itself be reached by a link, and the files below it, which may not.
 
     Paths that are handed over are absolute, below :attr:`root`, and hold no ``..``. All methods
     raise ``OSError``; its reason is :data:`IS_A_LINK` where a link stands in the way, and
     :data:`.ordinary.NOT_A_FILE` where something other than an ordinary file does.
 
     Attributes:
-        root: absolute.
+        root: absolute path of the folder.
     """
 
     root: Path
 
     def open(self, path: Path) -> BinaryIO:
-        """An ordinary file, open for reading."""
+        """Open an ordinary file for reading."""
         return self._opened(path, os.O_RDONLY, "rb")
 
     def read(self, path: Path, *, bytes_max: int | None = None) -> bytes:
-        """The content of an ordinary file.
+        """Read the content of an ordinary file.
 
         Args:
             bytes_max: larger files are refused with ``errno.EFBIG`` before anything is read.
@@ -66,14 +66,14 @@ class SafeFolder:
             return read_all(file, bytes_max)
 
     def read_if_there(self, path: Path) -> bytes | None:
-        """The same; None if there is no such file."""
+        """Read the content of an ordinary file; None if there is no such file."""
         try:
             return self.read(path)
         except FileNotFoundError:
             return None
 
     def append(self, path: Path) -> io.FileIO:
-        """A file, open for appending without a buffer, made with its folders if need be.
+        """Open a file for appending without a buffer; it and its folders are made if needed.
 
         A file that has a second name elsewhere (a hard link) is refused.
         """
@@ -85,12 +85,12 @@ class SafeFolder:
         return file
 
     def create(self, path: Path) -> BinaryIO:
-        """A new file, open for writing, in place of whatever has its name, which goes first."""
+        """Open a new file for writing; whatever has its name is removed first."""
         self.remove(path)
         return self._opened(path, _NEW_FILE, "wb")
 
     def write_synced(self, path: Path, content: bytes) -> None:
-        """Make a new file, and have it on the disk itself: a power cut leaves it there."""
+        """Write a new file through to the disk: it survives a power cut."""
         with self.create(path) as file:
             file.write(content)
             file.flush()
@@ -100,7 +100,7 @@ class SafeFolder:
         """Write a file whole or not at all; a link of that name is replaced.
 
         Args:
-            mode: permissions; those of the file that is replaced, or usual ones, if None.
+            mode: permissions; None is those of the file that is replaced, or the usual ones.
         """
         unfinished = path.with_name(f".{uuid.uuid4().hex}.tmp")
         if mode is None:
@@ -143,19 +143,19 @@ class SafeFolder:
                 self.replace(source, target)
 
     def copy_synced(self, source: Path, target: Path) -> None:
-        """Copy a file to a new one, to the disk itself."""
+        """Copy a file to a new one, through to the disk."""
         with self.open(source) as read, self.create(target) as written:
             shutil.copyfileobj(read, written, _BLOCK_BYTES)
             written.flush()
             os.fsync(written.fileno())
 
     def sync(self, path: Path) -> None:
-        """Have what another program wrote on the disk itself."""
+        """Write what another program wrote through to the disk."""
         with self._opened(path, os.O_RDWR, "rb+") as file:
             os.fsync(file.fileno())
 
     def sync_folder(self, folder: Path) -> None:
-        """Have renamed files survive a power cut, where the platform knows of such a thing."""
+        """Make renamed files survive a power cut, on platforms that can."""
         if os.name == "nt":
             return
         with suppress(OSError), self._folder(folder) as handle:  # some network drives refuse it
@@ -170,12 +170,12 @@ class SafeFolder:
             os.replace(name, new, src_dir_fd=folder, dst_dir_fd=folder)
 
     def remove(self, path: Path) -> None:
-        """Remove a file or a link, if there is any."""
+        """Remove a file or a link, if there is one."""
         with suppress(FileNotFoundError), self._place(path) as (folder, name):
             os.unlink(name, dir_fd=folder)
 
     def state(self, path: Path) -> os.stat_result:
-        """Size, time and mode of an ordinary file or a folder."""
+        """Read size, time and mode of an ordinary file or a folder."""
         if path == self.root:
             return path.stat()
         with self._place(path) as (folder, name):
@@ -185,7 +185,7 @@ class SafeFolder:
             return found
 
     def is_there(self, path: Path) -> bool:
-        """Whether anything has that name, links that lead nowhere too.
+        """Whether anything has that name, including links that lead nowhere.
 
         What stands behind a link is not there: to look for it raises.
         """
@@ -197,7 +197,7 @@ class SafeFolder:
         return True
 
     def check(self, path: Path) -> None:
-        """Look that no link stands in the way to a path, which need not be there.
+        """Check that no link is on the way to a path, which need not exist.
 
         For libraries that want a name; what they then open may be another thing.
         """
@@ -205,7 +205,7 @@ class SafeFolder:
             self.state(path)
 
     def make_folder(self, folder: Path) -> None:
-        """Make a folder and those that it lies in, where they are not there."""
+        """Make a folder and its parents, if they are not there."""
         inner = self.root
         for part in self._parts(folder):
             inner = inner / part
@@ -215,7 +215,7 @@ class SafeFolder:
             pass
 
     def file_names(self, folder: Path) -> list[str]:
-        """Names of the ordinary files in a folder; none where there is no such folder."""
+        """List the names of the ordinary files in a folder; none if there is no such folder."""
         try:
             with (
                 self._folder(folder) as handle,
@@ -239,7 +239,7 @@ class SafeFolder:
 
     @contextmanager
     def _place(self, path: Path) -> Iterator[tuple[int | None, str]]:
-        """A handle of the folder of a path, and its name in there; without handles, its path."""
+        """Open the folder of a path, and give the name in it; without handles, the path."""
         with self._folder(path.parent) as folder:
             if folder is None:
                 _refuse_link(path)
@@ -247,7 +247,7 @@ class SafeFolder:
 
     @contextmanager
     def _folder(self, folder: Path) -> Iterator[int | None]:
-        """A handle of a folder; None on systems without such handles."""
+        """Open the handle of a folder; None on systems without such handles."""
         parts = self._parts(folder)
         if not _HAS_HANDLES:
             for depth in range(len(parts)):
@@ -263,7 +263,7 @@ class SafeFolder:
             os.close(handle)
 
     def _parts(self, folder: Path) -> tuple[str, ...]:
-        """The names that lead from the root to a folder."""
+        """Split the way from the root to a folder into names."""
         own, parts = self.root.parts, folder.parts
         if parts[: len(own)] == own:  # nearly always, and quick: asked a hundred times per image
             parts = parts[len(own) :]
@@ -275,10 +275,10 @@ class SafeFolder:
         return parts
 
     def _inner(self, outer: int, name: str, parts: tuple[str, ...]) -> int:
-        """The handle of a folder in another one, which is closed where that comes out right.
+        """Open the handle of a folder inside another one, and close the other one.
 
         Args:
-            parts: the names that lead to it from the root.
+            parts: the names that lead from the root to that folder.
         """
         try:
             inner = os.open(name, _FOLDER, dir_fd=outer)
@@ -300,10 +300,10 @@ class SafeFolder:
 
 
 def name_of_open(file: BinaryIO, path: Path) -> Path:
-    """A name by which a library in this process opens the very file that is open, where there is.
+    """Find a name by which a library in this process opens the very file that is open.
 
     Args:
-        path: its own name; given back on systems that have no other.
+        path: its own name; returned on systems that have no other.
     """
     handle = file.fileno()
     for folder in ("/proc/self/fd", "/dev/fd"):
@@ -315,7 +315,7 @@ def name_of_open(file: BinaryIO, path: Path) -> Path:
 
 
 def is_refusal(exc: OSError) -> bool:
-    """Whether an error says that something other than an ordinary file is in the way."""
+    """Whether an error says that the path is something other than an ordinary file."""
     return exc.strerror in (IS_A_LINK, NOT_A_FILE)
 
 
@@ -326,7 +326,7 @@ def _refuse_link(path: Path) -> None:
 
 
 def _is_link(state: os.stat_result) -> bool:
-    """Also what Windows calls a junction."""
+    """Whether a path is a link or what Windows calls a junction."""
     return stat.S_ISLNK(state.st_mode) or bool(
         getattr(state, "st_file_attributes", 0) & _REPARSE_POINT
     )

@@ -51,7 +51,7 @@ def is_ours(feature: Feature) -> bool:
 
 
 def is_of_newer_version(feature: Feature) -> bool:
-    """Whether a newer version of this program made an object, and may mean other things by it."""
+    """Whether a newer version of this program made an object, with metadata of other meaning."""
     stated = _metadata(feature).get(RESULT.key, "1")
     try:
         RESULT.check_number("", int(str(stated)))
@@ -61,7 +61,7 @@ def is_of_newer_version(feature: Feature) -> bool:
 
 
 def is_untouched(feature: Feature) -> bool:
-    """Whether a program-made object is unmodified: same outline, class and type, no name, no lock.
+    """Whether a result is as it was written: same outline, class and type, no name, no lock.
 
     Whoever locks, names, reclassifies or redraws a result has made it their own.
     """
@@ -86,7 +86,8 @@ class Drawings:
     QuPath makes a new object of a detection that is turned into an annotation.
 
     Args:
-        signatures: of :func:`.geojson.provenance.sign_outline`, each with the id of its prompt.
+        signatures: signatures by :func:`.geojson.provenance.sign_outline`, each with the id of its
+            prompt.
     """
 
     def __init__(self, signatures: Iterable[tuple[str, str]]) -> None:

@@ -43,10 +43,10 @@ _LINES = ("LineString", "MultiLineString")
 _OBJECT_TYPES = {"annotation", "detection", "cell", "tile"}
 
 _DEEPEST = 100
-"""Objects nested deeper than this are left out; people nest two or three."""
+"""Deepest nesting of objects that is kept; people nest two or three."""
 
 _FOREIGN = (ShapelyError, ValueError, TypeError, KeyError, IndexError, AttributeError)
-"""What shapely raises on coordinates that do not fit their type."""
+"""Errors that shapely raises on coordinates that do not fit their type."""
 
 _FIX = "Export it from QuPath again, as .geojson."
 
@@ -56,9 +56,9 @@ class Cleaned:
     """Objects that QuPath accepts.
 
     Attributes:
-        features: those of the top; children stand in their ``childObjects``.
+        features: the outermost objects; children stand in their ``childObjects``.
         repaired: how many outlines had to be made valid.
-        skipped: what could not be used, whole objects or classes of some, by id and reason.
+        skipped: what could not be used, whole objects or only the class of some, by id and reason.
     """
 
     features: tuple[Feature, ...] = ()
@@ -75,7 +75,7 @@ class Cleaned:
 
     @property
     def path_classes(self) -> tuple[PathClass, ...]:
-        """See :func:`list_classes`."""
+        """The classes of the objects; see :func:`list_classes`."""
         return list_classes(self.features)
 
 
@@ -99,13 +99,13 @@ def clean_objects(document: object, *, source: str = "The GeoJSON") -> Cleaned:
 
 
 class ObjectStream:
-    """The same one by one, for a million objects; may be read once.
+    """The objects of a GeoJSON file one by one, for a million of them; may be read once.
 
     Raises:
         PromptError: see :func:`clean_objects`.
 
     Attributes:
-        skipped, repaired: see :class:`Cleaned`; of those that were read.
+        skipped, repaired: see :class:`Cleaned`; of the objects read so far.
     """
 
     def __init__(self, document: object, *, source: str = "The GeoJSON") -> None:
@@ -135,7 +135,7 @@ def open_objects(path: Path) -> ObjectStream:
 
 
 def list_classes(features: Iterable[Feature]) -> tuple[PathClass, ...]:
-    """The classes of objects and their children, each once, in the order of their first use."""
+    """List the classes of objects and their children, each once, in the order of first use."""
     classes: dict[str, PathClass] = {}
     for feature in iterate_features(features):
         found = read_path_class(feature["properties"].get("classification"))
@@ -145,7 +145,7 @@ def list_classes(features: Iterable[Feature]) -> tuple[PathClass, ...]:
 
 
 def iterate_features(features: Iterable[Feature]) -> Iterator[Feature]:
-    """Features and the children nested in them, each before its children."""
+    """Iterate over features and the children nested in them, each before its children."""
     for feature in features:
         yield feature
         yield from iterate_features(feature["properties"].get("childObjects", ()))
@@ -314,7 +314,7 @@ def _is_byte(value: object) -> bool:
 
 
 def _measurements(value: object) -> dict[str, Any]:
-    """Finite numbers by name, from an object or, before QuPath 0.4, a list of name and value."""
+    """Read finite numbers by name, from an object or, before QuPath 0.4, a list of pairs."""
     pairs: list[tuple[object, object]] = []
     if isinstance(value, dict):
         pairs = list(value.items())

@@ -44,7 +44,7 @@ class CocoAnnotations:
         path_classes: the categories, with distinct colors.
         repaired: how many outlines had to be made valid.
         damaged: rows that could not be used, by name and reason; none is dropped in silence.
-        areas: px, those that the file states, by the id of the feature.
+        areas: area that the file states, px², by the id of the feature.
         is_painted: whether inner outlines are known to cover outer ones, as SlideRunner shows them.
     """
 
@@ -107,7 +107,7 @@ class CocoDocument:
         """Look through all rows for their images.
 
         Args:
-            document: as :func:`.read_json` gives it.
+            document: parsed JSON, as :func:`.read_json` returns it.
 
         Raises:
             PromptError: it is not COCO.
@@ -139,14 +139,14 @@ class CocoDocument:
 
 
 class CocoStream:
-    """Annotations of one image, one by one; may be read once.
+    """The annotations of one image, one by one; may be read once.
 
     Attributes:
-        skipped: those that could not be used so far, by name and reason.
+        skipped: annotations that could not be used so far, by name and reason.
     """
 
     def __init__(self, tables: _Tables, rows: Iterable[tuple[int, object]]) -> None:
-        """Use :meth:`CocoDocument.open`."""
+        """Use :meth:`CocoDocument.open` instead."""
         self._reader, self._numbered = _Reader(tables), rows
         self.skipped = self._reader.damaged
 
@@ -160,7 +160,7 @@ class CocoStream:
 
 
 def _check_coco(document: object, source: str) -> dict[str, Any]:
-    """The document, if it is COCO.
+    """Return the document if it is COCO; else raise an error.
 
     Raises:
         PromptError: it is not.
@@ -187,8 +187,8 @@ class _Tables:
     """The images and categories of a COCO file.
 
     Attributes:
-        names: file names by image id.
-        path_classes: by category id.
+        names: file names by the id of the image.
+        path_classes: classes by the id of the category.
         damaged: rows that could not be used, by name and reason.
     """
 
@@ -198,11 +198,11 @@ class _Tables:
         self.path_classes = self._path_classes(categories)
 
     def find_image(self, row: object) -> str | None:
-        """The file name of the image that an annotation is of."""
+        """Find the file name of the image that an annotation belongs to."""
         return self.names.get(_key(row.get("image_id"))) if isinstance(row, dict) else None
 
     def _names(self, images: Sequence[object]) -> dict[str, str]:
-        """File names by image id."""
+        """Read file names by the id of the image."""
         names: dict[str, str] = {}
         for number, row in enumerate(images, start=1):
             name = clean_text(row.get("file_name")) if isinstance(row, dict) else None
@@ -216,7 +216,7 @@ class _Tables:
         return names
 
     def _path_classes(self, categories: Sequence[object]) -> dict[str, PathClass]:
-        """Classes by category id."""
+        """Read classes by the id of the category."""
         classes: dict[str, PathClass] = {}
         for number, (row, color) in enumerate(
             zip(categories, make_distinct_colors(len(categories)), strict=True), start=1
@@ -249,7 +249,7 @@ class _Reader:
         """Yield the file name of the image and the feature of each row that can be used.
 
         Args:
-            numbered: rows with their numbers in the file, from 1.
+            numbered: rows with their numbers in the file, counted from 1.
         """
         for number, row in numbered:
             try:
@@ -304,12 +304,12 @@ def _read_id(row: object) -> str | None:
 
 
 def _key(value: object) -> str:
-    """Ids are numbers, and strings in files of some tools."""
+    """Make the key of an id, which is a number or, in files of some tools, a string."""
     return str(value) if type(value) in (int, str) else ""
 
 
 def _polygons(segmentation: object) -> Iterator[list[list[list[object]]]]:
-    """Coordinates of a MultiPolygon.
+    """Read the coordinates of an annotation as those of a MultiPolygon.
 
     Raises:
         UnusableError: no list, or one of an odd number of coordinates.

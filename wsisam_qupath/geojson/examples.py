@@ -24,12 +24,12 @@ _FIX = "Export it from QuPath again, as .geojson."
 
 @dataclass(frozen=True)
 class Examples:
-    """Objects of a file.
+    """The objects of a file that are examples.
 
     Attributes:
-        wanted, unwanted: the latter are of a class with a name that ends in ``*``, which
-            QuPath ignores.
-        skipped: what is no object.
+        wanted, unwanted: what is looked for and what is not: objects of a class with a name that
+            ends in ``*``, which QuPath ignores.
+        skipped: parts of the file that are no objects.
     """
 
     wanted: tuple[Prompt, ...]
@@ -46,7 +46,7 @@ class Examples:
 
 
 def read_examples(path: str | os.PathLike[str]) -> Examples:
-    """Read objects from a GeoJSON file: areas of every type and class, results of before too.
+    """Read objects from a GeoJSON file: areas of every type and class, also earlier results.
 
     A rectangle stands for the object in it, and so does each point, and a line with bends.
 
@@ -124,7 +124,7 @@ def _make_example(area: Area) -> Prompt:
 
 
 def _read_objects(feature: object) -> list[Prompt]:
-    """The objects of a feature: an area, a scribble, or one for each point.
+    """Read the objects of a feature: an area, a scribble, or one for each point.
 
     Raises:
         UnusableError: it has none.

@@ -19,7 +19,7 @@ from .provenance import PROMPT_KEY
 from .writing import Feature
 
 _ROWS_AT_ONCE = 4096
-"""Rows of a group, and of what is in memory."""
+"""Rows of a group, which are in memory together."""
 
 _MEASUREMENTS = {
     "predicted_iou": "Predicted IoU",
@@ -41,7 +41,7 @@ _GEO = {
 
 
 def check_geoparquet() -> None:
-    """Check that GeoParquet can be written here.
+    """Check that the packages for GeoParquet are installed.
 
     Raises:
         OptionError: pyarrow is not installed.
@@ -64,7 +64,7 @@ def write_geoparquet(path: Path, features: Iterable[Feature]) -> None:
     lacks is null.
 
     Args:
-        features: as :func:`.to_feature` makes them.
+        features: results as :func:`.to_feature` makes them.
 
     Raises:
         OptionError: pyarrow is not installed.

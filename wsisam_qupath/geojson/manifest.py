@@ -17,9 +17,9 @@ from ..files.names import name_key
 MANIFEST_NAME = "manifest.json"
 
 REGION_CLASS = "Region*"
-"""Class of regions that are completely annotated: what is no object in them is background.
-Elsewhere in their image it is unknown; in an image without any, each outline says what is not that
-object."""
+"""Class of regions that are completely annotated: everything in them that is no object is
+background. Outside of them it is unknown what is background; in an image without any region, each
+outline tells only what is not that object."""
 
 UNCLASSIFIED = "Unclassified"
 """QuPath's name for objects without a class, which no class can have."""
@@ -37,16 +37,18 @@ class ExportedImage:
     """One image of an export.
 
     Attributes:
-        id: of its entry in the project.
-        name: as the project shows it; several may have the same.
-        file: its GeoJSON, beside the manifest.
-        uri: of the slide.
-        width, height: of level 0, px; None where neither project nor slide says.
-        mpp_x, mpp_y: µm per level-0 px; the same.
-        classes: objects by class, :data:`UNCLASSIFIED` for those without; regions not counted.
-        objects: how many, of all classes.
-        regions: areas of class :data:`REGION_CLASS`.
-        left_out: by reason, what was no truth.
+        id: id of the image's entry in the project.
+        name: name that the project shows; several images may have the same.
+        file: name of its GeoJSON file, beside the manifest.
+        uri: URI of the slide.
+        width, height: size of level 0, px; None if neither project nor slide states it.
+        mpp_x, mpp_y: µm per level-0 px along each axis; None if neither project nor slide states
+            it.
+        classes: number of objects by class, :data:`UNCLASSIFIED` for those without; regions not
+            counted.
+        objects: number of objects of all classes.
+        regions: number of areas of class :data:`REGION_CLASS`.
+        left_out: number of annotations that are no ground truth, by reason.
     """
 
     id: str

@@ -19,7 +19,7 @@ LEGACY_TYPES = {
     "PathRootObject": "root",
     "TMACoreObject": "tmaCore",
 }
-"""Types of objects as QuPath 0.2 wrote them where the id belongs, and their names since."""
+"""Today's names of object types that QuPath 0.2 wrote in place of the id."""
 
 
 def clean_text(value: object) -> str | None:
@@ -40,7 +40,7 @@ def given_id(feature: object) -> str | None:
 
 
 def read_object_type(feature: Mapping[str, object]) -> str:
-    """QuPath's type of a feature: annotation, detection, cell, tile, tmaCore or root.
+    """Read QuPath's type of a feature: annotation, detection, cell, tile, tmaCore or root.
 
     Other programs write what they like under ``type``: what is none of QuPath's there says
     nothing. A type that QuPath's own key states and that is not known is given as it is.
@@ -89,7 +89,7 @@ def make_classification(path_class: PathClass) -> str | dict[str, object]:
 
 
 def read_plane(plane: object) -> Plane:
-    """{"c", "z", "t"}, each of which may be missing; the default plane for anything else."""
+    """Read {"c", "z", "t"}, each of which may be missing; the default plane for anything else."""
     if not isinstance(plane, dict):
         return _DEFAULT_PLANE
     c, z, t = (plane.get(axis) for axis in "czt")
@@ -124,7 +124,7 @@ def _join_names(names: Iterable[object]) -> str | None:
 
 
 def _rgb(color: object) -> tuple[int, int, int] | None:
-    """The first three of [r, g, b] or [r, g, b, alpha], each 0 to 255."""
+    """Read the first three of [r, g, b] or [r, g, b, alpha], each 0 to 255."""
     if not isinstance(color, (list, tuple)) or len(color) not in (3, 4):
         return None
     r, g, b = color[:3]
@@ -134,7 +134,7 @@ def _rgb(color: object) -> tuple[int, int, int] | None:
 
 
 def _unpack_rgb(color: object) -> tuple[int, int, int] | None:
-    """Red, green and blue of Java's packed ARGB, which is negative where it is opaque."""
+    """Unpack red, green and blue of Java's packed ARGB, which is negative where it is opaque."""
     if type(color) is not int:
         return None
     return (color >> 16 & 255, color >> 8 & 255, color & 255)

@@ -20,13 +20,14 @@ DRAWN_KEY = "wsisam_drawn"
 CLASS_KEY = "wsisam_class"
 TYPE_KEY = "wsisam_type"
 ASKED_KEY = "wsisam_asked"
-"""What was drawn; see :func:`describe_question`."""
+"""Metadata key of what was drawn to ask for a result; see :func:`describe_question`."""
 
 SEARCH_KEY = "wsisam_search"
-"""Metadata key of what a search over a project has found: the id of the search."""
+"""Metadata key of the id of the search over a project that found an object."""
 
 _TOLERANCE_PX = 0.02
-"""QuPath keeps coordinates as float32 and writes them with two decimals."""
+"""Largest difference of bounds and lengths that count as equal, px: QuPath keeps coordinates as
+float32 and writes them with two decimals."""
 
 _FLOAT32_STEP = 2.0**-23
 
@@ -37,7 +38,7 @@ def make_metadata(
     """Make the metadata of a result: strings only, as QuPath keeps them.
 
     Args:
-        l0_geometry: as it is written, level-0 px.
+        l0_geometry: the outline as it is written, level-0 px.
     """
     provenance, path_class = result.provenance, result.prompt.path_class
     values = {

@@ -39,17 +39,17 @@ from .shapes import UnusableError, read_area, read_points, read_scribble
 _Feature: TypeAlias = dict[str, Any]
 
 Check: TypeAlias = Callable[[], None]
-"""Raises where nobody waits for the work any more, or it has taken too long."""
+"""Raises an error if nobody waits for the work any more, or it has taken too long."""
 
 _END = object()
 
 
 def _go_on() -> None:
-    """Nobody interrupts."""
+    """Never stop the work."""
 
 
 def _tell_nobody(_count: int) -> None:
-    """Nobody wants to know."""
+    """Report no progress."""
 
 
 _AREAS = ("Polygon", "MultiPolygon")
@@ -65,7 +65,7 @@ _NOT_DRAWN = {
         "root": "root object",
     }.items()
 }
-"""QuPath's types of objects that programs make, and why they are no prompts."""
+"""Types of QuPath's objects that programs make, and why they are no prompts."""
 
 _GEOMETRIES = (*_AREAS, *_POINTS, *_LINES, "GeometryCollection")
 
@@ -107,7 +107,7 @@ def prompts_from_geojson(
     source: str = "The GeoJSON",
     check: Check = _go_on,
 ) -> PromptSet:
-    """Make prompts of parsed GeoJSON: rectangles are boxes, other areas outlines, points clicks.
+    """Make prompts of parsed GeoJSON: rectangles become boxes, other areas outlines, points clicks.
 
     A line with bends is a scribble: points along it, of one object. A straight one measures. An
     area of a class that ends in ``*`` is background for the prompts near it that do not lie in it.
@@ -119,7 +119,7 @@ def prompts_from_geojson(
             lies in no area goes to the nearest prompt of points with that point in its patch;
             without this function, to the nearest of all.
         drawn_only: whether to skip cells, detections, tiles and TMA cores, which no person draws.
-        source: begins the messages.
+        source: where the prompts come from; begins the messages.
         check: called before each feature; what it raises ends the reading.
 
     Raises:
@@ -137,7 +137,7 @@ def prompts_from_geojson(
 
 
 def _list_unused(marks: Iterable[Mark], grouped: PromptSet) -> Iterator[Skipped]:
-    """Areas of background that say nothing about any prompt."""
+    """List the areas of background that say nothing about any prompt."""
     used = {source for prompt in grouped.prompts for source in prompt.sources}
     for mark in marks:
         if isinstance(mark, Background) and mark.id not in used:
@@ -146,7 +146,7 @@ def _list_unused(marks: Iterable[Mark], grouped: PromptSet) -> Iterator[Skipped]
 
 
 def prompts_to_refine(document: object, area: object, check: Check = _go_on) -> PromptSet:
-    """The one prompt that corrects an area, which may be an earlier result, by marks.
+    """Make the one prompt that corrects an area, perhaps an earlier result, by marks.
 
     All points of the document belong to it, wherever they lie, and so does its first rectangle.
     Without any point the area is a coarse outline. It has the id of the first positive points,
@@ -154,7 +154,7 @@ def prompts_to_refine(document: object, area: object, check: Check = _go_on) -> 
 
     Args:
         document: see :func:`prompts_from_geojson`.
-        area: a feature.
+        area: the feature to refine.
         check: see :func:`prompts_from_geojson`.
 
     Raises:
@@ -202,8 +202,8 @@ def prompts_from_coordinates(
     """Make prompts of coordinates, by the same rules as for a file. Level-0 px.
 
     Args:
-        boxes: two opposite corners each, x0, y0, x1, y1, in any order.
-        points, negatives: inside and outside of the object.
+        boxes: two opposite corners of each box, x0, y0, x1, y1, in any order.
+        points, negatives: points inside and outside of the object.
         points_as, hr_l0_box_of, drawn_only: see :func:`prompts_from_geojson`.
     """
     features = [_rectangle(*box) for box in boxes]
@@ -245,7 +245,7 @@ def _is_geojson_object(value: object) -> bool:
 
 
 def list_top_features(document: object) -> Iterator[object]:
-    """Features in their order, without the children nested in them; a bare geometry becomes one.
+    """List features in order, without nested children; a bare geometry becomes one feature.
 
     However deep a document is nested, it takes no recursion.
     """
@@ -265,7 +265,7 @@ def list_top_features(document: object) -> Iterator[object]:
 
 
 def list_features(document: object) -> Iterator[object]:
-    """Features in their order, each before the children that QuPath nests in it."""
+    """List features in order, each before the children that QuPath nests in it."""
     waiting = [list_top_features(document)]
     while waiting:
         value = next(waiting[-1], _END)
@@ -283,11 +283,11 @@ def list_features(document: object) -> Iterator[object]:
 def read_marks(
     features: Iterable[object], check: Check = _go_on, *, drawn_only: bool = False
 ) -> tuple[list[Mark], list[Skipped]]:
-    """What features drew, under distinct ids, and what no prompt can be made of.
+    """Read what features drew, under distinct ids, and what no prompt can be made of.
 
     Args:
-        features: flat; parsed JSON (tuples may stand for lists).
-        check: called before each of them.
+        features: flat list of features; parsed JSON (tuples may stand for lists).
+        check: called before each feature; what it raises ends the reading.
         drawn_only: see :func:`prompts_from_geojson`.
     """
     marks: list[Mark] = []
@@ -308,7 +308,7 @@ def read_marks(
 
 
 def _check_drawn(feature: object) -> None:
-    """Raises UnusableError where an object is of a type that no person draws."""
+    """Raise UnusableError if an object is of a type that no person draws."""
     kind = read_object_type(feature) if isinstance(feature, dict) else "annotation"
     if kind in _NOT_DRAWN:
         raise UnusableError(_NOT_DRAWN[kind])

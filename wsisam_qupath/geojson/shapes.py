@@ -17,19 +17,19 @@ from ..prompts import Plane, Point
 from .properties import plane_json
 
 GRID_PX = 0.01
-"""QuPath writes coordinates with two decimals: what is smaller has no size."""
+"""Step of the two decimals that QuPath writes: anything smaller has no size, px."""
 
 _SCRIBBLE_POINTS = 5
-"""A scribble stands for so many points; the decoder has learned from one to ten."""
+"""Number of points that stand for a scribble; the decoder has learned from one to ten."""
 
 _LEAST_VERTICES = 3
-"""A line with fewer is straight."""
+"""Vertices from which a line counts as bent."""
 
 LIMIT_PX = 1e9
-"""No slide is that large; beyond it areas overflow."""
+"""Largest coordinate, px: no slide is that large, and beyond it areas overflow."""
 
 FLOAT32_NOISE = 2.0**-22
-"""Two units in the last place of a float32, which some tools compute coordinates in."""
+"""Relative error of coordinates that were computed as float32: two units in the last place."""
 
 
 class UnusableError(ValueError):
@@ -130,7 +130,7 @@ def geometry_json(geometry: Polygon | MultiPolygon, plane: Plane) -> dict[str, o
 
 
 def _polygons(several: Sequence[object]) -> list[list[FloatArray]]:
-    """Rings of each polygon; one that cannot be read is left out where another can.
+    """Read the rings of each polygon; an unreadable one is left out if another can be read.
 
     Raises:
         UnusableError: none can.
@@ -173,7 +173,7 @@ def _positions(value: object) -> FloatArray:
 
 
 def _ring(value: object) -> FloatArray:
-    """Drop the closing position and repetitions, M x 2; may be empty."""
+    """Drop the closing position and repetitions of a ring, M x 2; may be empty."""
     if not _sequence(value):
         return np.empty((0, 2))
     xy = _positions(value)
@@ -183,7 +183,7 @@ def _ring(value: object) -> FloatArray:
 
 
 def _as_box(ring: FloatArray) -> Box | None:
-    """Find the rectangle of four corners, or None.
+    """Find the rectangle with four corners given, or None if they are none.
 
     Raises:
         UnusableError: it is one without an area.
@@ -203,7 +203,7 @@ def _as_box(ring: FloatArray) -> Box | None:
 
 
 def _find_far_end(values: list[float]) -> list[bool] | None:
-    """Which coordinates along one axis are the largest, where all others are the smallest."""
+    """Find which coordinates on an axis are the largest if all others are the smallest."""
     least, most = min(values), max(values)
     # Two numbers that were one before they were rounded are up to one step of the grid apart.
     noise = 1.5 * GRID_PX + FLOAT32_NOISE * max(-least, most)

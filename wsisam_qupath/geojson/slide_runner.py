@@ -14,13 +14,14 @@ from ..files import open_file
 
 _MAGIC = b"SQLite format 3\0"
 _POLYGON = 3
-"""SlideRunner's number of that type of annotation; others are points, boxes and circles."""
+"""SlideRunner's number of annotations that are polygons; the others are points, boxes and
+circles."""
 
 _FIX = "Download it again from its source, or name CATCH.json."
 
 
 def is_slide_runner(path: Path) -> bool:
-    """Whether a file is an SQLite database; of which program, is seen when it is read."""
+    """Whether a file is an SQLite database; which program wrote it shows when it is read."""
     try:
         with open_file(path) as file:
             return file.read(len(_MAGIC)) == _MAGIC

@@ -46,7 +46,7 @@ def encode_features(
     """Encode a FeatureCollection, one feature per line, in ASCII: valid in any encoding.
 
     Args:
-        about: members of the collection that stand before the features.
+        about: members of the collection, written before the features.
     """
     head = json.dumps({"type": "FeatureCollection", **(about or {})}, allow_nan=False)
     yield f'{head[:-1]}, "features": ['
@@ -60,7 +60,7 @@ def write_features(path: str | os.PathLike[str], features: Iterable[Feature]) ->
     """Write a FeatureCollection to a file, completely or not at all.
 
     Args:
-        path: where to; the file is compressed with gzip where its name ends in ``.gz``.
+        path: file to write; compressed with gzip if its name ends in ``.gz``.
 
     Raises:
         OutputError: it cannot be written there; what was there before is untouched.

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FloatArray: TypeAlias = NDArray[np.float64]
-"""Points: N x 2 float64, (x, y)."""
+"""Points, N x 2 float64, (x, y)."""
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,12 @@ MASK_PX = 256
 """Side of the masks that the decoder takes and returns, px."""
 
 _FAR, _NEAR = 1e4, 1e-4
-"""Smallest and largest absolute logit: contours through the exact center of a pixel may touch."""
+"""Largest and smallest absolute logit: contours through the exact center of a pixel may touch."""
 
 _SMOOTHING_SHARE, _WIDEST_SMOOTHING_PX = 0.02, 1.5
 
 Shapes = NDArray[np.object_]
-"""Geometries, one-dimensional."""
+"""Geometries, a one-dimensional array."""
 
 
 def mask_to_polygon(
@@ -33,9 +33,9 @@ def mask_to_polygon(
 
     Args:
         mask_logits: H x W over the whole HR patch, row by row from the top; NaN is outside.
-        pair: where the patch lies.
-        simplify_um: leaving out vertices may move the outline by so much; 0 keeps them all.
-        min_area_um2: smaller parts are dropped, smaller holes filled.
+        pair: tells where the patch lies.
+        simplify_um: how far leaving out vertices may move the outline, µm; 0 keeps them all.
+        min_area_um2: smaller parts are dropped and smaller holes filled, µm².
 
     Returns:
         A valid outline with its holes and parts, which ends where the patch ends; None if nothing
@@ -122,7 +122,7 @@ def cover_patch(
     """Compute which share of each pixel of a grid over a patch an outline covers.
 
     Args:
-        l0_outline: level-0 px; what lies outside of the patch is cut off.
+        l0_outline: outline, level-0 px; what lies outside of the patch is cut off.
         side_px: rows and columns of the grid.
         zoom: 1 for the HR patch, 2 for the LR patch, which is twice as wide.
 
@@ -144,9 +144,9 @@ def outline_to_mask(
     """Convert a coarse outline to the logits of a mask prompt, by its cover of each pixel.
 
     Args:
-        l0_outline: valid, level-0 px; what lies outside of the patch is cut off.
+        l0_outline: valid outline, level-0 px; what lies outside of the patch is cut off.
         zoom: 1 for the HR patch, 2 for the LR patch, which is twice as wide.
-        magnitude: logit of a pixel that is covered; one that is not gets its negative.
+        magnitude: logit of a covered pixel; any other pixel gets its negative.
 
     Returns:
         256 x 256 logits over the patch, row by row from the top.
@@ -159,7 +159,7 @@ def outline_to_mask(
 def _contours(
     mask_logits: NDArray[np.float32], um_per_px: FloatArray, min_area_um2: float
 ) -> Shapes:
-    """Polygons where the logits are above 0, µm from the patch's top left corner."""
+    """Trace polygons where the logits are above 0, µm from the patch's top left corner."""
     field = np.pad(_make_finite(mask_logits), 1, mode="edge")
     if field.max() < 0:
         return np.empty(0, dtype=object)
@@ -177,7 +177,7 @@ def _make_finite(mask_logits: NDArray[np.float32]) -> FloatArray:
 
 
 def _sample_positions(length: int) -> FloatArray:
-    """Pixel centers between the two edges of the patch.
+    """Compute the pixel centers along an axis between the two edges of the patch.
 
     At the edges the outermost pixels are repeated: what runs off the patch ends exactly there.
     """
@@ -185,7 +185,7 @@ def _sample_positions(length: int) -> FloatArray:
 
 
 def _without_specks(outline: Polygon | MultiPolygon, min_area_um2: float) -> Shapes:
-    """The parts of an outline as :func:`_polygons` leaves them."""
+    """Drop the small parts and holes of an outline; see :func:`_polygons`."""
     if outline.is_empty:
         return np.empty(0, dtype=object)
     _, points, ends = shapely.to_ragged_array([outline])
@@ -201,9 +201,10 @@ def _polygons(
     """Make polygons of closed rings, without parts and holes of an area below ``least``.
 
     Args:
-        points: of all rings, N x 2.
-        ring_ends: where rings begin and end in the points; 0 comes first.
-        polygon_ends: the same of polygons in the rings, the shell of each before its holes.
+        points: points of all rings, N x 2.
+        ring_ends: where rings begin and end among the points; the first is 0.
+        polygon_ends: where polygons begin and end among the rings; the shell of each comes before
+            its holes.
     """
     areas = _measure_rings(points, ring_ends)
     owner = np.repeat(np.arange(len(polygon_ends) - 1), np.diff(polygon_ends))

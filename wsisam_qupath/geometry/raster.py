@@ -56,8 +56,8 @@ def find_inside(
     Args:
         polygon: valid, in pixels of any resolution.
         x0, y0: the first pixel of the raster.
-        width_px, height_px: of the raster, 0 or more.
-        step: so many pixels of the polygon are as wide as one of the raster.
+        width_px, height_px: size of the raster, 0 or more.
+        step: how many pixels of the polygon are as wide as one of the raster.
 
     Returns:
         height_px x width_px.
@@ -85,7 +85,7 @@ def find_inside(
 
 
 def _edges(polygon: Polygon | MultiPolygon) -> tuple[FloatArray, FloatArray]:
-    """Start and end of each edge, N x 2 each; where y grows, the inside lies to larger x."""
+    """List start and end of each edge, N x 2 each; where y grows, the inside lies to larger x."""
     rings = []
     for part in shapely.get_parts(polygon):
         for number, ring in enumerate((part.exterior, *part.interiors)):
@@ -95,7 +95,7 @@ def _edges(polygon: Polygon | MultiPolygon) -> tuple[FloatArray, FloatArray]:
 
 
 def _pieces(start: FloatArray, end: FloatArray) -> tuple[FloatArray, ...]:
-    """x0, y0, x1, y1 of the pieces of all edges, each within one pixel."""
+    """Cut all edges into pieces within one pixel each: x0, y0, x1, y1."""
     count = len(start)
     cuts = [_crossings(start[:, axis], end[:, axis]) for axis in (0, 1)]
     edge = np.concatenate([np.tile(np.arange(count), 2), *(edges for edges, _ in cuts)])
@@ -109,7 +109,7 @@ def _pieces(start: FloatArray, end: FloatArray) -> tuple[FloatArray, ...]:
 
 
 def _crossings(start: FloatArray, end: FloatArray) -> tuple[IntArray, FloatArray]:
-    """Where N edges pass an integer along one axis: index of the edge, and share of its length."""
+    """Find where N edges cross an integer on one axis: index of the edge, share of its length."""
     low, high = np.minimum(start, end), np.maximum(start, end)
     first = np.floor(low) + 1
     counts = np.maximum(np.ceil(high) - first, 0).astype(np.intp)

@@ -1,4 +1,4 @@
-"""Choosing some of many points that lie far apart."""
+"""Choose some of many points that lie far apart."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from . import FloatArray
 
 
 def choose_far_apart(points: FloatArray, count: int, *, first: int = 0) -> list[int]:
-    """Choose points that are each as far as can be from those chosen before.
+    """Choose points, each as far as possible from those chosen before.
 
     Args:
         points: N x 2, at least one.
-        count: how many to choose; all where there are no more.
-        first: index of the one that is chosen first.
+        count: how many to choose; all if there are no more.
+        first: index of the point that is chosen first.
 
     Returns:
         Their indices, as they were chosen.

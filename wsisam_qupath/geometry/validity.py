@@ -7,7 +7,8 @@ import shapely
 from shapely.geometry import MultiPolygon, Polygon
 
 CROSSINGS_MAX = 50_000
-"""Of one outline. A ring of 300 vertices has up to 45,000; drawn by a person, it has a few."""
+"""Most crossings of one outline that are repaired. A ring of 300 vertices has up to 45,000; one
+drawn by a person has a few."""
 
 _EDGES_LOOKED_AT = 64
 
@@ -26,7 +27,7 @@ def keep_polygons(geometry: shapely.Geometry) -> Polygon | MultiPolygon:
 
 
 def make_valid(outline: Polygon | MultiPolygon) -> Polygon | MultiPolygon:
-    """The outline without its crossings: what a ring runs around is inside, what has no area goes.
+    """Remove crossings: all that a ring runs around is inside, and parts without an area go.
 
     The time grows with the number of crossings, 50 µs each; GEOS's other method, which takes what
     a ring runs around twice for outside, needs a minute for 20,000.
@@ -44,7 +45,7 @@ def make_valid(outline: Polygon | MultiPolygon) -> Polygon | MultiPolygon:
 
 
 def crossings(outline: Polygon | MultiPolygon) -> int:
-    """About how often the edges of an outline cross each other, judged by some of them."""
+    """Estimate how often the edges of an outline cross each other, from some of them."""
     all_rings = shapely.get_rings(shapely.get_parts(outline))
     points, rings = shapely.get_coordinates(all_rings, return_index=True)
     inside_ring = rings[1:] == rings[:-1]

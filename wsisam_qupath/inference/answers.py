@@ -1,4 +1,4 @@
-"""From the masks of a patch pair to the answer: which one, whether it fits, what else it may be.
+"""Turn the masks of a patch pair into an answer: choose one, judge its fit, list alternatives.
 
 An answer that runs into the edge of its patch is not an answer: it would be cut off straight. Then
 the other patch answers or, where that is cut off too, the same prompt is asked on the coarser
@@ -31,7 +31,7 @@ MOST_ESCALATIONS = 6
 """How often a prompt is asked on a coarser pair: from 0.25 to 16 µm per pixel."""
 
 _SAME_IOU = 0.8
-"""Two outlines that overlap more than this are one candidate."""
+"""IoU above which two outlines are one candidate."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Outline:
     """One mask of an answer as an outline.
 
     Attributes:
-        polygon: valid, level-0 px; cut at the edge of the slide.
+        polygon: valid polygon, level-0 px; cut at the edge of the slide.
         predicted_iou, stability_score: see :class:`.Result`.
-        pair, patch: where the mask lay.
+        pair, patch: patch pair, and the patch of it that the mask covers.
     """
 
     polygon: Polygon | MultiPolygon
@@ -60,11 +60,11 @@ class Answer:
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt, and what was answered on finer pairs.
+    """A prompt, and how it was answered on finer pairs.
 
     Attributes:
-        fits_hr: see :meth:`.Planner.fits_hr`; of the first pair.
-        earlier: the masks, with the pair of each.
+        fits_hr: see :meth:`.Planner.fits_hr`; as it was for the first pair.
+        earlier: masks that answered on finer pairs, each with its pair.
     """
 
     prompt: Prompt
@@ -73,7 +73,7 @@ class Question:
     escalations: int = 0
 
     def keep(self, pair: PatchPair, predictions: Sequence[Prediction]) -> Question:
-        """The same question for a coarser pair."""
+        """Make the same question for a coarser pair."""
         added = tuple((pair, prediction) for prediction in predictions)
         return replace(self, earlier=(*self.earlier, *added), escalations=self.escalations + 1)
 
@@ -85,10 +85,10 @@ def choose_answer(
     predictions: Sequence[Prediction],
     options: OutlineOptions,
 ) -> Answer | None:
-    """The answer to a prompt on its pair.
+    """Choose the answer to a prompt on its pair.
 
     Args:
-        predictions: the masks over the patches of the pair, the best first.
+        predictions: masks over the patches of the pair, the best first.
 
     Returns:
         None where the prompt has to be asked on the coarser pair.
@@ -126,7 +126,7 @@ def is_cut_off(prediction: Prediction, pair: PatchPair, l0_box: Box) -> bool:
 
 
 def _find_best(predictions: Sequence[Prediction], whole: Sequence[Prediction]) -> Prediction | None:
-    """The best mask that is whole; an empty one only where all are empty, None if all are cut off.
+    """Find the best uncut mask; an empty one only if all are empty, None if all are cut off.
 
     A whole HR mask goes before a better LR mask that is cut off: it needs no further encode.
     """
@@ -148,7 +148,7 @@ def _find_patch_l0_box(pair: PatchPair, patch: Patch) -> Box:
 def make_outline(
     slide: PixelSource, pair: PatchPair, prediction: Prediction, options: OutlineOptions
 ) -> Outline | None:
-    """The outline of a mask over a patch of a pair; None where nothing is left of it."""
+    """Trace the outline of a mask over a patch of a pair; None if nothing is left of it."""
     mask: MaskArray = prediction.mask_logits
     polygon = mask_to_polygon(
         smooth_mask(mask),
@@ -164,13 +164,13 @@ def make_outline(
 
 
 def _clip_to_slide(polygon: Polygon | MultiPolygon, l0_box: Box) -> Polygon | MultiPolygon | None:
-    """What of an outline lies on the slide: a patch may reach over its edge."""
+    """Cut an outline at the slide's edge: a patch may reach over it."""
     cut = keep_polygons(shapely.intersection(polygon, shapely.box(*l0_box.corners().ravel())))
     return None if cut.is_empty else cut
 
 
 def _cut_background(outline: Outline, background: Polygon | MultiPolygon | None) -> Outline | None:
-    """An outline without the background in it; None where nothing is left of it."""
+    """Cut the background out of an outline; None if nothing is left of it."""
     if background is None:
         return outline
     left = keep_polygons(shapely.difference(outline.polygon, background))
@@ -178,7 +178,7 @@ def _cut_background(outline: Outline, background: Polygon | MultiPolygon | None)
 
 
 def _drop_repeated(outlines: Sequence[Outline]) -> list[Outline]:
-    """Outlines without those that are nearly the same as a better one."""
+    """Drop outlines that are nearly the same as a better one."""
     kept: list[Outline] = []
     for outline in outlines:
         if all(_overlap(outline, other) < _SAME_IOU for other in kept):

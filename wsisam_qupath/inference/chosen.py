@@ -16,11 +16,11 @@ from ..prompts.results import ANSWERS, Scalar, compute_result_id
 
 @dataclass(frozen=True)
 class ChosenModel:
-    """A base with an adapter, or alone. Nothing of it needs to be loaded.
+    """A base with an adapter, or alone. It need not be loaded.
 
     Attributes:
-        adapter: None is the base alone.
-        precision: in which numbers the encoder computes.
+        adapter: the adapter; None is the base alone.
+        precision: numbers that the encoder computes in.
     """
 
     base: Base
@@ -52,7 +52,7 @@ class ChosenModel:
         return max(card.decoders[name].count_patches(fits_hr=fits_hr) for name in names)
 
     def plan_patches(self, planner: Planner, prompts: Iterable[Prompt]) -> dict[PatchPair, int]:
-        """How many patches, 1 (HR alone) or 2, of which pairs prompts are first asked on."""
+        """Count how many patches, 1 (HR alone) or 2, of which pairs prompts first need."""
         counts: dict[PatchPair, int] = {}
         for prompt in prompts:
             pair = planner.pair(prompt)

@@ -11,7 +11,8 @@ from pathlib import Path
 _CGROUPS = Path("/sys/fs/cgroup")
 
 _SLURM = ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE")
-"""The first one that is set counts: what a task got, else what the job got on this machine."""
+"""Slurm's variables, of which the first that is set counts: cores of the task, else of the job
+here."""
 
 
 def count_usable_cores(

@@ -27,7 +27,7 @@ class DaskCluster:
     """Runs work on an existing cluster; its scheduler gives the work of a lost worker to others.
 
     Attributes:
-        threads: of all workers together.
+        threads: number of threads of all workers together.
 
     Raises:
         OptionError: dask is not installed, or no scheduler answers.
@@ -42,7 +42,7 @@ class DaskCluster:
         self._executor = self._client.get_executor(pure=False)
 
     def fit_model(self, model: ModelSpec) -> ModelSpec:
-        """The same model for the workers, which have other folders and their own cores."""
+        """Adapt the model to the workers, which have other folders and their own cores."""
         adapter = model.adapter.absolute() if isinstance(model.adapter, Path) else model.adapter
         weights = None if model.weights is None else model.weights.absolute()
         # A worker computes with the cores it was given: its node may have more.
@@ -54,7 +54,7 @@ class DaskCluster:
         """Run work on one of the workers.
 
         Args:
-            work: can be pickled, and so can its result.
+            work: callable that can be pickled, as can its result.
 
         Returns:
             Its result, or its error with a message for the user. Cancelling it cancels the work.
@@ -77,7 +77,7 @@ class DaskCluster:
             outcome.set_exception(error)
 
     def _find_error(self, sent: Future[Any]) -> BaseException | None:
-        """The error of work, with a message for the user; None if it has a result."""
+        """Find the error of work, with a message for the user; None if it has a result."""
         from distributed import KilledWorker
 
         if sent.cancelled():
@@ -104,7 +104,7 @@ class DaskCluster:
 
 
 def _name_worker(error: WsiSamError) -> WsiSamError:
-    """The same error, saying that it comes from a worker."""
+    """Say in an error that it comes from a worker."""
     if isinstance(error, OptionError):
         return OptionError(error.option, f"on a dask worker: {error.problem}")
     hint = " Workers need the slides at the same paths as here."

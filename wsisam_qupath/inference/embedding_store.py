@@ -24,12 +24,12 @@ from ..model.bases import Base
 from .backends import Encoded
 
 FOLDER = "embeddings"
-"""Of the cache folder."""
+"""Name of its folder in the cache folder."""
 
 GB = 10**9
 
 _FORMAT = 1
-"""Raised when the files change; older ones then have a wrong checksum."""
+"""Number of the files' format, raised when it changes; older files then have a wrong checksum."""
 
 _PLACES, _TOKEN_CHANNELS = 64 * 64, 256
 _SUFFIX = ".patch"
@@ -37,13 +37,13 @@ _CHECKSUM_BYTES = 4
 _LARGEST = float(np.finfo(np.float16).max)
 
 _LOOKED_SHARE = 64
-"""After writing this part of the limit, a process looks at the whole folder again."""
+"""Share of the limit after which a process that writes looks at the whole folder again."""
 
 _PROCESSES = 4
-"""So many processes that write at once stay within the limit together."""
+"""Number of processes that may write at once and stay within the limit together."""
 
 _UNFINISHED_SECONDS_MAX = 3600.0
-"""A file that is being written is finished within a second, unless its process was killed."""
+"""Age after which an unfinished file is a leftover, seconds: writing takes less than one."""
 
 
 class _File(NamedTuple):
@@ -56,8 +56,8 @@ class EmbeddingStore:
     """Encoded patches in a folder, float16; those that were not used for longest go first.
 
     Args:
-        folder: made when the first patch is kept.
-        bytes_max: what all files may occupy.
+        folder: folder of the files; made when the first patch is kept.
+        bytes_max: most bytes that all files together may occupy.
     """
 
     def __init__(self, folder: Path, bytes_max: int) -> None:
@@ -70,7 +70,7 @@ class EmbeddingStore:
         return self._path(key).is_file()
 
     def find(self, key: str) -> Encoded | None:
-        """Read a patch that was kept under a key; None where there is none that is sound.
+        """Read a patch that was kept under a key; None if there is no sound one.
 
         Returns:
             With a batch of one; float32, as :meth:`keep` returned it.
@@ -92,7 +92,7 @@ class EmbeddingStore:
         """Keep a patch, unless the disk cannot take it.
 
         Args:
-            encoded: with a batch of one.
+            encoded: one encoded patch (a batch of one).
 
         Returns:
             What :meth:`find` returns for it, whether it was written or not.
@@ -116,7 +116,7 @@ class EmbeddingStore:
             unfinished.unlink(missing_ok=True)
 
     def _make_room(self, needed_bytes: int) -> None:
-        """Remove what was not used for longest, where a new file would be too much."""
+        """Remove what was unused for longest, if a new file would exceed the limit."""
         share = self._bytes_max // _LOOKED_SHARE
         self._unlooked_bytes += needed_bytes
         if self._unlooked_bytes <= share:
@@ -130,7 +130,7 @@ class EmbeddingStore:
         self._unlooked_bytes = 0
 
     def _list_files(self) -> Iterator[_File]:
-        """What counts towards the limit; leftovers of processes that were killed are removed."""
+        """List the files that count towards the limit; remove leftovers of killed processes."""
         for path in self._folder.iterdir():
             with suppress(OSError):  # another process may have removed it
                 status = path.stat()
@@ -156,7 +156,7 @@ def _pack(halves: list[NDArray[np.float16]]) -> bytes:
 
 
 def _unpack(content: bytes) -> Encoded | None:
-    """The arrays of a file; None where it is damaged."""
+    """Read the arrays of a file; None if it is damaged."""
     body = content[_CHECKSUM_BYTES:]
     if content[:_CHECKSUM_BYTES] != _sign(body):
         return None
@@ -169,6 +169,6 @@ def _sign(body: bytes) -> bytes:
 
 
 def count_patch_bytes(base: Base) -> int:
-    """What an encoded patch of a base occupies on the disk, about."""
+    """Estimate how many bytes an encoded patch of a base occupies on the disk."""
     values = _PLACES * (_TOKEN_CHANNELS + base.early_channels)
     return values * np.dtype(np.float16).itemsize

@@ -41,7 +41,7 @@ class Work:
 
     Attributes:
         planner: says which prompts share a patch pair.
-        deliver: called from any thread, with each result that is ready before the others.
+        deliver: called from any thread with each result that is ready before the others.
     """
 
     slide: Slide
@@ -57,7 +57,7 @@ class Work:
         return serialize_results(results, options.object_type)
 
     def split(self, model: ModelSpec, options: OutlineOptions) -> list[Task]:
-        """Make tasks for others of it."""
+        """Make tasks of the prompts, for other processes."""
         packs = _pack_prompts(self.prompts, self.planner)
         return [SegmentTask(self.slide.reference, some, model, options) for some in packs]
 
@@ -81,19 +81,19 @@ class SearchWork:
         return find(segmenter, self.slide, self.search, options, turn=turn)
 
     def split(self, model: ModelSpec, options: OutlineOptions) -> list[Task]:
-        """Make one task of it: what is found in one place decides what is found beside it."""
+        """Make one task of the search: each find decides what may be found beside it."""
         return [FindTask(self.slide.reference, self.search, model, options)]
 
 
 MakeWork: TypeAlias = Callable[[Slide], Work | SearchWork]
-"""Makes the work of a plane of an image, given its slide."""
+"""Makes the work on a plane of an image, given its slide."""
 
 
 class Executor(Protocol):
     """Runs prompts in threads, processes or machines of its own.
 
     Attributes:
-        images_at_once: this many images keep it busy while others are read and written.
+        images_at_once: how many images keep it busy while others are read and written.
     """
 
     images_at_once: int
@@ -146,7 +146,7 @@ class LocalExecutor:
 
 
 class _TaskExecutor(ABC):
-    """Sends tasks away; common to processes and clusters."""
+    """Sends tasks to other processes: the common part of processes and clusters."""
 
     def __init__(self, model: ModelSpec, options: OutlineOptions, workers: int) -> None:
         self._model, self._options = model, options

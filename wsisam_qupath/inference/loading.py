@@ -36,14 +36,14 @@ _PYTORCH = ("torch", "torchvision", "timm", "segment_anything")
 
 @dataclass(frozen=True)
 class ResolvedModel(ChosenModel):
-    """A model with files and a device that were found and checked. Nothing is loaded yet.
+    """A model with its files and device, which were found and checked. Nothing is loaded yet.
 
     Attributes:
-        weights: of the base; their checksum is right. None where ``graphs`` do without.
-        graphs: those that ship with this package, if they are this model's.
-        int8_encoder: takes the place of the graph of the same name; None in other precisions.
-        device: as PyTorch names it.
-        threads: CPU threads to compute with; None is one per core that this process may use.
+        weights: weights of the base with a verified checksum. None if ``graphs`` do without.
+        graphs: graphs that ship with this package, if they are this model's.
+        int8_encoder: graph that replaces the encoder's; None in other precisions.
+        device: PyTorch's name of the device.
+        threads: CPU threads that compute; None is one per core that this process may use.
         embeddings_gb: see :class:`.ModelSpec`.
     """
 
@@ -223,7 +223,7 @@ def _has_mps() -> bool:
 
 
 def has_cuda_driver() -> bool:
-    """Ask the driver itself: importing PyTorch for the question would take seconds."""
+    """Ask the driver for a CUDA device: importing PyTorch for the question would take seconds."""
     library = "nvcuda.dll" if platform.system() == "Windows" else "libcuda.so.1"
     try:
         driver = ctypes.CDLL(library)

@@ -35,7 +35,7 @@ def choose_precision(
             short floats of a device, and for float32 where it has none.
         backend: ``openvino`` or ``torch``.
         has_int8: whether an encoder in int8 ships for the model.
-        features: of the processor; see :func:`read_chip_features`.
+        features: features of the processor; see :func:`read_chip_features`.
 
     Raises:
         OptionError: there is no such precision, or the model has no encoder in int8 there.

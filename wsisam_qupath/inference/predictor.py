@@ -33,8 +33,8 @@ class Predictor:
 
     Args:
         backend: runs the base with the decoders of the adapter.
-        base, adapter: what was loaded into it.
-        stored: what was encoded in earlier runs; None where nothing is kept on the disk.
+        base, adapter: the base and adapter that the backend has loaded.
+        stored: patches that earlier runs encoded; None if nothing is kept on the disk.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Predictor:
     def _ask_again(
         self, route: Route, prompt: EncodedPrompt, answers: Sequence[Prediction]
     ) -> EncodedPrompt | None:
-        """What is asked after the first answers of a prompt, the best first, if anything."""
+        """Ask the follow-up questions to the first answers of a prompt, if any; the best first."""
         answer = answers[0]
         if route.second_pass is SecondPass.NONE or answer.is_empty:
             return None
@@ -113,7 +113,7 @@ class Predictor:
     def _decode(
         self, embedding: Embedding, work: Sequence[tuple[str, EncodedPrompt]]
     ) -> list[tuple[Prediction, ...]]:
-        """Batch what may run together: padding to equal length would change the answers."""
+        """Decode prompts in batches of the same form: padding would change the answers."""
         batches: dict[tuple[str, int, bool, bool], list[int]] = defaultdict(list)
         for index, (decoder, encoded) in enumerate(work):
             has_mask = encoded.mask_input is not None
@@ -126,7 +126,7 @@ class Predictor:
         return [answers[index] for index in range(len(work))]
 
     def _rank(self, decoder: str, predictions: tuple[Prediction, ...]) -> tuple[Prediction, ...]:
-        """A decoder's answers, the highest predicted IoU first; of equal ones the HR mask."""
+        """Sort a decoder's answers by predicted IoU; of equal ones the HR mask comes first."""
         if self.adapter is not None:
             card = self.adapter.card.decoders[decoder]
             predictions = tuple(p for p in predictions if card.may_answer(p.patch))
@@ -134,7 +134,7 @@ class Predictor:
 
 
 def project_mask(mask_logits: MaskArray, patch: Patch) -> tuple[MaskArray, MaskArray]:
-    """Mask logits over one patch of a pair as mask logits over both, HR first."""
+    """Project mask logits over one patch of a pair onto both patches, HR first."""
     if patch == "hr":
         return mask_logits, project_mask_to_lr(mask_logits)
     return project_mask_to_hr(mask_logits), mask_logits

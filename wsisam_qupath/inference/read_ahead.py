@@ -13,27 +13,28 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 Check: TypeAlias = Callable[[], None]
-"""Raises where nobody waits for the work any more, or it has taken too long."""
+"""Raises an error if nobody waits for the work any more, or it has taken too long."""
 
 _LOOK_SECONDS = 0.2
-"""How often one that waits for pixels looks whether anybody still wants them."""
+"""How often a thread that waits for pixels checks whether anybody still wants them."""
 
 _READ_THREADS = 2
 _READ_AHEAD = 2
 
 
 def go_on() -> None:
-    """Nobody interrupts."""
+    """Never stop the work."""
 
 
 def read_ahead(
     read: Callable[[T, Check], R], items: Iterable[T], check: Check
 ) -> Generator[R, None, None]:
-    """Results of ``read`` in order, while the next few are read in threads.
+    """Yield the results of ``read`` in order, while the next few are read in threads.
 
     Args:
-        read: calls what it gets again and again, which raises once nobody wants the result.
-        items: taken by the caller's thread, a few ahead of what is yielded.
+        read: reads one item; it is given a check to call again and again, which raises once nobody
+            wants the result.
+        items: what to read; taken by the caller's thread, a few ahead of what is yielded.
         check: called while a result is waited for; what it raises ends this.
     """
     remaining = iter(items)

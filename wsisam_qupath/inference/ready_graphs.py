@@ -21,14 +21,14 @@ from ..model.shipped import find_shipped_adapter
 FOLDER = Path(__file__).resolve().parent / "graphs"
 
 GRAPH_VERSION = 3
-"""Raised when the exported graphs change, so that older ones are not taken for them."""
+"""Version of the exported graphs, raised when they change, so that older ones are not used."""
 
 ENCODER = "encoder"
 
 
 @dataclass(frozen=True)
 class ReadyGraphs:
-    """All graphs of a model, in ZIP files."""
+    """The graphs of a model, in ZIP files."""
 
     archives: tuple[Path, ...]
 
@@ -85,7 +85,7 @@ def pack_graphs(exported: Path, base: Base, adapter: Adapter, folder: Path = FOL
 
     Args:
         exported: folder that :func:`.export_networks` wrote the graphs of both into.
-        adapter: the shipped one; the encoder is the base's own.
+        adapter: the shipped adapter; the encoder is the base's own.
     """
     shipped = find_shipped_adapter(base.name)
     assert shipped is not None, base.name
@@ -102,7 +102,7 @@ def list_sources(base: Base, adapter: Adapter | None) -> tuple[str, ...]:
 
 
 def _read_sources(path: Path) -> tuple[str, ...]:
-    """What the graphs of an archive were made from; nothing where there is no sound archive."""
+    """Read what the graphs of an archive were made from; nothing if there is no sound archive."""
     try:
         with ZipFile(path) as archive:
             return tuple(archive.comment.decode("ascii", "replace").split("|"))

@@ -30,7 +30,8 @@ from .read_ahead import Check, go_on, read_ahead
 from .tally import Tally
 
 PROMPTS_AT_ONCE, _POINTS_AT_ONCE = 8, 256
-"""Of a piece of work for the device: others wait, and nobody can break it off."""
+"""Largest piece of work for the device, in prompts and points: others wait meanwhile, and nobody
+can interrupt it."""
 
 _MIB = 1 << 20
 
@@ -40,7 +41,7 @@ Turn: TypeAlias = Callable[[], AbstractContextManager[object]]
 """Lets a caller wait for its turn at the device; what it raises ends the work."""
 
 _Wanted: TypeAlias = tuple[PatchPair, int]
-"""A pair, and how many of its patches."""
+"""A pair, and how many of its patches are wanted."""
 
 
 class Segmenter:
@@ -50,9 +51,9 @@ class Segmenter:
     predictor at a time, so that threads take turns; then the cache's own.
 
     Args:
-        predictor: the model.
-        cache_bytes: how much the embeddings that are kept for later prompts may occupy.
-        tally: counts what is done; None for one of its own.
+        predictor: the loaded model.
+        cache_bytes: most memory that embeddings kept for later prompts may occupy.
+        tally: counts what is done; None makes a new one.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class Segmenter:
         stay open. Prompts that share a patch pair come together; otherwise their order is kept.
 
         Args:
-            prompts: from :func:`.read_prompts`, or made in Python.
+            prompts: prompts from :func:`.read_prompts`, or made in Python.
             boxes: rectangles around objects, two opposite corners each: (x0, y0, x1, y1),
                 level-0 px.
             points, negatives: points inside and outside of objects, (x, y), level-0 px. Those in
@@ -155,7 +156,7 @@ class Segmenter:
         """Encode patches of pairs, and yield the pairs one after the other.
 
         Args:
-            pairs: asked for one after the other, a few ahead of what is yielded.
+            pairs: pairs to encode, taken one by one, a few ahead of what is yielded.
             patch_count: 1 is the HR patch of each pair alone, 2 is both.
             turn, check: see :meth:`segment`.
 
@@ -186,7 +187,7 @@ class Segmenter:
         turn: Turn,
         check: Check,
     ) -> Generator[tuple[PatchPair, Question, tuple[Prediction, ...]], None, None]:
-        """The masks that answer each question on its pair."""
+        """Predict the masks that answer each question on its pair."""
         wanted = [(pair, self._count_patches(questions)) for pair, questions in by_pair.items()]
         with closing(self._read_chunks(slide, wanted, check)) as read:
             for chunk, patches in read:
@@ -199,7 +200,7 @@ class Segmenter:
                         yield pair, question, predictions
 
     def _count_patches(self, questions: Iterable[Question]) -> int:
-        """How many patches of their pair the decoders of these questions look at."""
+        """Count how many patches of their pair the decoders of these questions look at."""
         return max(
             self.model.count_patches(question.prompt.kind, fits_hr=question.fits_hr)
             for question in questions
@@ -226,7 +227,7 @@ class Segmenter:
     def _read(
         self, slide: PixelSource, pair: PatchPair, count: int, check: Check = go_on
     ) -> Patches:
-        """The first patches of a pair; pixels only of those that no cached embedding holds."""
+        """Read the first patches of a pair; pixels only of those that no cached embedding holds."""
         size_px = pair.size_px
         with self.tally.measure_time("read"):
             return tuple(
@@ -237,7 +238,7 @@ class Segmenter:
             )
 
     def _find_stored(self, slide: PixelSource, l0_box: Box, size_px: int) -> EncodedPatch | None:
-        """A patch that an earlier run encoded and kept on the disk."""
+        """Find a patch that an earlier run encoded and kept on the disk."""
         stored = self.predictor.stored
         patch = None if stored is None else stored.find(slide, l0_box, size_px)
         if patch is not None:
@@ -245,7 +246,7 @@ class Segmenter:
         return patch
 
     def _find_encoded(self, slide: PixelSource, pair: PatchPair, index: int) -> EncodedPatch | None:
-        """The HR (0) or LR patch (1) of a pair, if it was encoded for this pair or another."""
+        """Find the HR (0) or LR patch (1) of a pair, if it was encoded for any pair."""
         same = ((pair, 0), (pair.finer, 1)) if index == 0 else ((pair, 1), (pair.coarser, 0))
         for other, other_index in same:
             embedding = self._look_up_embedding(slide, other, other_index + 1)
@@ -259,7 +260,7 @@ class Segmenter:
         wanted: Sequence[_Wanted],
         patches: Mapping[PatchPair, Patches],
     ) -> dict[PatchPair, Embedding]:
-        """The embeddings of pairs, from the cache where another call has put them there."""
+        """Embed pairs, from the cache where another call has put them there."""
         with self._device_lock:
             found = {p: self._look_up_embedding(slide, p, count) for p, count in wanted}
             missing = [(pair, count) for pair, count in wanted if found[pair] is None]
@@ -277,7 +278,7 @@ class Segmenter:
     def _encode(
         self, slide: PixelSource, pairs: Sequence[PatchPair], patches: Sequence[Patches]
     ) -> dict[PatchPair, Embedding]:
-        """Compute what no prompt changes; the patches are kept on the disk if that is wished."""
+        """Compute what no prompt changes; the patches are kept on the disk if wanted."""
         stored = self.predictor.stored
         with self.tally.measure_time("encode"):
             if stored is not None:
@@ -287,7 +288,7 @@ class Segmenter:
     def _look_up_embedding(
         self, slide: PixelSource, pair: PatchPair, patch_count: int
     ) -> Embedding | None:
-        """The cached embedding of a pair, if it has as many patches."""
+        """Look up the cached embedding of a pair, if it has as many patches."""
         with self._cache_lock:
             embedding: Embedding | None = self._embeddings.get((slide.identity, pair))
         if embedding is None or len(embedding.patches) < patch_count:
@@ -351,14 +352,14 @@ class Segmenter:
 def _iterate_steps(
     pairs: Iterable[PatchPair], by_pair: Mapping[PatchPair, Sequence[Question]]
 ) -> Iterator[tuple[PatchPair, Sequence[Question]]]:
-    """Pairs with as many of their prompts as are answered at once."""
+    """Iterate over pairs with as many of their prompts as are answered at once."""
     for pair in pairs:
         for some in _split_into_pieces(by_pair[pair]):
             yield pair, some
 
 
 def _split_into_pieces(questions: Sequence[Question]) -> Iterator[Sequence[Question]]:
-    """Questions that are answered at once: some, or one with very many points."""
+    """Split questions into pieces that are answered at once: some, or one with very many points."""
     piece: list[Question] = []
     points = 0
     for question in questions:

@@ -21,8 +21,8 @@ class StoredPatches:
     a kept one is before anything is computed from it, so that both give the same outlines.
 
     Args:
-        store: where they are kept.
-        backend: encodes.
+        store: files of the patches.
+        backend: encodes patches.
         base, adapter: the adapter counts only where it brings an encoder of its own.
     """
 

@@ -1,4 +1,4 @@
-"""Counts and times what an engine does."""
+"""Counts and times what the model has done."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Tally:
     """What a :class:`.Segmenter` did so far; seconds spent in each stage, summed over threads.
 
     Attributes:
-        pairs_embedded, pairs_cached: patch pairs that were encoded, and those that needed none of
-            it, since their patches were in memory or on the disk.
-        patches_stored: patches that were read from the disk, encoded by an earlier run.
+        pairs_embedded, pairs_cached: patch pairs that were encoded, and those that were not, since
+            their patches were in memory or on the disk.
+        patches_stored: patches encoded by an earlier run that were read from the disk.
     """
 
     pairs_embedded: int = 0

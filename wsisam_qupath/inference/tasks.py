@@ -21,7 +21,7 @@ from .loading import resolve
 from .segmenter import Segmenter, Turn
 
 _TILE = " tile "
-"""Between the id of a search and the number of a tile that it has searched."""
+"""Text between the id of a search and the number of a tile that it has searched."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class NamedSearch:
     """A search that can go on where it was stopped.
 
     Attributes:
-        id: of the search; the same for the same examples, model and options.
+        id: id of the search; the same for the same examples, model and options.
         known: outlines of objects that are there already, and are not found again.
         tiles_done: how many tiles were searched before it was stopped.
     """
@@ -56,7 +56,7 @@ class NamedSearch:
 
     @property
     def tile_prefix(self) -> str:
-        """With what the ids of searched tiles begin."""
+        """Beginning of the ids of the tiles that the search has searched."""
         return f"{self.id}{_TILE}"
 
 
@@ -152,7 +152,7 @@ def find(
     *,
     turn: Turn = nullcontext,
 ) -> Generator[SerializedResult, None, None]:
-    """Yield objects as plain values, each when it is found, and what was searched.
+    """Yield objects as plain values, each when it is found, and the tiles that were searched.
 
     A searched tile is a result without an outline, with an id that begins with the search's
     ``tile_prefix``; so is the whole search, with its own id, at the end.

@@ -1,4 +1,4 @@
-"""Processes on this machine that work for another one: they end with it, and are made again."""
+"""Worker processes on this machine: they end with their driver, and are replaced if they end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .cores import count_usable_cores
 from .loading import choose, gpu_count
 
 _TRIES = 3
-"""Work that ended this many processes is given up."""
+"""Number of processes that a piece of work may end before it is given up."""
 
 T = TypeVar("T")
 
@@ -28,7 +28,7 @@ class WorkerProcesses:
     """Some processes, numbered from 0, each of which does one piece of work at a time.
 
     Args:
-        count: how many; each is started when its first work comes.
+        count: number of processes; each is started when its first work comes.
     """
 
     def __init__(self, count: int) -> None:
@@ -43,8 +43,8 @@ class WorkerProcesses:
         """Do a piece of work in the next process that is free.
 
         Args:
-            make_work: gives the work, which can be pickled, for the process of a number.
-            what: names the work in the message about processes that it ended.
+            make_work: makes the work, which can be pickled, for the process of a number.
+            what: names the work in the error for work that ended several processes.
 
         Returns:
             Its result; :class:`.DeviceError` where it ended several processes.
@@ -76,7 +76,7 @@ class WorkerProcesses:
             return self._pools[number].submit(work)
 
     def close(self) -> None:
-        """Stop all processes at once, whatever they do."""
+        """Stop all processes at once, whatever they are doing."""
         with self._lock:
             self._closed = True
             pools = list(self._pools.values())
@@ -89,7 +89,7 @@ class WorkerProcesses:
 
 
 def assign_devices(model: ModelSpec, workers: int) -> list[ModelSpec]:
-    """The model of each worker process, with a GPU or its share of the CPU cores."""
+    """Choose the model of each worker process, with a GPU or its share of the CPU cores."""
     device, _ = choose(model.device, model.backend)
     if device == "cuda":
         count = gpu_count()

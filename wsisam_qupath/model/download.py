@@ -24,7 +24,7 @@ from ..errors import WeightsError
 from ..files import CACHE_VARIABLE, compute_sha256
 
 Progress: TypeAlias = Callable[[int, int | None], None]
-"""Called with the number of bytes received, and of the whole file, None if unknown."""
+"""Is called with the bytes received, and those of the whole file, None if unknown."""
 
 _CONNECT_TIMEOUT_S = 10.0
 _READ_TIMEOUT_S = 60.0

@@ -1,4 +1,4 @@
-"""Pixels to embeddings: normalization and image encoder of a base, as one module. PyTorch."""
+"""Encode pixels: normalization and image encoder of a base, as one module. PyTorch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class VitEncoder(nn.Module):
         self.early_block = next(i for i, b in enumerate(vit.blocks) if b.window_size == 0)
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """B x 3 x 1024 x 1024 to B x 256 x 64 x 64 and B x C x 64 x 64 early features."""
+        """Encode B x 3 x 1024 x 1024: B x 256 x 64 x 64 and B x C x 64 x 64 early features."""
         tokens = self.vit.patch_embed(images) + self.vit.pos_embed
         for block in self.vit.blocks[: self.early_block + 1]:
             tokens = block(tokens)
@@ -34,7 +34,7 @@ class PatchEncoder(nn.Module):
 
     Args:
         base: says how to normalize.
-        encoder: B x 3 x S x S normalized to embedding and early features.
+        encoder: turns B x 3 x S x S normalized pixels into embedding and early features.
     """
 
     mean: torch.Tensor
@@ -51,7 +51,7 @@ class PatchEncoder(nn.Module):
         """Encode patches.
 
         Args:
-            patches: B x S x S x 3 uint8 RGB.
+            patches: pixels, B x S x S x 3 uint8 RGB.
 
         Returns:
             The embedding as tokens, B x 4096 x 256, and the early features, B x C x 64 x 64.
@@ -60,7 +60,7 @@ class PatchEncoder(nn.Module):
         return as_tokens(embedding), early
 
     def normalize(self, patches: torch.Tensor) -> torch.Tensor:
-        """B x S x S x 3 uint8 RGB to B x 3 x S x S float, as the base was trained."""
+        """Normalize B x S x S x 3 uint8 RGB to B x 3 x S x S float, as the base was trained."""
         images = patches.permute(0, 3, 1, 2).float()
         if self.normalization == "imagenet":
             return (images - self.mean) / self.std

@@ -18,15 +18,15 @@ from torch.nn import functional as F
 TOKEN_DIM = 256
 
 _HEADS, _MLP_DIM = 8, 2048
-"""As in SAM's own two-way transformer."""
+"""Heads and hidden size of a layer, as in SAM's own two-way transformer."""
 
 
 class Decoded(NamedTuple):
     """What a decoder answers: a mask over each of the R patches that it reads.
 
     Attributes:
-        logits: B x R x 256 x 256, mask logits over the HR patch and, with R = 2, the LR patch.
-        iou: B x R, the decoder's own estimate of each mask's IoU with the whole object.
+        logits: mask logits over the HR patch and, with R = 2, the LR patch, B x R x 256 x 256.
+        iou: the decoder's own estimate of each mask's IoU with the whole object, B x R.
     """
 
     logits: torch.Tensor
@@ -34,7 +34,7 @@ class Decoded(NamedTuple):
 
 
 def as_tokens(feature_map: torch.Tensor) -> torch.Tensor:
-    """B x C x H x W to B x HW x C, rows first."""
+    """Reshape B x C x H x W to B x HW x C, rows first."""
     return feature_map.flatten(2).transpose(1, 2)
 
 
@@ -52,7 +52,7 @@ class GlobalAttention(nn.Module):
         self.gate = nn.Parameter(torch.zeros(TOKEN_DIM))
 
     def forward(self, image: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
-        """B x 4096 x 256 tokens and their position, 1 x 4096 x 256, to B x 4096 x 256."""
+        """Attend over B x 4096 x 256 tokens with their position, 1 x 4096 x 256; same shape out."""
         normed = self.norm(image)
         placed = normed + position
         q, k, v = (
@@ -66,7 +66,7 @@ class GlobalAttention(nn.Module):
 
 
 class GatedTwoWayLayer(nn.Module):
-    """One more of SAM's two-way layers, of which a gate each lets the change of its two outputs by.
+    """One more of SAM's two-way layers; a gate on each of its two outputs lets changes pass.
 
     Called like the layer itself; nothing changes while the gates are zero.
     """
@@ -106,13 +106,13 @@ class Enhancement(nn.Module):
 
 
 class PromptedSam(nn.Module):
-    """SAM's prompt encoder and mask decoder: what both decoders stand on.
+    """SAM's prompt encoder and mask decoder, which both decoders are built on.
 
     Prompt coordinates are continuous patch pixels, [0, size_px]. SAM counts from pixel centers
     and adds a half before it encodes a point; that half is part of our frame already.
 
     Args:
-        enhancement: what makes it the poster's enhanced decoder; None is SAM as it is.
+        enhancement: turns it into the poster's enhanced decoder; None is SAM as it is.
     """
 
     def __init__(
@@ -134,9 +134,9 @@ class PromptedSam(nn.Module):
         """Embed prompt tokens.
 
         Args:
-            point_coords: B x N x 2 float, (x, y) patch px.
-            point_labels: B x N int: -1 padding, 0 negative, 1 positive, 2 / 3 the top left /
-                bottom right corner of a box.
+            point_coords: (x, y) patch px, B x N x 2 float.
+            point_labels: B x N int: -1 padding, 0 negative, 1 positive, 2 / 3 the top left / bottom
+                right corner of a box.
 
         Returns:
             B x N x 256.
@@ -150,7 +150,7 @@ class PromptedSam(nn.Module):
         return position * is_point + kind[point_labels + 1]
 
     def dense(self, mask: torch.Tensor | None) -> torch.Tensor:
-        """Embed B x 256 x 256 mask logits to B x 4096 x 256; no mask to 1 x 1 x 256."""
+        """Embed B x 256 x 256 mask logits to B x 4096 x 256; None to 1 x 1 x 256."""
         if mask is None:
             no_mask: torch.Tensor = self.prompt_encoder.no_mask_embed.weight.unsqueeze(0)
             return no_mask
@@ -162,9 +162,9 @@ class PromptedSam(nn.Module):
         """Run the two-way transformer over [iou, 4 mask, extra, prompt] tokens.
 
         Args:
-            source: 1 or B x 4096 x 256, embedding plus dense prompt.
-            sparse: B x N x 256.
-            extra: K x 256 further output tokens.
+            source: embedding plus dense prompt, 1 or B x 4096 x 256.
+            sparse: embedded prompt tokens, B x N x 256.
+            extra: further output tokens, K x 256.
 
         Returns:
             Updated tokens, B x (5 + K + N) x 256, and the upscaled mask features,
@@ -183,7 +183,7 @@ class PromptedSam(nn.Module):
     def _two_way(
         self, image: torch.Tensor, tokens: torch.Tensor, position: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """SAM's two-way transformer on image tokens, B x 4096 x 256.
+        """Run SAM's two-way transformer on image tokens, B x 4096 x 256.
 
         Its own ``forward`` takes a B x 256 x 64 x 64 map and transposes it at each prompt.
         """
@@ -202,7 +202,7 @@ class PromptedSam(nn.Module):
     def predict_plain_mask(
         self, updated: torch.Tensor, upscaled: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """SAM's single-mask answer from the updated tokens and the upscaled features.
+        """Predict SAM's single-mask answer from the updated tokens and upscaled features.
 
         Returns:
             Mask logits, B x 256 x 256, and predicted IoU, B.
@@ -213,7 +213,7 @@ class PromptedSam(nn.Module):
 
 
 def point_wise(token: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-    """B x C tokens times 1 or B x H x W x C features, to B x H x W."""
+    """Multiply B x C tokens with 1 or B x H x W x C features to B x H x W."""
     height, width = features.shape[1:3]
     # A matrix product: OpenVINO would sum an einsum's products one by one.
     return (features.flatten(1, 2) @ token.unsqueeze(2)).reshape(-1, height, width)
@@ -227,7 +227,7 @@ def expand_tokens(layers: nn.Sequential, tokens: torch.Tensor) -> torch.Tensor:
 
     Args:
         layers: transposed convolution, LayerNorm2d, GELU, transposed convolution, perhaps GELU.
-        tokens: B x N x C.
+        tokens: image tokens, B x N x C.
 
     Returns:
         B x N x 4 x 4 x C': for each token its 2 x 2 quarters, and their 2 x 2 pixels.
@@ -243,12 +243,12 @@ def expand_tokens(layers: nn.Sequential, tokens: torch.Tensor) -> torch.Tensor:
 
 
 def normalize_channels(norm: LayerNorm2d, values: torch.Tensor) -> torch.Tensor:
-    """SAM's LayerNorm2d on ... x C, where PyTorch's own is several times as fast."""
+    """Apply SAM's LayerNorm2d to ... x C, where PyTorch's own is several times as fast."""
     return F.layer_norm(values, norm.weight.shape, norm.weight, norm.bias, norm.eps)
 
 
 def _double(layer: nn.ConvTranspose2d, tokens: torch.Tensor) -> torch.Tensor:
-    """... x C to ... x 4 x C': what a 2 x 2 transposed convolution makes of single pixels."""
+    """Turn ... x C into ... x 4 x C': a 2 x 2 transposed convolution of single pixels."""
     assert layer.bias is not None
     weight = layer.weight.permute(2, 3, 1, 0).flatten(0, 2)
     doubled = F.linear(tokens, weight, layer.bias.repeat(4))
@@ -256,7 +256,7 @@ def _double(layer: nn.ConvTranspose2d, tokens: torch.Tensor) -> torch.Tensor:
 
 
 def as_pixels(blocks: torch.Tensor) -> torch.Tensor:
-    """B x HW x 4 x 4 x C, as :func:`expand_tokens` returns it, to B x 4H x 4W x C."""
+    """Reshape B x HW x 4 x 4 x C, as :func:`expand_tokens` returns it, to B x 4H x 4W x C."""
     count, tokens, _, _, channels = blocks.shape
     side = math.isqrt(tokens)
     grid = blocks.reshape(count, side, side, 2, 2, 2, 2, channels)

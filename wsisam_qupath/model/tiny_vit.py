@@ -32,8 +32,8 @@ class TinyVitEncoder(nn.Module):
     """Image encoder with an early feature map.
 
     Args:
-        pixelwise_stem: embed patches with 1x1, stride-1 convolutions (LiteMedSAM) in place of
-            3x3, stride-2 ones (MobileSAM).
+        pixelwise_stem: whether patches are embedded with 1x1, stride-1 convolutions (LiteMedSAM),
+            not 3x3, stride-2 ones (MobileSAM).
     """
 
     def __init__(self, *, pixelwise_stem: bool) -> None:

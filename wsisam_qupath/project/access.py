@@ -62,7 +62,7 @@ def check_closed(project: Project, warn: Callable[[str], None]) -> None:
     """Refuse a project that QuPath has open: QuPath would overwrite the results on its next save.
 
     Args:
-        warn: gets a message if a QuPath runs that may have the project open.
+        warn: is called with a message if a running QuPath may have the project open.
 
     Raises:
         ProjectError: a QuPath was started with this project.

@@ -44,17 +44,17 @@ from ..qupath.values import Staged
 Recovery: TypeAlias = Literal["nothing", "finished", "undone"]
 
 RESTORE = "restore"
-"""Command of the backups that a restoration makes."""
+"""Name of the command in backups that a restoration makes."""
 
 
 @dataclass(frozen=True)
 class _Marker:
-    """The content of the marker file: what the image is about to become.
+    """Content of the marker file: what the image is about to become.
 
     Attributes:
-        sha256, size_bytes: of ``data.qpdata``; None where there is to be none.
-        summary: text of ``summary.json``; None where there is to be none.
-        backup: name of the copy of what was there before; for people, nothing reads it.
+        sha256, size_bytes: checksum and size of ``data.qpdata``; None if there is to be none.
+        summary: text of ``summary.json``; None if there is to be none.
+        backup: name of the copy of the earlier content; for people, nothing reads it.
     """
 
     sha256: str | None
@@ -83,9 +83,9 @@ def commit(
     some microseconds.
 
     Args:
-        staged: the file at :func:`make_staging_path`; afterwards it is gone in any case.
-        versions: of the image's files from when it was read.
-        command: that changes the image, for the list of its backups.
+        staged: file at :func:`make_staging_path`; it is gone afterwards in any case.
+        versions: states of the image's files from when it was read.
+        command: command that changes the image, for the list of its backups.
 
     Returns:
         Path of the backup, which is an older one if that is identical; None for an image without
@@ -118,7 +118,7 @@ def restore(entry: ImageEntry, number: int | None) -> Backup | None:
     """Restore a backup and its summary; the objects that it replaces become a new backup.
 
     Args:
-        number: of the backup; None takes an image back to having no data.
+        number: number of the backup; None takes an image back to having no data.
 
     Returns:
         The backup of what was there before, which is an older one if that is identical.
@@ -179,8 +179,9 @@ def _exchange(
     """Run the transaction; return the backup.
 
     Args:
-        new: the staged file, or one to be staged; None if the image is to have no data.
-        command: that changes the image. :data:`RESTORE` keeps no second copy of what is kept.
+        new: staged file, or one to be staged; None if the image is to have no data.
+        command: command that changes the image. :data:`RESTORE` keeps no second copy of what is
+            kept.
         summary: makes the text of ``summary.json`` after staging; None for no such file.
         refuse_if_changed: raises ImageError if another program changed the image.
     """
@@ -252,7 +253,7 @@ def _announce(
 
 
 def _finish(entry: ImageEntry, marker: _Marker) -> None:
-    """What comes after the step."""
+    """Clean up after the step has taken place."""
     entry.files.sync_folder(entry.folder)
     if marker.summary is None:
         entry.files.remove(entry.summary)

@@ -17,13 +17,14 @@ from ..files.formats import HISTORY
 from ..qupath.files.entries import ImageEntry, Project
 
 MOST_RECORDS = 200_000
-"""Of each kind and image; the oldest go first. 200,000 results are 40 MB, read in a second."""
+"""Most records of each kind and image; the oldest go first. 200,000 results are 40 MB, read in a
+second."""
 
 HISTORY_FOLDER = "history"
 """Name of the folder of histories, below this program's own."""
 
 _LEDGER = "ledger"
-"""Name that version 0.1 gave to histories: of their folder, and of the key of their format."""
+"""What version 0.1 called histories: name of their folder, and key of their format."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class Written:
     """One result, as it was written into the image.
 
     Attributes:
-        id: of the result.
-        prompt_id: of the annotation that asked for it.
+        id: id of the result.
+        prompt_id: id of the annotation that asked for it.
         drawn: signature of its outline, by which it is recognized.
         class_name: name of its class at that time; None without one.
         object_type: ``detection`` or ``annotation``.
@@ -50,9 +51,9 @@ class Record:
     """The content of an image's history.
 
     Attributes:
-        written: oldest first.
-        empty: reasons by the ids of results without an outline: the model saw nothing there.
-        slide_key: of the slide that ``empty`` refers to.
+        written: results, the oldest first.
+        empty: reasons by the ids of results without an outline, for which the model saw nothing.
+        slide_key: key of the slide that ``empty`` refers to.
         damaged: path of the file if it is damaged; the rest is then empty.
     """
 
@@ -69,7 +70,7 @@ class History:
     """
 
     def __init__(self, project: Project, entry: ImageEntry) -> None:
-        """Touches nothing."""
+        """Only set the path: no file is touched."""
         self.path = project.own_folder / HISTORY_FOLDER / f"{entry.id}.json"
         self._earlier_path = project.own_folder / _LEDGER / self.path.name
         self._name = escape(entry.name)
@@ -109,7 +110,7 @@ class History:
 
         Args:
             empty: reasons by the ids of the results.
-            slide_key: of the slide that was read; see :class:`.journal.Journal`.
+            slide_key: key of the slide that was read; see :class:`.journal.Journal`.
 
         Returns:
             The new name of a damaged history; None if it was not damaged.

@@ -31,7 +31,7 @@ class Journal:
     """
 
     def __init__(self, project: Project, entry: ImageEntry, slide_key: str) -> None:
-        """Touches nothing.
+        """Only set the path: no file is touched.
 
         Args:
             slide_key: any text that changes with the slide, such as URI, size and time of its file.

@@ -27,7 +27,7 @@ _HOLDER = "lock.json"
 _UNKNOWN = {"pid": "?", "host": "an unknown computer", "since": "an unknown time"}
 
 _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
-"""What file systems answer that cannot lock files."""
+"""Errors of file systems that cannot lock files."""
 
 
 @contextmanager
@@ -42,7 +42,7 @@ def project_lock(project: Project, *, what: str) -> Iterator[None]:
     kill, and the message says which file to delete.
 
     Args:
-        what: the command, for the message that other processes get.
+        what: name of the command, for the message that other processes get.
 
     Raises:
         ProjectError: another process has it, or the project cannot be written (in which case
@@ -137,7 +137,7 @@ def _describe_holder(project: Project, lock: BaseFileLock) -> str:
 
 
 def _remove(folder: Path) -> None:
-    """Remove what was just created."""
+    """Remove a lock file that was just created."""
     with suppress(OSError):
         for name in (_HOLDER, _LOCK):
             (folder / name).unlink(missing_ok=True)

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from psutil import Process
 
 _LAUNCHER = re.compile(r"QuPath([ -].*)?")
-"""``QuPath``, ``QuPath-0.6.0``, ``QuPath-v0.6.0-arm64``, ``QuPath-0.6.0 (console)``."""
+"""Names of QuPath's launcher: ``QuPath``, ``QuPath-0.6.0``, ``QuPath-v0.6.0-arm64``, ``QuPath-0.6.0
+(console)``."""
 
 _JAVA = ("java", "javaw")
 _MAIN_CLASSES = ("qupath.QuPath", "qupath.lib.gui.QuPathApp", "qupath.lib.gui.QuPathGUI")
@@ -26,9 +27,9 @@ class Running:
     """A running QuPath with a window.
 
     Attributes:
-        pid: of its process.
-        has_project: it was started with the project, or has a file of it open. Where this is
-            false, a person may still have opened the project in its window.
+        pid: number of its process.
+        has_project: whether it was started with the project, or has a file of it open. If False, a
+            person may still have opened the project in its window.
     """
 
     pid: int
@@ -61,7 +62,7 @@ def find_window_arguments(name: str, command: Sequence[str]) -> tuple[str, ...] 
     """Give the arguments of a QuPath with a window; None for every other process.
 
     Args:
-        name: of the process.
+        name: name of the process.
         command: its command line.
     """
     if not command:
@@ -84,7 +85,7 @@ def _qupath_arguments(name: str, command: Sequence[str]) -> Sequence[str] | None
 
 
 def _windows() -> Iterator[tuple[Process, tuple[str, ...]]]:
-    """Find the processes of QuPath with a window, and their arguments."""
+    """List the processes of QuPath with a window, and their arguments."""
     import psutil
 
     own = psutil.Process()

@@ -23,7 +23,7 @@ from .lock import project_lock
 from .unfinished_restore import UnfinishedRestore
 
 _PIPE_COLUMNS = 240
-"""Where nobody knows how wide the screen is: each row of the list is one line then."""
+"""Width of the list if that of the screen is unknown, so that each row is one line."""
 
 Wanted: TypeAlias = Literal["previous", "original"] | int
 """Which state of an image: the one before its last command, the first one, or a number."""
@@ -148,7 +148,7 @@ def _count(entry: ImageEntry, summary: Path, noun: str = " object") -> str:
 
 
 def _restore_image(entry: ImageEntry, wanted: Wanted, unfinished: UnfinishedRestore | None) -> str:
-    """Restore a state of an image, recovered; tell which one, or nothing where there is none."""
+    """Restore a state of a recovered image; return which, or nothing if there is none."""
     backup = _choose(entry, list_backups(entry), wanted)
     if backup is None:
         return ""

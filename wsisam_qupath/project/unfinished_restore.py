@@ -1,4 +1,4 @@
-"""Which images a ``restore`` that was stopped has done: given again, it leaves those as they are.
+"""Records which images a stopped ``restore`` has done: the next one leaves those alone.
 
 Without that, one that was given again would go one command further back in some images than in
 the others.
@@ -20,7 +20,7 @@ class UnfinishedRestore:
     """The states that were restored, in ``<own folder>/restore.jsonl``; under the project's lock.
 
     Args:
-        images: names, patterns or ids, as they were asked for.
+        images: names, patterns or ids, as the user gave them.
     """
 
     def __init__(self, project: Project, images: Sequence[str]) -> None:
@@ -41,7 +41,7 @@ class UnfinishedRestore:
         return find_present(entry, backups) is not None
 
     def add(self, entry: ImageEntry, number: int) -> None:
-        """Note which state an image is about to have: a kill may come before or after that.
+        """Note which state an image will get: a kill may come before or after the change.
 
         Raises:
             ProjectError: it cannot be written.
@@ -53,7 +53,7 @@ class UnfinishedRestore:
             self._files.write_atomically(self._path, content)
 
     def finish(self) -> None:
-        """Forget it all: nothing is left to do.
+        """Remove the record: nothing is left to do.
 
         Raises:
             ProjectError: the file cannot be removed.

@@ -15,14 +15,15 @@ from ..geometry.validity import keep_polygons
 from .prompt import PathClass, Plane, Point
 
 BACKGROUND_POINTS = 3
-"""An area that corrects an outline stands for so many points outside; the decoder has learned from
-one to ten."""
+"""Number of outside points that an area stands for when it corrects an outline; the decoder has
+learned from one to ten."""
 
 _GRID = 12
-"""Points are chosen among so many along each axis."""
+"""Number of candidate points along each axis."""
 
 _NEAR_SHARE = 0.3
-"""The nearest share of them: what lies far from an object says little about its edge."""
+"""Share of the candidates that is used, the nearest: what lies far from an object says little about
+its edge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class Background:
     plane: Plane = field(default_factory=Plane)
 
     def is_around(self, l0_object: BaseGeometry) -> bool:
-        """Tell whether an object lies inside: the area is then the frame of a region."""
+        """Whether an object lies inside: the area is then the frame of a region."""
         return bool(self.l0_area.contains(l0_object.representative_point()))
 
     def sample(self, l0_window: Box, l0_object: BaseGeometry) -> tuple[Point, ...]:
@@ -57,7 +58,7 @@ class Background:
 
 
 def _list_inside(area: Polygon | MultiPolygon) -> FloatArray:
-    """Points of a regular grid inside of an area, N x 2; one of it where it is too thin."""
+    """List points of a regular grid inside of an area, N x 2; at least one, however thin it is."""
     x0, y0, x1, y1 = area.bounds
     shares = (np.arange(_GRID) + 0.5) / _GRID
     x, y = np.meshgrid(x0 + shares * (x1 - x0), y0 + shares * (y1 - y0))

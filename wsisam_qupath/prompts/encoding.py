@@ -26,7 +26,7 @@ PADDING, NEGATIVE, POSITIVE, TOP_LEFT, BOTTOM_RIGHT = -1, 0, 1, 2, 3
 """SAM's labels of prompt points."""
 
 MOST_POINTS = 20
-"""So many points inside of an object are encoded, and as many outside. The adapter that ships was
+"""Most points inside of an object that are encoded, and most outside. The adapter that ships was
 taught with about ten; IoU is 0.98 with 32 points in a gland, 0.6 with 64 and 0.2 with 125."""
 
 OUTLINE_LOGIT = 4.0
@@ -44,9 +44,9 @@ class EncodedPrompt:
     """A prompt as the decoder takes it.
 
     Attributes:
-        point_coords: N x 2 float32, (x, y), HR px.
-        point_labels: N int64, see :data:`POSITIVE` and its neighbors.
-        mask_input, lr_mask_input: mask prompts over the two patches, both or neither.
+        point_coords: (x, y), HR px, N x 2 float32.
+        point_labels: label of each point, N int64; see :data:`POSITIVE` and its neighbors.
+        mask_input, lr_mask_input: mask prompts over the two patches, either both or neither.
         fits_hr: whether the object is known to fit into the HR patch; decoders that answer on each
             patch by itself then leave the LR patch out.
     """
@@ -84,7 +84,7 @@ def encode_prompt(prompt: Prompt, pair: PatchPair) -> EncodedPrompt:
 
 
 def _limit(l0_points: Sequence[Point]) -> Sequence[Point]:
-    """As many of the points as the model can be asked about, in their order."""
+    """Reduce points to as many as the model can be asked about, in their order."""
     if len(l0_points) <= MOST_POINTS:
         return l0_points
     chosen = choose_far_apart(np.array(l0_points), MOST_POINTS, first=len(l0_points) - 1)
@@ -97,7 +97,7 @@ def encode_box(hr_box: Box) -> EncodedPrompt:
 
 
 def place_in_patches(point_coords: Coords, size_px: int) -> tuple[Coords, Coords]:
-    """HR px as px of the HR patch and of the LR patch, about the same center.
+    """Convert HR px to px of the HR patch and of the LR patch, about the same center.
 
     Args:
         point_coords: ... x 2, a NumPy array or a PyTorch tensor; its dtype stays.
@@ -129,7 +129,7 @@ def project_mask_to_lr(mask_input: MaskArray) -> MaskArray:
 
 
 def project_mask_to_hr(lr_mask_input: MaskArray) -> MaskArray:
-    """The part of a mask over the LR patch that the HR patch covers, bilinear."""
+    """Cut what the HR patch covers out of a mask over the LR patch, bilinear."""
     half = MASK_PX // 2
     around = slice(half // 2 - 1, half // 2 + half + 1)
     middle = lr_mask_input[around, around]

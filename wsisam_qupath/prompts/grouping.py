@@ -27,7 +27,7 @@ from .background import Background
 from .prompt import PathClass, Plane, Point, Prompt, PromptSet, Skipped
 
 HrBoxOf: TypeAlias = Callable[[Prompt], Box]
-"""Returns the area that the HR patch of a prompt covers, level-0 px."""
+"""Gives the area that the HR patch of a prompt covers, level-0 px."""
 
 IntArray: TypeAlias = NDArray[np.intp]
 
@@ -37,7 +37,7 @@ ID_NAMESPACE = uuid.UUID("9a1d0f6e-7c52-4d0b-8f3e-2b64c1a7e5d3")
 
 @dataclass(frozen=True, slots=True)
 class Area:
-    """A drawn rectangle or outline; exactly one of the two is there."""
+    """A drawn rectangle or outline; exactly one of the two is set."""
 
     id: str
     l0_box: Box | None = None
@@ -66,7 +66,7 @@ class Clicks:
 
 
 Mark: TypeAlias = Area | Clicks | Background
-"""What one feature drew."""
+"""A mark: what one feature drew."""
 
 
 class _Click(NamedTuple):
@@ -86,7 +86,8 @@ def group_marks(
     """Make one prompt per area, and prompts of the points that lie in no area.
 
     Args:
-        marks: in the order of the input, which the prompts keep; their ids are distinct.
+        marks: drawn marks in the order of the input, which the prompts keep; their ids are
+            distinct.
         points_as: whether the points of a feature mark one object, or each its own.
         hr_l0_box_of: asked only where negative points lie in no area, or where there are areas of
             background, which say nothing without it.
@@ -158,7 +159,7 @@ def derive_id(*parts: object) -> str:
 
 
 def _clicks_by_holder(marks: Sequence[Mark]) -> defaultdict[str, list[_Click]]:
-    """Map points to the smallest area that holds them, or else to their own feature, by its id."""
+    """Group points by the id of the smallest area that holds them, or else of their own feature."""
     areas = [mark for mark in marks if isinstance(mark, Area)]
     clicks = [
         _Click(mark, number)
@@ -325,7 +326,7 @@ def _add_background(prompt: Prompt, backgrounds: Sequence[Background]) -> Prompt
 
 
 def _make_shape(prompt: Prompt) -> BaseGeometry:
-    """What marks an object: its outline, its rectangle, or the points inside of it."""
+    """Make the shape of a mark: its outline, its rectangle, or the points inside of it."""
     if prompt.l0_outline is not None:
         return prompt.l0_outline
     if prompt.l0_box is not None:
@@ -334,7 +335,7 @@ def _make_shape(prompt: Prompt) -> BaseGeometry:
 
 
 def _sample_near(background: Background, area: Area) -> Clicks:
-    """Points of background in an area that is corrected; around it, where they do not meet."""
+    """Sample points of background in an area to correct, or near it if they do not meet."""
     outline = make_polygon(area)
     shared = keep_polygons(shapely.intersection(background.l0_area, outline))
     wrong = background if shared.is_empty else replace(background, l0_area=shared)
@@ -350,6 +351,6 @@ def _make_dots(clicks: Sequence[_Click]) -> NDArray[np.object_]:
 
 
 def make_polygon(area: Area) -> Polygon | MultiPolygon:
-    """What an area covers, level-0 px."""
+    """Make the polygon that an area covers, level-0 px."""
     box = area.l0_box
     return shapely.box(box.x0, box.y0, box.x1, box.y1) if box else area.l0_outline

@@ -15,7 +15,7 @@ from ..errors import PromptError
 from ..geometry import Box, FloatArray, find_bounding_box
 
 Point: TypeAlias = tuple[float, float]
-"""(x, y), level-0 px."""
+"""A point (x, y), level-0 px."""
 
 
 class PromptKind(str, Enum):
@@ -66,13 +66,13 @@ class Prompt:
 
     Attributes:
         id: names the prompt; QuPath's object id, where there is one.
-        l0_box: a rectangle around the object.
+        l0_box: rectangle around the object, level-0 px.
         l0_outline: a coarse outline to refine, valid; its bounding box is used as the box too.
         l0_earlier: an earlier answer that the points correct, valid. They may lie outside of it, so
             its bounding box says nothing; nor does the kind of the prompt.
         l0_positives, l0_negatives: points inside and outside of the object, in the order of the
             clicks.
-        l0_background: what is no part of any object; it is cut out of the answer.
+        l0_background: areas that are no part of any object; they are cut out of the answer.
         path_class, plane: carried over to the result.
         sources: ids of the features that mark the object, its own first.
 
@@ -204,7 +204,7 @@ def clip_to_slide(prompt_set: PromptSet, l0_box: Box) -> PromptSet:
     Boxes and outlines that reach over the edge stay as they are.
 
     Args:
-        l0_box: what the slide covers.
+        l0_box: extent of the slide, level-0 px.
     """
     kept: list[Prompt] = []
     skipped = list(prompt_set.skipped)

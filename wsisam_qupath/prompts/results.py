@@ -37,12 +37,13 @@ class Provenance:
 
     Attributes:
         base, base_sha256: name and checksum of the base weights.
-        adapter, adapter_sha256: the same of the adapter, or None without one.
-        hr_mpp, lr_mpp: µm per encoder pixel of the two patches; no LR patch, no ``lr_mpp``.
-        patch: the patch that the outline comes from, "hr" or "lr".
-        version: of this program.
-        precision: in which numbers the encoder computed.
-        answers: see :data:`ANSWERS`.
+        adapter, adapter_sha256: name and checksum of the adapter, or None without one.
+        hr_mpp, lr_mpp: µm per encoder pixel of the two patches; without an LR patch `lr_mpp` is
+            None.
+        patch: patch that the outline comes from, "hr" or "lr".
+        version: version of this program.
+        precision: numbers that the encoder computed in.
+        answers: version of the answers; see :data:`ANSWERS`.
     """
 
     base: str
@@ -77,12 +78,12 @@ class Result:
 
     Attributes:
         id: UUIDv5, from :func:`compute_result_id`.
-        polygon: its outline, valid, level-0 px.
+        polygon: valid outline, level-0 px.
         predicted_iou: the model's own estimate of the IoU of its mask, 0 to 1.
         stability_score: see :func:`.polygons.stability_score`.
-        area_um2: what the outline encloses.
-        others: what else the prompt may mean, the likeliest first; a click may mean a nucleus, a
-            gland or a region.
+        area_um2: area inside the outline, µm².
+        others: other objects that the prompt may mean, the likeliest first; a click may mean a
+            nucleus, a gland or a region.
         rank: place among the answers to its prompt, 1 is the likeliest; None where it is the only
             one.
     """
@@ -122,7 +123,7 @@ class Empty:
     """A prompt for which the model found no object.
 
     Attributes:
-        id: the one that a result would have had.
+        id: id that a result would have had.
         reason: why there is no outline, a few words for the user.
     """
 
@@ -138,10 +139,10 @@ class SerializedResult:
     """A :class:`Result` or :class:`Empty` as plain values, for files and other processes.
 
     Attributes:
-        id: see :func:`compute_result_id`.
-        feature: the outline as GeoJSON; None where the model sees nothing.
-        reason: why there is none, a few words for the user; else empty.
-        others: see :class:`Result`, as GeoJSON.
+        id: id of the result; see :func:`compute_result_id`.
+        feature: outline as GeoJSON; None if the model sees nothing.
+        reason: why there is no outline, a few words for the user; else empty.
+        others: other candidates as GeoJSON; see :class:`Result`.
     """
 
     id: str

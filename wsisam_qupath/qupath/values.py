@@ -31,9 +31,9 @@ class Placed:
     """A new object and where in the hierarchy it belongs.
 
     Attributes:
-        feature: as :func:`.geojson.to_feature` makes it: id, classification, geometry with plane,
-            measurements, metadata.
-        parent_id: of the object that it goes below; None is the root.
+        feature: feature as :func:`.geojson.to_feature` makes it: id, classification, geometry with
+            plane, measurements, metadata.
+        parent_id: id of the object that it goes below; None is the root.
     """
 
     feature: Feature
@@ -45,9 +45,9 @@ class Change:
     """A change of the objects of one image.
 
     Attributes:
-        n_objects: how many it must hold now, with the root: what was read.
-        remove: ids; their children move up to their parents.
-        add: after the removal.
+        n_objects: number of objects that the image must hold before the change, with the root.
+        remove: ids of objects to remove; their children move up to their parents.
+        add: objects to add after the removal.
     """
 
     n_objects: int
@@ -60,9 +60,9 @@ class Staged:
     """A changed ``data.qpdata``, written beside the old one and verified.
 
     Attributes:
-        path: the new file.
-        n_objects: with the root.
-        summary: what ``summary.json`` has to say of it, without its time stamp.
+        path: path of the new file.
+        n_objects: number of objects in it, with the root.
+        summary: content for ``summary.json``, without its time stamp.
     """
 
     path: Path

@@ -24,10 +24,10 @@ _STYLES = {"done": "green", "nothing to do": "", "failed": "bold red"}
 
 
 class Display:
-    """The progress of a batch; elsewhere than on a terminal also one line per image.
+    """Shows the progress of a batch; unless on a terminal also one line per image.
 
     Args:
-        images: how many there are.
+        images: number of images.
     """
 
     def __init__(self, console: Console, images: int) -> None:
@@ -126,7 +126,7 @@ def summarize_outcome(outcome: ImageOutcome) -> str:
 
 
 def outdated_notice(outcomes: Sequence[ImageOutcome]) -> str:
-    """Say how many results are outdated; empty where none is."""
+    """Say how many results are outdated; empty if none is."""
     count = sum(one.count_outdated() for one in outcomes)
     if not count:
         return ""

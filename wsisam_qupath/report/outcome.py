@@ -17,9 +17,9 @@ from ..geometry import Box, Mpp
 from ..prompts import PathClass, Plane, Prompt, PromptKind
 
 PromptState: TypeAlias = Literal["outlined", "empty", "answered", "reviewed", "skipped"]
-"""``outlined``: there is a new outline. ``empty``: the model sees nothing there. ``answered``: an
-earlier run did it. ``reviewed``: a person took the outline over, so it is left alone. ``skipped``:
-no prompt could be made of it."""
+"""Outcome of a prompt. ``outlined``: there is a new outline. ``empty``: the model sees nothing
+there. ``answered``: an earlier run did it. ``reviewed``: a person took the outline over, so it is
+left alone. ``skipped``: no prompt could be made of it."""
 
 Classes: TypeAlias = dict[str, tuple[int, int, int] | None]
 """Colors of classes, RGB, by their names; None lets QuPath choose."""
@@ -29,15 +29,15 @@ ImageState: TypeAlias = Literal["done", "nothing to do", "failed"]
 
 @dataclass(frozen=True)
 class PromptRow:
-    """What became of one prompt.
+    """The outcome of one prompt.
 
     Attributes:
-        prompt_id: QuPath's id of the annotation, where it has one of its own.
-        reason: a few words for the user where there is no outline; else empty.
+        prompt_id: QuPath's id of the annotation, if it has one of its own.
+        reason: a few words for the user if there is no outline; else empty.
         prompt: None for what was skipped, or found by a search.
-        feature: the outline as it was written; None where there is no new one.
-        is_outdated: whether an older version of this program answered, or an encoder of another
-            precision, which did it otherwise.
+        feature: outline as it was written; None if there is no new one.
+        is_outdated: whether the result is from an older version of this program, or an encoder of
+            another precision, that answers differently.
     """
 
     prompt_id: str
@@ -49,14 +49,14 @@ class PromptRow:
 
     @property
     def path_class(self) -> PathClass | None:
-        """Class of the outline as it was written; without an outline, that of the prompt."""
+        """The class of the outline as it was written; without an outline, that of the prompt."""
         if self.feature is not None:
             return read_path_class(self.feature["properties"].get("classification"))
         return self.prompt.path_class if self.prompt else None
 
     @property
     def plane(self) -> Plane:
-        """Where in a stack the prompt lies; without a prompt, the outline."""
+        """The plane of the prompt in a stack; without a prompt, that of the outline."""
         if self.prompt is not None:
             return self.prompt.plane
         return (
@@ -82,10 +82,10 @@ class Plan:
     """What has to be done for an image.
 
     Attributes:
-        kinds: prompts to answer, by kind; those in the journal are left out.
-        encodes: distinct patches on which they are first asked.
-        outlines_left: areas that are no prompts, since refining was not asked for.
-        beyond_limit: prompts that wait for another run, since the user set a limit.
+        kinds: number of prompts to answer, by kind; those in the journal are left out.
+        encodes: number of distinct patches that they are first asked on.
+        outlines_left: number of areas that are no prompts, since refining was not asked for.
+        beyond_limit: number of prompts that wait for another run, since the user set a limit.
     """
 
     kinds: Mapping[PromptKind, int] = field(default_factory=dict)
@@ -105,12 +105,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class KeptResult:
-    """A result that was not written, since QuPath shows its image, with what adding it takes.
+    """A result not written since QuPath shows its image, with what is needed to add it.
 
     Attributes:
-        feature: as :func:`.geojson.to_feature` makes it.
-        parent_id: the annotation that it goes below.
-        replaces: ids of earlier results that go when it comes.
+        feature: feature as :func:`.geojson.to_feature` makes it.
+        parent_id: id of the annotation that it goes below.
+        replaces: ids of earlier results that are removed when it is added.
     """
 
     feature: Feature
@@ -120,20 +120,20 @@ class KeptResult:
 
 @dataclass(frozen=True)
 class ImageOutcome:
-    """What became of one image.
+    """The outcome of one image.
 
     Attributes:
-        id, name: of the project's entry.
-        rows: one per prompt, but for those that are only counted.
-        slide: the file that was read; None where no reader of ours opens it.
-        mpp: of its level 0; None where it was never opened.
-        reason: what is wrong and how to fix it, or how the image was read if that is worth
-            knowing; else empty.
-        backup: the copy of ``data.qpdata`` from before; None where nothing was written.
-        plan: what it asked for; nothing where it could not be read.
-        helped_by: see :class:`.WsiSamError`.
-        counted: how many prompts have no row any more, by their state.
-        outdated_counted: how many of these have an outdated result.
+        id, name: id and name of the project's entry.
+        rows: one row per prompt, except those that are only counted.
+        slide: file that was read; None if no reader of ours opens it.
+        mpp: pixel size of its level 0; None if it was never opened.
+        reason: what is wrong and how to fix it, or how the image was read if that is worth knowing;
+            else empty.
+        backup: copy of the earlier ``data.qpdata``; None if nothing was written.
+        plan: work that the image asked for; none if it could not be read.
+        helped_by: name of an option that solves it; see :class:`.WsiSamError`.
+        counted: number of prompts that have no row any more, by their state.
+        outdated_counted: number of these with an outdated result.
     """
 
     id: str
@@ -164,7 +164,7 @@ class ImageOutcome:
         return {one.name: one.color for one in classes if one is not None}
 
     def count_rows(self) -> ImageOutcome:
-        """The same with counts in place of rows, but for skipped prompts, which have no outline."""
+        """Replace rows by counts, except skipped prompts, which have no outline."""
         counted = [row for row in self.rows if row.state != "skipped"]
         return replace(
             self,

@@ -67,8 +67,8 @@ class Sketch:
     """A picture of ``l0_box`` to draw level-0 geometry on.
 
     Args:
-        picture: RGB or RGBA; drawn on in place.
-        line_px: how wide lines are, picture px.
+        picture: RGB or RGBA image; it is drawn on in place.
+        line_px: width of lines, picture px.
     """
 
     def __init__(self, picture: Image.Image, l0_box: Box, line_px: int) -> None:

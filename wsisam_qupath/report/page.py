@@ -1,4 +1,4 @@
-"""The report as HTML pages: each is one file with all its pictures, which loads nothing else."""
+"""The report as HTML pages: each file holds all its pictures, and loads nothing else."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ class _Entry:
     """The card of a prompt on the page.
 
     Attributes:
-        order: its place in the project.
-        values: see :func:`.make_row`.
-        state, reason: in words.
-        rgb: of its class.
+        order: place among all prompts, in the order of the project.
+        values: the row as a table; see :func:`.make_row`.
+        state, reason: state and reason in words.
+        rgb: color of its class.
     """
 
     order: int
@@ -114,8 +114,8 @@ class Pages:
         """Render a page as HTML, and draw its pictures.
 
         Args:
-            number: from 1 on.
-            names: the files of all pages, which each page links to.
+            number: number of the page, from 1 on.
+            names: names of the files of all pages, which each page links to.
         """
         first, first_row = (number - 1) * CARDS_MAX, (number - 1) * ROWS_MAX
         cards = self._cards[first : first + CARDS_MAX]
@@ -201,7 +201,7 @@ def _data_uri(jpeg: bytes) -> str:
 
 
 def _csp_hash(script: str) -> str:
-    """Content security policy of the page: only its own script runs, whatever names contain."""
+    """Hash the page's script for its Content-Security-Policy: only that script runs."""
     return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
 
 

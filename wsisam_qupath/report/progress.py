@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # NumPy takes longer to load than a command line may take to 
     from ..prompts import Skipped
 
 SILENCE_SECONDS_MAX = 9.0
-"""Elsewhere than on a terminal, a line comes so often: within 10 s on a busy machine too."""
+"""Time between two lines unless on a terminal, seconds: within 10 s on a busy machine too."""
 
 _JSON_SECONDS = 1.0
 """Time between two objects for programs."""
@@ -81,7 +81,7 @@ def stderr_console(*, as_log: bool = False) -> MessageConsole:
 
 
 class Progress:
-    """How far a piece of work is; see :func:`show_progress`. May be told from any thread."""
+    """How far a piece of work is; see :func:`show_progress`. May be updated from any thread."""
 
     def __init__(self, what: str, total: float | None, done: float, unit: str) -> None:
         self._what, self._total, self._done, self._unit = what, total, done, unit
@@ -91,7 +91,7 @@ class Progress:
         self._started = time.monotonic()
 
     def advance(self, count: float = 1) -> None:
-        """Tell that so much more is done."""
+        """Count more of the work as done."""
         self._done += count
 
     def update(
@@ -103,10 +103,10 @@ class Progress:
         note: str | None = None,
         is_estimated: bool | None = None,
     ) -> None:
-        """Tell what is known better now; None leaves it as it is.
+        """Update what is known better now; None leaves a value as it is.
 
         Args:
-            is_estimated: whether the total is, so that it is said to be.
+            is_estimated: whether the total is an estimate, which is then said.
         """
         self._done = self._done if done is None else done
         self._total = self._total if total is None else total
@@ -115,23 +115,23 @@ class Progress:
         self._is_estimated = self._is_estimated if is_estimated is None else is_estimated
 
     def track(self, items: Iterable[T]) -> Iterator[T]:
-        """Yield the same items, each of which is done when the next one is asked for."""
+        """Yield items, each of which counts as done when the next one is asked for."""
         for item in items:
             yield item
             self.advance()
 
     @property
     def what(self) -> str:
-        """What is being done, a few words."""
+        """What is being done, in a few words."""
         return self._what
 
     @property
     def share(self) -> float | None:
-        """How much is done, 0 to 1; None where nobody knows."""
+        """The share that is done, 0 to 1; None if nobody knows."""
         return min(1.0, self._done / self._total) if self._total else None
 
     def describe(self) -> str:
-        """How much is done, how fast, and how long the rest takes: "45 of 120, 4.5/s, 17 s left".
+        """Describe count, speed and time left: "45 of 120, 4.5/s, 17 s left".
 
         Without a known total, the time that it has taken.
         """
@@ -147,7 +147,7 @@ class Progress:
         return ", ".join([*parts, *([self._note] if self._note else [])])
 
     def as_event(self) -> dict[str, object]:
-        """The same for programs."""
+        """Describe the progress for programs, as values of a JSON object."""
         seconds = time.monotonic() - self._started
         speed = (self._done - self._done_before) / max(seconds, 1e-3)
         left = (self._total - self._done) / speed if self._total and speed > 0 else None
@@ -173,16 +173,16 @@ class Progress:
 def show_progress(
     console: Console, what: str, total: float | None = None, *, done: float = 0, unit: str = ""
 ) -> Iterator[Progress]:
-    """Show how far the work of the body is: the one place that knows how.
+    """Show the progress of the body: the one place that decides how.
 
     On a terminal a bar, which goes with its end; for programs a JSON object every second; else a
     line whenever nothing was said for ten seconds. Nothing with ``--quiet``.
 
     Args:
-        what: is done, a few words: "Outlining".
-        total: how much there is to do; None where nobody knows, or not yet.
+        what: what is being done, a few words: "Outlining".
+        total: how much there is to do; None if nobody knows, or not yet.
         done: how much an earlier run did.
-        unit: "B" for bytes; else it is counted in whole things.
+        unit: "B" for bytes; empty for a count of whole things.
     """
     progress = Progress(what, total, done, unit)
     style = console.progress_style if isinstance(console, MessageConsole) else "auto"
@@ -205,7 +205,7 @@ def _show_bar(console: Console, progress: Progress) -> Iterator[None]:
 
 
 class _What(TextColumn):
-    """What is done; moves the bar to where the work is."""
+    """The column that says what is done; it also moves the bar."""
 
     def __init__(self, progress: Progress) -> None:
         super().__init__("")
@@ -233,7 +233,7 @@ def _tell_regularly(
     progress: Progress,
     tell: Callable[[Console, Progress, threading.Event], None],
 ) -> Iterator[None]:
-    """Print where the work is, from a thread of its own: it may stand still for long."""
+    """Print the progress from a thread of its own: the work may stand still for long."""
     is_over = threading.Event()
     args = (console, progress, is_over)
     thread = threading.Thread(target=tell, args=args, name="progress", daemon=True)
@@ -301,7 +301,7 @@ def points_warning(clicked: int, base: Base, adapter: Adapter | None) -> str | N
     """Make the warning for prompts with points on a base that was not trained on any; else None.
 
     Args:
-        clicked: prompts with points.
+        clicked: number of prompts with points.
     """
     if not clicked or adapter is not None or "points" in base.trained_prompts:
         return None

@@ -38,11 +38,11 @@ class ReportHeader:
     """What a report says about the whole run.
 
     Attributes:
-        project: its name.
-        version: of this program.
-        adapter: None without one.
+        project: name of the project.
+        version: version of this program.
+        adapter: name of the adapter; None without one.
         options: names and values as the user gave them.
-        started: with its time zone.
+        started: time when the run began, with its time zone.
     """
 
     project: str
@@ -57,7 +57,7 @@ class ReportHeader:
 
 
 def make_rows(outcomes: Iterable[ImageOutcome]) -> list[Row]:
-    """Make one row per prompt, and one per image without prompts; what does not apply is None."""
+    """Make one row per prompt, and one per image without prompts; absent values are None."""
     return [make_row(image, row) for image in outcomes for row in image.rows or (None,)]
 
 

@@ -15,7 +15,8 @@ def open_template(package: str, name: str, **filters: Callable[..., object]) -> 
     """Open a template that lies in a package.
 
     Args:
-        filters: that it has beside ``one_line``, which makes any text one line of bounded length.
+        filters: filters that it has beside ``one_line``, which makes any text one line of bounded
+            length.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined  # 0.1 s
 

@@ -27,7 +27,7 @@ _READ_THREADS_MAX = 4
 
 _QUALITY = 70
 _SUBSAMPLING = "4:4:4"
-"""No chroma subsampling in JPEG: thin lines keep the color of their class."""
+"""Pillow's number for JPEG without chroma subsampling: thin lines keep the color of their class."""
 
 OpenSlideOf: TypeAlias = Callable[[ImageOutcome, Plane], Slide]
 """Opens a plane of an image, or raises a :class:`WsiSamError`. The caller closes it."""
@@ -41,7 +41,7 @@ class Thumbnail(NamedTuple):
 
 
 def open_again(image: ImageOutcome, plane: Plane) -> Slide:
-    """The slide that an image was read from.
+    """Open the slide that an image was read from.
 
     Raises:
         SlideError: it was none that can be opened here, or it is gone.
@@ -108,8 +108,8 @@ def draw_thumbnail(slide: Slide, row: PromptRow, l0_narrowest_px: float) -> byte
     """Draw a square of tissue with the prompt in yellow and the outline in its class's color.
 
     Args:
-        row: with a prompt, an outline, or both.
-        l0_narrowest_px: the square is at least so wide, level-0 px.
+        row: row with a prompt, an outline, or both.
+        l0_narrowest_px: least width of the square, level-0 px.
 
     Returns:
         JPEG, RGB, 200 x 200 px.

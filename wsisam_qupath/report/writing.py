@@ -44,15 +44,15 @@ _VERSION = 1
 
 
 _FORMULA = re.compile(r"(^|;)(\s*[=+\-@＝＋－＠])")
-"""What a spreadsheet would run: at the start of a cell, and after a semicolon, which divides
-cells where commas are decimal."""
+"""Beginnings of text that a spreadsheet would run: at the start of a cell, and after a semicolon,
+which divides cells where commas are decimal."""
 
 
 def check_report_path(path: Path, *, project: Project | None = None) -> None:
     """Check before the work starts that a report can be written to a file.
 
     Args:
-        project: that the batch is of; some of its files are JSON too.
+        project: the project of the batch; some of its files are JSON too.
 
     Raises:
         OptionError: the suffix is none of .json, .csv and .html, or the report would lie in one of
@@ -89,7 +89,7 @@ def write_report(
     to them is written last.
 
     Args:
-        outcomes: in the order of the project.
+        outcomes: outcomes of the images, in the order of the project.
         open_slide_of: opens slides for the pictures of .html, one at a time.
         on_drawn: called after each picture.
 

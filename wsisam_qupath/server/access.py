@@ -1,4 +1,4 @@
-"""Which files a server may open, and opening them so that they are those that were looked at.
+"""Decide which files a server may open, and open exactly the files that were checked.
 
 A path is resolved, looked at and then opened part by part from its allowed folder on, without
 following links: whoever swaps a name for a link meanwhile gets an error. Libraries that want a name
@@ -24,7 +24,7 @@ from ..slide.names import find_existing
 from .config import ServerConfig
 
 _OF_MANY_FILES = (".mrxs", ".vms", ".vmu", ".dcm", ".svslide")
-"""Suffixes of slides for which the library looks for further files beside the given one."""
+"""Suffixes of slides for which the library looks for more files beside the given one."""
 
 _DICOM_AT, _DICOM = 128, b"DICM"
 
@@ -32,10 +32,10 @@ _THIS_SYSTEM = type(PurePath())
 
 
 class FileAccess:
-    """What clients may have opened.
+    """The files that clients may have opened.
 
     Args:
-        config: see :attr:`.ServerConfig.slides`; its folders need not exist yet.
+        config: configuration; see :attr:`.ServerConfig.slides`; its folders need not exist yet.
     """
 
     def __init__(self, config: ServerConfig) -> None:
@@ -44,14 +44,14 @@ class FileAccess:
         self._pins: Path | None = None
 
     def find_allowed(self, path: PurePath) -> Path | None:
-        """The real path of a file, if it may be opened; see :func:`find_allowed`."""
+        """Find the real path of a file, if it may be opened; see :func:`find_allowed`."""
         return find_allowed(path, self._folders, anywhere=self.is_free)
 
     def folder_of(self, path: Path) -> SafeFolder | None:
-        """What opens a file below the allowed folder that it lies in; None if any may be opened.
+        """Open the allowed folder that a file lies in; None if any file may be opened.
 
         Args:
-            path: allowed, and real.
+            path: path that is allowed, without links.
 
         Raises:
             OSError: it lies in none.
@@ -71,10 +71,10 @@ class FileAccess:
         mpp: float | Mpp | None = None,
         mpp_if_unstated: float | None = None,
     ) -> Slide:
-        """Opens a slide; see :func:`..slide.open_slide`.
+        """Open a slide; see :func:`..slide.open_slide`.
 
         Args:
-            path: allowed, and real.
+            path: path that is allowed, without links.
         """
         folder = self.folder_of(path)
         if folder is None:
@@ -103,7 +103,7 @@ class FileAccess:
         return slide
 
     def _pinned(self, file: BinaryIO, path: Path) -> Path:
-        """A name of the open file, with its suffix; its own where it needs the files beside it."""
+        """Name an open file with its suffix; by its own name if it needs the files beside it."""
         if _has_companions(file, path):
             return path
         opened = name_of_open(file, path)
@@ -118,11 +118,11 @@ class FileAccess:
 
 
 def find_allowed(path: PurePath, folders: Sequence[Path], *, anywhere: bool) -> Path | None:
-    """The real path of a file, if it may be read; else None. The file need not exist.
+    """Find the real path of a file, if it may be read; else None. The file need not exist.
 
     Args:
-        path: as a client names it, perhaps of another system.
-        folders: those in which files may be read.
+        path: path as a client states it, perhaps of another system.
+        folders: folders in which files may be read.
         anywhere: whether any file may be read.
     """
     if not isinstance(path, _THIS_SYSTEM) or not path.is_absolute():
@@ -143,7 +143,7 @@ def find_allowed(path: PurePath, folders: Sequence[Path], *, anywhere: bool) -> 
 
 
 def _respell(path: Path, folders: Sequence[Path]) -> Path:
-    """The path with the folder that it begins with, as that composes its letters here."""
+    """Spell the folder that a path begins with as its letters are composed here."""
     composed = Path(compose(str(path)))
     for folder in folders:
         if composed.is_relative_to(compose(str(folder))):
@@ -152,7 +152,7 @@ def _respell(path: Path, folders: Sequence[Path]) -> Path:
 
 
 def _find_real(path: Path, folders: Sequence[Path], *, anywhere: bool) -> Path | None:
-    """The path without links, if it lies in one of the folders or may lie anywhere."""
+    """Resolve links in a path, if it then lies in one of the folders or may lie anywhere."""
     real = Path(os.path.realpath(path))
     if anywhere or any(real.is_relative_to(os.path.realpath(folder)) for folder in folders):
         return real
@@ -160,7 +160,7 @@ def _find_real(path: Path, folders: Sequence[Path], *, anywhere: bool) -> Path |
 
 
 def is_there(path: Path) -> bool:
-    """Whether anything is at a path; a name that cannot be, or that may not be looked for, is not.
+    """Whether anything is at a path; False for impossible names and if looking is not allowed.
 
     Not ``Path.exists``, which raises for some of those.
     """
@@ -179,7 +179,7 @@ def _has_companions(file: BinaryIO, path: Path) -> bool:
 
 
 def _check_same(folder: SafeFolder, path: Path, file: BinaryIO) -> None:
-    """Whether a name still leads to the file that was opened.
+    """Check that a name still leads to the file that was opened.
 
     Raises:
         SlideError: it does not.

@@ -76,8 +76,8 @@ def create_app(
     """Create the Flask application of one server; it has no state of its own.
 
     Args:
-        blueprints: more routes, under the same rules: host, token, problems, log.
-        metrics: what the service counts with; None where nobody looks.
+        blueprints: more routes under the same rules: host, token, problems, log.
+        metrics: what the service counts with; None if nothing is counted.
     """
     metrics = metrics or Metrics()
     app = _App(__name__, static_folder=None)
@@ -213,7 +213,7 @@ def _add_segment(app: Flask, service: Service, config: ServerConfig, metrics: Me
 
 
 def _segment(service: Service, config: ServerConfig, *, is_ahead: bool = False) -> Response:
-    """Answer prompts as they are wanted: one after the other, or all at once."""
+    """Answer prompts as the client wants: one after the other, or all at once."""
     is_gone = request.environ.get(IS_GONE, lambda: False)
     slot = service.device_queue.acquire(is_gone, config.limits.request_seconds, is_ahead=is_ahead)
     with ExitStack() as stack:
@@ -239,7 +239,7 @@ def _add_find(app: Flask, service: Service, config: ServerConfig) -> None:
 
 
 def _send_as_ready(records: Iterator[Record], slot: QueueSlot, stack: ExitStack) -> Response:
-    """Send records one by one; what the stack holds is closed when the last one was sent."""
+    """Send records one by one; resources on the stack are closed after the last one."""
     as_sequence = _wants_stream()
     # The first one now: what goes wrong until then has a status of its own.
     first = next(records, None)
@@ -319,7 +319,7 @@ def _stream(
 
 
 class _Sent(NamedTuple):
-    """What is sent next: a record, or the problem that ends it all."""
+    """What is sent next: a record, or the problem that ends the stream."""
 
     content: Record
     is_problem: bool = False

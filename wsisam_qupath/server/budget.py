@@ -18,15 +18,15 @@ class MemoryBudget:
 
     @property
     def reserved_bytes(self) -> int:
-        """What is taken now."""
+        """Bytes that are reserved now."""
         return self._reserved
 
     def reservation(self) -> Reservation:
-        """Of nothing yet; see :meth:`Reservation.grow`."""
+        """Make an empty reservation; see :meth:`Reservation.grow`."""
         return Reservation(self)
 
     def take(self, size: int) -> None:
-        """Reserve so many bytes.
+        """Reserve bytes.
 
         Raises:
             ProblemError: ``too-large`` where that is more than there ever is; ``busy`` where
@@ -46,13 +46,13 @@ class MemoryBudget:
             self._reserved += size
 
     def give_back(self, size: int) -> None:
-        """Of what was taken."""
+        """Give reserved bytes back."""
         with self._lock:
             self._reserved -= size
 
 
 class Reservation:
-    """What one request has reserved; a context manager that gives it back."""
+    """The bytes that one request has reserved; a context manager that gives them back."""
 
     def __init__(self, budget: MemoryBudget) -> None:
         self._budget = budget
@@ -64,7 +64,7 @@ class Reservation:
         self._size += size
 
     def close(self) -> None:
-        """Give all of it back. Does nothing the second time."""
+        """Give everything back; does nothing the second time."""
         size, self._size = self._size, 0
         self._budget.give_back(size)
 

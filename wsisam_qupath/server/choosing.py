@@ -1,4 +1,4 @@
-"""Chooses which prompts of an image are answered, and says what becomes of their earlier results.
+"""Choose which prompts of an image are answered, and what becomes of their earlier results.
 
 A client sends everything that is drawn on a plane, with the results among it. What belongs
 together, what is answered already, and what an answer replaces is decided here, by a batch's rules.
@@ -31,17 +31,17 @@ from ..slide import PixelSource
 from .schemas import Area, Choice
 
 _NEAR_SHARE = 0.5
-"""Points correct an outline if they lie in its bounds, made larger by this share on each side."""
+"""Share by which the bounds of an outline grow on each side; points within them correct it."""
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """What is to be done about an image.
+    """What to do about an image.
 
     Attributes:
         tasks: prompts to answer, by their ids.
         rows: prompts that are not answered, with the reason.
-        loose: ids of unmodified results of prompts that are not there any more.
+        loose: ids of unmodified results that have no prompt any more.
         options: how to answer.
     """
 
@@ -66,7 +66,7 @@ def choose(
     """Choose the prompts that a client asks for.
 
     Args:
-        features: what is drawn on a plane, and the results there.
+        features: drawn objects on a plane, and the results there.
     """
     results = _group_results(features)
     asked = None if choice.ids is None else _name_prompts(choice.ids, features)
@@ -136,7 +136,7 @@ def choose_refinement(
 
 
 def _split(features: Iterable[Feature]) -> tuple[tuple[Feature, ...], tuple[Feature, ...]]:
-    """Annotations, and results that are something else."""
+    """Split features into annotations, and results that are something else."""
     annotations: list[Feature] = []
     others: list[Feature] = []
     for feature in features:
@@ -148,7 +148,7 @@ def _split(features: Iterable[Feature]) -> tuple[tuple[Feature, ...], tuple[Feat
 
 
 def _group_results(features: Iterable[Feature]) -> dict[str, list[Feature]]:
-    """Results by the ids of their prompts."""
+    """Group results by the ids of their prompts."""
     results: dict[str, list[Feature]] = {}
     for feature in features:
         prompt_id = read_prompt_id(feature)
@@ -158,7 +158,7 @@ def _group_results(features: Iterable[Feature]) -> dict[str, list[Feature]]:
 
 
 def _name_prompts(ids: Iterable[str], features: Iterable[Feature]) -> frozenset[str]:
-    """The prompts of what was selected: of a result, the one that it answers."""
+    """Name the prompts of what was selected; a result stands for the prompt that it answers."""
     prompt_of = {str(one.get("id")): read_prompt_id(one) for one in features}
     return frozenset(prompt_of.get(one) or one for one in ids)
 
@@ -166,7 +166,7 @@ def _name_prompts(ids: Iterable[str], features: Iterable[Feature]) -> frozenset[
 def _is_asked_for(
     prompt: Prompt, asked: frozenset[str], area: Area | None, results: Mapping[str, list[Feature]]
 ) -> bool:
-    """Whether what a client asks for is a part of a prompt, or was one when it was answered."""
+    """Whether a client asks for part of a prompt, now or as it was when it was answered."""
     if area is None:
         return not asked.isdisjoint(prompt.sources)
     if prompt.id in asked and prompt.l0_extent is not None:
@@ -185,7 +185,7 @@ def _read_points(result: Feature) -> Iterator[tuple[float, float]]:
 
 
 def _read_question(text: str | None) -> dict[str, Any]:
-    """What a result says that was drawn; nothing where it does not say, or was tampered with."""
+    """Read what was drawn to ask for a result; nothing if it is not stated, or was changed."""
     try:
         question = json.loads(text or "")
         points = [(float(x), float(y)) for key in ("inside", "outside") for x, y in question[key]]
@@ -196,7 +196,7 @@ def _read_question(text: str | None) -> dict[str, Any]:
 
 
 def _take_over(task: Task, present: set[str], results: Mapping[str, list[Feature]]) -> Task:
-    """Have the answer replace those of annotations that belong to another one's prompt now."""
+    """Let the answer replace results of prompts that now belong to another prompt."""
     taken = (
         str(one["id"])
         for source in task.prompt.sources
@@ -229,7 +229,7 @@ def _find_loose(
     tasks: Mapping[str, Task],
     results: Mapping[str, list[Feature]],
 ) -> Iterator[str]:
-    """Unmodified results of prompts of which the last point was taken away."""
+    """Find unmodified results of prompts that have lost their last point."""
     replaced = {one for task in tasks.values() for one in task.replaces}
     for prompt_id in (asked or frozenset()) - present:
         for result in results.get(prompt_id, ()):
@@ -249,7 +249,7 @@ def _is_correction_in(feature: Feature, window: Polygon) -> bool:
 
 
 def _keep_near(mark: Feature, area: Feature) -> Feature | None:
-    """What of a feature corrects an area: its points, its scribble or its background, if near.
+    """Keep what of a feature corrects an area, if it is near: points, scribble, background.
 
     None if nothing of it does.
     """

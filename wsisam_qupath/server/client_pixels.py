@@ -18,10 +18,11 @@ _CUT_TOLERANCE = 1e-2
 _HALVED = tuple(2.0**level for level in range(32))
 
 _REGION_PX_MAX, _FINER_MIN = 2048, 2.0
-"""Side of an image that is asked for, about; and a patch's pixels are at least so much finer."""
+"""About the largest side of an image that is asked for, px, and how much finer than a patch it is
+at least."""
 
 _SLACK_SHARE, _SLACK_PX = 0.95, 2
-"""An image may have a little less than is asked for: clients round scales and sizes."""
+"""How much less than asked for an image may have: clients round scales and sizes."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,9 @@ class SentImage:
     """Pixels of a region of the slide.
 
     Attributes:
-        l0_box: what it covers, level-0 px.
+        l0_box: area that it covers, level-0 px.
         rgb: HWC uint8 RGB, of any size.
-        sha256: of the file that was sent.
+        sha256: SHA-256 of the file that was sent.
     """
 
     l0_box: Box
@@ -46,13 +47,13 @@ class SentImage:
 
 
 class SentPixels:
-    """A slide of which only the sent regions are known; see :class:`.PixelSource`.
+    """A slide with only the sent regions known; see :class:`.PixelSource`.
 
     Args:
-        width_px, height_px: of level 0.
-        images: what is known.
-        downsamples: level-0 px per pixel of the slide's levels; 1, 2, 4 and so on if none is
-            known.
+        width_px, height_px: size of level 0.
+        images: images that the client has sent.
+        downsamples: level-0 px per pixel of each of the slide's levels; 1, 2, 4 and so on if none
+            is known.
     """
 
     def __init__(
@@ -184,7 +185,7 @@ def _holds(outer: Box, inner: Box) -> bool:
 
 
 def _is_fine(image: SentImage, l0_box: Box, width_px: int, height_px: int) -> bool:
-    """Tell whether an image has about the patch's resolution, or the slide's full one."""
+    """Whether an image has about the patch's resolution, or the slide's full one."""
     rgb_height, rgb_width = image.rgb.shape[:2]
     wanted_x = min(1.0, width_px / l0_box.width) * image.l0_box.width
     wanted_y = min(1.0, height_px / l0_box.height) * image.l0_box.height

@@ -1,4 +1,4 @@
-"""Runs ``serve``: the HTTP server, until a signal ends it."""
+"""Run ``serve``: the HTTP server, until a signal ends it."""
 
 from __future__ import annotations
 
@@ -42,12 +42,13 @@ from .tokens import holds_names, is_token, parse_names, read_token_text
 
 @dataclass(frozen=True)
 class ServeRequest:
-    """What a server is asked to do; see :class:`.ServerConfig`.
+    """The options of ``serve``, under the names that they have on the command line.
 
     Attributes:
-        models: the first answers unless a request names another one, by its adapter.
+        models: models to offer; the first answers unless a request names another, by its adapter.
         stop_with_input: whether to stop when the standard input ends.
-        samapi, samapi_open: whether the SAM extension is answered, and on other computers too.
+        samapi, samapi_open: whether the SAM extension is answered, and whether on other computers
+            too.
     """
 
     models: tuple[ModelSpec, ...] = (ModelSpec(),)
@@ -92,8 +93,8 @@ class ServerParts:
     """The parts of a server that does not listen yet.
 
     Attributes:
-        loaders: of all models, by the names by which requests ask for them; more may be added,
-            which are loaded on demand.
+        loaders: loaders of all models, by the names that requests use; others may be added, which
+            are loaded on demand.
     """
 
     config: ServerConfig
@@ -114,9 +115,9 @@ class ServerParts:
         """Listen, load the models, and answer until a signal ends it.
 
         Args:
-            before_models: called in the thread that loads the models, before it does.
+            before_models: called before the models are loaded, in the thread that loads them.
             on_start: called with the URL once requests are answered.
-            finish: ends what goes on beside requests, when the server stops.
+            finish: ends what runs beside requests, when the server stops.
 
         Raises:
             OptionError: the address, the port or the certificate cannot be used.
@@ -200,7 +201,7 @@ def run_serve(request: ServeRequest) -> None:
 
 
 def _name(model: ModelSpec) -> str:
-    """The name by which requests ask for a model."""
+    """Name a model as requests do."""
     if model.adapter is None:
         return "none"
     return model.adapter if isinstance(model.adapter, str) else model.adapter.stem
@@ -309,7 +310,7 @@ def _check_connection_format(file: Path, text: str) -> None:
 
 
 def _own_connection_file() -> Path:
-    """Of this process; those of servers that were killed go."""
+    """Choose the connection file of this process; those of killed servers are removed."""
     folder = _make_private_folder(_make_own_folder() / "servers")
     remove_stale(folder)
     return folder / f"{os.getpid()}.json"

@@ -11,36 +11,38 @@ DEFAULT_PORT = 8473
 _MIB = 1 << 20
 
 MANY_VERTICES = 4_000_000
-"""Positions that are taken where all objects of a slide may come at a time, to be saved or as known
-ones of a search: 10,000 found ones have a million and more. Memory is the limit before that."""
+"""Most positions where all objects of a slide may come at once, to be saved or as known ones of a
+search: 10,000 found ones have a million and more. Memory is the limit before that."""
 
 SamapiAccess: TypeAlias = Literal["off", "local", "open"]
-"""Who is answered as samapi would: nobody, this computer, or everyone; none of them has a token."""
+"""Who may use the routes of samapi, without a token: nobody, this computer, or everyone."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of one request.
+    """Limits of one request, unless another is stated.
 
     Attributes:
-        body_bytes: of its body.
-        depth: of nesting in its JSON.
-        prompts: features.
-        points: positive and negative ones of one prompt.
-        vertices: positions, counted as opening brackets before any object is built.
-        regions: images.
-        region_px, all_regions_px: pixels of one image, of all of them.
-        memory_bytes: of all requests together: their bodies, what is parsed of them, their pixels.
-        connections: open ones; on top of them, the one that has waited longest for bytes goes.
-        head_seconds: from the opening of a connection, or the first byte after an answer, to the
-            end of a request's head; a TLS greeting has the same.
-        body_seconds, body_bytes_per_second: a body may take so long, and longer as it comes at
-            least so fast.
-        idle_seconds: a connection stays open so long between requests.
-        requests_at_once: admitted, computing or waiting; what comes on top is refused at once.
-        request_seconds: an answer is given up after so long; a streamed one so long after its
-            last record.
-        stop_seconds: what is being processed may take this long when the server stops.
+        body_bytes: largest body, bytes.
+        depth: deepest nesting in its JSON.
+        prompts: most features.
+        points: most positive and negative points of one prompt.
+        vertices: most positions, counted as opening brackets before any object is built.
+        regions: most images.
+        region_px, all_regions_px: most pixels of one image, and of all images.
+        memory_bytes: most memory of all requests together: their bodies, what is parsed of them,
+            their pixels.
+        connections: most open connections; above it, the one that has waited longest for bytes is
+            closed.
+        head_seconds: longest time from the opening of a connection, or the first byte after an
+            answer, to the end of a request's head; a TLS greeting may take as long.
+        body_seconds, body_bytes_per_second: time for a body, and the speed at which it may take
+            longer.
+        idle_seconds: how long a connection stays open between requests.
+        requests_at_once: most requests that are admitted, computing or waiting; further ones are
+            refused at once.
+        request_seconds: longest time for an answer; of a streamed one, since its last record.
+        stop_seconds: longest time for requests in progress when the server stops.
     """
 
     body_bytes: int = 64 * _MIB
@@ -67,14 +69,14 @@ class ServerConfig:
     """Configuration of a server, apart from its model.
 
     Attributes:
-        token: what clients must show, of any name or of this computer.
-        prints_token: whether it is printed at the start; a lasting one would stay in a log.
-        names_file: a name and a token of its own per client; see :mod:`.tokens`.
+        token: what clients must show, whatever their name, or only those on this computer.
+        prints_token: whether the token is printed at the start; a lasting one would stay in a log.
+        names_file: file with a name and a token per client; see :mod:`.tokens`.
         host, port: where to listen; port 0 is any free one.
         names: DNS names by which clients may call this server, beside ``localhost``.
-        slides: folders in which slides may be read; none given, see :attr:`reads_slides`.
+        slides: folders in which slides may be read; if empty, see :attr:`reads_slides`.
         maps: (CLIENT, SERVER) beginnings of paths.
-        connection_file: where a client on this machine finds URL and token.
+        connection_file: file in which clients on this machine find URL and token.
         tls_cert, tls_key: PEM files; both or neither.
         samapi: who may use the routes of the SAM extension for QuPath, which sends no token.
     """
@@ -100,7 +102,7 @@ class ServerConfig:
 
     @property
     def reads_anywhere(self) -> bool:
-        """Whether it reads all files of its user: only on this computer, if no folder is named."""
+        """Whether all files of its user may be read: only locally, without named folders."""
         return self.is_loopback and not self.slides
 
     @property

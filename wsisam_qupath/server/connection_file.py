@@ -1,4 +1,4 @@
-"""Where clients on this machine find the servers that run: a file for each, with URL and token.
+"""Files, one per running server, in which clients on this machine find URL and token.
 
 The file of a server is its own, ``~/.wsisam-qupath/servers/<process>.json`` unless its user names
 another one, so that a server that stops takes nobody else's away.
@@ -21,17 +21,18 @@ from ..files.formats import CONNECTION
 from .schemas import PROTOCOL
 
 OWN_FOLDER = Path("~/.wsisam-qupath")
-"""Private files of a user's servers."""
+"""Folder of private files of a user's servers."""
 
 _BYTES_MAX = 64 << 10
 
 _SAME_START_SECONDS = 2.0
-"""A process of the same number that began at another time is another one."""
+"""Largest difference of start times of one process, seconds; a larger one means another process
+with its number."""
 
 
 @contextmanager
 def connection_file(path: Path | None, url: str, token: str) -> Iterator[None]:
-    """There while the body runs; nothing if there is no path.
+    """Keep a connection file while the body runs; nothing if there is no path.
 
     Raises:
         OutputError: it cannot be written.
@@ -60,7 +61,7 @@ def connection_file(path: Path | None, url: str, token: str) -> Iterator[None]:
 
 
 def remove_stale(folder: Path) -> None:
-    """Remove the files of servers of this machine that were killed; the others stay.
+    """Remove the files of killed servers of this machine; the others stay.
 
     So do those of a newer version of this program.
     """
@@ -72,7 +73,7 @@ def remove_stale(folder: Path) -> None:
 
 
 def _is_stale(path: Path, about: Any) -> bool:
-    """Whether a server of this machine does not run any more; a home may be shared with others."""
+    """Whether a server of this machine no longer runs; a home folder may be shared with others."""
     if not isinstance(about, dict) or about.get("host") != socket.gethostname():
         return False
     CONNECTION.check(path, about)
@@ -84,7 +85,7 @@ def _is_stale(path: Path, about: Any) -> bool:
 
 
 def _started(pid: int) -> float | None:
-    """When a process began, seconds since 1970; None if there is none."""
+    """Find when a process began, seconds since 1970; None if there is none."""
     import psutil  # not for `--help`
 
     try:

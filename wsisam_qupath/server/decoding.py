@@ -1,4 +1,4 @@
-"""Decodes request bodies; too large ones are refused before objects are built."""
+"""Decode request bodies; too large ones are refused before objects are built."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ _TAGS = {"collection", "list"}
 """Names of alternatives in pydantic's paths, which are no fields."""
 
 _ERRORS_MAX = 20
-"""So many fields are named; more would bury the first."""
+"""Most fields that are named; more would bury the first."""
 
 _IMAGES = ("PNG", "JPEG")
 
 
 _COPIES = 3
-"""Of a body: as it came, the strings in it, and the images that they say in base64."""
+"""Copies of a body in memory: as it came, the strings in it, and the base64 images in those."""
 
 _RGB_BYTES, _DECODER_BYTES = 3, 8
-"""Per pixel: of an image as it is kept, and beside that while it is decoded."""
+"""Bytes per pixel of an image as it is kept, and in addition while it is decoded."""
 
 
 def decode(body: bytes, kind: type[M], limits: Limits, memory: Reservation) -> M:
-    """A typed request.
+    """Decode a typed request.
 
     Args:
-        memory: grows by what the request takes once it is parsed, before that is done.
+        memory: grows by what the request takes once it is parsed, before it is parsed.
 
     Raises:
         ProblemError: it is no JSON, too much of it, or not what it should be.
@@ -84,7 +84,7 @@ def make_invalid_problem(errors: Iterable[FieldError]) -> ProblemError:
 
 
 def decode_segment(body: bytes, limits: Limits, memory: Reservation) -> SegmentRequest:
-    """What ``POST /v1/segment`` asks for.
+    """Decode the body of ``POST /v1/segment``.
 
     Raises:
         ProblemError: see :func:`decode`; also ids that stand twice.
@@ -114,7 +114,7 @@ def decode_image(
 
     Args:
         text: PNG or JPEG; base64.
-        field: the one that holds it, for messages.
+        field: name of the field with the image, for messages.
         memory: grows by its size, before it is decoded.
 
     Returns:
@@ -214,7 +214,7 @@ def _image_field(number: int) -> str:
 
 
 def _cover(region: Region) -> Box:
-    """What a region covers, level-0 px."""
+    """Compute the area that a region covers, level-0 px."""
     return Box(region.x, region.y, region.x + region.width, region.y + region.height)
 
 
@@ -247,7 +247,7 @@ def _header(content: bytes, field: str, limits: Limits) -> Image:
 
 
 def _decode_rgb(content: bytes, image: Image, field: str) -> tuple[RgbArray, str]:
-    """The pixels of an opened image, and the SHA-256 of its file."""
+    """Decode the pixels of an opened image, and the SHA-256 of its file."""
     try:
         image.load()
         rgb = convert_to_rgb(field, image)

@@ -24,21 +24,21 @@ _SOMETHING_TO_FIND: list[JsonValue] = [
         "properties": {"examples": HAS_FEATURES},
     },
 ]
-"""What the schema says of it beside the types."""
+"""Condition in the JSON schema, in addition to the types."""
 
 
 class FindRequest(Strict):
-    """``POST /v1/find``.
+    """Body of ``POST /v1/find``.
 
     Attributes:
         examples: one to ten objects; without any, all objects of about ``object_size_um`` are
             looked for. Areas of a class that ends in ``*`` are not wanted.
         negatives: more objects that are not wanted.
-        known: outlines of objects that are there already, and are not found again.
+        known: outlines of objects that are there already; they are not found a second time.
         within: areas to look in; null is the whole slide. The id of the area that an object was
             found in is its ``parent``.
         min_score: lowest predicted IoU of what is found.
-        adapter: see ``/v1/segment``.
+        adapter: which of the server's models answers; see ``/v1/segment``.
     """
 
     model_config = ConfigDict(json_schema_extra={"anyOf": _SOMETHING_TO_FIND})

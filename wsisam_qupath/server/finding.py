@@ -1,4 +1,4 @@
-"""Processes a request to find objects on a slide that the server can read."""
+"""Process a request to find objects on a slide that the server can read."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .service import Record, Service
 
 
 def decode_find(body: bytes, limits: Limits, slot: QueueSlot) -> FindRequest:
-    """What ``POST /v1/find`` asks for.
+    """Decode the body of ``POST /v1/find``.
 
     Raises:
         ProblemError: see :func:`.decode`; also nothing to look for.
@@ -85,7 +85,7 @@ def _make_search(request: FindRequest, slide: PixelSource) -> Search:
 
 
 def _list_areas(within: Prompts | None) -> dict[str, Polygon | MultiPolygon]:
-    """Areas to look in, by their ids; those without an id are left out."""
+    """List the areas to look in by their ids; those without an id are left out."""
     areas: dict[str, Polygon | MultiPolygon] = {}
     for one in list_features(within or []):
         if one.get("id") is not None:
@@ -97,7 +97,7 @@ def _list_areas(within: Prompts | None) -> dict[str, Polygon | MultiPolygon]:
 def _find_holder(
     areas: dict[str, Polygon | MultiPolygon], outline: Polygon | MultiPolygon
 ) -> str | None:
-    """The id of the area in which an object lies."""
+    """Find the id of the area in which an object lies."""
     inside = outline.representative_point()
     return next((name for name, area in areas.items() if area.intersects(inside)), None)
 

@@ -33,10 +33,11 @@ _READ_BYTES = 64 << 10
 _BACKLOG = 512
 
 _ACCEPT_AGAIN_SECONDS = 0.2
-"""After the system had no room for another connection."""
+"""Pause after the system had no room for another connection."""
 
 _LINGER_SECONDS, _LINGER_BYTES = 1.0, 4 << 20
-"""Of a body that nobody wants so much is still read, or its client would not see the answer."""
+"""How long and how much of an unwanted body is still read, or its client would not see the
+answer."""
 
 _NO_TLS = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n"
@@ -46,15 +47,15 @@ _NO_TLS = (
 
 @dataclass(frozen=True)
 class FrontConfig:
-    """What is in front of an application.
+    """Settings of the part in front of an application.
 
     Attributes:
         app: answers requests, in a thread.
-        refuse: looks at a request's head; where the application will refuse it for that, its body
-            is not read.
-        budget: of memory; bodies take of it what has come.
-        threads: that answer.
-        tls: None for plain HTTP.
+        refuse: looks at a request's head; if the application will refuse it for that, its body is
+            not read.
+        budget: memory that bodies take from as they come.
+        threads: number of threads that answer.
+        tls: TLS context; None for plain HTTP.
     """
 
     app: Application
@@ -140,7 +141,7 @@ class Front:
 
 
 class _Connection:
-    """One client."""
+    """The connection of one client."""
 
     def __init__(
         self,
@@ -159,7 +160,7 @@ class _Connection:
         self.is_answering = False
 
     def abort(self) -> None:
-        """Close it at once."""
+        """Close the connection at once."""
         if self._writer is None:
             with suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
@@ -167,7 +168,7 @@ class _Connection:
             self._writer.transport.abort()
 
     async def serve(self) -> None:
-        """Answer its requests, until either side has enough."""
+        """Answer requests until either side ends the connection."""
         try:
             await self._open()
             while await self._exchange():
@@ -203,7 +204,7 @@ class _Connection:
         self._writer = asyncio.StreamWriter(transport, protocol, self._reader, self._loop)
 
     async def _exchange(self) -> bool:
-        """One request and its answer; whether another one may follow."""
+        """Answer one request; returns whether another one may follow."""
         head = await self._head()
         if head is None:
             return False
@@ -223,7 +224,7 @@ class _Connection:
         return self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
 
     async def _head(self) -> Head | None:
-        """The next request, of which the body was not read; None where there is none."""
+        """Read the head of the next request, but not its body; None if there is none."""
         limits = self._limits
         if not self._http.trailing_data[0]:
             # A new connection is to be used at once.
@@ -235,7 +236,7 @@ class _Connection:
         return head_of(event, self._address) if isinstance(event, h11.Request) else None
 
     async def _body(self, head: Head, memory: Reservation) -> bytes | None:
-        """The body, as far as the application wants it; None where it does not come."""
+        """Read the body as far as the application wants it; None if it does not come."""
         if self._config.refuse(head) or (head.length or 0) > self._limits.body_bytes:
             return b""
         if self._http.they_are_waiting_for_100_continue:
@@ -270,7 +271,7 @@ class _Connection:
         is_whole = self._http.their_state is h11.DONE
 
         def send(event: h11.Event) -> None:
-            """Called from a thread of ours."""
+            """Send from one of the answering threads."""
             if self._loop.is_closed():
                 raise ConnectionResetError
             asyncio.run_coroutine_threadsafe(self._send(event), self._loop).result()
@@ -285,7 +286,7 @@ class _Connection:
         return self._config.tls is not None
 
     def _is_gone(self) -> bool:
-        """Whether the client has closed the connection, from which a whole request was read."""
+        """Whether the client has closed the connection after sending a whole request."""
         assert self._writer is not None
         return self._reader.at_eof() or self._writer.transport.is_closing()
 
@@ -300,7 +301,7 @@ class _Connection:
                 await self._writer.drain()
 
     async def _say(self, status: int, text: str, headers: dict[str, str] | None = None) -> None:
-        """An answer of this module's own."""
+        """Send an answer of this module's own."""
         if self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return
         content = f"{text.rstrip('.')}.\n".encode("utf-8", "replace")
@@ -318,7 +319,7 @@ class _Connection:
         await self._send(h11.EndOfMessage())
 
     async def _linger(self) -> None:
-        """Read some of what is still coming: to close before would take the answer back."""
+        """Read some of what still comes: closing earlier would take the answer back."""
         with suppress(OSError), self._at_most(_LINGER_SECONDS):
             assert self._writer is not None
             if self._writer.can_write_eof():
@@ -337,7 +338,7 @@ class _Connection:
 
     @contextmanager
     def _at_most(self, seconds: float) -> Iterator[None]:
-        """Close the connection where this takes longer."""
+        """Close the connection if the ``with`` block takes longer."""
         timer = self._loop.call_later(max(0.0, seconds), self.abort)
         try:
             yield
@@ -346,7 +347,7 @@ class _Connection:
 
 
 def _tell(_: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
-    """What went wrong behind everybody's back; clients that leave are no news."""
+    """Print an error that nobody else would see; clients that leave are no news."""
     error = context.get("exception")
     if not isinstance(error, OSError):  # ssl.SSLError is one
         _LOG.error("%s", context.get("message"), exc_info=error if error else None)  # type: ignore[arg-type]

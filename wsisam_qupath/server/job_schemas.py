@@ -12,7 +12,7 @@ from ..report.progress import count_noun, duration
 from .schemas import Options, PixelSize, Strict
 
 JobState: TypeAlias = Literal["waiting", "running", "done", "failed", "cancelled"]
-"""A job with failed images is done all the same; one that failed could not start, or broke off."""
+"""State of a job. One with failed images is done; one that failed could not start, or broke off."""
 
 ENDED: tuple[JobState, ...] = ("done", "failed", "cancelled")
 
@@ -25,19 +25,19 @@ _MOST_CLASSES = 1_000
 
 
 class JobRequest(Strict):
-    """``POST /v1/jobs``.
+    """Body of ``POST /v1/jobs``.
 
     Attributes:
         project: path or ``file:`` URI of the ``.qpproj`` file, or of its folder.
-        images: entry ids, names, or patterns of names; null is all.
+        images: entry ids, names, or patterns of names; null is all images.
         project_is_open: whether QuPath has the project open. If so, its class list stays as it is.
         open_image, open_images: entry ids of what QuPath shows: these are not written. Naming one
             says that the project is open.
         prompts: classes of the annotations that are prompts, outlines too; none given,
             rectangles and points of any class.
-        redo: whether to answer again what was answered; "outdated" is what an older version of
-            the program answered otherwise.
-        mpp: µm/px of slides that state none.
+        redo: whether to answer again what was answered; "outdated" is only what an older version of
+            the program answered differently.
+        mpp: pixel size of slides that state none, µm/px.
     """
 
     project: Annotated[str, Field(min_length=1, max_length=4096)]
@@ -77,7 +77,7 @@ class JobRequest(Strict):
 
 
 class ShownImages(Strict):
-    """``PUT /v1/jobs/ID/open-images``: the images that QuPath shows now.
+    """Body of ``PUT /v1/jobs/ID/open-images``: the images that QuPath shows now.
 
     An image that a person opens while the job is at it is kept from being written so.
     """
@@ -86,12 +86,13 @@ class ShownImages(Strict):
 
 
 class TrainingRequest(Strict):
-    """``POST /v1/trainings``.
+    """Body of ``POST /v1/trainings``.
 
     Attributes:
         project: path or ``file:`` URI of the ``.qpproj`` file, or of its folder.
-        name: of the new adapter.
-        steps, views: optimizer steps and patch pairs; null is what fits the annotations.
+        name: name of the new adapter.
+        steps, views: number of optimizer steps and of patch pairs; null is what fits the
+            annotations.
         minutes: about how long it may take; null is as long as the annotations are worth.
     """
 
@@ -103,10 +104,10 @@ class TrainingRequest(Strict):
 
 
 class Comparison(BaseModel):
-    """One kind of prompt on the slides left to validate on: the new adapter beside the old one.
+    """Scores of one kind of prompt on the slides left for validation, old and new adapter.
 
     Attributes:
-        before, after: mean Dice, 0 to 1.
+        before, after: mean Dice of the old and the new adapter, 0 to 1.
         low, high: 95 % interval of the gain; it is better where the whole interval is above 0.
     """
 
@@ -119,18 +120,18 @@ class Comparison(BaseModel):
 
 
 class TrainingStatus(BaseModel):
-    """``GET /v1/trainings/ID``.
+    """Answer of ``GET /v1/trainings/ID``.
 
     Attributes:
         reason: why it failed, and how to fix it; else empty.
-        what: what is being done now, a few words.
-        done, total: how far that is; null is unknown.
-        seconds_left: of that.
+        what: what is being done now, in a few words.
+        done, total: how much of it is done, and how much there is; null is unknown.
+        seconds_left: estimated time until it is done.
         notes: what a person should know of the data and of the result.
-        comparisons: with the adapter that the server answers with; none where no slide was left
-            to validate on.
-        adapter: name by which requests may ask for the new one; null where it is not better.
-        has_report: whether there is one at ``/v1/trainings/ID/report``.
+        comparisons: comparisons with the adapter that the server answers with; none if no slide was
+            left to validate on.
+        adapter: name by which requests may ask for the new adapter; null if it is not better.
+        has_report: whether there is a report at ``/v1/trainings/ID/report``.
     """
 
     id: str
@@ -150,7 +151,7 @@ class TrainingStatus(BaseModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def progress(self) -> str:
-        """What is being done and how long that still takes, for people; empty where nothing is."""
+        """What is being done and how long it will take, for people; empty if nothing is."""
         if not self.what or self.seconds_left is None:
             return self.what
         return f"{self.what}, {duration(self.seconds_left)} left"
@@ -158,7 +159,7 @@ class TrainingStatus(BaseModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def summary(self) -> str:
-        """What came of it, in a few sentences; empty until it is done."""
+        """The outcome in a few sentences; empty until it is done."""
         if self.state != "done":
             return ""
         if not self.comparisons:
@@ -180,10 +181,11 @@ class ImageStatus(BaseModel):
     """The result of one image.
 
     Attributes:
-        id, name: of the project's entry.
-        state: ``kept``: QuPath shows it, so its outlines are in the job's results alone.
+        id, name: id and name of the project's entry.
+        state: state of the image; ``kept`` means that QuPath shows it, so its outlines are only in
+            the job's results.
         reason: why it failed, and how to fix it; else empty.
-        outlined, empty, answered, reviewed, skipped: prompts by what became of them. ``empty``: the
+        outlined, empty, answered, reviewed, skipped: number of prompts by outcome. ``empty``: the
             model sees nothing there; ``answered``: an earlier run did it; ``reviewed``: a person
             took its outline over; ``skipped``: no prompt could be made of it.
     """
@@ -214,16 +216,17 @@ class JobSummary(BaseModel):
     """A job without its single images.
 
     Attributes:
-        project: as the server reads it.
+        project: path of the project as the server reads it.
         created, started, ended: UTC; null for what has not come yet.
         reason: why the job failed, and how to fix it; else empty.
-        images, images_ended: how many there are, null until the project was read; and how many of
-            them need no more.
-        prompts, prompts_answered: of the images that were looked at so far.
-        results: outlines that wait at ``/v1/jobs/ID/results`` for somebody to add them.
-        failures: images that failed.
-        notes: what a person should know, and that fails nothing.
-        new_classes: that the project's list lacks, since QuPath has it open.
+        images, images_ended: number of images, null until the project was read, and of those that
+            are finished.
+        prompts, prompts_answered: number of prompts of the images that were looked at so far, and
+            of those with an answer.
+        results: number of outlines that wait at ``/v1/jobs/ID/results`` to be added.
+        failures: number of images that failed.
+        notes: what a person should know, but is no failure.
+        new_classes: classes that the project's list lacks, since QuPath has it open.
     """
 
     id: str
@@ -256,16 +259,16 @@ class JobSummary(BaseModel):
 
 
 class JobStatus(JobSummary):
-    """``GET /v1/jobs/ID``.
+    """Answer of ``GET /v1/jobs/ID``.
 
     Attributes:
-        ended_images: in the order in which they came to an end.
+        ended_images: finished images, in the order in which they ended.
     """
 
     ended_images: list[ImageStatus] = []
 
 
 class JobList(BaseModel):
-    """``GET /v1/jobs``, oldest first."""
+    """Answer of ``GET /v1/jobs``, oldest first."""
 
     jobs: list[JobSummary]

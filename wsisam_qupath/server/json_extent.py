@@ -1,4 +1,4 @@
-"""How much a JSON text holds, counted on its bytes: its objects would take 50 times as many."""
+"""Measure how much a JSON text holds, on its bytes: its objects would take 50 times as many."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _STEPS[list(b"[{")] = 1
 _STEPS[list(b"]}")] = -1
 
 _LIST_BYTES, _ELEMENT_BYTES = 120, 100
-"""Python takes so much for each list or object, and for each of what stands in one, measured."""
+"""Memory of a list or object in Python, and of each element in one, bytes, as measured."""
 
 Flags: TypeAlias = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Extent:
-    """Of a text, outside of its strings.
+    """Counts of a JSON text, outside of its strings.
 
     Attributes:
-        depth: of nesting.
-        lists, objects: opening brackets of either kind.
-        commas: between elements.
+        depth: depth of nesting.
+        lists, objects: number of opening brackets of either kind.
+        commas: number of commas between elements.
     """
 
     depth: int
@@ -39,13 +39,13 @@ class Extent:
 
     @property
     def parsed_bytes(self) -> int:
-        """About as much memory as its parsed objects take, without the text of strings."""
+        """Estimated memory of its parsed objects, without the text of strings."""
         brackets = self.lists + self.objects
         return _LIST_BYTES * brackets + _ELEMENT_BYTES * (self.commas + brackets)
 
 
 def extent_of(text: bytes) -> Extent:
-    """Look through a text once, in time that grows with its length alone.
+    """Measure a text in one pass, in a time that grows with its length alone.
 
     What is no JSON is counted too, in some way.
     """
@@ -85,7 +85,7 @@ class _Scan:
         self.commas += int(counts[ord(",")])
 
     def _escaped(self, block: NDArray[np.uint8]) -> Flags:
-        """Bytes behind an odd number of backslashes."""
+        """Find bytes behind an odd number of backslashes."""
         places = np.arange(len(block))
         # The last place before each byte that holds no backslash; -1, or before, at the beginning.
         others = np.where(block == _BACKSLASH, -1 - self._is_escaped, places)

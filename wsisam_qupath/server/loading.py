@@ -15,12 +15,12 @@ class ModelLoader:
     """Loads the model once.
 
     Args:
-        load: takes seconds, or minutes where the model is prepared for the first time.
+        load: loads the model, in seconds, or minutes if it is prepared for the first time.
         on_demand: whether the first request for it starts to load it, in place of
             :func:`start_in_turn`.
 
     Attributes:
-        is_on_demand: the same.
+        is_on_demand: whether the first request for it starts to load it.
     """
 
     def __init__(self, load: Callable[[], Segmenter], *, on_demand: bool = False) -> None:
@@ -48,12 +48,12 @@ class ModelLoader:
 
     @property
     def is_busy(self) -> bool:
-        """Whether it is being loaded, or will be without being asked."""
+        """Whether the model is being loaded, or will be without a request."""
         return self.state == "loading" and (not self.is_on_demand or self._first.locked())
 
     @property
     def state(self) -> ServerState:
-        """State of loading; one that is loaded on demand is loading until then."""
+        """The state of loading; a model on demand counts as loading until it is asked for."""
         if self._segmenter is not None:
             return "ready"
         return "loading" if self._failure is None else "failed"

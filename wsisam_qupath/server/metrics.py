@@ -27,8 +27,8 @@ class Finished:
     """A finished request.
 
     Attributes:
-        at: seconds since 1970.
-        prompts: how many it had; None where it asked for something else.
+        at: time, seconds since 1970.
+        prompts: number of prompts; None if the request was for something else.
     """
 
     at: float
@@ -74,7 +74,7 @@ class Metrics:
     """Metrics of one server.
 
     Attributes:
-        tally: for the engine, which counts and times with it.
+        tally: counts and times the model's work.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Makes ``/openapi.json`` from the types that validate requests."""
+"""Make ``/openapi.json`` from the types that validate requests."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Content: TypeAlias = Mapping[str, Any]
 
 Mode: TypeAlias = Literal["validation", "serialization"]
 References: TypeAlias = Mapping[tuple[Any, Mode], Any]
-"""By type, and whether it is received or sent: what names its schema."""
+"""References to schemas by type, and by whether it is received or sent."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class Operation:
     """One method of one path.
 
     Attributes:
-        answers: what it answers with where nothing is wrong, by status.
-        problems: what can be wrong with a request to it, beside token and host.
+        answers: successful answers, by status.
+        problems: names of the problems that it may answer with, beside those of token and host.
         is_open: whether it needs no token.
         description: what the summary leaves out.
     """

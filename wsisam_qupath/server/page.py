@@ -32,8 +32,8 @@ def status_page(info: Info, *, url: str, in_hand: int, waiting: int, recent: lis
     """Render the status page.
 
     Args:
-        url: by which the reader called the server.
-        in_hand, waiting: requests, and pieces of work in the line.
+        url: URL by which the reader called the server.
+        in_hand, waiting: number of requests, and of pieces of work in the line.
     """
     now = time.time()
     rows = [

@@ -59,17 +59,17 @@ _FIELD_OF = {
     option.name: f"options.{'class' if option.name == 'class_name' else option.name}"
     for option in fields(OutlineOptions)
 }
-"""Where an option stands in a request; the others are fields of the request itself."""
+"""Place of an option in a request; other options are fields of the request itself."""
 
 
 class ProblemError(WsiSamError):
     """A request that cannot be processed as it is.
 
     Args:
-        detail: a sentence or two: what is wrong, and how to fix it.
-        errors: of ``invalid``, by field.
-        regions, prompts: of ``pixels-needed``.
-        headers: of the answer, beside its own.
+        detail: what is wrong and how to fix it, a sentence or two.
+        errors: errors by field, of ``invalid``.
+        regions, prompts: needed regions and their prompts, of ``pixels-needed``.
+        headers: more headers of the answer.
     """
 
     def __init__(
@@ -117,14 +117,14 @@ def make_problem(exc: WsiSamError) -> ProblemError:
 
 
 def _make_option_problem(exc: OptionError) -> ProblemError:
-    """The problem of one option, under the name that it has in a request."""
+    """Make the problem of one option, under the name that it has in a request."""
     field = _FIELD_OF.get(exc.option, exc.option)
     error = FieldError(field=field, message=exc.problem)
     return ProblemError("invalid", f"{field}: {exc.problem}", errors=[error])
 
 
 def document(problem: ProblemError, request_id: str) -> dict[str, Any]:
-    """The JSON document of the problem."""
+    """Make the JSON document of the problem."""
     return Problem(
         type=PROBLEM_PREFIX + problem.name,
         title=problem.name.replace("-", " ").capitalize(),

@@ -18,7 +18,7 @@ from .config import Limits
 from .problems import ProblemError, make_busy_problem
 
 _LOOK_SECONDS = 0.1
-"""How often one that waits looks whether its client is still there."""
+"""How often a request that waits checks whether its client is still there."""
 
 
 class ClientGoneError(Exception):
@@ -26,15 +26,15 @@ class ClientGoneError(Exception):
 
 
 class DroppedError(Exception):
-    """Work that was done ahead of time is not wanted any more: other work is."""
+    """Work done ahead of time is dropped: other work is wanted."""
 
 
 class DeviceQueue:
-    """FIFO queue of requests for the device. What is done ahead of time comes after all others.
+    """FIFO queue of requests for the device; work ahead of time comes after all others.
 
     Args:
-        at_once: so many requests may be in it, computing or waiting.
-        seconds_waited: told how long each turn was waited for.
+        at_once: most requests that may be in it, computing or waiting.
+        seconds_waited: is told how long each turn was waited for.
         budget: the memory that requests share.
     """
 
@@ -61,9 +61,9 @@ class DeviceQueue:
         """Acquire a slot for one request, to be released when it is finished.
 
         Args:
-            is_gone: whether its client has gone away.
-            seconds: how long it may take, or from one
-                :meth:`QueueSlot.extend_deadline` to the next.
+            is_gone: tells whether the client has gone away.
+            seconds: longest time it may take, or from one :meth:`QueueSlot.extend_deadline` to the
+                next.
             is_ahead: whether nobody waits for it yet; it is dropped when the next such request
                 comes.
 
@@ -98,12 +98,12 @@ class DeviceQueue:
 
     @property
     def in_hand(self) -> int:
-        """Number of requests that are computing or waiting."""
+        """The number of requests that are computing or waiting."""
         return len(self._slots)
 
     @property
     def waiting(self) -> int:
-        """Number of pieces of work that wait for their turn."""
+        """The number of pieces of work that wait for their turn."""
         return max(0, len(self._line) - 1)
 
     def release(self, slot: QueueSlot) -> None:
@@ -115,7 +115,7 @@ class DeviceQueue:
 
     @contextmanager
     def turn(self, slot: QueueSlot) -> Iterator[None]:
-        """Wait for this piece's turn at the device, and give it up at the end."""
+        """Wait for this piece's turn at the device; the turn ends with the body."""
         ticket = _Ticket(slot.is_ahead)
         came = time.perf_counter()
         with self._changed:
@@ -161,7 +161,7 @@ class QueueSlot:
     """One request among those being processed; see :meth:`DeviceQueue.admit`.
 
     Attributes:
-        memory: what the request takes of the server's.
+        memory: memory of the server that the request takes.
         is_ahead, is_dropped: see :meth:`DeviceQueue.acquire`.
     """
 

@@ -24,7 +24,7 @@ from ..options import MOST_CANDIDATES, ObjectType, OutlineOptions, PointsAs
 
 GEOJSON = "application/geo+json"
 GEOJSON_SEQ = "application/geo+json-seq"
-"""RFC 8142: each record is RS, a feature, LF."""
+"""Media type of RFC 8142: each record is RS, a feature, LF."""
 
 PROBLEM_JSON = "application/problem+json"
 RECORD_SEPARATOR = b"\x1e"
@@ -32,11 +32,11 @@ RECORD_SEPARATOR = b"\x1e"
 PROBLEM_PREFIX = "urn:wsisam-qupath:problem:"
 
 PROTOCOL = 2
-"""Of the interface: raised when a client of before would misread an answer, or be misread. A client
-of another protocol refuses to work with the server."""
+"""Version of the interface, raised when an older client would misread an answer, or be misread. A
+client of another protocol refuses to work with the server."""
 
 STREAMED_PROMPTS_MIN = 100
-"""From so many prompts on, a collection is sent feature by feature, as each is ready."""
+"""Number of prompts from which a collection is sent feature by feature, as each is ready."""
 
 ServerState: TypeAlias = Literal["loading", "ready", "failed"]
 
@@ -83,7 +83,7 @@ Prompts: TypeAlias = Annotated[
 
 
 def list_features(prompts: Prompts) -> list[Feature]:
-    """The features, in whichever form they were sent."""
+    """List the features, in whichever form they were sent."""
     return prompts if isinstance(prompts, list) else prompts["features"]
 
 
@@ -92,7 +92,7 @@ Downsample: TypeAlias = Annotated[float, Field(ge=1, le=_LARGEST_PX)]
 
 
 def _whole(value: object) -> object:
-    """JSON has one kind of numbers: 512.0 is an integer to it."""
+    """Read a whole number written as 512.0: JSON has one kind of numbers."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -107,16 +107,17 @@ ClassName: TypeAlias = Annotated[
     str,
     Field(min_length=1, max_length=1_000, json_schema_extra={"pattern": _CLASS_PATTERN}),
 ]
-"""The name of a class as QuPath takes it; that of a derived one has colons."""
+"""Name of a class as QuPath accepts it; that of a derived class has colons."""
 
 
 class SlideAsOpen(Strict):
     """The slide that the client has open.
 
     Attributes:
-        uri: as QuPath states it; the server may not be able to read it.
-        width, height: of level 0, px.
-        mpp_x, mpp_y: µm per level-0 px; null where the client knows none. One counts for both.
+        uri: URI as QuPath states it; the server may not be able to read it.
+        width, height: size of level 0, px.
+        mpp_x, mpp_y: µm per level-0 px along each axis; null if the client knows none. One value
+            counts for both.
         downsamples: level-0 px per pixel of each level that the file has, as QuPath's
             ``getPreferredDownsamples``; without them 1, 2, 4 and so on. Pixels are then asked for
             at a level, so that they are those that the server would have read.
@@ -143,17 +144,17 @@ class Region(Area):
     """The pixels of a rectangle.
 
     Attributes:
-        image: PNG or JPEG that covers the rectangle, whatever its own size; base64.
+        image: PNG or JPEG of the rectangle, of any size; base64.
     """
 
     image: Annotated[str, Field(min_length=1, json_schema_extra={"contentEncoding": "base64"})]
 
 
 class NeededRegion(Area):
-    """A rectangle of pixels that are needed.
+    """A rectangle with the pixels that are still needed.
 
     Attributes:
-        width_px, height_px: how large the image should be at least.
+        width_px, height_px: least size of the image.
     """
 
     width_px: WholePx
@@ -165,12 +166,12 @@ class Options(Strict):
 
     Attributes:
         points_as: whether the points of one feature mark one object, or each its own.
-        object_size_um: how large the objects are that bare points mark; null is unknown.
-        simplify_um: how far a simplified outline may stray.
-        min_area_um2: smaller parts are dropped, smaller holes filled.
-        object_type: what the answers are in QuPath.
+        object_size_um: size of the objects that bare points mark, µm; null is unknown.
+        simplify_um: how far a simplified outline may stray, µm.
+        min_area_um2: smaller parts are dropped and smaller holes filled, µm².
+        object_type: type of the results in QuPath.
         class_name: class of all results; null is the class of each prompt.
-        candidates: largest number of answers to points; all but the first are ``others`` of it.
+        candidates: largest number of answers to points; all but the first are among its ``others``.
     """
 
     points_as: PointsAs = OutlineOptions.points_as
@@ -188,7 +189,7 @@ class Options(Strict):
 
     @property
     def outline(self) -> OutlineOptions:
-        """The same as the engine takes it."""
+        """The options as the model takes them."""
         return OutlineOptions(**self.model_dump())
 
 
@@ -198,13 +199,13 @@ HAS_FEATURES: JsonValue = {
         {"type": "object", "properties": {"features": {"minItems": 1}}},
     ]
 }
-"""What the schema says of features that must not be empty, beside their type."""
+"""Condition in the JSON schema that features must not be empty, in addition to their type."""
 
 _SOMETHING_TO_OUTLINE: list[JsonValue] = [
     {"required": ["refine"], "properties": {"refine": {"type": "object"}}},
     {"properties": {"prompts": HAS_FEATURES}},
 ]
-"""What the schema says of it beside the types."""
+"""Condition in the JSON schema, in addition to the types."""
 
 
 class Choice(Strict):
@@ -215,11 +216,10 @@ class Choice(Strict):
     results it ``replaces``.
 
     Attributes:
-        ids: of annotations, or of results; null is everything.
-        area: only prompts with a point in it are meant, or those that had one when they were
-            answered.
+        ids: ids of annotations, or of results; null is everything.
+        area: only prompts with a point in it are chosen, or that had one when they were answered.
         follow: whether what was answered as it is drawn now is left out, and the answer to fewer
-            clicks corrected.
+            clicks is corrected.
     """
 
     ids: Annotated[list[str], Field(max_length=100_000)] | None = None
@@ -228,15 +228,16 @@ class Choice(Strict):
 
 
 class SegmentRequest(Strict):
-    """``POST /v1/segment``.
+    """Body of ``POST /v1/segment``.
 
     Attributes:
         refine: an earlier answer, or any area, that the points among the prompts correct.
-        select: which prompts are answered, where the features are a whole image; null is each.
+        select: which prompts are answered, if the features are a whole image; null is each.
         adapter: which of the server's models answers, by the name that ``/v1/info`` gives it; null
             is the first.
-        regions: the pixels, where the server cannot read the slide itself.
-        on_unreadable: "regions" asks for the list of regions to send, where it cannot.
+        regions: pixels, if the server cannot read the slide itself.
+        on_unreadable: what to do if the slide cannot be read: "regions" asks for the list of
+            regions to send.
     """
 
     model_config = ConfigDict(json_schema_extra={"anyOf": _SOMETHING_TO_OUTLINE})
@@ -260,7 +261,7 @@ class FieldError(BaseModel):
     """An error in one field of a request.
 
     Attributes:
-        field: its path: ``slide.width``, ``regions[0].image``.
+        field: path of the field: ``slide.width``, ``regions[0].image``.
     """
 
     field: str
@@ -268,16 +269,16 @@ class FieldError(BaseModel):
 
 
 class Problem(BaseModel):
-    """RFC 9457, ``application/problem+json``.
+    """An error in the form of RFC 9457, ``application/problem+json``.
 
     Attributes:
-        type: ``urn:wsisam-qupath:problem:`` and a name that stays.
-        title: the name for people.
+        type: ``urn:wsisam-qupath:problem:`` and a name that never changes.
+        title: name of the problem for people.
         detail: what is wrong, and how to fix it.
-        instance: ``urn:uuid:`` and the id of the request, as the server's log names it.
-        errors: of ``invalid``.
-        regions: of ``pixels-needed``.
-        prompts: of ``pixels-needed``: ids of the prompts that need them.
+        instance: ``urn:uuid:`` and the id of the request, as in the server's log.
+        errors: errors by field, of ``invalid``.
+        regions: regions to send, of ``pixels-needed``.
+        prompts: ids of the prompts that need those regions, of ``pixels-needed``.
     """
 
     type: str
@@ -294,15 +295,15 @@ class Outlines(FeatureCollection):
     """The answer to prompts.
 
     Attributes:
-        problem: why it ends before all prompts were answered; only in an answer that was sent
-            feature by feature, and its last member.
+        problem: why the answer ends before all prompts were answered; only in an answer that was
+            sent feature by feature, as its last member.
     """
 
     problem: NotRequired[Problem]
 
 
 class Health(BaseModel):
-    """``GET /healthz``."""
+    """Answer of ``GET /healthz``."""
 
     state: ServerState
     version: str
@@ -323,7 +324,7 @@ class LimitsInfo(BaseModel):
     """Limits of the server for the size and duration of one request.
 
     Attributes:
-        streamed_prompts: from so many prompts on, an answer comes feature by feature.
+        streamed_prompts: number of prompts from which an answer comes feature by feature.
     """
 
     body_bytes: int
@@ -339,14 +340,14 @@ class LimitsInfo(BaseModel):
 
 
 class Info(BaseModel):
-    """``GET /v1/info``.
+    """Answer of ``GET /v1/info``.
 
     Attributes:
-        protocol: of the interface; a client that was written for another one has to be updated.
-        model, device: null until the model is loaded.
-        failure: why it cannot be loaded.
+        protocol: version of the interface; a client written for another one has to be updated.
+        model, device: model and device; null until the model is loaded.
+        failure: why the model cannot be loaded.
         reads_slides: whether the server opens slides itself.
-        adapters: names of the models that a request may ask for, the first unless it does.
+        adapters: names of the models that a request may ask for; the first one is the default.
     """
 
     name: Literal["wsisam-qupath"] = "wsisam-qupath"

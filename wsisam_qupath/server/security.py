@@ -13,11 +13,11 @@ from .problems import ProblemError
 from .tokens import read_names
 
 THIS_COMPUTER = "this-computer"
-"""Name of the client that finds the server by its connection file, where others have names."""
+"""Name of a client that uses the connection file, if other clients have names."""
 
 SAMAPI_PATH = "/sam"
 SAMAPI_CLIENT = "sam-extension"
-"""Where the SAM extension asks, and its name in the log."""
+"""Path of the SAM extension's requests, and its name in the log."""
 
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[^:\[\]/?#@\s]+)(:\d{1,5})?")
 _BEARER = re.compile(r"bearer +(?P<token>[!-~]+) *", re.IGNORECASE)
@@ -58,7 +58,7 @@ def check_token(authorization: str | None, config: ServerConfig) -> str:
 
 
 def is_samapi(path: str, config: ServerConfig) -> bool:
-    """Whether a path is one of the SAM extension's, which this server answers."""
+    """Whether a path belongs to the SAM extension's requests, and this server answers them."""
     return config.samapi != "off" and (path == SAMAPI_PATH or path.startswith(f"{SAMAPI_PATH}/"))
 
 
@@ -66,8 +66,8 @@ def check_samapi(address: str | None, host: str | None, config: ServerConfig) ->
     """Check that a client without a token may use the routes of the SAM extension.
 
     Args:
-        address: of the client.
-        host: the name by which it calls, which a proxy on this computer passes on.
+        address: address of the client.
+        host: name by which the client calls, which a proxy on this computer passes on.
 
     Returns:
         The name of such clients in the log.

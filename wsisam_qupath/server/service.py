@@ -1,4 +1,4 @@
-"""Processes a segmentation request: opens the pixels and streams results as they are ready."""
+"""Process a segmentation request: open the pixels and stream results as they are ready."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _UNREADABLE: set[ProblemName] = {
     "slide-unreadable",
     "slide-differs",
 }
-"""Problems that pixels from the client solve."""
+"""Problems that the client can solve by sending pixels."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class Service:
     """The parts of a server that its requests share.
 
     Attributes:
-        models: the model, perhaps still on its way.
-        adapters: all models that a request may ask for, by name; none but :attr:`models`, if empty.
-        slides: those that may be read here.
+        models: the default model, which may still be loading.
+        adapters: all models that a request may ask for, by name; if empty, only :attr:`models`.
+        slides: slides that may be read here.
         device_queue: the line in front of the device.
     """
 
@@ -63,7 +63,7 @@ class Service:
         """Yield results as they are ready; closing the generator stops the work.
 
         Args:
-            client_name: of who asks, for the provenance of the results.
+            client_name: name of the client that asks, for the provenance of the results.
 
         Raises:
             ProblemError: it cannot be answered as it is; before the first answer.
@@ -94,7 +94,7 @@ class Service:
         yield from () if chosen is None else _unanswered(chosen)
 
     def find_model(self, name: str | None) -> ModelLoader:
-        """The model of a request.
+        """Find the model that a request asks for.
 
         Raises:
             ProblemError: there is none of that name.
@@ -109,7 +109,7 @@ class Service:
     def _pixels(
         self, request: SegmentRequest, slot: QueueSlot
     ) -> tuple[PixelSource, ProblemError | None]:
-        """Where the pixels come from; why the slide cannot be read, where the client is to help."""
+        """Choose the source of the pixels, or say why the client is to send them."""
         if request.regions is not None:
             mpp = _read_stated_mpp(request.slide)
             images = decode_images(request.regions, request.slide, self.limits, slot.memory)
@@ -148,7 +148,7 @@ def _read_sent_images(
 def _choose(
     request: SegmentRequest, segmenter: Segmenter, pixels: PixelSource, options: OutlineOptions
 ) -> Chosen | None:
-    """What of a whole image is asked for; None where each feature is."""
+    """Choose what is answered of a whole image; None if everything is."""
     if request.select is None:
         return None
     features: list[Record] = [dict(one) for one in request.features]
@@ -158,7 +158,7 @@ def _choose(
 
 
 def _unanswered(chosen: Chosen) -> Iterable[Record]:
-    """Records of prompts that need no outline, and of outlines that no prompt asks for any more."""
+    """Make records of prompts that need no outline, and of outlines without a prompt."""
     for row in chosen.rows:
         record = without_outline(row.prompt_id, row.reason)
         yield {**record, "prompt": row.prompt_id, "state": row.state}
@@ -188,7 +188,7 @@ def _prompts(
 
 
 def _check_points(prompts: Iterable[Prompt], limits: Limits) -> None:
-    """Whether no prompt would hold the device for long.
+    """Check that no prompt would hold the device for long.
 
     Raises:
         ProblemError: ``invalid``, with the limit.

@@ -28,23 +28,23 @@ from .system_limits import allow_open_files, return_freed_memory
 from .wsgi import Head
 
 _SPARE_THREADS = 8
-"""Beside one per request being processed: for refusals, and for looking at the server."""
+"""Threads beside one per request in progress: for refusals, and for looking at the server."""
 
 _ANSWERS_SECONDS = 1.0
-"""What was answered may take so long on its way to the client when the server stops."""
+"""Time that answers on their way to clients have when the server stops."""
 
 _STOP_SECONDS_MAX = 9.0
-"""After a signal the process ends, whatever hangs."""
+"""Time after a signal when the process ends, even if something hangs."""
 
 _LOOK_SECONDS = 0.5
-"""Each connection takes one; many systems give a process a thousand unless it asks."""
+"""How often the process checks whether it is to stop."""
 
 
 class Listening:
     """A server with an open socket.
 
     Attributes:
-        url: by which clients on this machine call it.
+        url: URL by which clients on this machine reach it.
     """
 
     def __init__(self, front: Front, port: int, config: ServerConfig) -> None:
@@ -64,10 +64,10 @@ class Listening:
         """Answer until a signal comes.
 
         Args:
-            finish: takes nothing more and ends what is being processed.
+            finish: accepts nothing more, and ends what is being processed.
             on_start: called with the URL once requests are answered.
-            stop_with_input: whether to stop at the end of the standard input, too: it comes when
-                the program that holds its other end has ended.
+            stop_with_input: whether to stop at the end of the standard input, too: that comes when
+                the program at its other end has ended.
 
         Raises:
             OutputError: the connection file cannot be written.
@@ -95,7 +95,7 @@ def listening(app: Flask, config: ServerConfig, budget: MemoryBudget) -> Iterato
     """Open the socket, before anything costly begins.
 
     Args:
-        budget: that the application's requests share, for bodies on their way.
+        budget: memory that the application's requests share, for bodies on their way.
 
     Raises:
         OptionError: the address, the port or the certificate cannot be used.
@@ -115,7 +115,7 @@ def listening(app: Flask, config: ServerConfig, budget: MemoryBudget) -> Iterato
 
 
 def _is_refused(head: Head, config: ServerConfig) -> bool:
-    """Whether the application will refuse a request for what its head says of the client."""
+    """Whether the application will refuse a request because of its head."""
     try:
         host = head.headers.get("host")
         check_host(host, config)
@@ -173,7 +173,7 @@ def _make_url(config: ServerConfig, host: str, port: int) -> str:
 
 @contextmanager
 def _signals() -> Iterator[threading.Event]:
-    """Set by SIGTERM and Ctrl-C; a second one, or :data:`_STOP_SECONDS_MAX`, end the process."""
+    """Set an event on SIGTERM and Ctrl-C; a second, or :data:`_STOP_SECONDS_MAX`, ends all."""
     stopping = threading.Event()
     signaled = threading.Event()  # the end of the input, too, sets the other
 
@@ -194,7 +194,7 @@ def _signals() -> Iterator[threading.Event]:
 
 
 def _await_end(stopping: threading.Event) -> None:
-    """Read the standard input to its end, then have the server stop."""
+    """Read the standard input to its end, then make the server stop."""
     while sys.stdin is not None and os.read(sys.stdin.fileno(), 1024):
         pass
     stopping.set()
@@ -202,7 +202,7 @@ def _await_end(stopping: threading.Event) -> None:
 
 
 def _end_soon() -> None:
-    """End the process where it does not end by itself: something hangs, such as a network drive."""
+    """End the process if it does not end by itself: something hangs, such as a network drive."""
     threading.Event().wait(_STOP_SECONDS_MAX)
     print(  # noqa: T201
         "Something did not come to an end in time. The server ends all the same.",

@@ -17,7 +17,8 @@ from .problems import ProblemError
 from .schemas import SlideAsOpen
 
 _OPEN_SLIDES = 8
-"""Kept open for the next click. Each holds a file, and OpenSlide up to 32 MB of its tiles."""
+"""Most slides that stay open for the next click. Each holds a file, and OpenSlide up to 32 MB of
+its tiles."""
 
 _PATH_MAX = 200
 
@@ -28,7 +29,7 @@ class Slides:
     """Opens slides for clients.
 
     Args:
-        config: see :attr:`.ServerConfig.slides`; its folders need not exist yet.
+        config: configuration; see :attr:`.ServerConfig.slides`; its folders need not exist yet.
     """
 
     def __init__(self, config: ServerConfig) -> None:
@@ -59,7 +60,7 @@ class Slides:
         """Open a slide of any size. Do not close it: the next request may use it.
 
         Args:
-            mpp: µm per level-0 px, instead of what the file states.
+            mpp: µm per level-0 px, in place of what the file states.
 
         Raises:
             ProblemError: it may not be read, is not there, cannot be read, or states no µm/px.
@@ -123,7 +124,7 @@ def no_pixel_size() -> ProblemError:
 
 
 def locate(location: str, moves: Moves) -> PurePath:
-    """The path that a client means, moved as the server's maps say; it may be of another system.
+    """Find the path that a client means by the server's maps; it may be of another system.
 
     Raises:
         SlideError: it names no file.

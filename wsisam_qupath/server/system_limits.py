@@ -1,4 +1,4 @@
-"""What the server asks of the operating system for its own process."""
+"""Limits that the server asks the operating system to set for its own process."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ import platform
 from contextlib import suppress
 
 _OPEN_FILES = 8_192
+"""Open files that the process asks for: each connection takes one, and many systems give a process
+a thousand unless it asks."""
 
 _M_MMAP_THRESHOLD = -3
-"""glibc's number of the size from which a block comes from the system by itself: ``malloc.h``."""
+"""glibc's number of the parameter (``malloc.h``): size from which a block comes from the system by
+itself."""
 
 _LARGE_BLOCK_BYTES = 1 << 20
-"""Below the arrays of an embedding, above those of a click, which would be slowed down."""
+"""That size here: below the arrays of an embedding, above those of a click, which would be slowed
+down."""
 
 
 def allow_open_files() -> None:
-    """Have the system allow this process as many open files as a busy server needs, if it does."""
+    """Ask the system to allow this process as many open files as a busy server needs."""
     try:
         import resource
     except ImportError:
@@ -29,7 +33,7 @@ def allow_open_files() -> None:
 
 
 def return_freed_memory() -> None:
-    """Have large blocks of memory go back to the system as soon as they are freed.
+    """Make large blocks of memory return to the system as soon as they are freed.
 
     That is what glibc does at first. But with each such block it raises the size from which it
     does so, up to 32 MiB, and later embeddings then lie among smaller blocks in the heaps of

@@ -36,12 +36,12 @@ def read_token_text(file: Path) -> str:
 
 
 def is_token(text: str) -> bool:
-    """Tell whether a text is one token: at least 16 letters, digits and signs."""
+    """Whether a text is one token: at least 16 letters, digits and signs."""
     return _TOKEN.fullmatch(text) is not None
 
 
 def holds_names(text: str) -> bool:
-    """Tell whether a file of tokens has names in it, and not one token for all."""
+    """Whether a file of tokens has names in it, not one token for all."""
     return any(len(line.split()) > 1 or line.startswith("#") for line in text.splitlines())
 
 

@@ -1,4 +1,4 @@
-"""Calls a WSGI application (PEP 3333) for a request that was read to its end."""
+"""Call a WSGI application (PEP 3333) for a request that was read to its end."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ import h11
 _LOG = logging.getLogger(__name__)
 
 IS_GONE = "wsisam.is_gone"
-"""WSGI environment: a function that says whether the client has gone away."""
+"""Key in the WSGI environment of a function that says whether the client has gone away."""
 
 Application: TypeAlias = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 _LENGTH_DIGITS_MAX = 18
-"""More are as good as these: it is too much."""
+"""Most digits of a length that are read: a longer number is too large anyway."""
 
 _NO_BODY = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
 _OWN_NAMES = {"content-type", "content-length"}
-"""Headers that WSGI names without HTTP_."""
+"""Headers that have names without ``HTTP_`` in WSGI."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Head:
 
     Attributes:
         path: percent-decoded, as WSGI wants it: bytes as Latin-1.
-        headers: by lower-case names; of several of one name, joined by commas.
-        length: of the body as it is stated; None where it is not.
-        address: of the client.
+        headers: values by lower-case names; of several of one name, joined by commas.
+        length: stated length of the body, bytes; None if it is not stated.
+        address: address of the client.
     """
 
     method: str
@@ -54,7 +54,7 @@ Refuse: TypeAlias = Callable[[Head], bool]
 
 
 def head_of(request: h11.Request, address: str) -> Head:
-    """A request as it came.
+    """Read the head of a request.
 
     Raises:
         h11.RemoteProtocolError: it states its length in two ways.
@@ -86,8 +86,8 @@ class Answer:
     """Sends an answer as the application gives it.
 
     Args:
-        send: takes it to the client; raises OSError where that is gone.
-        is_gone: whether it is.
+        send: sends bytes to the client; raises OSError if the client is gone.
+        is_gone: whether the client is gone.
         may_go_on: whether another request may follow on the connection.
     """
 
@@ -102,7 +102,7 @@ class Answer:
     def start(
         self, status: str, headers: list[tuple[str, str]], exc_info: object = None
     ) -> Callable[[bytes], None]:
-        """WSGI's ``start_response``."""
+        """Begin the answer: WSGI's ``start_response``."""
         if exc_info is not None and self._is_sent:
             raise RuntimeError("the answer has begun")
         code = int(status[:3])
@@ -117,7 +117,7 @@ class Answer:
         return self.write
 
     def write(self, data: bytes) -> None:
-        """A piece of the body."""
+        """Send a piece of the body."""
         if not data:
             return
         self._send_head()
@@ -125,7 +125,7 @@ class Answer:
             self._send(h11.Data(data=data))
 
     def end(self) -> None:
-        """There is no more."""
+        """End the answer."""
         self._send_head()
         self._send(h11.EndOfMessage())
 
@@ -139,7 +139,7 @@ class Answer:
 
 
 def call(app: Application, head: Head, body: bytes, answer: Answer, is_tls: bool) -> None:
-    """Have a request answered. Blocks while the client takes the answer."""
+    """Have the application answer a request. Blocks while the client receives the answer."""
     chunks: Iterable[bytes] = ()
     try:
         try:

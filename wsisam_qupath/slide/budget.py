@@ -18,24 +18,25 @@ BUDGET_BYTES = 2048 * MIB
 """What a process may hold, with its programs, model and caches."""
 
 DECODING_BYTES = 640 * MIB
-"""What may be being decoded at a time, in all threads together."""
+"""Most bytes that are being decoded at a time, in all threads together."""
 
 SEGMENT_BYTES_MAX = 256 * MIB
-"""Largest tile or strip, decoded: it is decoded whole even where a corner of it is wanted."""
+"""Largest tile or strip, decoded, bytes: it is decoded whole even for a corner of it."""
 
 CACHE_BYTES = 192 * MIB
-"""Decoded tiles and strips that are kept for the next reading."""
+"""Bytes of decoded tiles and strips that are kept for the next reading."""
 
 
 WIDE_MIN = 64
-"""Where the highest 8 bits of 16-bit samples stay below this, 14 bits or fewer are used."""
+"""Least value that the highest 8 bits of 16-bit samples must reach somewhere; below it only 14 bits
+or fewer are used."""
 
 
 class Reservations:
     """Bytes that are promised to threads; a thread waits until its share is free.
 
     Args:
-        total_bytes: what all threads may hold together.
+        total_bytes: most bytes that all threads may hold together.
     """
 
     def __init__(self, total_bytes: int) -> None:
@@ -67,4 +68,4 @@ class Reservations:
 
 
 decoding = Reservations(DECODING_BYTES)
-"""Shared by all that decode pixels in this process."""
+"""The reservations of everything that decodes pixels in this process."""

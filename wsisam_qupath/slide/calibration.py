@@ -12,7 +12,7 @@ STATED_MPP_MIN, STATED_MPP_MAX = 0.02, 50.0
 unasked, lie outside: 300 dpi is 84.7 µm/px, 96 dpi is 265, 72 dpi is 353."""
 
 OVERRIDE_MPP_MIN, OVERRIDE_MPP_MAX = 0.01, 100.0
-"""µm/px that a user may pass."""
+"""µm/px that a user may state."""
 
 _UM_PER_UNIT = {
     "pm": 1e-6,
@@ -34,7 +34,7 @@ _MICRO_SIGNS = str.maketrans({"\N{GREEK SMALL LETTER MU}": "\N{MICRO SIGN}"})
 
 
 def override(mpp: float | Mpp) -> Mpp:
-    """What a user says the slide has; a number counts for both axes.
+    """Read the pixel size that a user states; one number counts for both axes.
 
     Raises:
         OptionError: not a number from 0.01 to 100.
@@ -51,7 +51,7 @@ def override(mpp: float | Mpp) -> Mpp:
 
 
 def parse_mpp(x_um: object, y_um: object) -> Mpp | None:
-    """µm/px as a header states them: numbers, or text with a decimal point or comma.
+    """Parse µm/px as a header states them: numbers, or text with a decimal point or comma.
 
     None where neither axis can be believed; where only one can, it counts for both.
     """
@@ -62,7 +62,7 @@ def parse_mpp(x_um: object, y_um: object) -> Mpp | None:
 
 
 def from_resolution(x_per_unit: object, y_per_unit: object, unit: str) -> Mpp | None:
-    """µm/px from pixels per unit; a unit that is no length ("none", "pixel") states nothing."""
+    """Convert pixels per unit to µm/px; None for a unit of no length ("none", "pixel")."""
     um_per_unit = convert_to_um(unit)
     if um_per_unit is None:
         return None
@@ -71,7 +71,7 @@ def from_resolution(x_per_unit: object, y_per_unit: object, unit: str) -> Mpp | 
 
 
 def from_ome(xml: str) -> Mpp | None:
-    """µm/px of the first image of OME-XML: PhysicalSizeX and Y, in µm where no unit is given."""
+    """Read µm/px of the first image of OME-XML: PhysicalSizeX and Y, µm if no unit is given."""
     from xml.etree import ElementTree  # for OME-TIFF alone
 
     try:
@@ -89,7 +89,7 @@ def from_ome(xml: str) -> Mpp | None:
 
 
 def convert_to_um(unit: str) -> float | None:
-    """How many µm a unit of length has; None where it is no unit of length."""
+    """Convert a unit of length to µm; None if it is no unit of length."""
     plain = unit.strip().replace("\\u00B5", "µ").translate(_MICRO_SIGNS)
     return _UM_PER_UNIT.get(plain.lower())
 
@@ -100,7 +100,7 @@ def _check_plausible(um: object) -> float | None:
 
 
 def _number(value: object) -> float | None:
-    """A finite number, from a number or from text; None for anything else."""
+    """Read a finite number, from a number or text; None for anything else."""
     try:
         number = float(str(value).strip().replace(",", "."))
     except ValueError:

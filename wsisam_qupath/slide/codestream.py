@@ -1,4 +1,4 @@
-"""The size that an encoded tile states itself, read before a decoder allocates it.
+"""Read the size that an encoded tile states itself, before a decoder allocates it.
 
 A TIFF or DICOM header and the image in its tile may disagree: 256 px in one, 12,000 in the other.
 """
@@ -15,10 +15,10 @@ _FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 
 
 def read_stated_size(encoded: bytes, compression: int) -> tuple[int, int] | None:
-    """(width, height) that the image itself states; None for codecs without a header of their own.
+    """Read (width, height) that an encoded image states; None for codecs without a header.
 
     Args:
-        compression: number of the TIFF specification and its registry.
+        compression: number of the compression in the TIFF specification and its registry.
 
     Raises:
         ValueError: the header is damaged.
@@ -33,7 +33,7 @@ def read_stated_size(encoded: bytes, compression: int) -> tuple[int, int] | None
 
 
 def jpeg_size(encoded: bytes) -> tuple[int, int]:
-    """Of the first frame of a JPEG file.
+    """Read the size in the first frame of a JPEG file.
 
     Raises:
         ValueError: there is none.
@@ -54,7 +54,7 @@ def jpeg_size(encoded: bytes) -> tuple[int, int]:
 
 
 def jpeg2000_size(encoded: bytes) -> tuple[int, int]:
-    """Of a codestream, bare or in JP2 boxes.
+    """Read the size in a JPEG 2000 codestream, bare or in JP2 boxes.
 
     Raises:
         ValueError: there is none.
@@ -94,7 +94,7 @@ def _webp_size(encoded: bytes) -> tuple[int, int]:
 
 
 def _jpegxl_size(encoded: bytes) -> tuple[int, int]:
-    """By ISO 18181-1, SizeHeader; the codestream is bare or in a jxlc or jxlp box."""
+    """Read the size by ISO 18181-1, SizeHeader; the codestream is bare or in jxlc or jxlp boxes."""
     start = encoded.find(b"\xff\x0a")
     if start < 0:
         raise ValueError("a JPEG XL tile has no codestream")
@@ -115,7 +115,7 @@ def _jpegxl_side(bits: _Bits, is_small: int) -> int:
 
 
 class _Bits:
-    """Takes bits from the lowest on."""
+    """Takes bits from the lowest one on."""
 
     def __init__(self, content: bytes) -> None:
         self._value = int.from_bytes(content, "little")

@@ -1,4 +1,4 @@
-"""What a DICOM file says it is, so that a sound one is not called damaged."""
+"""Read what kind of DICOM a file is, so that a sound one is not called damaged."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from ..errors import SlideError
 
 _SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
-"""VL Whole Slide Microscopy Image Storage."""
+"""UID of VL Whole Slide Microscopy Image Storage."""
 
 _KINDS = {
     "1.2.840.10008.5.1.4.1.1.2": "a CT image",
@@ -26,7 +26,7 @@ _READ_SYNTAXES = frozenset(
         "1.2.840.10008.1.2.4.91",
     }
 )
-"""No compression, JPEG, and JPEG 2000: those of OpenSlide."""
+"""UIDs of the compressions that OpenSlide reads: none, JPEG, and JPEG 2000."""
 
 _SYNTAX_NAMES = {
     "1.2.840.10008.1.2": "implicit value representations",
@@ -57,7 +57,7 @@ def is_dicom(head: bytes) -> bool:
 
 
 def check_dicom(path: Path) -> None:
-    """Whether a file is a whole slide in a compression that OpenSlide reads.
+    """Check that a file is a whole slide in a compression that OpenSlide reads.
 
     Raises:
         SlideError: it is something else; the message says what.
@@ -79,7 +79,7 @@ def check_dicom(path: Path) -> None:
 
 
 def _meta_elements(content: bytes) -> Iterator[tuple[tuple[int, int], str]]:
-    """Elements of group 2, which are always explicit and little-endian, up to the first fault."""
+    """Read elements of group 2, always explicit and little-endian, up to the first fault."""
     place = 132
     while place + 8 <= len(content):
         group, element = struct.unpack_from("<HH", content, place)

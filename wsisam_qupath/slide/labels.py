@@ -39,10 +39,10 @@ def write_labels(
     at a time is in memory.
 
     Args:
-        path: where to; the name should end in ``.ome.tif``.
-        l0_outlines: level-0 px.
-        width_px, height_px: of level 0.
-        mpp: of level 0.
+        path: file to write; the name should end in ``.ome.tif``.
+        l0_outlines: outlines in the order of their numbers, level-0 px.
+        width_px, height_px: size of level 0.
+        mpp: pixel size of level 0.
 
     Raises:
         OutputError: the file cannot be written.
@@ -73,7 +73,7 @@ def write_labels(
 
 
 def _describe(mpp: Mpp) -> dict[str, object]:
-    """What the OME-XML says."""
+    """Make the OME-XML."""
     return {
         "axes": "YX",
         "Name": "labels",
@@ -88,8 +88,8 @@ class _Mask:
     """A mask that is drawn tile by tile.
 
     Attributes:
-        dtype: the smaller one that holds all numbers.
-        levels: until one tile holds all.
+        dtype: smallest type that holds all numbers.
+        levels: number of levels: until one tile holds all.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class _Mask:
         return ceil(height_px / 2**level), ceil(width_px / 2**level)
 
     def encode_tiles(self, level: int) -> Iterator[bytes]:
-        """The tiles of a level, row by row, compressed."""
+        """Encode the tiles of a level, row by row, compressed."""
         height_px, width_px = self.shape(level)
         for top in range(0, height_px, _TILE_PX):
             for left in range(0, width_px, _TILE_PX):
@@ -118,10 +118,10 @@ class _Mask:
                 yield self._empty if tile is None else self._encode(tile)
 
     def _draw(self, left: int, top: int, step: int) -> Labels | None:
-        """Draw a tile, 512 x 512; None where nothing is.
+        """Draw a tile, 512 x 512; None if nothing lies in it.
 
         Args:
-            left, top: px of its level.
+            left, top: corner of the tile, px of its level.
             step: level-0 px per px of its level.
         """
         right, bottom = left + _TILE_PX, top + _TILE_PX

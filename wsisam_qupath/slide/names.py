@@ -1,4 +1,4 @@
-"""Names of slides and images: which files are meant, and when two names are the same."""
+"""Names of slides and images: which files are meant, and which names are the same."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SUFFIXES = (
     ".svslide", ".dcm", ".qptiff", ".czi", ".vsi", ".lif", ".nd2", ".zvi", ".oir", ".oib", ".ims",
     ".png", ".jpg", ".jpeg", ".jp2", ".j2k", ".bmp", ".gif", ".webp",
 )  # fmt: skip
-"""What is a slide or an image by its name, in whatever case: slides before pictures of them."""
+"""Suffixes of slides and images, in whatever case: slides come before pictures of them."""
 
 
 def is_image_name(name: str) -> bool:
@@ -24,7 +24,7 @@ def is_image_name(name: str) -> bool:
 
 
 def strip_format(name: str) -> str:
-    """The name of a slide's file without what tells its format; others stay as they are."""
+    """Strip the ending that tells a slide's format from a name; other names stay as they are."""
     lower = name.lower()
     for suffix in SUFFIXES:
         if lower.endswith(suffix) and len(lower) > len(suffix):
@@ -33,28 +33,28 @@ def strip_format(name: str) -> str:
 
 
 def rank(name: str) -> int:
-    """Place of a name's format in :data:`SUFFIXES`."""
+    """Rank a name by the place of its format in :data:`SUFFIXES`."""
     lower = name.lower()
     return next((n for n, suffix in enumerate(SUFFIXES) if lower.endswith(suffix)), len(SUFFIXES))
 
 
 def natural_key(text: str) -> list[tuple[int, str]]:
-    """Sorts numbers within text by their value."""
+    """Make a key that sorts numbers within text by their value."""
     parts = re.split(r"([0-9]+)", text)
     return [(int(p), "") if n % 2 else (0, p.lower()) for n, p in enumerate(parts)]
 
 
 def split_location(location: str) -> tuple[str, ...]:
-    """The names in a path of any system, without "." and ".."; the last is that of the file."""
+    """Split a path of any system into names, without "." and ".."; the last is the file's."""
     return tuple(part for part in re.split(r"[\\/]+", location) if part not in ("", ".", ".."))
 
 
 def find_best_match(location: str, paths: Iterable[Path]) -> Path | None:
-    """The file that a path from another computer means, by its name and the folders before it.
+    """Find the file that a path from another computer means, by its name and its folders.
 
     Args:
         location: relative or absolute, of Windows or POSIX, percent-encoded or not.
-        paths: what there is.
+        paths: existing files to choose from.
 
     Returns:
         The one with the most last names in common with the location, at least the file's own
@@ -81,7 +81,7 @@ def _shared_parts(one: Sequence[str], other: Sequence[str]) -> int:
 
 
 def find_existing(path: Path) -> Path | None:
-    """The path, or the one that differs from it in case or the way that letters are composed.
+    """Find a path, or the one that differs only in case or the composition of letters.
 
     Returns:
         None where nothing is there, or several such.

@@ -10,18 +10,18 @@ if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
 XML_CHARACTERS_MAX = 64 << 20
-"""OME-XML with annotations of every cell has some 10 MB."""
+"""Longest OME-XML that is read, characters; with annotations of every cell it has some 10 MB."""
 
 
 @dataclass(frozen=True)
 class OmeImage:
-    """One image, or series.
+    """One image, or series, of a file.
 
     Attributes:
-        planes: z-slices times time points.
+        planes: number of z-slices times that of time points.
         channels: numbers per pixel, over all planes that make up the image.
         first_page: index of the page that its pixels begin in.
-        files: names of the files that its pixels are in, as far as it is not stated to be this one.
+        files: names of the files that hold its pixels, unless they are stated to be this file.
     """
 
     width_px: int
@@ -33,7 +33,7 @@ class OmeImage:
 
 
 def parse_ome_images(xml: str) -> tuple[OmeImage, ...]:
-    """The images in the order of the document; none where it cannot be read."""
+    """Parse the images in the order of the document; none if it cannot be read."""
     from xml.etree import ElementTree  # for OME-TIFF alone
 
     if len(xml) > XML_CHARACTERS_MAX:
@@ -60,7 +60,7 @@ def _image(pixels: Element, own_uuid: str | None) -> OmeImage:
 
 
 def _files(pixels: Element, own_uuid: str | None) -> Iterator[str]:
-    """A file that was renamed still has the same UUID."""
+    """List the files that hold the pixels; a file that was renamed still has the same UUID."""
     for uuid in pixels.iterfind("{*}TiffData/{*}UUID"):
         name = uuid.get("FileName")
         if name is not None and (own_uuid is None or (uuid.text or "").strip() != own_uuid.strip()):

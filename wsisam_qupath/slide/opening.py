@@ -21,11 +21,11 @@ from .tiff_rules import Reading, Via, check_sizes, decide
 _HEAD_BYTES = 132
 
 _LOOKED_AT_PX = 2048
-"""Side of what is looked at to see whether 16-bit samples use their range."""
+"""Side of the region that tells whether 16-bit samples use their range."""
 
 
 def open_reader(path: Path, *, as_qupath: bool = True) -> Reader:
-    """OpenSlide for scanners' formats, our own rules for other TIFF files, Pillow for images.
+    """Open a file with OpenSlide, our own rules for other TIFF files, or Pillow for images.
 
     Args:
         as_qupath: see :func:`.decide`.
@@ -49,7 +49,7 @@ def open_reader(path: Path, *, as_qupath: bool = True) -> Reader:
 
 
 def read_size(path: Path) -> tuple[int, int]:
-    """(width, height) of level 0 of an image of a data set, by its header where that can be.
+    """Read (width, height) of level 0 of an image of a data set, from its header if possible.
 
     Raises:
         SlideError: it cannot be read.
@@ -86,7 +86,7 @@ def _tiff_reader(path: Path, as_qupath: bool) -> Reader:
 
 
 def _check_range(path: Path, reader: Reader, reading: Reading) -> None:
-    """Check that samples of 16 bits use them: those of a camera with 8 or 12 bits would be black.
+    """Check that 16-bit samples use their range: a camera's 8 or 12 bits would look black.
 
     Raises:
         SlideError: the brightest that is found, in the middle of the coarsest level, is nearly

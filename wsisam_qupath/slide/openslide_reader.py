@@ -19,11 +19,11 @@ _DECIMALS = 6
 _LACKING = re.compile(
     r"unsupported|not supported|unimplemented|unrecognized| value .* != ", re.IGNORECASE
 )
-"""What OpenSlide says of sound files that it cannot read."""
+"""Messages of OpenSlide about sound files that it cannot read."""
 
 
 def detect_format(path: Path) -> str | None:
-    """OpenSlide's name of the format; None where it does not know the file."""
+    """Ask OpenSlide for the name of a file's format; None if it does not know the file."""
     import openslide  # loads a shared library
 
     vendor: str | None = openslide.OpenSlide.detect_format(path)
@@ -34,10 +34,11 @@ class OpenSlideReader:
     """Reads through OpenSlide, which is safe to use from several threads."""
 
     def __init__(self, path: Path, sizes_px: Collection[tuple[int, int]] | None = None) -> None:
-        """Opens the file.
+        """Open the file.
 
         Args:
-            sizes_px: of the levels to use, as others show something else; None for all of them.
+            sizes_px: sizes of the levels to use, as others show something else; None for all
+                levels.
 
         Raises:
             SlideError: OpenSlide cannot open it.
@@ -82,7 +83,7 @@ class OpenSlideReader:
         return Window(np.array(shown, dtype=np.uint8), start_x, start_y)
 
     def _find_nearest(self, level: int, position: int, l0_bound: int) -> tuple[int, float]:
-        """Where to read, so that the window begins at or just before a position of the level.
+        """Find where to read so that a window begins at or just before a position.
 
         Counted in whole pixels of the level from the bounds, as that is where the scanner's own
         pixels begin: elsewhere OpenSlide interpolates between them or, for Leica, truncates.
@@ -101,7 +102,7 @@ class OpenSlideReader:
 
 
 def _fix_for(message: str) -> str:
-    """A sound file of a kind that OpenSlide lacks is not copied again, but converted."""
+    """Choose the advice: a sound file of a kind that OpenSlide lacks needs to be converted."""
     if _LACKING.search(message):
         return "The file may be sound: export it as OME-TIFF with a program that shows it."
     return "Copy it again from its source, with all files that belong to it."

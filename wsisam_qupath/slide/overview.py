@@ -21,15 +21,16 @@ from .reader import RgbArray
 from .tiled_copy import make_room
 
 FACTOR = 16
-"""Pixels of the coarsest level, along each axis, that are averaged to one."""
+"""Pixels of the coarsest level along each axis that become one pixel of the copy."""
 
 SOURCE_PX_MIN = 1 << 27
-"""Regions of fewer source pixels are read directly, which takes a few seconds."""
+"""Source pixels from which a region is read from the copy; fewer are read directly, in a few
+seconds."""
 
 _STRIPE_ROWS = 16
 
 _SECONDS_PER_PX = 24e-9
-"""To decode and average a pixel on one core: an estimate, machines differ by several times."""
+"""Estimated time to decode and average a pixel on one core; machines differ by several times."""
 
 ReadRegion = Callable[[Box, int, int], RgbArray]
 
@@ -54,8 +55,8 @@ class Overview:
 
     Args:
         identity: names the content of the slide.
-        width_px, height_px: of the slide, level-0 px.
-        l0_step: level-0 px per pixel of the copy, whole ones.
+        width_px, height_px: size of the slide, level-0 px.
+        l0_step: level-0 px per pixel of the copy, a whole number.
     """
 
     def __init__(self, identity: object, width_px: int, height_px: int, l0_step: int) -> None:
@@ -71,7 +72,7 @@ class Overview:
 
     @property
     def plan(self) -> OverviewPlan | None:
-        """What is still to be done; None where the copy is there."""
+        """Plan what is still to be done; None if the copy is complete."""
         if self._path.exists():
             return None
         return OverviewPlan(int(np.prod(self._shape)), self._source_px * _SECONDS_PER_PX)

@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "JPEG2000")
-"""Not all that Pillow knows: EPS, for one, would start another program."""
+"""Formats that Pillow may open; others, such as EPS, would start another program."""
 
 DAMAGE = (
     *(OSError, ValueError, SyntaxError, EOFError, TypeError, struct.error, zlib.error),
     *(AssertionError, LookupError, ArithmeticError, RuntimeError, AttributeError),
 )
-"""What Pillow raises on damaged files; found by damaging files at random."""
+"""Errors that Pillow raises on damaged files; found by damaging files at random."""
 
 _PILLOW_GLOBALS = threading.Lock()
-"""Held while Pillow's limit on the image size and Python's warnings, both global, are changed."""
+"""Lock for changes of Pillow's limit on the image size and Python's warnings, both global."""
 
 EXPORT = "Export it as 8-bit RGB, for example as PNG or OME-TIFF."
-"""How to get an image that can be read."""
+"""Advice on how to get an image that can be read."""
 
 
 @contextmanager
@@ -58,7 +58,7 @@ def open_image(path: Path) -> Iterator[Image]:
 
 
 def check_colors(path: Path | str, image: Image) -> None:
-    """Check that QuPath shows an image, opened and not yet decoded, as it would be read here.
+    """Check that QuPath shows an image, opened and not yet decoded, as this program reads it.
 
     Raises:
         SlideError: it does not, or nobody knows how its numbers become colors.
@@ -85,7 +85,7 @@ def check_colors(path: Path | str, image: Image) -> None:
 
 
 def convert_to_rgb(path: Path | str, image: Image) -> RgbArray:
-    """Convert any mode to HWC uint8 RGB; 16 bits are scaled from their whole range, alpha is white.
+    """Convert any mode to HWC uint8 RGB: 16 bits from their whole range, alpha on white.
 
     Args:
         path: names the image in messages.

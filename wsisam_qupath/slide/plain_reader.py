@@ -31,14 +31,15 @@ _WHOLE_PX_MAX = 64_000_000
 """Largest image of a kind that cannot be decoded row by row, such as a progressive JPEG."""
 
 _BYTES_PER_PX = 16
-"""What decoding takes at most: 4 in Pillow, 3 as RGB, and JPEG 2000's 32-bit planes before that."""
+"""Most memory per pixel while decoding: 4 bytes in Pillow, 3 as RGB, before that JPEG 2000's 32-bit
+planes."""
 
 
 class PlainReader:
-    """One level, in memory."""
+    """Reads an image of one level that is held in memory."""
 
     def __init__(self, rgb: RgbArray, mpp: Mpp | None) -> None:
-        """Use :func:`open_plain`."""
+        """Use :func:`open_plain` instead."""
         self.name = "pillow"
         self.foreign_errors: tuple[type[Exception], ...] = ()
         self._rgb = rgb
@@ -56,7 +57,7 @@ class PlainReader:
 
 
 def open_plain(path: Path) -> Reader:
-    """Opens a plain image by its header, and decodes or converts it.
+    """Open a plain image by its header, and decode or convert it.
 
     Raises:
         SlideError: it is no image, damaged, too large, or of a kind that QuPath shows otherwise.
@@ -86,7 +87,7 @@ def open_plain(path: Path) -> Reader:
 
 
 def read_plain_size(path: Path) -> tuple[int, int]:
-    """(width, height) by the header alone.
+    """Read (width, height) from the header alone.
 
     Raises:
         SlideError: it is no image, or damaged.
@@ -128,7 +129,7 @@ def _is_decoded_by_rows(image: Image) -> bool:
 
 
 def _check_range(path: Path, rgb: RgbArray) -> None:
-    """Whether an image of 16 bits uses them: one of a camera with 8 or 12 bits would be black."""
+    """Check that a 16-bit image uses its range: a camera's 8 or 12 bits would look black."""
     if _png_bits(path) == 16 and int(rgb.max(initial=0)) < budget.WIDE_MIN:
         raise SlideError(
             f"{path} has 16-bit samples of which the highest bits are never used, so it would be "

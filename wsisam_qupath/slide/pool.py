@@ -1,4 +1,4 @@
-"""Many slides of which only a few are open at a time, however many are used."""
+"""Readers of many slides, only a few of which are open at a time."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ MOST_OPEN = 16
 
 
 class ReaderPool:
-    """Opens readers that open their file again when others were read since.
+    """Opens readers that open their file again after it was closed for others.
 
     Args:
-        most_open: files that are open at a time, and those in which a thread still reads.
+        most_open: most files that are open at a time; more only while threads still read in them.
     """
 
     def __init__(self, most_open: int = MOST_OPEN) -> None:
         self._hold = lru_cache(maxsize=most_open)(_HeldReader)
 
     def open(self, path: Path, *, as_qupath: bool) -> Reader:
-        """As :func:`.open_reader`.
+        """Open a reader, as :func:`.open_reader` does.
 
         Raises:
             SlideError: it cannot be read as QuPath shows it.
@@ -34,7 +34,7 @@ class ReaderPool:
 
 
 class _HeldReader:
-    """An open file, closed with the last reference: a thread may still read what was forgotten."""
+    """An open file, closed with the last reference: a thread may still be reading it."""
 
     def __init__(self, path: Path, as_qupath: bool) -> None:
         self.reader = open_reader(path, as_qupath=as_qupath)
@@ -42,7 +42,7 @@ class _HeldReader:
 
 
 class _PooledReader:
-    """Fulfills :class:`.Reader`."""
+    """Reads a file that the pool may close and open; see :class:`.Reader`."""
 
     def __init__(
         self, hold: Callable[[Path, bool], _HeldReader], path: Path, as_qupath: bool
@@ -61,4 +61,4 @@ class _PooledReader:
         return held.reader.read(level, x, y, width, height)
 
     def close(self) -> None:
-        """Leave it to the pool."""
+        """Do nothing: the pool closes files."""

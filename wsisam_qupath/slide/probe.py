@@ -16,10 +16,10 @@ import cachetools
 from ..errors import SlideError
 
 SECONDS_MAX = 120
-"""Opening takes well below a second; from a slow network drive longer."""
+"""Longest time to open a file, seconds: it takes below one, from a slow network drive longer."""
 
 _REFUSED = 3
-"""Exit status where the library itself says that it cannot open the file."""
+"""Exit status of the process if the library itself says that it cannot open the file."""
 
 _found: cachetools.LRUCache[tuple[str, int, int], str | None] = cachetools.LRUCache(4096)
 _LOCK = threading.Lock()

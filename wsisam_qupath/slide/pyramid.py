@@ -25,9 +25,9 @@ def write_pyramid(
     The file appears whole or not at all, and replaces one that is there.
 
     Args:
-        path: where to.
+        path: file to write.
         rgb: HWC uint8 RGB.
-        mpp: µm per pixel, kept in the resolution tags.
+        mpp: µm per pixel, written to the resolution tags.
         tile_px: side of the tiles, a multiple of 16; levels are added until one tile holds all.
 
     Raises:

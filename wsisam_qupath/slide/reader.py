@@ -20,8 +20,8 @@ class Window:
 
     Attributes:
         rgb: HWC uint8 RGB; white where the file holds nothing.
-        x, y: outer corner of the first pixel, px of the level. A fraction where the library
-            can only read at whole level-0 pixels and interpolates.
+        x, y: outer corner of the first pixel, px of the level. A fraction if the library can only
+            read at whole level-0 pixels and interpolates.
     """
 
     rgb: RgbArray
@@ -46,13 +46,12 @@ class Reader(Protocol):
     """One open file.
 
     Attributes:
-        name: the library that reads it, for provenance.
+        name: name of the library that reads it, for provenance.
         level_sizes_px: (width, height) of each level, the finest first. All levels show the
             whole file, also outside of the bounds.
-        bounds: the part that holds the slide.
-        stated_mpp: µm/px of level 0 as the file states it; None where it does not, or not
-            believably.
-        foreign_errors: what `read` raises where the file is damaged.
+        bounds: part of the file that holds the slide.
+        stated_mpp: µm/px of level 0 as the file states it; None if it does not, or not believably.
+        foreign_errors: errors that `read` raises if the file is damaged.
     """
 
     name: str

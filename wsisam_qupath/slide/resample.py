@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from .reader import RgbArray, Window
 
 _DECIMALS = 6
-"""Edges are rounded to a millionth of a pixel, so that 2.9999999999 touches no third pixel."""
+"""Decimals of edges, px: 2.9999999999 then touches no third pixel."""
 
 _COARSER = 1e-3
-"""A level may be coarser than wanted by a thousandth, as by 0.2501 instead of 0.25 µm/px."""
+"""How much coarser than wanted a level may be: a thousandth, as 0.2501 for 0.25 µm/px."""
 
 
 def is_fine_enough(level_downsample: float, downsample: float) -> bool:
@@ -42,7 +42,7 @@ class Axis:
 
     @property
     def footprint(self) -> float:
-        """How much each output pixel averages over, px of the level.
+        """The length that each output pixel averages over, px of the level.
 
         Its own extent; when enlarging one source pixel's width, around the output pixel's center,
         which is linear interpolation. The two are the same at scale 1.
@@ -76,10 +76,10 @@ class Axis:
 
 @dataclass(frozen=True)
 class Taps:
-    """Which source pixels make each of N output pixels, and with which weights.
+    """The source pixels that make each of N output pixels, and their weights.
 
     Attributes:
-        indices: N x T, index into the window.
+        indices: indices into the window, N x T.
         weights: N x T float32; the sum is below 1 where a part is white.
     """
 
@@ -88,7 +88,7 @@ class Taps:
 
 
 def taps(axis: Axis, outputs: range, window_start: float, window_px: int) -> Taps:
-    """The taps of these output pixels on a window that begins at `window_start`, px of the level.
+    """Compute the taps of output pixels on a window that begins at `window_start`, px of the level.
 
     The weights do not depend on the window, so tiles give what one shot gives.
     """
@@ -106,7 +106,7 @@ def taps(axis: Axis, outputs: range, window_start: float, window_px: int) -> Tap
 
 
 def resample(window: Window, x_axis: Axis, y_axis: Axis, xs: range, ys: range) -> RgbArray:
-    """Output pixels `ys` x `xs`, HWC uint8 RGB, from a window that covers their spans."""
+    """Resample output pixels `ys` x `xs`, HWC uint8 RGB, from a window that covers their spans."""
     height, width = window.rgb.shape[:2]
     # Darkness instead of brightness: white is then zero, and needs no pixels around the slide.
     darkness = _average(~window.rgb, taps(y_axis, ys, window.y, height))
@@ -117,7 +117,7 @@ def resample(window: Window, x_axis: Axis, y_axis: Axis, xs: range, ys: range) -
 
 
 def _average(source: NDArray[np.uint8] | NDArray[np.float32], along: Taps) -> NDArray[np.float32]:
-    """Weighted sums along the first axis: N x ... float32."""
+    """Compute weighted sums along the first axis: N x ... float32."""
     total = np.zeros((len(along.indices), *source.shape[1:]), dtype=np.float32)
     for indices, weights in zip(along.indices.T, along.weights.T, strict=True):
         total += weights[:, None, None] * source[indices]
@@ -125,7 +125,7 @@ def _average(source: NDArray[np.uint8] | NDArray[np.float32], along: Taps) -> ND
 
 
 def tiles(x_axis: Axis, y_axis: Axis, max_px: int) -> Iterator[tuple[range, range]]:
-    """Splits the output into (ys, xs) tiles which each need about `max_px` source pixels or less.
+    """Split the output into (ys, xs) tiles which each need about `max_px` source pixels or fewer.
 
     The tiles are square where the output allows it: each source tile on their rim is decoded
     twice. The smallest tile is one output pixel.

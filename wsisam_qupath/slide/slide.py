@@ -27,24 +27,25 @@ from .resample import Axis, is_fine_enough, resample, tiles
 from .uri import path_from_location
 
 _TILE_SOURCE_PX_MAX = 1 << 23
-"""Source pixels in memory at a time: 32 MB as RGBA, and up to 100 MB while they are averaged."""
+"""Most source pixels in memory at a time: 32 MB as RGBA, and up to 100 MB while they are
+averaged."""
 
 Check: TypeAlias = Callable[[], None]
-"""Raises where nobody waits for the work any more, or it has taken too long."""
+"""Raises an error if nobody waits for the work any more, or it has taken too long."""
 
 
 def _go_on() -> None:
-    """Nobody interrupts."""
+    """Never stop the work."""
 
 
 @dataclass(frozen=True)
 class SlideReference:
-    """What it takes to open a slide again, in another process too.
+    """The values that it takes to open a slide again, in any process.
 
     Attributes:
         location: absolute path.
         mpp: µm/px to use; None to take what the file states.
-        as_qupath: False for images of data sets that were never in QuPath; see :func:`open_slide`.
+        as_qupath: whether a file is refused that QuPath shows as noise; see :func:`open_slide`.
     """
 
     location: str
@@ -52,13 +53,13 @@ class SlideReference:
     as_qupath: bool = True
 
     def open(self, pool: ReaderPool | None = None) -> Slide:
-        """Opens it; see :func:`open_slide`."""
+        """Open the slide; see :func:`open_slide`."""
         return open_slide(Path(self.location), mpp=self.mpp, as_qupath=self.as_qupath, pool=pool)
 
 
 @dataclass(frozen=True)
 class SlideIdentity:
-    """Names the content of a slide in caches: another when the file was replaced."""
+    """Names the content of a slide in caches; it changes when the file is replaced."""
 
     location: str
     size_bytes: int
@@ -73,14 +74,14 @@ class Slide:
 
     Attributes:
         mpp: µm per level-0 pixel.
-        reference: opens it again.
-        identity: names its content in caches.
+        reference: opens the slide again, in any process.
+        identity: names the slide's content in caches.
     """
 
     def __init__(
         self, reader: Reader, *, mpp: Mpp, reference: SlideReference, identity: SlideIdentity
     ) -> None:
-        """Use :func:`open_slide`. The slide closes the reader."""
+        """Use :func:`open_slide` instead. The slide closes the reader."""
         self._reader = reader
         self._factors = _level_factors(reader.level_sizes_px)
         self._close = weakref.finalize(self, reader.close)
@@ -91,12 +92,12 @@ class Slide:
 
     @property
     def width_px(self) -> int:
-        """Of level 0, inside of the bounds."""
+        """The width of level 0, inside of the bounds."""
         return self._reader.bounds.width
 
     @property
     def height_px(self) -> int:
-        """Of level 0, inside of the bounds."""
+        """The height of level 0, inside of the bounds."""
         return self._reader.bounds.height
 
     @property
@@ -106,21 +107,21 @@ class Slide:
 
     @property
     def location(self) -> str:
-        """Absolute path."""
+        """The absolute path of the slide."""
         return self.reference.location
 
     @property
     def uri(self) -> str:
-        """URI of the slide's file."""
+        """The URI of the slide's file."""
         return Path(self.location).as_uri()
 
     @property
     def reader(self) -> str:
-        """The library that reads it."""
+        """The name of the library that reads it."""
         return self._reader.name
 
     def read(self, l0_box: Box, width_px: int, height_px: int, check: Check = _go_on) -> RgbArray:
-        """A region at any scale, also one that reaches beyond the slide.
+        """Read a region at any scale, even one that reaches beyond the slide.
 
         Each output pixel is the average over exactly its part of the region, or a linear
         interpolation where the region is enlarged. Outside of the slide all is white. A large
@@ -148,7 +149,7 @@ class Slide:
         return self._read_levels(l0_box, width_px, height_px, check)
 
     def plan_overview(self, l0_boxes: Iterable[Box], size_px: int) -> OverviewPlan | None:
-        """What it takes to make the coarse copy that these square regions need; None if nothing."""
+        """Plan the coarse copy that these square regions need; None if none is needed."""
         if any(self._wants_overview(l0_box, size_px, size_px) for l0_box in l0_boxes):
             return self._overview.plan
         return None
@@ -199,7 +200,7 @@ class Slide:
         return output
 
     def _level_for(self, x_downsample: float, y_downsample: float) -> int:
-        """The coarsest level that need not be enlarged; level 0 where all must be."""
+        """Choose the coarsest level that need not be enlarged; level 0 if all must be."""
         fit = [
             level
             for level, (x_factor, y_factor) in enumerate(self._factors)
@@ -243,7 +244,7 @@ class Slide:
         return resample(window, x_axis, y_axis, xs, ys)
 
     def close(self) -> None:
-        """Closes the file. Does nothing the second time."""
+        """Close the file; does nothing the second time."""
         self._close()
 
     def __enter__(self) -> Slide:
@@ -266,14 +267,15 @@ def open_slide(
     as_qupath: bool = True,
     pool: ReaderPool | None = None,
 ) -> Slide:
-    """Opens a slide or a plain image.
+    """Open a slide or a plain image.
 
     Args:
         location: path, or `file:` URI as QuPath writes it.
-        mpp: µm per level-0 pixel, instead of what the file states.
-        mpp_if_unstated: the same, used only where neither `mpp` nor the file says it.
-        as_qupath: whether a file is refused that QuPath shows as noise.
-        pool: closes and opens the file as others of the pool are read; None keeps it open.
+        mpp: µm per level-0 pixel, in place of what the file states.
+        mpp_if_unstated: µm per level-0 pixel if neither `mpp` nor the file states it.
+        as_qupath: whether a file is refused that QuPath shows as noise; False for images that were
+            never in QuPath.
+        pool: opens the file again and again as others of the pool are read; None keeps it open.
 
     Raises:
         SlideError: it cannot be opened, or states no µm/px and `mpp` is None.
@@ -302,7 +304,7 @@ def _absolute(location: str | os.PathLike[str]) -> Path:
 
 
 def _identify(path: Path) -> SlideIdentity:
-    """Whether the file is there and is one, before any library looks at it."""
+    """Check that the file is there and is a file, and identify it, before any library sees it."""
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError) as exc:
@@ -320,7 +322,7 @@ def _identify(path: Path) -> SlideIdentity:
 
 
 def _level_factors(sizes_px: tuple[tuple[int, int], ...]) -> list[tuple[float, float]]:
-    """Level-0 px per px of each level, (x, y)."""
+    """Compute level-0 px per px of each level, (x, y)."""
     (full_width, full_height), *_ = sizes_px
     return [
         (_level_factor(full_width, width), _level_factor(full_height, height))
@@ -329,7 +331,7 @@ def _level_factors(sizes_px: tuple[tuple[int, int], ...]) -> list[tuple[float, f
 
 
 def _level_factor(full_px: int, level_px: int) -> float:
-    """Level-0 px per level px along one axis.
+    """Compute level-0 px per level px along one axis.
 
     Scanners average whole blocks and drop or pad what remains, so 4443 px and 2221 px are a
     factor of exactly 2: at the far edge of a large slide the ratio of the sizes would be off by

@@ -1,4 +1,4 @@
-"""Where pixels come from: an open slide, or anything else that answers like one."""
+"""Sources of pixels: an open slide, or anything else that answers like one."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from .reader import RgbArray
 
 
 class PixelSource(Protocol):
-    """What the engine needs of a slide. Regions may be read from several threads at once."""
+    """What outlining needs of a slide. Regions may be read from several threads at once."""
 
     @property
     def mpp(self) -> Mpp:
-        """µm per level-0 pixel."""
+        """Pixel size, µm per level-0 pixel."""
 
     @property
     def l0_box(self) -> Box:
@@ -22,9 +22,9 @@ class PixelSource(Protocol):
 
     @property
     def identity(self) -> Hashable:
-        """Names its content in caches."""
+        """The name of its content in caches."""
 
     def read(
         self, l0_box: Box, width_px: int, height_px: int, check: Callable[[], None] = ...
     ) -> RgbArray:
-        """A region at any scale, white outside of the slide; see :meth:`.Slide.read`."""
+        """Read a region at any scale, white outside of the slide; see :meth:`.Slide.read`."""

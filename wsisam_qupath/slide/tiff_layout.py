@@ -1,4 +1,4 @@
-"""What a TIFF file states: its pages and their tags, before any library interprets the pixels.
+"""Read what a TIFF file states in its tags, before any library interprets the pixels.
 
 Only tags are read here, so a header that lies costs nothing.
 """
@@ -19,16 +19,16 @@ from . import calibration
 from .ome import OmeImage, parse_ome_images
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-"""How TIFF and BigTIFF files begin."""
+"""First bytes of TIFF and BigTIFF files."""
 
 PAGES_MAX = 64
-"""Pages that are looked at. A pyramid has fewer than 20; what has more is a stack."""
+"""Most pages that are read. A pyramid has fewer than 20; a file with more is a stack."""
 
 _SEGMENTS_MAX = 1 << 22
-"""Tiles or strips of one page; 500,000 px squared in tiles of 256 px have 3.8 million."""
+"""Most tiles or strips of one page; 500,000 px squared in tiles of 256 px have 3.8 million."""
 
 _QUIET = logging.NullHandler()
-"""Keeps tifffile from printing on stderr about damaged tags where nobody set up logging."""
+"""Log handler that keeps tifffile from printing about damaged tags if nobody set up logging."""
 
 _LENGTH_UNITS = {2: "inch", 3: "centimeter", 4: "mm", 5: "µm"}
 
@@ -41,11 +41,12 @@ class TiffPage:
 
     Attributes:
         place: index of the page, then of the page within its SubIFDs.
-        samples: per pixel; `bits` is 0 and `sample_format` 0 where samples differ.
-        photometric: what the samples mean; None where it is not stated.
-        segment_width_px, segment_height_px: of a tile; a strip is as wide as the image.
-        segment_count: how many tiles or strips the file has offsets for.
-        stored_bytes: the longest tile or strip, as it lies in the file.
+        samples: samples per pixel; `bits` is 0 and `sample_format` 0 if samples differ.
+        photometric: what the samples mean; None if it is not stated.
+        segment_width_px, segment_height_px: size of a tile or strip; a strip is as wide as the
+            image.
+        segment_count: number of tiles or strips that the file has offsets for.
+        stored_bytes: size of the longest tile or strip as stored in the file.
         end_byte: where the last tile or strip ends.
         has_gaps: whether tiles are missing.
     """
@@ -79,7 +80,7 @@ class TiffPage:
 
     @property
     def size_px(self) -> tuple[int, int]:
-        """(width, height)."""
+        """Width and height, px."""
         return self.width_px, self.height_px
 
     @property
@@ -94,14 +95,14 @@ class TiffPage:
 
     @property
     def segments_expected(self) -> int:
-        """How many tiles or strips it takes to hold the image."""
+        """The number of tiles or strips that it takes to hold the image."""
         across = -(-self.width_px // self.segment_width_px)
         down = -(-self.height_px // self.segment_height_px)
         return across * down * (self.samples if self.is_planar else 1)
 
     @property
     def segment_bytes(self) -> int:
-        """Of one tile or strip, decoded."""
+        """The size of one tile or strip, decoded."""
         samples = 1 if self.is_planar else self.samples
         pixels = self.segment_width_px * min(self.segment_height_px, max(self.height_px, 1))
         if self.is_tiled:
@@ -111,13 +112,13 @@ class TiffPage:
 
 @dataclass(frozen=True)
 class TiffLayout:
-    """A whole file.
+    """What the tags of a whole file state.
 
     Attributes:
         pages: at most :data:`PAGES_MAX`, with their SubIFDs.
-        has_more_pages: whether there are more.
-        ome: images that its OME-XML describes; empty where it has none that can be read.
-        imagej_planes: how many planes ImageJ's description states; 1 without one.
+        has_more_pages: whether the file has more pages than that.
+        ome: images that its OME-XML describes; empty if it has none that can be read.
+        imagej_planes: number of planes that ImageJ's description states; 1 without one.
         mpp: µm/px of the first page, as stated.
     """
 
@@ -139,7 +140,7 @@ class TiffLayout:
 
 
 def damage() -> tuple[type[Exception], ...]:
-    """What tifffile and its codecs raise on damaged files; found by damaging files at random."""
+    """List what tifffile and its codecs raise on damage; found by damaging files at random."""
     import tifffile  # 0.15 s
 
     named = (tifffile.TiffFileError, struct.error, zlib.error)
@@ -148,12 +149,12 @@ def damage() -> tuple[type[Exception], ...]:
 
 
 def damaged(path: Path) -> SlideError:
-    """What is said of a file that is no sound TIFF."""
+    """Make the error for a file that is no sound TIFF."""
     return SlideError(f"{path} is a damaged or truncated TIFF file. Copy it again from its source.")
 
 
 def open_file(path: Path) -> Any:
-    """An open `tifffile.TiffFile`, which prints nothing.
+    """Open a `tifffile.TiffFile` that prints nothing.
 
     Raises:
         SlideError: its first directory cannot be read.
@@ -168,7 +169,7 @@ def open_file(path: Path) -> Any:
 
 
 def read_layout(path: Path) -> TiffLayout:
-    """Reads the tags of a file, and none of its pixels.
+    """Read the tags of a file, and none of its pixels.
 
     Raises:
         SlideError: it is damaged.
@@ -205,7 +206,7 @@ def _layout(path: Path, tiff: Any) -> TiffLayout:
 
 
 def _pages(tiff: Any) -> Iterator[Any]:
-    """Pages, each parsed on its own, up to the first that cannot be."""
+    """Parse the pages, each on its own, up to the first that cannot be parsed."""
     yield tiff.pages[0]
     index = 1
     while True:
@@ -290,7 +291,7 @@ def _imagej_planes(description: str) -> int:
 
 
 def _stated_mpp(tiff: Any, description: str) -> Mpp | None:
-    """µm/px of the first page: from OME-XML, else from the resolution tags.
+    """Read µm/px of the first page: from OME-XML, else from the resolution tags.
 
     OME comes first, as its only purpose is to state it; editors write resolutions unasked.
     """

@@ -25,10 +25,10 @@ from .tiff_rules import Reading
 _NONE = 1
 
 _UNASSOCIATED = 2
-"""Transparency that the colors are not multiplied by."""
+"""TIFF's number for transparency that the colors are not multiplied by."""
 
 _CODEC_FACTOR = 3
-"""Memory that a decoder takes, in sizes of what it gives: the image, its planes, and the result."""
+"""Memory of a decoder, in sizes of what it returns: the image, its planes, and the result."""
 
 _CACHED: cachetools.LRUCache[tuple[int, ...], NDArray[Any]] = cachetools.LRUCache(
     budget.CACHE_BYTES, getsizeof=lambda segment: max(1, segment.nbytes)
@@ -42,9 +42,9 @@ class _Part:
     """A rectangle of samples that is decoded at once, px of its page.
 
     Attributes:
-        index: of the tile or strip.
-        plane: of the samples, where they are stored apart.
-        skipped_rows: rows of the strip above it, where only some of its rows are read.
+        index: index of the tile or strip.
+        plane: plane of the samples, if they are stored apart.
+        skipped_rows: rows of the strip above it, if only some of its rows are read.
     """
 
     index: int
@@ -60,7 +60,7 @@ class TiffReader:
     """Reads the levels of one image; the file handle is shared, so reading it is locked."""
 
     def __init__(self, layout: TiffLayout, reading: Reading) -> None:
-        """Opens the file again.
+        """Open the file again.
 
         Raises:
             SlideError: it changed since its layout was read.
@@ -94,7 +94,7 @@ class TiffReader:
     def _paste(
         self, level: int, page: TiffPage, part: _Part, pixels: NDArray[Any], x: int, y: int
     ) -> None:
-        """Decodes a part and copies what of it lies in the window at (x, y)."""
+        """Decode a part, and copy what of it lies in the window at (x, y)."""
         samples = self._samples(level, page, part)
         if samples is None:
             return
@@ -107,7 +107,7 @@ class TiffReader:
         ]
 
     def _samples(self, level: int, page: TiffPage, part: _Part) -> NDArray[Any] | None:
-        """HWS of a part; None where the file has no such tile."""
+        """Decode a part, HWS; None if the file has no such tile."""
         if _is_read_by_rows(page):
             return self._rows(level, page, part)
         key = (self._number, level, part.index)
@@ -140,7 +140,7 @@ class TiffReader:
         return rectangle
 
     def _rows(self, level: int, page: TiffPage, part: _Part) -> NDArray[Any] | None:
-        """Rows of a strip that is not compressed."""
+        """Read rows of a strip that is not compressed."""
         samples = 1 if page.is_planar else page.samples
         row_bytes = page.width_px * samples * (page.bits // 8)
         stored = self._bytes(
@@ -154,7 +154,7 @@ class TiffReader:
         return rows.astype(dtype.newbyteorder("="), copy=False)
 
     def _bytes(self, level: int, index: int, start: int, wanted: int | None) -> bytes | None:
-        """What the file holds of a tile or strip; None where that is nothing."""
+        """Read what the file holds of a tile or strip; None if that is nothing."""
         source = self._sources[level]
         offset, stored = source.dataoffsets[index], source.databytecounts[index]
         if not stored:
@@ -184,7 +184,7 @@ class TiffReader:
 
 
 def _source(tiff: Any, place: tuple[int, ...]) -> Any:
-    """The page of tifffile's that reads pixels."""
+    """Get tifffile's page that reads the pixels."""
     page = tiff.pages[place[0]]
     page = page.aspage() if hasattr(page, "aspage") else page
     if len(place) > 1:
@@ -198,7 +198,7 @@ def _is_read_by_rows(page: TiffPage) -> bool:
 
 
 def _parts(page: TiffPage, x: int, y: int, width: int, height: int) -> Iterator[_Part]:
-    """The tiles or strips under a window; of strips without compression only its rows."""
+    """List the tiles or strips under a window; of strips without compression only its rows."""
     part_width, part_height = page.segment_width_px, page.segment_height_px
     across, down = -(-page.width_px // part_width), -(-page.height_px // part_height)
     for plane in range(page.samples if page.is_planar else 1):
@@ -215,7 +215,7 @@ def _parts(page: TiffPage, x: int, y: int, width: int, height: int) -> Iterator[
 
 
 def _check_tile(page: TiffPage, size: tuple[int, int]) -> None:
-    """Raises ValueError where an image in a tile is larger than the tile."""
+    """Check that an image in a tile is no larger than the tile; else ValueError."""
     if size[0] > page.segment_width_px or size[1] > page.segment_height_px:
         raise ValueError(
             f"a tile of {page.segment_width_px} x {page.segment_height_px} px holds an image of "

@@ -1,4 +1,4 @@
-"""Decides how a TIFF file that no scanner's vendor made is read, or why it is not.
+"""Decide how a TIFF file that no scanner's vendor made is read, or why it is not.
 
 The measure is what QuPath shows. Where QuPath shows something else than the tags mean, where the
 tags contradict each other, or where nothing says how numbers become colors, the file is refused: an
@@ -24,13 +24,14 @@ _PHOTOMETRICS = {
 }  # fmt: skip
 
 _OPENSLIDE_CODECS = frozenset({1, 5, 7, 8, 32773, 32946, 50000})
-"""None, LZW, JPEG, Deflate (two numbers), PackBits and Zstandard."""
+"""Compressions that OpenSlide reads: none, LZW, JPEG, Deflate (two numbers), PackBits and
+Zstandard."""
 
 _STRIP_CODECS = frozenset({1, 5, 8, 32773, 32946})
-"""Those of ImageJ, through which QuPath reads strips."""
+"""Compressions that ImageJ reads, through which QuPath reads strips."""
 
 _OTHER_CODECS = frozenset({34712, 34887, 34925, 34933, 50000, 50001, 50002})
-"""JPEG 2000, LERC, LZMA, PNG, Zstandard, WebP and JPEG XL, which imagecodecs reads."""
+"""Compressions that imagecodecs reads: JPEG 2000, LERC, LZMA, PNG, Zstandard, WebP and JPEG XL."""
 
 _CODEC_NAMES = {
     2: "CCITT", 3: "CCITT", 4: "CCITT", 6: "old-style JPEG", 33003: "JPEG 2000 with YCbCr colors",
@@ -39,7 +40,7 @@ _CODEC_NAMES = {
 }  # fmt: skip
 
 _WIDE_MIN = 1 << 14
-"""16-bit samples that reach less far are taken for those of a camera with fewer bits."""
+"""Least maximum of 16-bit samples; below it they are taken for a camera's with fewer bits."""
 
 _EXPORT = "Export it as a tiled 8-bit RGB TIFF without compression, or as OME-TIFF."
 
@@ -56,8 +57,8 @@ class Reading:
     """How a file is read.
 
     Attributes:
-        levels: the pages that show the image, the finest first.
-        is_white_zero: whether samples count darkness.
+        levels: pages that show the image, the finest first.
+        is_white_zero: whether larger samples are darker.
         is_wide: whether samples have 16 bits, so that their range has to be looked at.
     """
 
@@ -68,7 +69,7 @@ class Reading:
 
 
 def check_sizes(layout: TiffLayout) -> None:
-    """Whether all tiles and strips can be decoded within the budget, of vendors' files too.
+    """Check that all tiles and strips can be decoded within the budget, also of vendors' files.
 
     Raises:
         SlideError: a header states more than is ever decoded.
@@ -84,12 +85,12 @@ def check_sizes(layout: TiffLayout) -> None:
 
 
 def decide(layout: TiffLayout, *, openslide_opens: bool, as_qupath: bool = True) -> Reading:
-    """How QuPath's pixels of this file can be had.
+    """Decide how to get the pixels that QuPath shows of this file.
 
     Args:
         openslide_opens: whether OpenSlide knows the file as a generic TIFF.
-        as_qupath: whether what QuPath shows as noise is refused. Data sets that were never in
-            QuPath have pixels all the same.
+        as_qupath: whether a file is refused that QuPath shows as noise. Data sets that were never
+            in QuPath have pixels all the same.
 
     Raises:
         SlideError: they cannot; the message says what the file is and how to export it.
@@ -127,7 +128,7 @@ def _refusal(layout: TiffLayout, reason: str) -> SlideError:
 
 
 def _check_structure(layout: TiffLayout, page: TiffPage) -> None:
-    """Whether the file holds what its first page says.
+    """Check that the file holds what its first page says.
 
     Raises:
         SlideError: it does not.
@@ -145,7 +146,7 @@ def _check_structure(layout: TiffLayout, page: TiffPage) -> None:
 
 
 def _check_images(layout: TiffLayout, page: TiffPage) -> None:
-    """Whether the first page is the image, and the only one of its kind.
+    """Check that the first page is the image, and the only one of its kind.
 
     Raises:
         SlideError: it is one of a stack, or something larger lies behind it.
@@ -196,7 +197,7 @@ def _area(page: TiffPage) -> int:
 
 
 def _reasons(page: TiffPage) -> Iterator[str]:
-    """What is never read, neither in tiles nor in strips."""
+    """List reasons why a file is never read, neither in tiles nor in strips."""
     if page.sample_format == 3:
         yield f"it has floating-point pixels ({page.bits} bits), which have no fixed range"
     if page.sample_format not in (1, 4):
@@ -221,7 +222,7 @@ def _reasons(page: TiffPage) -> Iterator[str]:
 
 
 def _tile_reason(page: TiffPage) -> str | None:
-    """Why tiles are not read; QuPath reads them through OpenSlide."""
+    """Say why tiles are not read; QuPath reads them through OpenSlide."""
     if page.orientation > 1:
         return (
             f"its tiles are stored turned (orientation {page.orientation}), and QuPath turns each "
@@ -244,7 +245,7 @@ def _tile_reason(page: TiffPage) -> str | None:
 
 
 def _strip_reason(page: TiffPage, as_qupath: bool) -> str | None:
-    """Why strips are not read; QuPath reads them through ImageJ."""
+    """Say why strips are not read; QuPath reads them through ImageJ."""
     if page.compression == _JPEG:
         return _jpeg_strip_reason(page, as_qupath)
     if page.compression not in _STRIP_CODECS | _OTHER_CODECS:
@@ -265,7 +266,7 @@ def _jpeg_strip_reason(page: TiffPage, as_qupath: bool) -> str | None:
 
 
 def _is_shown_as_rgb(page: TiffPage) -> bool:
-    """Strips of three bytes per pixel are RGB to ImageJ, also where they are stated to be gray."""
+    """Whether ImageJ shows strips as RGB: all with three bytes per pixel, even gray ones."""
     return (
         not page.is_tiled
         and page.photometric == _BLACK_IS_ZERO
@@ -289,22 +290,22 @@ def _is_simple(page: TiffPage) -> bool:
 
 
 def _has_whole_chroma(page: TiffPage) -> bool:
-    """Unless JPEG keeps the colors, each pixel has its own; what is not stated is two by two."""
+    """Whether each pixel has its own color, or JPEG decodes it; unstated is two by two."""
     return not page.is_planar and (page.compression == _JPEG or page.subsampling == (1, 1))
 
 
 def _has_alpha(page: TiffPage) -> bool:
-    """OpenSlide loses colors where it takes the transparency for another kind."""
+    """Whether there is transparency: mistaking its kind, OpenSlide loses colors."""
     return page.photometric == _RGB and page.samples == 4
 
 
 def _has_whole_tiles(page: TiffPage) -> bool:
-    """Where a tile reaches beyond the image, libtiff misplaces its 16-bit gray."""
+    """Whether no tile reaches beyond the image: there libtiff misplaces its 16-bit gray."""
     return page.width_px % page.segment_width_px == 0
 
 
 def _levels(layout: TiffLayout, page: TiffPage) -> tuple[TiffPage, ...]:
-    """The page and its smaller versions, which have the same shape and kind of samples."""
+    """List the page and its smaller versions, which have the same shape and kind of samples."""
     smaller = [*page.children, *(one for one in layout.pages[1:] if one.is_reduced)]
     levels = [page]
     for one in sorted(smaller, key=_area, reverse=True):
@@ -327,7 +328,7 @@ def _shows(level: TiffPage, page: TiffPage, file_bytes: int) -> bool:
 
 
 def _check_segments(layout: TiffLayout, page: TiffPage) -> None:
-    """Whether each strip or tile can be decoded within the budget.
+    """Check that each strip or tile can be decoded within the budget.
 
     Raises:
         SlideError: one is too large. Rows of a strip that is not compressed can be read alone.
@@ -343,7 +344,7 @@ def _check_segments(layout: TiffLayout, page: TiffPage) -> None:
 
 
 def _kind(page: TiffPage) -> str:
-    """Says what the pixels are."""
+    """Describe what the pixels are."""
     color = _PHOTOMETRICS.get(page.photometric or 0, f"kind {page.photometric}")
     planes = " in separate planes" if page.is_planar else ""
     samples = "one sample" if page.samples == 1 else f"{page.samples} samples"

@@ -20,17 +20,17 @@ from ..files import cache_folder
 from .plain_image import convert_to_rgb, open_image
 
 SECONDS_MAX = 900
-"""A PNG of 1e9 px takes about two minutes."""
+"""Longest time to make a copy: a PNG of 1e9 px takes about two minutes."""
 
 _UNWRITABLE = re.compile(r"write failed|no space|quota|unable to open for write", re.IGNORECASE)
-"""What libvips says where the copy cannot be written."""
+"""Messages of libvips if the copy cannot be written."""
 
 _KEPT_BYTES = 20 << 30
-"""Copies are removed, the longest unused first, where all of them are larger than this."""
+"""Largest size of all copies together; above it the longest unused are removed."""
 
 
 def find_or_make_tiled_copy(path: Path) -> Path:
-    """The tiled copy of an image; made where there is none of this state of the file.
+    """Find the tiled copy of an image, or make it for this state of the file.
 
     Raises:
         SlideError: the image is damaged, or the copy cannot be written.
@@ -88,7 +88,7 @@ def _convert(path: Path, copy: Path) -> None:
 
 
 def make_room(folder: Path, pattern: str) -> None:
-    """Remove the copies that were not used for longest, where all of them are too large."""
+    """Remove the copies that were unused for longest, if all of them are too large."""
     copies = sorted(folder.glob(pattern), key=lambda one: one.stat().st_mtime, reverse=True)
     kept = 0
     for copy in copies:
@@ -98,7 +98,7 @@ def make_room(folder: Path, pattern: str) -> None:
 
 
 def write_tiled_copy(path: Path, copy: Path) -> None:
-    """Converts an image to a tiled, pyramidal TIFF of 8-bit RGB, on white.
+    """Convert an image to a tiled, pyramidal TIFF of 8-bit RGB, on white.
 
     Raises:
         pyvips.Error: it is damaged.
@@ -123,7 +123,7 @@ def write_tiled_copy(path: Path, copy: Path) -> None:
 
 
 def _loaded(path: Path) -> Any:
-    """By libvips row by row; what it lacks, such as BMP, by Pillow."""
+    """Load an image with libvips, row by row; what it lacks, such as BMP, with Pillow."""
     import pyvips  # loads a shared library
 
     try:

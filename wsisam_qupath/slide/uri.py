@@ -9,20 +9,20 @@ from urllib.parse import unquote
 from ..errors import SlideError
 
 _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-"""At least two letters: `C:/x.svs` is a path."""
+"""Beginning of an address, with at least two letters: `C:/x.svs` is a path."""
 
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
 def path_from_location(text: str, *, windows: bool) -> PurePath:
-    """The path that a location means: a `file:` URI, else a path as it stands.
+    """Convert a location to a path: a `file:` URI, or a path as it stands.
 
     Understood are the forms of Java, hence of QuPath (``file:/C:/x.svs``,
     ``file:////server/share/x.svs``), and those of RFC 8089 (``file:///C:/x.svs``,
     ``file://server/share/x.svs``), percent-encoded or not.
 
     Args:
-        text: the location.
+        text: the location, a path or URI.
         windows: whether the path is for Windows, else for POSIX.
 
     Raises:
@@ -39,7 +39,7 @@ def path_from_location(text: str, *, windows: bool) -> PurePath:
 
 
 def _split(uri: str) -> tuple[str, str]:
-    """Host (empty for this computer) and decoded path of a `file:` URI."""
+    """Split a `file:` URI into host (empty for this computer) and decoded path."""
     rest = uri[5:]
     if "?" in rest or "#" in rest:
         raise SlideError(f"{uri} names more than a file. Write ? as %3F and # as %23.")

@@ -16,13 +16,13 @@ from ...options import Precision
 from ...prompts.encoding import EncodedPrompt, MaskArray
 
 ImageArray: TypeAlias = NDArray[np.uint8]
-"""A patch: S x S x 3 uint8 RGB."""
+"""Pixels of a patch, S x S x 3 uint8 RGB."""
 
 Patch: TypeAlias = Literal["hr", "lr"]
 """One of the two patches of a pair."""
 
 PatchSource: TypeAlias = "ImageArray | EncodedPatch"
-"""Pixels of a patch, or what was made of them before."""
+"""Pixels of a patch, or the encoding that was made of them before."""
 
 Patches: TypeAlias = "tuple[PatchSource, ...]"
 """The HR patch of a pair and, where a decoder reads it, the LR patch."""
@@ -50,7 +50,7 @@ class Prediction(NamedTuple):
 def pack_predictions(
     logits: NDArray[np.float32], ious: NDArray[np.float32]
 ) -> tuple[Prediction, ...]:
-    """One prompt's masks, R x 256 x 256 and R, each with the patch that it covers."""
+    """Pack one prompt's masks, R x 256 x 256 and R, each with the patch that it covers."""
     patches: tuple[Patch, ...] = ("hr", "lr")
     return tuple(
         Prediction(mask, float(iou), patch)
@@ -62,8 +62,8 @@ class EncodedPatch(NamedTuple):
     """What the encoder makes of one patch, in the backend's own arrays.
 
     Attributes:
-        tokens: 1 x 4096 x 256.
-        early: 1 x C x 64 x 64, the early features that WSI-SAM's fusion reads.
+        tokens: image embedding, 1 x 4096 x 256.
+        early: early features that WSI-SAM's fusion reads, 1 x C x 64 x 64.
     """
 
     tokens: Any
@@ -75,10 +75,10 @@ class Embedding:
     """Everything of a patch pair that no prompt changes, in the backend's own arrays.
 
     Attributes:
-        patches: the HR patch and, where it was asked for, the LR patch.
-        features: fused image features of each patch, 1 x 256 x 256 x 32, that a WSI-SAM decoder
-            reads, by its name; none where it reads more patches than there are.
-        nbytes: what all that occupies.
+        patches: the HR patch and, if it was asked for, the LR patch.
+        features: fused image features of each patch, 1 x 256 x 256 x 32, by the name of the WSI-SAM
+            decoder that reads them; none for a decoder that reads more patches than there are.
+        nbytes: memory that all of it occupies.
     """
 
     patches: tuple[EncodedPatch, ...]
@@ -90,8 +90,8 @@ class Encoded(NamedTuple):
     """What the encoder makes of patches, in NumPy, for training and for looking at.
 
     Attributes:
-        tokens: B x 4096 x 256 float32.
-        early: B x C x 64 x 64 float32, the early features that WSI-SAM's fusion reads.
+        tokens: image embeddings, B x 4096 x 256 float32.
+        early: early features that WSI-SAM's fusion reads, B x C x 64 x 64 float32.
     """
 
     tokens: NDArray[np.float32]
@@ -103,10 +103,10 @@ class Encoder(Protocol):
 
     @property
     def name(self) -> str:
-        """Where and how it computes, for people: "OpenVINO on CPU, bf16"."""
+        """Where and how the encoder computes, for people: "OpenVINO on CPU, bf16"."""
 
     def encode(self, patches: Sequence[ImageArray]) -> Encoded:
-        """Encode patches, and nothing more."""
+        """Encode patches, without preparing them for a decoder."""
 
 
 class Backend(Encoder, Protocol):
@@ -114,7 +114,7 @@ class Backend(Encoder, Protocol):
 
     @property
     def precision(self) -> Precision:
-        """In which numbers the encoder computes; bf16 is any short float that the device has."""
+        """Numbers that the encoder computes in; bf16 is any short float that the device has."""
 
     @property
     def pairs_at_once(self) -> int:
@@ -141,4 +141,4 @@ class Backend(Encoder, Protocol):
         """
 
     def read_tokens(self, patch: EncodedPatch) -> NDArray[np.float32]:
-        """What the encoder found at each place of a patch, 4096 x 256, row by row."""
+        """Read what the encoder found at each place of a patch, 4096 x 256, row by row."""

@@ -44,7 +44,8 @@ FEATURE_GRAPHS = ("features", "lr-features")
 """Graphs of what a WSI-SAM decoder computes from the image of each patch alone, HR first."""
 
 _COMPILING_S_MAX = 120.0
-"""It takes seconds; who has the lock for longer hangs."""
+"""Longest wait for another process that compiles, seconds: it takes a few, so a longer one
+hangs."""
 
 _UNUSED_SECONDS_MAX = 30 * 86400.0
 
@@ -56,11 +57,11 @@ class OpenVinoBackend:
     """Runs a base on the CPU, in bf16 where the chip has it, or with its encoder in int8.
 
     Args:
-        base, adapter: what is run.
-        folder: where the graphs are kept.
+        base, adapter: the model to run.
+        folder: folder that the graphs are kept in.
         export: writes all graphs of the base and the adapter into a folder; called when they are
             not there yet.
-        threads: to compute with; None is as many as there are cores.
+        threads: how many threads compute; None is as many as there are cores.
         precision: for "int8" the exported encoder must be one in int8.
 
     Raises:
@@ -95,7 +96,7 @@ class OpenVinoBackend:
 
     @property
     def pairs_at_once(self) -> int:
-        """One: a CPU gains nothing from a larger batch (measured), and answers come sooner."""
+        """One: a CPU gains nothing from larger batches (measured), and answers come sooner."""
         return 1
 
     def encode(self, patches: Sequence[ImageArray]) -> Encoded:
@@ -169,7 +170,7 @@ class OpenVinoBackend:
         prompt: EncodedPrompt,
         point_coords: FloatTensor,
     ) -> tuple[FloatTensor, FloatTensor]:
-        """Masks and predicted IoUs of one prompt: R x 256 x 256 and R."""
+        """Compute masks and predicted IoUs of one prompt: R x 256 x 256 and R."""
         logits, ious = self._graphs.run(
             f"{decoder}.decoder", [*images, point_coords[None], prompt.point_labels[None]]
         )
@@ -209,7 +210,7 @@ class _Graphs:
 
     @property
     def precision(self) -> str:
-        """In which floats the graphs compute, as OpenVINO names them."""
+        """The floats that the graphs compute in, as OpenVINO names them."""
         model = self._request("encoder").get_compiled_model()
         return str(model.get_property("INFERENCE_PRECISION_HINT").to_string())
 
@@ -252,10 +253,10 @@ class _Graphs:
 def graph_folder(
     folder: Path, base: Base, adapter: Adapter | None, *, in_int8: bool = False
 ) -> Path:
-    """Where the graphs of a base and an adapter are kept, by their checksums.
+    """Find the folder of the graphs of a base and an adapter, by their checksums.
 
     Args:
-        in_int8: whether the encoder is the one in int8.
+        in_int8: whether the encoder is the int8 one.
     """
     version, *checksums = list_sources(base, adapter)
     made_from = [version, ov.__version__, *checksums, *["int8"] * in_int8]
@@ -263,10 +264,10 @@ def graph_folder(
 
 
 def remove_unused(folder: Path, *, keep: Path) -> None:
-    """Remove graphs, as of older versions, that nobody has used for a month: 120 MB each.
+    """Remove graphs that nobody has used for a month, as of older versions: 120 MB each.
 
     Args:
-        keep: those that were just made.
+        keep: graphs that were just made.
     """
     for graphs in folder.iterdir():
         with suppress(OSError):
@@ -277,7 +278,7 @@ def remove_unused(folder: Path, *, keep: Path) -> None:
 
 @contextmanager
 def _lock_folder(folder: Path) -> Iterator[None]:
-    """One process compiles at a time: of two that keep the same graph at once, OpenVINO fails one.
+    """Let one process compile at a time: if two keep the same graph at once, OpenVINO fails one.
 
     Where no lock can be had, they take their chance: who fails makes the graphs again.
     """
@@ -289,7 +290,7 @@ def _lock_folder(folder: Path) -> Iterator[None]:
 
 
 def _export_whole(folder: Path, export: Export) -> None:
-    """Export into a folder of our own, then rename: another process never sees half of it."""
+    """Export into a private folder, then rename it: no other process sees half of it."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as own:
@@ -310,7 +311,7 @@ def _export_whole(folder: Path, export: Export) -> None:
 
 
 def _replace_each(made: Path, folder: Path) -> None:
-    """Over graphs that are damaged, or that another process was faster to make, which are alike."""
+    """Replace graphs that are damaged, or that another process has just made alike."""
     for graph in made.iterdir():
         with suppress(PermissionError):  # Windows keeps what is in use, which is sound
             graph.replace(folder / graph.name)

@@ -1,4 +1,4 @@
-"""From PyTorch modules to OpenVINO graphs, once for each base and adapter. PyTorch and OpenVINO."""
+"""Export PyTorch modules as OpenVINO graphs, once per base and adapter. PyTorch and OpenVINO."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class _OnePatchSam(nn.Module):
 
 
 class _MaskPrompt(nn.Module):
-    """What a mask prompt adds to an embedding in place of what no mask adds."""
+    """What a mask prompt adds to an embedding, less what is added without one."""
 
     def __init__(self, sam: PromptedSam) -> None:
         super().__init__()

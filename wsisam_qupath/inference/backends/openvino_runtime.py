@@ -28,9 +28,9 @@ def convert(traced: Any, example: tuple[Any, ...], shapes: Sequence[Sequence[int
     """Convert a module of PyTorch to a graph; needs PyTorch.
 
     Args:
-        traced: the module, or what tracing it gave.
+        traced: the module, or the result of tracing it.
         example: tensors to call it with.
-        shapes: of its inputs; -1 is any length.
+        shapes: shapes of its inputs; -1 is any length.
     """
     from openvino.tools.ovc import convert_model
 

@@ -31,9 +31,9 @@ class TorchBackend:
     """Runs a model on a PyTorch device: float32 on a CPU, mixed precision on a CUDA device.
 
     Args:
-        networks: in evaluation mode; moved to the device.
-        device: "cpu", "cuda", "cuda:1", "mps".
-        precision: "f32" computes in float32 on a CUDA device, too.
+        networks: base and decoders in evaluation mode; moved to the device.
+        device: PyTorch's name of it: "cpu", "cuda", "cuda:1", "mps".
+        precision: "f32" computes in float32 even on a CUDA device.
     """
 
     def __init__(self, networks: Networks, device: str, precision: Precision = "bf16") -> None:
@@ -96,7 +96,7 @@ class TorchBackend:
         return tokens
 
     def _encode_missing(self, patches: Sequence[PatchSource]) -> list[EncodedPatch]:
-        """All patches encoded, in one batch those that are pixels."""
+        """Encode the patches that are still pixels, in one batch; keep the others as they are."""
         pixels = [patch for patch in patches if not isinstance(patch, EncodedPatch)]
         made: Iterator[EncodedPatch] = iter(())
         if pixels:

@@ -50,26 +50,27 @@ _SIZE_FACTOR = 4.0
 times that of the largest."""
 
 _TISSUE_SHARE = 0.25
-"""A found object shows at least so much tissue, as a share of that in the barest example: F1 of two
-images of GlaS and two of fat cells rose from 0.68 to 0.70."""
+"""Least tissue of a found object, as a share of that in the barest example: F1 of two images of
+GlaS and two of fat cells rose from 0.68 to 0.70."""
 
 _SMALLEST_PX = 4
-"""Smaller objects, in pixels of the slide, are not looked for."""
+"""Smallest size of objects that are looked for, pixels of the slide."""
 
 _MOST_LEARNED = 20
-"""From more unwanted objects the look of what is not wanted is not learned; none is found again."""
+"""Most unwanted objects that the look of what is not wanted is learned from; none is found
+again."""
 
 _GRID_SHARE = 0.5
-"""Without examples, points lie this share of an object's size apart."""
+"""Distance of the points that are asked without examples, as a share of an object's size."""
 
 _NAMESPACE = uuid.UUID("5f0a4b7e-1c58-4f39-9a51-6b3d8d8f2c10")
-"""Of the ids of found objects."""
+"""Namespace of the UUIDv5 ids of found objects."""
 
 OnTile: TypeAlias = Callable[[int, int], None]
 
 
 def _tell_nobody(done: int, total: int) -> None:
-    """Nobody follows."""
+    """Report no progress."""
 
 
 def find_objects(
@@ -87,12 +88,12 @@ def find_objects(
     """Yield objects as they are found, tile by tile; not the examples themselves.
 
     Args:
-        options: ``object_size_um`` is needed where there is no example.
-        known: outlines of objects that are there already and are not found again.
+        options: must state ``object_size_um`` if there is no example.
+        known: outlines of objects that are there already; they are not found a second time.
         tiles_done: how many tiles an earlier search has done.
         turn, check: see :meth:`.Segmenter.segment`.
-        on_tile: called with how many tiles are done, and how many there are at most: a tile with
-            nothing but glass counts until it is looked at.
+        on_tile: called with the number of tiles that are done, and the largest number that there
+            may be: a tile with nothing but glass counts until it is looked at.
 
     Raises:
         PromptError: an example cannot be outlined or lies outside of the slide, there is neither
@@ -118,10 +119,10 @@ def _outline_all(
     *,
     are_needed: bool,
 ) -> tuple[Region, ...]:
-    """The outlines of prompts on the slide: as they are drawn, or as the model answers.
+    """Outline prompts on the slide: as they are drawn, or as the model answers.
 
     Args:
-        are_needed: whether one without an outline there is an error, or is left out.
+        are_needed: whether a prompt without an outline is an error, or is left out.
 
     Raises:
         PromptError: one that is needed has none.
@@ -149,7 +150,7 @@ def _outline_all(
 
 
 def _fill_box(prompt: Prompt) -> Prompt:
-    """The same with an outline in place of a rectangle."""
+    """Give a prompt an outline in place of its rectangle."""
     box = prompt.l0_box
     if box is None:
         return prompt
@@ -157,7 +158,7 @@ def _fill_box(prompt: Prompt) -> Prompt:
 
 
 def _holds_any(prompt: Prompt, outlines: Sequence[Region]) -> bool:
-    """Whether an outlined prompt is around one of some objects."""
+    """Whether a prompt's outline is around one of some objects."""
     around = prompt.l0_outline
     return around is not None and any(
         around.contains(one.representative_point()) and around.area > one.area for one in outlines
@@ -165,10 +166,10 @@ def _holds_any(prompt: Prompt, outlines: Sequence[Region]) -> bool:
 
 
 class _Finder:
-    """One search on one slide.
+    """The state of one search on one slide.
 
     Attributes:
-        found: what is there already, the examples too.
+        found: what is there already, including the examples.
     """
 
     def __init__(
@@ -229,7 +230,7 @@ class _Finder:
     def _skip_glass(
         self, tiles: Sequence[PatchPair], glass: list[PatchPair]
     ) -> Iterator[PatchPair]:
-        """The tiles with tissue, one after the other; the others are added to a list."""
+        """Yield the tiles with tissue; the others are added to a list."""
         for pair in tiles:
             self._check()
             if is_glass(self._slide, pair):
@@ -283,7 +284,7 @@ class _Finder:
     def _answer(
         self, pair: PatchPair, embedding: Embedding, places: Sequence[Place], region: Region
     ) -> Iterator[Result]:
-        """The objects at some places of a tile that were not found before, the surest first."""
+        """Find new objects at some places of a tile, the surest first."""
         answers = [*self._ask(pair, embedding, places)]
         for answer in sorted(answers, key=lambda one: -one.predicted_iou):
             if answer.predicted_iou < self._search.min_score:
@@ -299,7 +300,7 @@ class _Finder:
     def _ask(
         self, pair: PatchPair, embedding: Embedding, places: Sequence[Place]
     ) -> Iterator[Result]:
-        """All answers at some places; where the tile cuts all of them off, on a coarser pair."""
+        """Ask for all answers at some places; if a tile cuts all off, also on a coarser pair."""
         whole: set[Place] = set()
         cut: dict[Place, None] = {}
         for place, prompt, prediction in self._predict(pair, embedding, places):
@@ -346,7 +347,7 @@ class _Finder:
         )
 
     def _name(self, kind: str, place: Place) -> str:
-        """An id of a prompt, the same in each search for the same."""
+        """Make the id of a prompt, the same in each search for the same."""
         x, y = place.l0_point
         return str(uuid.uuid5(_NAMESPACE, f"{self._digest} {kind} {x:.2f} {y:.2f}"))
 
@@ -381,7 +382,7 @@ class _Finder:
 
     @property
     def _expected_area(self) -> float:
-        """Of a disk of the size that is looked for, level-0 px²."""
+        """The area of a disk of the size that is looked for, level-0 px²."""
         mpp = self._slide.mpp
         return math.pi / 4 * self._size_um**2 / (mpp.x * mpp.y)
 

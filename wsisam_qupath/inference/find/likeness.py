@@ -14,19 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 PLACES = 64
-"""A patch has so many places along each axis, each with its features."""
+"""Number of places with features along each axis of a patch."""
 
 Map: TypeAlias = NDArray[np.float32]
-"""64 x 64, over a patch."""
+"""One number per place of a patch, 64 x 64."""
 
 Tokens: TypeAlias = NDArray[np.float32]
-"""64 x 64 x 256, the features of a patch."""
+"""Features of the places of a patch, 64 x 64 x 256."""
 
 BoolMap: TypeAlias = NDArray[np.bool_]
-"""64 x 64, over a patch."""
+"""One yes or no per place of a patch, 64 x 64."""
 
 _LEAST_COVERAGE = 0.5
-"""A place belongs to an example that covers this share of it; to a small one, the most covered."""
+"""Share of a place that an example must cover for it to belong to it; a small one has the most
+covered place."""
 
 _TINY = 1e-6
 
@@ -36,7 +37,7 @@ class ExampleFeatures:
     """An example on its patch.
 
     Attributes:
-        tokens: of the patch.
+        tokens: encoder's features of the patch, 64 x 64 x 256.
         coverage: share of each place that the example covers, 0 to 1.
         in_slide: whether each place lies on the slide; what lies outside is white.
     """
@@ -46,7 +47,7 @@ class ExampleFeatures:
     in_slide: BoolMap
 
     def mean_inside(self) -> NDArray[np.float32]:
-        """Mean of the features inside the example, 256."""
+        """The mean of the features inside the example, 256."""
         inside = self.coverage >= min(_LEAST_COVERAGE, float(self.coverage.max()))
         mean: NDArray[np.float32] = self.tokens[inside].mean(axis=0)
         return mean
@@ -57,9 +58,9 @@ class Likeness:
     """Compares places with examples.
 
     Attributes:
-        origin: 256, from where features are seen as directions.
-        wanted: K x 256, unit directions of what is looked for.
-        unwanted: L x 256, the same of what is not; may be empty.
+        origin: point from which features are seen as directions, 256.
+        wanted: unit directions of what is looked for, K x 256.
+        unwanted: unit directions of what is not looked for, L x 256; may be empty.
     """
 
     origin: NDArray[np.float32]
@@ -76,11 +77,11 @@ class Likeness:
         return cls(origin, _find_directions(examples, origin), _find_directions(negatives, origin))
 
     def measure(self, tokens: Tokens) -> Map:
-        """The largest cosine with what is looked for, -1 to 1, of each place."""
+        """Measure the largest cosine with what is looked for, -1 to 1, of each place."""
         return self._measure(tokens, self.wanted)
 
     def measure_unwanted(self, tokens: Tokens) -> Map:
-        """The largest cosine with what is not looked for; -1 where nothing is named."""
+        """Measure the largest cosine with what is not looked for; -1 if nothing is named."""
         return self._measure(tokens, self.unwanted)
 
     def _measure(self, tokens: Tokens, directions: NDArray[np.float32]) -> Map:
@@ -93,7 +94,7 @@ class Likeness:
 def _find_directions(
     examples: Sequence[ExampleFeatures], origin: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Unit vectors from the origin to each example, and to all of them together."""
+    """Find unit vectors from the origin to each example, and to the mean of all of them."""
     if not examples:
         return np.zeros((0, len(origin)), dtype=np.float32)
     each = _normalize(np.stack([one.mean_inside() - origin for one in examples]))

@@ -1,4 +1,4 @@
-"""What was found already, so that no object is found twice."""
+"""Objects that were found already, so that none is found twice."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import shapely
 from .tiles import Region
 
 MOST_SHARED = 0.5
-"""Two outlines are of one object if they share more than this of the smaller one."""
+"""Share of the smaller of two outlines above which both are of one object."""
 
 _MOST_CELLS = 64
-"""An outline that reaches over more cells is compared with every other one."""
+"""Most cells that an outline may reach over; a larger one is compared with every other one."""
 
 
 class FoundOutlines:
-    """Outlines by where they are, in cells of a grid.
+    """Outlines by the cells of a grid that they lie in.
 
     Args:
         l0_cell: side of a cell, level-0 px; about that of an object.

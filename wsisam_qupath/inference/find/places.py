@@ -15,28 +15,29 @@ from .likeness import Map
 from .tiles import list_places
 
 LEAST_LIKENESS = 0.15
-"""A top below this is not asked about."""
+"""Lowest likeness of a top that is asked about."""
 
 _BLUR_SHARE, _LEAST_BLUR = 0.08, 0.7
-"""Of the size of an object, and in places: smaller tops within an object are no objects."""
+"""Blur of the map, as a share of an object's size and at least in places: smaller tops within an
+object are no objects."""
 
 _SLOPE_SHARE = 0.4
-"""The ground of a top goes down to this share of its height."""
+"""Share of the height of a top that its ground goes down to."""
 
 _LEAST_GROUND = 4
-"""A smaller ground, in places, is no rectangle to ask about."""
+"""Smallest ground, in places, that makes a rectangle to ask about."""
 
 _OUTSIDE = -9.0
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where an object may be.
+    """A place where an object may be.
 
     Attributes:
-        l0_point: the top, level-0 px.
-        l0_box: around the ground of the top; None where that is too small.
-        likeness: at the top, -1 to 1.
+        l0_point: top of the hill of likeness, level-0 px.
+        l0_box: box around the ground of that hill; None if it is too small.
+        likeness: likeness at the top, -1 to 1.
     """
 
     l0_point: Point
@@ -47,12 +48,12 @@ class Place:
 def find_places(
     likeness: Map, unwanted: Map, pair: PatchPair, l0_middle: Box, size_um: float
 ) -> Iterator[Place]:
-    """Tops of a map of likeness that lie in the middle of a tile.
+    """Find the tops of a map of likeness that lie in the middle of a tile.
 
     Args:
         likeness, unwanted: 64 x 64, over the HR patch: with what is looked for, and with what is
             not. Places that look more like the latter are left out.
-        size_um: length of the objects.
+        size_um: length of the objects, µm.
     """
     side = len(likeness)
     place_um = pair.hr_mpp * pair.size_px / side
@@ -72,7 +73,7 @@ def find_places(
 
 
 def spread_places(pair: PatchPair, l0_middle: Box, step_um: float) -> Iterator[Place]:
-    """Places on a regular grid, for where nothing is known but the size of the objects."""
+    """Spread places on a regular grid, if nothing but the size of the objects is known."""
     mpp = pair.mpp
     for row in range(*_count_steps(l0_middle.y0 * mpp.y, l0_middle.y1 * mpp.y, step_um)):
         for column in range(*_count_steps(l0_middle.x0 * mpp.x, l0_middle.x1 * mpp.x, step_um)):
@@ -84,12 +85,12 @@ def _count_steps(start_um: float, end_um: float, step_um: float) -> tuple[int, i
 
 
 def _owns(box: Box, x: float, y: float) -> bool:
-    """Whether a point is in a box, of which the far edges belong to the next one."""
+    """Whether a point is in a box; the far edges of a box belong to the next one."""
     return box.x0 <= x < box.x1 and box.y0 <= y < box.y1
 
 
 def _climb(field: Map) -> NDArray[np.intp]:
-    """The top, as an index of the flat map, that each place reaches by going uphill."""
+    """Find the top, as an index of the flat map, that each place reaches by going uphill."""
     rows, columns = field.shape
     padded = np.pad(field, 1, constant_values=_OUTSIDE)
     steps = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
@@ -103,7 +104,7 @@ def _climb(field: Map) -> NDArray[np.intp]:
 
 
 def _bound_ground(ground: NDArray[np.bool_], pair: PatchPair) -> Box | None:
-    """The box around places of a patch, level-0 px."""
+    """Compute the box around places of a patch, level-0 px."""
     if ground.sum() < _LEAST_GROUND:
         return None
     rows, columns = np.nonzero(ground)

@@ -24,10 +24,10 @@ class Search:
     Attributes:
         examples: one to ten objects, by outline, rectangle or points; none looks for all objects
             of about ``OutlineOptions.object_size_um``.
-        negatives: the same of objects that are not looked for; a rectangle is all of what is in
-            it. One that an example lies in is the frame of a region, and says nothing; nor does
-            one at which there is no object.
-        l0_region: where to look, level-0 px; None is the whole slide.
+        negatives: objects that are not looked for, given the same way; a rectangle means all that
+            is in it. One that contains an example is the frame of a region and says nothing; nor
+            does one at which there is no object.
+        l0_region: area to look in, level-0 px; None is the whole slide.
         min_score: predicted IoU below which an answer is no object, 0 to 1.
 
     Raises:
@@ -52,7 +52,7 @@ class Search:
 
 
 def count_tiles(planner: Planner, l0_box: Box, search: Search) -> int:
-    """Count the patches that a search covers its region with, about: with glass, and as drawn."""
+    """Estimate how many patches a search covers its region with: glass included, as drawn."""
     extents = [one.l0_extent for one in search.examples]
     sizes_um = [planner.measure_longest_um(box) for box in extents if box is not None]
     hr_mpp = choose_scale(planner, max(sizes_um, default=0.0))

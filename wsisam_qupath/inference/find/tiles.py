@@ -27,14 +27,15 @@ _LOOK_PX = 32
 """Side of the small picture by which glass is told from tissue."""
 
 _GLASS_COLOR, _GLASS_LIGHT = 18, 205
-"""A pixel is glass if its channels differ by less, and the darkest of them is above."""
+"""A pixel is glass if its channels differ by less than the first, and the darkest is above the
+second."""
 
 _LEAST_TISSUE = 0.01
-"""A patch with less tissue than this share is not looked at."""
+"""Share of tissue below which a patch is not looked at."""
 
 
 def choose_scale(planner: Planner, longest_um: float) -> float:
-    """The finest scale of the planner's ladder at which objects fit, µm per encoder pixel."""
+    """Choose the finest scale of the planner's ladder at which objects fit, µm per encoder px."""
     finest = max(planner.mpp.x, planner.mpp.y)
     rung = 0
     while _fits(planner, longest_um, rung - 1) and planner.choose_rung(rung - 1) >= finest:
@@ -49,7 +50,7 @@ def _fits(planner: Planner, longest_um: float, rung: int) -> bool:
 
 
 def lay_tiles(planner: Planner, hr_mpp: float, l0_region: Region) -> list[PatchPair]:
-    """Pairs with middles that cover a region, row by row; each point lies in one middle."""
+    """Lay pairs with middles that cover a region, row by row; each point lies in one middle."""
     step_um = STEP_SHARE * planner.size_px * hr_mpp
     x0, y0, x1, y1 = l0_region.bounds
     shapely.prepare(l0_region)
@@ -62,7 +63,7 @@ def lay_tiles(planner: Planner, hr_mpp: float, l0_region: Region) -> list[PatchP
 
 
 def sort_tiles(tiles: Sequence[PatchPair], l0_examples: Sequence[Region]) -> list[PatchPair]:
-    """The tiles near an example first: objects alike lie together, and so some are found at once.
+    """Sort tiles, those near an example first: like objects lie together, some are found soon.
 
     Tiles that are equally far, and all without an example, keep their order.
     """
@@ -75,7 +76,7 @@ def sort_tiles(tiles: Sequence[PatchPair], l0_examples: Sequence[Region]) -> lis
 
 
 def find_middle(pair: PatchPair) -> Box:
-    """The part of a tile, level-0 px, with the places that are asked about on no other tile."""
+    """Find the part of a tile with the places that no other tile asks about, level-0 px."""
     (x0, y0), (x1, y1) = pair.hr_to_l0(
         np.array([[0.5 - STEP_SHARE / 2] * 2, [0.5 + STEP_SHARE / 2] * 2]) * pair.size_px
     ).tolist()
@@ -83,7 +84,7 @@ def find_middle(pair: PatchPair) -> Box:
 
 
 def is_glass(slide: PixelSource, pair: PatchPair) -> bool:
-    """Whether the part of a tile on the slide shows nearly nothing but bare glass."""
+    """Whether the part of a tile on the slide shows hardly anything but bare glass."""
     l0_shown = pair.hr_l0_box.intersection(slide.l0_box)
     if l0_shown.width <= 0 or l0_shown.height <= 0:
         return True
@@ -91,7 +92,7 @@ def is_glass(slide: PixelSource, pair: PatchPair) -> bool:
 
 
 def measure_tissue(slide: PixelSource, l0_outline: Region) -> float:
-    """Measure how much of an object is no bare glass, 0 to 1."""
+    """Measure the share of an object that is not bare glass, 0 to 1."""
     box = Box(*l0_outline.bounds).intersection(slide.l0_box)
     tissue = _find_tissue(slide, box)
     steps = (np.arange(_LOOK_PX) + 0.5) / _LOOK_PX
@@ -101,7 +102,7 @@ def measure_tissue(slide: PixelSource, l0_outline: Region) -> float:
 
 
 def _find_tissue(slide: PixelSource, l0_box: Box) -> NDArray[np.bool_]:
-    """Which pixels of a small picture of a region show tissue, rows first."""
+    """Find which pixels of a small picture of a region show tissue, rows first."""
     pixels = slide.read(l0_box, _LOOK_PX, _LOOK_PX).astype(np.int16)
     is_tissue: NDArray[np.bool_] = (np.ptp(pixels, axis=-1) >= _GLASS_COLOR) | (
         pixels.min(axis=-1) <= _GLASS_LIGHT
@@ -110,7 +111,7 @@ def _find_tissue(slide: PixelSource, l0_box: Box) -> NDArray[np.bool_]:
 
 
 def list_places(pair: PatchPair, side: int) -> FloatArray:
-    """Centers of the places of a patch, side x side x 2 (x, y), level-0 px."""
+    """List the centers of the places of a patch, side x side x 2 (x, y), level-0 px."""
     steps = (np.arange(side) + 0.5) * (pair.size_px / side)
     x, y = np.meshgrid(steps, steps)
     hr_points = np.stack([x.ravel(), y.ravel()], axis=1)
@@ -118,7 +119,7 @@ def list_places(pair: PatchPair, side: int) -> FloatArray:
 
 
 def _spread(start_um: float, end_um: float, step_um: float) -> Iterator[float]:
-    """Multiples of a step; stretches of its length around them cover all from start to end."""
+    """List multiples of a step; stretches of its length around them cover all from start to end."""
     first, last = round(start_um / step_um), round(end_um / step_um)
     return (number * step_um for number in range(first, last + 1))
 

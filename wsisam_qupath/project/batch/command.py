@@ -52,11 +52,11 @@ _PLAIN_PROMPTS = "rectangles and points of any class"
 
 @dataclass(frozen=True)
 class BatchOutcome:
-    """What became of a project.
+    """The outcome of a batch on a whole project.
 
     Attributes:
-        images: in the order of the project.
-        is_complete: whether no image failed, nor the report.
+        images: one outcome per image, in the order of the project.
+        is_complete: whether no image failed and the report, if any, was written.
     """
 
     images: tuple[ImageOutcome, ...]
@@ -94,7 +94,7 @@ def segment_project(
 
 
 def run_batch(request: BatchRequest) -> BatchOutcome:
-    """Outline the prompts of a project, and tell the user on stderr how it goes.
+    """Outline the prompts of a project, and show progress on stderr.
 
     Raises:
         WsiSamError: nothing was started.
@@ -178,7 +178,7 @@ def _make_shared_executor(request: BatchRequest) -> Executor | None:
 
 
 def _make_once(executors: ExitStack, make: Callable[[], Executor]) -> Callable[[], Executor]:
-    """Makes an engine when it is first asked for, and closes it with the stack."""
+    """Wrap a factory to make its engine on the first call only; the stack closes it."""
     made: list[Executor] = []
 
     def executor() -> Executor:
@@ -191,7 +191,7 @@ def _make_once(executors: ExitStack, make: Callable[[], Executor]) -> Callable[[
 
 
 class _Planner:
-    """Watches a run that changes nothing: how many images were looked at, and what was noticed."""
+    """Observes a dry run: how many images were looked at, and what was noticed."""
 
     def __init__(self, progress: Progress, console: Console | None) -> None:
         self._progress, self._console = progress, console
@@ -213,7 +213,7 @@ class _Planner:
 
 
 class _Timer:
-    """Runs from where it is made."""
+    """A timer that starts when it is made."""
 
     def __init__(self) -> None:
         self.started_at, self._started = (
@@ -228,7 +228,7 @@ class _Timer:
 
 @dataclass(frozen=True)
 class _ProjectWork:
-    """What can be done with a project that is open."""
+    """What can be done with an open project."""
 
     request: BatchRequest
     model: ResolvedModel
@@ -240,7 +240,7 @@ class _ProjectWork:
 
     @contextmanager
     def open_batch(self) -> Iterator[Batch]:
-        """A batch that answers prompts here, in several processes, or on a cluster."""
+        """Open a batch that answers prompts here, in several processes, or on a cluster."""
         with ExitStack() as executors, Display(self.console, len(self.entries)) as display:
             make_local = _make_once(
                 executors, partial(LocalExecutor, self.model, self.config.options)
@@ -264,7 +264,7 @@ class _ProjectWork:
         return BatchOutcome(tuple(outcomes), _is_complete(outcomes))
 
     def print_plan(self) -> BatchOutcome:
-        """Say what there is to do and about how long it takes."""
+        """Print what there is to do and about how long it takes."""
         outcomes = self._look_at(tells_notices=False)
         with show_progress(self.console, "Measuring how fast the model is here"):
             needed = any(one.plan.prompts for one in outcomes)
@@ -274,7 +274,7 @@ class _ProjectWork:
         return BatchOutcome(tuple(outcomes), _is_complete(outcomes))
 
     def write_report(self, outcomes: Sequence[ImageOutcome], timer: _Timer) -> bool:
-        """Write the report that was asked for; whether there is none missing."""
+        """Write the report if one is wanted; returns False if that failed."""
         path = self.request.report
         if path is None:
             return True

@@ -1,4 +1,4 @@
-"""What is the same for all images of a batch, and who is told how it goes."""
+"""Settings that all images of a batch share, and who is told how it goes."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ from .table_writer import TableWriter
 
 
 class OpenProject(Protocol):
-    """A project that QuPath has open meanwhile, and where what QuPath would overwrite goes instead.
+    """A project that QuPath has open: it keeps the results that QuPath would overwrite.
 
     QuPath knows no lock. It saves an image that it shows from memory, and so it does the class
     list. The objects of all other images it reads when a person opens them.
     """
 
     def shows(self, entry: ImageEntry) -> bool:
-        """Whether QuPath shows an image now, so that it is not to be written."""
+        """Whether QuPath shows an image now, which is then not written."""
 
     def take_results(self, entry: ImageEntry, results: Sequence[KeptResult]) -> None:
-        """Keep what an image did not get."""
+        """Keep the results that an image did not get."""
 
     def take_classes(self, colors: Mapping[str, int]) -> None:
-        """Keep what the class list did not get: packed ARGB with a sign, by names of classes."""
+        """Keep classes that the class list did not get: packed ARGB with a sign, by name."""
 
 
 @dataclass(frozen=True)
 class BatchConfig:
-    """What is the same for all images.
+    """Settings that all images share.
 
     Attributes:
-        command: name of what runs, for the lists of backups.
-        write: whether the project gets the results.
-        export: where outlines go too, or instead.
-        limit: of prompts to answer; None is all.
-        plan_only: look at every image and answer nothing.
-        stored: results that were made elsewhere; then no prompt is answered here.
-        table: takes the prompts that need a result.
-        open_project: stands between the batch and a QuPath that has the project open.
-        find: what is looked for, in place of prompts that are answered.
+        command: name of the running command, for the lists of backups.
+        write: whether results are written into the project.
+        export: where outlines go as GeoJSON, in addition or instead.
+        limit: largest number of prompts to answer; None is all.
+        plan_only: whether to look at every image and answer nothing.
+        stored: results that were made elsewhere; with them no prompt is answered here.
+        table: takes the prompts that need a result, to be answered elsewhere.
+        open_project: keeps what may not be written while QuPath has the project open.
+        find: what to look for, instead of prompts to answer.
         keep_rows: whether outcomes keep what became of each prompt, with its outline.
     """
 
@@ -79,7 +79,7 @@ class BatchConfig:
 
     @property
     def reads_pixels(self) -> bool:
-        """Whether prompts that need a result are answered from pixels that are read here or later.
+        """Whether prompts that need a result are answered from pixels, here or in a table's run.
 
         They are not where the prompts are only counted, nor where their results are there.
         """
@@ -91,16 +91,16 @@ class BatchConfig:
 
 
 class BatchObserver(Protocol):
-    """Is told how a batch goes; see :class:`.report.display.Display`."""
+    """Is told of a batch's progress; see :class:`.report.display.Display`."""
 
     def on_prompts_found(self, tasks: int) -> None:
-        """An image was read; so many of its prompts need an answer."""
+        """Note that an image was read, and how many of its prompts need an answer."""
 
     def on_prompts_done(self, count: int) -> None:
-        """So many more prompts are answered, or were in the journal."""
+        """Note how many more prompts are answered, or were in the journal."""
 
     def on_notice(self, words: str) -> None:
-        """Something that a person should know, and that fails nothing."""
+        """Note something that a person should know, but that is no failure."""
 
     def on_image_end(self, outcome: ImageOutcome) -> None:
-        """An image is done, or failed."""
+        """Note that an image is done, or has failed."""

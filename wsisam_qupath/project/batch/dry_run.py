@@ -1,4 +1,4 @@
-"""What a batch would do, and about how long it would take."""
+"""Predict what a batch would do, and about how long it would take."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from .request import KINDS
 
 
 class Pace(NamedTuple):
-    """Measured on this machine, seconds."""
+    """Speed of this machine as measured, seconds."""
 
     encode: float
     decode: float
 
     def seconds(self, outcome: ImageOutcome) -> float:
-        """About how long the prompts of an image take."""
+        """Estimate how long the prompts of an image take, seconds."""
         return outcome.plan.encodes * self.encode + outcome.plan.prompts * self.decode
 
 
 def measure_pace(model: ResolvedModel) -> Pace:
-    """Encode and decode once, after once to warm up.
+    """Measure the time to encode and decode once, after a first time to warm up.
 
     Raises:
         WsiSamError: the model cannot be loaded.
@@ -56,10 +56,10 @@ def measure_pace(model: ResolvedModel) -> Pace:
 
 
 def print_plan(console: Console, outcomes: Sequence[ImageOutcome], pace: Pace | None) -> None:
-    """One row an image: prompts by kind, encodes, time; then what is in the way or left alone.
+    """Print a row per image: prompts by kind, encodes, time; then obstacles and what is left alone.
 
     Args:
-        pace: None where there is nothing to do.
+        pace: measured speed; None if there is nothing to do.
     """
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("Image", overflow="fold")

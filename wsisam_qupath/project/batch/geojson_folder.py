@@ -48,7 +48,7 @@ class GeoJsonFolder:
 
 
 def _check_ours(path: Path) -> None:
-    """Refuse to replace a user's own annotations: their files are named after the slides as well.
+    """Refuse to replace a user's own annotations: their files bear the slides' names as well.
 
     Raises:
         OutputError: the file holds a user's annotations.

@@ -1,4 +1,4 @@
-"""What the searches of one image find: what becomes of it in QuPath, the history and the report."""
+"""What the searches of one image find, as it goes into QuPath, the history and the report."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class ImageFinds:
         journaled: Mapping[str, SerializedResult],
         written_ids: Collection[object],
     ) -> ImageFinds:
-        """Take what was found before a stop, in searches to do, and was not written into the image.
+        """Take over finds of a stopped run that were not written into the image.
 
         Args:
-            journaled: from the journal, by ids.
-            written_ids: of the objects that the image holds.
+            journaled: results in the journal, by their ids.
+            written_ids: ids of the objects that the image holds.
         """
         open_ids = {named.id for named in searches.tasks.values()}
         kept = {
@@ -61,7 +61,7 @@ class ImageFinds:
 
     @property
     def spare(self) -> tuple[SerializedResult, ...]:
-        """Nothing in the journal of a search is for another run."""
+        """Results in the journal that are for another run: none in a search."""
         return ()
 
     @property
@@ -86,7 +86,7 @@ class ImageFinds:
         planner: Planner,  # noqa: ARG002 - as other results
         deliver: Deliver,
     ) -> dict[Plane, MakeWork]:
-        """Plan the search of each plane on which something is left; it wants the plane's slide."""
+        """Plan the search of each plane with open tiles, as a function of its slide."""
         found, tiles_done = self._group_found(), self._count_tiles()
 
         def make(named: NamedSearch, slide: Slide) -> SearchWork:
@@ -97,7 +97,7 @@ class ImageFinds:
         return {plane: partial(make, named) for plane, named in self._list_open().items()}
 
     def make_plan(self, planner: Planner, slide: Slide) -> Plan:
-        """Count the examples and, about, the patches to look at."""
+        """Count the examples and estimate how many patches there are to look at."""
         left = self._list_open().values()
         examples = [one for named in left for one in named.search.examples]
         tiles = sum(count_tiles(planner, slide.l0_box, one.search) for one in left)
@@ -128,16 +128,16 @@ class ImageFinds:
         return [describe_written(feature) for _, feature in self.list_outlined()]
 
     def list_empty(self) -> dict[str, str]:
-        """No prompt is empty in a search."""
+        """Give the reasons of results without an outline: in a search there are none."""
         return {}
 
     def list_ended(self) -> dict[str, str]:
-        """Name the searches that have ended, for the history to know once all is written."""
+        """List the searches that have ended, for the history to record once all is written."""
         ids = (named.id for named in self.searches.tasks.values())
         return {one: "searched" for one in ids if one in self.by_id}
 
     def list_rows(self) -> tuple[PromptRow, ...]:
-        """List what was found before, and what was found now in the order of its finding."""
+        """List what was found earlier, then what was found now, in the order of finding."""
         found = (one for one in self.by_id.values() if one.feature is not None)
         rows = (PromptRow(one.prompt_id, "outlined", feature=one.feature) for one in found)
         return (*self.searches.rows, *rows)
@@ -147,7 +147,7 @@ class ImageFinds:
         return {plane: named for plane, named in tasks.items() if named.id not in self.by_id}
 
     def _group_found(self) -> defaultdict[str, list[Feature]]:
-        """What was found, by the ids of the searches: of a stack, one for each plane."""
+        """Group what was found by the ids of the searches: of a stack, one for each plane."""
         found: defaultdict[str, list[Feature]] = defaultdict(list)
         for one in self.by_id.values():
             if one.feature is not None and (search_id := read_search_id(one.feature)):
@@ -155,7 +155,7 @@ class ImageFinds:
         return found
 
     def _count_tiles(self) -> Counter[str]:
-        """How many tiles are searched, by the ids of the searches."""
+        """Count the searched tiles by the ids of the searches."""
         ids = (read_tile_search_id(one) for one in self.by_id)
         return Counter(one for one in ids if one is not None)
 
@@ -171,7 +171,7 @@ class ImageFinds:
 
 
 def _read_search(result: SerializedResult) -> str | None:
-    """The id of the search that found an object, or that has searched a tile or ended."""
+    """Read the id of the search that found an object, or that has searched a tile or ended."""
     if result.feature is not None:
         return read_search_id(result.feature)
     return result.id.split(" ")[0]
@@ -182,7 +182,7 @@ def _read_outline(feature: Feature) -> Region:
 
 
 def _find_holders(outlines: Sequence[Region], areas: Sequence[tuple[str, Region]]) -> list[str]:
-    """The id of the smallest area that holds each outline; empty where none does."""
+    """Find the id of the smallest area that holds each outline; empty if none does."""
     if not outlines or not areas:
         return [""] * len(outlines)
     held = np.array([one.representative_point() for one in outlines], dtype=object)

@@ -1,4 +1,4 @@
-"""Results of one image: what becomes of them in QuPath, in the history and in the report."""
+"""The results of one image, as they go into QuPath, the history and the report."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class ImageResults:
 
         Args:
             journaled: results from the journal, by their ids.
-            written_ids: of the results that the image holds.
+            written_ids: ids of the results that the image holds.
         """
         asked = {task.result_id: task for task in selection.tasks}
         return cls(
@@ -71,11 +71,11 @@ class ImageResults:
         return len(self.selection.tasks)
 
     def count_done(self) -> int:
-        """Count those that have one."""
+        """Count the prompts that have a result by now."""
         return len(self.by_id)
 
     def plan_work(self, planner: Planner, deliver: Deliver) -> dict[Plane, MakeWork]:
-        """Plan the work of each plane with prompts without a result; it wants the plane's slide."""
+        """Plan the work on each plane with open prompts, as a function of its slide."""
 
         def make(prompts: Sequence[Prompt], slide: Slide) -> Work:
             return Work(slide, tuple(prompts), planner, deliver)
@@ -119,7 +119,7 @@ class ImageResults:
         return [KeptResult(f, task.parent_id, task.replaces) for task, f in self.list_outlined()]
 
     def list_written(self) -> list[Written]:
-        """List what the history keeps of the results with an outline."""
+        """List the results with an outline as the history records them."""
         return [describe_written(feature) for _, feature in self.list_outlined()]
 
     def list_empty(self) -> dict[str, str]:
@@ -127,11 +127,11 @@ class ImageResults:
         return {one.id: one.reason for one in self.by_id.values() if one.feature is None}
 
     def list_ended(self) -> dict[str, str]:
-        """Nothing is told to the history after the writing."""
+        """List searches that have ended: among prompts there are none."""
         return {}
 
     def list_rows(self) -> tuple[PromptRow, ...]:
-        """List what became of each prompt."""
+        """List one row per prompt, with its outcome."""
         rows = list(self.selection.rows)
         for task in self.selection.tasks:
             if (one := self.by_id.get(task.result_id)) is not None:
@@ -141,7 +141,7 @@ class ImageResults:
 
 
 def describe_written(feature: Feature) -> Written:
-    """What the history keeps of a result, as it is written."""
+    """Describe a result as the history records it."""
     properties = feature["properties"]
     path_class = read_path_class(properties.get("classification"))
     return Written(
@@ -154,7 +154,7 @@ def describe_written(feature: Feature) -> Written:
 
 
 def _fits(result: SerializedResult, task: Task) -> bool:
-    """Tell whether a result from the journal has the class that its prompt has now."""
+    """Whether a result from the journal has the class that its prompt has now."""
     if result.feature is None:
         return True
     drawn_class = read_path_class(result.feature["properties"].get("classification"))

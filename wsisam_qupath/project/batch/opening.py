@@ -20,10 +20,11 @@ _SAMPLE_PX = 64
 """Side of a region that is compared."""
 
 _SAMPLE_PLACES = ((0.5, 0.5), (0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75))
-"""Centers of what is compared, in widths and heights of the slide."""
+"""Centers of the regions that are compared, as shares of the slide's width and height."""
 
 _MEAN_DIFFERENCE_MAX = 1.0
-"""Gray levels. Two JPEG decoders differ by less; another color, place or turn by far more."""
+"""Largest mean difference of equal pixels, gray levels. Two JPEG decoders differ by less; another
+color, place or turn by far more."""
 
 _COMPARING_SECONDS_MAX = 120.0
 
@@ -89,7 +90,7 @@ class SlideOpener:
         return slide
 
     def compare(self, entry: ImageEntry, slide: Slide, plane: Plane = _PLAIN) -> Slide:
-        """A slide as its pixels are to be read: itself, or through QuPath if that shows others.
+        """Choose how a slide's pixels are read: by our reader, or by QuPath if that shows others.
 
         Raises:
             SlideError, ImageError: as :meth:`open`.
@@ -105,15 +106,15 @@ class SlideOpener:
         return self._open_through_qupath(entry, plane)
 
     def note(self, entry: ImageEntry) -> str:
-        """What a user should know of how an image was read; empty where there is nothing."""
+        """What a user should know of how an image was read; empty if there is nothing."""
         return self._notes.get(entry.id, "")
 
     def is_only_here(self, slide: Slide) -> bool:
-        """Tell whether only this process can open the slide, as QuPath reads it."""
+        """Whether only this process can open the slide, as QuPath reads it."""
         return slide.reader == "QuPath"
 
     def _shows_other_pixels(self, entry: ImageEntry, slide: Slide) -> bool:
-        """Compares small regions of level 0.
+        """Whether QuPath shows other pixels; compares small regions of level 0.
 
         False where QuPath cannot show any: then our own reader is all there is.
         """

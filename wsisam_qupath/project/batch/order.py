@@ -12,7 +12,7 @@ from ..journal import JOURNAL_FOLDER
 
 
 def order_images(project: Project, entries: Iterable[ImageEntry]) -> list[ImageEntry]:
-    """Put images that are done, as far as their names in this program's folders tell, to the end.
+    """Move images that seem to be done, by this program's files, to the end.
 
     So a run that goes on where it was stopped need not look at thousands of images before it
     outlines anything. Done is what has a history, and no journal of results that wait.
@@ -22,7 +22,7 @@ def order_images(project: Project, entries: Iterable[ImageEntry]) -> list[ImageE
 
 
 def _list_ids(project: Project, folder: str) -> frozenset[str]:
-    """The ids of images with a file in a folder of this program; none where nobody can see."""
+    """List the ids of images with a file in a folder of this program; none if it cannot be read."""
     with suppress(OSError):
         names = project.files.file_names(project.own_folder / folder)
         return frozenset(Path(name).stem for name in names)

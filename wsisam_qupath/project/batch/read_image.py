@@ -1,4 +1,4 @@
-"""An image of a batch as it was read, and what is said of it in the end."""
+"""An image of a batch as it was read, and its outcome."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Results: TypeAlias = ImageResults | ImageFinds
 
 @dataclass(frozen=True)
 class ReadImage:
-    """An image with annotations, as it was read; not its objects, which may be many.
+    """An image with annotations, as it was read, without its objects, which may be many.
 
     Attributes:
-        selection: the prompts to answer, or what is looked for.
-        versions: of its files, from before they were read.
-        slide_key: names the content of the slide in the journal and the history.
+        selection: the prompts to answer, or what to look for.
+        versions: states of its files from before they were read.
+        slide_key: names the content of the slide, in the journal and the history.
         n_objects: see :class:`.ImageContents`.
-        written_ids: of the annotations and our results that the image holds.
+        written_ids: ids of the annotations and of our results that the image holds.
         note: what a user should know of how the slide was read; empty if there is nothing.
     """
 

@@ -16,41 +16,41 @@ from ...slide.calibration import override
 Only: TypeAlias = Literal["rectangles", "points", "outlines"]
 
 Redo: TypeAlias = Literal["all", "outdated"]
-"""Which prompts that have a result are outlined again: all, or those of which it is outdated."""
+"""Which prompts with a result are outlined again: all, or those with an outdated one."""
 
 KINDS: dict[Only, tuple[PromptKind, ...]] = {
     "rectangles": (PromptKind.BOX, PromptKind.BOX_POINTS),
     "points": (PromptKind.POINT, PromptKind.POINTS),
     "outlines": (PromptKind.OUTLINE, PromptKind.OUTLINE_POINTS),
 }
-"""All kinds of prompts, by the user's words for what is drawn."""
+"""Kinds of prompts by the words that users have for what is drawn."""
 
 
 @dataclass(frozen=True)
 class BatchRequest:
-    """A project, and what is to be done with it.
+    """The options of ``batch``, under the names that they have on the command line.
 
     Attributes:
-        images: names (with * and ?) or entry ids; empty is all.
+        images: names (with wildcards * and ?) or entry ids; empty is all.
         prompts: classes of the annotations that are prompts, outlines too; empty is rectangles and
             points of any class.
         only: use only this kind of prompt.
-        keep: keep earlier results beside the new ones.
-        find: class of annotations that are examples: more of them is looked for in each image, in
-            place of outlining prompts; None is no search.
+        keep: whether earlier results are kept beside the new ones.
+        find: class of annotations that are examples: similar objects are searched for in each
+            image, and no prompts are outlined; None is no search.
         min_score: lowest predicted IoU of what is found.
-        redo: outline prompts that have a result already, too; None is none of them.
-        dry_run: print what would be done, and change nothing.
-        limit: stop after this many prompts.
-        mpp: µm/px of slides that state none.
+        redo: prompts with a result that are outlined again; None is none of them.
+        dry_run: whether only to print what would be done, and change nothing.
+        limit: largest number of prompts to answer; None is all.
+        mpp: pixel size of slides that state none, µm/px.
         remap: (old, new) path prefixes, for slides that were moved.
         report: file for the report; None is no report.
         export: folder for the outlines as GeoJSON; None is none.
         write: whether the results are written into the project.
         workers: number of worker processes; 0 is this process alone.
         dask: address of the scheduler of a dask cluster.
-        keep_rows: whether the outcome keeps what became of each prompt, with its outline, which
-            takes memory; a report needs that.
+        keep_rows: whether the outcome keeps a row per prompt, with its outline, which takes memory;
+            a report needs that.
         from_folder: results of ``segment --table`` to write into the project; nothing is answered.
         to_table: CSV to write the prompts that need a result to; nothing is answered, and the
             project stays as it is.
@@ -99,7 +99,7 @@ class BatchRequest:
             )
 
     def _check_elsewhere(self) -> None:
-        """Check that nothing is to be answered here where that happens elsewhere."""
+        """Check that the options fit together if the prompts are answered elsewhere."""
         name = "from_folder" if self.from_folder is not None else "to_table"
         if self.from_folder is None and self.to_table is None:
             return
@@ -128,7 +128,7 @@ class BatchRequest:
 
 
 class ProjectChoices(TypedDict, total=False):
-    """Fields of :class:`BatchRequest` for which Python's own values serve as they are."""
+    """Fields of :class:`BatchRequest` that take Python's own values as they are."""
 
     model: ModelSpec
     options: OutlineOptions

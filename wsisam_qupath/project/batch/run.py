@@ -39,7 +39,7 @@ from .result_stream import ResultStream
 from .searching import ImageSearches
 
 _IMAGES_READ_AHEAD = 2
-"""Images of which the objects are in memory before the executor needs them."""
+"""Most images with their objects in memory before the executor needs them."""
 
 Outcomes: TypeAlias = list[ImageOutcome]
 
@@ -49,7 +49,7 @@ class BatchCancelledError(Exception):
 
 
 class Batch:
-    """Outlines the prompts of images; see the module.
+    """Outlines the prompts of images.
 
     Args:
         executor: answers prompts.
@@ -177,7 +177,7 @@ class Batch:
 
     @asynccontextmanager
     async def _contain_failure(self, entry: ImageEntry) -> AsyncIterator[None]:
-        """Wait for room for an image; whatever goes wrong with it then ends this image alone."""
+        """Wait for room for an image, and keep any failure of it from the other images."""
         async with self._room:
             started = time.perf_counter()
             nothing = ImageOutcome(entry.id, entry.name, "nothing to do", slide=entry.slide)
@@ -200,7 +200,7 @@ class Batch:
             self._observer.on_image_end(outcome)
 
     def _undo(self, entry: ImageEntry) -> None:
-        """Remove what an unfinished change left, as where QuPath's process died of it."""
+        """Remove what an unfinished change left, such as when QuPath's process died of it."""
         if not self._config.plan_only:
             with suppress(WsiSamError):  # the next run tries again
                 recover(entry)

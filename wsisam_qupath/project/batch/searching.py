@@ -25,13 +25,13 @@ from .selection import ResultIdsOf
 
 @dataclass(frozen=True)
 class FindChoice:
-    """What a user wants to have found.
+    """What a user wants to find.
 
     Attributes:
-        class_name: of the annotations that are examples.
-        result_class: of what is found; None is that of the examples.
+        class_name: class of the annotations that are examples.
+        result_class: class of what is found; None is that of the examples.
         min_score: predicted IoU below which an answer is no object.
-        redo: searches that were done already and are done again; what they found is replaced.
+        redo: whether searches that were done already are repeated; what they found is replaced.
     """
 
     class_name: str
@@ -55,10 +55,10 @@ class ImageSearches:
 
     Attributes:
         tasks: searches to do, by their planes.
-        ids: of these, and of those that were done before.
-        rows: what was found before, and why nothing is looked for.
+        ids: ids of these searches, and of those that were done before.
+        rows: what was found before, or why nothing is looked for.
         replaces: ids of earlier finds that go when the searches are done.
-        areas: annotated areas below which finds are placed, with their ids, by planes.
+        areas: annotated areas that finds are placed below, with their ids, by planes.
     """
 
     tasks: dict[Plane, NamedSearch] = field(default_factory=dict)
@@ -82,8 +82,8 @@ def choose_searches(
     examples, unwanted objects and model is not done again.
 
     Args:
-        record: the history of the image; it says which searches were done.
-        l0_box: the extent of the slide.
+        record: history of the image; it says which searches were done.
+        l0_box: extent of the slide, level-0 px.
     """
     marked = [one for one in contents.annotations if choice.is_example(one)]
     wanted = examples_from_geojson(marked).clip_to_slide(l0_box)
@@ -150,7 +150,7 @@ def _group_by_plane(prompts: Iterable[Prompt]) -> dict[Plane, list[Prompt]]:
 
 
 def _spread(examples: Sequence[Prompt]) -> tuple[Prompt, ...]:
-    """At most ten examples, of more those at even distances in the order of their sizes."""
+    """Choose at most ten examples; of more, those at even distances in the order of their sizes."""
     if len(examples) <= MOST_EXAMPLES:
         return tuple(examples)
     by_size = sorted(examples, key=lambda one: (one.l0_bounds.width, one.l0_bounds.height, one.id))
@@ -159,7 +159,7 @@ def _spread(examples: Sequence[Prompt]) -> tuple[Prompt, ...]:
 
 
 def _list_ids(search: Search, choice: FindChoice, result_ids_of: ResultIdsOf) -> tuple[str, ...]:
-    """The id of a search, and those that it has in older versions of the answers."""
+    """List the id of a search, then those that it has in older versions of the answers."""
     marks = (*search.examples, *search.negatives)
     # The order of the tiles is part of it: a journal counts those that are done.
     about = ("nearest first", len(search.examples), choice.min_score, choice.result_class)
@@ -180,7 +180,7 @@ def _outline_all(features: Iterable[Feature]) -> Iterator[Region]:
 
 
 def _describe(feature: Feature) -> PromptRow:
-    """The row of a find of before."""
+    """Make the row of an object that was found earlier."""
     prompt_id = read_prompt_id(feature) or ""
     if is_untouched(feature):
         return PromptRow(prompt_id, "answered", feature=feature)
@@ -190,7 +190,7 @@ def _describe(feature: Feature) -> PromptRow:
 def _find_holders(
     areas: dict[Plane, list[Feature]], choice: FindChoice
 ) -> dict[Plane, list[tuple[str, Region]]]:
-    """What people annotated beside the examples, with its ids."""
+    """List what people annotated beside the examples, with its ids."""
     return {
         plane: [
             (str(one.get("id")), outline)

@@ -41,9 +41,9 @@ class PromptFilter:
     """The user's choice of annotations that are prompts; see :class:`.BatchRequest`.
 
     Attributes:
-        outlines: ids of areas that are prompts although nobody asked for outlines.
-        follow: whether a result belongs to what was drawn when it was asked for: the same drawing
-            is answered, and one that changed is answered beside a result that a user took over.
+        outlines: ids of areas that are prompts even if outlines are not asked for.
+        follow: whether a result belongs to the drawing that it answered: an unchanged drawing is
+            answered, and a changed one is answered beside a result that a user took over.
     """
 
     classes: frozenset[str] = frozenset()
@@ -77,7 +77,7 @@ class Task:
     """A prompt that needs a result.
 
     Attributes:
-        result_id: the id that the result will have.
+        result_id: id that the result will have.
         parent_id: the annotation below which the result is added.
         replaces: ids of earlier results that the new one replaces.
     """
@@ -94,8 +94,8 @@ class Selection:
 
     Attributes:
         rows: prompts with a result, prompts that a user took over, and skipped prompts.
-        outlines_left: areas that are not prompts, since refining was not asked for.
-        tasks_beyond_limit: prompts that wait for another run.
+        outlines_left: number of areas that are not prompts, since refining was not asked for.
+        tasks_beyond_limit: number of prompts that wait for another run.
     """
 
     tasks: tuple[Task, ...] = ()
@@ -121,8 +121,8 @@ def select(
     """Sort the annotations of an image into prompts that need a result and all others.
 
     Args:
-        record: the history of the image.
-        l0_box: the extent of the slide.
+        record: history of the image.
+        l0_box: extent of the slide, level-0 px.
         hr_l0_box_of: see :func:`.group_marks`.
     """
     history = _EarlierResults.read(contents, record)
@@ -156,7 +156,7 @@ class _EarlierResults:
     """Results of earlier runs in an image, by the ids of their prompts.
 
     Attributes:
-        results_of: results of this program, as the image has them now.
+        results_of: results of this program that the image has now, by the ids of their prompts.
         taken_over: reasons by prompts with a result that is left alone, since a user edited it or
             turned it into an annotation.
     """
@@ -228,13 +228,13 @@ class _EarlierResults:
 
 
 def _is_about_another(prompt: Prompt, result: Feature) -> bool:
-    """Tell whether a result answered another drawing; one of before 0.3 does not say."""
+    """Whether a result answered another drawing; a result from before 0.3 does not say."""
     asked = read_question(result)
     return asked is not None and asked != describe_question(prompt)
 
 
 def _may_be_prompt(feature: Feature) -> bool:
-    """Tell whether an annotation can be a prompt or a part of one: all but lines that measure."""
+    """Whether an annotation can be a prompt or a part of one: all but lines that measure."""
     geometry = feature.get("geometry") or {}
     kinds = ("Point", "MultiPoint", "Polygon", "MultiPolygon")
     return geometry.get("type") in kinds or is_scribble(geometry)

@@ -20,11 +20,11 @@ from .selection import Task
 
 
 class StoredResults:
-    """The results of the images of a project, in the files of a table's slides.
+    """The results for the images of a project, in the files of a table's slides.
 
     Args:
-        folder: of the files; see :class:`.SlideFiles`.
-        images: all images of the project, in its order: their names are those in the table that
+        folder: folder of the files; see :class:`.SlideFiles`.
+        images: all images of the project, in its order: they are named as in the table that
             ``batch`` writes.
 
     Raises:
@@ -38,7 +38,7 @@ class StoredResults:
         self._names = file_names([(image.id, image.name) for image in images])
 
     def find(self, entry: ImageEntry, tasks: Sequence[Task]) -> list[SerializedResult]:
-        """The results for prompts of an image, as they are drawn now.
+        """Find the results for prompts of an image, as they are drawn now.
 
         Returns:
             None for a prompt that was drawn or changed since, nor where the slide was not among
@@ -80,7 +80,7 @@ class StoredResults:
 
 
 def _read_outlines(files: SlideFiles, status: SlideStatus) -> Mapping[str, SerializedResult]:
-    """The outlines of a slide that is done, by their ids.
+    """Read the outlines of a slide that is done, by their ids.
 
     Raises:
         ImageError: it is not done, or the file is not the one that was written then.
@@ -99,7 +99,7 @@ def _read_outlines(files: SlideFiles, status: SlideStatus) -> Mapping[str, Seria
 
 
 def _find_geojson(files: SlideFiles, status: SlideStatus) -> Path:
-    """The outlines of a slide that is done, plain or compressed.
+    """Find the outlines of a slide that is done, plain or compressed.
 
     Raises:
         ImageError: they are gone or were changed, or are in another format.

@@ -20,7 +20,7 @@ class TableWriter:
     """A table with a row per image that has prompts, and a folder with their GeoJSON beside it.
 
     Args:
-        path: of the table, CSV; the folder has its name and ``-prompts``.
+        path: path of the table, CSV; the folder has its name and ``-prompts``.
         images: all images of the project, in its order.
 
     Raises:
@@ -41,7 +41,7 @@ class TableWriter:
         """Write the prompts of an image that need a result.
 
         Args:
-            annotations: all of the image.
+            annotations: all annotations of the image.
 
         Returns:
             Why they were left out; empty where they were not, or there were none.

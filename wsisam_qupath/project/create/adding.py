@@ -27,22 +27,23 @@ from ...qupath.jvm.process import QuPathProcess
 from .unfinished import remove_leftovers
 
 _SLIDE_SECONDS_MAX = 30.0
-"""What QuPath may take to open a slide. It takes below a second, from a slow network drive ten."""
+"""Longest time that QuPath may take to open a slide. It takes below a second, from a slow network
+drive ten."""
 
 _START_SECONDS_MAX = 180.0
-"""What Java may take to start, on a busy machine."""
+"""Longest time that Java may take to start, on a busy machine."""
 
 _UNSAVED_MAX = 16
-"""Slides between two saves of the project."""
+"""Most slides between two saves of the project."""
 
 _UNSAVED_SECONDS_MAX = 10.0
-"""Time between two saves, unless a slide takes longer."""
+"""Longest time between two saves, unless a slide takes longer."""
 
 _OBJECTS_AT_ONCE = 2000
-"""Small enough that progress is told often, and memory stays small."""
+"""Most objects sent together: few enough for frequent progress and little memory."""
 
 _POSITIONS_AT_ONCE = 200_000
-"""The same where objects are large: vertices that are sent together, if several objects are."""
+"""Most vertices sent together, if they are of several objects: the same limit for large objects."""
 
 
 def _no_objects() -> Iterable[Feature]:
@@ -55,7 +56,7 @@ class Addition:
 
     Attributes:
         label: see :class:`.NewImage`.
-        read: reads the objects, cleaned, whenever it is called.
+        read: reads the objects, cleaned; may be called more than once.
     """
 
     slide: Path
@@ -69,10 +70,10 @@ class Adder:
     Args:
         project: ``project.qpproj``, in an empty folder.
         image_type: one of :data:`...qupath.jvm.creation.IMAGE_TYPES`.
-        on_objects: told of so many more objects that were added.
+        on_objects: is told how many more objects were added.
 
     Attributes:
-        entry_ids: entries of the slides that were added, by slide.
+        entry_ids: ids of the entries of slides that were added, by slide.
     """
 
     def __init__(
@@ -97,7 +98,7 @@ class Adder:
         self.save()
 
     def add(self, image: Addition) -> AddedImage:
-        """Add a slide; the reason is in the answer where that fails.
+        """Add a slide; the answer says why if that fails.
 
         Raises:
             QuPathError: QuPath fails also at what it did before.
@@ -116,13 +117,13 @@ class Adder:
 
     @property
     def is_save_due(self) -> bool:
-        """Whether so much was added, or so long ago, that it is to be saved now."""
+        """Whether so much was added, or so long ago, that it should be saved now."""
         seconds = time.monotonic() - self._saved_at
         is_late = bool(self._unsaved) and seconds >= _UNSAVED_SECONDS_MAX
         return is_late or len(self._unsaved) >= _UNSAVED_MAX
 
     def save(self) -> None:
-        """Save what was added: until then, it goes with this process.
+        """Save what was added; unsaved additions are lost with this process.
 
         Raises:
             QuPathError: that fails.
@@ -155,7 +156,7 @@ class Adder:
         return replace(added, n_objects=n_objects, skipped=tuple(skipped))
 
     def _restore(self) -> None:
-        """Bring back what a process had added and not saved when it failed."""
+        """Repeat what a failed process had added and not saved."""
         self._qupath.run_within(_START_SECONDS_MAX, forget_images, self._project)
         remove_leftovers(self._project)
         lost = list(self._unsaved)

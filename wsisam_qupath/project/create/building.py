@@ -29,13 +29,13 @@ class Builder:
     """Adds slides with their annotations to a project.
 
     Args:
-        unfinished: the project; slides that are in it already are not added again.
-        plan: see :func:`.build_beside`.
+        unfinished: the project so far; slides that are in it already are not added again.
+        plan: what the project is made of; see :func:`.build_beside`.
         image_type: one of :data:`.IMAGE_TYPES`.
 
     Attributes:
-        records: what came of each slide that is in the project.
-        failed: why slides are not, by path.
+        records: outcome of each slide that is in the project.
+        failed: reasons of slides that are not in it, by path.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Builder:
                 self._qupath.run(set_classes, self._project, tuple(listed.values()))
 
     def _save(self) -> None:
-        """Save the project, and record what is in it from now on."""
+        """Save the project, and record what is now in it."""
         self._adder.save()
         records = [
             # QuPath gives other ids to slides that it had to add again.
@@ -101,7 +101,7 @@ class Builder:
         self.records += records
 
     def _add(self, slide: Path, label: str, source: Source | None) -> None:
-        """Add a slide with its objects; without them where they cannot be read."""
+        """Add a slide with its objects, or without them if they cannot be read."""
         found: ObjectStream | CocoStream | Cleaned = Cleaned()
         path_classes: dict[str, PathClass] = {}
         failed: tuple[Skipped, ...] = ()

@@ -31,11 +31,11 @@ class CreateRequest:
     """The options of ``create``, under the names that they have on the command line.
 
     Attributes:
-        project: the folder to make, or ``project.qpproj`` in it.
-        images: folders, files and patterns.
+        project: folder to make, or ``project.qpproj`` in it.
+        images: folders, files and patterns of slides.
         annotations: a folder of GeoJSON files, one such file, or a COCO file.
         image_type: one of :data:`.IMAGE_TYPES`.
-        resume: whether to go on with what a ``create`` of the same had done when it was stopped.
+        resume: whether to continue a stopped ``create`` with the same choices.
     """
 
     project: Path
@@ -51,14 +51,14 @@ class Created:
 
     Attributes:
         project: the project file.
-        n_images: how many it holds.
-        n_objects: imported annotations and other objects.
+        n_images: number of images that the project holds.
+        n_objects: number of imported annotations and other objects.
         repaired: how many outlines had to be made valid.
         failed: slides that QuPath does not open and annotations that cannot be read, by name and
             reason.
         skipped: single objects and rows that could not be used.
         without_slide: annotations that belong to none of the slides.
-        without_annotations: slides that have none, where any were named.
+        without_annotations: slides without annotations, if any annotations were named.
     """
 
     project: Path
@@ -157,7 +157,7 @@ def _plan(
 def _tell_what_is_kept(
     console: Console, building: AbstractContextManager[Unfinished]
 ) -> Iterator[Unfinished]:
-    """Tell what an earlier run had done, and after Ctrl-C or SIGTERM what is kept of this one."""
+    """Report what an earlier run had done and, after Ctrl-C or SIGTERM, what is kept now."""
     with building as unfinished:
         if unfinished.kept:
             console.print(
@@ -205,7 +205,7 @@ def summary(created: Created) -> str:
 
 
 def _in_utf8(slides: Sequence[Path]) -> tuple[tuple[Path, ...], tuple[Skipped, ...]]:
-    """Slides that Java can name, and the others with the reason.
+    """Split slides into those that Java can name, and the others with the reason.
 
     Raises:
         SlideError: Java can name none.

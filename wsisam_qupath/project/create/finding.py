@@ -17,7 +17,7 @@ def find_slides(wanted: Sequence[str]) -> tuple[Path, ...]:
     Hidden ones are left out, and so is, in a folder, what is no slide by its name.
 
     Args:
-        wanted: folders, names of files, and patterns, where ``**`` is any folder.
+        wanted: folders, file names, and patterns, in which ``**`` is any folder.
 
     Raises:
         SlideError: one of them means no file.

@@ -32,9 +32,9 @@ class Source:
     """A file that holds the annotations of one slide.
 
     Attributes:
-        label: names them to the user.
-        slide_name: what they say that the slide's file is called, with its suffix or without.
-        place: the GeoJSON file that they are in, or a COCO file with those of several slides.
+        label: names the annotations to the user.
+        slide_name: name of the slide's file that the annotations state, with or without its suffix.
+        place: the GeoJSON file that holds them, or a COCO file with those of several slides.
     """
 
     label: str
@@ -43,7 +43,7 @@ class Source:
 
     @property
     def path(self) -> Path | None:
-        """The file that holds nothing but these; None if it is a COCO file."""
+        """The file that holds nothing but these annotations; None if it is a COCO file."""
         return self.place if isinstance(self.place, Path) else None
 
     def open(self) -> ObjectStream | CocoStream:
@@ -62,7 +62,7 @@ class Sources:
     """All annotation files that the user named.
 
     Attributes:
-        path_classes: those that are known before they are read: the categories of COCO.
+        path_classes: classes that are known before the objects are read: the categories of COCO.
         damaged: rows of COCO that belong to no image.
     """
 
@@ -76,8 +76,8 @@ class Matched:
     """Annotations, matched with their slides.
 
     Attributes:
-        without_slide: labels of those that belong to no slide.
-        ambiguous: those that may belong to several, by label and reason.
+        without_slide: labels of annotations that belong to no slide.
+        ambiguous: annotations that may belong to several slides, by label and reason.
     """
 
     by_slide: dict[Path, Source]

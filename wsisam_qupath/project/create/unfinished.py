@@ -27,19 +27,19 @@ from ...prompts import PathClass, Skipped
 from ...qupath.files.integrity import find_damaged_notes
 
 PROJECT_FILE = "project.qpproj"
-"""QuPath's name of it."""
+"""QuPath's name of the project file."""
 
 
 @dataclass(frozen=True)
 class SlideRecord:
-    """What came of a slide that is in the project.
+    """Outcome of a slide that is in the project.
 
     Attributes:
-        slide: its path.
-        made_of: names its content, that of its annotations, and its label.
-        ids: its entries in the project, one for each image that the file holds.
+        slide: path of the slide.
+        made_of: names the content of the slide, of its annotations, and its label.
+        ids: ids of its entries in the project, one for each image in the file.
         n_objects, repaired, failed, skipped: see :class:`.Created`.
-        path_classes: of its objects.
+        path_classes: classes of its objects.
     """
 
     slide: str
@@ -60,8 +60,8 @@ class Plan:
     """What a project is to be made of: an unfinished one of something else is made again.
 
     Attributes:
-        about: what holds for all slides.
-        made_of: see :class:`SlideRecord`, by the path of the slide.
+        about: settings that hold for all slides.
+        made_of: what each slide is made of, by its path; see :class:`SlideRecord`.
     """
 
     about: str = ""
@@ -72,13 +72,14 @@ class Unfinished:
     """The hidden folder of a project while it is made; see :func:`.build_beside`.
 
     Attributes:
-        path: the folder.
+        path: path of the hidden folder.
         kept: slides that an earlier run added, by path.
-        why_new: why those of an earlier run are not used; empty where there were none, or they are.
+        why_new: why slides of an earlier run are not used; empty if there were none, or if they are
+            used.
     """
 
     def __init__(self, path: Path, plan: Plan, *, resume: bool) -> None:
-        """Open what an earlier run left, or begin.
+        """Open what an earlier run left, or begin a new folder.
 
         Raises:
             OutputError: the record is not of this program.
@@ -129,7 +130,7 @@ class Unfinished:
         self.remove_record()
 
     def remove_record(self) -> None:
-        """Remove the record, once the folder has its name."""
+        """Remove the record, once the folder has its final name."""
         with suppress(OSError):
             self._record_path.unlink()
 
@@ -138,7 +139,7 @@ class Unfinished:
         return header + b"".join(make_line(asdict(one)) for one in records)
 
     def _read_records(self) -> tuple[str, list[SlideRecord]]:
-        """What an earlier run recorded, and what held for all of its slides."""
+        """Read what an earlier run recorded, and the settings that held for all its slides."""
         try:
             lines = io.BytesIO(read_file(self._record_path))
         except FileNotFoundError:
@@ -163,7 +164,7 @@ class Unfinished:
     def _choose_kept(
         self, earlier: tuple[str, list[SlideRecord]], plan: Plan
     ) -> tuple[dict[str, SlideRecord], str]:
-        """Choose the slides to keep, all or none of them; with none the reason."""
+        """Choose which slides to keep, all or none of them; if none, say why."""
         about, records = earlier
         if records and about != plan.about:
             return {}, "was made with other options or another version of this program"
@@ -181,7 +182,7 @@ def list_entries(project: Path) -> set[str]:
 
 
 def keep_entries(project: Path, ids: set[str]) -> None:
-    """Remove all other entries from a project, with their folders: their ids are given again.
+    """Remove all other entries from a project, with their folders: QuPath reuses their ids.
 
     Notes on the project that QuPath was stopped while writing go as well: with them it opens
     no project.
@@ -215,7 +216,7 @@ def write_project(project: Path, content: dict[str, Any]) -> None:
 
 
 def _read_project(project: Path) -> dict[str, Any]:
-    """The content of a project file, or of QuPath's copy of it where that is not whole."""
+    """Read a project file, or QuPath's copy of it if the file is not whole."""
     for path in (project, project.with_name(f"{project.name}.backup")):
         with suppress(OSError, ValueError):
             content = json.loads(path.read_text(encoding="utf-8"))

@@ -31,7 +31,7 @@ from .folder import check_out, replace_whole
 from .truth import UNREVIEWED, select_truth
 
 _AHEAD = 2
-"""Images that QuPath reads while one is written."""
+"""Number of images that QuPath reads while one is written."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class ExportRequest:
 
     Attributes:
         project: the ``.qpproj`` file or its folder.
-        out: folder to write; an earlier export there is replaced as a whole.
+        out: folder to write; it replaces an earlier export as a whole.
         remap: (OLD, NEW) beginnings of the paths of slides that were moved.
-        mpp: µm/px of slides for which neither the project nor the file states it.
+        mpp: pixel size of slides for which neither the project nor the file states it, µm/px.
     """
 
     project: Path
@@ -56,9 +56,9 @@ class Exported:
     """The result of ``export``: counts of images and objects.
 
     Attributes:
-        folder: with the manifest.
+        folder: folder with the manifest.
         failed: images that could not be read, by name and reason; they are not in the manifest.
-        warnings: images that training will ask something about.
+        warnings: what training will ask about, by image.
     """
 
     folder: Path
@@ -222,7 +222,7 @@ class _Reading:
     """An image that QuPath is reading.
 
     Attributes:
-        stated: how many objects ``summary.json`` counts.
+        stated: number of objects that ``summary.json`` states.
     """
 
     entry: ImageEntry

@@ -20,7 +20,7 @@ def check_out(out: Path) -> None:
     """Check that an export can be written there.
 
     Args:
-        out: absolute.
+        out: absolute path of the folder.
 
     Raises:
         OutputError: something else is there, or it cannot be written.

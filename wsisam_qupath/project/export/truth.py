@@ -36,9 +36,9 @@ class Truth:
 
     Attributes:
         features: objects and regions, flat, in the order of the hierarchy.
-        classes: objects by class, :data:`.UNCLASSIFIED` for those without.
-        regions: how many areas are declared as completely annotated.
-        left_out: by reason.
+        classes: number of objects by class, :data:`.UNCLASSIFIED` for those without.
+        regions: number of areas that are declared as completely annotated.
+        left_out: number of annotations that are no ground truth, by reason.
     """
 
     features: tuple[Feature, ...]

@@ -1,1 +1,1 @@
-"""Many slides without a project: a table of slides, and what became of each, in files beside it."""
+"""Many slides without a project: a table of slides, and the outcome of each in files beside it."""

@@ -22,7 +22,7 @@ from ...slide.names import split_location, strip_format
 _BYTES_MAX = 256 << 20
 
 _NAMED_MAX = 5
-"""So many rows are named that cannot be used; more would bury the first."""
+"""Most unusable rows that are named; more would bury the first."""
 
 _NEEDED = ("slide", "prompts")
 
@@ -44,7 +44,8 @@ _OPTIONS: Mapping[str, tuple[str, Callable[[str], Any], str]] = {
     "as": ("object_type", _word("detection", "annotation"), "detection or annotation"),
     "candidates": ("candidates", int, "1, 2 or 3"),
 }
-"""Columns that are options of the command: the field of each, how it is read, and what it takes."""
+"""Columns that are options of the command: the field of each, how it is read, and what it may
+be."""
 
 _MPP = "a number of µm, or two with a space between them: of width and height"
 
@@ -56,12 +57,12 @@ class TableRow:
     """A slide with its prompts.
 
     Attributes:
-        line: where it stands in the table, counted from 1; the first line has the columns.
-        slide: path, absolute.
-        prompts: GeoJSON file, absolute.
-        name: of the files with its results, without their endings; distinct on every system.
-        mpp: of level 0; None to take what the slide states.
-        fields: of :class:`.OutlineOptions`, where the row states others than the command.
+        line: line of the table, counted from 1; the first line has the columns.
+        slide: absolute path of the slide.
+        prompts: absolute path of the GeoJSON file.
+        name: name of its result files without endings; distinct on every system.
+        mpp: pixel size of level 0; None to take what the slide states.
+        fields: fields of :class:`.OutlineOptions` in which the row differs from the command.
     """
 
     line: int
@@ -72,7 +73,7 @@ class TableRow:
     fields: Mapping[str, Any] = field(default_factory=dict)
 
     def merge(self, options: OutlineOptions) -> OutlineOptions:
-        """The options of the command with those of the row in their place."""
+        """Merge the row's options into those of the command."""
         return replace(options, **self.fields)
 
 
@@ -81,15 +82,15 @@ class Shard:
     """One of several equal parts of a table.
 
     Attributes:
-        number: from 1 to ``count``.
-        count: how many parts there are.
+        number: number of the part, from 1 to ``count``.
+        count: number of parts.
     """
 
     number: int
     count: int
 
     def take(self, rows: Sequence[TableRow]) -> Sequence[TableRow]:
-        """Every row is in exactly one of the parts."""
+        """Take this part of the rows; every row is in exactly one part."""
         return rows[self.number - 1 :: self.count]
 
 
@@ -139,7 +140,7 @@ def write_rows(path: Path, rows: Iterable[TableRow]) -> None:
 
 
 def _read_cells(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """The cells of each row by their columns, without empty ones, and where the row stands.
+    """Read the cells of each row by their columns, without empty ones, and its line number.
 
     Raises:
         PromptError: columns are missing or not known.
@@ -167,7 +168,7 @@ def _read_cells(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def _read_row(path: Path, line: int, cells: Mapping[str, str]) -> TableRow:
-    """Make a row of its cells.
+    """Make a row from its cells.
 
     Raises:
         ValueError: it cannot be used; the message says why.
@@ -210,14 +211,14 @@ def _read_mpp(text: str) -> Mpp:
 
 
 def _write_mpp(mpp: Mpp | None) -> str:
-    """Write every digit: another pixel size would give the results other ids."""
+    """Write a pixel size with every digit: another size would give the results other ids."""
     if mpp is None:
         return ""
     return repr(mpp.x) if mpp.x == mpp.y else f"{mpp.x!r} {mpp.y!r}"
 
 
 def _resolve(table: Path, location: str) -> str:
-    """A path that is relative to the folder of the table; an address stays as it is."""
+    """Resolve a path relative to the folder of the table; an address stays as it is."""
     return location if "://" in location else str(table.parent.absolute() / location)
 
 

@@ -1,4 +1,4 @@
-"""What became of a slide of a table: ``NAME.status.json`` beside its results, and the summary."""
+"""The outcome of each slide of a table: ``NAME.status.json`` beside its results, and a summary."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 SlideState: TypeAlias = Literal["waiting", "running", "stopped", "done", "failed"]
-"""``waiting`` and ``stopped`` are never written: nobody had the time."""
+"""State of a slide. ``waiting`` and ``stopped`` are never written, only concluded."""
 
 _STATUS_BYTES_MAX = 256 << 20
 
@@ -37,8 +37,8 @@ class EmptyResult:
     """A prompt for which the model found no object.
 
     Attributes:
-        id: of the result; see :func:`.compute_result_id`.
-        prompt_id: of its prompt.
+        id: id of the result; see :func:`.compute_result_id`.
+        prompt_id: id of its prompt.
         reason: why there is no outline.
     """
 
@@ -49,20 +49,21 @@ class EmptyResult:
 
 @dataclass(frozen=True)
 class SlideStatus:
-    """What became of one slide.
+    """The outcome of one slide, or how far it is.
 
     Attributes:
-        state: ``failed`` has a reason, one sentence for people.
-        started, ended: ISO 8601; ended is empty while it runs.
-        seconds: from the one to the other.
-        host, pid: of the process.
+        state: state of the work; ``failed`` comes with a reason, one sentence for people.
+        started, ended: ISO 8601 times; `ended` is empty while it runs.
+        seconds: time from start to end.
+        host, pid: computer and number of the process.
         inputs: what decides the results, by name: slide, prompts, model, options.
-        prompts: how many were usable.
-        outlined, skipped: how many have an outline, and parts of the input that were no prompts.
-        empty: the other prompts.
-        outputs: SHA-256 of the files with its results, by how their names end; empty unless it is
-            done.
-        version: of this program.
+        prompts: number of usable prompts.
+        outlined, skipped: number of prompts with an outline, and of parts of the input that were no
+            prompts.
+        empty: the prompts without an outline.
+        outputs: SHA-256 of the files with its results, by the endings of their names; empty unless
+            it is done.
+        version: version of this program.
     """
 
     name: str
@@ -91,12 +92,12 @@ class SlideFiles:
     name: str
 
     def path(self, ending: str) -> Path:
-        """One of the files with its results; it is whole if it is there."""
+        """The path of one of the result files, which is whole if it is there."""
         return self.folder / f"{self.name}{ending}"
 
     @property
     def status(self) -> Path:
-        """What became of the slide."""
+        """The path of the status file."""
         return self.path(".status.json")
 
     @contextmanager
@@ -122,7 +123,7 @@ class SlideFiles:
             lock.__exit__(None, None, None)
 
     def write_status(self, status: SlideStatus) -> None:
-        """Write what became of the slide, completely or not at all.
+        """Write the status of the slide, completely or not at all.
 
         Raises:
             OutputError: it cannot be written.
@@ -131,7 +132,7 @@ class SlideFiles:
         write_atomically(self.status, f"{text}\n".encode("ascii"))
 
     def read_status(self) -> SlideStatus | None:
-        """Read what became of the slide; None where nothing is known, or the file is damaged.
+        """Read the status of the slide; None if there is none, or the file is damaged.
 
         Raises:
             FormatError: a newer version of this program wrote it.
@@ -144,7 +145,7 @@ class SlideFiles:
             return None
 
     def find_intact(self, status: SlideStatus) -> dict[str, str]:
-        """Those of the outputs of a status that are there as they were written."""
+        """Find the outputs of a status that are there as they were written."""
         return {
             ending: sha256
             for ending, sha256 in status.outputs.items()
@@ -161,18 +162,18 @@ def _has_sha256(path: Path, sha256: str) -> bool:
 
 @cache
 def _make_adapter() -> TypeAdapter[SlideStatus]:
-    """Checks the types of a status; once, since that takes longer than to read one."""
+    """Make the check of a status's types; once, as that takes longer than to read one."""
     from pydantic import TypeAdapter  # slow, and `--help` needs none
 
     return TypeAdapter(SlideStatus)
 
 
 class SlideTakenError(Exception):
-    """Another process works on a slide."""
+    """Another process is working on a slide."""
 
 
 def read_states(folder: Path, rows: Sequence[TableRow]) -> list[SlideStatus]:
-    """What became of each row of a table, as far as is known now.
+    """Read the state of each row of a table, as far as is known now.
 
     Raises:
         FormatError: a newer version of this program wrote it.
@@ -216,5 +217,5 @@ def write_summary(folder: Path, rows: Sequence[TableRow], states: Sequence[Slide
 
 
 def now() -> str:
-    """The time as it is written: ISO 8601 with the zone."""
+    """Format the current time: ISO 8601 with the zone."""
     return datetime.now().astimezone().isoformat(timespec="seconds")

@@ -23,17 +23,17 @@ from ...files.formats import BACKUP
 from .entries import ImageEntry
 
 LAST_KEPT = 3
-"""Of the backups after the first, the newest ones that are kept whatever their size."""
+"""Number of newest backups after the first that are kept whatever their size."""
 
 MORE_KEPT = 9
-"""So many after the first are kept as long as they take no more than :data:`MORE_KEPT_BYTES`."""
+"""Number of backups after the first that are kept if they take at most :data:`MORE_KEPT_BYTES`."""
 
 MORE_KEPT_BYTES = 500_000_000
 
 _UNKNOWN_COMMAND = "unknown"
 _TIME = "%Y%m%d-%H%M%S"
 _DATED = re.compile(r"data-(?P<time>\d{8}-\d{6})Z(?:-(?P<order>\d+))?\.wsisam-backup\.qpdata")
-"""Format 1, of versions 0.1 and 0.2."""
+"""Names in format 1, of versions 0.1 and 0.2."""
 
 _NUMBERED = re.compile(
     r"data-(?P<number>\d+)-(?P<command>[a-z-]+)-(?P<time>\d{8}-\d{6})Z\.wsisam-backup2\.qpdata"
@@ -47,10 +47,10 @@ class Backup:
     """The objects of an image at an earlier time.
 
     Attributes:
-        path: of the data.
-        number: counted from the first command that changed the image.
-        command: that replaced these objects; "unknown" where an early version did not say it.
-        time: when it did, UTC.
+        path: path of the data.
+        number: number of the command that replaced these objects, counted from the first.
+        command: command that replaced these objects; "unknown" if an early version did not say it.
+        time: when the command replaced them, UTC.
     """
 
     path: Path
@@ -116,8 +116,8 @@ def back_up(entry: ImageEntry, older: Sequence[Backup], command: str) -> Backup 
     state out.
 
     Args:
-        older: from :func:`list_backups`.
-        command: that is about to replace the data.
+        older: earlier backups, from :func:`list_backups`.
+        command: command that is about to replace the data.
 
     Raises:
         OSError, ImageError: it cannot be made; half of one is under :func:`make_unfinished_path`.
@@ -142,7 +142,7 @@ def prune(entry: ImageEntry, *, spare: Backup | None = None) -> None:
     """Remove old backups, never the first; those that cannot be removed stay.
 
     Args:
-        spare: stays as well.
+        spare: a backup that stays in any case.
     """
     with suppress(OSError):
         size_bytes = 0
@@ -175,7 +175,7 @@ def make_unfinished_path(entry: ImageEntry) -> Path:
 
 
 def list_orphans(entry: ImageEntry) -> list[Path]:
-    """Summaries of backups that were never finished, or half removed."""
+    """List summaries of backups that were never finished, or half removed."""
     files = _list_files(entry)
     names = {path.name for path in files}
     return [path for path in files if _is_orphan(path, names)]
@@ -202,7 +202,7 @@ def copy_synced(entry: ImageEntry, source: Path, target: Path) -> None:
 
 
 def compute_checksum(entry: ImageEntry, path: Path) -> str:
-    """SHA-256 of a file of an image."""
+    """Compute the SHA-256 of a file of an image."""
     with entry.files.open(path) as file:
         return sha256_of_open(file)
 
@@ -214,7 +214,7 @@ def _make_path(entry: ImageEntry, number: int, command: str, time: datetime) -> 
 
 
 def _match(pattern: re.Pattern[str], name: str) -> re.Match[str] | None:
-    """Match a file's name; None also where its time is none."""
+    """Match a file's name; None also if its time is not a time."""
     if match := pattern.fullmatch(name):
         with suppress(ValueError):
             _read_time(match["time"])

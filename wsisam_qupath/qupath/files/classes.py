@@ -22,7 +22,7 @@ _QUPATH_CLASSES = {
     "Positive": -377282,
     "Negative": -9408287,
 }
-"""What QuPath's window offers for a project that has no list of its own; packed ARGB."""
+"""Classes that QuPath's window offers for a project without a list of its own; packed ARGB."""
 
 _NO_CLASS = "Unclassified"
 
@@ -71,7 +71,7 @@ def _path(project: Project) -> Path:
 
 
 def _read(project: Project) -> dict[str, Any]:
-    """The JSON object, with a list ``pathClasses`` of objects; empty if there is no file."""
+    """Read the JSON object, with a list ``pathClasses`` of objects; empty if there is no file."""
     hint = "put back a backup of it, or delete it, and QuPath makes a new list"
     path = _path(project)
     try:
@@ -106,7 +106,7 @@ def _convert_to_signed(color: int) -> int:
 
 
 def _write(project: Project, content: bytes) -> None:
-    """In place of the old one, with its permissions: colleagues keep the right to write it."""
+    """Replace the file, with its permissions: colleagues keep the right to write it."""
     path = _path(project)
     try:
         project.files.make_folder(path.parent)

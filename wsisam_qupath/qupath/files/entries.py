@@ -15,18 +15,18 @@ class ImageEntry:
 
     Attributes:
         id: QuPath's entry id, digits; names the folder of its data.
-        name: as the project shows it; several images may have the same one.
-        folder: ``data/<id>``; not there before the image was first saved.
-        uri: of the slide, as the project states it; empty where an entry holds none.
-        slide: where the slide is on this computer, after remapping; None if it is no local file.
-        mpp: µm per level-0 pixel as the project states it; None where it does not.
-        size_px: (width, height) of level 0 as the project states it; None where it does not.
-        z_count, t_count: planes of a stack.
-        with_arguments: QuPath opens the slide with arguments of its own (a series, no cropping):
-            what it shows may differ from what another reader shows.
+        name: name that the project shows; several images may have the same one.
+        folder: ``data/<id>``; missing until the image was first saved.
+        uri: URI of the slide, as the project states it; empty if an entry holds none.
+        slide: path of the slide on this computer, after remapping; None if it is no local file.
+        mpp: µm per level-0 pixel as the project states it; None if it does not.
+        size_px: (width, height) of level 0 as the project states it; None if it does not.
+        z_count, t_count: number of z-slices and of time points of a stack.
+        with_arguments: whether QuPath opens the slide with arguments of its own (a series, no
+            cropping): what it shows may differ from what another reader shows.
         trouble: why the image cannot be used, one sentence with the hint; None if nothing is
             known to be wrong.
-        slide_is_missing: that, and nothing else, is the trouble.
+        slide_is_missing: whether `trouble` is that the slide is missing, and nothing else.
     """
 
     id: str
@@ -54,7 +54,7 @@ class ImageEntry:
 
     @property
     def files(self) -> SafeFolder:
-        """What opens the image's files: nothing outside of its project, wherever links lead."""
+        """Opens the image's files, and nothing outside of its project, wherever links lead."""
         return SafeFolder(self.folder.parent.parent)
 
 
@@ -63,8 +63,8 @@ class Project:
     """A project file and its images, in its order.
 
     Attributes:
-        path: absolute, of the ``.qpproj`` file.
-        version: of the QuPath that wrote it.
+        path: absolute path of the ``.qpproj`` file.
+        version: version of the QuPath that wrote it.
     """
 
     path: Path
@@ -82,5 +82,5 @@ class Project:
 
     @property
     def files(self) -> SafeFolder:
-        """What opens files of the project, and nothing outside of it."""
+        """Opens files of the project, and nothing outside of it."""
         return SafeFolder(self.folder)

@@ -23,19 +23,20 @@ _JAVA_HEAD = b"\xac\xed\x00\x05"
 """First bytes of every Java serialization."""
 
 _QUPATH_TAIL = b"t\x00\x03EOF"
-"""The last thing that QuPath writes is the string "EOF"."""
+"""Last bytes that QuPath writes: the string "EOF"."""
 
 _ANY_OBJECT = b"r\x00\x20qupath.lib.objects.PathROIObject"
-"""Java names the class of what it writes; all objects but the root are of this one."""
+"""Name of the class of all objects but the root, as Java writes it."""
 
 _NOTES = Path("data") / "metadata.json"
-"""QuPath's notes on the project itself, below its folder; QuPath goes on without them."""
+"""QuPath's notes on the project, below its folder; it can do without them, but not with damaged
+ones."""
 
 _LEAST_FREE_BYTES = 4 << 20
-"""For lock, journal, history and summaries; each image asks for its own room besides."""
+"""Free space for lock, journal, history and summaries; each image needs its own space besides."""
 
 _COPIES = 2
-"""Of a ``data.qpdata`` while it is replaced: the backup and the new one."""
+"""Copies of a ``data.qpdata`` while it is replaced: the backup and the new one."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ class FileVersions:
     """States of the files that must not change between reading and writing an image.
 
     Attributes:
-        project: of the ``.qpproj``; None where QuPath has it open, and saves it when it likes.
-        qpdata: of the image's ``data.qpdata``; None while there is none.
+        project: state of the ``.qpproj``; None if QuPath has it open, and may save it at any time.
+        qpdata: state of the image's ``data.qpdata``; None while there is none.
     """
 
     project: FileVersion | None
@@ -65,8 +66,8 @@ def read_versions(
     """Read the current states of the files of a project and an image.
 
     Args:
-        with_project: False where QuPath has the project open: saving it, QuPath changes nothing
-            that an image's objects depend on, and takes the file away for a moment.
+        with_project: False if QuPath has the project open: saving it, QuPath changes nothing that
+            an image's objects depend on, and takes the file away for a moment.
 
     Raises:
         ProjectError: the project is gone, or either cannot be looked at (ImageError for the image).
@@ -85,7 +86,7 @@ def read_versions(
 
 
 def read_data_version(entry: ImageEntry) -> FileVersion | None:
-    """The state of an image's ``data.qpdata`` as it is now; None if there is none.
+    """Read the state of an image's ``data.qpdata`` as it is now; None if there is none.
 
     Raises:
         OSError: it cannot be looked at.
@@ -137,8 +138,8 @@ def check_count(entry: ImageEntry, stated: int | None, loaded: int) -> None:
     """Check that all objects of an image were read.
 
     Args:
-        stated: what :func:`check_data` returned.
-        loaded: what QuPath read, with the root.
+        stated: number of objects that :func:`check_data` returned.
+        loaded: number of objects that QuPath read, with the root.
 
     Raises:
         ImageError: it read other objects than there are.
@@ -175,7 +176,7 @@ def read_stated_count(entry: ImageEntry, summary: Path) -> int | None:
 
 
 def _damage(entry: ImageEntry) -> str | None:
-    """What is wrong with ``data.qpdata``; None if it looks whole."""
+    """Describe what is wrong with ``data.qpdata``; None if it looks whole."""
     with entry.files.open(entry.qpdata) as file:
         head = file.read(len(_JAVA_HEAD))
         size = file.seek(0, os.SEEK_END)
@@ -188,7 +189,7 @@ def _damage(entry: ImageEntry) -> str | None:
 
 
 def _holds_objects(entry: ImageEntry) -> bool:
-    """Tell whether ``data.qpdata`` has any object besides the root, even if it is damaged."""
+    """Whether ``data.qpdata`` has any object besides the root, even if it is damaged."""
     try:
         with (
             entry.files.open(entry.qpdata) as file,
@@ -224,10 +225,10 @@ def _name(entry: ImageEntry) -> str:
 
 
 def find_damaged_notes(files: SafeFolder, folder: Path) -> Path | None:
-    """Find the file with which QuPath cannot open a project: one that it was stopped while writing.
+    """Find the damaged file, if any, with which QuPath cannot open a project.
 
     Args:
-        folder: of the project.
+        folder: folder of the project.
 
     Returns:
         ``data/metadata.json`` if it is there and is no JSON object, as when it is empty.
@@ -313,7 +314,7 @@ def check_writable_image(entry: ImageEntry) -> None:
 
 
 def _is_link(files: SafeFolder, path: Path) -> bool:
-    """Whether a file or folder is a link, or lies behind one."""
+    """Whether a file or folder is a link, or is reached by one."""
     try:
         files.check(path)
     except OSError as exc:
@@ -322,7 +323,7 @@ def _is_link(files: SafeFolder, path: Path) -> bool:
 
 
 def _is_protected(path: Path) -> bool:
-    """Tell whether the system or its mode protects a file or folder against changes."""
+    """Whether the system or its mode protects a file or folder against changes."""
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):

@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 SUMMARY_BYTES_MAX = 16 << 20
-"""A ``summary.json`` counts objects, and a class list names classes: both are kilobytes."""
+"""Largest ``summary.json`` or class list, bytes: real ones are kilobytes."""
 
 PROJECT_BYTES_MAX = 256 << 20
-"""Of a ``.qpproj``: 100,000 images are 150 MB."""
+"""Largest ``.qpproj``, bytes: 100,000 images are 150 MB."""
 
 
 def parse(content: bytes) -> Any:

@@ -17,12 +17,12 @@ from ...slide.uri import path_from_location
 _WINDOWS = re.compile(
     r"(file:/{0,3})?[a-z]:|\\\\|//|file:////|file://(?!/|localhost/)", re.IGNORECASE
 )
-"""How a location of a Windows computer begins: with a drive, or with a server's name."""
+"""Beginning of a location on a Windows computer: a drive, or a server's name."""
 
 _THIS_SYSTEM = type(PurePath())
 
 Moves: TypeAlias = tuple[tuple[PurePath, PurePath], ...]
-"""(old, new) folders or files."""
+"""Pairs of folders or files, (old, new)."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Locations:
 
     Attributes:
         moves: (old, new) folders or files, the most special one first.
-        old_folder: where the project says that it was; None where it does not.
-        folder: where the project is.
+        old_folder: folder of the project as the project states it; None if it does not.
+        folder: folder of the project now.
     """
 
     moves: Moves
@@ -84,8 +84,8 @@ def locations(folder: Path, stated_uri: object, remap: Sequence[tuple[str, str]]
     """Collect what is known about where slides were moved.
 
     Args:
-        folder: of the project, absolute.
-        stated_uri: where the project file says that it is.
+        folder: folder of the project, absolute.
+        stated_uri: location of the project as its file states it.
         remap: (OLD, NEW) beginnings of paths or ``file:`` URIs, of whole folders' names; each may
             be of Windows or of POSIX.
 
@@ -104,7 +104,7 @@ def parse_moves(remap: Sequence[tuple[str, str]], option: str = "remap") -> Move
     """Parse pairs of (OLD, NEW) as paths, the most specific one first.
 
     Args:
-        option: the name that messages call them by.
+        option: name of the option in messages.
 
     Raises:
         OptionError: an OLD or NEW cannot be a path.
@@ -135,13 +135,13 @@ def parse_pure_path(location: str) -> PurePath:
 
 
 def _find_existing(path: PurePath) -> Path | None:
-    """Find what a path of this system leads to, also if its letters are composed differently."""
+    """Find what a path of this system leads to, even if its letters are composed otherwise."""
     is_of_here = isinstance(path, _THIS_SYSTEM) and path.is_absolute()
     return find_existing(Path(path)) if is_of_here else None
 
 
 def _add_drive_root(path: PurePath) -> PurePath:
-    """Take a Windows drive alone for all of it, with or without the backslash."""
+    """Read a bare Windows drive, with or without the backslash, as all of the drive."""
     is_drive = isinstance(path, PureWindowsPath) and path.drive and not path.root
     return PureWindowsPath(f"{path.drive}\\", *path.parts[1:]) if is_drive else path
 

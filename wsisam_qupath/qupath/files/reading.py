@@ -28,10 +28,10 @@ _VERSION = re.compile(r"v?((\d{1,4})\.(\d{1,4})([.-].*)?)")
 _MICROMETRES = ("\N{MICRO SIGN}m", "\N{GREEK SMALL LETTER MU}m")
 
 _LARGEST_UM = 1e9
-"""No pixel is a kilometre wide; nor is a number that no float holds a size."""
+"""Largest pixel size, µm: no pixel is a kilometer wide."""
 
 _SAME_PIXELS = "pyramidize"
-"""QuPath adds levels to a slide that has one. Level 0 stays what it is."""
+"""Type of builder that leaves level 0 as it is: QuPath adds levels to a slide that has one."""
 
 _ALTERED = {
     "rotated": "rotated",
@@ -64,8 +64,8 @@ def read_project(
         path: the ``.qpproj`` file, or the folder that holds it.
         remap: (OLD, NEW) beginnings of the paths or URIs of slides that were moved, see
             :func:`.locations.locations`.
-        within: a folder that the project lies in, and below which no link is followed; None to
-            follow them, as to a project of one's own.
+        within: a folder that the project lies in, and below which no link is followed; None follows
+            links, as for a user's own project.
 
     Raises:
         ProjectError: there is no project, or it is damaged, too old or too new.

@@ -16,16 +16,16 @@ from typing import TypeAlias
 from ...errors import QuPathError
 
 VERSION = "0.6.0"
-"""The one that this package is tested with most."""
+"""Version of QuPath that this package is tested with most."""
 
 Progress: TypeAlias = Callable[[int], None]
-"""Takes the bytes that have come since its last call."""
+"""Is called with the bytes that have come since the last call."""
 
 _SILENCE_S_MAX = 60.0
-"""A connection that says nothing for so long counts as lost."""
+"""Time after which a silent connection counts as lost, seconds."""
 
 _SYSTEMS = {"Linux": ("Linux", "tar.xz"), "Darwin": ("Mac", "pkg"), "Windows": ("Windows", "zip")}
-"""QuPath's names of systems, and how it packs for each."""
+"""QuPath's names of operating systems, and the type of its archive for each."""
 
 
 def find_default_folder() -> Path:
@@ -40,7 +40,7 @@ def find_installed_path(folder: Path) -> Path:
 
 
 def holds_qupath(folder: Path) -> bool:
-    """Tell whether paquo recognizes a folder as a QuPath."""
+    """Whether paquo recognizes a folder as a QuPath."""
     from paquo.jpype_backend import find_qupath  # imports jpype
 
     try:
@@ -51,7 +51,7 @@ def holds_qupath(folder: Path) -> bool:
 
 
 def is_searched_for() -> bool:
-    """Tell whether paquo searches for QuPath; otherwise its settings name the folder."""
+    """Whether paquo searches for QuPath; otherwise its settings name the folder."""
     from dynaconf import ValidationError  # half a second, as paquo below
     from paquo import settings
     from paquo._config import to_kwargs
@@ -68,7 +68,7 @@ def install(folder: Path, progress: Progress | None = None) -> Path:
     """Download and unpack QuPath; unpack only if its archive is in the folder already.
 
     Args:
-        folder: created if need be.
+        folder: folder to install in; created if needed.
         progress: called while the download is under way.
 
     Returns:

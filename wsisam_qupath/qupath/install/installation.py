@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _VERSION_MIN = (0, 5)
 _VERSION_NEWEST = (0, 7)
-"""The newest version that was tested; QuPath's second number is its major one."""
+"""Newest version that was tested; QuPath's second number is its major one."""
 
 _GET_QUPATH = (
     "Run `wsisam-qupath setup`, install QuPath 0.5.1 or newer from qupath.github.io, or set "
@@ -29,11 +29,11 @@ class Installation:
     """An installed QuPath and its Java.
 
     Attributes:
-        app_dir: holds QuPath's jars.
-        runtime_dir: the Java that QuPath brings.
-        jvm_path: the library of the Java virtual machine.
-        jvm_options: the user's options and those that QuPath requires.
-        version: such as "0.6.0"; None if unknown.
+        app_dir: folder with QuPath's jars.
+        runtime_dir: folder of the Java that QuPath brings.
+        jvm_path: path of the library of the Java virtual machine.
+        jvm_options: options of the user and those that QuPath requires.
+        version: QuPath's version, such as "0.6.0"; None if unknown.
     """
 
     app_dir: Path

@@ -10,11 +10,11 @@ from ...files import write_atomically
 from ...files.formats import PROGRAM_NOTE
 
 NOTE = Path("~/.wsisam-qupath/program.json")
-"""Where the scripts look."""
+"""Path of the note, where the scripts look for it."""
 
 
 def find_command() -> list[str]:
-    """The command that starts this program, without arguments."""
+    """Find the command that starts this program, without arguments."""
     return [sys.executable, "-m", __package__.partition(".")[0]]
 
 
@@ -34,7 +34,7 @@ def is_noted() -> bool:
 
 
 def note() -> Path:
-    """Write the note, in place of that of another installation.
+    """Write the note; it replaces that of another installation.
 
     Raises:
         OutputError: it cannot be written.

@@ -24,10 +24,8 @@ DEFAULT_SERIES = "0.6"
 """Series of QuPath that is assumed where no QuPath states its version."""
 
 _RECORD = ".wsisam-qupath.sha256"
-"""Checksums of the installed scripts, as by ``sha256sum``; QuPath's menu hides this file.
-
-Its first line states its format; version 0.1 wrote none.
-"""
+"""File of checksums of the installed scripts, as by ``sha256sum``; QuPath's menu hides it. Its
+first line states its format; version 0.1 wrote none."""
 
 _RECORD_FORMAT = re.compile(r"# format (\d+)")
 
@@ -40,8 +38,8 @@ class ScriptCopy:
     """A script's copy, existing or not, in the folder where QuPath finds it.
 
     Attributes:
-        path: of the copy.
-        state: of the copy, compared with the script of this package.
+        path: path of the copy.
+        state: state of the copy, compared with the script of this package.
     """
 
     path: Path
@@ -114,13 +112,13 @@ def look(folder: Path, shipped: Mapping[str, bytes]) -> tuple[ScriptCopy, ...]:
 
 
 def put(folder: Path, shipped: Mapping[str, bytes]) -> tuple[ScriptCopy, ...]:
-    """Copy missing and outdated scripts into a folder; edited copies are left alone.
+    """Copy missing and outdated scripts into a folder; edited copies stay as they are.
 
     A script that came with an earlier version and no longer comes is removed unless it was edited.
 
     Args:
-        folder: created if necessary.
-        shipped: the scripts by name.
+        folder: folder to copy into; created if needed.
+        shipped: contents of the scripts by name.
 
     Returns:
         The copies as they were before.

@@ -18,10 +18,11 @@ from ...errors import QuPathError
 from ...files import CACHE_VARIABLE, cache_folder
 
 _SUPPORT = "org.jpype.jar"
-"""JPype's own classes: JPype looks for them beside its package."""
+"""JPype's own jar, which JPype looks for beside its package."""
 
 _MANIFEST_LINE_BYTES = 70
-"""A line of a manifest has at most 72 bytes, with its break and the space that continues one."""
+"""Longest text in a line of a manifest: a line has at most 72 bytes, with its break and the space
+that continues one."""
 
 
 def is_plain(path: Path) -> bool:
@@ -31,7 +32,7 @@ def is_plain(path: Path) -> bool:
 
 
 def choose_places(app_dir: Path) -> list[Path]:
-    """Folders in which Java's own temporary folder may lie, best first.
+    """List folders that Java's own temporary folder may lie in, best first.
 
     The cache folder, since some systems forbid running programs from their temporary folder; where
     :func:`prepare` needs a plain path, plain ones only.
@@ -46,8 +47,8 @@ def prepare(app_dir: Path, folder: str | None) -> Path:
     """Make a folder of jars that Java finds classes in, if it does not find them as they lie.
 
     Args:
-        app_dir: QuPath's jars.
-        folder: a new one, of one of :func:`choose_places`.
+        app_dir: folder of QuPath's jars.
+        folder: a new folder, in one of :func:`choose_places`.
 
     Returns:
         The folder of the jars to start Java with.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from paquo.projects import QuPathProject  # starts a Java virtual machine
 
 _Java: TypeAlias = Any
-"""An object of QuPath's."""
+"""An object of a Java class."""
 
 IMAGE_TYPES = {
     "brightfield-h-e": "BRIGHTFIELD_H_E",
@@ -42,8 +42,8 @@ class NewImage:
     """A slide to add to a project.
 
     Attributes:
-        label: told in brackets behind the name, where another image has the same one.
-        features: objects to put into it, cleaned; see :mod:`..geojson.cleaning`.
+        label: added in brackets to the name if another image has the same one.
+        features: objects to put into the image, cleaned; see :mod:`..geojson.cleaning`.
     """
 
     slide: Path
@@ -56,9 +56,9 @@ class AddedImage:
     """The result of adding a slide.
 
     Attributes:
-        ids: its entries in the project, one for each image that the file holds.
-        n_objects: how many were put into the first of them.
-        skipped: objects that QuPath did not take.
+        ids: ids of its entries in the project, one for each image that the file holds.
+        n_objects: number of objects that were put into the first of them.
+        skipped: objects that QuPath did not accept.
         reason: why there is no entry; else empty.
     """
 
@@ -74,7 +74,7 @@ def add_images(
     """Add slides to a project and save it once; a slide that fails does not stop the others.
 
     Args:
-        project: ``project.qpproj``; made here where there is none, in an empty folder.
+        project: ``project.qpproj``; made if there is none, in an empty folder.
         image_type: one of :data:`IMAGE_TYPES`.
 
     Raises:
@@ -90,10 +90,10 @@ def add_images(
 
 
 _unsaved: dict[Path, QuPathProject] = {}
-"""Projects with images that were added and not saved yet. Only one thread here uses it."""
+"""Projects with images that were added and not saved yet, used by only one thread."""
 
 _growing: dict[tuple[Path, str], _Java] = {}
-"""The ImageData of the image that gets objects, by its project and entry id."""
+"""ImageData of the image that is being given objects, by its project and entry id."""
 
 
 def add_image(project: Path, image: NewImage, image_type: str) -> AddedImage:
@@ -112,7 +112,7 @@ def add_image(project: Path, image: NewImage, image_type: str) -> AddedImage:
 
 
 def add_objects(project: Path, entry_id: str, features: Sequence[Feature]) -> AddedImage:
-    """Put some more objects into an image that was just added, in memory.
+    """Add more objects to an image that was just added, in memory.
 
     :func:`save_objects` writes them: so a million objects pass in pieces, and are written once.
 
@@ -158,7 +158,7 @@ def save_images(project: Path) -> None:
 
 
 def forget_images(project: Path) -> None:
-    """Forget what :func:`add_image` and :func:`add_objects` did and nothing saved yet."""
+    """Forget what :func:`add_image` and :func:`add_objects` did since the last save."""
     _unsaved.pop(project, None)
     for key in [one for one in _growing if one[0] == project]:
         _growing.pop(key).getServer().close()
@@ -284,7 +284,7 @@ def _build_servers(builders: Sequence[_Java]) -> list[_Java]:
 
 
 def _entry(java_project: _Java, server: _Java, label: str) -> _Java:
-    """Make an entry that states size and µm/px, as the builder of an open server knows them."""
+    """Make an entry that states size and µm/px as the builder of an open server knows them."""
     from paquo.java import ServerTools, String
 
     entry = java_project.addImage(server.getBuilder())

@@ -21,7 +21,7 @@ from .outlines import read_geometries, read_planes, read_vertices
 from .streams import PATH_OBJECT, make_function, text_or
 
 _DECIMALS = 2
-"""As QuPath writes coordinates."""
+"""Decimals of coordinates, as QuPath writes them."""
 
 _TYPES = {
     "PathAnnotationObject": "annotation",

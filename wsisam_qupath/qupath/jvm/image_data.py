@@ -23,7 +23,7 @@ from .java import Java, java_class, java_path, translate_java_errors
 from .streams import PATH_OBJECT, counts, has_method, make_function, make_predicate, text_or
 
 _IMAGE_ID = "PROJECT_ENTRY_ID"
-"""A property by which QuPath tells which image of which project an ImageData is."""
+"""Property by which QuPath knows which image of which project an ImageData belongs to."""
 
 _CHECK_THE_SLIDE = "check that its slide is there"
 
@@ -33,9 +33,9 @@ class StoredImage:
     """An image of a project, to read or write its objects.
 
     Attributes:
-        entry: has only its id, name and folder.
+        entry: QuPath entry; only its id, name and folder are set.
         project: absolute path of the ``.qpproj`` file.
-        server_builder: tells QuPath how to open the slide, JSON.
+        server_builder: JSON that tells QuPath how to open the slide.
     """
 
     entry: ImageEntry
@@ -80,7 +80,7 @@ def find_image(project: Path, entry_id: str) -> StoredImage:
 
 @lru_cache(maxsize=1)
 def _images(path: Path, _mtime_ns: int, _size_bytes: int) -> Mapping[str, dict[str, Any]]:
-    """By entry id. Time and size only say which state of the file is meant."""
+    """Read the images by entry id; time and size of the file only key the cache."""
     listed = as_object(parse(read_file(path, bytes_max=PROJECT_BYTES_MAX))).get("images")
     images = [as_object(image) for image in listed] if isinstance(listed, list) else []
     return {str(image.get("entryID")): image for image in images}
@@ -102,7 +102,7 @@ def load(image: StoredImage) -> Java:
 
 
 def read_objects(image: StoredImage, path: Path) -> Java:
-    """The ImageData that a file of an image holds.
+    """Read the ImageData that a file of an image holds.
 
     Raises:
         ImageError: QuPath cannot read it.
@@ -190,7 +190,7 @@ def _class_counts(objects: Java, kind: str) -> dict[str, int]:
 
 
 def _server_summary(image: StoredImage, image_data: Java) -> dict[str, int]:
-    """Give the size of the slide: from the old summary, or else from QuPath."""
+    """State the size of the slide: from the old summary, or else from QuPath."""
     with suppress(OSError, ValueError):
         content = image.entry.files.read(image.entry.summary, bytes_max=SUMMARY_BYTES_MAX)
         stated = as_object(parse(content)).get("server")
@@ -263,5 +263,5 @@ def _source(image: StoredImage) -> Java:
 
 
 def _is_lazy() -> bool:
-    """Tell whether QuPath reads objects without opening the slide, as it does since 0.6."""
+    """Whether QuPath reads objects without opening the slide, as it does since 0.6."""
     return has_method("qupath.lib.images.ImageData", "getServerBuilder")

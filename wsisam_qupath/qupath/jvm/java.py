@@ -20,12 +20,12 @@ from ..install.installation import Installation, find_installation
 from . import class_path
 
 Java: TypeAlias = Any
-"""A class, object or array of Java's."""
+"""A Java class, object or array."""
 
 _NATIVE_ACCESS_JAVA_MIN = 17
 
 _TOLD_BY_US = ("qupath.lib.io.PathIO", "qupath.lib.plugins.workflow.Workflow")
-"""They log a damaged file with Java's traces; :mod:`.integrity` says it in a sentence."""
+"""Java loggers of damaged files, which print traces; :mod:`.integrity` says it in a sentence."""
 
 
 def start(installation: Installation | None = None, natives: str | None = None) -> None:
@@ -35,9 +35,9 @@ def start(installation: Installation | None = None, natives: str | None = None) 
     own otherwise.
 
     Args:
-        installation: where QuPath is; searched for if None.
+        installation: the QuPath to use; searched for if None.
         natives: folder of :func:`.class_path.choose_places` that native libraries are unpacked
-            into; Java's choice if None.
+            into; Java chooses it if None.
 
     Raises:
         QuPathError: there is no QuPath, or Java does not start.
@@ -92,9 +92,9 @@ def translate_java_errors(
     """Translate Java exceptions into an error with one sentence.
 
     Args:
-        what: begins the message, as in "Reading image 3".
-        hint: ends it.
-        error: what is raised.
+        what: beginning of the message, such as "Reading image 3".
+        hint: end of the message.
+        error: class of the error that is raised.
 
     Raises:
         WsiSamError: of type `error`, or QuPathError where Java has not enough memory.

@@ -39,7 +39,7 @@ def read_image(project: Path, entry_id: str) -> ImageContents:
     """Read the annotations and our results of an image, without opening the slide.
 
     Args:
-        project: absolute, of the ``.qpproj`` file.
+        project: absolute path of the ``.qpproj`` file.
 
     Raises:
         ImageError: its objects are damaged, or the project has no such image.
@@ -76,8 +76,8 @@ def stage_change(project: Path, entry_id: str, change: Change, to: Path) -> Stag
     """Write the changed objects of an image to a new file, and verify the file.
 
     Args:
-        project: absolute, of the ``.qpproj`` file.
-        to: the new file; it is not there afterwards unless all is right.
+        project: absolute path of the ``.qpproj`` file.
+        to: the new file; it is removed unless everything is right.
 
     Raises:
         ImageError: the image has changed since it was read, the file cannot be written, or it
@@ -105,10 +105,11 @@ class _Expected:
     """What the new file must hold.
 
     Attributes:
-        n_objects: with the root.
-        ids: of all objects, a java.util.Set.
-        added_ids: of the new objects, a java.util.List.
-        parent_ids, planes, stored: of the new objects, in the same order.
+        n_objects: number of objects, with the root.
+        ids: ids of all objects, a java.util.Set.
+        added_ids: ids of the new objects, a java.util.List.
+        parent_ids, planes, stored: parents, planes and outlines of the new objects, in the same
+            order.
     """
 
     n_objects: int

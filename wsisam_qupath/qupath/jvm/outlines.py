@@ -28,7 +28,8 @@ Outlines: TypeAlias = NDArray[np.object_]
 _FINEST_PX = 2.0**-7
 
 _EXACT_PX = 0.25
-"""QuPath rounds to hundredths and then to float32. This grid is on both, up to 4 million px."""
+"""Step of coordinates that QuPath stores exactly, px: QuPath rounds to hundredths and then to
+float32. This step fits both, up to 4 million px."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ class Stored:
     """Outlines as QuPath stores them.
 
     Attributes:
-        outlines: one a feature.
-        is_simple: N bool; whether it is one ring, which QuPath keeps as its vertices.
+        outlines: one per feature.
+        is_simple: N bool; whether an outline is one ring, which QuPath keeps as its vertices.
     """
 
     outlines: Outlines
@@ -69,7 +70,7 @@ def _polygons(geometry: Feature) -> list[list[Any]]:
 
 
 def _owners(lengths: Iterable[int]) -> NDArray[np.intp]:
-    """[2, 3] -> [0, 0, 1, 1, 1]."""
+    """Number the owner of each part: [2, 3] -> [0, 0, 1, 1, 1]."""
     counted = list(lengths)
     return np.repeat(np.arange(len(counted)), counted)
 
@@ -111,7 +112,7 @@ def _snap_to_float_grid(polygons: Outlines) -> Outlines:
 
 
 def _is_clean(polygons: Outlines) -> NDArray[np.bool_]:
-    """Tell whether outlines are valid and have no repeated vertices."""
+    """Whether outlines are valid and have no repeated vertices."""
     xy, owners = shapely.get_coordinates(polygons, return_index=True)
     repeated = (xy[1:] == xy[:-1]).all(axis=1) & (owners[1:] == owners[:-1])
     clean: NDArray[np.bool_] = shapely.is_valid(polygons)
@@ -170,7 +171,7 @@ def make_rois(stored: Stored, planes: Sequence[Java]) -> list[Java]:
 
 
 def _vertices(polygons: Outlines) -> list[FloatArray]:
-    """Give the vertices of each polygon, M x 2, without QuPath's omitted closing vertex."""
+    """List the vertices of each polygon, M x 2, without the closing one that QuPath omits."""
     lengths = shapely.get_num_coordinates(polygons)
     return [xy[:-1] for xy in _split(shapely.get_coordinates(polygons), lengths)]
 
@@ -180,7 +181,7 @@ def _split(xy: FloatArray, lengths: NDArray[np.int_]) -> list[FloatArray]:
 
 
 def are_equal(stored: Stored, rois: Sequence[Java]) -> bool:
-    """Tell whether ROIs equal outlines exactly, vertex by vertex."""
+    """Whether ROIs equal outlines exactly, vertex by vertex."""
     listed = java_class("java.util.ArrayList")
     simple = np.flatnonzero(stored.is_simple)
     others = np.flatnonzero(~stored.is_simple)

@@ -37,8 +37,8 @@ class Source:
     """The image of a project that QuPath is to open.
 
     Attributes:
-        project: absolute, of the ``.qpproj`` file.
-        entry_id: of the image.
+        project: absolute path of the ``.qpproj`` file.
+        entry_id: entry id of the image.
         slide: current path of its file; None for the path in the project.
     """
 
@@ -52,9 +52,9 @@ class ServerDescription:
     """Metadata of an image as QuPath reads them.
 
     Attributes:
-        is_rgb: 8-bit RGB, as against single channels.
+        is_rgb: whether pixels are 8-bit RGB, not single channels.
         level_sizes_px: (width, height) of each level, the finest first.
-        mpp: of level 0; None if QuPath states none, or an impossible one.
+        mpp: pixel size of level 0; None if QuPath states none, or an impossible one.
     """
 
     is_rgb: bool
@@ -97,7 +97,7 @@ def open_through_qupath(
         process: reads the pixels, in turn with its other work.
         project: the ``.qpproj`` file.
         entry: the image.
-        z, t: the plane, from 0.
+        z, t: the plane, both counted from 0.
         mpp: µm per level-0 pixel, instead of what QuPath states.
         mpp_if_unstated: µm per level-0 pixel if neither `mpp` nor QuPath states it.
 
@@ -167,7 +167,7 @@ class QuPathReader:
         z: int,
         t: int,
     ) -> None:
-        """Use :func:`open_through_qupath`."""
+        """Use :func:`open_through_qupath` instead."""
         self.name = "QuPath"
         self.level_sizes_px = found.level_sizes_px
         self.bounds = Bounds(0, 0, *found.level_sizes_px[0])
@@ -200,11 +200,11 @@ class QuPathReader:
 
 
 _servers: dict[Source, JavaObject] = {}
-"""What is open in QuPath's process, the last used last. Only one thread there uses it."""
+"""Open servers in QuPath's process, the last used last; used by only one thread there."""
 
 
 def describe_server(source: Source) -> ServerDescription:
-    """Open an image, again if it is open, and read its metadata.
+    """Open an image, unless it is open, and read its metadata.
 
     Raises:
         ImageError: QuPath cannot open it.

@@ -16,7 +16,7 @@ from .outlines import Stored, make_rois
 from .streams import PATH_OBJECT, get_from, has_method, make_function, text_or
 
 _OWN_KEYS = (PROMPT_KEY, DRAWN_KEY)
-"""Metadata that differ from object to object. All others are those of the run."""
+"""Metadata keys with values that differ from object to object; all others are those of the run."""
 
 
 def map_by_id(objects: Java) -> Java:
@@ -36,7 +36,7 @@ def list_in_order(known: Java, ids: Java) -> Java:
     """List the objects of these ids in a java.util.List.
 
     Args:
-        known: of :func:`map_by_id`; it has all of the ids.
+        known: map from :func:`map_by_id`; it has all of the ids.
         ids: a java.util.List.
     """
     elements = make_function("java.util.Collection", "stream")
@@ -81,8 +81,8 @@ def put_in(placed: Sequence[Placed], made: Sequence[Java], known: Java, root: Ja
     """Add objects below their parents, after the children that these have.
 
     Args:
-        made: of :func:`make_objects`, one for each of `placed`.
-        known: what is there, of :func:`map_by_id`.
+        made: objects from :func:`make_objects`, one for each of `placed`.
+        known: existing objects, from :func:`map_by_id`.
 
     Returns:
         The ids of the parents: of the root where a parent is not there.
@@ -107,10 +107,10 @@ def _find_parent(parent_id: str | None, known: Java, root: Java) -> Java:
 
 
 def make_objects(features: Sequence[Feature], ids: Java, stored: Stored) -> list[Java]:
-    """Make QuPath's objects complete: a change after they are added would move them.
+    """Make QuPath's objects complete: changing them after they are added would move them.
 
     Args:
-        ids: of the features, a java.util.List.
+        ids: ids of the features, a java.util.List.
 
     Raises:
         ImageError: a feature is of a type that is not made here.

@@ -34,7 +34,7 @@ from .work_time import WorkTime
 _ALLOCATIONS_PER_COLLECTION = 1_000_000
 
 SECONDS_MAX = 1800.0
-"""What one call may take, unless it says otherwise; reading a million objects takes minutes."""
+"""Longest time that one call may take unless it says otherwise; a million objects take minutes."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -89,7 +89,7 @@ class QuPathProcess:
         """Call a function in QuPath's process, where Java is running.
 
         Args:
-            function: from a module that can be imported there; takes and returns picklable values.
+            function: importable there; takes and returns picklable values.
 
         Returns:
             The future of its result, or of a WsiSamError translated from Java's exception.
@@ -181,14 +181,14 @@ class _Worker:
         )
 
     def find_pid(self) -> int | None:
-        """The number of the process; None before it has begun."""
+        """Find the number of the process; None before it has begun."""
         with suppress(OSError, EOFError):  # closed by another thread that ends it
             if self._pid is None and self._leash.poll():
                 self._pid = self._leash.recv()
         return self._pid
 
     def kill(self) -> None:
-        """Kill the process at any moment: it never writes a file of the user's in place."""
+        """Kill the process; safe at any moment, as it never writes a user's file in place."""
         # Closing alone would go unnoticed if the main process was forked: the copy has it open.
         with suppress(OSError):
             self._leash.send("end")
@@ -215,7 +215,7 @@ def _await_within(seconds: float, coming: Future[T], worker: _Worker) -> T:
 
 
 def _folder_for_natives(worker: _Worker, installation: Installation | None) -> Path | None:
-    """Where Java unpacks its native libraries: it removes none where it is ended from outside.
+    """Make the folder for Java's native libraries: killed from outside, Java leaves them behind.
 
     None, so that Java chooses a folder, if none can be written.
     """
@@ -231,11 +231,11 @@ _start_arguments: tuple[Installation | None, str | None] = (None, None)
 
 
 _UTF8_LOCALES = ("", "C.UTF-8", "en_US.UTF-8", "UTF-8")
-"""The user's own, then those that systems have."""
+"""Locales to try: the user's own, then those that systems usually have."""
 
 
 def _prepare(installation: Installation | None, natives: str | None, leash: Connection) -> None:
-    """Prepare QuPath's process."""
+    """Prepare QuPath's process, in that process."""
     global _start_arguments  # noqa: PLW0603 - the only thing that an initializer can leave behind
     _start_arguments = (installation, natives)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -250,7 +250,7 @@ def _prepare(installation: Installation | None, natives: str | None, leash: Conn
 
 
 def _name_files_in_utf8() -> None:
-    """Have Java, which is not started yet, take the names of files for what Python takes them.
+    """Make Java, before it starts, decode file names as Python does.
 
     With LC_ALL=C, as in many jobs and services, Python reads names as UTF-8 and Java as ASCII: a
     file below a folder with an umlaut is then not there for it, or is read as an empty one.

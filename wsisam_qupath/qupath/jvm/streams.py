@@ -63,7 +63,7 @@ def text_or(default: str) -> Java:
 
 @cache
 def has_method(owner: str, method: str) -> bool:
-    """Tell whether a class of this version of QuPath has a method."""
+    """Whether a class of this version of QuPath has a method."""
     return hasattr(java_class(owner), method)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 
 IDLE_SHARE = 0.02
-"""A process that gets less of a core waits for something else, or hangs; all of its time counts."""
+"""Share of a core below which a process waits for something else or hangs; all its time counts."""
 
 _STEPS = 5
 _STEP_SECONDS_MAX = 5.0
@@ -27,10 +27,10 @@ class WorkTime:
 
     Args:
         find_pid: finds the number of the process; None before it has begun.
-        seconds_max: the limit that this time is compared with.
+        seconds_max: limit that this time is compared with.
 
     Attributes:
-        step_seconds: how often to look, at least.
+        step_seconds: longest time between two looks.
     """
 
     def __init__(self, find_pid: Callable[[], int | None], seconds_max: float) -> None:
@@ -41,7 +41,7 @@ class WorkTime:
         self._active = read_active(self._find_pid())
 
     def look(self) -> float:
-        """Seconds since the start, as described above; may be called as often as wanted."""
+        """Count the seconds since the start, as described above; call it as often as wanted."""
         now, active = time.monotonic(), read_active(self._find_pid())
         passed = now - self._looked_at
         worked, queued = (
@@ -54,10 +54,11 @@ class WorkTime:
 
 
 def count_seconds(passed: float, worked: float, queued: float) -> float:
-    """How much of the time that passed counts, all in seconds.
+    """Count how much of the time that passed is the process's own, all in seconds.
 
     Args:
-        worked, queued: how long a process had a core, and how long it was ready to.
+        worked, queued: how long a process had a core, and how long it was ready but had none,
+            seconds.
     """
     least = IDLE_SHARE * passed
     is_idle = worked + queued < least
@@ -65,7 +66,7 @@ def count_seconds(passed: float, worked: float, queued: float) -> float:
 
 
 def read_active(pid: int | None) -> tuple[float, float]:
-    """CPU seconds of a process, and those that its first thread queued for a core.
+    """Read the CPU seconds of a process, and those that its first thread queued for a core.
 
     Zeros where there is none, so that all time counts.
     """
@@ -79,7 +80,7 @@ def read_active(pid: int | None) -> tuple[float, float]:
 
 
 def _read_queued(pid: int) -> float:
-    """Seconds that the first thread of a process was ready to run and did not; 0 if unknown."""
+    """Read how long a process's first thread was ready and not run, s; 0 if unknown."""
     try:
         return int(Path(f"/proc/{pid}/schedstat").read_text(encoding="ascii").split()[1]) / 1e9
     except (OSError, IndexError, ValueError):

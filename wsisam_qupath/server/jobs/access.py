@@ -1,4 +1,4 @@
-"""Opens the project of a job, and checks what the server may read and write of it."""
+"""Open the project of a job, and check what the server may read and write of it."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class JobAccess:
     """Opens projects for clients.
 
     Args:
-        config: see :attr:`.ServerConfig.slides`; projects lie in the same folders.
+        config: configuration; see :attr:`.ServerConfig.slides`; projects lie in the same folders.
 
     Attributes:
-        files: what may be opened.
+        files: files that may be opened.
     """
 
     def __init__(self, config: ServerConfig) -> None:

@@ -17,7 +17,7 @@ from ..problems import ProblemError
 from ..queue import ClientGoneError, DeviceQueue, QueueSlot
 
 _FULL_SECONDS = 0.2
-"""A job comes back so often when there is no room for it."""
+"""Time after which a job tries again when there is no room for it."""
 
 
 class SharedExecutor:

@@ -14,7 +14,7 @@ from ...report.outcome import ImageOutcome, KeptResult
 from ..job_schemas import ImageStatus, JobState, JobStatus, NewClass
 
 KeepResults: TypeAlias = Callable[[str, Sequence[Feature]], None]
-"""Stores the features of an image, by its entry id, in place of what it had."""
+"""Stores the features of an image, by its entry id, in place of its earlier ones."""
 
 
 def read_clock() -> datetime:
@@ -107,8 +107,8 @@ class Progress:
         """Count the results of an image that are stored instead of written.
 
         Args:
-            count: of the image.
-            total: of all images.
+            count: number of results of the image.
+            total: number of results of all images.
         """
         with self._lock:
             self._kept[entry.id] = count

@@ -26,13 +26,13 @@ _LOG = logging.getLogger(__name__)
 
 MOST_WAITING = 16
 MOST_KEPT = 100
-"""Jobs in all. Ended ones without results that wait make room, oldest first."""
+"""Most jobs that are kept. Ended ones without waiting results make room, oldest first."""
 
 _FULL_SECONDS = 30
-"""After so long a client may ask again whether there is room."""
+"""Time after which a client may ask again whether there is room."""
 
 _MOST_TRIES = 3
-"""A job during which the server ended this often may be the reason for it."""
+"""Times that the server may end during a job before the job counts as the reason."""
 
 Run = Callable[[ActiveJob], None]
 
@@ -43,9 +43,9 @@ class _Job:
 
     Attributes:
         tries: how often it was begun.
-        client_name: of who asked for it.
-        shown: what QuPath shows of the project; None where it does not have it open.
-        is_unwanted: a client cancelled it.
+        client_name: name of the client that asked for it.
+        shown: images that QuPath shows of the project; None if it does not have it open.
+        is_unwanted: whether a client cancelled it.
     """
 
     request: JobRequest
@@ -65,8 +65,8 @@ class JobQueue:
     """All project jobs of a server.
 
     Args:
-        folder: where they are kept; see :class:`.JobStore`.
-        run: does one; see :meth:`.JobRunner.run`.
+        folder: folder that jobs are kept in; see :class:`.JobStore`.
+        run: runs one job; see :meth:`.JobRunner.run`.
     """
 
     def __init__(self, folder: Path, run: Run) -> None:
@@ -108,8 +108,8 @@ class JobQueue:
         """Add a job to the end of the queue.
 
         Args:
-            project: as it was found.
-            client_name: of who asks for it.
+            project: the project as it was found.
+            client_name: name of the client that asks for it.
 
         Raises:
             ProblemError: ``busy``: too many wait, or the server stops.

@@ -30,7 +30,7 @@ def project_jobs(
     """Make the job queue of a server and its routes.
 
     Args:
-        folder: where jobs are kept; see :class:`.JobStore`.
+        folder: folder that jobs are kept in; see :class:`.JobStore`.
     """
     access = JobAccess(config)
     jobs = JobQueue(folder, JobRunner(service.models, service.device_queue, access).run)
@@ -40,7 +40,7 @@ def project_jobs(
 def job_routes(
     jobs: JobQueue, access: JobAccess, limits: Limits, budget: MemoryBudget
 ) -> Blueprint:
-    """The routes below ``/v1/jobs``; tokens and problems are the application's concern."""
+    """Make the routes below ``/v1/jobs``; tokens and problems are the application's concern."""
     routes = Blueprint("jobs", __name__, url_prefix="/v1/jobs")
 
     @routes.post("")

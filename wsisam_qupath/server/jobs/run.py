@@ -29,10 +29,10 @@ from .executor import SharedExecutor
 from .progress import Progress, WhatQuPathShows
 
 _COMMAND = "project job"
-"""Name of a job where other commands speak of it."""
+"""Name of a job in messages of other commands."""
 
 _LOOK_SECONDS = 0.2
-"""How often one that waits for the model looks whether it was cancelled."""
+"""How often a job that waits for the model checks whether it was cancelled."""
 
 
 class Cancellation:
@@ -52,7 +52,7 @@ class Cancellation:
             action()
 
     def then(self, action: Callable[[], None]) -> None:
-        """Call this when the stop is requested, or at once if it was."""
+        """Call a function when the stop is requested, or at once if it was."""
         with self._lock:
             if not self._wished.is_set():
                 self._actions.append(action)
@@ -73,8 +73,8 @@ class ActiveJob:
     """A job that is about to run.
 
     Attributes:
-        shown: what QuPath shows of the project; None where it does not have it open.
-        client_name: of who asked for it, for the provenance of the results.
+        shown: images that QuPath shows of the project; None if it does not have it open.
+        client_name: name of the client that asked for it, for the provenance of the results.
     """
 
     request: JobRequest

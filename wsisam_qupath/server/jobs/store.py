@@ -35,7 +35,7 @@ class StoredJob(BaseModel):
 
     Attributes:
         tries: how often it was begun.
-        client_name: of who asked for it; empty where clients have no names.
+        client_name: name of the client that asked for it; empty if clients have no names.
     """
 
     format: int = JOB.number
@@ -46,10 +46,10 @@ class StoredJob(BaseModel):
 
 
 class JobStore:
-    """See the module."""
+    """The jobs of a server, each in files of its own."""
 
     def __init__(self, folder: Path) -> None:
-        """Touches nothing."""
+        """Only set the folder: no file is touched."""
         self._shared = self._folder = folder
         self._lock = FileLock(folder / "lock", timeout=0, thread_local=False)
 

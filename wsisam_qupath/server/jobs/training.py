@@ -26,10 +26,10 @@ from ..job_schemas import ENDED, Comparison, TrainingRequest, TrainingStatus
 from ..problems import ProblemError, make_busy_problem
 
 _STOP_SECONDS = 20
-"""A process that was told to end writes nothing half."""
+"""Time that a process has to end when told to; it writes no file in part."""
 
 _LATER_SECONDS = 600
-"""After so long a client may ask again."""
+"""Time after which a client may ask again."""
 
 _RESERVED = frozenset({"default", "none"})
 
@@ -39,7 +39,7 @@ class _Run:
     """One training.
 
     Attributes:
-        adapter: the file that it writes, with its report beside it.
+        adapter: adapter file that it writes, with its report beside it.
     """
 
     status: TrainingStatus
@@ -54,16 +54,17 @@ class _Run:
 
 
 class Training:
-    """The training of a server: none, one that runs, or the last one.
+    """The last training of a server, if any, which may still run.
 
     Locks: one, held only to look and to change.
 
     Args:
-        model: what the server answers with; the new adapter is trained from it and compared to it.
-        folder: private one of the server's user: ``training`` has what is trained, ``adapters``
-            what clients are offered.
-        offer: makes an adapter file one that requests may ask for, by the stem of its name.
-        program: the command that starts this program.
+        model: model that the server answers with; the new adapter is trained from it and compared
+            to it.
+        folder: private folder of the server's user: ``training`` holds what is being trained,
+            ``adapters`` what clients are offered.
+        offer: offers an adapter file to requests, by the stem of its name.
+        program: command that starts this program.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class Training:
         """Start to train on a project.
 
         Args:
-            project: as it was found.
+            project: the project as it was found.
             maps: (CLIENT, SERVER) beginnings of paths of slides.
 
         Raises:
@@ -182,7 +183,7 @@ class Training:
         return process
 
     def _follow(self, run: _Run) -> None:
-        """Read what the process tells, until it ends."""
+        """Read the process's events until it ends."""
         assert run.process.stderr is not None
         with run.process.stderr as lines:
             for line in lines:
@@ -226,7 +227,7 @@ def _arguments(request: TrainingRequest, maps: Sequence[tuple[str, str]]) -> lis
 
 
 def _lower_priority(pid: int) -> None:
-    """Let clicks come first."""
+    """Lower this process's priority, so that clicks come first."""
     with suppress(psutil.Error, OSError):
         if sys.platform == "win32":
             psutil.Process(pid).nice(psutil.BELOW_NORMAL_PRIORITY_CLASS)
@@ -245,7 +246,7 @@ def _stop(run: _Run) -> None:
 
 
 def _read_event(line: str) -> dict[str, Any]:
-    """Read what a command tells with ``--progress json``; another line is a library's."""
+    """Read an event of ``--progress json``; None for a line that a library wrote."""
     try:
         event = json.loads(line)
     except ValueError:

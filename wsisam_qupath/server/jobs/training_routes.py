@@ -20,7 +20,7 @@ from .training import Training
 def make_training_routes(
     training: Training, config: ServerConfig, budget: MemoryBudget
 ) -> Blueprint:
-    """The routes below ``/v1/trainings``; tokens and problems are the application's concern."""
+    """Make the routes below ``/v1/trainings``; the application sees to tokens and problems."""
     routes = Blueprint("trainings", __name__, url_prefix="/v1/trainings")
     access = JobAccess(config)
 

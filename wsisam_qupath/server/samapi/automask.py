@@ -1,4 +1,4 @@
-"""All objects of a view: a grid of clicks, each on the patch around it, and what of it is kept."""
+"""Find all objects of a view: ask a grid of clicks, each on its own patch, and choose."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from .schemas import AutoMaskRequest
 from .view import outline_options
 
 _MOST_SCALES = 8
-"""Each is twice as coarse as the one before, so that the last patch covers any view."""
+"""Most scales, each twice as coarse as the one before, so that the last patch covers any view."""
 
 _EDGE_PX = 1.0
-"""An outline this close to the edge of the view is cut by it."""
+"""Distance from the edge of the view below which an outline counts as cut by it."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class FoundObject:
     """One object of a view.
 
     Attributes:
-        polygon: valid, pixels of the view.
-        predicted_iou: 0 to 1.
-        layer: which grid found it, from 0.
+        polygon: valid outline, pixels of the view.
+        predicted_iou: the model's estimate of its IoU, 0 to 1.
+        layer: number of the grid that found it, from 0.
     """
 
     polygon: Polygon | MultiPolygon
@@ -52,7 +52,7 @@ def find_everything(
     slot: QueueSlot,
     limits: Limits,
 ) -> list[FoundObject]:
-    """Ask a grid of clicks, and keep what is sure, the surest first, where boxes overlap.
+    """Ask a grid of clicks; keep what is sure, and the surest where boxes overlap.
 
     Raises:
         ProblemError: the grids have more clicks than a request may have prompts.
@@ -75,7 +75,7 @@ def find_everything(
 
 
 class _Asker:
-    """Asks clicks of one view."""
+    """Asks the clicks of one view."""
 
     def __init__(
         self, segmenter: Segmenter, view: SentPixels, request: AutoMaskRequest, slot: QueueSlot
@@ -85,7 +85,7 @@ class _Asker:
         self._planner = segmenter.planner(view, self._options)
 
     def find(self, layer: int, points: Sequence[Point]) -> Iterator[FoundObject]:
-        """What the points of one grid find."""
+        """Find the objects at the points of one grid."""
         found: dict[Point, list[FoundObject]] = defaultdict(list)
         for point, pair, prediction in self._ask_whole(points, self._planner.hr_mpp / 2**layer):
             one = self._make_object(pair, prediction, layer)
@@ -97,7 +97,7 @@ class _Asker:
     def _ask_whole(
         self, points: Sequence[Point], hr_mpp: float
     ) -> Iterator[tuple[Point, PatchPair, Prediction]]:
-        """The masks of points that no patch cuts off: of one scale, or of two if several count."""
+        """Find masks that no patch cuts off: of one scale, or of two if several masks count."""
         asked = points
         for scale in range(_MOST_SCALES):
             cut = []
@@ -114,7 +114,7 @@ class _Asker:
     def _ask(
         self, points: Sequence[Point], hr_mpp: float
     ) -> Iterator[tuple[Point, PatchPair, Prediction]]:
-        """One mask for each point, on the patch with the point in its middle part."""
+        """Ask one mask for each point, on the patch with the point in its middle part."""
         by_pair: defaultdict[PatchPair, list[Point]] = defaultdict(list)
         for point in points:
             by_pair[self._find_tile(point, hr_mpp)].append(point)
@@ -128,7 +128,7 @@ class _Asker:
                     yield point, pair, prediction
 
     def _find_tile(self, point: Point, hr_mpp: float) -> PatchPair:
-        """The patch around a point; patches lie half of their length apart, for several points."""
+        """Find the patch around a point; patches lie half of their length apart, to be shared."""
         step_um, mpp = STEP_SHARE * self._planner.size_px * hr_mpp, self._view.mpp
         x_um, y_um = (round(um / step_um) * step_um for um in (point[0] * mpp.x, point[1] * mpp.y))
         return self._planner.place_pair((x_um / mpp.x, y_um / mpp.y), hr_mpp)
@@ -145,7 +145,7 @@ class _Asker:
     def _make_object(
         self, pair: PatchPair, prediction: Prediction, layer: int
     ) -> FoundObject | None:
-        """The object of a mask; None where it is not sure enough, or not wanted."""
+        """Make the object of a mask; None if it is not sure enough, or not wanted."""
         request = self._request
         if prediction.predicted_iou < request.pred_iou_thresh:
             return None
@@ -161,7 +161,7 @@ class _Asker:
 
 
 def count_points(request: AutoMaskRequest) -> list[int]:
-    """How many points the grid of each layer has along a side of the view."""
+    """Count how many points the grid of each layer has along a side of the view."""
     return [_count_side(request, layer) for layer in range(request.crop_n_layers + 1)]
 
 
@@ -171,7 +171,7 @@ def _count_side(request: AutoMaskRequest, layer: int) -> int:
 
 
 def _spread_points(l0_box: Box, side: int) -> list[Point]:
-    """The centers of side x side equal parts of a view, in its pixels."""
+    """List the centers of side x side equal parts of a view, in its pixels."""
     steps = [(number + 0.5) / side for number in range(side)]
     return [(x * l0_box.width, y * l0_box.height) for y in steps for x in steps]
 
@@ -182,7 +182,7 @@ def _touches_edge(polygon: Polygon | MultiPolygon, l0_box: Box) -> bool:
 
 
 def choose_candidates(candidates: Sequence[FoundObject], output_type: str) -> Sequence[FoundObject]:
-    """Which answers to one point are wanted."""
+    """Choose which answers to one point are wanted."""
     if output_type == "multi-mask (largest)":
         return [max(candidates, key=lambda one: one.polygon.area)]
     if output_type == "multi-mask (smallest)":
@@ -193,7 +193,7 @@ def choose_candidates(candidates: Sequence[FoundObject], output_type: str) -> Se
 
 
 def drop_overlapping(found: Sequence[FoundObject], request: AutoMaskRequest) -> list[FoundObject]:
-    """Objects without those with boxes that overlap the box of a surer one; the surest first."""
+    """Drop objects with boxes that overlap the box of a surer one; the surest come first."""
     ranked = sorted(found, key=lambda each: -each.predicted_iou)
     boxes = np.array([one.polygon.bounds for one in ranked]).reshape(-1, 4)
     layers = np.array([one.layer for one in ranked])
@@ -208,7 +208,7 @@ def drop_overlapping(found: Sequence[FoundObject], request: AutoMaskRequest) -> 
 
 
 def _measure_overlaps(box: FloatArray, others: FloatArray) -> FloatArray:
-    """Intersection over union of a box with N others, XYXY: 4 and N x 4 numbers give N."""
+    """Compute the intersection over union of a box with N others, XYXY: 4 and N x 4 give N."""
     sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
     shared = sides.clip(min=0).prod(axis=1)
     areas = (others[:, 2:] - others[:, :2]).prod(axis=1)

@@ -30,7 +30,8 @@ SINGLE_RESOLUTION = (
 )
 
 _WEIGHTS_URL = "wsisam-qupath:"
-"""What the extension takes for the address of weights: this, and the name of an adapter."""
+"""Beginning of the address of weights that the extension is given; the name of an adapter
+follows."""
 
 _NO_DOWNLOAD = (
     "WSI-SAM answers with its own weights and downloads none. Name the file of an adapter when the "
@@ -38,11 +39,11 @@ _NO_DOWNLOAD = (
 )
 
 _LOOK_SECONDS = 0.1
-"""How often a request that waits for the model looks whether it is there."""
+"""How often a request that waits for the model checks whether it is there."""
 
 
 def make_samapi_routes(service: Service, config: ServerConfig) -> Blueprint:
-    """The routes below ``/sam``; who may use them is the application's concern."""
+    """Make the routes below ``/sam``; who may use them is the application's concern."""
     routes = Blueprint("samapi", __name__, url_prefix=SAMAPI_PATH)
 
     @routes.post("/")
@@ -112,7 +113,7 @@ def _take_slot(service: Service, config: ServerConfig) -> Iterator[QueueSlot]:
 
 
 def _await_model(service: Service, checkpoint_url: str | None, slot: QueueSlot) -> Segmenter:
-    """The model that the weights' address names, or the first one; waits while it is loaded.
+    """Find the model that the weights' address names, or the first; waits while it is loaded.
 
     The extension shows nothing of an answer that asks to come again.
 
@@ -137,7 +138,7 @@ def _await_model(service: Service, checkpoint_url: str | None, slot: QueueSlot) 
 
 
 def _describe_state(service: Service) -> dict[str, object]:
-    """The state of the server as the extension shows the progress of a download."""
+    """Describe the state of the server as the extension shows the progress of a download."""
     if service.models.state == "ready":
         return {"message": "The model is loaded.", "percent": 100}
     message = service.models.failure or "The model is being loaded."

@@ -25,7 +25,7 @@ OutputType: TypeAlias = Annotated[
     ],
     BeforeValidator(lambda text: text.lower() if isinstance(text, str) else text),
 ]
-"""Which of several answers to a point are wanted, as the extension names it to people."""
+"""Which of several answers to a point are wanted, in the extension's words for people."""
 
 
 class _Sent(BaseModel):
@@ -33,15 +33,15 @@ class _Sent(BaseModel):
 
 
 class SamRequest(_Sent):
-    """``POST /sam/``: one object.
+    """Body of ``POST /sam/``: one object.
 
     Attributes:
         b64img: the view, PNG or JPEG; base64.
-        bbox: a rectangle around the object, x0, y0, x1, y1.
-        point_coords: points (x, y): pixels, of which the center is meant.
-        point_labels: 1 inside of the object, 0 outside, one for each point.
+        bbox: rectangle around the object, x0, y0, x1, y1.
+        point_coords: points (x, y), as pixels with their centers meant.
+        point_labels: label of each point: 1 inside of the object, 0 outside.
         multimask_output: whether up to three answers are wanted.
-        b64mask: an earlier mask; nothing sends it.
+        b64mask: an earlier mask; the extension sends none.
         checkpoint_url: one of those that ``GET /sam/weights/`` lists.
     """
 
@@ -55,17 +55,19 @@ class SamRequest(_Sent):
 
 
 class AutoMaskRequest(_Sent):
-    """``POST /sam/automask/``: all objects of the view.
+    """Body of ``POST /sam/automask/``: all objects of the view.
 
     Attributes:
         b64img, checkpoint_url: see :class:`SamRequest`.
-        points_per_side: of a grid of clicks over the view.
+        points_per_side: points along each side of a grid of clicks over the view.
         pred_iou_thresh, stability_score_thresh: less sure answers are left out.
-        stability_score_offset: of the mask's threshold, in logits; see :func:`.stability_score`.
-        box_nms_thresh: of two objects with boxes that overlap more, the surer one is kept.
-        crop_n_layers: so many more grids, each on patches half as wide as those of the one before.
-        crop_nms_thresh: the same as ``box_nms_thresh`` for objects of different grids.
-        crop_n_points_downscale_factor: by so much each grid is coarser within a patch.
+        stability_score_offset: offset of the mask's threshold, in logits; see
+            :func:`.stability_score`.
+        box_nms_thresh: overlap of the boxes of two objects above which only the surer one is kept.
+        crop_n_layers: number of further grids, each on patches half as wide as those of the one
+            before.
+        crop_nms_thresh: as ``box_nms_thresh``, for objects of different grids.
+        crop_n_points_downscale_factor: factor by which each grid is coarser within a patch.
         min_mask_region_area: smaller parts are dropped and smaller holes filled, px².
         include_image_edge: whether objects are wanted that the edge of the view cuts.
     """
@@ -86,7 +88,7 @@ class AutoMaskRequest(_Sent):
 
 
 class WeightsRequest(_Sent):
-    """``POST /sam/weights/``: weights that the server is asked to download."""
+    """Body of ``POST /sam/weights/``: weights that the server is asked to download."""
 
     name: Annotated[str, Field(max_length=1_000)] = ""
     url: Annotated[str, Field(max_length=10_000)] = ""

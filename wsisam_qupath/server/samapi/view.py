@@ -1,4 +1,4 @@
-"""The view of QuPath as a slide of which nothing else is known, and one object in it."""
+"""The view of QuPath as a slide that nothing else is known of, and one object in it."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from ..service import Record
 from .schemas import SamRequest
 
 VIEW_PX_PER_PATCH_PX = 2
-"""How many pixels of the view a click's patch has per pixel of the encoder: nothing says how large
-the objects are, but who looks at one shows it at a size that is good to see."""
+"""Pixels of the view per encoder pixel of a click's patch: nothing says how large the objects are,
+but people view an object at a size that is good to see."""
 
 SIMPLIFY_PX, MIN_AREA_PX2 = 0.5, 40.0
-"""How far an outline may stray, and smaller parts are dropped: pixels of the view."""
+"""How far an outline may stray, and the area below which parts are dropped, pixels of the view."""
 
 
 def open_view(b64img: str, segmenter: Segmenter, limits: Limits, memory: Reservation) -> SentPixels:
-    """The pixels of a view; its pixel size is what the weights are best at.
+    """Open the pixels of a view; its pixel size is where the weights are best.
 
     Raises:
         ProblemError: see :func:`.decode_image`.
@@ -46,7 +46,7 @@ def open_view(b64img: str, segmenter: Segmenter, limits: Limits, memory: Reserva
 def outline_options(
     view: SentPixels, *, min_area_px2: float = MIN_AREA_PX2, candidates: int = 1
 ) -> OutlineOptions:
-    """How outlines are drawn, stated in the µm that the view pretends to have."""
+    """Choose how outlines are drawn, stated in the µm that the view pretends to have."""
     mpp = view.mpp.x
     return OutlineOptions(
         simplify_um=SIMPLIFY_PX * mpp, min_area_um2=min_area_px2 * mpp**2, candidates=candidates
@@ -122,7 +122,7 @@ def _make_prompt(request: SamRequest, limits: Limits) -> Prompt:
 
 
 def _thin(points: tuple[Point, ...], most: int) -> tuple[Point, ...]:
-    """Some of many points, evenly: of an outline, the extension sends every vertex."""
+    """Choose some of many points, evenly: of an outline, the extension sends every vertex."""
     step = -(-len(points) // most) or 1
     return points[::step]
 

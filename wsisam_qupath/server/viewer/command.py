@@ -1,4 +1,4 @@
-"""Runs ``view``: the page of a slide or a folder, until a signal ends it."""
+"""Run ``view``: the page of a slide or a folder, until a signal ends it."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from .place import find_place
 from .routes import Viewer, make_view_routes
 
 _FIRST_SECONDS = 3.0
-"""So long the model waits at most for the first tiles to be read, and again for a page."""
+"""Longest time that the model waits for the first tiles to be read, and again for a page."""
 
 
 @dataclass(frozen=True)
 class ViewRequest:
-    """What is to be shown.
+    """The options of ``view``, under the names that they have on the command line.
 
     Attributes:
         place: a slide, or a folder of slides.
-        models: the first answers.
-        mpp: µm per level-0 px of all slides; None is what each file states.
-        port: to listen at on this computer; 0 is any free one.
+        models: models to offer; the first one answers.
+        mpp: pixel size of all slides, µm per level-0 px; None is what each file states.
+        port: port on this computer; 0 is any free one.
         opens_browser: whether the page is opened, or only its address is printed.
     """
 
@@ -77,6 +77,6 @@ def run_view(request: ViewRequest) -> None:
 
 
 def _open_browser(address: str) -> None:
-    """Open a page in the user's browser; where there is none, the printed address serves."""
+    """Open a page in the user's browser; without one, the user opens the printed address."""
     with suppress(webbrowser.Error, OSError):
         webbrowser.open(address)

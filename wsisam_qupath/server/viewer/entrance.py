@@ -1,4 +1,4 @@
-"""Lets the page that this program opens in, without the token in the address that it opens.
+"""Let in the page that this program opens, without the token in the address that it opens.
 
 Other users of a computer see the arguments of a browser that is started. The code in them counts
 once, and the browser uses it at once.
@@ -17,7 +17,7 @@ _ONCE = re.compile(r"once (?P<code>[!-~]+)", re.IGNORECASE)
 
 
 class OneTimeCode:
-    """A code for which the token is given, once.
+    """A code that gives the token once.
 
     Attributes:
         code: what the first page shows.

@@ -1,4 +1,4 @@
-"""Keeps the objects of the page as GeoJSON beside the slide, and replaces nothing of others.
+"""Keep the objects of the page as GeoJSON beside the slide, and replace no other file.
 
 A file of ours says so at its beginning, and names its slide. It is replaced only as long as its
 content is what the page has loaded or saved last: what was changed since, by anybody, stays.
@@ -32,7 +32,7 @@ _SUFFIX = ".geojson"
 
 _NOT_IN_NAMES = '/ \\ : * ? " < > |'
 _PLAIN = re.compile(rf"[^{re.escape(_NOT_IN_NAMES.replace(' ', ''))}\x00-\x1f]*")
-"""What a name on every system is made of; that of the slide is what it is."""
+"""Characters of a name on every system; the slide's own name may have others."""
 
 
 class ObjectFiles:
@@ -48,7 +48,7 @@ class ObjectFiles:
         """Load what was saved last for a slide; what cannot be used stays as it is.
 
         Args:
-            slide: real path.
+            slide: path of the slide, without links.
         """
         names = _list_names(slide.parent)
         newest = max(_find_ours(slide, names), key=_changed_at, default=None)
@@ -74,8 +74,8 @@ class ObjectFiles:
         """Write the objects of a slide, whole or not at all.
 
         Args:
-            slide: real path.
-            name: of the file beside the slide.
+            slide: path of the slide, without links.
+            name: name of the file beside the slide.
             replaces: SHA-256 of the content that may be replaced; None makes a new file.
 
         Raises:
@@ -112,7 +112,7 @@ class ObjectFiles:
 
 
 def _may_replace(folder: SafeFolder, path: Path, slide: Path, sha256: str) -> bool:
-    """Whether a file is there, is ours, and is what the page knows; False if nothing is there.
+    """Whether a file is there and is ours, as the page knows it; False if nothing is there.
 
     Raises:
         FileExistsError: something else is there.
@@ -126,14 +126,14 @@ def _may_replace(folder: SafeFolder, path: Path, slide: Path, sha256: str) -> bo
 
 
 def _list_names(folder: Path) -> list[str]:
-    """Names of everything in a folder."""
+    """List the names of everything in a folder."""
     with suppress(OSError):
         return [one.name for one in folder.iterdir()]
     return []
 
 
 def _find_ours(slide: Path, names: Iterable[str]) -> list[Path]:
-    """The files beside a slide that have its name and say that they hold its objects."""
+    """Find the files beside a slide that have its name and say that they hold its objects."""
     paths = (slide.parent / name for name in names if _is_of_slide(name, slide))
     return [path for path in paths if _says(path, slide)]
 

@@ -16,13 +16,14 @@ _TYPES = {
 }
 
 _OPENSEADRAGON_STYLE = "sha256-9xTiqzfwFaL2SGb1rmr8gysEwVVjIvqWAgmZgqFqpEE="
-"""Of the one rule that OpenSeadragon 6.1 adds to a page: no outline around it on touch screens."""
+"""Hash of the one rule that OpenSeadragon 6.1 adds to a page: no outline around it on touch
+screens."""
 
 _FOLDER = files(__package__) / "page"
 
 
 def find_part(name: str) -> tuple[bytes, str] | None:
-    """The content of a file of the page and its media type; None if the page has no such file."""
+    """Find a file of the page and its media type; None if the page has no such file."""
     content_type = _TYPES.get(name.rpartition(".")[2])
     if name not in _list_names() or content_type is None:
         return None

@@ -11,7 +11,7 @@ from ...errors import SlideError
 from ...slide.names import is_image_name, natural_key
 
 _MOST_SLIDES = 2_000
-"""More would make a list that nobody reads."""
+"""Most slides in the list: nobody would read a longer one."""
 
 _DICOM = ".dcm"
 
@@ -21,22 +21,22 @@ class ShownPlace:
     """The folder of the slides that a page shows.
 
     Attributes:
-        folder: absolute, without links.
-        slide_name: of the only slide that is shown; None for all in the folder.
+        folder: absolute path without links.
+        slide_name: name of the only slide that is shown; None for all in the folder.
     """
 
     folder: Path
     slide_name: str | None = None
 
     def list_slides(self) -> list[str]:
-        """Paths of the slides from the folder, with ``/``, in natural order."""
+        """List the paths of slides from the folder, with ``/``, in natural order."""
         if self.slide_name is not None:
             return [self.slide_name]
         found = [path.relative_to(self.folder).as_posix() for path in _walk(self.folder)]
         return sorted(found, key=natural_key)
 
     def locate(self, name: str) -> str:
-        """The location of a slide; whether it may be read is another question."""
+        """Find the location of a slide; whether it may be read is another question."""
         return f"{self.folder}{os.sep}{name}"
 
 
@@ -73,7 +73,7 @@ def _is_utf8(name: str) -> bool:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """The slides in a folder, of a DICOM series the first file.
+    """Walk through the slides in a folder, of a DICOM series the first file.
 
     What is hidden is left out, and what a browser cannot name.
     """

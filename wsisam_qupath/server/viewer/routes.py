@@ -33,7 +33,7 @@ from .schemas import Entrance, SaveRequest, ShownSlide, SlideNames
 from .tiles import TILE_PX, TileName, TilePyramid, Tiles
 
 _IDLE_SECONDS = 0.4
-"""Where no tile was asked for so long, a page has those that it shows."""
+"""Time without a request for a tile after which a page has all that it shows."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ class Viewer:
     """What the routes of the page share.
 
     Attributes:
-        place: the slides that are shown.
-        slides: opens them, if the server may read them.
+        place: slides that are shown.
+        slides: opens slides that the server may read.
         entrance: lets the first page in.
-        mpp: µm per level-0 px of all slides; None is what each file states.
+        mpp: pixel size of all slides, µm per level-0 px; None is what each file states.
         is_shown: set when a page has asked for all that it begins with.
     """
 
@@ -75,7 +75,7 @@ class Viewer:
             ) from problem
 
     def describe(self, name: str) -> ShownSlide:
-        """Say how large a slide is, and which tiles it has; raises as :meth:`open`."""
+        """State how large a slide is, and which tiles it has; raises the same as :meth:`open`."""
         slide = self.open(name)
         pyramid = TilePyramid(slide.width_px, slide.height_px)
         return ShownSlide(
@@ -94,12 +94,12 @@ class Viewer:
         )
 
     def read_first(self, seconds: float) -> None:
-        """Read what a page shows first, until one has come.
+        """Read what a page shows first, until a page has come.
 
         A slide that cannot be shown is told of when the page asks for it.
 
         Args:
-            seconds: how long it may take at most.
+            seconds: longest time that it may take.
         """
         until = time.monotonic() + seconds
 
@@ -113,14 +113,14 @@ class Viewer:
                 self.tiles.encode(slide, tile, check)
 
     def await_shown(self, seconds: float) -> None:
-        """Wait until a page has all that it shows first, at most so long."""
+        """Wait until a page has all that it shows first, or the time is up."""
         until = time.monotonic() + seconds
         self.is_shown.wait(seconds)
         while self.tiles.idle_seconds < _IDLE_SECONDS and time.monotonic() < until:
             time.sleep(_IDLE_SECONDS / 4)
 
     def find(self, name: str) -> Path:
-        """The real path of a slide; raises as :meth:`open`."""
+        """Find the real path of a slide; raises the same as :meth:`open`."""
         return self.slides.find(self.place.locate(name))
 
 
@@ -182,7 +182,7 @@ def make_view_routes(viewer: Viewer, limits: Limits, budget: MemoryBudget) -> Bl
 
 
 def _slide_name() -> str:
-    """The slide that a request is about.
+    """Read the name of the slide that a request is about.
 
     Raises:
         ProblemError: it names none.
@@ -194,7 +194,7 @@ def _slide_name() -> str:
 
 
 def _make_check() -> Callable[[], None]:
-    """Make what ends the reading where the client has gone: a browser that was moved on."""
+    """Make a check that ends the reading once the client has gone, as when the view was moved."""
     is_gone: Callable[[], bool] = request.environ.get(IS_GONE, lambda: False)
 
     def check() -> None:
@@ -205,7 +205,7 @@ def _make_check() -> Callable[[], None]:
 
 
 def _part(name: str) -> Response:
-    """A part of the page; it holds nothing secret."""
+    """Send a part of the page; it holds nothing secret."""
     found = find_part(name)
     if found is None:
         raise ProblemError("not-found", "The page has no such part. Open /view.")

@@ -1,4 +1,4 @@
-"""Schemas of what the page in a browser asks for, and of the answers. No I/O."""
+"""Schemas of requests from the page in a browser, and of the answers. No I/O."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..schemas import Feature, SlideAsOpen, Strict
 
 
 class SlideNames(BaseModel):
-    """``GET /view/slides``.
+    """Answer of ``GET /view/slides``.
 
     Attributes:
         slides: paths from the folder that is shown, with ``/``, in natural order.
@@ -20,13 +20,13 @@ class SlideNames(BaseModel):
 
 
 class ShownSlide(BaseModel):
-    """``GET /view/slide``.
+    """Answer of ``GET /view/slide``.
 
     Attributes:
-        name: see :class:`SlideNames`.
-        slide: as the other requests want it.
-        mpp: µm per level-0 px, the mean of both axes.
-        tile_px: side of a tile.
+        name: name of the slide; see :class:`SlideNames`.
+        slide: the slide as other requests want it.
+        mpp: pixel size, µm per level-0 px, the mean of both axes.
+        tile_px: side of a tile, px.
         first_level, top_level: DeepZoom levels that have tiles: from the one that is a single
             tile to the one with the pixels of level 0.
     """
@@ -40,15 +40,15 @@ class ShownSlide(BaseModel):
 
 
 class SavedObjects(BaseModel):
-    """``GET /view/objects``.
+    """Answer of ``GET /view/objects``.
 
     Attributes:
         file: name of the file beside the slide that the page has saved last; null if there is none,
             or it cannot be used.
-        sha256: of its content.
-        free_name: a name for a new file, which nothing has.
+        sha256: SHA-256 of its content.
+        free_name: name for a new file, not taken by any.
         features: objects in the file.
-        trouble: why it cannot be used.
+        trouble: why the file cannot be used.
     """
 
     file: str | None
@@ -59,13 +59,13 @@ class SavedObjects(BaseModel):
 
 
 class SaveRequest(Strict):
-    """``PUT /view/objects``.
+    """Body of ``PUT /view/objects``.
 
     Attributes:
-        slide: see :class:`SlideNames`.
+        slide: name of the slide; see :class:`SlideNames`.
         file: name of the file to write beside the slide.
         replaces: SHA-256 of the content that may be replaced; null writes a new file.
-        features: all objects.
+        features: all objects of the slide.
     """
 
     slide: Annotated[str, Field(min_length=1, max_length=4096)]
@@ -75,7 +75,7 @@ class SaveRequest(Strict):
 
 
 class Entrance(BaseModel):
-    """``POST /view/token``: the token, for a code that counts once."""
+    """Answer of ``POST /view/token``: the token, for a code that counts once."""
 
     token: str
 
@@ -84,7 +84,7 @@ class Saved(BaseModel):
     """The answer to a :class:`SaveRequest`.
 
     Attributes:
-        sha256: of what was written.
+        sha256: SHA-256 of what was written.
     """
 
     file: str

@@ -19,29 +19,31 @@ if TYPE_CHECKING:
     from ...slide.reader import RgbArray
 
 TILE_PX = 256
-"""Side of a tile; those at the right and lower edge are smaller."""
+"""Side of a tile, px; those at the right and lower edge are smaller."""
 
 _CACHE_BYTES = 64 << 20
-"""Encoded tiles that are kept, about 3,000 of tissue."""
+"""Bytes of encoded tiles that are kept, about 3,000 of tissue."""
 
 _READ_AT_ONCE = 2
-"""A coarse tile of a slide without a pyramid takes up to 100 MB while it is averaged."""
+"""Most tiles that are read at once: a coarse one of a slide without a pyramid takes up to 100
+MB."""
 
 _JPEG_QUALITY = 85
 
 _WINDOW_STEPS = (2, 3)
-"""From a single tile to 512 to 1024 px, and to twice as many: which, depends on the window."""
+"""Levels beyond the single tile that fill a window: 512 to 1024 px, or twice as many, as the window
+is large."""
 
 _Key = tuple[SlideIdentity, "TileName"]
 
 
 @dataclass(frozen=True)
 class TileName:
-    """One tile of a slide.
+    """The position of one tile of a slide.
 
     Attributes:
-        level: as DeepZoom counts: level 0 is one pixel, each next one has twice as many per axis.
-        column, row: from the upper left, in tiles of the level.
+        level: DeepZoom level: level 0 is one pixel, each next one has twice as many per axis.
+        column, row: position from the upper left, in tiles of the level.
     """
 
     level: int
@@ -51,10 +53,10 @@ class TileName:
 
 @dataclass(frozen=True)
 class TilePlace:
-    """Which part of a slide a tile shows, and how large.
+    """The part of a slide that a tile shows, and the tile's size.
 
     Attributes:
-        l0_box: level-0 px; the last pixel of a row or column may reach beyond the slide.
+        l0_box: area in level-0 px; the last pixel of a row or column may reach beyond the slide.
         width_px, height_px: size of the tile.
     """
 
@@ -68,7 +70,7 @@ class TilePyramid:
     """The DeepZoom levels of a slide.
 
     Attributes:
-        width_px, height_px: of the slide, level-0 px.
+        width_px, height_px: size of the slide, level-0 px.
     """
 
     width_px: int
@@ -85,12 +87,12 @@ class TilePyramid:
         return min(self.top_level, TILE_PX.bit_length() - 1)
 
     def size_px(self, level: int) -> tuple[int, int]:
-        """(width, height) of a level."""
+        """Compute (width, height) of a level."""
         l0_step = 1 << (self.top_level - level)
         return -(-self.width_px // l0_step), -(-self.height_px // l0_step)
 
     def place(self, tile: TileName) -> TilePlace | None:
-        """Where a tile lies; None where the slide has no such tile."""
+        """Compute where a tile lies; None if the slide has no such tile."""
         if not 0 <= tile.level <= self.top_level:
             return None
         width, height = self.size_px(tile.level)
@@ -103,7 +105,7 @@ class TilePyramid:
         return TilePlace(l0_box, right - x, bottom - y)
 
     def list_first(self) -> Iterator[TileName]:
-        """The tiles of the levels that fill a window in which the whole slide is shown."""
+        """List the tiles of the levels that fill a window with the whole slide."""
         levels = {min(self.first_level + step, self.top_level) for step in _WINDOW_STEPS}
         for level in sorted(levels):
             width, height = self.size_px(level)
@@ -127,7 +129,7 @@ class Tiles:
         return time.monotonic() - self._asked_at
 
     def encode(self, slide: Slide, tile: TileName, check: Check) -> bytes | None:
-        """Encode a tile as JPEG; None where the slide has no such tile.
+        """Encode a tile as JPEG; None if the slide has no such tile.
 
         Args:
             check: called while pixels are read; what it raises ends the reading.
