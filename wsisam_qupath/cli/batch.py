@@ -11,9 +11,11 @@ import click
 from ..options import MIN_SCORE
 from .options import (
     SOME_FAILED,
+    images_option,
     model_options,
     outline_options,
     remap_option,
+    stated_mpp_option,
     take_model,
     take_outline,
 )
@@ -39,13 +41,7 @@ class _Batch(click.Command):
 
 @click.command(cls=_Batch)
 @click.argument("project", type=click.Path(path_type=Path))
-@click.option(
-    "--images",
-    multiple=True,
-    metavar="GLOB|ID",
-    help="Only images with this name (* and ? match any text) or QuPath id; may be given several "
-    "times.  [default: all]",
-)
+@images_option
 @click.option(
     "--prompts",
     multiple=True,
@@ -85,7 +81,7 @@ class _Batch(click.Command):
     flag_value="all",
     help="Outline prompts again that already have a result: all of them, or those with a result of "
     "an older version of this program or of another precision, which answered otherwise.  "
-    "[default without a word: all]",
+    "[default without a value: all]",
 )
 @click.option(
     "--dry-run",
@@ -95,7 +91,7 @@ class _Batch(click.Command):
 @click.option(
     "--limit", type=click.IntRange(min=1), metavar="N", help="Stop after this many prompts."
 )
-@click.option("--mpp", type=float, help="Pixel size in µm of slides that state none.")
+@stated_mpp_option
 @remap_option
 @click.option(
     "--report",
@@ -138,7 +134,7 @@ class _Batch(click.Command):
     "from_folder",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="FOLDER",
-    help="Answer nothing, and write into the project what `segment --table` left in this folder, "
+    help="Outline nothing, but write into the project what `segment --table` left in this folder, "
     "with the same model and options.",
 )
 @outline_options

@@ -40,8 +40,7 @@ from .options import SOME_FAILED
     "--resume/--no-resume",
     default=True,
     show_default=True,
-    help="Go on with what a run for the same slides, annotations and image type had added when it "
-    "was stopped.",
+    help="Continue a stopped run with the same slides, annotations and image type.",
 )
 def create(**given: Any) -> None:
     """Create a QuPath PROJECT from slides and their annotations.

@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 
-from .options import SOME_FAILED, remap_option
+from .options import SOME_FAILED, remap_option, stated_mpp_option
 
 
 @click.command()
 @click.argument("project", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @remap_option
-@click.option("--mpp", type=float, help="Pixel size in µm of slides that state none.")
+@stated_mpp_option
 def export(**given: Any) -> None:
     """Export the annotations of a QuPath PROJECT to the folder OUT, as training data.
 

@@ -29,8 +29,8 @@ from .options import model_options, mpp_option, result_options, take_model, take
 @click.option(
     "--negatives",
     type=click.Path(path_type=Path),
-    help="GeoJSON file with objects that are not wanted, such as wrong finds of before: they are "
-    "not found again, nor what looks more like them than like the EXAMPLES.",
+    help="GeoJSON file with objects that are not wanted, such as earlier wrong finds: neither "
+    "they are found again, nor what looks more like them than like the EXAMPLES.",
 )
 @click.option(
     "--everything",
@@ -67,8 +67,7 @@ from .options import model_options, mpp_option, result_options, take_model, take
     "--resume/--no-resume",
     default=True,
     show_default=True,
-    help="Go on with what a run with the same slide, examples, model and options had found when "
-    "it was stopped.",
+    help="Continue a stopped run with the same slide, examples, model and options.",
 )
 @model_options
 def find(**given: Any) -> None:

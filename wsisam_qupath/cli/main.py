@@ -69,7 +69,7 @@ _PROGRESS_OPTIONS = (
         is_flag=True,
         expose_value=False,
         callback=_choose_progress,
-        help="Do not show how far the work is; results, warnings and errors are still told.",
+        help="Show no progress; results, warnings and errors are still printed.",
     ),
     click.Option(
         ["--progress"],

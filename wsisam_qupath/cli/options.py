@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -18,58 +19,32 @@ SOME_FAILED = 3
 """Exit code when some images failed and the others are done."""
 
 
-class Numbers(click.ParamType):  # type: ignore[type-arg]
-    """A tuple of finite numbers, separated by commas: "10,20"."""
+def numbers(form: str) -> Callable[[str], tuple[float, ...]]:
+    """Make a parser of finite numbers in a form such as "x,y"."""
 
-    def __init__(self, names: str) -> None:
-        self.name = names
-        self._count = names.count(",") + 1
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[float, ...]:
-        import math
-
+    def parse(text: str) -> tuple[float, ...]:
         try:
-            numbers = tuple(float(part) for part in str(value).split(","))
+            found = tuple(float(part) for part in text.split(","))
         except ValueError:
-            numbers = ()
-        if len(numbers) != self._count or not all(map(math.isfinite, numbers)):
-            self.fail(f"{value!r} is not of the form {self.name}, in level-0 pixels", param, ctx)
-        return numbers
+            found = ()
+        if len(found) != form.count(",") + 1 or not all(map(math.isfinite, found)):
+            raise click.BadParameter(f"{text!r} is not of the form {form}, in level-0 pixels")
+        return found
+
+    return parse
 
 
-class ShardOf(click.ParamType):  # type: ignore[type-arg]
-    """One of several parts of a table: "2/10"."""
-
-    name = "I/N"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> object:
-        from ..project.slide_table.rows import Shard  # not for `--help`
-
-        if isinstance(value, Shard):
-            return value
-        number, _, count = str(value).partition("/")
-        is_number = number.isascii() and count.isascii() and number.isdigit() and count.isdigit()
-        if not is_number or not 1 <= int(number) <= int(count):
-            self.fail(f"{value!r} is not of the form I/N, with I from 1 to N", param, ctx)
-        return Shard(int(number), int(count))
+def parse_adapter(text: str) -> Path | str:
+    """Parse the choice of an adapter: "default", "none" or a file."""
+    return text if text in {"default", "none"} else Path(text)
 
 
-class Adapter(click.ParamType):  # type: ignore[type-arg]
-    """An adapter: "default", "none" or a file."""
-
-    name = "path|default|none"
-
-    def convert(
-        self,
-        value: Any,
-        param: click.Parameter | None,  # noqa: ARG002
-        ctx: click.Context | None,  # noqa: ARG002
-    ) -> Path | str:
-        return value if isinstance(value, Path) or value in {"default", "none"} else Path(value)
+def parse_remap(text: str) -> tuple[str, str]:
+    """Parse a path prefix and its replacement: "OLD=NEW"."""
+    old, equals, new = text.partition("=")
+    if not (equals and old and new):
+        raise click.BadParameter(f"{text!r} is not of the form OLD=NEW")
+    return old, new
 
 
 def model_options(command: F) -> F:
@@ -95,7 +70,7 @@ def _add_model_options(command: F, more: str, *, several: bool) -> F:
         ),
         click.option(
             "--adapter",
-            type=Adapter(),
+            type=parse_adapter,
             multiple=several,
             default=["default"] if several else "default",
             show_default=True,
@@ -142,9 +117,8 @@ def _add_model_options(command: F, more: str, *, several: bool) -> F:
             metavar="GB",
             envvar="WSISAM_QUPATH_EMBEDDINGS_GB",
             show_envvar=True,
-            help="Keep what the model sees of each patch in the cache folder, at most this many "
-            "GB: the same place of a slide, also with another adapter, is then answered without "
-            "encoding it again.",
+            help="Keep encoded patches in the cache folder, at most this many GB: the same place "
+            "of a slide, also with another adapter, is then answered without encoding it again.",
         ),
     )
 
@@ -171,20 +145,6 @@ def take_outline(given: dict[str, Any]) -> OutlineOptions:
 
 def _take(given: dict[str, Any], kind: type[ModelSpec] | type[OutlineOptions]) -> dict[str, Any]:
     return {one.name: given.pop(one.name) for one in fields(kind) if one.name in given}
-
-
-class Remap(click.ParamType):  # type: ignore[type-arg]
-    """A path prefix and its replacement: "OLD=NEW"."""
-
-    name = "old=new"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, str]:
-        old, equals, new = str(value).partition("=")
-        if not (equals and old and new):
-            self.fail(f"{value!r} is not of the form OLD=NEW", param, ctx)
-        return old, new
 
 
 def outline_options(command: F) -> F:
@@ -241,43 +201,34 @@ def result_options(command: F) -> F:
     )
 
 
-def mpp_option(command: F) -> F:
-    """Add the option for the pixel size of the one slide that a command reads."""
-    return _decorate(
-        command,
-        click.option(
-            "--mpp",
-            type=float,
-            help="Pixel size of the slide in µm, if the file states none or a wrong one.",
-        ),
-    )
-
-
-def all_objects_option(command: F) -> F:
-    """Add the option that takes more than what a person drew as prompts."""
-    return _decorate(
-        command,
-        click.option(
-            "--all-objects",
-            is_flag=True,
-            help="Also take the cells, detections, tiles and TMA cores of PROMPTS as prompts.",
-        ),
-    )
-
-
-def remap_option(command: F) -> F:
-    """Add the option for slides that were moved since the project was made."""
-    return _decorate(
-        command,
-        click.option(
-            "--remap",
-            multiple=True,
-            type=Remap(),
-            metavar="OLD=NEW",
-            help="Map an old folder of slides to the one where they are now; may be given several "
-            "times. The project keeps its paths.",
-        ),
-    )
+mpp_option = click.option(
+    "--mpp",
+    type=float,
+    help="Pixel size of the slide in µm, if the file states none or a wrong one.",
+)
+stated_mpp_option = click.option(
+    "--mpp", type=float, help="Pixel size in µm of slides that state none."
+)
+images_option = click.option(
+    "--images",
+    multiple=True,
+    metavar="GLOB|ID",
+    help="Only images with this QuPath id or name, in which * stands for any text and ? for one "
+    "character; may be given several times.  [default: all]",
+)
+all_objects_option = click.option(
+    "--all-objects",
+    is_flag=True,
+    help="Also take the cells, detections, tiles and TMA cores of PROMPTS as prompts.",
+)
+remap_option = click.option(
+    "--remap",
+    multiple=True,
+    type=parse_remap,
+    metavar="OLD=NEW",
+    help="Map an old folder of slides to the one where they are now; may be given several times. "
+    "The project keeps its paths.",
+)
 
 
 def _decorate(command: F, *options: Callable[[F], F]) -> F:

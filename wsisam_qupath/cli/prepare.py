@@ -32,9 +32,9 @@ from .options import all_objects_option, model_options, mpp_option, take_model
 def prepare(**given: Any) -> None:
     """Encode a SLIDE ahead of time, so that outlining objects on it later is quick.
 
-    What the model sees of each patch is kept on the disk, within --embeddings-gb, for all commands
-    that are given this option. With PROMPTS, a GeoJSON file that QuPath exported, that is what
-    outlining them needs; without, it is the tissue, as `find` looks at it.
+    The encoded patches are kept on the disk, within --embeddings-gb, for all commands that are
+    given this option. With PROMPTS, a GeoJSON file that QuPath exported, they are the patches that
+    outlining these prompts needs; without, they are those of the tissue that `find` looks at.
 
     After a stop of any kind, the same command goes on where it was.
     """

@@ -8,38 +8,22 @@ from typing import Any
 
 import click
 
-from .options import SOME_FAILED
+from .options import SOME_FAILED, images_option
 
 
-class _State(click.ParamType):  # type: ignore[type-arg]
-    """The number of a state, or the word original."""
-
-    name = "state"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> str | int:
-        if value == "original":
-            return "original"
-        try:
-            return int(value)
-        except ValueError:
-            self.fail(f"{value} is neither a number nor the word original.", param, ctx)
+def _parse_state(text: str) -> str | int:
+    try:
+        return "original" if text == "original" else int(text)
+    except ValueError:
+        raise click.BadParameter(f"{text} is neither a number nor the word original.") from None
 
 
 @click.command()
 @click.argument("project", type=click.Path(path_type=Path))
-@click.option(
-    "--images",
-    "images",
-    multiple=True,
-    metavar="GLOB|ID",
-    help="Only images with this name (* and ? match any text) or QuPath id; may be given several "
-    "times.  [default: all]",
-)
+@images_option
 @click.option(
     "--to",
-    type=_State(),
+    type=_parse_state,
     metavar="original|NUMBER",
     help="State to restore: the first one, or one of the list.  [default: the one before the last "
     "command]",

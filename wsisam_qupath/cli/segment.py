@@ -13,15 +13,25 @@ from ..errors import OptionError
 from ..options import FORMAT_ENDINGS, MOST_CANDIDATES, OutlineOptions
 from .options import (
     SOME_FAILED,
-    Numbers,
-    ShardOf,
     all_objects_option,
     model_options,
     mpp_option,
+    numbers,
     outline_options,
     take_model,
     take_outline,
 )
+
+
+def _parse_shard(text: str) -> object:
+    """Parse one of several parts of a table: "2/10"."""
+    from ..project.slide_table.rows import Shard  # not for `--help`
+
+    number, _, count = text.partition("/")
+    is_number = text.isascii() and number.isdigit() and count.isdigit()
+    if not is_number or not 1 <= int(number) <= int(count):
+        raise click.BadParameter(f"{text!r} is not of the form I/N, with I from 1 to N")
+    return Shard(int(number), int(count))
 
 
 @click.command()
@@ -49,21 +59,24 @@ from .options import (
     "--box",
     "boxes",
     multiple=True,
-    type=Numbers("x0,y0,x1,y1"),
+    type=numbers("x0,y0,x1,y1"),
+    metavar="X0,Y0,X1,Y1",
     help="Outline the object in this rectangle; may be given several times.",
 )
 @click.option(
     "--point",
     "points",
     multiple=True,
-    type=Numbers("x,y"),
+    type=numbers("x,y"),
+    metavar="X,Y",
     help="Outline the object at this point; may be given several times.",
 )
 @click.option(
     "--negative",
     "negatives",
     multiple=True,
-    type=Numbers("x,y"),
+    type=numbers("x,y"),
+    metavar="X,Y",
     help="A point outside of the object; may be given several times.",
 )
 @all_objects_option
@@ -86,8 +99,7 @@ from .options import (
     "--resume/--no-resume",
     default=True,
     show_default=True,
-    help="Go on with what a run with the same slide, prompts, model and options had done when it "
-    "was stopped.",
+    help="Continue a stopped run with the same slide, prompts, model and options.",
 )
 @click.option(
     "--table",
@@ -97,7 +109,8 @@ from .options import (
 )
 @click.option(
     "--shard",
-    type=ShardOf(),
+    type=_parse_shard,
+    metavar="I/N",
     help="Do only the Ith of N equal parts of the table, for one of N jobs.",
 )
 @click.option(

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .options import Remap, models_options, take_models
+from .options import models_options, parse_remap, take_models
 
 
 @click.command()
@@ -45,7 +45,7 @@ from .options import Remap, models_options, take_models
     "--map",
     "maps",
     multiple=True,
-    type=Remap(),
+    type=parse_remap,
     metavar="CLIENT=SERVER",
     help="Map a path prefix used by the client to the one on this server; may be given several "
     "times.",

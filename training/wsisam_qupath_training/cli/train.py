@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from wsisam_qupath.cli.options import Adapter, remap_option
+from wsisam_qupath.cli.options import parse_adapter, remap_option
 from wsisam_qupath.options import DEFAULT_BASE, ModelSpec
 
 from ..extra import require_extra
@@ -102,7 +102,7 @@ def take_options(given: dict[str, Any], *, val_share: float) -> Any:
 )
 @click.option(
     "--init",
-    type=Adapter(),
+    type=parse_adapter,
     metavar="default|none|FILE",
     help="Adapter that training starts from: 'default' is the one that ships for the base, 'none' "
     "is the bare base.  [default: 'default', or 'none' where a recipe or a network is named]",
