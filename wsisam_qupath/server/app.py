@@ -8,13 +8,14 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
 from flask import Blueprint, Flask, Response, g, request
 from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel
 from werkzeug.exceptions import HTTPException, InternalServerError
 
 from .. import __version__
@@ -214,10 +215,8 @@ def _add_segment(app: Flask, service: Service, config: ServerConfig, metrics: Me
 
 def _segment(service: Service, config: ServerConfig, *, is_ahead: bool = False) -> Response:
     """Answer prompts as the client wants: one after the other, or all at once."""
-    is_gone = request.environ.get(IS_GONE, lambda: False)
-    slot = service.device_queue.acquire(is_gone, config.limits.request_seconds, is_ahead=is_ahead)
     with ExitStack() as stack:
-        stack.callback(slot.release)
+        slot = stack.enter_context(take_slot(service, config, is_ahead=is_ahead))
         wanted = decode_segment(json_body(), config.limits, slot.memory)
         g.prompts = len(wanted.features)
         records = stack.enter_context(closing(service.segment(wanted, slot, g.client_name)))
@@ -226,13 +225,24 @@ def _segment(service: Service, config: ServerConfig, *, is_ahead: bool = False) 
         return _send_as_ready(records, slot, stack)
 
 
+@contextmanager
+def take_slot(
+    service: Service, config: ServerConfig, *, is_ahead: bool = False
+) -> Iterator[QueueSlot]:
+    """Hold a slot of the device's queue for the request; see :meth:`.DeviceQueue.acquire`."""
+    is_gone = request.environ.get(IS_GONE, lambda: False)
+    slot = service.device_queue.acquire(is_gone, config.limits.request_seconds, is_ahead=is_ahead)
+    try:
+        yield slot
+    finally:
+        slot.release()
+
+
 def _add_find(app: Flask, service: Service, config: ServerConfig) -> None:
     @app.post("/v1/find")
     def find_objects() -> Response:
-        is_gone = request.environ.get(IS_GONE, lambda: False)
-        slot = service.device_queue.acquire(is_gone, config.limits.request_seconds)
         with ExitStack() as stack:
-            stack.callback(slot.release)
+            slot = stack.enter_context(take_slot(service, config))
             wanted = decode_find(json_body(), config.limits, slot)
             records = stack.enter_context(closing(find(service, wanted, slot, g.client_name)))
             return _send_as_ready(records, slot, stack)
@@ -255,15 +265,15 @@ def _add_looks(app: Flask, service: Service, config: ServerConfig, metrics: Metr
 
     @app.get("/healthz")
     def health() -> Response:
-        return _json(Health(state=service.models.state, version=__version__).model_dump_json())
+        return json_response(Health(state=service.models.state, version=__version__))
 
     @app.get("/v1/info")
     def info() -> Response:
-        return _json(_info(service, config).model_dump_json())
+        return json_response(_info(service, config))
 
     @app.get("/openapi.json", endpoint="openapi")
     def describe_api() -> Response:
-        return _json(json.dumps(openapi()))
+        return Response(json.dumps(openapi()), content_type="application/json")
 
     @app.get("/metrics", endpoint="metrics")
     def report_metrics() -> Response:
@@ -288,8 +298,9 @@ def _wants_stream() -> bool:
     return accepted == GEOJSON_SEQ
 
 
-def _json(text: str) -> Response:
-    return Response(text, content_type="application/json")
+def json_response(answer: BaseModel, status: HTTPStatus = HTTPStatus.OK) -> Response:
+    """Make the response of an answer."""
+    return Response(answer.model_dump_json(), status, content_type="application/json")
 
 
 def _collection(records: Iterable[Record]) -> str:

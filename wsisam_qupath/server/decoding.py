@@ -66,12 +66,12 @@ def decode(body: bytes, kind: type[M], limits: Limits, memory: Reservation) -> M
     try:
         return kind.model_validate(values)
     except ValidationError as exc:
-        raise make_invalid_problem(
+        raise make_fields_problem(
             _field_error(error) for error in exc.errors(include_url=False)
         ) from exc
 
 
-def make_invalid_problem(errors: Iterable[FieldError]) -> ProblemError:
+def make_fields_problem(errors: Iterable[FieldError]) -> ProblemError:
     """Make the problem for invalid fields, of which there is at least one."""
     found = list(errors)
     first = found[0]
@@ -83,6 +83,11 @@ def make_invalid_problem(errors: Iterable[FieldError]) -> ProblemError:
     )
 
 
+def make_field_problem(field: str, message: str) -> ProblemError:
+    """Make the problem for one invalid field."""
+    return make_fields_problem([FieldError(field=field, message=message)])
+
+
 def decode_segment(body: bytes, limits: Limits, memory: Reservation) -> SegmentRequest:
     """Decode the body of ``POST /v1/segment``.
 
@@ -92,9 +97,7 @@ def decode_segment(body: bytes, limits: Limits, memory: Reservation) -> SegmentR
     request = decode(body, SegmentRequest, limits, memory)
     features = request.features
     if not features and request.refine is None:
-        raise make_invalid_problem(
-            [FieldError(field="prompts", message="there is nothing to outline")]
-        )
+        raise make_field_problem("prompts", "there is nothing to outline")
     count = sum(read_prompt_id(dict(feature)) is None for feature in features)
     if count > limits.prompts:
         raise ProblemError(
@@ -103,7 +106,7 @@ def decode_segment(body: bytes, limits: Limits, memory: Reservation) -> SegmentR
             "them in parts.",
         )
     if errors := list(_find_repeated_ids(features)):
-        raise make_invalid_problem(errors)
+        raise make_fields_problem(errors)
     return request
 
 
@@ -206,7 +209,7 @@ def _find_repeated_ids(features: Iterable[Mapping[str, object]]) -> Iterator[Fie
 def _check_inside(region: Region, slide: SlideAsOpen, number: int) -> None:
     if region.x + region.width > slide.width or region.y + region.height > slide.height:
         field = f"regions[{number}]"
-        raise make_invalid_problem([FieldError(field=field, message="it reaches beyond the slide")])
+        raise make_field_problem(field, "it reaches beyond the slide")
 
 
 def _image_field(number: int) -> str:
@@ -222,7 +225,7 @@ def _decode_bytes(text: str, field: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as exc:
-        raise _no_image(field, "it is not base64") from exc
+        raise make_field_problem(field, "it is not base64") from exc
 
 
 def _header(content: bytes, field: str, limits: Limits) -> Image:
@@ -232,15 +235,15 @@ def _header(content: bytes, field: str, limits: Limits) -> Image:
     try:
         image = Image.open(io.BytesIO(content), formats=_IMAGES)
     except UnidentifiedImageError as exc:
-        raise _no_image(field, "it is neither PNG nor JPEG") from exc
+        raise make_field_problem(field, "it is neither PNG nor JPEG") from exc
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
         raise _make_too_many_px_problem(field, limits) from exc
     except DAMAGE as exc:
-        raise _no_image(field, f"it is damaged ({exc})") from exc
+        raise make_field_problem(field, f"it is damaged ({exc})") from exc
     try:
         check_colors(field, image)
     except SlideError as exc:
-        raise _no_image(field, str(exc)) from exc
+        raise make_field_problem(field, str(exc)) from exc
     if image.width * image.height > limits.region_px:
         raise _make_too_many_px_problem(field, limits)
     return image
@@ -252,14 +255,10 @@ def _decode_rgb(content: bytes, image: Image, field: str) -> tuple[RgbArray, str
         image.load()
         rgb = convert_to_rgb(field, image)
     except DAMAGE as exc:
-        raise _no_image(field, f"it is damaged ({exc})") from exc
+        raise make_field_problem(field, f"it is damaged ({exc})") from exc
     except SlideError as exc:
-        raise _no_image(field, str(exc)) from exc
+        raise make_field_problem(field, str(exc)) from exc
     return rgb, hashlib.sha256(content).hexdigest()
-
-
-def _no_image(field: str, message: str) -> ProblemError:
-    return make_invalid_problem([FieldError(field=field, message=message)])
 
 
 def _make_too_many_px_problem(field: str, limits: Limits) -> ProblemError:

@@ -14,10 +14,10 @@ from ..geojson.provenance import add_client
 from ..inference.find import Search, find_objects
 from ..slide import PixelSource
 from .config import MANY_VERTICES, Limits
-from .decoding import decode, make_invalid_problem
+from .decoding import decode, make_field_problem
 from .find_schemas import FindRequest
 from .queue import QueueSlot
-from .schemas import FieldError, Prompts, list_features
+from .schemas import Prompts, list_features
 from .service import Record, Service
 
 
@@ -31,7 +31,7 @@ def decode_find(body: bytes, limits: Limits, slot: QueueSlot) -> FindRequest:
     request = decode(body, FindRequest, limits, slot.memory)
     if not list_features(request.examples) and request.options.object_size_um is None:
         message = "give an example, or options.object_size_um: there is nothing to look for"
-        raise make_invalid_problem([FieldError(field="examples", message=message)])
+        raise make_field_problem("examples", message)
     return request
 
 
@@ -78,7 +78,7 @@ def _make_search(request: FindRequest, slide: PixelSource) -> Search:
             if examples.unwanted
             else "none of them is an object on the slide"
         )
-        raise make_invalid_problem([FieldError(field="examples", message=message)])
+        raise make_field_problem("examples", message)
     region = None if request.within is None else region_from_geojson(request.within)
     unwanted = (*examples.unwanted, *negatives.wanted, *negatives.unwanted)
     return Search(examples.wanted, unwanted, region, request.min_score)

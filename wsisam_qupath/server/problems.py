@@ -110,17 +110,17 @@ def make_problem(exc: WsiSamError) -> ProblemError:
     if isinstance(exc, SlideError):
         return ProblemError("slide-unreadable", str(exc))
     if isinstance(exc, OptionError):
-        return _make_option_problem(exc)
+        field = _FIELD_OF.get(exc.option, exc.option)
+        error = FieldError(field=field, message=exc.problem)
+        return ProblemError("invalid", f"{field}: {exc.problem}", errors=[error])
     if isinstance(exc, PromptError):
         return ProblemError("invalid", str(exc))
     return ProblemError("failed", str(exc))
 
 
-def _make_option_problem(exc: OptionError) -> ProblemError:
-    """Make the problem of one option, under the name that it has in a request."""
-    field = _FIELD_OF.get(exc.option, exc.option)
-    error = FieldError(field=field, message=exc.problem)
-    return ProblemError("invalid", f"{field}: {exc.problem}", errors=[error])
+def make_invalid_problem(field: str, sentence: str) -> ProblemError:
+    """Make the problem for a field, with a sentence that says how to fix it."""
+    return ProblemError("invalid", sentence, errors=[FieldError(field=field, message=sentence)])
 
 
 def document(problem: ProblemError, request_id: str) -> dict[str, Any]:

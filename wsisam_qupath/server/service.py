@@ -21,7 +21,7 @@ from ..slide import PixelSource
 from .choosing import Chosen, choose, choose_refinement
 from .client_pixels import SentImage, SentPixels
 from .config import Limits
-from .decoding import decode_images, make_invalid_problem
+from .decoding import decode_images, make_field_problem, make_fields_problem
 from .loading import ModelLoader
 from .problems import ProblemError, ProblemName
 from .queue import DeviceQueue, QueueSlot
@@ -103,7 +103,7 @@ class Service:
             return self.models
         if name not in self.adapters:
             message = f"{escape(name, 100)} is none of {', '.join(self.adapters) or 'no others'}"
-            raise make_invalid_problem([FieldError(field="adapter", message=message)])
+            raise make_field_problem("adapter", message)
         return self.adapters[name]
 
     def _pixels(
@@ -204,7 +204,7 @@ def _check_points(prompts: Iterable[Prompt], limits: Limits) -> None:
         if count > limits.points
     ]
     if errors:
-        raise make_invalid_problem(errors)
+        raise make_fields_problem(errors)
 
 
 def _set_class(prompt_set: PromptSet, class_name: str | None) -> PromptSet:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
-from types import TracebackType
 from typing import TypeAlias
 
 from ...prompts.results import SerializedResult
@@ -54,11 +53,6 @@ class ResultStream:
     def __enter__(self) -> ResultStream:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for future in self._futures:
             future.cancel()

@@ -21,7 +21,6 @@ from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from types import TracebackType
 from typing import ParamSpec, TypeVar
 
 from ...errors import QuPathError, QuPathTimeoutError
@@ -67,12 +66,7 @@ class QuPathProcess:
             self._installation = find_installation()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Wait for submitted calls, and end the process; after an error, end it at once."""
         if kind is not None:
             self.stop()

@@ -15,8 +15,7 @@ from ...qupath.files.reading import SUFFIX, read_project
 from ..access import FileAccess, is_there
 from ..config import ServerConfig
 from ..job_schemas import JobRequest
-from ..problems import ProblemError
-from ..schemas import FieldError
+from ..problems import ProblemError, make_invalid_problem
 from ..slides import locate
 
 _PATH_MAX = 200
@@ -54,7 +53,7 @@ class JobAccess:
             self._check_folders(project)
             entries = choose_images(project, request.images or ())
         except ProjectError as exc:
-            raise _make_invalid_problem("project", str(exc)) from exc
+            raise make_invalid_problem("project", str(exc)) from exc
         if self.files.is_free:  # to look at thousands of links takes its time on a network drive
             return project, entries
         return project, [self._check_entry(entry) for entry in entries]
@@ -128,7 +127,3 @@ def _make_outside_problem(location: str) -> ProblemError:
         "read. Add its folder to the server's slides when it is started, and map the folder if it "
         "has another name there.",
     )
-
-
-def _make_invalid_problem(field: str, message: str) -> ProblemError:
-    return ProblemError("invalid", message, errors=[FieldError(field=field, message=message)])

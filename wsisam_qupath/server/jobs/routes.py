@@ -6,18 +6,17 @@ from http import HTTPStatus
 from pathlib import Path
 
 from flask import Blueprint, Response, g, url_for
-from pydantic import BaseModel
 
 from ...errors import ProjectError
 from ...project.access import check_closed
 from ...qupath.files.entries import Project
-from ..app import encode_record, json_body
+from ..app import encode_record, json_body, json_response
 from ..budget import MemoryBudget
 from ..config import Limits, ServerConfig
 from ..decoding import decode
 from ..job_schemas import JobList, JobRequest, JobSummary, ShownImages
-from ..problems import ProblemError
-from ..schemas import GEOJSON_SEQ, FieldError
+from ..problems import make_invalid_problem
+from ..schemas import GEOJSON_SEQ
 from ..service import Service
 from .access import JobAccess
 from .queue import JobQueue
@@ -51,7 +50,7 @@ def job_routes(
         if not wanted.is_open:
             _check_closed(project)
         status = jobs.add(wanted, project.path, g.client_name)
-        answer = _json(status, HTTPStatus.ACCEPTED)
+        answer = json_response(status, HTTPStatus.ACCEPTED)
         answer.headers["Location"] = url_for("jobs.status", job_id=status.id)
         return answer
 
@@ -60,18 +59,18 @@ def job_routes(
         found = [
             JobSummary(**status.model_dump(exclude={"ended_images"})) for status in jobs.list_all()
         ]
-        return _json(JobList(jobs=found))
+        return json_response(JobList(jobs=found))
 
     @routes.get("/<job_id>")
     def status(job_id: str) -> Response:
-        return _json(jobs.status(job_id))
+        return json_response(jobs.status(job_id))
 
     @routes.delete("/<job_id>")
     def delete(job_id: str) -> Response:
         cancelled = jobs.delete(job_id)
         if cancelled is None:
             return Response(status=HTTPStatus.NO_CONTENT)
-        return _json(cancelled, HTTPStatus.ACCEPTED)
+        return json_response(cancelled, HTTPStatus.ACCEPTED)
 
     @routes.get("/<job_id>/results")
     def results(job_id: str) -> Response:
@@ -82,7 +81,7 @@ def job_routes(
     def show(job_id: str) -> Response:
         with budget.reservation() as memory:
             shown = decode(json_body(), ShownImages, limits, memory)
-        return _json(jobs.show(job_id, shown.images))
+        return json_response(jobs.show(job_id, shown.images))
 
     return routes
 
@@ -93,9 +92,4 @@ def _check_closed(project: Project) -> None:
         check_closed(project, lambda _: None)  # the job notes it
     except ProjectError as exc:
         message = f"{exc} Or say project_is_open, with the images that it shows."
-        error = FieldError(field="project_is_open", message=message)
-        raise ProblemError("invalid", message, errors=[error]) from exc
-
-
-def _json(answer: BaseModel, status: HTTPStatus = HTTPStatus.OK) -> Response:
-    return Response(answer.model_dump_json(), status, content_type="application/json")
+        raise make_invalid_problem("project_is_open", message) from exc

@@ -5,9 +5,8 @@ from __future__ import annotations
 from http import HTTPStatus
 
 from flask import Blueprint, Response, url_for
-from pydantic import BaseModel
 
-from ..app import json_body
+from ..app import json_body, json_response
 from ..budget import MemoryBudget
 from ..config import ServerConfig
 from ..decoding import decode
@@ -36,24 +35,20 @@ def make_training_routes(
             )
         project, _ = access.open(JobRequest(project=wanted.project))
         status = training.start(wanted, project.path, config.maps)
-        answer = _json(status, HTTPStatus.ACCEPTED)
+        answer = json_response(status, HTTPStatus.ACCEPTED)
         answer.headers["Location"] = url_for("trainings.status", job_id=status.id)
         return answer
 
     @routes.get("/<job_id>")
     def status(job_id: str) -> Response:
-        return _json(training.status(job_id))
+        return json_response(training.status(job_id))
 
     @routes.delete("/<job_id>")
     def cancel(job_id: str) -> Response:
-        return _json(training.cancel(job_id))
+        return json_response(training.cancel(job_id))
 
     @routes.get("/<job_id>/report")
     def report(job_id: str) -> Response:
         return Response(training.report(job_id), content_type="text/html; charset=utf-8")
 
     return routes
-
-
-def _json(answer: BaseModel, status: HTTPStatus = HTTPStatus.OK) -> Response:
-    return Response(answer.model_dump_json(), status, content_type="application/json")

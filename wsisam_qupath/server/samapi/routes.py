@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from flask import Blueprint, Response, g, request
 
 from ... import __version__
 from ...inference.segmenter import Segmenter
-from ..app import json_body
+from ..app import json_body, take_slot
 from ..config import ServerConfig
-from ..decoding import decode, make_invalid_problem
+from ..decoding import decode, make_field_problem
 from ..problems import ProblemError
 from ..queue import QueueSlot
-from ..schemas import FieldError
 from ..security import SAMAPI_PATH
 from ..service import Service
-from ..wsgi import IS_GONE
 from .automask import find_everything
 from .schemas import AutoMaskRequest, SamRequest, WeightsRequest
 from .view import make_feature, open_view, outline_object
@@ -48,7 +44,8 @@ def make_samapi_routes(service: Service, config: ServerConfig) -> Blueprint:
 
     @routes.post("/")
     def predict() -> Response:
-        with _take_slot(service, config) as slot:
+        with take_slot(service, config) as slot:
+            g.prompts = 1
             wanted = decode(json_body(), SamRequest, config.limits, slot.memory)
             segmenter = _await_model(service, wanted.checkpoint_url, slot)
             view = open_view(wanted.b64img, segmenter, config.limits, slot.memory)
@@ -56,7 +53,8 @@ def make_samapi_routes(service: Service, config: ServerConfig) -> Blueprint:
 
     @routes.post("/automask/")
     def mask_everything() -> Response:
-        with _take_slot(service, config) as slot:
+        with take_slot(service, config) as slot:
+            g.prompts = 1
             wanted = decode(json_body(), AutoMaskRequest, config.limits, slot.memory)
             segmenter = _await_model(service, wanted.checkpoint_url, slot)
             view = open_view(wanted.b64img, segmenter, config.limits, slot.memory)
@@ -101,17 +99,6 @@ def make_samapi_routes(service: Service, config: ServerConfig) -> Blueprint:
     return routes
 
 
-@contextmanager
-def _take_slot(service: Service, config: ServerConfig) -> Iterator[QueueSlot]:
-    is_gone = request.environ.get(IS_GONE, lambda: False)
-    slot = service.device_queue.acquire(is_gone, config.limits.request_seconds)
-    g.prompts = 1
-    try:
-        yield slot
-    finally:
-        slot.release()
-
-
 def _await_model(service: Service, checkpoint_url: str | None, slot: QueueSlot) -> Segmenter:
     """Find the model that the weights' address names, or the first; waits while it is loaded.
 
@@ -124,7 +111,7 @@ def _await_model(service: Service, checkpoint_url: str | None, slot: QueueSlot) 
     name = url.removeprefix(_WEIGHTS_URL) if url.startswith(_WEIGHTS_URL) else None
     if name is not None and service.adapters and name not in service.adapters:
         message = "these weights are gone; choose the SAM model again to get the list"
-        raise make_invalid_problem([FieldError(field="checkpoint_url", message=message)])
+        raise make_field_problem("checkpoint_url", message)
     loader = service.find_model(name if service.adapters else None)
     while loader.state == "loading":
         slot.check()

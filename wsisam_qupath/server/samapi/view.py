@@ -15,10 +15,8 @@ from ...prompts.results import Result, list_candidates
 from ..budget import Reservation
 from ..client_pixels import SentImage, SentPixels
 from ..config import Limits
-from ..decoding import decode_image, make_invalid_problem
-from ..problems import ProblemError
+from ..decoding import decode_image, make_field_problem
 from ..queue import QueueSlot
-from ..schemas import FieldError
 from ..service import Record
 from .schemas import SamRequest
 
@@ -103,14 +101,18 @@ def _make_prompt(request: SamRequest, limits: Limits) -> Prompt:
     points = request.point_coords or []
     labels = request.point_labels or []
     if len(points) != len(labels):
-        raise _refuse("point_labels", f"there are {len(labels)} for {len(points)} points")
+        raise make_field_problem(
+            "point_labels", f"there are {len(labels)} for {len(points)} points"
+        )
     if request.b64mask is not None:
-        raise _refuse("b64mask", "a mask is not taken here; mark with a rectangle or with points")
+        raise make_field_problem(
+            "b64mask", "a mask is not taken here; mark with a rectangle or with points"
+        )
     centers = [(x + 0.5, y + 0.5) for x, y in points]
     inside = tuple(p for p, label in zip(centers, labels, strict=True) if label == 1)
     outside = tuple(p for p, label in zip(centers, labels, strict=True) if label == 0)
     if request.bbox is None and not inside:
-        raise _refuse(
+        raise make_field_problem(
             "point_coords",
             "neither a rectangle nor a point inside of the object lies in the part of the image "
             "that QuPath shows; move the view there",
@@ -131,9 +133,7 @@ def _read_box(bbox: tuple[float, float, float, float]) -> Box:
     x0, y0, x1, y1 = bbox
     box = Box(min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1))
     if min(box.width, box.height) < 1:
-        raise _refuse("bbox", "the rectangle is smaller than a pixel of the view; zoom in")
+        raise make_field_problem(
+            "bbox", "the rectangle is smaller than a pixel of the view; zoom in"
+        )
     return box
-
-
-def _refuse(field: str, message: str) -> ProblemError:
-    return make_invalid_problem([FieldError(field=field, message=message)])

@@ -11,18 +11,17 @@ from http import HTTPStatus
 from pathlib import Path
 
 from flask import Blueprint, Response, request
-from pydantic import BaseModel
 
 from ...errors import OutputError, WsiSamError
 from ...geometry import Mpp
 from ...slide import Slide
-from ..app import json_body
+from ..app import json_body, json_response
 from ..budget import MemoryBudget
 from ..config import MANY_VERTICES, Limits
-from ..decoding import decode, make_invalid_problem
-from ..problems import ProblemError
+from ..decoding import decode, make_field_problem
+from ..problems import ProblemError, make_invalid_problem
 from ..queue import ClientGoneError, DroppedError
-from ..schemas import FieldError, SlideAsOpen
+from ..schemas import SlideAsOpen
 from ..slides import Slides
 from ..wsgi import IS_GONE
 from .entrance import OneTimeCode
@@ -141,15 +140,15 @@ def make_view_routes(viewer: Viewer, limits: Limits, budget: MemoryBudget) -> Bl
     @routes.post("/token")
     def enter() -> Response:
         token = entrance.exchange(request.headers.get("Authorization"))
-        return _json(Entrance(token=token))
+        return json_response(Entrance(token=token))
 
     @routes.get("/slides")
     def slides() -> Response:
-        return _json(SlideNames(slides=viewer.place.list_slides()))
+        return json_response(SlideNames(slides=viewer.place.list_slides()))
 
     @routes.get("/slide")
     def slide() -> Response:
-        return _json(viewer.describe(_slide_name()))
+        return json_response(viewer.describe(_slide_name()))
 
     @routes.get("/tiles/<int:level>/<int:column>/<int:row>")
     def tile(level: int, column: int, row: int) -> Response:
@@ -161,7 +160,7 @@ def make_view_routes(viewer: Viewer, limits: Limits, budget: MemoryBudget) -> Bl
 
     @routes.get("/objects")
     def objects() -> Response:
-        answer = _json(viewer.objects.load(viewer.find(_slide_name())))
+        answer = json_response(viewer.objects.load(viewer.find(_slide_name())))
         answer.call_on_close(viewer.is_shown.set)
         return answer
 
@@ -174,9 +173,8 @@ def make_view_routes(viewer: Viewer, limits: Limits, budget: MemoryBudget) -> Bl
             try:
                 saved = viewer.objects.save(path, wanted.file, features, wanted.replaces)
             except OutputError as exc:
-                error = FieldError(field="file", message=str(exc))
-                raise ProblemError("invalid", str(exc), errors=[error]) from exc
-        return _json(saved)
+                raise make_invalid_problem("file", str(exc)) from exc
+        return json_response(saved)
 
     return routes
 
@@ -189,7 +187,7 @@ def _slide_name() -> str:
     """
     name = request.args.get("slide", "")
     if not name:
-        raise make_invalid_problem([FieldError(field="slide", message="name a slide")])
+        raise make_field_problem("slide", "name a slide")
     return name
 
 
@@ -212,7 +210,3 @@ def _part(name: str) -> Response:
     content, content_type = found
     headers = {"Content-Security-Policy": page_policy()}
     return Response(content, HTTPStatus.OK, headers=headers, content_type=content_type)
-
-
-def _json(answer: BaseModel) -> Response:
-    return Response(answer.model_dump_json(), content_type="application/json")
