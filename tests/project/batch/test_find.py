@@ -34,6 +34,7 @@ from fixtures.running_batches import Moment, RunningBatch
 from wsisam_qupath.errors import OptionError
 from wsisam_qupath.project.batch.request import BatchRequest
 from wsisam_qupath.qupath.jvm.process import QuPathProcess
+from wsisam_qupath.report.progress import count_noun
 
 FIND = ("--find", "Gland", "--min-score", "0.6")
 
@@ -116,7 +117,7 @@ def test_what_was_searched_is_not_searched_again_unless_it_is_asked_for(
     redone = run("batch", found, *FIND, "--redo", "--images", SECTION)
 
     assert redone.code == 0, redone.err
-    assert f"{count} outlines in" in redone.err
+    assert f"{count_noun(count, 'outline')} in" in redone.err
     assert seen_by(qupath, found) == story.after
 
     back = run("restore", found, "--to", "original")
