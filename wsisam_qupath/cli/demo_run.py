@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
-from ..errors import OutputError, QuPathError, SlideError, pip_install
-from ..files import write_atomically
+from ..errors import QuPathError, SlideError, pip_install
+from ..files import make_folder, write_atomically
 from ..options import ModelSpec
 from ..project.batch.command import run_batch
 from ..project.batch.request import BatchRequest
@@ -77,12 +77,7 @@ def run_demo(folder: Path, model: ModelSpec) -> None:
     """
     console = stderr_console()
     tissue = demo_tissue()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as exc:
-        raise OutputError(
-            f"{folder} cannot be created ({exc.strerror}). Choose another folder."
-        ) from exc
+    make_folder(folder)
     slide, prompts = folder / "ihc.tiff", folder / "ihc.geojson"
     output, overlay = folder / "outlines.geojson", folder / "overlay.png"
     write_pyramid(slide, tissue, mpp=ASSUMED_MPP)

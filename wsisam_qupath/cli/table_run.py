@@ -13,7 +13,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ..errors import OptionError, OutputError, WsiSamError
+from ..errors import OptionError, WsiSamError
+from ..files import make_folder
 from ..geojson.geoparquet import check_geoparquet
 from ..inference.dask_cluster import DaskCluster
 from ..inference.workers import WorkerProcesses, assign_devices
@@ -66,7 +67,8 @@ def run_table(request: TableRequest) -> bool:
     """
     console = stderr_console()
     rows = read_rows(request.table)
-    folder = _make_folder(request.folder)
+    make_folder(request.folder)
+    folder = request.folder.absolute()
     if request.summarize:
         return _summarize(folder, rows, console)
     if request.one.format == "geoparquet":
@@ -82,16 +84,6 @@ def run_table(request: TableRequest) -> bool:
     seconds = duration(time.perf_counter() - started)
     console.print(f"{count_noun(len(wanted), 'slide')}: {words or 'none'}. {seconds}.")
     return not counts["failed"]
-
-
-def _make_folder(folder: Path) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as exc:
-        raise OutputError(
-            f"{folder} cannot be created ({exc.strerror}): choose another folder."
-        ) from exc
-    return folder.absolute()
 
 
 def _summarize(folder: Path, rows: Sequence[TableRow], console: Console) -> bool:

@@ -203,6 +203,21 @@ def open_atomically(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
         ) from exc
 
 
+def make_folder(folder: Path, fix: str = "choose another folder") -> None:
+    """Make a folder and its parents, if they are not there.
+
+    Args:
+        fix: what to do if that fails; ends the message.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise OutputError(f"{folder} cannot be created ({exc.strerror}): {fix}.") from exc
+
+
 def check_writable(path: str | os.PathLike[str]) -> None:
     """Check that a result could be written, before the work starts. Changes nothing.
 

@@ -15,7 +15,7 @@ from shapely.geometry import MultiPolygon, Polygon, shape
 from ..errors import FormatError
 from ..files.formats import RESULT
 from . import Feature
-from .properties import read_path_class
+from .properties import read_class_name
 from .provenance import (
     ASKED_KEY,
     CLASS_KEY,
@@ -70,10 +70,9 @@ def is_untouched(feature: Feature) -> bool:
         return False
     if is_of_newer_version(feature):
         return False
-    path_class = read_path_class(properties.get("classification"))
     outline = read_outline(feature)
     return (
-        (path_class.name if path_class else None) == metadata.get(CLASS_KEY)
+        read_class_name(feature) == metadata.get(CLASS_KEY)
         and properties.get("objectType", "annotation") == metadata.get(TYPE_KEY)
         and outline is not None
         and is_drawn(outline, str(metadata.get(DRAWN_KEY)))

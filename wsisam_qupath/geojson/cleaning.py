@@ -159,7 +159,7 @@ def clean_area(coordinates: object) -> tuple[Polygon | MultiPolygon, bool]:
     """
     area = read_area(coordinates)
     if isinstance(area, Box):
-        return shapely.box(area.x0, area.y0, area.x1, area.y1), False
+        return area.polygon, False
     try:
         drawn = shape({"type": "MultiPolygon", "coordinates": coordinates})
     except _FOREIGN:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from ..prompts import PathClass, Plane
 
@@ -75,6 +76,12 @@ def read_path_class(classification: object) -> PathClass | None:
         return None
     color = _rgb(classification.get("color"))
     return PathClass(name, color or _unpack_rgb(classification.get("colorRGB")))
+
+
+def read_class_name(feature: Mapping[str, Any]) -> str | None:
+    """Read the name of a feature's class; None without one."""
+    path_class = read_path_class((feature.get("properties") or {}).get("classification"))
+    return path_class.name if path_class else None
 
 
 def make_classification(path_class: PathClass) -> str | dict[str, object]:

@@ -81,7 +81,7 @@ def describe_question(prompt: Prompt) -> str:
     That is the signature of its rectangle or outline, the points inside and outside of it, and the
     signature of the background.
     """
-    area = shapely.box(*prompt.l0_box.corners().ravel()) if prompt.l0_box else prompt.l0_outline
+    area = prompt.l0_box.polygon if prompt.l0_box else prompt.l0_outline
     question = {
         "area": None if area is None else sign_outline(area),
         "inside": _round_points(prompt.l0_positives),

@@ -358,7 +358,7 @@ def _make_mark(
     area = read_area(several)
     area_id = given_id or derive_id(_content(area), *about)
     if path_class is not None and path_class.is_ignored:
-        outline = shapely.box(*area.corners().ravel()) if isinstance(area, Box) else area
+        outline = area.polygon if isinstance(area, Box) else area
         return Background(area_id, outline, path_class, plane)
     if isinstance(area, Box):
         return Area(area_id, l0_box=area, path_class=path_class, plane=plane)

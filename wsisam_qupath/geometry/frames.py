@@ -16,11 +16,15 @@ One word per frame, used as a prefix everywhere:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
+from shapely.geometry import Polygon
+from shapely.geometry.base import BaseGeometry
 
 FloatArray: TypeAlias = NDArray[np.float64]
 """Points, N x 2 float64, (x, y)."""
@@ -55,6 +59,17 @@ class Box:
     def center(self) -> tuple[float, float]:
         return (self.x0 + self.x1) / 2, (self.y0 + self.y1) / 2
 
+    @property
+    def polygon(self) -> Polygon:
+        """The rectangle as a polygon."""
+        polygon: Polygon = shapely.box(self.x0, self.y0, self.x1, self.y1)
+        return polygon
+
+    @classmethod
+    def around(cls, geometry: BaseGeometry) -> Box:
+        """Compute the bounding box of a geometry that is not empty."""
+        return cls(*geometry.bounds)
+
     def corners(self) -> FloatArray:
         """Top left and bottom right, 2 x 2 (x, y)."""
         return np.array([[self.x0, self.y0], [self.x1, self.y1]], dtype=np.float64)
@@ -62,6 +77,10 @@ class Box:
     def contains(self, x: float, y: float) -> bool:
         """Whether (x, y) lies inside or on the edge."""
         return self.x0 <= x <= self.x1 and self.y0 <= y <= self.y1
+
+    def grow(self, x: float, y: float) -> Box:
+        """Compute the rectangle that is larger by x and y on each side."""
+        return Box(self.x0 - x, self.y0 - y, self.x1 + x, self.y1 + y)
 
     def intersection(self, other: Box) -> Box:
         """Compute the shared rectangle; its size is zero or negative if there is none."""
@@ -71,6 +90,11 @@ class Box:
             min(self.x1, other.x1),
             min(self.y1, other.y1),
         )
+
+
+def unite_boxes(boxes: Iterable[Box]) -> Box:
+    """Compute the bounding box of boxes, of which there is at least one."""
+    return find_bounding_box(np.concatenate([box.corners() for box in boxes]))
 
 
 def find_bounding_box(points: FloatArray) -> Box:

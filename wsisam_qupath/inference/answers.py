@@ -165,7 +165,7 @@ def make_outline(
 
 def _clip_to_slide(polygon: Polygon | MultiPolygon, l0_box: Box) -> Polygon | MultiPolygon | None:
     """Cut an outline at the slide's edge: a patch may reach over it."""
-    cut = keep_polygons(shapely.intersection(polygon, shapely.box(*l0_box.corners().ravel())))
+    cut = keep_polygons(shapely.intersection(polygon, l0_box.polygon))
     return None if cut.is_empty else cut
 
 

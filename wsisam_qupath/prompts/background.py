@@ -45,7 +45,7 @@ class Background:
         Returns:
             The same for the same areas; none where the area does not meet the window.
         """
-        box = shapely.box(l0_window.x0, l0_window.y0, l0_window.x1, l0_window.y1)
+        box = l0_window.polygon
         shared = keep_polygons(shapely.intersection(self.l0_area, box))
         if shared.is_empty:
             return ()

@@ -276,7 +276,7 @@ def _find_nearest_patches(
         return near
     # Mostly the nearest of all holds the point, so that few need to be compared below.
     boxes = [hr_l0_box_of(prompt) for prompt in prompts]
-    patches = shapely.box(*np.array([(b.x0, b.y0, b.x1, b.y1) for b in boxes]).T)
+    patches = np.array([box.polygon for box in boxes])
     best: IntArray = np.where(shapely.intersects(patches[near], dots), near, -1)
     (rest,) = np.nonzero(best < 0)
     dot_at, patch_at = shapely.STRtree(patches).query(dots[rest], predicate="intersects")
@@ -307,8 +307,7 @@ def _give_backgrounds(
     for prompts in prompts_of.values():
         for index, prompt in enumerate(prompts):
             window, marked = hr_l0_box_of(prompt), _make_shape(prompt)
-            box = shapely.box(window.x0, window.y0, window.x1, window.y1)
-            met = sorted(tree.query(box, predicate="intersects").tolist())
+            met = sorted(tree.query(window.polygon, predicate="intersects").tolist())
             around = [backgrounds[number] for number in met]
             prompts[index] = _add_background(
                 prompt, [one for one in around if not one.is_around(marked)]
@@ -330,7 +329,7 @@ def _make_shape(prompt: Prompt) -> BaseGeometry:
     if prompt.l0_outline is not None:
         return prompt.l0_outline
     if prompt.l0_box is not None:
-        return shapely.box(*prompt.l0_box.corners().ravel())
+        return prompt.l0_box.polygon
     return shapely.MultiPoint(prompt.l0_positives)
 
 
@@ -352,5 +351,4 @@ def _make_dots(clicks: Sequence[_Click]) -> NDArray[np.object_]:
 
 def make_polygon(area: Area) -> Polygon | MultiPolygon:
     """Make the polygon that an area covers, level-0 px."""
-    box = area.l0_box
-    return shapely.box(box.x0, box.y0, box.x1, box.y1) if box else area.l0_outline
+    return area.l0_box.polygon if area.l0_box else area.l0_outline

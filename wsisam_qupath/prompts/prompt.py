@@ -8,7 +8,6 @@ from enum import Enum
 from typing import TypeAlias
 
 import numpy as np
-import shapely
 from shapely.geometry import MultiPolygon, Polygon
 
 from ..errors import PromptError
@@ -111,16 +110,21 @@ class Prompt:
         return PromptKind.POINT if is_single else PromptKind.POINTS
 
     @property
+    def class_name(self) -> str | None:
+        """The name of its class; None without one."""
+        return self.path_class.name if self.path_class else None
+
+    @property
     def l0_extent(self) -> Box | None:
         """The box that bounds the object: its own, or its outline's; None for bare points."""
         if self.l0_box is not None:
             return self.l0_box
-        return None if self.l0_outline is None else _make_box_around(self.l0_outline)
+        return None if self.l0_outline is None else Box.around(self.l0_outline)
 
     @property
     def l0_earlier_box(self) -> Box | None:
         """The bounding box of the earlier result."""
-        return None if self.l0_earlier is None else _make_box_around(self.l0_earlier)
+        return None if self.l0_earlier is None else Box.around(self.l0_earlier)
 
     @property
     def l0_points(self) -> FloatArray:
@@ -135,10 +139,6 @@ class Prompt:
         if self.l0_positives:
             corners.append(np.array(self.l0_positives, dtype=np.float64))
         return find_bounding_box(np.concatenate(corners))
-
-
-def _make_box_around(area: Polygon | MultiPolygon) -> Box:
-    return Box(*shapely.bounds(area).tolist())
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-import shapely
 from shapely.geometry import MultiPolygon, Polygon, shape
 
 from ..geojson import Feature
 from ..geojson.properties import read_path_class, read_plane
-from ..geometry import Box, Mpp
+from ..geometry import Box, Mpp, unite_boxes
 from ..prompts import PathClass, Plane, Prompt, PromptKind
 
 PromptState: TypeAlias = Literal["outlined", "empty", "answered", "reviewed", "skipped"]
@@ -73,8 +72,8 @@ class PromptRow:
         """The bounding box of prompt and outline, level-0 px; None if there is neither."""
         boxes = [self.prompt.l0_bounds] if self.prompt else []
         if self.feature is not None:
-            boxes.append(Box(*shapely.bounds(self.l0_outline).tolist()))
-        return _union(boxes) if boxes else None
+            boxes.append(Box.around(self.l0_outline))
+        return unite_boxes(boxes) if boxes else None
 
 
 @dataclass(frozen=True)
@@ -172,12 +171,3 @@ class ImageOutcome:
             counted=Counter(row.state for row in counted),
             outdated_counted=sum(row.is_outdated for row in counted),
         )
-
-
-def _union(boxes: Sequence[Box]) -> Box:
-    return Box(
-        min(box.x0 for box in boxes),
-        min(box.y0 for box in boxes),
-        max(box.x1 for box in boxes),
-        max(box.y1 for box in boxes),
-    )

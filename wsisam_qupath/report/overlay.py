@@ -15,7 +15,7 @@ from shapely.geometry import MultiPolygon, Polygon, shape
 from ..files import write_atomically
 from ..geojson import Feature
 from ..geojson.properties import read_path_class
-from ..geometry import Box, FloatArray
+from ..geometry import Box, FloatArray, unite_boxes
 from ..prompts import Prompt
 from ..slide import Slide
 
@@ -47,7 +47,7 @@ def write_overlay(
         SlideError: the slide cannot be read.
     """
     found = [_outline(feature) for feature in features]
-    bounds = [Box(*shapely.bounds(outline).tolist()) for outline, _ in found]
+    bounds = [Box.around(outline) for outline, _ in found]
     l0_box = _frame_boxes([*(p.l0_bounds for p in prompts), *bounds], slide.l0_box)
     scale = _scale(l0_box)
     size = max(1, round(l0_box.width * scale)), max(1, round(l0_box.height * scale))
@@ -103,7 +103,7 @@ class Sketch:
         if prompt.l0_outline is not None:
             self.trace(prompt.l0_outline, _PROMPT_RGB)
         elif prompt.l0_box is not None:
-            self.trace(shapely.box(*prompt.l0_box.corners().ravel()), _PROMPT_RGB)
+            self.trace(prompt.l0_box.polygon, _PROMPT_RGB)
 
     def points(self, prompt: Prompt) -> None:
         """Draw positive, then negative points."""
@@ -141,11 +141,10 @@ def _frame_boxes(l0_boxes: Sequence[Box], slide_box: Box) -> Box:
     """Compute the box around boxes with a margin, within the slide; of none, the whole slide."""
     if not l0_boxes:
         return slide_box
-    x0, y0 = min(b.x0 for b in l0_boxes), min(b.y0 for b in l0_boxes)
-    x1, y1 = max(b.x1 for b in l0_boxes), max(b.y1 for b in l0_boxes)
+    whole = unite_boxes(l0_boxes)
     # Points alone span no area: a picture needs some tissue around them.
-    margin = max(_MARGIN_SHARE * max(x1 - x0, y1 - y0), 50.0)
-    return Box(x0 - margin, y0 - margin, x1 + margin, y1 + margin).intersection(slide_box)
+    margin = max(_MARGIN_SHARE * max(whole.width, whole.height), 50.0)
+    return whole.grow(margin, margin).intersection(slide_box)
 
 
 def _scale(l0_box: Box) -> float:

@@ -11,13 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import shapely
 from shapely.geometry import MultiPoint, Polygon
 
 from ..geojson import Feature, prompts_to_refine, read_marks
 from ..geojson.authorship import is_untouched, read_outline, read_prompt_id, read_question
 from ..geojson.properties import read_object_type, read_path_class
 from ..geojson.provenance import describe_question
+from ..geometry import Box
 from ..inference.segmenter import Segmenter
 from ..options import OutlineOptions
 from ..project.batch.selection import PromptFilter, Task, select
@@ -257,18 +257,13 @@ def _keep_near(mark: Feature, area: Feature) -> Feature | None:
     geometry = mark.get("geometry") or {}
     if outline is None:
         return None
-    x0, y0, x1, y1 = outline.bounds
-    margin_x, margin_y = _NEAR_SHARE * (x1 - x0), _NEAR_SHARE * (y1 - y0)
+    bounds = Box.around(outline)
+    window = bounds.grow(_NEAR_SHARE * bounds.width, _NEAR_SHARE * bounds.height)
     if geometry.get("type") not in ("Point", "MultiPoint"):
-        window = shapely.box(x0 - margin_x, y0 - margin_y, x1 + margin_x, y1 + margin_y)
-        return mark if _is_correction_in(mark, window) else None
+        return mark if _is_correction_in(mark, window.polygon) else None
     coordinates = geometry.get("coordinates")
     points: list[Any] = [coordinates] if geometry["type"] == "Point" else coordinates or []
-    near = [
-        point
-        for point in points
-        if x0 - margin_x <= point[0] <= x1 + margin_x and y0 - margin_y <= point[1] <= y1 + margin_y
-    ]
+    near = [point for point in points if window.contains(*point[:2])]
     if not near:
         return None
     return {**mark, "geometry": {**geometry, "type": "MultiPoint", "coordinates": near}}

@@ -154,7 +154,7 @@ def _fill_box(prompt: Prompt) -> Prompt:
     box = prompt.l0_box
     if box is None:
         return prompt
-    return replace(prompt, l0_box=None, l0_outline=shapely.box(box.x0, box.y0, box.x1, box.y1))
+    return replace(prompt, l0_box=None, l0_outline=box.polygon)
 
 
 def _holds_any(prompt: Prompt, outlines: Sequence[Region]) -> bool:
@@ -186,7 +186,7 @@ class _Finder:
         self._segmenter, self._slide, self._search = segmenter, slide, search
         self._turn, self._check = turn, check
         planner = segmenter.planner(slide, options)
-        sizes_um = [planner.measure_longest_um(Box(*outline.bounds)) for outline in examples]
+        sizes_um = [planner.measure_longest_um(Box.around(outline)) for outline in examples]
         if not sizes_um:
             if options.object_size_um is None:
                 raise PromptError(

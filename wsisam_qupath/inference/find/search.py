@@ -82,7 +82,7 @@ def cut_to_slide(l0_outline: Region, l0_box: Box) -> Region:
 
 
 def _fill(box: Box) -> Region:
-    whole: Region = shapely.box(box.x0, box.y0, box.x1, box.y1)
+    whole: Region = box.polygon
     return whole
 
 

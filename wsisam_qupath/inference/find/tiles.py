@@ -59,7 +59,7 @@ def lay_tiles(planner: Planner, hr_mpp: float, l0_region: Region) -> list[PatchP
         for y_um in _spread(y0 * planner.mpp.y, y1 * planner.mpp.y, step_um)
         for x_um in _spread(x0 * planner.mpp.x, x1 * planner.mpp.x, step_um)
     )
-    return [pair for pair in pairs if l0_region.intersects(shapely.box(*_xyxy(find_middle(pair))))]
+    return [pair for pair in pairs if l0_region.intersects(find_middle(pair).polygon)]
 
 
 def sort_tiles(tiles: Sequence[PatchPair], l0_examples: Sequence[Region]) -> list[PatchPair]:
@@ -93,7 +93,7 @@ def is_glass(slide: PixelSource, pair: PatchPair) -> bool:
 
 def measure_tissue(slide: PixelSource, l0_outline: Region) -> float:
     """Measure the share of an object that is not bare glass, 0 to 1."""
-    box = Box(*l0_outline.bounds).intersection(slide.l0_box)
+    box = Box.around(l0_outline).intersection(slide.l0_box)
     tissue = _find_tissue(slide, box)
     steps = (np.arange(_LOOK_PX) + 0.5) / _LOOK_PX
     x, y = np.meshgrid(box.x0 + steps * box.width, box.y0 + steps * box.height)
@@ -122,7 +122,3 @@ def _spread(start_um: float, end_um: float, step_um: float) -> Iterator[float]:
     """List multiples of a step; stretches of its length around them cover all from start to end."""
     first, last = round(start_um / step_um), round(end_um / step_um)
     return (number * step_um for number in range(first, last + 1))
-
-
-def _xyxy(box: Box) -> tuple[float, float, float, float]:
-    return box.x0, box.y0, box.x1, box.y1

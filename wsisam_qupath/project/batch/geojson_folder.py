@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import OutputError, PromptError
-from ...files import is_list, read_json
+from ...files import is_list, make_folder, read_json
 from ...geojson import write_features
 from ...geojson.authorship import is_ours
 from ...geojson.manifest import file_names
@@ -28,12 +28,7 @@ class GeoJsonFolder:
     def __init__(self, folder: Path, images: Iterable[ImageEntry]) -> None:
         self._folder = folder
         self._names = file_names([(image.id, image.name) for image in images])
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as exc:
-            raise OutputError(
-                f"{folder} cannot be created ({exc.strerror}): choose another folder."
-            ) from exc
+        make_folder(folder)
         for name in self._names.values():
             _check_ours(folder / name)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from ...geojson import Feature
-from ...geojson.properties import read_path_class
+from ...geojson.properties import read_class_name
 from ...geojson.provenance import DRAWN_KEY, PROMPT_KEY
 from ...inference.chosen import ChosenModel
 from ...inference.executors import Deliver, MakeWork, Work
@@ -143,20 +143,15 @@ class ImageResults:
 def describe_written(feature: Feature) -> Written:
     """Describe a result as the history records it."""
     properties = feature["properties"]
-    path_class = read_path_class(properties.get("classification"))
     return Written(
         feature["id"],
         properties["metadata"][PROMPT_KEY],
         properties["metadata"][DRAWN_KEY],
-        path_class.name if path_class else None,
+        read_class_name(feature),
         properties["objectType"],
     )
 
 
 def _fits(result: SerializedResult, task: Task) -> bool:
     """Whether a result from the journal has the class that its prompt has now."""
-    if result.feature is None:
-        return True
-    drawn_class = read_path_class(result.feature["properties"].get("classification"))
-    path_class = task.prompt.path_class
-    return (drawn_class.name if drawn_class else None) == (path_class.name if path_class else None)
+    return result.feature is None or read_class_name(result.feature) == task.prompt.class_name

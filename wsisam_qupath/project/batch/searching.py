@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from ...files.names import compose
 from ...geojson import Feature, examples_from_geojson
 from ...geojson.authorship import is_untouched, read_outline, read_prompt_id, read_search_id
-from ...geojson.properties import read_path_class, read_plane
+from ...geojson.properties import read_class_name, read_plane
 from ...geometry import Box
 from ...inference.find import MOST_EXAMPLES, Region, Search
 from ...inference.tasks import NamedSearch
@@ -117,8 +117,8 @@ def choose_searches(
 
 
 def _read_class(feature: Feature) -> str | None:
-    path_class = read_path_class((feature.get("properties") or {}).get("classification"))
-    return None if path_class is None else compose(path_class.name)
+    name = read_class_name(feature)
+    return None if name is None else compose(name)
 
 
 def _is_ignored(feature: Feature) -> bool:

@@ -16,7 +16,7 @@ from ...geojson.authorship import (
     read_prompt_id,
     read_question,
 )
-from ...geojson.properties import read_object_type, read_path_class
+from ...geojson.properties import read_class_name, read_object_type
 from ...geojson.provenance import describe_question
 from ...geojson.shapes import is_scribble
 from ...geometry import Box
@@ -66,10 +66,13 @@ class PromptFilter:
 
     def wants_look_of(self, feature: Feature, prompt: Prompt) -> bool:
         """Tell whether a result has the type and class that a new one would have."""
-        path_class = read_path_class(feature["properties"].get("classification"))
-        name = path_class.name if path_class else None
-        wanted_name = prompt.path_class.name if prompt.path_class else None
-        return (name, read_object_type(feature)) == (wanted_name, self.object_type)
+        return has_look(feature, prompt, self.object_type)
+
+
+def has_look(feature: Feature, prompt: Prompt, object_type: ObjectType) -> bool:
+    """Whether a result has the type and class that a new one would have."""
+    look = (read_class_name(feature), read_object_type(feature))
+    return look == (prompt.class_name, object_type)
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,12 @@ from ...errors import ImageError, OptionError, PromptError
 from ...files import read_json
 from ...geojson import Feature
 from ...geojson.manifest import file_names
-from ...geojson.properties import read_object_type, read_path_class
 from ...geojson.provenance import PROMPT_KEY
 from ...options import GEOJSON_ENDINGS, ObjectType
 from ...prompts.results import SerializedResult
 from ...qupath.files.entries import ImageEntry
 from ..slide_table.status import SlideFiles, SlideStatus
-from .selection import Task
+from .selection import Task, has_look
 
 
 class StoredResults:
@@ -71,12 +70,8 @@ class StoredResults:
 
     def _fits(self, result: SerializedResult, task: Task) -> bool:
         """Whether a result has the class and the type that a new one would have."""
-        if result.feature is None:
-            return True
-        path_class = read_path_class(result.feature["properties"].get("classification"))
-        wanted = task.prompt.path_class
-        has_class = (path_class and path_class.name) == (wanted and wanted.name)
-        return has_class and read_object_type(result.feature) == self._object_type
+        feature = result.feature
+        return feature is None or has_look(feature, task.prompt, self._object_type)
 
 
 def _read_outlines(files: SlideFiles, status: SlideStatus) -> Mapping[str, SerializedResult]:

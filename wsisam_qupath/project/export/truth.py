@@ -9,12 +9,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import shapely
 from shapely.geometry import MultiPolygon, Polygon
 
 from ...geojson.authorship import is_untouched
 from ...geojson.manifest import REGION_CLASS, UNCLASSIFIED
-from ...geojson.properties import make_classification, read_path_class, read_plane
+from ...geojson.properties import make_classification, read_class_name, read_path_class, read_plane
 from ...geojson.shapes import UnusableError, geometry_json, read_area, snap_to_grid
 from ...geojson.writing import Feature
 from ...geometry import Box
@@ -69,7 +68,7 @@ def select_truth(contents: ImageContents) -> Truth:
             left_out[chosen] += 1
             continue
         features.append(chosen)
-        name = _class_name(annotation)
+        name = read_class_name(annotation) or ""
         if name == REGION_CLASS:
             regions += 1
         else:
@@ -89,10 +88,7 @@ def _choose_annotation(annotation: Feature) -> Feature | str:
     reason = _reason_against(annotation, isinstance(area, Box))
     if reason is not None:
         return reason
-    if isinstance(area, Box):
-        outline = shapely.box(area.x0, area.y0, area.x1, area.y1)
-    else:
-        outline = snap_to_grid(area)
+    outline = area.polygon if isinstance(area, Box) else snap_to_grid(area)
     return {
         "type": "Feature",
         "id": annotation["id"],
@@ -115,7 +111,7 @@ def _read_area(geometry: Feature) -> Box | Polygon | MultiPolygon | str:
 
 
 def _reason_against(annotation: Feature, is_rectangle: bool) -> str | None:
-    name = _class_name(annotation)
+    name = read_class_name(annotation) or ""
     if name == REGION_CLASS:
         return None
     if name.endswith("*"):
@@ -133,12 +129,6 @@ def _properties(annotation: Feature) -> Feature:
     if path_class is not None:
         properties["classification"] = make_classification(path_class)
     return properties
-
-
-def _class_name(annotation: Feature) -> str:
-    """Give the name of the class; empty without one."""
-    found = read_path_class((annotation.get("properties") or {}).get("classification"))
-    return found.name if found else ""
 
 
 def _sort_counts(counts: Mapping[str, int]) -> dict[str, int]:

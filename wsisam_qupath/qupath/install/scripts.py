@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from ...errors import REINSTALL, OutputError, QuPathError
-from ...files import write_atomically
+from ...files import make_folder, write_atomically
 from ...files.formats import SCRIPT_RECORD
 
 MENU = "WSI-SAM"
@@ -31,6 +31,9 @@ _RECORD_FORMAT = re.compile(r"# format (\d+)")
 
 CopyState: TypeAlias = Literal["missing", "current", "outdated", "edited"]
 """``outdated``: installed by an earlier version. ``edited``: changed or added by the user."""
+
+
+_FOLDER_FIX = "allow it, or choose another user folder for QuPath"
 
 
 @dataclass(frozen=True)
@@ -128,10 +131,10 @@ def put(folder: Path, shipped: Mapping[str, bytes]) -> tuple[ScriptCopy, ...]:
         FormatError: a newer version of this program installed them.
     """
     found = look(folder, shipped)
-    _create(folder)
+    make_folder(folder, _FOLDER_FIX)
     for copy, content in zip(found, shipped.values(), strict=True):
         if copy.state in ("missing", "outdated"):
-            _create(copy.path.parent)
+            make_folder(copy.path.parent, _FOLDER_FIX)
             write_atomically(copy.path, content)
     for name, digest in _read_record(folder).items():
         if name not in shipped and _state(folder / name, b"", digest) == "outdated":
@@ -157,16 +160,6 @@ def _state(path: Path, shipped: bytes, recorded: str | None) -> CopyState:
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _create(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as exc:
-        raise OutputError(
-            f"{folder} cannot be created ({exc.strerror}): allow it, or choose another user "
-            "folder for QuPath."
-        ) from exc
 
 
 def _read_record(folder: Path) -> dict[str, str]:
