@@ -70,7 +70,6 @@ class _Batch(click.Command):
     "--min-score",
     type=click.FloatRange(0, 1),
     default=MIN_SCORE,
-    show_default=True,
     help="Lowest predicted IoU of an object that --find finds.",
 )
 @click.option("--keep", is_flag=True, help="Keep earlier results beside the new ones.")
@@ -108,14 +107,16 @@ class _Batch(click.Command):
     "write",
     flag_value=False,
     default=True,
+    show_default=False,
     help="Do not change the project; only export or report.",
 )
 @click.option(
     "--workers",
     type=click.IntRange(min=0),
     default=0,
+    show_default="no extra process",
     metavar="N",
-    help="Number of worker processes, one per GPU if there are GPUs.  [default: no extra process]",
+    help="Number of worker processes, one per GPU if there are GPUs.",
 )
 @click.option(
     "--dask",

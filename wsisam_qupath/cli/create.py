@@ -31,7 +31,6 @@ from .options import SOME_FAILED
 @click.option(
     "--image-type",
     default="brightfield-h-e",
-    show_default=True,
     metavar="NAME",
     help="QuPath image type of the slides: brightfield-h-e, brightfield-h-dab, brightfield-other, "
     "fluorescence, other, or unset (QuPath asks when a slide is opened).",
@@ -39,7 +38,6 @@ from .options import SOME_FAILED
 @click.option(
     "--resume/--no-resume",
     default=True,
-    show_default=True,
     help="Continue a stopped run with the same slides, annotations and image type.",
 )
 def create(**given: Any) -> None:

@@ -15,7 +15,6 @@ from .options import model_options, take_model
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     default="demo-output",
-    show_default=True,
     help="Folder for the example slide, prompts, outlines and picture.",
 )
 @model_options

@@ -41,7 +41,6 @@ from .options import model_options, mpp_option, result_options, take_model, take
     "--min-score",
     type=click.FloatRange(0, 1),
     default=MIN_SCORE,
-    show_default=True,
     help="Lowest predicted IoU of a found object; lower finds more, and more wrong ones.",
 )
 @click.option(
@@ -66,7 +65,6 @@ from .options import model_options, mpp_option, result_options, take_model, take
 @click.option(
     "--resume/--no-resume",
     default=True,
-    show_default=True,
     help="Continue a stopped run with the same slide, examples, model and options.",
 )
 @model_options

@@ -52,7 +52,11 @@ _COMMANDS = {
 }
 """Module and name of each command. By name: training stands above this package."""
 
-_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+_CONTEXT = {
+    "help_option_names": ["-h", "--help"],
+    "max_content_width": 100,
+    "show_default": True,
+}
 
 
 def _choose_progress(

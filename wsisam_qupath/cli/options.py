@@ -64,7 +64,6 @@ def _add_model_options(command: F, more: str, *, several: bool) -> F:
         click.option(
             "--base",
             default=DEFAULT_BASE,
-            show_default=True,
             metavar="NAME",
             help=f"Base model: {', '.join(BASES)}.",
         ),
@@ -73,7 +72,6 @@ def _add_model_options(command: F, more: str, *, several: bool) -> F:
             type=parse_adapter,
             multiple=several,
             default=["default"] if several else "default",
-            show_default=True,
             metavar="PATH|default|none",
             help="WSI-SAM adapter (.safetensors) trained for the base model. 'default' is the one "
             "that ships with this program, if there is one for the base; 'none' is the base alone."
@@ -89,21 +87,18 @@ def _add_model_options(command: F, more: str, *, several: bool) -> F:
         click.option(
             "--device",
             default="auto",
-            show_default=True,
             metavar="NAME",
             help="Device to compute on: auto, cpu, cuda, cuda:1 … or mps.",
         ),
         click.option(
             "--backend",
             default="auto",
-            show_default=True,
             metavar="NAME",
             help="Library that runs the model: auto, torch or openvino.",
         ),
         click.option(
             "--precision",
             default=ModelSpec.precision,
-            show_default=True,
             metavar="NAME",
             help="Numbers that the encoder computes with: auto, int8, bf16 or f32. 'auto' is int8 "
             "on a CPU that multiplies it faster (VNNI or AMX, on Linux), else bf16, which is f32 "
@@ -113,7 +108,6 @@ def _add_model_options(command: F, more: str, *, several: bool) -> F:
             "--embeddings-gb",
             type=click.FloatRange(0),
             default=ModelSpec.embeddings_gb,
-            show_default=True,
             metavar="GB",
             envvar="WSISAM_QUPATH_EMBEDDINGS_GB",
             show_envvar=True,
@@ -154,7 +148,6 @@ def outline_options(command: F) -> F:
         "points_as",
         type=click.Choice(["together", "each"]),
         default=OutlineOptions.points_as,
-        show_default=True,
         help="Whether several points of one QuPath object mark one object together, or one "
         "object each.",
     )
@@ -177,7 +170,6 @@ def result_options(command: F) -> F:
             "simplify_um",
             type=float,
             default=OutlineOptions.simplify_um,
-            show_default=True,
             metavar="UM",
             help="Simplify outlines; they move by at most this many µm.",
         ),
@@ -186,7 +178,6 @@ def result_options(command: F) -> F:
             "min_area_um2",
             type=float,
             default=OutlineOptions.min_area_um2,
-            show_default=True,
             metavar="UM2",
             help="Drop parts and fill holes that are smaller than this, in µm².",
         ),
@@ -195,7 +186,6 @@ def result_options(command: F) -> F:
             "object_type",
             type=click.Choice(["detection", "annotation"]),
             default=OutlineOptions.object_type,
-            show_default=True,
             help="Type of the resulting QuPath objects.",
         ),
     )

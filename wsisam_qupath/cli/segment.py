@@ -86,7 +86,6 @@ def _parse_shard(text: str) -> object:
     "--candidates",
     type=click.IntRange(1, MOST_CANDIDATES),
     default=OutlineOptions.candidates,
-    show_default=True,
     help="Largest number of outlines for points, which may mean a nucleus, a gland or a region; "
     "the measurement 'Rank' is 1 for the likeliest.",
 )
@@ -98,7 +97,6 @@ def _parse_shard(text: str) -> object:
 @click.option(
     "--resume/--no-resume",
     default=True,
-    show_default=True,
     help="Continue a stopped run with the same slide, prompts, model and options.",
 )
 @click.option(
@@ -117,9 +115,9 @@ def _parse_shard(text: str) -> object:
     "--workers",
     type=click.IntRange(min=0),
     default=0,
+    show_default="no extra process",
     metavar="N",
-    help="With --table: number of worker processes, one per GPU if there are GPUs.  [default: no "
-    "extra process]",
+    help="With --table: number of worker processes, one per GPU if there are GPUs.",
 )
 @click.option(
     "--dask",

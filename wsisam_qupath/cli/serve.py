@@ -11,12 +11,11 @@ from .options import models_options, parse_remap, take_models
 
 
 @click.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
+@click.option("--host", default="127.0.0.1", help="Address to listen at.")
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
     default=8473,
-    show_default=True,
     help="Port to listen at; 0 is any free one.",
 )
 @click.option(
@@ -64,7 +63,6 @@ from .options import models_options, parse_remap, take_models
     "--max-body-mib",
     type=click.IntRange(1, 2048),
     default=64,
-    show_default=True,
     metavar="MIB",
     help="Maximum size of a request, MiB.",
 )
@@ -72,7 +70,6 @@ from .options import models_options, parse_remap, take_models
     "--max-prompts",
     type=click.IntRange(1),
     default=5000,
-    show_default=True,
     metavar="N",
     help="Maximum number of prompts in a request.",
 )
@@ -80,14 +77,12 @@ from .options import models_options, parse_remap, take_models
     "--max-requests",
     type=click.IntRange(1, 1000),
     default=32,
-    show_default=True,
     help="Maximum number of concurrent requests; further ones get HTTP 503.",
 )
 @click.option(
     "--max-memory-mib",
     type=click.IntRange(16),
     default=768,
-    show_default=True,
     metavar="MIB",
     help="Maximum memory of all requests together, MiB, besides the model and its caches.",
 )
@@ -95,7 +90,6 @@ from .options import models_options, parse_remap, take_models
     "--max-seconds",
     type=click.FloatRange(0.1),
     default=300,
-    show_default=True,
     metavar="S",
     help="Maximum time for a request, seconds.",
 )

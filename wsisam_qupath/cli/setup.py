@@ -19,7 +19,7 @@ import click
 @click.option(
     "--install/--no-install",
     default=True,
-    help="Download QuPath if it is not installed.  [default: install]",
+    help="Download QuPath if it is not installed.",
 )
 @click.option(
     "--qupath-dir",

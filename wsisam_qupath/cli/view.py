@@ -28,7 +28,6 @@ from .options import model_options, take_model
     "--browser/--no-browser",
     "opens_browser",
     default=True,
-    show_default=True,
     help="Open the page in the browser, or only print its address.",
 )
 @model_options

@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict
 from datetime import datetime
 from http import HTTPStatus
 from typing import Any, NamedTuple
@@ -359,7 +360,6 @@ def encode_record(record: Record) -> bytes:
 
 
 def _info(service: Service, config: ServerConfig) -> Info:
-    limits = config.limits
     loaded = service.models.loaded
     return Info(
         version=__version__,
@@ -369,18 +369,7 @@ def _info(service: Service, config: ServerConfig) -> Info:
         device=loaded.predictor.backend.name if loaded else None,
         reads_slides=config.reads_slides,
         adapters=list(service.adapters),
-        limits=LimitsInfo(
-            body_bytes=limits.body_bytes,
-            prompts=limits.prompts,
-            streamed_prompts=STREAMED_PROMPTS_MIN,
-            points=limits.points,
-            vertices=limits.vertices,
-            regions=limits.regions,
-            region_px=limits.region_px,
-            all_regions_px=limits.all_regions_px,
-            requests_at_once=limits.requests_at_once,
-            request_seconds=limits.request_seconds,
-        ),
+        limits=LimitsInfo(**asdict(config.limits), streamed_prompts=STREAMED_PROMPTS_MIN),
     )
 
 

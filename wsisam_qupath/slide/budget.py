@@ -1,7 +1,8 @@
 """Memory that pixels may take: one budget per process, and what share each use has of it.
 
-The budget is 2 GB. Everything that is decoded reserves its decoded size first and waits until that
-fits; what can never fit is refused before a decoder sees it.
+The budget is 2 GB for a process with its programs, model and caches. Everything that is decoded
+reserves its decoded size first and waits until that fits; what can never fit is refused before a
+decoder sees it.
 """
 
 from __future__ import annotations
@@ -13,9 +14,6 @@ from contextlib import contextmanager
 from ..errors import SlideError
 
 MIB = 1 << 20
-
-BUDGET_BYTES = 2048 * MIB
-"""What a process may hold, with its programs, model and caches."""
 
 DECODING_BYTES = 640 * MIB
 """Most bytes that are being decoded at a time, in all threads together."""

@@ -34,7 +34,6 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--kinds",
     default=_KINDS,
-    show_default=True,
     metavar="LIST",
     help="Prompt types to evaluate, comma-separated; noc counts the clicks that an object needs.",
 )
@@ -42,7 +41,6 @@ _PATH = click.Path(path_type=Path)
     "--part",
     type=click.Choice(["test", "val", "train", "all"]),
     default="test",
-    show_default=True,
     help="Part of the split to evaluate on; all data if there is no split.",
 )
 @click.option(
@@ -60,7 +58,6 @@ _PATH = click.Path(path_type=Path)
     "--protocol",
     type=click.Choice(["use", "patch"]),
     default="use",
-    show_default=True,
     help="'use' answers as the segment command does; 'patch' asks on fixed windows, as the WSI-SAM "
     "paper does at 10x, and cuts objects at their edges.",
 )
@@ -73,7 +70,6 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--scale",
     default="none",
-    show_default=True,
     metavar="truth|median|none|UM",
     help="Object size that comes with points: none, as in a click in QuPath, the true size of the "
     "object, the median of its class, or a size in µm.",
@@ -82,7 +78,6 @@ _PATH = click.Path(path_type=Path)
     "--second-pass",
     type=click.Choice(["on", "off"]),
     default="on",
-    show_default=True,
     help="Whether adapters that refine their first answer do so.",
 )
 @click.option(
@@ -95,7 +90,6 @@ _PATH = click.Path(path_type=Path)
     "--box-noise",
     type=float,
     default=0.05,
-    show_default=True,
     metavar="SHARE",
     help="How far the edges of a box are off, as drawn by hand: standard deviation, as a share "
     "of the box's side.",
@@ -104,7 +98,6 @@ _PATH = click.Path(path_type=Path)
     "--outline-noise",
     type=float,
     default=0.05,
-    show_default=True,
     metavar="SHARE",
     help="How far a coarse outline is off: standard deviation, as a share of the square root of "
     "the object's area.",
@@ -114,12 +107,11 @@ _PATH = click.Path(path_type=Path)
     type=_PATH,
     help="Use the boxes of a detector as prompts: MS COCO, GeoJSON, or a folder of GeoJSON files.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Random seed of the prompts.")
+@click.option("--seed", type=int, default=0, help="Random seed of the prompts.")
 @click.option(
     "--by",
     type=click.Choice(["dataset", "class", "image", "patient"]),
     default="dataset",
-    show_default=True,
     help="What the rows of the table stand for.",
 )
 @click.option("--json", "json_file", type=_PATH, help="Write all results to this JSON file.")
@@ -134,14 +126,12 @@ _PATH = click.Path(path_type=Path)
     "--figures-count",
     type=int,
     default=24,
-    show_default=True,
     metavar="N",
     help="Number of objects with a picture; half of them are the worst ones.",
 )
 @click.option(
     "--resume/--no-resume",
     default=True,
-    show_default=True,
     help="Go on where an evaluation of the same images, models and options was stopped.",
 )
 @click.option(

@@ -83,7 +83,6 @@ def take_options(given: dict[str, Any], *, val_share: float) -> Any:
     "--val-share",
     type=float,
     default=0.15,
-    show_default=True,
     metavar="SHARE",
     help="Share of the patients that are not trained on but judge the result, if no table says "
     "which.",
@@ -174,13 +173,11 @@ def take_options(given: dict[str, Any], *, val_share: float) -> Any:
     "--cache-gb",
     type=float,
     default=20.0,
-    show_default=True,
     help="Largest size of the cached features, GiB; where all do not fit, fewer views are used.",
 )
 @click.option(
     "--base",
     default=DEFAULT_BASE,
-    show_default=True,
     metavar="NAME",
     help="Base model the adapter is trained on.",
 )
@@ -193,7 +190,6 @@ def take_options(given: dict[str, Any], *, val_share: float) -> Any:
 @click.option(
     "--device",
     default="auto",
-    show_default=True,
     metavar="NAME",
     help="Device to train on: auto, cpu, cuda, cuda:1 … or mps.",
 )
@@ -206,6 +202,7 @@ def take_options(given: dict[str, Any], *, val_share: float) -> Any:
 @click.option(
     "--licence",
     default="",
+    show_default=False,
     metavar="TEXT",
     help="License and source of the training data, for the adapter's card.",
 )

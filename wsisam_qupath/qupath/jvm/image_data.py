@@ -20,7 +20,7 @@ from ..files.entries import ImageEntry
 from ..files.integrity import check_count, check_data
 from ..files.json_text import PROJECT_BYTES_MAX, SUMMARY_BYTES_MAX, as_object, parse
 from .java import Java, java_class, java_path, translate_java_errors
-from .streams import PATH_OBJECT, counts, has_method, make_function, make_predicate, text_or
+from .streams import PATH_OBJECT, counts, has_method, make_function, text_or
 
 _IMAGE_ID = "PROJECT_ENTRY_ID"
 """Property by which QuPath knows which image of which project an ImageData belongs to."""
@@ -183,7 +183,7 @@ def make_summary(image: StoredImage, image_data: Java) -> dict[str, Any]:
 
 
 def _class_counts(objects: Java, kind: str) -> dict[str, int]:
-    chosen = objects.stream().filter(make_predicate(PATH_OBJECT, kind))
+    chosen = objects.stream().filter(make_function(PATH_OBJECT, kind, "Predicate"))
     classes = chosen.map(make_function(PATH_OBJECT, "getPathClass")).map(text_or("Unclassified"))
     identity = java_class("java.util.function.Function").identity()
     return {str(name): count for name, count in counts(classes, identity).items()}

@@ -32,7 +32,7 @@ from .placing import (
     take_out,
     uuid,
 )
-from .streams import PATH_OBJECT, has_metadata_key, has_method, make_function, make_predicate
+from .streams import PATH_OBJECT, has_metadata_key, has_method, make_function
 
 
 def read_image(project: Path, entry_id: str) -> ImageContents:
@@ -61,7 +61,7 @@ def read_image(project: Path, entry_id: str) -> ImageContents:
 def _collect_relevant(objects: Java, *methods: str) -> Java:
     stream = objects.stream()
     for method in methods:
-        stream = stream.filter(make_predicate(PATH_OBJECT, method))
+        stream = stream.filter(make_function(PATH_OBJECT, method, "Predicate"))
     return stream.toList()
 
 

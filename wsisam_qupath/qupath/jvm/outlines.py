@@ -20,7 +20,7 @@ from ...geometry import FloatArray
 from ...prompts import Plane
 from ..values import Feature
 from .java import Java, java_array, java_class
-from .streams import ROI, make_double_function, make_function, make_int_function
+from .streams import ROI, make_function
 
 Outlines: TypeAlias = NDArray[np.object_]
 """N shapely Polygon or MultiPolygon, level-0 px."""
@@ -202,7 +202,8 @@ def _are_same(expected: Sequence[FloatArray], read: Sequence[FloatArray]) -> boo
 def read_vertices(rois: Java) -> list[FloatArray]:
     """Read the vertices, M x 2 each, of a java.util.List of polygon and point ROIs."""
     counted = np.array(
-        rois.stream().mapToInt(make_int_function(ROI, "getNumPoints")).toArray(), dtype=int
+        rois.stream().mapToInt(make_function(ROI, "getNumPoints", "ToIntFunction")).toArray(),
+        dtype=int,
     )
     xy = np.stack([_ordinates(rois, getter) for getter in ("getX", "getY")], axis=1)
     return _split(xy, counted)
@@ -211,7 +212,9 @@ def read_vertices(rois: Java) -> list[FloatArray]:
 def _ordinates(rois: Java, getter: str) -> FloatArray:
     points = rois.stream().map(make_function(ROI, "getAllPoints"))
     flat = points.flatMap(make_function("java.util.Collection", "stream"))
-    numbers = flat.mapToDouble(make_double_function("qupath.lib.geom.Point2", getter)).toArray()
+    numbers = flat.mapToDouble(
+        make_function("qupath.lib.geom.Point2", getter, "ToDoubleFunction")
+    ).toArray()
     return np.array(numbers, dtype=np.float64)
 
 
@@ -225,7 +228,7 @@ def read_geometries(rois: Java) -> NDArray[np.object_]:
 
 def read_planes(rois: Java) -> list[Plane]:
     axes = [
-        rois.stream().mapToInt(make_int_function(ROI, getter)).toArray()
+        rois.stream().mapToInt(make_function(ROI, getter, "ToIntFunction")).toArray()
         for getter in ("getC", "getZ", "getT")
     ]
     return [Plane(int(c), int(z), int(t)) for c, z, t in zip(*axes, strict=True)]

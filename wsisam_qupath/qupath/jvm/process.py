@@ -112,11 +112,6 @@ class QuPathProcess:
         """
         return self.submit(function, *args, **kwargs).result()
 
-    @property
-    def has_answered(self) -> bool:
-        """Whether QuPath started and answered a call."""
-        return self._has_answered
-
     def _answer(self, call: Callable[[], T], seconds: float) -> T:
         worker = self._find_or_start_worker()
         try:

@@ -15,25 +15,9 @@ ROI = "qupath.lib.roi.interfaces.ROI"
 
 
 @cache
-def make_function(owner: str, method: str) -> Java:
-    """Make a Java Function that calls a method without arguments."""
-    return _as("Function", _handle(owner, method))
-
-
-@cache
-def make_predicate(owner: str, method: str) -> Java:
-    """Make a Java Predicate that calls a method."""
-    return _as("Predicate", _handle(owner, method))
-
-
-@cache
-def make_int_function(owner: str, method: str) -> Java:
-    return _as("ToIntFunction", _handle(owner, method))
-
-
-@cache
-def make_double_function(owner: str, method: str) -> Java:
-    return _as("ToDoubleFunction", _handle(owner, method))
+def make_function(owner: str, method: str, interface: str = "Function") -> Java:
+    """Make a Java Function, or another functional interface, that calls a method."""
+    return _as(interface, _handle(owner, method))
 
 
 @cache

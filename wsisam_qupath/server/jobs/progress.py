@@ -5,16 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
-from typing import TypeAlias
 
 from ...errors import escape
 from ...geojson import Feature
 from ...qupath.files.entries import ImageEntry
 from ...report.outcome import ImageOutcome, KeptResult
 from ..job_schemas import ImageStatus, JobState, JobStatus, NewClass
-
-KeepResults: TypeAlias = Callable[[str, Sequence[Feature]], None]
-"""Stores the features of an image, by its entry id, in place of its earlier ones."""
 
 
 def read_clock() -> datetime:

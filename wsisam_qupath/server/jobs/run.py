@@ -59,10 +59,6 @@ class Cancellation:
                 return
         action()
 
-    @property
-    def is_wished(self) -> bool:
-        return self._wished.is_set()
-
     def wait(self, seconds: float) -> bool:
         """Wait; tell whether the stop is requested before the time is over."""
         return self._wished.wait(seconds)
