@@ -41,7 +41,7 @@ def run_cache(*, clear: bool) -> None:
                 progress.update(what=f"Deleting {_CONTENTS[name]}")
                 freed += _clear(folder / name)
         progress.update(what="Measuring the cache")
-        sizes = {name: _measure_bytes(folder / name) for name in _CONTENTS}
+        sizes = {name: measure_bytes(folder / name) for name in _CONTENTS}
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name, justify in (("Folder", "left"), ("Holds", "left"), ("Size", "right")):
         table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
@@ -54,7 +54,8 @@ def run_cache(*, clear: bool) -> None:
         console.print(f"{decimal(freed)} were freed.")
 
 
-def _measure_bytes(folder: Path) -> int:
+def measure_bytes(folder: Path) -> int:
+    """Measure how many bytes the files in a folder and below it hold."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
@@ -62,7 +63,7 @@ def _clear(folder: Path) -> int:
     """Delete a folder; returns how many bytes it held."""
     if not folder.is_dir():
         return 0
-    size = _measure_bytes(folder)
+    size = measure_bytes(folder)
     try:
         shutil.rmtree(folder)
     except OSError as exc:

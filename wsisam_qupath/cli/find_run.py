@@ -13,6 +13,7 @@ from shapely.geometry import shape
 from ..errors import OptionError, PromptError
 from ..files import check_writable, compute_sha256
 from ..geojson import Feature, read_examples, read_region, to_feature, write_features
+from ..geojson.writing import MEASUREMENTS
 from ..inference.find import Search, find_objects
 from ..inference.loading import ResolvedModel, resolve
 from ..inference.segmenter import Segmenter
@@ -194,4 +195,4 @@ def _explain_nothing(part: Part) -> str:
 
 
 def _read_score(feature: Feature) -> float:
-    return float(feature["properties"]["measurements"].get("Predicted IoU", 0.0))
+    return float(feature["properties"]["measurements"].get(MEASUREMENTS["predicted_iou"], 0.0))

@@ -18,7 +18,6 @@ import shapely
 from shapely.errors import ShapelyError
 from shapely.geometry import MultiPolygon, Polygon, mapping, shape
 
-from ..errors import PromptError
 from ..files import read_json
 from ..geometry import Box
 from ..prompts import PathClass, Plane, Skipped
@@ -32,13 +31,19 @@ from .properties import (
     read_path_class,
     read_plane,
 )
-from .reading import holds_features, list_top_features
-from .shapes import LIMIT_PX, UnusableError, geometry_json, read_area, read_points, snap_to_grid
+from .reading import EXPORT_AGAIN, list_top_features, require_features
+from .shapes import (
+    AREAS,
+    LIMIT_PX,
+    LINES,
+    POINTS,
+    UnusableError,
+    geometry_json,
+    read_area,
+    read_points,
+    snap_to_grid,
+)
 from .writing import Feature
-
-_AREAS = ("Polygon", "MultiPolygon")
-_POINTS = ("Point", "MultiPoint")
-_LINES = ("LineString", "MultiLineString")
 
 _OBJECT_TYPES = {"annotation", "detection", "cell", "tile"}
 
@@ -47,8 +52,6 @@ _DEEPEST = 100
 
 _FOREIGN = (ShapelyError, ValueError, TypeError, KeyError, IndexError, AttributeError)
 """Errors that shapely raises on coordinates that do not fit their type."""
-
-_FIX = "Export it from QuPath again, as .geojson."
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ def read_objects(path: Path) -> Cleaned:
     Raises:
         PromptError: it cannot be read, or is not GeoJSON.
     """
-    return clean_objects(read_json(path, fix=_FIX), source=str(path))
+    return clean_objects(read_json(path, fix=EXPORT_AGAIN), source=str(path))
 
 
 def clean_objects(document: object, *, source: str = "The GeoJSON") -> Cleaned:
@@ -109,8 +112,7 @@ class ObjectStream:
     """
 
     def __init__(self, document: object, *, source: str = "The GeoJSON") -> None:
-        if not holds_features(document):
-            raise PromptError(f"{source} is not GeoJSON: it holds no features. {_FIX}")
+        require_features(document, source)
         self._document = document
         self._cleaner = _Cleaner()
         self.skipped = self._cleaner.skipped
@@ -131,7 +133,7 @@ def open_objects(path: Path) -> ObjectStream:
     Raises:
         PromptError: it cannot be read, or is not GeoJSON.
     """
-    return ObjectStream(read_json(path, fix=_FIX), source=str(path))
+    return ObjectStream(read_json(path, fix=EXPORT_AGAIN), source=str(path))
 
 
 def list_classes(features: Iterable[Feature]) -> tuple[PathClass, ...]:
@@ -237,17 +239,17 @@ class _Cleaner:
         kind, coordinates = drawn.get("type"), drawn.get("coordinates")
         plane = read_plane(drawn.get("plane"))
         several = coordinates if str(kind).startswith("Multi") else [coordinates]
-        if kind in _AREAS:
+        if kind in AREAS:
             area, is_repaired = clean_area(several)
             self.repaired += is_repaired
             written = geometry_json(area, plane)
             if drawn.get("isEllipse") is True:
                 written["isEllipse"] = True
             return written
-        if kind in _POINTS:
+        if kind in POINTS:
             points = [list(point) for point in read_points(several)]
             written = {"type": kind, "coordinates": points[0] if kind == "Point" else points}
-        elif kind in _LINES:
+        elif kind in LINES:
             written = _line(drawn)
         else:
             raise UnusableError(f"QuPath has no objects of geometry {str(kind)[:40]}")
@@ -255,7 +257,7 @@ class _Cleaner:
 
     def _nucleus(self, drawn: object) -> Feature:
         """Clean a cell's nucleus; without a usable one the cell is kept."""
-        if not isinstance(drawn, dict) or drawn.get("type") not in _AREAS:
+        if not isinstance(drawn, dict) or drawn.get("type") not in AREAS:
             return {}
         try:
             return {"nucleusGeometry": self._geometry(drawn)}

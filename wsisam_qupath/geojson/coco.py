@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import PromptError
 from ..files import is_list, read_json
@@ -183,6 +183,14 @@ def make_distinct_colors(count: int) -> list[tuple[int, int, int]]:
     return colors
 
 
+T = TypeVar("T")
+
+_LACKING = {
+    "image": "it has no id or no file_name",
+    "category": "it has no id, or no name for a class",
+}
+
+
 class _Tables:
     """The images and categories of a COCO file.
 
@@ -194,42 +202,28 @@ class _Tables:
 
     def __init__(self, images: Sequence[object], categories: Sequence[object]) -> None:
         self.damaged: list[Skipped] = []
-        self.names = self._names(images)
-        self.path_classes = self._path_classes(categories)
+        self.names = self._by_id("image", images, map(_read_file_name, images))
+        colors = make_distinct_colors(len(categories))
+        self.path_classes = self._by_id(
+            "category", categories, map(_read_class, categories, colors)
+        )
 
     def find_image(self, row: object) -> str | None:
         """Find the file name of the image that an annotation belongs to."""
         return self.names.get(_key(row.get("image_id"))) if isinstance(row, dict) else None
 
-    def _names(self, images: Sequence[object]) -> dict[str, str]:
-        """Read file names by the id of the image."""
-        names: dict[str, str] = {}
-        for number, row in enumerate(images, start=1):
-            name = clean_text(row.get("file_name")) if isinstance(row, dict) else None
+    def _by_id(self, what: str, rows: Sequence[object], values: Iterable[T | None]) -> dict[str, T]:
+        """Map ids of rows to what they hold; note rows that lack either, and repeated ids."""
+        found: dict[str, T] = {}
+        for number, (row, value) in enumerate(zip(rows, values, strict=True), start=1):
             identity = _read_id(row)
-            if name is None or identity is None:
-                self._note("image", identity, number, "it has no id or no file_name")
-            elif identity in names:
-                self._note("image", identity, number, "another image has its id")
+            if value is None or identity is None:
+                self._note(what, identity, number, _LACKING[what])
+            elif identity in found:
+                self._note(what, identity, number, f"another {what} has its id")
             else:
-                names[identity] = name
-        return names
-
-    def _path_classes(self, categories: Sequence[object]) -> dict[str, PathClass]:
-        """Read classes by the id of the category."""
-        classes: dict[str, PathClass] = {}
-        for number, (row, color) in enumerate(
-            zip(categories, make_distinct_colors(len(categories)), strict=True), start=1
-        ):
-            found = read_path_class(row.get("name")) if isinstance(row, dict) else None
-            identity = _read_id(row)
-            if found is None or identity is None:
-                self._note("category", identity, number, "it has no id, or no name for a class")
-            elif identity in classes:
-                self._note("category", identity, number, "another category has its id")
-            else:
-                classes[identity] = PathClass(found.name, color)
-        return classes
+                found[identity] = value
+        return found
 
     def _note(self, what: str, identity: str | None, number: int, reason: str) -> None:
         self.damaged.append(Skipped(f"{what} {identity or f'in row {number}'}", reason))
@@ -296,6 +290,15 @@ class _Reader:
             distinct = derive_id("coco", image, name, "again", again)
         self._ids.add(distinct)
         return distinct
+
+
+def _read_file_name(row: object) -> str | None:
+    return clean_text(row.get("file_name")) if isinstance(row, dict) else None
+
+
+def _read_class(row: object, color: tuple[int, int, int]) -> PathClass | None:
+    found = read_path_class(row.get("name")) if isinstance(row, dict) else None
+    return found and PathClass(found.name, color)
 
 
 def _read_id(row: object) -> str | None:

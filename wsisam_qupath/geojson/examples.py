@@ -16,10 +16,8 @@ from ..geometry import Box
 from ..geometry.validity import keep_polygons
 from ..prompts import Prompt, PromptSet, Skipped, clip_to_slide
 from ..prompts.grouping import Area, Clicks, make_polygon
-from .reading import holds_features, list_features, read_any_area, read_marks
+from .reading import EXPORT_AGAIN, list_features, read_any_area, read_marks, require_features
 from .shapes import UnusableError
-
-_FIX = "Export it from QuPath again, as .geojson."
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ def read_examples(path: str | os.PathLike[str]) -> Examples:
     Raises:
         PromptError: the file is missing, unreadable, or not GeoJSON.
     """
-    return examples_from_geojson(read_json(Path(path), fix=_FIX), source=os.fspath(path))
+    return examples_from_geojson(read_json(Path(path), fix=EXPORT_AGAIN), source=os.fspath(path))
 
 
 def examples_from_geojson(document: object, *, source: str = "The GeoJSON") -> Examples:
@@ -83,7 +81,7 @@ def read_region(path: str | os.PathLike[str]) -> Polygon | MultiPolygon:
     Raises:
         PromptError: the file is missing, unreadable, not GeoJSON, or has no area.
     """
-    return region_from_geojson(read_json(Path(path), fix=_FIX), source=os.fspath(path))
+    return region_from_geojson(read_json(Path(path), fix=EXPORT_AGAIN), source=os.fspath(path))
 
 
 def region_from_geojson(document: object, *, source: str = "The GeoJSON") -> Polygon | MultiPolygon:
@@ -105,11 +103,7 @@ def region_from_geojson(document: object, *, source: str = "The GeoJSON") -> Pol
 
 
 def _list_features(document: object, source: str) -> Iterator[object]:
-    if not holds_features(document):
-        raise PromptError(
-            f"{source} is not GeoJSON: it holds no features. In QuPath use File > Export objects "
-            "as GeoJSON."
-        )
+    require_features(document, source)
     return list_features(document)
 
 

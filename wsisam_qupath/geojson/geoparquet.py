@@ -14,18 +14,12 @@ from shapely.geometry import shape
 
 from ..errors import OptionError, pip_install
 from ..files import open_atomically
-from .properties import read_object_type, read_path_class, read_plane
+from .properties import read_class_name, read_object_type, read_plane
 from .provenance import PROMPT_KEY
-from .writing import Feature
+from .writing import MEASUREMENTS, Feature
 
 _ROWS_AT_ONCE = 4096
 """Rows of a group, which are in memory together."""
-
-_MEASUREMENTS = {
-    "predicted_iou": "Predicted IoU",
-    "stability_score": "Stability score",
-    "area_um2": "Area µm^2",
-}
 
 _GEO = {
     "version": "1.1.0",
@@ -91,7 +85,7 @@ def _make_schema(pyarrow: Any) -> Any:
         "prompt_id": text,
         "object_type": text,
         "class_name": text,
-        **dict.fromkeys(_MEASUREMENTS, number),
+        **dict.fromkeys(MEASUREMENTS, number),
         "rank": pyarrow.int8(),
         "z": pyarrow.int32(),
         "t": pyarrow.int32(),
@@ -105,14 +99,13 @@ def _make_row(feature: Feature) -> dict[str, object]:
     properties = feature["properties"]
     metadata = properties.get("metadata") or {}
     measured = properties.get("measurements") or {}
-    path_class = read_path_class(properties.get("classification"))
     plane = read_plane(feature["geometry"].get("plane"))
     return {
         "id": feature["id"],
         "prompt_id": metadata.get(PROMPT_KEY),
         "object_type": read_object_type(feature),
-        "class_name": path_class and path_class.name,
-        **{column: measured.get(name) for column, name in _MEASUREMENTS.items()},
+        "class_name": read_class_name(feature),
+        **{column: measured.get(name) for column, name in MEASUREMENTS.items()},
         "rank": _read_rank(measured),
         "z": plane.z,
         "t": plane.t,

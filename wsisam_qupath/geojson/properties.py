@@ -75,7 +75,10 @@ def read_path_class(classification: object) -> PathClass | None:
     if name is None:
         return None
     color = _rgb(classification.get("color"))
-    return PathClass(name, color or _unpack_rgb(classification.get("colorRGB")))
+    packed = classification.get("colorRGB")
+    if color is None and type(packed) is int:
+        color = unpack_rgb(packed)
+    return PathClass(name, color)
 
 
 def read_class_name(feature: Mapping[str, Any]) -> str | None:
@@ -140,8 +143,6 @@ def _rgb(color: object) -> tuple[int, int, int] | None:
     return (r, g, b)
 
 
-def _unpack_rgb(color: object) -> tuple[int, int, int] | None:
+def unpack_rgb(color: int) -> tuple[int, int, int]:
     """Unpack red, green and blue of Java's packed ARGB, which is negative where it is opaque."""
-    if type(color) is not int:
-        return None
-    return (color >> 16 & 255, color >> 8 & 255, color & 255)
+    return color >> 16 & 255, color >> 8 & 255, color & 255

@@ -34,12 +34,15 @@ from ..prompts.grouping import (
 )
 from .properties import given_id, read_object_type, read_path_class, read_plane
 from .provenance import PROMPT_KEY
-from .shapes import UnusableError, read_area, read_points, read_scribble
+from .shapes import AREAS, LINES, POINTS, UnusableError, read_area, read_points, read_scribble
 
 _Feature: TypeAlias = dict[str, Any]
 
 Check: TypeAlias = Callable[[], None]
 """Raises an error if nobody waits for the work any more, or it has taken too long."""
+
+EXPORT_AGAIN = "Export it from QuPath again, as .geojson."
+"""What to do about a GeoJSON file that is damaged."""
 
 _END = object()
 
@@ -52,9 +55,6 @@ def _tell_nobody(_count: int) -> None:
     """Report no progress."""
 
 
-_AREAS = ("Polygon", "MultiPolygon")
-_POINTS = ("Point", "MultiPoint")
-_LINES = ("LineString", "MultiLineString")
 _NOT_DRAWN = {
     kind: f"a {name}, not drawn by a person"
     for kind, name in {
@@ -67,7 +67,7 @@ _NOT_DRAWN = {
 }
 """Types of QuPath's objects that programs make, and why they are no prompts."""
 
-_GEOMETRIES = (*_AREAS, *_POINTS, *_LINES, "GeometryCollection")
+_GEOMETRIES = (*AREAS, *POINTS, *LINES, "GeometryCollection")
 
 
 def read_prompts(
@@ -125,11 +125,7 @@ def prompts_from_geojson(
     Raises:
         PromptError: the document is not GeoJSON.
     """
-    if not holds_features(document):
-        raise PromptError(
-            f"{source} is not GeoJSON: it holds no features. In QuPath use File > Export objects "
-            "as GeoJSON."
-        )
+    require_features(document, source)
     marks, skipped = read_marks(list_features(document), check, drawn_only=drawn_only)
     grouped = group_marks(marks, points_as=points_as, hr_l0_box_of=hr_l0_box_of)
     unused = _list_unused(marks, grouped)
@@ -179,7 +175,7 @@ def read_any_area(feature: object) -> Area:
     if not isinstance(feature, dict) or not isinstance(geometry, dict):
         raise UnusableError("it has no geometry")
     kind, coordinates = geometry.get("type"), geometry.get("coordinates")
-    if kind not in _AREAS:
+    if kind not in AREAS:
         raise UnusableError(f"a geometry of type {str(kind)[:40]} is no area")
     area = read_area(coordinates if kind == "MultiPolygon" else [coordinates])
     properties = feature.get("properties")
@@ -242,6 +238,22 @@ def _is_geojson_object(value: object) -> bool:
     if kind == "FeatureCollection":
         return is_list(value.get("features"))
     return kind == "Feature" or kind in _GEOMETRIES
+
+
+def require_features(document: object, source: str) -> None:
+    """Check that parsed JSON is GeoJSON; see :func:`holds_features`.
+
+    Args:
+        source: where the document comes from; begins the message.
+
+    Raises:
+        PromptError: it is not.
+    """
+    if not holds_features(document):
+        raise PromptError(
+            f"{source} is not GeoJSON: it holds no features. In QuPath use File > Export objects "
+            "as GeoJSON."
+        )
 
 
 def list_top_features(document: object) -> Iterator[object]:
@@ -339,7 +351,7 @@ def _make_mark(
     geometry: _Feature, given_id: str | None, path_class: PathClass | None, plane: Plane
 ) -> Mark:
     kind, coordinates = geometry.get("type"), geometry.get("coordinates")
-    if kind not in (*_AREAS, *_POINTS, *_LINES):
+    if kind not in (*AREAS, *POINTS, *LINES):
         raise UnusableError(
             f"a geometry of type {str(kind)[:40]} marks no object: draw a rectangle, points or a "
             "closed outline"
@@ -348,10 +360,10 @@ def _make_mark(
         raise UnusableError("its coordinates are empty")
     several = coordinates if kind.startswith("Multi") else [coordinates]
     about = (path_class.name if path_class else None, plane.c, plane.z, plane.t)
-    if kind in _POINTS:
+    if kind in POINTS:
         points = read_points(several)
         return Clicks(given_id or derive_id(points, *about), points, path_class, plane)
-    if kind in _LINES:
+    if kind in LINES:
         points = read_scribble(several)
         mark_id = given_id or derive_id("scribble", points, *about)
         return Clicks(mark_id, points, path_class, plane, is_scribble=True)

@@ -16,6 +16,10 @@ from ..geometry.validity import TangledError, keep_polygons, make_valid
 from ..prompts import Plane, Point
 from .properties import plane_json
 
+AREAS = ("Polygon", "MultiPolygon")
+POINTS = ("Point", "MultiPoint")
+LINES = ("LineString", "MultiLineString")
+
 GRID_PX = 0.01
 """Step of the two decimals that QuPath writes: anything smaller has no size, px."""
 

@@ -20,17 +20,21 @@ Feature: TypeAlias = dict[str, Any]
 """A GeoJSON feature, ready for a JSON writer."""
 
 
+MEASUREMENTS = {
+    "predicted_iou": "Predicted IoU",
+    "stability_score": "Stability score",
+    "area_um2": "Area µm^2",
+}
+"""QuPath's names of a result's measurements, by the fields of :class:`.Result`."""
+
+
 def to_feature(result: Result, object_type: ObjectType) -> Feature:
     """Convert a result to a feature as QuPath writes it: valid, level-0 px with two decimals."""
     properties: Feature = {"objectType": object_type}
     if result.prompt.path_class is not None:
         properties["classification"] = make_classification(result.prompt.path_class)
     properties["isLocked"] = False
-    measurements = {
-        "Predicted IoU": result.predicted_iou,
-        "Stability score": result.stability_score,
-        "Area µm^2": result.area_um2,
-    }
+    measurements = {name: getattr(result, field) for field, name in MEASUREMENTS.items()}
     if result.rank is not None:
         measurements["Rank"] = result.rank
     properties["measurements"] = _drop_nonfinite(measurements)

@@ -19,7 +19,7 @@ medsam
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
@@ -139,27 +139,21 @@ _SAM_VIT_B = Base(
     licence=_SAM_LICENCE,
     trained_prompts=_ANY_PROMPT,
 )
-_SAM_VIT_L = Base(
+_SAM_VIT_L = replace(
+    _SAM_VIT_B,
     name="sam-vit-l",
     encoder="vit-l",
-    size_px=1024,
-    normalization="imagenet",
     early_channels=1024,
     source=Download(f"{_SAM_URL}/sam_vit_l_0b3195.pth", "sam_vit_l_0b3195.pth", 1_249_524_607),
     sha256="3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
-    licence=_SAM_LICENCE,
-    trained_prompts=_ANY_PROMPT,
 )
-_SAM_VIT_H = Base(
+_SAM_VIT_H = replace(
+    _SAM_VIT_B,
     name="sam-vit-h",
     encoder="vit-h",
-    size_px=1024,
-    normalization="imagenet",
     early_channels=1280,
     source=Download(f"{_SAM_URL}/sam_vit_h_4b8939.pth", "sam_vit_h_4b8939.pth", 2_564_550_879),
     sha256="a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
-    licence=_SAM_LICENCE,
-    trained_prompts=_ANY_PROMPT,
 )
 _MEDSAM = Base(
     name="medsam",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TypeAlias
@@ -196,6 +196,14 @@ def require_all_usable(prompt_set: PromptSet) -> PromptSet:
     for skipped in prompt_set.skipped:
         raise PromptError(f"A prompt cannot be used: {skipped.reason}.")
     return prompt_set
+
+
+def group_by_plane(prompts: Iterable[Prompt]) -> dict[Plane, list[Prompt]]:
+    """Group prompts by their z-slice and time point, whatever their channel."""
+    by_plane: dict[Plane, list[Prompt]] = {}
+    for prompt in prompts:
+        by_plane.setdefault(Plane(z=prompt.plane.z, t=prompt.plane.t), []).append(prompt)
+    return by_plane
 
 
 def clip_to_slide(prompt_set: PromptSet, l0_box: Box) -> PromptSet:

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import TypeAlias
 
 from ..geojson import Feature
+from ..geojson.writing import MEASUREMENTS
 from ..prompts.results import Scalar
 from .outcome import ImageOutcome, PromptRow
 
@@ -25,12 +26,6 @@ COLUMNS = (*_OF_IMAGE[:3], *_OF_PROMPT, *_OF_OUTLINE, *_OF_PLACE, *_OF_IMAGE[3:]
 ``reason`` says why a prompt has no outline, ``image_reason`` why an image failed, both with the
 fix. ``x0_px`` and so on are the bounding box of prompt and outline, level-0 px.
 """
-
-_MEASUREMENTS = {
-    "predicted_iou": "Predicted IoU",
-    "stability_score": "Stability score",
-    "area_um2": "Area µm^2",
-}
 
 
 @dataclass(frozen=True)
@@ -97,7 +92,7 @@ def _prompt_part(row: PromptRow) -> Row:
 def _read_measurements(feature: Feature) -> Row:
     measurements = feature["properties"].get("measurements", {})
     part: Row = {"result_id": feature["id"]}
-    for column, name in _MEASUREMENTS.items():
+    for column, name in MEASUREMENTS.items():
         value = float(measurements.get(name, math.nan))
         part[column] = round(value, 4) if math.isfinite(value) else None
     return part

@@ -14,6 +14,7 @@ from ...inference.chosen import ChosenModel
 from ...inference.executors import Deliver, MakeWork, Work
 from ...prompts import Plane, Prompt
 from ...prompts.planner import Planner
+from ...prompts.prompt import group_by_plane
 from ...prompts.results import SerializedResult
 from ...qupath.values import Change, Placed
 from ...report.outcome import KeptResult, Plan, PromptRow, PromptState
@@ -85,10 +86,7 @@ class ImageResults:
 
     def _group_open_prompts(self) -> dict[Plane, list[Prompt]]:
         """Group the prompts without a result by their plane."""
-        by_plane: dict[Plane, list[Prompt]] = {}
-        for prompt in self._list_open_prompts():
-            by_plane.setdefault(Plane(z=prompt.plane.z, t=prompt.plane.t), []).append(prompt)
-        return by_plane
+        return group_by_plane(self._list_open_prompts())
 
     def make_plan(self, planner: Planner, model: ChosenModel) -> Plan:
         """Count the prompts without a result and the patches that they need."""

@@ -16,6 +16,7 @@ from ...inference.tasks import NamedSearch
 from ...options import MIN_SCORE
 from ...prompts import Plane, Prompt
 from ...prompts.grouping import derive_id
+from ...prompts.prompt import group_by_plane
 from ...qupath.values import ImageContents
 from ...report.outcome import PromptRow
 from ..history import Record
@@ -99,8 +100,8 @@ def choose_searches(
     ids: list[str] = []
     finds = [one for one in _list_areas(areas) if read_search_id(one) and choice.is_known(one)]
     replaced: list[Feature] = []
-    for plane, examples in _group_by_plane(wanted.wanted).items():
-        rejected = _group_by_plane(unwanted.unwanted).get(plane, ())
+    for plane, examples in group_by_plane(wanted.wanted).items():
+        rejected = group_by_plane(unwanted.unwanted).get(plane, ())
         search = Search(_spread(examples), tuple(rejected), min_score=choice.min_score)
         search_ids = _list_ids(search, choice, result_ids_of)
         ids.append(search_ids[0])
@@ -140,13 +141,6 @@ def _group_areas(features: Iterable[Feature]) -> defaultdict[Plane, list[Feature
 
 def _list_areas(areas: dict[Plane, list[Feature]]) -> list[Feature]:
     return [one for some in areas.values() for one in some]
-
-
-def _group_by_plane(prompts: Iterable[Prompt]) -> dict[Plane, list[Prompt]]:
-    by_plane: dict[Plane, list[Prompt]] = {}
-    for prompt in prompts:
-        by_plane.setdefault(Plane(z=prompt.plane.z, t=prompt.plane.t), []).append(prompt)
-    return by_plane
 
 
 def _spread(examples: Sequence[Prompt]) -> tuple[Prompt, ...]:

@@ -13,7 +13,7 @@ import numpy as np
 import shapely
 import shapely.geometry
 
-from ...geojson.properties import plane_json
+from ...geojson.properties import plane_json, unpack_rgb
 from ...prompts import Plane
 from ..values import Feature
 from .java import Java, java_class
@@ -61,16 +61,12 @@ def make_features(objects: Java) -> tuple[Feature, ...]:
         # Nothing that is null or empty, like QuPath.
         properties |= {name: column[number] for name, column in columns.items() if column[number]}
         if "color" in properties:
-            properties["color"] = _rgb(properties["color"])
+            properties["color"] = list(unpack_rgb(properties["color"]))
         if locked[number]:
             properties["isLocked"] = True
         feature = {"type": "Feature", "id": object_id, "geometry": geometries[number]}
         features.append({**feature, "properties": properties})
     return tuple(features)
-
-
-def _rgb(packed: int) -> list[int]:
-    return [packed >> shift & 0xFF for shift in (16, 8, 0)]
 
 
 def _class_names(objects: Java) -> list[str]:

@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 
 from ...errors import escape
 from ...geojson import Feature
+from ...geojson.properties import unpack_rgb
 from ...qupath.files.entries import ImageEntry
 from ...report.outcome import ImageOutcome, KeptResult
 from ..job_schemas import ImageStatus, JobState, JobStatus, NewClass
@@ -114,7 +115,7 @@ class Progress:
         """Set the classes that the project's list lacks: packed ARGB, by names."""
         with self._lock:
             self._status.new_classes = [
-                NewClass(name=name, color=_rgb(color)) for name, color in colors.items()
+                NewClass(name=name, color=unpack_rgb(color)) for name, color in colors.items()
             ]
 
 
@@ -177,7 +178,3 @@ def _make_status(outcome: ImageOutcome, *, is_kept: bool) -> ImageStatus:
         reviewed=outcome.count("reviewed"),
         skipped=outcome.count("skipped"),
     )
-
-
-def _rgb(packed: int) -> tuple[int, int, int]:
-    return packed >> 16 & 255, packed >> 8 & 255, packed & 255
