@@ -4,11 +4,13 @@
 
 Starts QuPath on a screen that nobody sees (Xvfb), clicks at places of the slide that the server has
 not seen, at the same places again, and at new ones after the mouse has rested for half a second.
-The times are those of the script's own log: from QuPath's event of the released mouse to the end
-of the painting that shows the outline. Then it segments many rectangles, and pings the window's
-thread all the while: the longest wait of a ping is how long the window did not respond, and the
-most that its thread computed between two pings is how much of that is not other work on the
-machine. Needs QuPath, Xvfb, openbox, xdotool and wmctrl. One line per question on stdout.
+The times are those of the script's own log: from QuPath's event of the pressed mouse to the end
+of the painting that shows the outline; how much of that QuPath took until it told of the new
+point; how long the script took to put down what is drawn; and how long the answer took. Then it
+segments many rectangles, and pings the window's thread all the while: the longest wait of a ping is
+how long the window did not respond, and the most that its thread computed between two pings is how
+much of that is not other work on the machine. Needs QuPath, Xvfb, openbox, xdotool and wmctrl. One
+line per question on stdout.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from wsisam_qupath.qupath.install.program import find_command
 from wsisam_qupath.qupath.jvm.process import QuPathProcess
 
 _TIMES = re.compile(
-    r"Outline drawn (\d+) ms after the mouse: .* after (\d+) ms, the answer took (\d+) ms"
+    r"Outline drawn (\d+) ms after the mouse: .* after (\d+) ms, .* (\d+) ms .* (\d+) ms"
 )
 _LOG_IT = (
     "org.slf4j.LoggerFactory.getLogger('wsi-sam').setLevel(ch.qos.logback.classic.Level.DEBUG)"
@@ -89,7 +91,7 @@ def measure_clicks(window: Window, count: int) -> None:
     window.choose_points_tool()
     # Left of the overview map in the upper right corner, which takes clicks for itself.
     places = [(450 + 200 * (n % 5), 1000 + 180 * (n // 5)) for n in range(2 * count)]
-    print("clicks | mouse to painted, ms: median, largest | QuPath's event | answer")
+    print("clicks | mouse to painted, ms: median, largest | QuPath's event | script | answer")
     tell("fresh spot", click(window, places[:count]))
     tell("cached spot", click(window, [(x + 30, y + 30) for x, y in places[:count]]))
     tell("fresh, rested 0.5 s", click(window, places[count:], rest_s=0.5))
@@ -97,8 +99,8 @@ def measure_clicks(window: Window, count: int) -> None:
 
 def click(
     window: Window, places: list[tuple[int, int]], rest_s: float = 0
-) -> list[tuple[int, int, int]]:
-    found: list[tuple[int, int, int]] = []
+) -> list[tuple[int, int, int, int]]:
+    found: list[tuple[int, int, int, int]] = []
     for x, y in places:
         window.keys("Return")
         before = len(_TIMES.findall(window.log))
@@ -116,11 +118,10 @@ def click(
     return found
 
 
-def tell(what: str, found: list[tuple[int, int, int]]) -> None:
-    whole, event, answer = zip(*found, strict=True)
-    print(
-        f"{what} | {median(whole):.0f}, {max(whole)} | {median(event):.0f} | {median(answer):.0f}"
-    )
+def tell(what: str, found: list[tuple[int, int, int, int]]) -> None:
+    whole, *parts = zip(*found, strict=True)
+    medians = " | ".join(f"{median(part):.0f}" for part in parts)
+    print(f"{what} | {median(whole):.0f}, {max(whole)} | {medians}")
 
 
 def measure_many(window: Window, count: int) -> None:

@@ -72,19 +72,18 @@ class Answers {
         hierarchy.fireObjectsChangedEvent(this, changed, true)
     }
 
-    /** Adds the remaining results, and makes one undo step of the whole request. Returns what it added. */
-    List<JsonObject> finish(Request request) {
-        def answers = take(request)
+    /** Adds the remaining results, and makes one undo step of the whole request. */
+    void finish(Request request) {
+        take(request)
         if (request.kept)
             Thread.startDaemon('wsi-sam') { saveKept(request) }
         // QuPath 0.5.1 makes no undo step for events without objects.
         if (request.changed)
             request.imageData.hierarchy.fireObjectsChangedEvent(this, request.changed, false)
-        return answers
     }
 
     /** Takes the answers that have come; those for an image that is not shown any more are kept. */
-    private List<JsonObject> take(Request request) {
+    List<JsonObject> take(Request request) {
         def answers = []
         for (JsonObject answer; (answer = request.arrived.poll()) != null;) {
             request.done++

@@ -26,7 +26,7 @@ import static wsisam.Json.textOf
 /** Live mode: sends what is drawn or changed as it happens, and shows the answers and what a click would give. */
 class Live {
     private static final Logger logger = LoggerFactory.getLogger('wsi-sam')
-    private static final int PAUSE_MS = 20, REST_MS = 300, RETRY_MS = 3000, CANDIDATES = 3
+    private static final int PAUSE_MS = 20, PAINTED_MS = 50, REST_MS = 300, RETRY_MS = 3000, CANDIDATES = 3
     private static final String OUTSIDE = 'Ignore*'
 
     Settings settings
@@ -45,8 +45,11 @@ class Live {
     private Rectangle changedArea
     private Request asked, ahead        // the last change, and what a click would give
     private boolean hasFailed = false, isOwnEvent = false
-    /** When the mouse was released, until the outline is on the screen; ns. */
-    private long released
+    private boolean isPressed = false, isOfMouse = false    // a button, and what QuPath does because of it now
+    /** Tells QuPath of the outline that is on the screen already; null if it knows. */
+    private Closure untold
+    /** When the mouse was last pressed or released, until the outline is on the screen; ns. */
+    private long moused
     /** Undo steps that QuPath has made since the last answer was shown. */
     private int openSteps = 0
     /** The last answer with what else it may be, by size; the outline that further clicks correct. */
@@ -88,10 +91,13 @@ class Live {
 
     /** Watches another image. Annotations that it has already are not sent. */
     private void watch(ImageData imageData) {
+        openSteps = 0
+        tellQuPath()
         this.imageData?.hierarchy?.removeListener(onChange)
         cancelRequests()
         [pause, rest].each { it?.stop() }
         dirty.clear()
+        changedArea = null
         forgetObject()
         view?.remove()
         view = null
@@ -121,6 +127,7 @@ class Live {
     // What the user does
 
     private void takeKey(KeyEvent event) {
+        tellQuPath()
         def step = [(KeyCode.OPEN_BRACKET): -1, (KeyCode.CLOSE_BRACKET): 1][event.code]
         if (event.code == KeyCode.ENTER)
             acceptObject()
@@ -134,8 +141,13 @@ class Live {
     private void takeMouse(MouseEvent event) {
         def point = viewer.componentPointToImagePoint(event.x, event.y, null, false)
         def isMove = event.eventType == MouseEvent.MOUSE_MOVED
-        if (event.eventType == MouseEvent.MOUSE_RELEASED)
-            released = System.nanoTime()
+        if (event.eventType in [MouseEvent.MOUSE_PRESSED, MouseEvent.MOUSE_RELEASED]) {
+            tellQuPath()
+            moused = System.nanoTime()
+            isOfMouse = true
+            Platform.runLater { isOfMouse = false }
+        }
+        isPressed = event.isPrimaryButtonDown()
         cursor = [hundredths(point.x), hundredths(point.y)]
         if (!isMove || !view.outlines.preview?.contains(*cursor))
             view.showPreview(null)
@@ -157,20 +169,22 @@ class Live {
             asked?.cancel()
             asked = null
         }
-        Platform.runLater { pause.playFromStart() }
+        if (isOfMouse && Exchange.pixelTrouble(imageData) == null)    // else a dialog is to be shown
+            followChanges()
+        else
+            Platform.runLater { pause.playFromStart() }
     }
 
     /** Begins the next object. */
     private void acceptObject() {
         viewer.setSelectedObject(null)
         forgetObject()
-        showState()
+        showState(asked == null ? null : '…')    // its outline may still be on the way
     }
 
     private void forgetObject() {
         candidates = []
         candidateId = refinedId = null
-        changedArea = null
     }
 
     /** Waits for clicks that correct an outline. */
@@ -222,8 +236,11 @@ class Live {
             changedArea = changedArea?.union(area) ?: area
         }
         seen = now
+        def awaited = dirty.size()
         dirty.addAll(changed.keySet())
         dirty.retainAll(now.keySet())
+        if (asked != null && !changed && dirty.size() == awaited)
+            return    // the mouse is released, and its press was told
         view.outlines.results.removeIf { it.parent == null }
         if (!dirty) {
             openSteps = 0
@@ -262,42 +279,57 @@ class Live {
     // Answers
 
     private void ask(Request request, String state, Rectangle near = null) {
+        long told = System.nanoTime()
+        long mouse = moused
         asked = request
         request.options = settings.options() + [candidates: CANDIDATES]
         exchange.gather(request, near)
         showState(state)
         long started = System.nanoTime()
-        long mouse = released
         request.inBackground({ exchange.segment(request) }) { failure ->
             long answered = System.nanoTime()
-            if (!request.is(asked))
-                return
-            settle(request, failure)
-            if (!failure && mouse)
-                view.outlines.onPaint = { logTimes(mouse, started, answered) }
-            viewer.repaint()
+            whenReleased {
+                if (!request.is(asked))
+                    return
+                if (!failure && mouse)
+                    view.outlines.onPaint = { logTimes(mouse, told, started, answered) }
+                settle(request, failure)
+            }
         }
     }
 
+    /** QuPath's event of the released mouse is to come before the answer's, to be undone with it. */
+    private void whenReleased(Closure then) {
+        if (isPressed)
+            pauseOf(PAUSE_MS) { whenReleased(then) }.play()
+        else
+            then()
+    }
+
     /** Logs how long a click took, once its outline is painted; the screen shows it with its next picture. */
-    private void logTimes(long mouse, long started, long answered) {
+    private void logTimes(long mouse, long told, long started, long answered) {
         view.outlines.onPaint = null
-        released = 0
-        def times = [System.nanoTime() - mouse, started - mouse, answered - started].collect { it.intdiv(1_000_000) }
-        logger.debug(
-            'Outline drawn {} ms after the mouse: QuPath told of the change after {} ms, the answer took {} ms', *times)
+        moused = 0
+        def times = [System.nanoTime() - mouse, told - mouse, started - told, answered - started]
+        logger.debug('Outline drawn {} ms after the mouse: QuPath told of the change after {} ms, ' +
+            'it took {} ms to put down, and {} ms to be answered', *times.collect { it.intdiv(1_000_000) })
     }
 
     /** Shows the answer to the last change; what failed is tried again as soon as the server is back. */
     private void settle(Request request, String failure) {
         asked = null
-        isOwnEvent = true
-        def found = answers.finish(request)
-        isOwnEvent = false
+        def found = answers.take(request)
         if (found)
             rememberCandidates(found, request.changed)
-        if (request.changed)
-            joinUndoSteps()
+        viewer.repaint()
+        untold = {
+            isOwnEvent = true
+            answers.finish(request)
+            isOwnEvent = false
+            if (request.changed)
+                joinUndoSteps()
+        }
+        pauseOf(PAINTED_MS) { tellQuPath() }.play()    // for its undo step QuPath collects all garbage first
         if (failure) {
             showState(Say.wrapped(failure))
             if (!hasFailed)
@@ -310,6 +342,12 @@ class Live {
         dirty.clear()
         changedArea = null
         showState(request.reasons.find())
+    }
+
+    private void tellQuPath() {
+        def tell = untold
+        untold = null
+        tell?.call()
     }
 
     /** Takes away the undo steps of a click without its outline, which QuPath made before the outline came. */

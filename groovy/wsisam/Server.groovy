@@ -21,6 +21,7 @@ class Server {
     static final String LOOK = 'See View > Show log or its terminal, and try again.'
     static final String SETTINGS = 'Extensions > WSI-SAM > Settings'
     private static final Logger logger = LoggerFactory.getLogger('wsi-sam')
+    private static final Duration BELIEVED = Duration.ofSeconds(10)
 
     Settings settings
     /** How long a server may take to start, or to load its model. */
@@ -33,6 +34,9 @@ class Server {
     /** Limits of a request to each server that fits these scripts, by its address. */
     private final Map<String, JsonObject> limitsOf = new ConcurrentHashMap<>()
     private Process started
+    /** The server on this computer that has answered, and until when it need not be asked for that again; ns. */
+    private volatile Map answering
+    private volatile long answeringUntil
 
     /** Sends a request and returns the server's JSON. */
     JsonObject ask(Request request, String path, String method = 'GET', Object document = null) {
@@ -188,7 +192,9 @@ class Server {
 
     /** Finds a server of this program on this computer that answers. */
     Map findAnswering() {
-        return localServers().find { server ->
+        if (System.nanoTime() < answeringUntil && answering in localServers())
+            return answering
+        answering = localServers().find { server ->
             try {
                 def asked = HttpRequest.newBuilder(uriOf(server.url + '/healthz')).build()
                 def answer = httpClient().sendAsync(asked, BodyHandlers.ofString()).get(2, TimeUnit.SECONDS)
@@ -198,6 +204,8 @@ class Server {
                 return false
             }
         }
+        answeringUntil = System.nanoTime() + BELIEVED.toNanos()
+        return answering
     }
 
     /** Starts the program that `setup` noted, unless this did so; it stops when QuPath ends. Null without a note. */
@@ -234,12 +242,20 @@ class Server {
             Files.deleteIfExists(file.toPath())
             def program = new ProcessBuilder(command).redirectErrorStream(true).start()
             Thread.startDaemon('wsi-sam server') {
-                program.inputStream.eachLine { if (!it.startsWith('Token:')) logger.info(it) }
+                program.inputStream.eachLine { tellLog(it) }
             }
             return program
         } catch (IOException e) {
             throw new ServerException("The server cannot be started (${e.message}): run `wsisam-qupath setup` again.")
         }
+    }
+
+    /** Keeps a line of the server's log in that of QuPath; what follows work there would fill it. */
+    private static void tellLog(String line) {
+        if (line =~ / GET \S+ 200 /)
+            logger.debug(line)
+        else if (!line.startsWith('Token:'))
+            logger.info(line)
     }
 
     /** Stops the server that QuPath has started; false if it has started none. */

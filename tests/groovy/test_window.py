@@ -103,6 +103,7 @@ def test_other_drawings_another_server_corrections_and_a_change_of_the_image(
         window.keys("o")
         window.drag(*RECTANGLE)
         window.wait(lambda s: len(s["objects"]) == 1, "an ellipse")
+        window.keys("Return")
         server = RunningServer.start(tmp_path, "--adapter", "none")
         stack.callback(server.stop)
         one = window.wait(lambda s: len(results(s)) == 1, "what waited for the server")
