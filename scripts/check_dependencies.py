@@ -3,8 +3,8 @@
     python scripts/check_dependencies.py
 
 The package itself may import its dependencies and, inside functions, what an extra brings; the
-training package also what the extras `train` and `torch` bring; tests, benchmarks and scripts
-everything.
+training package also what the extras `train`, `torch` and `open-data` bring; tests, benchmarks and
+scripts everything.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def find_undeclared() -> Iterator[str]:
     project, extras = read_requirements()
     allowed = {
         "wsisam_qupath": project,
-        "training": project | extras["train"] | extras["torch"],
+        "training": project | extras["train"] | extras["torch"] | extras["open-data"],
         "tests": set.union(project, *extras.values()),
         "benchmarks": set.union(project, *extras.values()),
         "scripts": set.union(project, *extras.values()),
@@ -75,7 +75,7 @@ def find_unused() -> Iterator[str]:
     distributions = packages_distributions()
     for declared, folder in (
         (project | extras["torch"], "wsisam_qupath"),
-        (extras["train"] - {"wsisam-qupath"}, "training"),
+        ((extras["train"] | extras["open-data"]) - {"wsisam-qupath"}, "training"),
     ):
         imported = {
             normalize(name)

@@ -1,4 +1,4 @@
-"""The packages that training needs, which come with the extra ``train``."""
+"""The packages that training needs, which come with the extras ``train`` and ``open-data``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from wsisam_qupath.errors import DeviceError, pip_install
 
 _EXTRA = '"wsisam-qupath[train]"'
+_OPEN_DATA = '"wsisam-qupath[open-data]"'
 _PACKAGES = frozenset(
     {
         *("matplotlib", "scipy", "skimage", "tensorboard", "tomli"),
@@ -31,4 +32,20 @@ def require_extra() -> Iterator[None]:
         raise DeviceError(
             f"Training and evaluation need the package {exc.name.partition('.')[0]}. Run "
             f"{pip_install(_EXTRA)}."
+        ) from exc
+
+
+@contextmanager
+def require_open_data() -> Iterator[None]:
+    """Translate that torch-em, or a package that it needs, is missing.
+
+    Raises:
+        DeviceError: one is.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as exc:
+        name = (exc.name or "torch_em").partition(".")[0]
+        raise DeviceError(
+            f"Downloading open data needs the package {name}. Run {pip_install(_OPEN_DATA)}."
         ) from exc

@@ -12,6 +12,12 @@
     test = ["4", "7", "13"]
     val_share = 0.1
     weight = 2.0
+
+    [[dataset]]
+    folder = "camelyon"             # filled by torch-em where it is not there
+    torch_em = "camelyon16"
+    slides = ["tumor_001"]          # of sets of whole slides
+    val = ["tumor_001"]
 """
 
 from __future__ import annotations
@@ -37,6 +43,9 @@ from ..toml_files import read_toml
 from .coco import read_coco
 from .groups import GroupOf, group_by_pattern, group_by_table
 from .masks import read_cover, read_masks
+from .open_data import read_open_set
+from .open_download import fetch_open_set
+from .open_sets import OPEN_SETS, OpenSet
 
 
 class DatasetEntry(BaseModel):
@@ -60,6 +69,9 @@ class DatasetEntry(BaseModel):
         weight: how often its images are drawn in training, relative to those of others.
         least_points: the fewest points, without a box, by which training asks for its objects. One
             click into a lumen does not say whether the gland around it is meant: more do.
+        torch_em: an open set, by the name of torch-em's loader, which fills the folder where it is
+            not there; its classes, patients and µm/px are known, see :mod:`.open_sets`.
+        slides: of an open set of slides, those wanted.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -82,12 +94,46 @@ class DatasetEntry(BaseModel):
     test_share: float = Limited(default=0.0, ge=0, le=1)
     weight: float = Limited(default=1.0, gt=0, allow_inf_nan=False)
     least_points: int = Limited(default=1, ge=1, le=10)
+    torch_em: str | None = None
+    slides: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _check_mpp_has_one_source(self) -> DatasetEntry:
         if self.mpp_key is not None and (self.groups is None or self.mpp is not None):
             raise ValueError("mpp_key names a key of the table groups, and stands instead of mpp")
         return self
+
+    @model_validator(mode="after")
+    def _check_open_set(self) -> DatasetEntry:
+        if self.torch_em is None:
+            if self.slides:
+                raise ValueError("slides says nothing without torch_em")
+            return self
+        known = OPEN_SETS.get(self.torch_em)
+        if known is None:
+            raise ValueError(f"{self.torch_em} is none of {', '.join(OPEN_SETS)}")
+        if more := sorted(self.model_fields_set - _OF_OPEN_SETS):
+            raise ValueError(f"{more[0]} says nothing of an open set")
+        if known.has_slides != bool(self.slides):
+            raise ValueError(
+                "name the slides that are wanted, as slides"
+                if known.has_slides
+                else "slides says nothing of a set that comes as a whole"
+            )
+        if known.mpp is None and self.mpp is None and not known.has_slides:
+            raise ValueError(
+                f"state mpp: the µm/px of {self.torch_em} is not known here (see {known.source})"
+            )
+        return self
+
+
+_OF_OPEN_SETS = frozenset(
+    {
+        *("folder", "torch_em", "slides", "mpp", "group_pattern", "one_group"),
+        *("val", "test", "val_share", "test_share", "weight"),
+    }
+)
+"""What an entry of an open set may say."""
 
 
 class _File(BaseModel):
@@ -146,9 +192,12 @@ def _entries(file: Path) -> tuple[DatasetEntry, ...]:
 
 def _read(root: Path, entry: DatasetEntry) -> Dataset:
     folder, name = root / entry.folder, entry.folder.name
+    rule = SplitRule(entry.val, entry.test, entry.val_share, entry.test_share)
+    if entry.torch_em is not None:
+        dataset = _read_open_set(folder, OPEN_SETS[entry.torch_em], entry)
+        return replace(dataset, images=divide(dataset.images, rule))
     if not folder.is_dir():
         raise PromptError(f"There is no folder {folder}. Correct the collection.")
-    rule = SplitRule(entry.val, entry.test, entry.val_share, entry.test_share)
     group_of = _groups(folder, entry)
     if entry.format == "coco":
         dataset = read_coco(
@@ -174,6 +223,20 @@ def _read(root: Path, entry: DatasetEntry) -> Dataset:
         )
     return replace(
         dataset, images=tuple(replace(image, least_points=entry.least_points) for image in images)
+    )
+
+
+def _read_open_set(folder: Path, known: OpenSet, entry: DatasetEntry) -> Dataset:
+    assert entry.torch_em is not None
+    fetch_open_set(folder, entry.torch_em, known, slides=entry.slides)
+    has_groups = entry.one_group or entry.group_pattern is not None
+    return read_open_set(
+        folder,
+        known,
+        dataset=entry.folder.name,
+        mpp=entry.mpp,
+        group_of=_groups(folder, entry) if has_groups else None,
+        slides=entry.slides,
     )
 
 

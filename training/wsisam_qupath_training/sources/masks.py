@@ -59,7 +59,7 @@ def read_masks(
             continue
         try:
             labels = _labels(mask)
-            _check_size(labels, image)
+            check_size(labels, image)
         except MARK_DAMAGE as exc:
             damaged.append(Skipped(mask.name, f"it cannot be used ({exc})"))
             continue
@@ -78,8 +78,12 @@ def read_masks(
     return Dataset(tuple(images), tuple(damaged))
 
 
-def _check_size(labels: Labels, image: Path) -> None:
-    """Raises ValueError where the image has another size; whether it is sound is seen later."""
+def check_size(labels: Labels, image: Path) -> None:
+    """Check that a mask is as large as its image; whether that one is sound is seen later.
+
+    Raises:
+        ValueError: the image has another size.
+    """
     height, width = labels.shape
     try:
         size = read_size(image)
@@ -127,11 +131,11 @@ def trace_outlines(
             yield region.label, None
             continue
         row, column, _, _ = region.bbox
-        outline = _outline(region.image, simplify_px=0.0)
+        outline = outline_mask(region.image, simplify_px=0.0)
         yield region.label, outline and shapely.affinity.translate(outline, column, row)
 
 
-def _outline(inside: NDArray[np.bool_], simplify_px: float) -> Polygon | MultiPolygon | None:
+def outline_mask(inside: NDArray[np.bool_], simplify_px: float) -> Polygon | MultiPolygon | None:
     """Trace where a mask is true, px of the mask; an object at its edge ends there."""
     side = max(inside.shape) + 2
     logits = np.full((side, side), -1.0, dtype=np.float32)
@@ -144,4 +148,4 @@ def _outline(inside: NDArray[np.bool_], simplify_px: float) -> Polygon | MultiPo
 def read_cover(path: Path) -> Polygon | MultiPolygon | None:
     """Read where a mask is not 0, px; None where it is 0 everywhere."""
     inside = read_marks(path) > 0
-    return _outline(inside, simplify_px=1.0)
+    return outline_mask(inside, simplify_px=1.0)

@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import math
-import struct
-import zlib
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import shapely.affinity
-from numpy.typing import NDArray
 
 from wsisam_qupath.errors import PromptError, SlideError
 from wsisam_qupath.prompts import Skipped
@@ -20,6 +13,7 @@ from wsisam_qupath.slide.names import natural_key, strip_format
 
 from ..dataset import AnnotatedImage, Dataset, Truth
 from .groups import GroupOf
+from .mask_slides import read_mask_slide
 from .masks import trace_outlines
 from .slides import slides_in
 
@@ -31,9 +25,6 @@ LARGEST_PX = 1 << 24
 
 _SHAPE_TOLERANCE = 0.01
 """The scales along x and y may differ by this share: levels are rounded to whole pixels."""
-
-_FOREIGN = (OSError, ValueError, KeyError, IndexError, TypeError, struct.error, zlib.error)
-"""Errors of tifffile and its codecs on damaged files."""
 
 
 def read_paip(
@@ -107,11 +98,12 @@ def _truths(
     Raises:
         PromptError: it cannot be read, or is of another slide.
     """
-    mask = _read(path)
-    scales = (size_px[0] / mask.full_size_px[0], size_px[1] / mask.full_size_px[1])
+    mask = read_mask_slide(path, lambda marks: marks > 0, largest_px=LARGEST_PX)
+    width_px, height_px = mask.level_size_px
+    scales = (size_px[0] / width_px, size_px[1] / height_px)
     if abs(scales[0] / scales[1] - 1) > _SHAPE_TOLERANCE:
         raise PromptError(
-            f"It has {mask.full_size_px[0]} x {mask.full_size_px[1]} pixels, which is no scale of "
+            f"It has {width_px} x {height_px} pixels, which is no scale of "
             f"its slide with {size_px[0]} x {size_px[1]}: take the mask of this slide."
         )
     truths, lost = [], []
@@ -122,70 +114,3 @@ def _truths(
         l0_outline = shapely.affinity.affine_transform(outline, mask.to_l0(scales))
         truths.append(Truth(f"{class_name} {number}", l0_outline, class_name))
     return truths, lost
-
-
-@dataclass(frozen=True)
-class _Mask:
-    """A mask at a scale at which it fits into memory.
-
-    Attributes:
-        inside: H x W, whether a pixel lies in an object.
-        full_size_px: (width, height) of the level that it was read from.
-        step: number of pixels of that level per pixel of ``inside``, along each axis.
-    """
-
-    inside: NDArray[np.bool_]
-    full_size_px: tuple[int, int]
-    step: int
-
-    def to_l0(self, scales: tuple[float, float]) -> list[float]:
-        """The affine map from px of ``inside`` to level-0 px, as shapely takes it.
-
-        Args:
-            scales: level-0 px per px of the level that it was read from, along x and y.
-        """
-        # The middle one of an even number of pixels lies half a pixel behind their center.
-        behind = (self.step + 1) % 2 / 2
-        x, y = scales
-        return [self.step * x, 0.0, 0.0, self.step * y, behind * x, behind * y]
-
-
-def _read(path: Path) -> _Mask:
-    """Read every so many pixels of a level, tile by tile.
-
-    Raises:
-        PromptError: it cannot be read.
-    """
-    import tifffile  # for this format alone
-
-    try:
-        with tifffile.TiffFile(path) as tiff:
-            page = _finest(tiff.series[0].levels)
-            width, height = int(page.imagewidth), int(page.imagelength)
-            step = math.ceil(math.sqrt(width * height / LARGEST_PX))
-            return _Mask(_subsample(page, step), (width, height), step)
-    except (tifffile.TiffFileError, *_FOREIGN) as exc:
-        raise PromptError(f"It cannot be read ({exc}): copy it again from its source.") from exc
-
-
-def _finest(levels: Any) -> Any:
-    """Choose the finest level that need not be subsampled, else the coarsest."""
-    pages = [level.keyframe for level in levels]
-    fitting = [page for page in pages if page.imagewidth * page.imagelength <= LARGEST_PX]
-    return fitting[0] if fitting else pages[-1]
-
-
-def _subsample(page: Any, step: int) -> NDArray[np.bool_]:
-    """Take the middle pixel of each ``step`` x ``step`` block."""
-    first = step // 2
-    size = [-(-(side - first) // step) for side in (page.imagelength, page.imagewidth)]
-    inside = np.zeros(size, dtype=np.bool_)
-    for tile, (_, _, top, left, *_), _ in page.segments():
-        if tile is None:  # not written: all zero
-            continue
-        y, x = -(-(top - first) // step), -(-(left - first) // step)
-        y, x = max(y, 0), max(x, 0)
-        marks = tile[0, first + y * step - top :: step, first + x * step - left :: step]
-        part = inside[y : y + marks.shape[0], x : x + marks.shape[1]]
-        part |= (marks[: part.shape[0], : part.shape[1]] > 0).any(axis=-1)
-    return inside
