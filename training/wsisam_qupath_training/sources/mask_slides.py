@@ -44,10 +44,19 @@ class MaskSlide:
         Args:
             scales: level-0 px per px of the level that it was read from, along x and y.
         """
-        # The middle one of an even number of pixels lies half a pixel behind their center.
-        behind = (self.step + 1) % 2 / 2
-        x, y = scales
-        return [self.step * x, 0.0, 0.0, self.step * y, behind * x, behind * y]
+        return map_to_l0(self.step, scales)
+
+
+def map_to_l0(step: int, scales: tuple[float, float] = (1.0, 1.0)) -> list[float]:
+    """From px of a mask of which each ``step``-th pixel was taken to level-0 px.
+
+    Args:
+        scales: level-0 px per px of the whole mask, along x and y.
+    """
+    # The middle one of an even number of pixels lies half a pixel behind their center.
+    behind = (step + 1) % 2 / 2
+    x, y = scales
+    return [step * x, 0.0, 0.0, step * y, behind * x, behind * y]
 
 
 def read_mask_slide(path: Path, is_inside: IsInside, *, largest_px: int) -> MaskSlide:

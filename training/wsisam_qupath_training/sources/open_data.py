@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-import shapely.affinity
 from numpy.typing import NDArray
+from shapely.affinity import affine_transform
 from shapely.geometry import MultiPolygon, Polygon
 
 from wsisam_qupath.errors import PromptError
@@ -23,15 +23,18 @@ from wsisam_qupath.slide.names import natural_key
 from ..dataset import AnnotatedImage, Dataset, Truth
 from .groups import GroupOf
 from .marks import MARK_DAMAGE, read_marks
-from .mask_slides import IsInside, MaskSlide, read_mask_slide
+from .mask_slides import IsInside, MaskSlide, map_to_l0, read_mask_slide
 from .masks import check_size, outline_mask, trace_outlines
 from .open_sets import OpenSet
 
 LARGEST_PX = 1 << 26
 """Masks of slides are read at the finest scale at which they have no more pixels than this."""
 
+_FINE_UM = 0.5
+"""Finer masks are thinned out: tracing them would take minutes, and nobody draws that exactly."""
+
 _SIZE_TOLERANCE = 0.02
-"""By so much a slide and its mask may differ: scanners round the size of a slide to whole tiles."""
+"""By so much a slide and its mask may differ: some scanners fill the last tiles up."""
 
 _Region: TypeAlias = tuple[str, Polygon | MultiPolygon]
 """Its class, and its outline in level-0 px."""
@@ -160,21 +163,23 @@ class _Reader:
 
     def _read(self, image: Path, mask: Path) -> _Read:
         """Raises one of MARK_DAMAGE, or PromptError where nothing is annotated."""
+        assert self._mpp is not None  # the collection asks for it
         marks = read_marks(mask)
         check_size(marks, image)
+        step = max(1, int(_FINE_UM / self._mpp))
+        marks, to_l0 = marks[step // 2 :: step, step // 2 :: step], map_to_l0(step)
         unknown = np.isin(marks, self._known.unknown)
         if unknown.all():
             raise PromptError("nothing of it is annotated")
         complete = outline_mask(~unknown, simplify_px=1.0) if unknown.any() else None
         regions = [
-            (class_name, outline)
+            (class_name, affine_transform(outline, to_l0))
             for class_name, numbers in self._known.classes.items()
             if (inside := _is_one_of(numbers)(marks)).any()
             for _, outline in trace_outlines(inside)
             if outline is not None
         ]
-        assert self._mpp is not None  # the collection asks for it
-        return _Read(regions, complete, self._mpp)
+        return _Read(regions, complete and affine_transform(complete, to_l0), self._mpp)
 
     def _read_slide(self, image: Path, mask: Path) -> _Read:
         """Raises SlideError or PromptError."""
@@ -209,4 +214,4 @@ def _slide_outlines(mask: MaskSlide, size_px: tuple[int, int]) -> Iterator[Polyg
     to_l0 = mask.to_l0((full[0] / level[0], full[1] / level[1]))
     for _, outline in trace_outlines(mask.inside):
         if outline is not None:
-            yield shapely.affinity.affine_transform(outline, to_l0)
+            yield affine_transform(outline, to_l0)

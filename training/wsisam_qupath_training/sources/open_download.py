@@ -90,7 +90,7 @@ def _fetch(folder: Path, part: Path, name: str, known: OpenSet, slide: str | Non
         goes_on = "goes on" if known.keeps_parts else "begins again"
         raise PromptError(
             f"The download of {slide or name} failed ({exc}). Look at the network and the disk, "
-            f"and run the command again: it {goes_on} there. Or leave the set out."
+            f"and run the command again: it {goes_on} there. Or take the set out of the collection."
         ) from exc
     if slide is None:
         part.rename(folder)
