@@ -282,15 +282,6 @@ _PATIENCE_S = 120.0
 """Time after which a probe counts as failed, seconds."""
 
 
-def _weights_probe(base: Base) -> Probe:
-    return Probe(
-        f"weights {base.name}",
-        False,
-        partial(_weights, base),
-        explain_fix(base),
-    )
-
-
 def project_probe(project: Path | None) -> Probe:
     """Make the probe that opens a project: a user's, or one made for the purpose."""
     look = _make_new_project if project is None else partial(_project, project)
@@ -323,7 +314,10 @@ PROBES: dict[str, Probe] = {
             _openslide,
             f"Run {pip_reinstall('openslide-bin openslide-python')}.",
         ),
-        *(_weights_probe(base) for base in BASES.values()),
+        *(
+            Probe(f"weights {base.name}", False, partial(_weights, base), explain_fix(base))
+            for base in BASES.values()
+        ),
         Probe("adapter", False, partial(_adapter, BASES["lite-medsam"]), REINSTALL),
         Probe(
             "cache folder",

@@ -112,7 +112,7 @@ class ObjectStream:
     """
 
     def __init__(self, document: object, *, source: str = "The GeoJSON") -> None:
-        require_features(document, source)
+        require_features(document, source, EXPORT_AGAIN)
         self._document = document
         self._cleaner = _Cleaner()
         self.skipped = self._cleaner.skipped

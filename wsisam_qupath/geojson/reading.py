@@ -240,20 +240,20 @@ def _is_geojson_object(value: object) -> bool:
     return kind == "Feature" or kind in _GEOMETRIES
 
 
-def require_features(document: object, source: str) -> None:
+def require_features(
+    document: object, source: str, fix: str = "In QuPath use File > Export objects as GeoJSON."
+) -> None:
     """Check that parsed JSON is GeoJSON; see :func:`holds_features`.
 
     Args:
         source: where the document comes from; begins the message.
+        fix: what to do if it is not; ends the message.
 
     Raises:
         PromptError: it is not.
     """
     if not holds_features(document):
-        raise PromptError(
-            f"{source} is not GeoJSON: it holds no features. In QuPath use File > Export objects "
-            "as GeoJSON."
-        )
+        raise PromptError(f"{source} is not GeoJSON: it holds no features. {fix}")
 
 
 def list_top_features(document: object) -> Iterator[object]:

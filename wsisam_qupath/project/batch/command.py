@@ -28,7 +28,6 @@ from ...report.outcome import ImageOutcome
 from ...report.progress import (
     Progress,
     count_noun,
-    points_warning,
     show_progress,
     stderr_console,
 )
@@ -119,7 +118,7 @@ def run_batch(request: BatchRequest) -> BatchOutcome:
         with project_lock(project, what="batch"), work.open_batch() as batch:
             outcomes = batch.run(entries)
         print_outcomes(console, outcomes, timer.seconds)
-        _warn_of_points(outcomes, config, console)
+        config.warn_of_points(outcomes, partial(console.print, markup=False))
         is_reported = work.write_report(outcomes, timer)
         return BatchOutcome(tuple(outcomes), is_reported and _is_complete(outcomes))
 
@@ -270,7 +269,7 @@ class _ProjectWork:
             needed = any(one.plan.prompts for one in outcomes)
             pace = measure_pace(self.model) if needed else None
         print_plan(Console(highlight=False), outcomes, pace)
-        _warn_of_points(outcomes, self.config, self.console)
+        self.config.warn_of_points(outcomes, partial(self.console.print, markup=False))
         return BatchOutcome(tuple(outcomes), _is_complete(outcomes))
 
     def write_report(self, outcomes: Sequence[ImageOutcome], timer: _Timer) -> bool:
@@ -300,14 +299,6 @@ class _ProjectWork:
                 self.config, self.process, self.opener, executor, lambda: executor, planner
             )
             return batch.run(self.entries)
-
-
-def _warn_of_points(
-    outcomes: Sequence[ImageOutcome], config: BatchConfig, console: Console
-) -> None:
-    clicked = sum(one.plan.clicked_prompts for one in outcomes)
-    if warning := points_warning(clicked, config.model.base, config.model.adapter):
-        console.print(warning, markup=False)
 
 
 def _is_complete(outcomes: Sequence[ImageOutcome]) -> bool:

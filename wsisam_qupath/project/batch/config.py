@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,6 +12,7 @@ from ...prompts import Prompt
 from ...prompts.planner import Planner
 from ...qupath.files.entries import ImageEntry, Project
 from ...report.outcome import ImageOutcome, KeptResult
+from ...report.progress import points_warning
 from ...slide import Slide
 from .geojson_folder import GeoJsonFolder
 from .searching import FindChoice
@@ -88,6 +89,14 @@ class BatchConfig:
     def list_result_ids(self, slide: Slide, prompt: Prompt) -> tuple[str, ...]:
         """See :meth:`.ChosenModel.list_result_ids`."""
         return self.model.list_result_ids(prompt, slide.mpp, self.options)
+
+    def warn_of_points(
+        self, outcomes: Iterable[ImageOutcome], say: Callable[[str], object]
+    ) -> None:
+        """Say so if prompts have points and the model was never trained on any."""
+        clicked = sum(one.plan.clicked_prompts for one in outcomes)
+        if warning := points_warning(clicked, self.model.base, self.model.adapter):
+            say(warning)
 
 
 class BatchObserver(Protocol):

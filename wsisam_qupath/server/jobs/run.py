@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -19,8 +19,6 @@ from ...qupath.files.classes import spell_class
 from ...qupath.files.entries import Project
 from ...qupath.jvm.process import QuPathProcess
 from ...report.display import outdated_notice
-from ...report.outcome import ImageOutcome
-from ...report.progress import points_warning
 from ..job_schemas import JobRequest
 from ..loading import ModelLoader
 from ..queue import DeviceQueue
@@ -108,7 +106,7 @@ class JobRunner:
                 batch = Batch(config, process, opener, executor, lambda: executor, job.progress)
                 job.cancellation.then(batch.cancel)
                 outcomes = batch.run(entries)
-        _warn_of_points(outcomes, config, job.progress)
+        config.warn_of_points(outcomes, job.progress.on_notice)
         if notice := outdated_notice(outcomes):
             job.progress.on_notice(notice)
 
@@ -140,11 +138,3 @@ def _make_config(job: ActiveJob, project: Project, segmenter: Segmenter) -> Batc
         open_project=job.shown,
         keep_rows=False,
     )
-
-
-def _warn_of_points(
-    outcomes: Sequence[ImageOutcome], config: BatchConfig, progress: Progress
-) -> None:
-    clicked = sum(one.plan.clicked_prompts for one in outcomes)
-    if warning := points_warning(clicked, config.model.base, config.model.adapter):
-        progress.on_notice(warning)
