@@ -1,6 +1,5 @@
 package wsisam
 
-import com.google.gson.JsonObject
 import org.slf4j.*
 import qupath.fx.utils.FXUtils
 import qupath.lib.gui.QuPathGUI
@@ -21,19 +20,19 @@ class Answers {
      * Adds answers to an image without an event: each below its parent, in place of what it replaces, unless that
      * changed since it was sent. Returns what was added and taken away.
      */
-    static List<PathObject> add(PathObjectHierarchy hierarchy, List<JsonObject> answers, Map<String, String> sent) {
+    static List<PathObject> add(PathObjectHierarchy hierarchy, List<Answer> answers, Map<String, String> sent) {
         def byId = objectsById(hierarchy)
         def changed = []
         for (answer in answers) {
-            def replaced = textsOf(answer, 'replaces').collect { byId[it] }
+            def replaced = textsOf(answer.feature, 'replaces').collect { byId[it] }
                 .findAll { it != null && sent[it.ID.toString()] == featureOf(it).toString() }
-            def result = isEmpty(answer) ? null : resultOf(answer)
+            def result = answer.result
             def id = result?.ID?.toString()
-            def sources = textsOf(answer, 'sources')
+            def sources = textsOf(answer.feature, 'sources')
             def isDeleted = sources && !sources.any { it in byId }
             if (result != null && (isDeleted || (id in byId && !(byId[id] in replaced))))
                 continue
-            def parent = byId[textOf(answer, 'parent')] ?: replaced.find()?.parent ?: hierarchy.rootObject
+            def parent = byId[textOf(answer.feature, 'parent')] ?: replaced.find()?.parent ?: hierarchy.rootObject
             def isSelected = replaced.any { hierarchy.selectionModel.isSelected(it) }
             replaced.each { hierarchy.removeObjectWithoutUpdate(it, true) }
             changed.addAll(replaced)
@@ -46,10 +45,6 @@ class Answers {
             changed << result
         }
         return changed
-    }
-
-    static boolean isEmpty(JsonObject answer) {
-        return answer.get('geometry').isJsonNull()
     }
 
     /**
@@ -83,15 +78,15 @@ class Answers {
     }
 
     /** Takes the answers that have come; those for an image that is not shown any more are kept. */
-    List<JsonObject> take(Request request) {
+    List<Answer> take(Request request) {
         def answers = []
-        for (JsonObject answer; (answer = request.arrived.poll()) != null;) {
+        for (Answer answer; (answer = request.arrived.poll()) != null;) {
             request.done++
-            def state = textOf(answer, 'state')
-            if (!isEmpty(answer) || state in ['answered', 'reviewed'])
+            def state = textOf(answer.feature, 'state')
+            if (answer.result != null || state in ['answered', 'reviewed'])
                 request.answered++
             else if (state != 'gone')
-                request.reasons << textOf(answer.getAsJsonObject('properties'), 'reason')
+                request.reasons << textOf(answer.feature.getAsJsonObject('properties'), 'reason')
             answers << answer
         }
         if (gui == null || gui.allViewers.any { it.imageData === request.imageData })
@@ -115,7 +110,7 @@ class Answers {
     }
 
     /** Adds answers to an image of a project, whether it is shown or not. */
-    void addToEntry(project, String id, List<JsonObject> answers, Map<String, String> sent) {
+    void addToEntry(project, String id, List<Answer> answers, Map<String, String> sent) {
         def isDone = FXUtils.callOnApplicationThread {
             def hierarchy = shownImages(project)[id]?.hierarchy
             def changed = hierarchy == null ? [] : add(hierarchy, answers, sent)

@@ -61,7 +61,7 @@ class Commands {
         def progress = showProgress(request)
         request.inBackground({ exchange.gather(request); exchange.segment(request) }) { failure ->
             progress.call()
-            answers.finish(request)
+            finish(request)
             if (!select && request.changed)
                 addWorkflowStep(request)
             if (!failure && !request.planes)
@@ -72,6 +72,13 @@ class Commands {
                 inform("$request.answered prompts are outlined. The key F fills detections, to see them from afar.")
             report(request, failure)
         }
+    }
+
+    /** Adds what is left of the answers, and shows all of them so that nobody overlooks them. */
+    private void finish(Request request) {
+        answers.finish(request)
+        def viewer = gui.allViewers.find { it.imageData === request.imageData }
+        Outlines.flash(viewer, request.changed.findAll { it.parent != null })
     }
 
     /** Segments all prompts of an image without a window; a workflow step names options of its own. */
@@ -178,7 +185,7 @@ class Commands {
     }
 
     private void finishFinding(Request request, String failure) {
-        answers.finish(request)
+        finish(request)
         finds.computeIfAbsent(request.imageData, { [] }) << request.changed.findAll { it.parent != null }
         report(request, failure)
         if (failure)

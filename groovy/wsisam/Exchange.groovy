@@ -135,7 +135,8 @@ class Exchange {
     private static void take(Request request, JsonObject record) {
         if (record.has('status'))
             throw new ServerException(Server.messageOf(record))
-        request.arrive(record.has('features') ? record.getAsJsonArray('features').toList() : [record])
+        def features = record.has('features') ? record.getAsJsonArray('features') : [record]
+        request.arrive(features.collect { new Answer(it) })
     }
 
     /** Describes the slide as QuPath shows it. If no file shows the same, it gets a name that no server can open. */

@@ -1,6 +1,5 @@
 package wsisam
 
-import com.google.gson.JsonObject
 import java.awt.Rectangle
 import javafx.animation.PauseTransition
 import javafx.application.Platform
@@ -21,7 +20,6 @@ import qupath.lib.roi.*
 import qupath.lib.roi.interfaces.ROI
 
 import static wsisam.Drawing.*
-import static wsisam.Json.textOf
 
 /** Live mode: sends what is drawn or changed as it happens, and shows the answers and what a click would give. */
 class Live {
@@ -53,7 +51,7 @@ class Live {
     /** Undo steps that QuPath has made since the last answer was shown. */
     private int openSteps = 0
     /** The last answer with what else it may be, by size; the outline that further clicks correct. */
-    private List<JsonObject> candidates = []
+    private List<Answer> candidates = []
     private String candidateId, refinedId
     private List<Double> cursor
     private PathClass classInside
@@ -74,6 +72,7 @@ class Live {
     /** Sends what is drawn or changed from now on. */
     void set(CheckMenuItem item, boolean isOn) {
         this.item = isOn ? item : null
+        settings.sizeHint = null
         gui.imageDataProperty().removeListener(onImage)
         if (isOn) {
             pause = pauseOf(PAUSE_MS) { followChanges() }
@@ -165,6 +164,7 @@ class Live {
             openSteps += 1
         } else {    // undo or redo: what was asked for is another image's, so to speak
             root = now
+            view.outlines.follow(imageData.hierarchy)
             openSteps = 0
             asked?.cancel()
             asked = null
@@ -362,14 +362,13 @@ class Live {
     }
 
     /** Keeps what the last click may mean beside its answer, and shows the answer so that nobody overlooks it. */
-    private void rememberCandidates(List<JsonObject> found, List<PathObject> changed) {
+    private void rememberCandidates(List<Answer> found, List<PathObject> changed) {
         def results = changed.findAll { it.parent != null }
-        view.outlines.results.addAll(results)
-        def answer = found.find { it.has('others') }
+        view.outlines.add(results)
         def last = results ? results[-1].ID.toString() : null
-        candidates = answer == null ? found.findAll { !Answers.isEmpty(it) } :
-            ([answer] + answer.getAsJsonArray('others').toList()).sort { resultOf(it).ROI.area }
-        candidateId = answer == null ? last : textOf(answer, 'id')
+        def answer = found.find { it.others } ?: found.find { it.id == last }
+        candidates = ([answer] + (answer?.others ?: [])).findAll { it?.result != null }.sort { it.result.ROI.area }
+        candidateId = answer?.id
         if (refinedId && last)
             refinedId = last
         view.showPreview(null)
@@ -377,7 +376,7 @@ class Live {
 
     /** Goes to the next smaller or larger thing that the last click may mean; the next object has that size, too. */
     private void chooseCandidate(int step) {
-        int index = candidates.findIndexOf { textOf(it, 'id') == candidateId } + step
+        int index = candidates.findIndexOf { it.id == candidateId } + step
         def hierarchy = imageData.hierarchy
         def shown = objectsById(hierarchy)[candidateId]
         if (shown == null)
@@ -385,18 +384,18 @@ class Live {
         if (index < 0 || index >= candidates.size()) {    // the server had no other candidate
             settings.sizeHint = sizeOf(shown) * (step < 0 ? 0.4d : 2.5d)
             def request = new Request(imageData: imageData, select: [ids: [candidateId]])
-            ask(request, "about ${settings.sizeHint as int} µm …")
+            ask(request, '…')
             return
         }
-        def result = resultOf(candidates[index])
+        def result = candidates[index].result
         def parent = shown.parent
         hierarchy.removeObjectWithoutUpdate(shown, true)
         hierarchy.addObjectBelowParent(parent, result, false)
-        view.outlines.results << result
+        view.outlines.add([result])
         candidateId = result.ID.toString()
         settings.sizeHint = sizeOf(result)
         hierarchy.fireObjectsChangedEvent(this, [shown, result], false)
-        showState("${index + 1} of ${candidates.size()}, ${settings.sizeHint as int} µm")
+        showState("${index + 1} of ${candidates.size()}")
     }
 
     private double sizeOf(PathObject result) {
@@ -421,8 +420,8 @@ class Live {
         def request = ahead = new Request(imageData: imageData, options: settings.options())
         request.inBackground({ exchange.prepare(request, viewer.imagePlane, feature) }) { failure ->
             def answer = request.arrived.poll()
-            if (request.is(ahead) && !failure && asked == null && answer != null && !Answers.isEmpty(answer))
-                view.showPreview(RoiTools.getShape(resultOf(answer).ROI))
+            if (request.is(ahead) && !failure && asked == null && answer?.result != null)
+                view.showPreview(RoiTools.getShape(answer.result.ROI))
         }
     }
 

@@ -55,7 +55,8 @@ class LiveView {
 
     void showState(String state, boolean isOutside, boolean hasCandidates) {
         def words = ['WSI-SAM live', isOutside ? 'clicks OUTSIDE' : 'clicks inside',
-            settings['Class'] ? "class ${settings['Class']}" : null, settings['Model'], state]
+            settings['Class'] ? "class ${settings['Class']}" : null, settings['Model'],
+            settings.sizeHint ? "objects of about ${settings.sizeHint as int} µm" : null, state]
         def undo = new KeyCodeCombination(KeyCode.Z, KeyCombination.SHORTCUT_DOWN).displayText
         def keys = ['X: inside or outside', 'Enter: next object', hasCandidates ? '[ ]: smaller, larger' : null,
             "$undo: back"]

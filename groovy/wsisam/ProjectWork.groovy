@@ -5,6 +5,7 @@ import javafx.application.Platform
 import qupath.fx.dialogs.Dialogs
 import qupath.fx.utils.FXUtils
 import qupath.lib.gui.QuPathGUI
+import qupath.lib.images.ImageData
 
 import static wsisam.Drawing.*
 import static wsisam.Json.*
@@ -15,6 +16,9 @@ class ProjectWork {
     private static final Map<String, Integer> MINUTES = [
         'as long as the annotations are worth': null, 'about 10 minutes': 10, 'about an hour': 60,
         'about 8 hours': 480]
+
+    /** Of more, it takes too long to find out whether they are saved. */
+    private static final int MANY_OBJECTS = 10_000
 
     Settings settings
     Server server
@@ -39,8 +43,8 @@ class ProjectWork {
         if (project == null)
             return
         def text = Say.wrapped('The server trains a model on the areas that you drew or took over as annotations, in ' +
-            'all saved images, and compares it with its present one on slides that it leaves out. ' +
-            'You can go on working here. Name of the new model:')
+            'all saved images, and compares it with its present one on slides that it leaves out, so that two ' +
+            'slides must be annotated at least. You can go on working here. Name of the new model:')
         def folder = project.getPath().getParent().getFileName().toString()
         def name = Dialogs.showInputDialog(TITLE, text, folder.replaceAll('[^A-Za-z0-9 _-]', '-'))?.trim()
         if (!name)
@@ -77,13 +81,25 @@ class ProjectWork {
 
     /** Saves changed images that are shown, as the server reads saved files; false to cancel. */
     private boolean saveShown(project) {
-        def changed = answers.shownImages(project).values().findAll { it.isChanged() }
+        def changed = answers.shownImages(project).values().findAll { isUnsaved(project.getEntry(it), it) }
         def text = 'The server reads saved images only. Save the changes of the open image first?'
         if (changed && !Dialogs.showConfirmDialog(TITLE, text))
             return false
         changed.each { project.getEntry(it).saveImageData(it) }
         project.syncChanges()   // which keeps a pixel size that was entered
         return true
+    }
+
+    /** Tells whether there is more than what QuPath changes by itself when it opens an image, as stains. */
+    private static boolean isUnsaved(entry, ImageData shown) {
+        if (!shown.isChanged() || shown.hierarchy.nObjects() > MANY_OBJECTS)
+            return shown.isChanged()
+        def saved = entry.readImageData()
+        def (before, now) = [saved, shown].collect {
+            [it.server.pixelCalibration, it.hierarchy.getAllObjects(false).collect { featureOf(it).toString() } as Set]
+        }
+        saved.server.close()
+        return before != now
     }
 
     /** Notes the results in images that are shown: only those that nobody changes until the job ends are replaced. */
@@ -119,7 +135,7 @@ class ProjectWork {
         def records = []
         server.eachRecord(server.send(new Request(), 'GET', "$path/results")) { records << it }
         records.groupBy { textOf(it, 'image') }
-            .each { id, found -> answers.addToEntry(project, id, found, request.sent) }
+            .each { id, found -> answers.addToEntry(project, id, found.collect { new Answer(it) }, request.sent) }
         server.ask(new Request(), path, 'DELETE')
         return textOf(job, 'summary')
     }
@@ -131,6 +147,7 @@ class ProjectWork {
         def path = "/v1/trainings/${textOf(training, 'id')}"
         training = follow(request, path, training) {
             request.doing = textOf(it, 'progress') ?: request.doing
+            request.notes = textsOf(it, 'notes')
             request.done = countOf(it, 'done')
             request.total = countOf(it, 'total')
         }

@@ -1,6 +1,6 @@
 package wsisam
 
-import com.google.gson.*
+import com.google.gson.JsonParseException
 import java.util.concurrent.*
 import java.util.concurrent.atomic.AtomicBoolean
 import javafx.application.Platform
@@ -20,15 +20,16 @@ class Request {
     List<Map> planes = []               // of each plane: what is drawn there, with its features
     volatile String doing = 'prompts'
     volatile String waits               // for what, until the server answers
+    volatile List<String> notes = []    // what a person should know meanwhile
     volatile int done, total
     volatile boolean isCancelled
     volatile CompletableFuture response
     volatile Closeable body
     Closure onArrival                   // called in QuPath's thread while answers come
-    final Queue<JsonObject> arrived = new ConcurrentLinkedQueue<>()
+    final Queue<Answer> arrived = new ConcurrentLinkedQueue<>()
     final AtomicBoolean isShowing = new AtomicBoolean()
     final List<PathObject> changed = [] // touched by one thread only
-    final List<JsonObject> kept = []    // answers for an image that is not shown any more
+    final List<Answer> kept = []    // answers for an image that is not shown any more
     final List<String> reasons = []
     int answered
 
@@ -59,7 +60,7 @@ class Request {
         }
     }
 
-    void arrive(List<JsonObject> answers) {
+    void arrive(List<Answer> answers) {
         arrived.addAll(answers)
         if (onArrival != null && isShowing.compareAndSet(false, true))
             Platform.runLater { onArrival.call() }

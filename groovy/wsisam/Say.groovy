@@ -55,7 +55,8 @@ class Say {
         tick.setOnFinished {
             def (done, total) = [request.done, request.total]
             def count = total ? ": $done of $total" : done ? ": $done found" : ''
-            label.setText((request.waits ?: request.doing + count).capitalize())
+            def state = (request.waits ?: request.doing + count).capitalize()
+            label.setText(([state] + request.notes.collect { wrapped(it) }).join('\n'))
             bar.setProgress(done && total ? done / total : ProgressBar.INDETERMINATE_PROGRESS)
             stage.sizeToScene()    // the label grows
             stage.show()

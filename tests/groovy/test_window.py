@@ -73,6 +73,7 @@ def test_from_the_first_rectangle_to_the_saved_image(
         window.keys("ctrl+z")
         after = window.wait(lambda s: points(s) == [2], "the state before that click")
         assert ids(after) == ids(two), "one step takes back a click with its outline"
+        assert set(after["thick"]) == ids(two), "and what is drawn over the slide"
 
         window.keys("Return")
         window.click(100, 420)

@@ -1,14 +1,12 @@
-"""What the menu has beside live mode, chosen in QuPath's own window: server, settings, training."""
+"""What the menu has beside live mode, chosen in QuPath's own window: server and settings."""
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from collections import Counter
 from pathlib import Path
 
-import psutil
 import pytest
 from shapely.geometry import box
 
@@ -17,7 +15,7 @@ from fixtures.qupath_fixtures import add_objects, make_project, objects_in
 from fixtures.qupath_program import run_qupath
 from fixtures.qupath_window import State, Window, open_window
 from fixtures.script_runs import note_program
-from fixtures.training_data import OUTLINES, drawn, write_slide
+from fixtures.training_data import drawn
 from wsisam_qupath.qupath.jvm.process import QuPathProcess
 
 pytestmark = [pytest.mark.qupath, pytest.mark.slow, pytest.mark.window]
@@ -101,39 +99,16 @@ def start_and_stop_the_server(window: Window, home: Path) -> None:
     window.wait(lambda _: not servers(home), "the end of the server")
 
 
-def test_a_training_is_asked_for_watched_and_stopped(qupath: QuPathProcess, tmp_path: Path) -> None:
-    slides = [write_slide(tmp_path / f"{name}.tif") for name in "abc"]
-    project = qupath.run(make_project, tmp_path / "project", slides)
-    for number in (1, 2, 3):
-        gland = {**drawn(OUTLINES[0]), "id": identity(number)}
-        qupath.run(add_objects, project, str(number), [gland])
-    note_program(tmp_path, sys.executable, "-m", "wsisam_qupath")
-
-    with open_window(tmp_path, project, "a.tif") as window:
-        window.run(
-            "gui.getProject().getEntry(viewer.getImageData()).saveImageData(viewer.getImageData())"
-        )
-        window.choose("Train on")
-        window.answer("The server trains a model")
-        window.answer("How long may the training take?")
-        window.wait(lambda s: s["progress"], "how far it is")
-        (server,) = window.wait_for(lambda: servers(tmp_path), "the server")
-        process = psutil.Process(json.loads(server.read_text())["pid"])
-        window.wait_for(lambda: process.children(recursive=True), "the process that trains")
-        window.run("progress.lookup('.button').fire()")
-        window.wait(lambda _: "The training is stopped" in window.log, "the end")
-        window.wait(lambda s: s["progress"] is None, "the end of the window with its progress")
-        window.wait(lambda _: not process.children(recursive=True), "the end of the process")
-
-
 def test_the_menu_takes_no_key_of_another_and_the_line_says_what_is_set(
-    two_images: Path, tmp_path: Path
+    two_images: Path, tmp_path: Path, opened_pages: Path
 ) -> None:
     with open_window(tmp_path, two_images, "a.tif") as window:
         keys = window.evaluate(KEYS)
         ours = "gui.getMenu('Extensions>WSI-SAM', false).getItems()"
         names = window.evaluate(f"{ours}.collect {{ it.getText() }}")
         tip = window.evaluate("gui.getToolBar().lookup('#wsisam-live').getTooltip().getText()")
+        window.choose("Help")
+        window.wait_for(opened_pages.is_file, "the documentation")
         window.press_button()
         window.wait(lambda s: "ready" in (s["line"] or ""), "a server")
         window.keys("x")
@@ -158,4 +133,5 @@ def test_the_menu_takes_no_key_of_another_and_the_line_says_what_is_set(
         "Settings…",
     }
     assert tip.startswith("WSI-SAM live mode")
+    assert opened_pages.read_text().endswith("docs/qupath.md\n")
     assert {"default", "gland (60 µm)", "annotation", "Stroma"} <= set(choices)

@@ -164,17 +164,18 @@ class TrainingStatus(BaseModel):
             return ""
         if not self.comparisons:
             return (
-                f"{self.name} is trained, but no slide was left to compare it on, so it is not "
-                "offered: annotate another slide, of another patient, and train again."
+                f"The model {self.name} is trained, but no slide was left to compare it on, so it "
+                "is not offered: annotate another slide, of another patient, and train again."
             )
         if self.adapter is None:
-            return f"{self.name} is trained, but it is no better than before, and not offered."
+            return f"The model {self.name} is no better than before, and not offered."
         better = [
             f"{one.kind} (Dice {100 * one.before:.1f} before, {100 * one.after:.1f} after)"
             for one in self.comparisons
             if one.says == "better"
         ]
-        return f"{self.name} is better on slides that it was not trained on: {', '.join(better)}."
+        told = f"The model {self.name} is better on slides that it was not trained on: "
+        return told + ", ".join(better) + "."
 
 
 class ImageStatus(BaseModel):
