@@ -165,6 +165,7 @@ class Server {
         def url = settings['Server'].replaceAll('/+$', '')
         def found = url ? localServers().find { it.url == url } :
             findAnswering() ?: start(request) ?: localServers().find()
+        request.waits = null
         if (!url && !found)
             throw new ServerException("No server is running on this computer. $START To have QuPath start it by " +
                 "itself, run `wsisam-qupath setup` once. To use a server on another computer, enter its address in " +
