@@ -129,6 +129,7 @@ def test_a_training_comes_to_its_end(
             lambda s: dialog_about(s, "The model project"), "the end", patience_s=_PATIENCE_S
         )
         window.wait_for(opened_pages.is_file, "the report")
+        window.answer("The model project")
 
     kept = list((tmp_path / ".wsisam-qupath" / "adapters").rglob("project.safetensors"))
     told = dialog_about(ended, "The model project").replace("\n", " ")
