@@ -10,7 +10,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from ..errors import OutputError
-from ..files import cache_folder
+from ..files import cache_folder, measure_folder_bytes
 from ..report.progress import show_progress, stderr_console
 
 _WEIGHTS = "weights"
@@ -41,7 +41,7 @@ def run_cache(*, clear: bool) -> None:
                 progress.update(what=f"Deleting {_CONTENTS[name]}")
                 freed += _clear(folder / name)
         progress.update(what="Measuring the cache")
-        sizes = {name: measure_bytes(folder / name) for name in _CONTENTS}
+        sizes = {name: measure_folder_bytes(folder / name) for name in _CONTENTS}
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name, justify in (("Folder", "left"), ("Holds", "left"), ("Size", "right")):
         table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
@@ -54,16 +54,11 @@ def run_cache(*, clear: bool) -> None:
         console.print(f"{decimal(freed)} were freed.")
 
 
-def measure_bytes(folder: Path) -> int:
-    """Measure how many bytes the files in a folder and below it hold."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
 def _clear(folder: Path) -> int:
     """Delete a folder; returns how many bytes it held."""
     if not folder.is_dir():
         return 0
-    size = measure_bytes(folder)
+    size = measure_folder_bytes(folder)
     try:
         shutil.rmtree(folder)
     except OSError as exc:

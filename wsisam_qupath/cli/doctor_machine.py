@@ -16,9 +16,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ..errors import TORCH_EXTRA, pip_install
-from ..files import CACHE_VARIABLE, cache_folder
+from ..files import CACHE_VARIABLE, cache_folder, measure_folder_bytes
 from ..server.connection_file import OWN_FOLDER
-from .cache_contents import measure_bytes
 
 _PYTHON_MIN = (3, 10)
 _POINTER_BYTES = 8
@@ -158,7 +157,7 @@ def look_at_cache() -> Finding:
 
     folder = cache_folder()
     try_to_write(folder)
-    used = measure_bytes(folder)
+    used = measure_folder_bytes(folder)
     free = shutil.disk_usage(folder).free
     found = f"{folder}: {decimal(used)} in use, {decimal(free)} free on the disk"
     if free < _ROOM_BYTES:

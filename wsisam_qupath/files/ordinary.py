@@ -218,6 +218,11 @@ def make_folder(folder: Path, fix: str = "choose another folder") -> None:
         raise OutputError(f"{folder} cannot be created ({exc.strerror}): {fix}.") from exc
 
 
+def measure_folder_bytes(folder: Path) -> int:
+    """Measure how many bytes the files in a folder and below it hold."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
 def check_writable(path: str | os.PathLike[str]) -> None:
     """Check that a result could be written, before the work starts. Changes nothing.
 
