@@ -194,7 +194,9 @@ def test_the_same_evaluation_twice_at_once_is_refused() -> None:
     with (
         open_kept({"models": "one"}, resume=True),
         open_kept({"models": "another"}, resume=True),
-        pytest.raises(OutputError, match=r"Another program is measuring the same right now: wait"),
+        pytest.raises(
+            OutputError, match=r"Another program is measuring these models on these data"
+        ),
         open_kept({"models": "one"}, resume=True),
     ):
         pass

@@ -104,7 +104,8 @@ def run_evaluate(dataset: Dataset, request: EvaluateRequest, console: Console) -
         PromptError: there is nothing to measure.
         OptionError: an option is wrong.
         AdapterError, WeightsError, DeviceError: a model cannot be loaded.
-        OutputError: a file cannot be written, or another program is measuring the same.
+        OutputError: a file cannot be written, or another program is measuring the same models on
+            the same data.
     """
     if request.json_file is not None:
         check_writable(request.json_file)

@@ -94,7 +94,7 @@ def open_kept(about: Mapping[str, object], *, resume: bool) -> Iterator[KeptResu
     """
     folder = cache_folder() / "evaluations"
     path = folder / f"{_digest(about)}.part"
-    busy = "Another program is measuring the same right now: wait for it."
+    busy = "Another program is measuring these models on these data right now: wait for it."
     with ExitStack() as held:
         try:
             folder.mkdir(parents=True, exist_ok=True)

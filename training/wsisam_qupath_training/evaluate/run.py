@@ -54,7 +54,8 @@ def evaluate_models(
     with show_progress(console, "Measuring sizes"):
         sizes_um = _median_sizes_um(chosen) if settings.scale == "median" else {}
     run = _Run(models, settings, sizes_um, boxes, with_pictures)
-    with open_kept(run.describe(), resume=resume) as kept:
+    datasets = sorted({one.image.dataset for one in chosen})  # others may be measured meanwhile
+    with open_kept(run.describe() | {"datasets": datasets}, resume=resume) as kept:
         results = run.measure(chosen, kept, console)
     if not results.scores and not results.clicks:
         reason = f": {results.skipped[0].reason}" if results.skipped else ""
