@@ -101,8 +101,8 @@ def _add_model_options(command: F, more: str, *, several: bool) -> F:
             default=ModelSpec.precision,
             metavar="NAME",
             help="Numbers that the encoder computes with: auto, int8, bf16 or f32. 'auto' is int8 "
-            "on a CPU that multiplies it faster (VNNI or AMX, on Linux), else bf16, which is f32 "
-            "where the device has no bf16.",
+            "on a CPU that gains by it (VNNI without AMX, on Linux), else bf16, which is f32 where "
+            "the device has no bf16.",
         ),
         click.option(
             "--embeddings-gb",
