@@ -201,6 +201,7 @@ def seconds(work: Work) -> float:
 
 def bare_encode(patch: NDArray[np.uint8]) -> Work:
     """OpenVINO on the exported encoder and nothing else."""
+    load_segmenter(adapter=None, precision="bf16")  # exports it, where int8 is chosen too
     folder = graph_folder(cache_folder() / "openvino", find_base("lite-medsam"), None)
     compiled = ov.Core().compile_model(
         folder / "encoder.xml", "CPU", {"PERFORMANCE_HINT": "LATENCY"}
