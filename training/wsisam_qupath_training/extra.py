@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Container, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 from wsisam_qupath.errors import DeviceError, pip_install
 
@@ -17,35 +17,34 @@ _PACKAGES = frozenset(
 )
 
 
-@contextmanager
-def require_extra() -> Iterator[None]:
-    """Turn an import error of a package of the extra into a message for the user.
+def require_extra() -> AbstractContextManager[None]:
+    """Turn an import error of a package of the extra ``train`` into a message for the user.
 
     Raises:
-        DeviceError: one is.
+        DeviceError: a package of the extra is missing.
     """
+    return _require("Training and evaluation need", _EXTRA, _PACKAGES)
+
+
+def require_open_data() -> AbstractContextManager[None]:
+    """Turn an import error of torch-em, or of a package that it needs, into such a message.
+
+    Raises:
+        DeviceError: a package is missing.
+    """
+    return _require("Downloading open data needs", _OPEN_DATA, None)
+
+
+@contextmanager
+def _require(purpose: str, extra: str, packages: Container[str] | None) -> Iterator[None]:
+    """Say how an extra is installed where a package is missing; None stands for any package."""
     try:
         yield
     except ModuleNotFoundError as exc:
-        if exc.name is None or exc.name.partition(".")[0] not in _PACKAGES:
+        name = (exc.name or "").partition(".")[0]
+        if packages is not None and name not in packages:
             raise
+        # An error without a name gets here for open data alone.
         raise DeviceError(
-            f"Training and evaluation need the package {exc.name.partition('.')[0]}. Run "
-            f"{pip_install(_EXTRA)}."
-        ) from exc
-
-
-@contextmanager
-def require_open_data() -> Iterator[None]:
-    """Translate that torch-em, or a package that it needs, is missing.
-
-    Raises:
-        DeviceError: one is.
-    """
-    try:
-        yield
-    except ModuleNotFoundError as exc:
-        name = (exc.name or "torch_em").partition(".")[0]
-        raise DeviceError(
-            f"Downloading open data needs the package {name}. Run {pip_install(_OPEN_DATA)}."
+            f"{purpose} the package {name or 'torch_em'}. Run {pip_install(extra)}."
         ) from exc
