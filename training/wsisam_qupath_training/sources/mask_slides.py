@@ -19,7 +19,7 @@ IsInside: TypeAlias = Callable[[NDArray[Any]], NDArray[np.bool_]]
 """Which numbers of a mask are meant, element by element."""
 
 _FOREIGN = (OSError, ValueError, KeyError, IndexError, TypeError, struct.error, zlib.error)
-"""What tifffile and its codecs raise on damaged files."""
+"""Errors of tifffile and its codecs on damaged files."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class MaskSlide:
     """A mask at a scale at which it fits into memory.
 
     Attributes:
-        inside: H x W.
-        full_size_px: (width, height) of its finest level.
-        level_size_px: the same of the level that it was read from.
-        step: px of that level per px of ``inside``.
+        inside: H x W, whether a pixel lies in an object.
+        full_size_px: (width, height) of the mask's finest level.
+        level_size_px: (width, height) of the level that it was read from.
+        step: number of pixels of that level per pixel of ``inside``, along each axis.
     """
 
     inside: NDArray[np.bool_]
@@ -39,7 +39,7 @@ class MaskSlide:
     step: int
 
     def to_l0(self, scales: tuple[float, float]) -> list[float]:
-        """From px of ``inside`` to level-0 px, as shapely's affine map.
+        """The affine map from px of ``inside`` to level-0 px, as shapely takes it.
 
         Args:
             scales: level-0 px per px of the level that it was read from, along x and y.
@@ -48,7 +48,7 @@ class MaskSlide:
 
 
 def map_to_l0(step: int, scales: tuple[float, float] = (1.0, 1.0)) -> list[float]:
-    """From px of a mask of which each ``step``-th pixel was taken to level-0 px.
+    """Make the affine map to level-0 px from a mask of which each ``step``-th pixel was taken.
 
     Args:
         scales: level-0 px per px of the whole mask, along x and y.
@@ -87,13 +87,13 @@ def _size_px(page: Any) -> tuple[int, int]:
 
 
 def _finest(pages: list[Any], largest_px: int) -> Any:
-    """The finest level that need not be thinned out, else the coarsest."""
+    """Choose the finest level that need not be thinned out, else the coarsest."""
     fitting = [page for page in pages if math.prod(_size_px(page)) <= largest_px]
     return fitting[0] if fitting else pages[-1]
 
 
 def _subsample(page: Any, step: int, is_inside: IsInside) -> NDArray[np.bool_]:
-    """The pixel in the middle of each ``step`` x ``step``."""
+    """Take the middle pixel of each ``step`` x ``step`` block."""
     first = step // 2
     size = [-(-(side - first) // step) for side in (page.imagelength, page.imagewidth)]
     inside = np.zeros(size, dtype=np.bool_)
