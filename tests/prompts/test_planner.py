@@ -66,7 +66,9 @@ def test_all_positive_points_lie_inside_of_the_hr_patch_with_a_margin(
 
     assert_within(pair, positives)
     alone = planner.pair(Prompt("p", l0_positives=(positives[0],)))
-    assert pair.hr_mpp >= alone.hr_mpp  # further points never refine it
+    least = min(alone.hr_mpp, planner.hr_mpp)  # one click stays at the pixels of a coarse slide
+    assert planner.object_size_um or pair.hr_mpp >= least
+    assert planner.object_size_um is None or pair.hr_mpp >= alone.hr_mpp
 
 
 @given(planner=planners, box=boxes(), positives=st.lists(points, min_size=1, max_size=4))
@@ -139,6 +141,25 @@ def test_a_coarse_slide_is_never_refined() -> None:
     planner = Planner(Mpp(4, 4), size_px=256)
 
     assert planner.pair(box_round((100, 100), 1)).hr_mpp == 1.0
+
+
+@pytest.mark.parametrize(
+    ("mpp", "hr_mpp"), [(0.25, 1.0), (1.1, 1.0), (1.3, 2**0.5), (2.6, 2**1.5), (55.0, 64.0)]
+)
+def test_a_click_is_seen_no_finer_than_the_slide(mpp: float, hr_mpp: float) -> None:
+    planner = Planner(Mpp(mpp, mpp), size_px=256)
+    click = Prompt("p", l0_positives=((500, 500),))
+
+    pair = planner.pair(click)
+
+    assert pair.hr_mpp == pytest.approx(hr_mpp)
+    assert not planner.fits_hr(click, pair)
+
+
+def test_several_clicks_on_a_coarse_slide_are_seen_at_the_scale_of_the_weights() -> None:
+    planner = Planner(Mpp(2.6, 2.6), size_px=256)
+
+    assert planner.pair(Prompt("p", l0_positives=((500, 500), (510, 500)))).hr_mpp == 1.0
 
 
 def test_the_coarser_axis_limits_the_refinement() -> None:
