@@ -256,6 +256,12 @@ def test_a_collection_may_say_its_own_patients(tmp_path: Path) -> None:
     ]
 
 
+def test_nested_objects_may_be_asked_for_by_several_points(tmp_path: Path) -> None:
+    images = read_set(tmp_path, "tevg", "least_points = 3")
+
+    assert [image.least_points for image in images] == [3, 3, 3]
+
+
 def test_the_collection_that_ships_is_read_and_each_part_has_images(tmp_path: Path) -> None:
     """With the folders that it names filled, in little."""
     shutil.copy(RECIPE, tmp_path)

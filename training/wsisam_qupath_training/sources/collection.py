@@ -130,10 +130,10 @@ class DatasetEntry(BaseModel):
 _OF_OPEN_SETS = frozenset(
     {
         *("folder", "torch_em", "slides", "mpp", "group_pattern", "one_group"),
-        *("val", "test", "val_share", "test_share", "weight"),
+        *("val", "test", "val_share", "test_share", "weight", "least_points"),
     }
 )
-"""What an entry of an open set may say."""
+"""Fields that the entry of an open set may have."""
 
 
 class _File(BaseModel):
@@ -195,7 +195,7 @@ def _read(root: Path, entry: DatasetEntry) -> Dataset:
     rule = SplitRule(entry.val, entry.test, entry.val_share, entry.test_share)
     if entry.torch_em is not None:
         dataset = _read_open_set(folder, OPEN_SETS[entry.torch_em], entry)
-        return replace(dataset, images=divide(dataset.images, rule))
+        return _ask_by_points(replace(dataset, images=divide(dataset.images, rule)), entry)
     if not folder.is_dir():
         raise PromptError(f"There is no folder {folder}. Correct the collection.")
     group_of = _groups(folder, entry)
@@ -221,9 +221,13 @@ def _read(root: Path, entry: DatasetEntry) -> Dataset:
         images = tuple(
             replace(image, l0_complete=_cover(folder, image.name, entry.cover)) for image in images
         )
-    return replace(
-        dataset, images=tuple(replace(image, least_points=entry.least_points) for image in images)
-    )
+    return _ask_by_points(replace(dataset, images=images), entry)
+
+
+def _ask_by_points(dataset: Dataset, entry: DatasetEntry) -> Dataset:
+    """Set how many points training asks with at least."""
+    images = (replace(image, least_points=entry.least_points) for image in dataset.images)
+    return replace(dataset, images=tuple(images))
 
 
 def _read_open_set(folder: Path, known: OpenSet, entry: DatasetEntry) -> Dataset:

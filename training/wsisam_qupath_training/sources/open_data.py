@@ -1,4 +1,4 @@
-"""Reads an open data set from the folder that torch-em's loader filled; torch-em is not needed."""
+"""Read an open data set from the folder that torch-em's loader filled; torch-em is not needed."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _FINE_UM = 0.5
 """Finer masks are thinned out: tracing them would take minutes, and nobody draws that exactly."""
 
 _SIZE_TOLERANCE = 0.02
-"""By so much a slide and its mask may differ: some scanners fill the last tiles up."""
+"""Share by which the sizes of a slide and its mask may differ: some scanners fill the last tile."""
 
 _Region: TypeAlias = tuple[str, Polygon | MultiPolygon]
-"""Its class, and its outline in level-0 px."""
+"""The class of an object, and its outline in level-0 px."""
 
 
 def read_open_set(
@@ -73,7 +73,7 @@ def read_open_set(
 
 
 def find_slide(folder: Path, known: OpenSet, slide: str) -> Path | None:
-    """A slide by its name without ending; None where it is not there."""
+    """Find a slide by its name without ending; None where it is not there."""
     return next((path for path in _images(folder, known) if path.stem == slide), None)
 
 
@@ -86,7 +86,7 @@ def _images(folder: Path, known: OpenSet) -> list[Path]:
 
 
 def _name(images: Sequence[Path], folder: Path) -> dict[str, Path]:
-    """Images by name: without its folders where only one has that name."""
+    """Name each image: by its file, with the folders where two files have the same name."""
     counts = Counter(path.stem for path in images)
     return {
         path.stem
@@ -98,7 +98,7 @@ def _name(images: Sequence[Path], folder: Path) -> dict[str, Path]:
 
 @dataclass(frozen=True)
 class _Read:
-    """One image's objects, and where its annotation is complete (None is everywhere)."""
+    """The objects of one image, and where its annotation is complete (None is everywhere)."""
 
     regions: list[_Region]
     l0_complete: Polygon | MultiPolygon | None
@@ -106,7 +106,7 @@ class _Read:
 
 
 class _Reader:
-    """Reads image after image, and counts what could not be used."""
+    """Reads the images of a set one by one, and lists what could not be used."""
 
     def __init__(
         self, folder: Path, known: OpenSet, dataset: str, mpp: float | None, group_of: GroupOf
@@ -141,7 +141,7 @@ class _Reader:
         )
 
     def finish(self) -> Dataset:
-        """What was read."""
+        """Make a dataset of all that was read."""
         notes = []
         if self._n_crumbs:
             regions = count_noun(self._n_crumbs, "region")
@@ -162,7 +162,10 @@ class _Reader:
         )
 
     def _read(self, image: Path, mask: Path) -> _Read:
-        """Raises one of MARK_DAMAGE, or PromptError where nothing is annotated."""
+        """Read the objects of an image that is no slide.
+
+        Raises one of MARK_DAMAGE, or PromptError where nothing is annotated.
+        """
         assert self._mpp is not None  # the collection asks for it
         marks = read_marks(mask)
         check_size(marks, image)
@@ -182,7 +185,11 @@ class _Reader:
         return _Read(regions, complete and affine_transform(complete, to_l0), self._mpp)
 
     def _read_slide(self, image: Path, mask: Path) -> _Read:
-        """Raises SlideError or PromptError."""
+        """Read the objects of a slide.
+
+        Raises:
+            SlideError, PromptError: the slide or its mask cannot be used.
+        """
         with open_slide(image, mpp=self._mpp, as_qupath=False) as slide:
             size_px, mpp = (slide.width_px, slide.height_px), slide.mpp
         regions: list[_Region] = []
@@ -201,7 +208,7 @@ def _is_one_of(numbers: tuple[int, ...]) -> IsInside:
 
 
 def _slide_outlines(mask: MaskSlide, size_px: tuple[int, int]) -> Iterator[Polygon | MultiPolygon]:
-    """Outlines of a mask that begins where its slide does, level-0 px.
+    """Trace the outlines in a mask that covers the same area as its slide, level-0 px.
 
     Raises:
         PromptError: it is of another slide.

@@ -18,15 +18,15 @@ from wsisam_qupath.files import read_json
 from .groups import GroupOf, group_by_pattern
 
 ANY: tuple[int, ...] = ()
-"""Every number but 0."""
+"""Stands for every number of a mask but 0."""
 
 Groups: TypeAlias = Callable[[Path], GroupOf]
-"""How the patient follows from an image's name, in the folder of a set."""
+"""Finds out, in the folder of a set, how the patient follows from an image's name."""
 
 
 @dataclass(frozen=True)
 class OpenSet:
-    """What is known of a set.
+    """What is known about one open data set.
 
     Attributes:
         images: where its images lie, as patterns below the folder.
@@ -63,7 +63,9 @@ def _one_group(folder: Path) -> GroupOf:
 
 
 def _ocelot_patients(folder: Path) -> GroupOf:
-    """TCGA's patient, the first 12 letters of the slide's name; one group without the table.
+    """Read the patients of OCELOT's images from its table; all are one group without it.
+
+    A patient is the first 12 letters of the name that TCGA gives the slide.
 
     Raises:
         PromptError: the table of the slides is damaged.
@@ -85,7 +87,7 @@ def _slide_mask(image: Path) -> Path:
 
 
 def _gleason_mask(image: Path) -> Path:
-    """Two pathologists annotated array 80; what the first one drew is read."""
+    """Find the mask of an image; of array 80, which two pathologists annotated, the first one's."""
     folder, first = "Gleason_masks_train", "mask"
     if image.stem.startswith("ZT80_"):
         folder, first = "Gleason_masks_test_pathologist1", "mask1"
@@ -93,7 +95,7 @@ def _gleason_mask(image: Path) -> Path:
 
 
 def _hashi_mask(image: Path) -> Path:
-    """Masks have the image's name, but for two of the four hospitals."""
+    """Find the mask of an image: it has the same name, except at two of the four hospitals."""
     ending = {"hup": "_annotation_mask.png", "cinj": ".png"}.get(image.parents[1].name)
     name = image.name if ending is None else image.name.removesuffix("_idx5.png") + ending
     return image.parent.with_name("masks") / name
@@ -204,4 +206,4 @@ OPEN_SETS: Mapping[str, OpenSet] = MappingProxyType(
         ),
     }
 )
-"""By the names of torch-em's loaders."""
+"""The open data sets that can be read, by the names of torch-em's loaders."""
