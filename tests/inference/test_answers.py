@@ -178,3 +178,29 @@ def test_the_masks_of_finer_pairs_are_kept_in_order() -> None:
 
     assert [pair for pair, _ in asked.earlier] == [PAIR, PAIR.coarser]
     assert asked.escalations == 2
+
+
+def with_crumb(side: int) -> Prediction:
+    """A mask of 50 x 50 px, and a square beside it."""
+    mask = square(100, 100, 150, 150, 0.8)
+    mask.mask_logits[100 : 100 + side, 180 : 180 + side] = 5.0
+    return mask
+
+
+def count_parts(question: Question, mask: Prediction) -> int:
+    answer = choose_answer(WIDE, PAIR, question, [mask], PLAIN)
+    assert answer is not None
+    polygon = answer.outlines[0].polygon
+    return len(getattr(polygon, "geoms", [polygon]))
+
+
+@pytest.mark.parametrize(("side", "parts"), [(8, 1), (20, 2)])
+def test_a_part_far_smaller_than_the_largest_is_left_out(side: int, parts: int) -> None:
+    assert count_parts(CLICK, with_crumb(side)) == parts
+    assert count_parts(BOX, with_crumb(side)) == parts
+
+
+def test_a_small_part_that_was_clicked_is_kept() -> None:
+    l0_x, l0_y = PAIR.hr_to_l0(np.array([[184.0, 104.0]]))[0].tolist()
+
+    assert count_parts(Question(Prompt("p", l0_positives=((l0_x, l0_y),))), with_crumb(8)) == 2

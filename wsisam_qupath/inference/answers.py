@@ -19,7 +19,7 @@ from ..geometry import Box, PatchPair
 from ..geometry.polygons import mask_to_polygon, smooth_mask, stability_score
 from ..geometry.validity import keep_polygons
 from ..options import OutlineOptions
-from ..prompts import Prompt
+from ..prompts import Point, Prompt
 from ..prompts.encoding import MaskArray
 from ..slide import PixelSource
 from .backends import Patch, Prediction
@@ -29,6 +29,9 @@ CUT_SHARE = 0.02
 
 MOST_ESCALATIONS = 6
 """How often a prompt is asked on a coarser pair: from 0.25 to 16 µm per pixel."""
+
+CRUMB_SHARE = 0.05
+"""Share of the area of an answer's largest part below which another part is a crumb of the mask."""
 
 _SAME_IOU = 0.8
 """IoU above which two outlines are one candidate."""
@@ -107,7 +110,7 @@ def choose_answer(
     background = question.prompt.l0_background
     outlines = (make_outline(slide, p, mask, options) for p, mask in ranked)
     cut = (one and _cut_background(one, background) for one in outlines)
-    found = [outline for outline in cut if outline is not None]
+    found = [_drop_crumbs(one, question.prompt.l0_positives) for one in cut if one is not None]
     return Answer(tuple(_drop_repeated(found)[: options.candidates]))
 
 
@@ -175,6 +178,17 @@ def _cut_background(outline: Outline, background: Polygon | MultiPolygon | None)
         return outline
     left = keep_polygons(shapely.difference(outline.polygon, background))
     return None if left.is_empty else replace(outline, polygon=left)
+
+
+def _drop_crumbs(outline: Outline, l0_positives: Sequence[Point]) -> Outline:
+    """Drop parts far smaller than the largest one, unless a positive point lies in them."""
+    if isinstance(outline.polygon, Polygon):
+        return outline
+    parts = outline.polygon.geoms
+    least = CRUMB_SHARE * max(part.area for part in parts)
+    clicked = shapely.multipoints(list(l0_positives))
+    kept = [part for part in parts if part.area >= least or shapely.intersects(part, clicked)]
+    return replace(outline, polygon=kept[0] if len(kept) == 1 else MultiPolygon(kept))
 
 
 def _drop_repeated(outlines: Sequence[Outline]) -> list[Outline]:
