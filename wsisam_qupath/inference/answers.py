@@ -186,8 +186,8 @@ def _drop_crumbs(outline: Outline, l0_positives: Sequence[Point]) -> Outline:
         return outline
     parts = outline.polygon.geoms
     least = CRUMB_SHARE * max(part.area for part in parts)
-    clicked = shapely.multipoints(list(l0_positives))
-    kept = [part for part in parts if part.area >= least or shapely.intersects(part, clicked)]
+    clicks = shapely.points(np.reshape(l0_positives, (-1, 2)))
+    kept = [part for part in parts if part.area >= least or part.intersects(clicks).any()]
     return replace(outline, polygon=kept[0] if len(kept) == 1 else MultiPolygon(kept))
 
 
