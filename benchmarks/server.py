@@ -4,7 +4,8 @@
 
 The server runs in a process of its own; this one is the client, over loopback. References: the
 engine alone, in this process, on the same prompts; and `viewport_server.py`. Each figure is the
-median of interleaved rounds.
+median of interleaved rounds. What is being measured is said on stderr, with the seconds since the
+start.
 """
 
 from __future__ import annotations
@@ -109,12 +110,17 @@ class Client:
         return 200 if answer["features"][0]["geometry"] else 204
 
     def first_of(self, boxes: Sequence[Box]) -> float:
-        """Seconds until the first of many outlines is there."""
+        """Seconds until the first of many outlines is there. The others are not waited for.
+
+        The client leaves then, and the server drops what it has not begun.
+        """
         start = time.perf_counter()
         response = self.segment(boxes, "application/geo+json-seq")
-        response.readline()
+        first = response.readline()
         taken = time.perf_counter() - start
-        response.read()
+        response.close()
+        self._connection.close()
+        assert json.loads(first.strip(b"\x1e"))["geometry"]
         return taken
 
 
@@ -123,6 +129,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--requests", type=int, default=2000)
     given = parser.parse_args()
+    tell("make the slide, load MobileSAM")
     table = Table("what", "ms", "reference", "ms", "ratio", "target", title=hardware())
     words: list[str] = []
     with tempfile.TemporaryDirectory() as name:
@@ -135,16 +142,23 @@ def main() -> None:
                 ("no adapter", ModelSpec(adapter=None), 5.0),
                 ("an adapter that reads both patches", ModelSpec(adapter=adapter), 2.2),
             ):
+                tell(f"load the model, {title}")
                 engine = Segmenter(resolve(spec).load())
                 with our_server(folder, spec) as server:
                     client = Client(server, path)
+                    tell("single clicks")
                     for row in latency(client, engine, slide, title, given.rounds):
                         table.add_row(*row)
+                    tell("the viewport as PNG, eager MobileSAM")
                     table.add_row(*against(viewports, client, slide, title, target, given.rounds))
                     if spec.adapter is None:
+                        tell("the first of many streamed results")
                         table.add_row(*streaming(client, given.rounds))
+                        tell(f"{CLIENTS} clients, {CLIENTS * CLICKS_EACH} clicks, then the engine")
                         words.append(crowd(server, path, engine, slide))
+                        tell(f"memory, {given.requests} clicks")
                         words.append(memory(server, client, given.requests))
+        tell("a full queue")
         with our_server(folder, ModelSpec(adapter=None), "--max-requests", "2") as server:
             words.append(refusal(server, path))
     Console(width=150).print(table)
@@ -217,8 +231,9 @@ def streaming(client: Client, rounds: int) -> tuple[str, ...]:
     boxes = spots(2)
     firsts, singles = [], []
     for _ in range(max(3, rounds // 3)):
-        firsts.append(client.first_of([next(boxes) for _ in range(STREAMED)]))
+        client.click(next(boxes))  # so that nothing of the last round is still being computed
         singles.append(seconds(lambda: client.click(next(boxes))))
+        firsts.append(client.first_of([next(boxes) for _ in range(STREAMED)]))
     first, single = 1000 * median(firsts), 1000 * median(singles)
     return (
         f"first of {STREAMED} streamed results",
@@ -380,6 +395,14 @@ def seconds(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
+
+
+def tell(what: str) -> None:
+    """Say on stderr what comes next, and when."""
+    print(f"{time.perf_counter() - _START:5.0f} s  {what}", file=sys.stderr, flush=True)
+
+
+_START = time.perf_counter()
 
 
 if __name__ == "__main__":
