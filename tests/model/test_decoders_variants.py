@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from wsisam_qupath.model.decoders import (
     UpdatedTokens,
     WsiSamDecoder,
 )
+from wsisam_qupath.model.prompted_sam import FoldedImageAttention, fold_image_attention
 from wsisam_qupath.prompts import PromptKind
 from wsisam_qupath.prompts.encoding import MASK_PX, EncodedPrompt, encode_box, project_mask_to_lr
 
@@ -109,6 +111,30 @@ def test_an_untrained_enhancement_leaves_wsi_sams_logits_to_the_bit(
     decoder.sam = sam
 
     assert torch.equal(enhanced.logits, decoder(*images, BOX, BOX_LABELS).logits)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("points", [1, 40])
+def test_folding_the_image_attention_changes_no_answer(
+    lite: Networks, images: Images, name: str, points: int
+) -> None:
+    decoder = built(copy.deepcopy(sam_of(lite)), name)
+    for part, value in decoder.named_parameters():
+        if part.endswith("gate"):  # else the added layers would change nothing
+            value.data.fill_(0.5)
+    folded = copy.deepcopy(decoder)
+    coords, labels = 256 * torch.rand(1, points, 2), torch.ones(1, points, dtype=torch.int64)
+    inputs = [
+        some[: decoder.patch_count] for some in images[: 1 + isinstance(decoder, WsiSamDecoder)]
+    ]
+
+    fold_image_attention(folded)
+
+    own, answer = decoder(*inputs, coords, labels), folded(*inputs, coords, labels)
+    replaced = sum(isinstance(one, FoldedImageAttention) for one in folded.modules())
+    assert replaced == (4 if VARIANTS[name].enhanced else 2)
+    assert (answer.logits - own.logits).abs().max() < TOLERANCE * own.logits.abs().max()
+    assert (answer.iou - own.iou).abs().max() < TOLERANCE
 
 
 def test_all_of_an_enhancement_learns_once_its_gates_have_opened(

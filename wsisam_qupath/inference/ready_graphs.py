@@ -20,7 +20,7 @@ from ..model.shipped import find_shipped_adapter
 
 FOLDER = Path(__file__).resolve().parent / "graphs"
 
-GRAPH_VERSION = 3
+GRAPH_VERSION = 4
 """Version of the exported graphs, raised when they change, so that older ones are not used."""
 
 ENCODER = "encoder"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from ...model.decoders import (
     SamDecoder,
     WsiSamDecoder,
 )
+from ...model.prompted_sam import fold_image_attention
 from ...prompts.encoding import MASK_PX
 from .openvino_backend import FEATURE_GRAPHS
 from .openvino_runtime import convert, ov
@@ -115,6 +117,8 @@ def export_mask(decoder: SamDecoder | WsiSamDecoder, path: Path) -> None:
 def export_decoder(decoder: SamDecoder | WsiSamDecoder, path: Path) -> None:
     """Write a decoder's graph: one prompt of any number of tokens, without a mask."""
     tokens = 3
+    decoder = copy.deepcopy(decoder)
+    fold_image_attention(decoder)
     coords, labels = torch.zeros((1, tokens, 2)), torch.ones((1, tokens), dtype=torch.int64)
     embedding = torch.zeros(_EMBEDDING)
     if isinstance(decoder, WsiSamDecoder):
