@@ -194,7 +194,7 @@ def count_parts(question: Question, mask: Prediction) -> int:
     return len(getattr(polygon, "geoms", [polygon]))
 
 
-@pytest.mark.parametrize(("side", "parts"), [(8, 1), (20, 2)])
+@pytest.mark.parametrize(("side", "parts"), [(12, 1), (20, 2)])
 def test_a_part_far_smaller_than_the_largest_is_left_out(side: int, parts: int) -> None:
     assert count_parts(CLICK, with_crumb(side)) == parts
     assert count_parts(BOX, with_crumb(side)) == parts

@@ -30,7 +30,7 @@ CUT_SHARE = 0.02
 MOST_ESCALATIONS = 6
 """How often a prompt is asked on a coarser pair: from 0.25 to 16 µm per pixel."""
 
-CRUMB_SHARE = 0.05
+CRUMB_SHARE = 0.1
 """Share of the area of an answer's largest part below which another part is a crumb of the mask."""
 
 _SAME_IOU = 0.8
