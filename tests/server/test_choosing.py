@@ -45,6 +45,15 @@ def records(client: Client, slide: Path, drawn: list[Feature], **select: Any) ->
     return sorted(found, key=lambda one: one.get("prompt", ""))
 
 
+def answers(
+    client: Client, slide: Path, drawn: list[Feature], ids: list[str] | None = None, **options: Any
+) -> list[Feature]:
+    """What is answered with options."""
+    answer = client.segment(asked(slide, drawn, select={"ids": ids}, options=options))
+    found: list[Feature] = json_of(answer)["features"]
+    return sorted(found, key=lambda one: one.get("prompt", ""))
+
+
 def as_result(record: Feature) -> Feature:
     """What QuPath has of an answer."""
     return {key: record[key] for key in ("type", "id", "geometry", "properties")}
@@ -74,10 +83,43 @@ def test_what_was_answered_is_replaced_and_what_a_user_took_over_is_left(
     first, second = map(as_result, records(client, tissue_path, [BOX, FAR]))
     locked = {**second, "properties": {**second["properties"], "isLocked": True}}
 
-    again = records(client, tissue_path, [BOX, FAR, first, locked])
+    drawn = [BOX, FAR, first, locked]
+    again = records(client, tissue_path, drawn, ids=[identity(1), identity(3)])
 
     assert again[0]["replaces"] == [first["id"]]
     assert (again[1]["geometry"], again[1]["state"]) == (None, "reviewed")
+
+
+def test_without_names_what_is_answered_by_this_model_stays(
+    client: Client, tissue_path: Path
+) -> None:
+    first, second = map(as_result, records(client, tissue_path, [BOX, FAR]))
+    metadata = {**first["properties"]["metadata"], "wsisam_adapter_sha256": "another"}
+    by_another = {**first, "id": identity(9)}
+    by_another["properties"] = {**first["properties"], "metadata": metadata}
+
+    same = records(client, tissue_path, [BOX, FAR, first, second])
+    mixed = records(client, tissue_path, [BOX, FAR, by_another, second])
+    turned = answers(client, tissue_path, [BOX, FAR, first, second], object_type="annotation")
+
+    assert [one.get("state") for one in same] == ["answered", "answered"]
+    assert [one.get("replaces") for one in mixed] == [[identity(9)], None]
+    assert [one["replaces"] for one in turned] == [[first["id"]], [second["id"]]]
+
+
+def test_what_a_user_chose_among_the_candidates_stays_whatever_the_size_is_now(
+    client: Client, tissue_path: Path
+) -> None:
+    (clicked,) = map(as_result, answers(client, tissue_path, [FAR]))
+    measured = {**clicked["properties"]["measurements"], "Rank": 2}
+    chosen = {**clicked, "id": identity(9)}
+    chosen["properties"] = {**clicked["properties"], "measurements": measured}
+
+    (kept,) = answers(client, tissue_path, [FAR, chosen], object_size_um=10)
+    (again,) = answers(client, tissue_path, [FAR, chosen], [identity(3)], object_size_um=10)
+
+    assert kept["state"] == "answered"
+    assert again["replaces"] == [chosen["id"]], "unless it is asked for by its name"
 
 
 def test_an_accepted_outline_is_answered_until_its_prompt_changes(

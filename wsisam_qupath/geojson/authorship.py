@@ -39,6 +39,22 @@ def read_question(feature: Feature) -> str | None:
     return asked if isinstance(asked, str) else None
 
 
+def read_rank(feature: Feature) -> int:
+    """Read the place of a result among the answers to its prompt; 1 where it does not say."""
+    measurements = _properties(feature).get("measurements")
+    rank = measurements.get("Rank") if isinstance(measurements, dict) else None
+    return int(rank) if isinstance(rank, (int, float)) and math.isfinite(rank) else 1
+
+
+def is_made_by(feature: Feature, base_sha256: str, adapter_sha256: str | None) -> bool:
+    """Whether the metadata of a result name these weights."""
+    metadata = _metadata(feature)
+    return (
+        metadata.get("wsisam_base_sha256") == base_sha256
+        and metadata.get("wsisam_adapter_sha256") == adapter_sha256
+    )
+
+
 def read_search_id(feature: Feature) -> str | None:
     """Read the id of the search over a project that found an object; None for other objects."""
     search_id = _metadata(feature).get(SEARCH_KEY)

@@ -14,13 +14,19 @@ from typing import Any
 from shapely.geometry import MultiPoint, Polygon
 
 from ..geojson import Feature, prompts_to_refine, read_marks
-from ..geojson.authorship import is_untouched, read_outline, read_prompt_id, read_question
+from ..geojson.authorship import (
+    is_made_by,
+    is_untouched,
+    read_outline,
+    read_prompt_id,
+    read_question,
+)
 from ..geojson.properties import read_object_type, read_path_class
 from ..geojson.provenance import describe_question
 from ..geometry import Box
 from ..inference.segmenter import Segmenter
 from ..options import OutlineOptions
-from ..project.batch.selection import PromptFilter, Task, select
+from ..project.batch.selection import PromptFilter, Task, has_look, select
 from ..project.history import Record
 from ..prompts import Prompt, PromptSet
 from ..prompts.background import Background
@@ -71,16 +77,23 @@ def choose(
     results = _group_results(features)
     asked = None if choice.ids is None else _name_prompts(choice.ids, features)
     planner = segmenter.planner(pixels, options)
+    base, adapter = segmenter.model.base, segmenter.model.adapter
+
+    def has_look_and_model(result: Feature, prompt: Prompt) -> bool:
+        is_same = is_made_by(result, base.sha256, adapter.sha256 if adapter else None)
+        return is_same and has_look(result, prompt, options.object_type)
+
     found = select(
         ImageContents(len(features), *_split(features)),
         Record(),
         PromptFilter(
             points_as=options.points_as,
             class_name=options.class_name,
-            redo=None if choice.follow else "all",
+            redo=None if choice.follow or asked is None else "all",
             object_type=options.object_type,
             outlines=frozenset(results) | (asked or frozenset()),
             follow=True,
+            stays=None if choice.follow else has_look_and_model,
         ),
         l0_box=pixels.l0_box,
         hr_l0_box_of=planner.hr_l0_box,

@@ -216,7 +216,8 @@ class Choice(Strict):
     results it ``replaces``.
 
     Attributes:
-        ids: ids of annotations, or of results; null is everything.
+        ids: ids of annotations, or of results, which are answered again; null is everything that
+            has no answer yet, or one by another model or of another class or type.
         area: only prompts with a point in it are chosen, or that had one when they were answered.
         follow: whether what was answered as it is drawn now is left out, and the answer to fewer
             clicks is corrected.

@@ -10,7 +10,7 @@ from shapely.geometry import Point, mapping
 
 from fixtures.command_line import annotation, rectangle
 from wsisam_qupath.geojson import Feature, to_feature
-from wsisam_qupath.geojson.provenance import sign_outline
+from wsisam_qupath.geojson.provenance import describe_question, sign_outline
 from wsisam_qupath.geometry import Box
 from wsisam_qupath.project.batch.request import Redo
 from wsisam_qupath.project.batch.selection import PromptFilter, Selection, select
@@ -305,3 +305,18 @@ def test_an_area_of_a_class_to_ignore_is_background_beside_a_prompt_and_not_arou
     assert task.prompt.l0_background is not None
     assert task.prompt.l0_background.bounds == (180, 100, 400, 200)
     assert chosen([beside]).rows == ()
+
+
+def test_what_a_user_chose_among_several_stays_until_its_drawing_changes() -> None:
+    (task,) = chosen([box_prompt()]).tasks
+    found = result_of("r1", "a candidate")
+    found["properties"]["measurements"]["Rank"] = 2
+    found["properties"]["metadata"]["wsisam_asked"] = describe_question(task.prompt)
+
+    kept = chosen([box_prompt()], results=[found])
+    asked_for = chosen([box_prompt()], PromptFilter(redo="all"), [found])
+    larger = chosen([rectangle("r1", (100, 100, 210, 200), "Gland")], results=[found])
+
+    assert states(kept) == {"r1": "answered"}
+    assert [task.replaces for task in asked_for.tasks] == [("a candidate",)]
+    assert [task.replaces for task in larger.tasks] == [("a candidate",)]

@@ -15,6 +15,7 @@ from ...geojson.authorship import (
     is_untouched,
     read_prompt_id,
     read_question,
+    read_rank,
 )
 from ...geojson.properties import read_class_name, read_object_type
 from ...geojson.provenance import describe_question
@@ -44,6 +45,8 @@ class PromptFilter:
         outlines: ids of areas that are prompts even if outlines are not asked for.
         follow: whether a result belongs to the drawing that it answered: an unchanged drawing is
             answered, and a changed one is answered beside a result that a user took over.
+        stays: whether a result that answers its drawing as it is now may stay, where it is
+            followed; without it each may.
     """
 
     classes: frozenset[str] = frozenset()
@@ -55,6 +58,7 @@ class PromptFilter:
     object_type: ObjectType = "detection"
     outlines: frozenset[str] = frozenset()
     follow: bool = False
+    stays: Callable[[Feature, Prompt], bool] | None = None
 
     def names(self, path_class: PathClass | None) -> bool:
         """Tell whether the user named a class, however its letters are composed."""
@@ -211,8 +215,9 @@ class _EarlierResults:
         newest = result_ids[0]
         if newest in existing and prompt_filter.keep:  # a second one would have the same id
             return PromptRow(prompt.id, "answered", prompt=prompt, feature=existing[newest])
-        if prompt_filter.follow and not prompt_filter.redo and not is_news:
-            return PromptRow(prompt.id, "answered", prompt=prompt, feature=results[0])
+        standing = self._find_standing(prompt, prompt_filter, is_news=is_news)
+        if standing is not None:
+            return PromptRow(prompt.id, "answered", prompt=prompt, feature=standing)
         for result_id in result_ids:
             is_outdated = result_id != newest
             if prompt_filter.asks_again(is_outdated=is_outdated):
@@ -225,6 +230,21 @@ class _EarlierResults:
                 return PromptRow(prompt.id, "empty", reason, prompt, None, is_outdated)
         return None
 
+    def _find_standing(
+        self, prompt: Prompt, prompt_filter: PromptFilter, *, is_news: bool
+    ) -> Feature | None:
+        """Find the result that stays whatever id a new one would have."""
+        results = self.results_of.get(prompt.id, [])
+        if prompt_filter.redo != "all":
+            for result in results:
+                if _is_chosen(prompt, result):
+                    return result
+        if prompt_filter.follow and not prompt_filter.redo and not is_news:
+            stays = prompt_filter.stays
+            if stays is None or all(stays(one, prompt) for one in results):
+                return results[0]
+        return None
+
     def find_untouched_ids(self, prompt_id: str) -> tuple[str, ...]:
         results = self.results_of.get(prompt_id, ())
         return tuple(str(f["id"]) for f in results if "id" in f and is_untouched(f))
@@ -234,6 +254,11 @@ def _is_about_another(prompt: Prompt, result: Feature) -> bool:
     """Whether a result answered another drawing; a result from before 0.3 does not say."""
     asked = read_question(result)
     return asked is not None and asked != describe_question(prompt)
+
+
+def _is_chosen(prompt: Prompt, result: Feature) -> bool:
+    """Whether a user chose a result among several, and its drawing is as it was then."""
+    return read_rank(result) > 1 and not _is_about_another(prompt, result)
 
 
 def _may_be_prompt(feature: Feature) -> bool:
