@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import time
 import uuid
@@ -50,6 +51,9 @@ _LOG = logging.getLogger(__name__)
 
 _OPEN = {"health", "status_page", "view.page", "view.part", "view.enter"}
 """Endpoints that answer without a token."""
+
+_LONGEST_WAIT_S = 60.0
+"""Longest time that a request waits for a model that is still being loaded."""
 
 _NAME_OF: dict[int, ProblemName] = {
     404: "not-found",
@@ -226,6 +230,12 @@ def _segment(service: Service, config: ServerConfig, *, is_ahead: bool = False) 
         return _send_as_ready(records, slot, stack)
 
 
+def _wanted_wait_s() -> float:
+    """Read from ``Prefer: wait=SECONDS`` (RFC 7240) how long the client waits for the model."""
+    found = re.search(r"\bwait=(\d{1,4})\b", request.headers.get("Prefer", ""))
+    return min(float(found[1]), _LONGEST_WAIT_S) if found else 0.0
+
+
 @contextmanager
 def take_slot(
     service: Service, config: ServerConfig, *, is_ahead: bool = False
@@ -233,6 +243,7 @@ def take_slot(
     """Hold a slot of the device's queue for the request; see :meth:`.DeviceQueue.acquire`."""
     is_gone = request.environ.get(IS_GONE, lambda: False)
     slot = service.device_queue.acquire(is_gone, config.limits.request_seconds, is_ahead=is_ahead)
+    slot.patience_s = min(_wanted_wait_s(), config.limits.request_seconds / 2)
     try:
         yield slot
     finally:

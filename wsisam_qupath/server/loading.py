@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable
 
 from ..errors import WsiSamError
 from ..inference.segmenter import Segmenter
 from .problems import ProblemError
 from .schemas import ServerState
+
+_LOOK_SECONDS = 0.2
+"""How often a request that waits for the model checks whether its client is still there."""
 
 
 class ModelLoader:
@@ -68,24 +72,35 @@ class ModelLoader:
         """The model, once it is loaded."""
         return self._segmenter
 
-    def segmenter(self) -> Segmenter:
+    def segmenter(self, wait_s: float = 0, check: Callable[[], None] = lambda: None) -> Segmenter:
         """Return the model.
+
+        Args:
+            wait_s: how long to wait for it.
+            check: called while it is waited for; what it raises ends that.
 
         Raises:
             ProblemError: it is not there yet, or will never be.
         """
-        if self._segmenter is not None:
-            return self._segmenter
-        if self._failure is not None:
-            raise ProblemError("failed", f"The server has no model. {self._failure}")
-        if self.is_on_demand and self._first.acquire(blocking=False):
+        if self.state == "loading" and self.is_on_demand and self._first.acquire(blocking=False):
             start_in_turn([self])
-        raise ProblemError(
-            "loading",
-            "The model is still being loaded, which takes longest at its first start here. Try "
-            "again in a moment.",
-            headers={"Retry-After": "2"},
-        )
+        end = time.monotonic() + wait_s
+        while not self._done.wait(min(_LOOK_SECONDS, max(0, end - time.monotonic()))):
+            check()
+            if time.monotonic() >= end:
+                raise _make_loading_problem(has_waited=wait_s > 0)
+        if self._segmenter is None:
+            raise ProblemError("failed", f"The server has no model. {self._failure}")
+        return self._segmenter
+
+
+def _make_loading_problem(*, has_waited: bool) -> ProblemError:
+    return ProblemError(
+        "loading",
+        "The model is still being loaded, which takes longest at its first start here. Try "
+        "again in a moment.",
+        headers={"Retry-After": "0" if has_waited else "2"},
+    )
 
 
 def start_in_turn(

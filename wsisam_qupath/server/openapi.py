@@ -88,6 +88,14 @@ _SEGMENT: tuple[ProblemName, ...] = (
     "too-slow",
 )
 
+_PREFER = {
+    "name": "Prefer",
+    "in": "header",
+    "description": "wait=SECONDS: how long to wait for a model that is still being loaded, in "
+    "place of a refusal at once (RFC 7240).",
+    "schema": {"type": "string"},
+}
+
 _JOB = "/v1/jobs/{job_id}"
 _TRAINING = "/v1/trainings/{job_id}"
 
@@ -265,6 +273,8 @@ def _describe_operation(operation: Operation, references: References) -> dict[st
     }
     if operation.is_open:
         described["security"] = []
+    if "loading" in operation.problems:
+        described["parameters"] = [_PREFER]
     if "{job_id}" in operation.path:
         described["parameters"] = [
             {"name": "job_id", "in": "path", "required": True, "schema": {"type": "string"}}

@@ -163,6 +163,7 @@ class QueueSlot:
     Attributes:
         memory: memory of the server that the request takes.
         is_ahead, is_dropped: see :meth:`DeviceQueue.acquire`.
+        patience_s: how long the client waits for a model that is still being loaded.
     """
 
     def __init__(
@@ -175,6 +176,7 @@ class QueueSlot:
     ) -> None:
         self.is_ahead = is_ahead
         self.is_dropped = False
+        self.patience_s = 0.0
         self._queue = queue
         self._is_gone = is_gone
         self._seconds = seconds

@@ -1,0 +1,84 @@
+"""A model that is still being loaded: refused at once, or waited for by whoever says so."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import cast
+
+import pytest
+
+from fixtures.command_line import GLAND, identity, rectangle
+from fixtures.servers import TOKEN, Client, asked, client_of, problem_name
+from wsisam_qupath.inference.segmenter import Segmenter
+from wsisam_qupath.server.app import create_app
+from wsisam_qupath.server.config import ServerConfig
+from wsisam_qupath.server.loading import ModelLoader, start_in_turn
+from wsisam_qupath.server.queue import ClientGoneError, DeviceQueue
+from wsisam_qupath.server.service import Service
+from wsisam_qupath.server.slides import Slides
+
+MODEL = cast(Segmenter, object())
+
+
+@contextmanager
+def loading() -> Iterator[tuple[ModelLoader, threading.Event]]:
+    """A model that is loaded as soon as the event is set, and at the end."""
+    may_load = threading.Event()
+
+    def load() -> Segmenter:
+        may_load.wait()
+        return MODEL
+
+    models = ModelLoader(load)
+    start_in_turn([models])
+    try:
+        yield models, may_load
+    finally:
+        may_load.set()
+        models.wait()
+
+
+def test_a_request_may_wait_for_the_model() -> None:
+    with loading() as (models, may_load):
+        looks: list[int] = []
+
+        def check() -> None:
+            looks.append(1)
+            may_load.set()
+
+        assert models.segmenter(600, check) is MODEL
+    assert looks, "it looked whether its client was still there"
+
+
+def test_whoever_leaves_waits_no_longer() -> None:
+    def is_gone() -> None:
+        raise ClientGoneError
+
+    with loading() as (models, _), pytest.raises(ClientGoneError):
+        models.segmenter(600, is_gone)
+
+
+@pytest.mark.parametrize(
+    ("prefer", "retry_after"), [(None, "2"), ("wait=1", "0"), ("respond-async, wait=1", "0")]
+)
+def test_the_answer_says_when_to_ask_again(prefer: str | None, retry_after: str) -> None:
+    config = ServerConfig(TOKEN)
+    with loading() as (models, _):
+        service = Service(models, Slides(config), DeviceQueue(4), config.limits)
+        client = Client(create_app(service, config), service)
+        headers = {} if prefer is None else {"Prefer": prefer}
+
+        body = asked("file:///slide.tif", [rectangle(identity(1), GLAND, None)])
+        answer = client.segment(body, **headers)
+
+        assert problem_name(answer) == "loading"
+        assert answer.headers["Retry-After"] == retry_after
+
+
+def test_a_model_that_failed_is_not_waited_for() -> None:
+    client = client_of(None)
+    body = asked("file:///slide.tif", [rectangle(identity(1), GLAND, None)])
+
+    assert problem_name(client.segment(body, Prefer="wait=60")) == "failed"
