@@ -170,6 +170,13 @@ def test_the_summary_counts_and_names_the_cures() -> None:
     assert told[3].startswith("Not exported: 3 results that no user has reviewed. In QuPath, turn")
 
 
+def test_a_folder_that_is_not_kept_is_not_named() -> None:
+    told = summary(Exported(Path("temporary"), Manifest((IMAGE,)), is_kept=False))
+
+    assert told.startswith("2 objects (Gland 2) and")
+    assert "of 1 image, in 0.0 s." in told
+
+
 def test_a_wrong_scale_is_refused_before_anything_is_read(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="mpp: 0 is out of range"):
         run_export(ExportRequest(tmp_path / "none.qpproj", tmp_path / "out", mpp=0))

@@ -165,7 +165,7 @@ def measure_plan(
             patches = _count_missing_patches(planned, loaded)
         for name, settings in decoders.items():
             samples = pixels if settings.tunes_encoder or cached is None else cached
-            with show_progress(console, f"Training {name} for a moment"):
+            with show_progress(console, f"Measuring how fast {name} can be trained"):
                 step_s[name], validation_s[name] = make_run(name, samples).measure_seconds()
     return Measured(patch_s, patches, step_s, validation_s)
 

@@ -140,7 +140,7 @@ class TrainingRun:
         start, val = self.find_start(), self.list_compared()
         if start is None or not val or not self.recipe.compared_objects:
             return measured
-        with show_progress(self.console, "Comparing for a moment"):
+        with show_progress(self.console, "Measuring how fast models are compared"):
             model = self.load_compared("before", start)
             seconds = measure_comparison(val, model)
         objects = sum(len(image.truths) for image in val)
@@ -204,7 +204,7 @@ class TrainingRun:
         """
         samples, _ = self.samples(self.recipe.decoders[name], self.rounds[0])
         some = ChosenObjects(samples, rows)
-        with show_progress(self.console, f"Training {name} for a moment"):
+        with show_progress(self.console, f"Measuring how fast {name} can be trained"):
             return self._make_run(name, some, some, None).measure_seconds()
 
     def collect_trained(

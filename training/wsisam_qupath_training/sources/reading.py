@@ -194,7 +194,7 @@ def _read_project(path: Path, name: str, options: DatasetOptions) -> Dataset:
 
     with tempfile.TemporaryDirectory(prefix="wsisam-qupath-") as folder:
         out = Path(folder) / "export"
-        exported = run_export(ExportRequest(path, out, options.remap, options.mpp))
+        exported = run_export(ExportRequest(path, out, options.remap, options.mpp, is_kept=False))
         dataset = read_export(
             out, dataset=name, group_of=_groups(options), slides=options.slides, remap=options.remap
         )

@@ -43,12 +43,14 @@ class ExportRequest:
         out: folder to write; it replaces an earlier export as a whole.
         remap: (OLD, NEW) beginnings of the paths of slides that were moved.
         mpp: pixel size of slides for which neither the project nor the file states it, µm/px.
+        is_kept: whether a user wants the folder, and is told of it.
     """
 
     project: Path
     out: Path
     remap: tuple[tuple[str, str], ...] = ()
     mpp: float | None = None
+    is_kept: bool = True
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Exported:
         folder: folder with the manifest.
         failed: images that could not be read, by name and reason; they are not in the manifest.
         warnings: what training will ask about, by image.
+        is_kept: whether a user wants the folder.
     """
 
     folder: Path
@@ -66,6 +69,7 @@ class Exported:
     failed: tuple[Skipped, ...] = ()
     warnings: tuple[Skipped, ...] = ()
     seconds: float = 0.0
+    is_kept: bool = True
 
     @property
     def is_complete(self) -> bool:
@@ -101,6 +105,7 @@ def run_export(request: ExportRequest) -> Exported:
         tuple(writer.failed),
         tuple(writer.warnings),
         time.perf_counter() - start,
+        request.is_kept,
     )
     _tell(exported, console)
     return exported
@@ -112,10 +117,11 @@ def summary(exported: Exported) -> str:
     objects = sum(image.objects for image in manifest.images)
     regions = sum(image.regions for image in manifest.images)
     classes = ", ".join(f"{name} {count}" for name, count in manifest.classes.items())
+    place = f" in {exported.folder}" if exported.is_kept else ""
     lines = [
         f"{count_noun(objects, 'object')}{f' ({classes})' if classes else ''} and "
-        f"{count_noun(regions, 'region')} of {count_noun(len(manifest.images), 'image')} in "
-        f"{exported.folder}, in {exported.seconds:.1f} s."
+        f"{count_noun(regions, 'region')} of {count_noun(len(manifest.images), 'image')}{place}, "
+        f"in {exported.seconds:.1f} s."
     ]
     left_out = dict(manifest.left_out)
     unreviewed = left_out.pop(UNREVIEWED, 0)
