@@ -1,6 +1,5 @@
 package wsisam
 
-import org.slf4j.*
 import qupath.fx.utils.FXUtils
 import qupath.lib.gui.QuPathGUI
 import qupath.lib.images.ImageData
@@ -24,15 +23,15 @@ class Answers {
         def byId = objectsById(hierarchy)
         def changed = []
         for (answer in answers) {
-            def replaced = textsOf(answer.feature, 'replaces').collect { byId[it] }
-                .findAll { it != null && sent[it.ID.toString()] == featureOf(it).toString() }
+            def replaced = (answer.feature.replaces ?: []).collect { byId[it] }
+                .findAll { it != null && sent[it.ID.toString()] == textOf(it) }
             def result = answer.result
             def id = result?.ID?.toString()
-            def sources = textsOf(answer.feature, 'sources')
+            def sources = answer.feature.sources
             def isDeleted = sources && !sources.any { it in byId }
             if (result != null && (isDeleted || (id in byId && !(byId[id] in replaced))))
                 continue
-            def parent = byId[textOf(answer.feature, 'parent')] ?: replaced.find()?.parent ?: hierarchy.rootObject
+            def parent = byId[answer.feature.parent] ?: replaced.find()?.parent ?: hierarchy.rootObject
             def isSelected = replaced.any { hierarchy.selectionModel.isSelected(it) }
             replaced.each { hierarchy.removeObjectWithoutUpdate(it, true) }
             changed.addAll(replaced)
@@ -82,14 +81,14 @@ class Answers {
         def answers = []
         for (Answer answer; (answer = request.arrived.poll()) != null;) {
             request.done++
-            def state = textOf(answer.feature, 'state')
+            def state = answer.feature.state
             if (answer.result != null || state in ['answered', 'reviewed'])
                 request.answered++
             else if (state != 'gone')
-                request.reasons << textOf(answer.feature.getAsJsonObject('properties'), 'reason')
+                request.reasons << answer.feature.properties.reason
             answers << answer
         }
-        if (gui == null || gui.allViewers.any { it.imageData === request.imageData })
+        if (gui == null || viewerOf(request.imageData) != null)
             request.changed.addAll(add(request.imageData.hierarchy, answers, request.sent))
         else
             request.kept.addAll(answers)

@@ -19,8 +19,6 @@ import static wsisam.Say.*
  * object, what is answered already and what an answer replaces is for the server to say.
  */
 class Commands {
-    private static final String HELP = 'https://github.com/wsisam-qupath/wsisam-qupath/blob/main/docs/qupath.md'
-
     private final QuPathGUI gui = QuPathGUI.instance
     private final Settings settings = new Settings()
     private final Server server = new Server(settings: settings)
@@ -52,22 +50,25 @@ class Commands {
     }
 
     /** Sends what is drawn and shows the answers, without blocking the window. */
-    private void segment(ImageData imageData, Map select, String refinedId = null) {
+    private void segment(ImageData imageData, Map select, PathObject refined = null) {
         if (!Exchange.askPixelSize(imageData))
             return
         def request = new Request(
-            imageData: imageData, select: select, refinedId: refinedId, options: settings.options())
+            imageData: imageData, select: select, refinedId: refined?.ID?.toString(), options: settings.options())
         request.onArrival = { answers.showArrived(request) }
-        def progress = showProgress(request)
-        request.inBackground({ exchange.gather(request); exchange.segment(request) }) { failure ->
-            progress.call()
+        showing(request, { exchange.gather(request); exchange.segment(request) }) { failure ->
             finish(request)
             if (!select && request.changed)
                 addWorkflowStep(request)
+            if (refined != null && live.isOn() && !failure && !request.answered) {
+                live.startRefining(refined)    // nothing corrects it yet
+                return
+            }
             if (!failure && !request.planes)
                 inform('There are no prompts: draw rectangles around objects, or points inside of them.')
             else if (!failure && request.answered && !request.changed && !request.kept)
-                inform('Nothing is left to do: the outlines of these prompts were accepted or edited by a person.')
+                inform('Nothing is left to do: all prompts have their outlines. ' +
+                    'Segment selected makes those again that nobody accepted or edited.')
             else if (!failure && !select && !request.kept)
                 inform("$request.answered prompts are outlined. The key F fills detections, to see them from afar.")
             report(request, failure)
@@ -77,8 +78,7 @@ class Commands {
     /** Adds what is left of the answers, and shows all of them so that nobody overlooks them. */
     private void finish(Request request) {
         answers.finish(request)
-        def viewer = gui.allViewers.find { it.imageData === request.imageData }
-        Outlines.flash(viewer, request.changed.findAll { it.parent != null })
+        Outlines.flash(viewerOf(request.imageData), request.changed.findAll { it.parent != null })
     }
 
     /** Segments all prompts of an image without a window; a workflow step names options of its own. */
@@ -106,23 +106,16 @@ class Commands {
         request.imageData.historyWorkflow.addStep(step)
     }
 
-    /** Corrects the selected outline with the selected corrections, or those near it; without any, waits for clicks. */
+    /** Corrects the selected outline with what else is selected, or marks near it; without any, waits for clicks. */
     void refineSelected(ImageData imageData) {
-        def hierarchy = imageData.hierarchy
-        def selected = hierarchy.selectionModel.selectedObjects
-        def marks = selected.findAll { isCorrection(it) }
-        def area = (selected - marks).find { it.hasROI() && it.ROI.isArea() }
-        def hasMarks = { hierarchy.annotationObjects.any { isCorrection(it) && meets(it.ROI, area.ROI) } }
+        def selected = imageData.hierarchy.selectionModel.selectedObjects
+        def area = selected.find { it.hasROI() && it.ROI.isArea() && (isResult(it) || !isIgnored(it.pathClass)) }
         if (area == null)
             inform('Select a result or an outline to refine first.')
         else if (area.isLocked())
             inform('This outline is locked: unlock it first (right-click > Annotations > Unlock).')
-        else if (marks || hasMarks())
-            segment(imageData, [ids: marks*.ID*.toString() ?: null], area.ID.toString())
-        else if (!live.isOn())
-            inform('Switch Live mode on, then choose this again and click where the outline is wrong.')
         else
-            live.startRefining(area)
+            segment(imageData, [ids: (selected - area)*.ID*.toString() ?: null], area)
     }
 
     /** Finds objects like the selected ones: in a selected area around them, the visible one, or on the whole slide. */
@@ -143,9 +136,7 @@ class Commands {
         def request = new Request(imageData: imageData, doing: 'searching', options: settings.options())
         request.onArrival = { answers.showArrived(request) }
         def wanted = searchFor(request, examples, within)
-        def progress = showProgress(request)
-        request.inBackground({ exchange.find(request, examples[0].ROI.imagePlane, wanted) }) { failure ->
-            progress.call()
+        showing(request, { exchange.find(request, examples[0].ROI.imagePlane, wanted) }) { failure ->
             finishFinding(request, failure)
         }
     }
@@ -228,14 +219,11 @@ class Commands {
 
     /** Asks a server that runs for its models first, and shows the settings with or without them. */
     void showSettings() {
-        def models = []
         def request = new Request()
-        def askModels = {
-            if (settings['Server'] || server.findAnswering())
-                models = textsOf(server.ask(request, '/v1/info'), 'adapters')
-        }
-        request.inBackground(askModels) { failure ->
-            if (settings.show(models))
+        def info = null
+        def ask = { info = settings['Server'] || server.findAnswering() ? server.ask(request, '/v1/info') : null }
+        request.inBackground(ask) {
+            if (settings.show(info?.adapters ?: []))
                 live.showState()
         }
     }
@@ -245,11 +233,12 @@ class Commands {
     }
 
     void stopServer() {
-        def isOurs = server.stop()
-        inform(isOurs ? 'The server is stopped. The next command starts it again.' :
-            'QuPath has started no server: stop it where it was started, with Ctrl+C.')
-        if (isOurs)
+        if (server.stop()) {
+            inform('The server is stopped. The next command starts it again.')
             live.showState('the server is stopped')
+        } else {
+            inform('QuPath has started no server: stop it where it was started, with Ctrl+C.')
+        }
     }
 
     /** Shows the server's own page. */
@@ -260,18 +249,9 @@ class Commands {
     /** Finds a server, or starts one; `then` is told its address. */
     private void withServer(Closure then) {
         def request = new Request(doing: 'the server starts')
-        def progress = showProgress(request)
         def url = null
-        request.inBackground({ url = server.findServer(request).url }) { failure ->
-            progress.call()
-            if (url)
-                then(url)
-            else
-                report(request, failure)
+        showing(request, { url = server.findServer(request).url }) { failure ->
+            url ? then(url) : report(request, failure)
         }
-    }
-
-    void showHelp() {
-        QuPathGUI.openInBrowser(HELP)
     }
 }

@@ -1,8 +1,9 @@
 package wsisam
 
-import com.google.gson.JsonObject
 import java.awt.Rectangle
 import qupath.lib.awt.common.AwtTools
+import qupath.lib.gui.QuPathGUI
+import qupath.lib.gui.viewer.QuPathViewer
 import qupath.lib.images.ImageData
 import qupath.lib.objects.PathObject
 import qupath.lib.objects.classes.PathClass
@@ -15,6 +16,7 @@ import static wsisam.Json.*
 /** What is drawn on an image, and how the server is told of it. */
 class Drawing {
     static final String PROMPT_KEY = 'wsisam_prompt_id'
+    private static final boolean TELLS_METADATA = PathObject.methods.any { it.name == 'hasMetadata' }    // since 0.6
 
     static boolean isPoints(PathObject object) {
         return object.isAnnotation() && object.hasROI() && object.ROI.isPoint()
@@ -28,25 +30,14 @@ class Drawing {
         return metadataOf(object).containsKey(PROMPT_KEY)
     }
 
-    /** Tells whether an annotation corrects others: points, a scribble, or background. */
-    static boolean isCorrection(PathObject object) {
-        if (!object.isAnnotation() || !object.hasROI())
-            return false
-        def roi = object.ROI
-        return roi.isPoint() || !isResult(object) && (roi.isLine() || roi.isArea() && isIgnored(object.pathClass))
-    }
-
-    /** Tells whether a correction lies at an area, and does not hold it. */
-    static boolean meets(ROI mark, ROI area) {
-        if (mark.isPoint())
-            return mark.allPoints.any { area.contains(it.x, it.y) }
-        return boundsOf(mark).intersects(boundsOf(area)) &&
-            !(mark.isArea() && mark.contains(area.centroidX, area.centroidY))
+    /** Gives the viewer that shows an image; null if none does. */
+    static QuPathViewer viewerOf(ImageData imageData) {
+        return QuPathGUI.instance?.allViewers?.find { imageData != null && it.imageData === imageData }
     }
 
     /** Gets the metadata of an object without making a map for each of a million cells that have none. */
     static Map<String, String> metadataOf(PathObject object) {
-        return object.metaClass.respondsTo(object, 'hasMetadata') && !object.hasMetadata() ? [:] : object.getMetadata()
+        return TELLS_METADATA && !object.hasMetadata() ? [:] : object.getMetadata()
     }
 
     static Map<String, PathObject> objectsById(PathObjectHierarchy hierarchy) {
@@ -61,25 +52,27 @@ class Drawing {
     }
 
     /** Converts an object for the server, a polygon with all vertices, of which QuPath's geometry may lack some. */
-    static JsonObject featureOf(PathObject object) {
-        def feature = JSON.fromJson(GEOJSON.toJson(object, PathObject), JsonObject)
-        feature.getAsJsonObject('properties').add('metadata', JSON.toJsonTree(metadataOf(object)))
+    static Map featureOf(PathObject object) {
+        def feature = JSON.fromJson(GEOJSON.toJson(object, PathObject), Map)
+        feature.properties.metadata = metadataOf(object)
         def roi = object.ROI
         if (roi instanceof PolygonROI) {
             def ring = roi.allPoints.collect { [hundredths(it.x), hundredths(it.y)] }
-            def geometry = feature.getAsJsonObject('geometry')
-            geometry.addProperty('type', 'Polygon')
-            geometry.add('coordinates', JSON.toJsonTree([ring + [ring[0]]]))
+            feature.geometry += [type: 'Polygon', coordinates: [ring + [ring[0]]]]
         }
         return feature
     }
 
+    /** Writes an object as the server is told of it, to see whether it changed since. */
+    static String textOf(PathObject object) {
+        return JSON.toJson(featureOf(object))
+    }
+
     /** Converts an answer of the server to an object of QuPath. */
-    static PathObject resultOf(JsonObject feature) {
-        feature = feature.deepCopy()
-        def metadata = feature.getAsJsonObject('properties').remove('metadata').entrySet()
-            .collectEntries { [it.key, it.value.asString] }
-        def result = GEOJSON.fromJson(feature, PathObject)
+    static PathObject resultOf(Map feature) {
+        def metadata = feature.properties.metadata
+        def plain = feature + [properties: feature.properties.findAll { it.key != 'metadata' }]
+        def result = GEOJSON.fromJson(JSON.toJson(plain), PathObject)
         try {
             result.getMetadata().putAll(metadata)
         } catch (UnsupportedOperationException e) {

@@ -1,12 +1,9 @@
 package wsisam
 
-import com.google.gson.JsonObject
 import java.awt.Color
 import java.awt.Rectangle
 import java.awt.image.BufferedImage
-import java.net.http.HttpResponse
 import javax.imageio.ImageIO
-import org.slf4j.*
 import qupath.fx.dialogs.Dialogs
 import qupath.lib.images.ImageData
 import qupath.lib.images.servers.*
@@ -20,7 +17,6 @@ import static wsisam.Json.*
 
 /** Sends the server what is drawn on an image, and pixels where it needs them; the answers arrive in the request. */
 class Exchange {
-    private static final Logger logger = LoggerFactory.getLogger('wsi-sam')
     private static final double REACH_UM = 500
     private static final int PROMPTS_WITH_PIXELS = 8
 
@@ -35,11 +31,12 @@ class Exchange {
         results = results.findAll { metadataOf(it)[PROMPT_KEY] in ids || isNear(it) }
         def named = results.collect { metadataOf(it)[PROMPT_KEY] } + ids + request.refinedId as Set
         def drawn = others.findAll {
-            it.ID.toString() in named || ((isCorrection(it) || it.ROI instanceof RectangleROI) && isNear(it))
+            def isMark = !it.ROI.isArea() || it.ROI instanceof RectangleROI || isIgnored(it.pathClass)
+            it.ID.toString() in named || (isMark && isNear(it))
         }
         for (plane in (results + drawn).groupBy { [it.ROI.z, it.ROI.t] }.values()) {
             def features = plane.collect { featureOf(it) }
-            plane.eachWithIndex { object, n -> request.sent[object.ID.toString()] = features[n].toString() }
+            plane.eachWithIndex { object, n -> request.sent[object.ID.toString()] = JSON.toJson(features[n]) }
             if (request.refinedId == null || plane.any { it.ID.toString() == request.refinedId })
                 request.planes << [plane: plane[0].ROI.imagePlane, objects: plane, features: features]
         }
@@ -77,12 +74,12 @@ class Exchange {
     /** Splits what is too much for one request by its place: with each part all is sent that lies near. */
     private List<Map> partsOf(Request request, Map drawn, List<PathObject> asked, Map select = request.select,
                               int reach = reachPx(request.imageData)) {
-        def (prompts, vertices) = ['prompts', 'vertices'].collect { countOf(server.limits(request), it) }
-        def isSmall = { it.size() <= prompts && it.sum { it.ROI.numPoints } <= vertices / 2 }
+        def limits = server.limits(request)
+        def isSmall = { it.size() <= limits.prompts && it.sum { it.ROI.numPoints } <= limits.vertices / 2 }
         if (request.refinedId || reach == 0 || isSmall(drawn.objects))
             return [drawn + [select: select]]
         def area = boundsOf(asked)
-        def isFew = asked.size() <= Math.max(1, prompts.intdiv(8))
+        def isFew = asked.size() <= Math.max(1, limits.prompts.intdiv(8))
         def sorted = asked.sort(false) { area.width > area.height ? it.ROI.centroidX : it.ROI.centroidY }
         return (isFew ? [sorted] : sorted.collate(sorted.size() - sorted.size().intdiv(2))).collectMany { part ->
             def around = boundsOf(part)
@@ -103,20 +100,19 @@ class Exchange {
             return
         if (regions != null || Server.nameOf(problem) != 'pixels-needed')
             throw new ServerException(Server.messageOf(problem))
-        def ids = textsOf(problem, 'prompts')
-        if (ids.size() > PROMPTS_WITH_PIXELS) {
-            for (some in ids.collate(PROMPTS_WITH_PIXELS))
+        if (problem.prompts.size() > PROMPTS_WITH_PIXELS) {
+            for (some in problem.prompts.collate(PROMPTS_WITH_PIXELS))
                 outline(request, drawn, select + [ids: some, area: null], null, path)
             return
         }
         logger.info('The server cannot read this slide, so its pixels are sent')
         def image = request.imageData.server
-        def read = problem.getAsJsonArray('regions').collect { readRegion(image, it, drawn.plane) }
+        def read = problem.regions.collect { readRegion(image, it, drawn.plane) }
         outline(request, drawn, select, read, path)
     }
 
     /** Sends a request about an image, and reads the answers or returns the problem. */
-    private JsonObject post(Request request, String path, ImagePlane plane, Map document) {
+    private Map post(Request request, String path, ImagePlane plane, Map document) {
         def response = server.send(request, 'POST', path, document + [
             slide: slideOf(request.imageData.server, plane),
             options: request.options.findAll { it.key != 'adapter' },
@@ -132,10 +128,10 @@ class Exchange {
     }
 
     /** Takes a feature, a collection of them, or the problem that ends an answer. */
-    private static void take(Request request, JsonObject record) {
-        if (record.has('status'))
+    private static void take(Request request, Map record) {
+        if (record.status)
             throw new ServerException(Server.messageOf(record))
-        def features = record.has('features') ? record.getAsJsonArray('features') : [record]
+        def features = record.containsKey('features') ? record.features : [record]
         request.arrive(features.collect { new Answer(it) })
     }
 
@@ -155,15 +151,15 @@ class Exchange {
         if (server.URIs.size() != 1 || server.builder == null)
             return false
         def builder = readJson(GEOJSON.toJson(server.builder, ServerBuilder))
-        while (textOf(builder, 'builderType') == 'pyramidize')
-            builder = builder.getAsJsonObject('builder')
-        return textOf(builder, 'builderType') == 'uri'
+        while (builder.builderType == 'pyramidize')
+            builder = builder.builder
+        return builder.builderType == 'uri'
     }
 
     /** Reads a region at the resolution that the server asks for, or a finer one. */
-    private static Map readRegion(ImageServer server, JsonObject needed, ImagePlane plane) {
-        def (x, y, width, height) = ['x', 'y', 'width', 'height'].collect { countOf(needed, it) }
-        double downsample = Math.min(width / countOf(needed, 'width_px'), height / countOf(needed, 'height_px'))
+    private static Map readRegion(ImageServer server, Map needed, ImagePlane plane) {
+        def (x, y, width, height) = ['x', 'y', 'width', 'height'].collect { needed[it] as int }
+        double downsample = Math.min(width / needed.width_px, height / needed.height_px)
         def image = server.readRegion(RegionRequest.createInstance(
             server.path, Math.max(1d, downsample), x, y, width, height, plane.z, plane.t))
         def rgb = new BufferedImage(image.width, image.height, BufferedImage.TYPE_INT_RGB)

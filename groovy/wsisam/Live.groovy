@@ -7,7 +7,6 @@ import javafx.beans.value.ChangeListener
 import javafx.event.EventHandler
 import javafx.scene.control.CheckMenuItem
 import javafx.scene.input.*
-import org.slf4j.*
 import qupath.lib.gui.QuPathGUI
 import qupath.lib.gui.prefs.PathPrefs
 import qupath.lib.gui.viewer.QuPathViewer
@@ -16,14 +15,13 @@ import qupath.lib.images.ImageData
 import qupath.lib.objects.PathObject
 import qupath.lib.objects.classes.PathClass
 import qupath.lib.objects.hierarchy.events.PathObjectHierarchyListener
-import qupath.lib.roi.*
-import qupath.lib.roi.interfaces.ROI
+import qupath.lib.roi.RoiTools
 
 import static wsisam.Drawing.*
+import static wsisam.Json.logger
 
 /** Live mode: sends what is drawn or changed as it happens, and shows the answers and what a click would give. */
 class Live {
-    private static final Logger logger = LoggerFactory.getLogger('wsi-sam')
     private static final int PAUSE_MS = 20, PAINTED_MS = 50, REST_MS = 300, RETRY_MS = 3000, CANDIDATES = 3
     private static final String OUTSIDE = 'Ignore*'
 
@@ -38,9 +36,7 @@ class Live {
     private LiveView view
     private PathObject root
     private PauseTransition pause, rest
-    private Map<String, List> seen = [:]
-    private Set<String> dirty = []
-    private Rectangle changedArea
+    private Changes changes
     private Request asked, ahead        // the last change, and what a click would give
     private boolean hasFailed = false, isOwnEvent = false
     private boolean isPressed = false, isOfMouse = false    // a button, and what QuPath does because of it now
@@ -95,19 +91,17 @@ class Live {
         this.imageData?.hierarchy?.removeListener(onChange)
         cancelRequests()
         [pause, rest].each { it?.stop() }
-        dirty.clear()
-        changedArea = null
         forgetObject()
         view?.remove()
         view = null
         this.imageData = imageData
-        viewer = imageData == null ? null : gui.allViewers.find { it.imageData === imageData }
+        viewer = viewerOf(imageData)
         if (viewer == null)
             return
-        seen = drawn()
+        changes = new Changes(imageData)
         root = imageData.hierarchy.rootObject
         openSteps = 0
-        imageData.hierarchy.addListener(onChange)
+        listen()
         view = new LiveView(settings, viewer, [(KeyEvent.KEY_PRESSED): onKey, (MouseEvent.ANY): onMouse])
         showState('…')
         // So that a server runs and its model is loaded before the first click.
@@ -115,6 +109,21 @@ class Live {
         first.inBackground({ exchange.server.ask(first, '/v1/info') }) { failure ->
             showState(failure ? Say.wrapped(failure) :
                 'ready: draw around an object, or click in it with the points tool')
+        }
+    }
+
+    /** Hears of changes before QuPath's undo manager, which collects all garbage at each of them. */
+    private void listen() {
+        imageData.hierarchy.addListener(onChange)
+        try {
+            def listeners = imageData.hierarchy.@listeners
+            int place = listeners.indexOf(gui.undoRedoManager)
+            if (place >= 0) {    // not before others: one notes where objects are
+                listeners.remove(onChange)
+                listeners.add(place, onChange)
+            }
+        } catch (MissingFieldException e) {
+            logger.debug('This QuPath keeps its listeners elsewhere, so that it tells of changes later', e)
         }
     }
 
@@ -217,32 +226,14 @@ class Live {
         return isIgnored(PathPrefs.autoSetAnnotationClassProperty().get())
     }
 
-    // What changed
-
-    /** How each annotation is drawn, to see which one changes. */
-    private Map<String, List> drawn() {
-        return imageData.hierarchy.annotationObjects.findAll { it.hasROI() && !isResult(it) }
-            .collectEntries { [it.ID.toString(), [it.ROI, it.pathClass]] }
-    }
+    // Answers
 
     /** Sends what was drawn or changed since. */
     private void followChanges() {
-        if (imageData == null)
-            return
-        def now = drawn()
-        def changed = now.findAll { id, one -> !isSame(seen[id], one) }
-        changed.each { id, one ->
-            def area = areaOfChange(seen[id]?.get(0), one[0])
-            changedArea = changedArea?.union(area) ?: area
-        }
-        seen = now
-        def awaited = dirty.size()
-        dirty.addAll(changed.keySet())
-        dirty.retainAll(now.keySet())
-        if (asked != null && !changed && dirty.size() == awaited)
+        if (imageData == null || (!changes.note() && asked != null))
             return    // the mouse is released, and its press was told
         view.outlines.results.removeIf { it.parent == null }
-        if (!dirty) {
+        if (!changes.ids) {
             openSteps = 0
             return
         }
@@ -251,38 +242,18 @@ class Live {
             item.setSelected(false)
             return
         }
-        def near = new Rectangle(changedArea)
-        near.grow(Exchange.reachPx(imageData), Exchange.reachPx(imageData))
-        def area = [x: Math.max(0, changedArea.x), y: Math.max(0, changedArea.y), width: changedArea.width,
-            height: changedArea.height]
-        def select = [ids: dirty as List] + (refinedId ? [:] : [area: area, follow: true])
+        def (place, near, reach) = [changes.area, new Rectangle(changes.area), Exchange.reachPx(imageData)]
+        near.grow(reach, reach)
+        def area = [x: Math.max(0, place.x), y: Math.max(0, place.y), width: place.width, height: place.height]
+        def select = [ids: changes.ids as List] + (refinedId ? [:] : [area: area, follow: true])
         ask(new Request(imageData: imageData, select: select, refinedId: refinedId), '…', near)
     }
-
-    private static boolean isSame(List before, List now) {
-        def (old, recent) = [before?.get(0), now[0]]
-        return old != null && before[1] == now[1] &&
-            (old.is(recent) || (old.getClass() == recent.getClass() && old.allPoints == recent.allPoints))
-    }
-
-    /** The area of the points that were added or taken away, or of what was drawn. */
-    private static Rectangle areaOfChange(ROI before, ROI now) {
-        if (now.isPoint() && before?.isPoint()) {
-            def (old, recent) = [before.allPoints, now.allPoints]
-            def points = (recent - old) + (old - recent)
-            if (points)
-                return boundsOf(ROIs.createPointsROI(points, now.imagePlane))
-        }
-        return boundsOf(now.isEmpty() && before != null ? before : now)
-    }
-
-    // Answers
 
     private void ask(Request request, String state, Rectangle near = null) {
         long told = System.nanoTime()
         long mouse = moused
         asked = request
-        request.options = settings.options() + [candidates: CANDIDATES]
+        request.options = settings.options() + [candidates: CANDIDATES] + request.options
         exchange.gather(request, near)
         showState(state)
         long started = System.nanoTime()
@@ -320,7 +291,7 @@ class Live {
         asked = null
         def found = answers.take(request)
         if (found)
-            rememberCandidates(found, request.changed)
+            rememberCandidates(found, request)
         viewer.repaint()
         untold = {
             isOwnEvent = true
@@ -339,8 +310,7 @@ class Live {
             return
         }
         hasFailed = false
-        dirty.clear()
-        changedArea = null
+        changes.clear()
         showState(request.reasons.find())
     }
 
@@ -362,8 +332,10 @@ class Live {
     }
 
     /** Keeps what the last click may mean beside its answer, and shows the answer so that nobody overlooks it. */
-    private void rememberCandidates(List<Answer> found, List<PathObject> changed) {
-        def results = changed.findAll { it.parent != null }
+    private void rememberCandidates(List<Answer> found, Request request) {
+        def results = request.changed.findAll { it.parent != null }
+        if (results && request.options.object_size_um != settings.options().object_size_um)
+            settings.sizeHint = sizeOf(results[-1])    // of what came, which may be no larger than before
         view.outlines.add(results)
         def last = results ? results[-1].ID.toString() : null
         def answer = found.find { it.others } ?: found.find { it.id == last }
@@ -382,9 +354,8 @@ class Live {
         if (shown == null)
             return
         if (index < 0 || index >= candidates.size()) {    // the server had no other candidate
-            settings.sizeHint = sizeOf(shown) * (step < 0 ? 0.4d : 2.5d)
-            def request = new Request(imageData: imageData, select: [ids: [candidateId]])
-            ask(request, '…')
+            def options = [object_size_um: sizeOf(shown) * (step < 0 ? 0.4d : 2.5d)]
+            ask(new Request(imageData: imageData, select: [ids: [candidateId]], options: options), '…')
             return
         }
         def result = candidates[index].result

@@ -11,6 +11,7 @@ import qupath.lib.gui.tools.MenuTools
 /** Installs Extensions > WSI-SAM in QuPath's menu, before what its commands do is loaded. */
 class MenuInstaller {
     private static final String MENU = 'Extensions>WSI-SAM'
+    private static final String HELP = 'https://github.com/wsisam-qupath/wsisam-qupath/blob/main/docs/qupath.md'
 
     private final QuPathGUI gui = QuPathGUI.instance
     private final File script
@@ -52,7 +53,7 @@ class MenuInstaller {
         add('Server>Start', 'Starts the server on this computer, unless one runs') { it.startServer() }
         add('Server>Stop', 'Stops the server that QuPath has started') { it.stopServer() }
         add('Server>Status…', 'Opens the page with the state of the server') { it.showServerStatus() }
-        add('Help', 'Opens the documentation') { it.showHelp() }
+        add('Help', 'Opens the documentation') { QuPathGUI.openInBrowser(HELP) }
         [menu, gui.getMenu("$MENU>Server", true)].each { explainItems(it) }
         addButton(live)
     }
@@ -77,11 +78,8 @@ class MenuInstaller {
     /** Explains the items of a menu, which have something to rest the mouse on only while they are shown. */
     private void explainItems(Menu menu) {
         menu.setOnShown {
-            for (item in menu.items) {
-                def node = item.styleableNode
-                if (node != null && tips[item.text])
-                    Tooltip.install(node, new Tooltip(tips[item.text]))
-            }
+            menu.items.findAll { it.styleableNode != null && tips[it.text] }
+                .each { Tooltip.install(it.styleableNode, new Tooltip(tips[it.text])) }
         }
     }
 

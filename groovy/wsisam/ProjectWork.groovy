@@ -1,6 +1,5 @@
 package wsisam
 
-import com.google.gson.JsonObject
 import javafx.application.Platform
 import qupath.fx.dialogs.Dialogs
 import qupath.fx.utils.FXUtils
@@ -61,18 +60,13 @@ class ProjectWork {
     }
 
     private static projectOr(String hint) {
-        def project = QuPathGUI.instance.project
-        if (project == null)
-            Say.inform(hint)
-        return project
+        return QuPathGUI.instance.project ?: Say.inform(hint)
     }
 
     /** Has the server do something while a small window shows how far it is; `then` is told what was made. */
     private static void haveDone(Request request, Closure work, Closure then) {
-        def progress = Say.showProgress(request)
         def made = null
-        request.inBackground({ made = work() }) { failure ->
-            progress.call()
+        Say.showing(request, { made = work() }) { failure ->
             Say.report(request, failure)
             if (made)
                 then(made)
@@ -96,7 +90,7 @@ class ProjectWork {
             return shown.isChanged()
         def saved = entry.readImageData()
         def (before, now) = [saved, shown].collect {
-            [it.server.pixelCalibration, it.hierarchy.getAllObjects(false).collect { featureOf(it).toString() } as Set]
+            [it.server.pixelCalibration, it.hierarchy.getAllObjects(false).collect { textOf(it) } as Set]
         }
         saved.server.close()
         return before != now
@@ -108,7 +102,7 @@ class ProjectWork {
             def shown = answers.shownImages(project)
             shown.values().each { imageData ->
                 drawnOrResults(imageData).findAll { isResult(it) }
-                    .each { request.sent.putIfAbsent(it.ID.toString(), featureOf(it).toString()) }
+                    .each { request.sent.putIfAbsent(it.ID.toString(), textOf(it)) }
             }
             shown.keySet()
         }
@@ -121,10 +115,10 @@ class ProjectWork {
         def job = server.ask(new Request(), '/v1/jobs', 'POST', [
             project: project.path.toUri().toString(), project_is_open: true, open_images: shown as List,
             options: request.options])
-        def path = "/v1/jobs/${textOf(job, 'id')}"
+        def path = "/v1/jobs/${job.id}"
         job = follow(request, path, job) {
-            request.done = countOf(it, 'images_ended')
-            request.total = countOf(it, 'images')
+            request.done = it.images_ended
+            request.total = it.images ?: 0
             def now = noteShown(request, project)
             if (now != shown)
                 server.ask(new Request(), "$path/open-images", 'PUT', [images: now as List])
@@ -134,33 +128,33 @@ class ProjectWork {
             return null
         def records = []
         server.eachRecord(server.send(new Request(), 'GET', "$path/results")) { records << it }
-        records.groupBy { textOf(it, 'image') }
+        records.groupBy { it.image }
             .each { id, found -> answers.addToEntry(project, id, found.collect { new Answer(it) }, request.sent) }
         server.ask(new Request(), path, 'DELETE')
-        return textOf(job, 'summary')
+        return job.summary
     }
 
-    private JsonObject runTraining(Request request, project, Map wanted) {
+    private Map runTraining(Request request, project, Map wanted) {
         server.findServer(request)    // as above
         def training = server.ask(
             new Request(), '/v1/trainings', 'POST', [project: project.path.toUri().toString()] + wanted)
-        def path = "/v1/trainings/${textOf(training, 'id')}"
+        def path = "/v1/trainings/${training.id}"
         training = follow(request, path, training) {
-            request.doing = textOf(it, 'progress') ?: request.doing
-            request.notes = textsOf(it, 'notes')
-            request.done = countOf(it, 'done')
-            request.total = countOf(it, 'total')
+            request.doing = it.progress ?: request.doing
+            request.notes = it.notes
+            request.done = it.done ?: 0
+            request.total = it.total ?: 0
         }
         if (training == null)
             Say.inform('The training is stopped. With the same name it goes on from there.')
-        else if (training.get('has_report').asBoolean)
+        else if (training.has_report)
             showReport("$path/report")
         return training
     }
 
     /** Follows work on the server to its end; null if it was canceled here. */
-    private JsonObject follow(Request request, String path, JsonObject work, Closure note) {
-        while (textOf(work, 'state') in ['waiting', 'running']) {
+    private Map follow(Request request, String path, Map work, Closure note) {
+        while (work.state in ['waiting', 'running']) {
             if (request.isCancelled) {
                 server.ask(new Request(), path, 'DELETE')
                 return null
@@ -169,8 +163,8 @@ class ProjectWork {
             work = server.ask(new Request(), path)
             note(work)
         }
-        if (textOf(work, 'state') == 'failed')
-            throw new ServerException(textOf(work, 'reason'))
+        if (work.state == 'failed')
+            throw new ServerException(work.reason)
         return work
     }
 
@@ -181,9 +175,9 @@ class ProjectWork {
         Platform.runLater { QuPathGUI.openInBrowser(page.toURI().toString()) }
     }
 
-    private void offer(JsonObject training) {
-        def summary = Say.wrapped(textOf(training, 'summary'))
-        def adapter = textOf(training, 'adapter')
+    private void offer(Map training) {
+        def summary = Say.wrapped(training.summary)
+        def adapter = training.adapter
         if (adapter == null)
             Dialogs.showPlainMessage(TITLE, summary)
         else if (Dialogs.showYesNoDialog(

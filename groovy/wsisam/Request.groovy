@@ -4,14 +4,13 @@ import com.google.gson.JsonParseException
 import java.util.concurrent.*
 import java.util.concurrent.atomic.AtomicBoolean
 import javafx.application.Platform
-import org.slf4j.*
 import qupath.lib.images.ImageData
 import qupath.lib.objects.PathObject
 
+import static wsisam.Json.logger
+
 /** What is asked of the server, and its answers. */
 class Request {
-    static final Logger logger = LoggerFactory.getLogger('wsi-sam')
-
     ImageData imageData
     Map select                          // which prompts are answered; null where nothing is drawn
     String refinedId                    // of the outline that points correct

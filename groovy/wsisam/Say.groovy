@@ -7,15 +7,15 @@ import javafx.scene.Scene
 import javafx.scene.control.*
 import javafx.scene.layout.HBox
 import javafx.stage.Stage
-import org.slf4j.*
 import qupath.fx.dialogs.Dialogs
 import qupath.lib.gui.QuPathGUI
+
+import static wsisam.Json.logger
 
 /** Tells the user what happens. */
 class Say {
     static final String TITLE = 'WSI-SAM'
-    static final Logger logger = LoggerFactory.getLogger('wsi-sam')
-    private static final int BEFORE_PROGRESS_MS = 700
+    private static final int BEFORE_PROGRESS_MS = 700, MARGIN_PX = 20
 
     /** Shows a message for some seconds, and keeps it in QuPath's log. */
     static void inform(String message) {
@@ -39,14 +39,24 @@ class Say {
         return text.replaceAll(/(.{50,75}?) /, '$1\n')
     }
 
+    /** Works in the background, and shows how far it is; `then` is told why it failed, or null. */
+    static void showing(Request request, Closure work, Closure then) {
+        def close = showProgress(request)
+        request.inBackground(work) { failure ->
+            close.call()
+            then(failure)
+        }
+    }
+
     /** Shows a window that blocks nothing, but only if results take a moment. Returns what closes it. */
-    static Closure showProgress(Request request) {
+    private static Closure showProgress(Request request) {
         def (bar, label, cancel) = [new ProgressBar(), new Label(), new Button('Cancel')]
         def row = new HBox(10, label, bar, cancel)
         row.setPadding(new Insets(15))
         row.setAlignment(Pos.CENTER_LEFT)
         def stage = new Stage()
-        stage.initOwner(QuPathGUI.instance.stage)
+        def owner = QuPathGUI.instance.stage
+        stage.initOwner(owner)
         stage.setTitle(TITLE)
         stage.setScene(new Scene(row))
         cancel.setOnAction { request.cancel() }
@@ -59,7 +69,11 @@ class Say {
             label.setText(([state] + request.notes.collect { wrapped(it) }).join('\n'))
             bar.setProgress(done && total ? done / total : ProgressBar.INDETERMINATE_PROGRESS)
             stage.sizeToScene()    // the label grows
-            stage.show()
+            if (!stage.showing) {
+                stage.show()
+                stage.setX(owner.x + MARGIN_PX)    // beside the slide, which it hid
+                stage.setY(owner.y + owner.height / 2)
+            }
             tick.playFromStart()
         }
         tick.play()

@@ -1,6 +1,5 @@
 package wsisam
 
-import com.google.gson.JsonObject
 import java.net.http.*
 import java.net.http.HttpRequest.BodyPublishers
 import java.net.http.HttpResponse.BodyHandlers
@@ -10,7 +9,6 @@ import java.security.cert.CertificateFactory
 import java.time.Duration
 import java.util.concurrent.*
 import javax.net.ssl.*
-import org.slf4j.*
 
 import static wsisam.Json.*
 
@@ -20,7 +18,6 @@ class Server {
     static final String START = 'Start it in a terminal with `wsisam-qupath serve` and try again.'
     static final String LOOK = 'See View > Show log or its terminal, and try again.'
     static final String SETTINGS = 'Extensions > WSI-SAM > Settings'
-    private static final Logger logger = LoggerFactory.getLogger('wsi-sam')
     private static final Duration BELIEVED = Duration.ofSeconds(10)
 
     Settings settings
@@ -32,14 +29,14 @@ class Server {
     private HttpClient client
     private String clientCertificate
     /** Limits of a request to each server that fits these scripts, by its address. */
-    private final Map<String, JsonObject> limitsOf = new ConcurrentHashMap<>()
+    private final Map<String, Map> limitsOf = new ConcurrentHashMap<>()
     private Process started
     /** The server on this computer that has answered, and until when it need not be asked for that again; ns. */
     private volatile Map answering
     private volatile long answeringUntil
 
     /** Sends a request and returns the server's JSON. */
-    JsonObject ask(Request request, String path, String method = 'GET', Object document = null) {
+    Map ask(Request request, String path, String method = 'GET', Object document = null) {
         return read(send(request, method, path, document))
     }
 
@@ -51,8 +48,8 @@ class Server {
     }
 
     /** Limits of one request. */
-    JsonObject limits(Request request) {
-        return limitsOf.values().find() ?: ask(request, '/v1/info').getAsJsonObject('limits')
+    Map limits(Request request) {
+        return limitsOf.values().find() ?: ask(request, '/v1/info').limits
     }
 
     /** Reads the records of RFC 8142, each after a separator on a line of its own, as they come. */
@@ -61,12 +58,12 @@ class Server {
             for (String line; (line = inTime(response) { reader.readLine() }) != null;) {
                 def text = line.replace('\u001e', '').trim()
                 if (text)
-                    take(JSON.fromJson(text, JsonObject))
+                    take(JSON.fromJson(text, Map))
             }
         }
     }
 
-    private JsonObject read(HttpResponse<InputStream> response) {
+    private Map read(HttpResponse<InputStream> response) {
         if (response.statusCode() >= 300)
             throw new ServerException(messageOf(problemOf(response)))
         return readJson(contentOf(response))
@@ -89,7 +86,7 @@ class Server {
 
     /** How long there may be no word from a server: it gives up a request itself before. */
     private Duration patience() {
-        return longestWait.plusSeconds(limitsOf.values().collect { countOf(it, 'request_seconds') }.max() ?: 0)
+        return longestWait.plusSeconds((limitsOf.values()*.request_seconds.max() ?: 0) as long)
     }
 
     private HttpResponse<InputStream> sendTo(Request request, Map server, String method, String path, document) {
@@ -103,12 +100,14 @@ class Server {
         long end = System.nanoTime() + longestWait.toNanos()
         while (true) {
             def response = sendOnce(request, message.build(), server.url)
-            long pause = response.headers().firstValue('Retry-After').map { Long.parseLong(it) * 1000 }.orElse(0L)
-            if (response.statusCode() != 503 || pause == 0 || System.nanoTime() + pause * 1_000_000 > end)
+            long pause = response.headers().firstValue('Retry-After').map { Long.parseLong(it) * 1000 }.orElse(-1L)
+            if (response.statusCode() != 503 || pause < 0 || System.nanoTime() + pause * 1_000_000 > end)
                 return response
-            response.body().close()
-            tellWait(request, 'the server loads its model')
-            Thread.sleep(Math.min(pause, 2000))
+            def isLoading = readJson(contentOf(response))?.type?.endsWith(':loading')
+            tellWait(request, isLoading ? 'the server loads its model' : 'the server is busy')
+            message.setHeader('Prefer', 'wait=60')    // it answers as soon as the model is loaded
+            if (!isLoading)
+                Thread.sleep(pause)
         }
     }
 
@@ -150,12 +149,12 @@ class Server {
         if (response.statusCode() == 404)
             throw new ServerException(strangerAt(response))
         def info = read(response)
-        if (countOf(info, 'protocol') != PROTOCOL)
-            throw new ServerException("The server at $server.url (version ${textOf(info, 'version') ?: 'unknown'}) " +
+        if (info?.protocol != PROTOCOL)
+            throw new ServerException("The server at $server.url (version ${info?.version ?: 'unknown'}) " +
                 'and the scripts in QuPath do not fit each other: run `wsisam-qupath setup`, ' +
                 'and start the server and QuPath again.')
         limitsOf.clear()
-        limitsOf[server.url] = info.getAsJsonObject('limits')
+        limitsOf[server.url] = info.limits
     }
 
     // Where it is
@@ -173,22 +172,20 @@ class Server {
         return [url: url ?: found.url, token: settings['Token'] ?: found?.token]
     }
 
-    /** The folder where servers leave their files, and `setup` leaves a note of the program. */
-    private static File ownFolder() {
-        return new File(System.getProperty('user.home'), '.wsisam-qupath')
+    /** A file in the folder where servers leave theirs, and `setup` leaves a note of the program. */
+    private static File ownFile(String path) {
+        return new File("${System.getProperty('user.home')}/.wsisam-qupath/$path")
     }
 
     /** Lists the servers on this computer by the files they left, the newest first; a killed one left its file too. */
     private static List<Map> localServers() {
-        def isServer = { it.isFile() && it.name.endsWith('.json') } as FileFilter
-        def files = new File(ownFolder(), 'servers').listFiles(isServer) ?: [] as File[]
-        return files.toList().sort { -it.lastModified() }.findResults { serverIn(it) }
+        def files = (ownFile('servers').listFiles() ?: []).findAll { it.name.endsWith('.json') }
+        return files.sort { -it.lastModified() }.findResults { serverIn(it) }
     }
 
     private static Map serverIn(File file) {
         def about = readJson(file)
-        return about?.has('url') && about.has('token') ?
-            [url: textOf(about, 'url'), token: textOf(about, 'token')] : null
+        return about?.url && about.token ? [url: about.url, token: about.token] : null
     }
 
     /** Finds a server of this program on this computer that answers. */
@@ -199,7 +196,7 @@ class Server {
             try {
                 def asked = HttpRequest.newBuilder(uriOf(server.url + '/healthz')).build()
                 def answer = httpClient().sendAsync(asked, BodyHandlers.ofString()).get(2, TimeUnit.SECONDS)
-                return answer.statusCode() == 200 && readJson(answer.body())?.has('state')
+                return answer.statusCode() == 200 && readJson(answer.body())?.state
             } catch (ExecutionException | TimeoutException e) {
                 logger.debug("$server.url: ${e.message}", e)
                 return false
@@ -211,11 +208,11 @@ class Server {
 
     /** Starts the program that `setup` noted, unless this did so; it stops when QuPath ends. Null without a note. */
     private synchronized Map start(Request request) {
-        def command = textsOf(readJson(new File(ownFolder(), 'program.json')), 'command')
+        def command = readJson(ownFile('program.json'))?.command
         if (!command)
             return null
         // Named, as the home folder of Java may be another one than that of the program.
-        def file = new File(ownFolder(), "servers/qupath-${ProcessHandle.current().pid()}.json")
+        def file = ownFile("servers/qupath-${ProcessHandle.current().pid()}.json")
         if (!started?.isAlive()) {
             tellWait(request, 'the server starts')
             def options = ['serve', '--port', '0', '--stop-with-input', '--token-file', file.path]
@@ -314,9 +311,9 @@ class Server {
     // Problems
 
     /** Reads the server's error message. */
-    JsonObject problemOf(HttpResponse<InputStream> response) {
+    Map problemOf(HttpResponse<InputStream> response) {
         def problem = readJson(contentOf(response))
-        if (problem?.has('detail') && problem.has('type'))
+        if (problem?.detail && problem.type)
             return problem
         throw new ServerException(strangerAt(response))
     }
@@ -326,14 +323,14 @@ class Server {
             "or it is too old: update it, or enter another one in $SETTINGS."
     }
 
-    static String nameOf(JsonObject problem) {
-        return textOf(problem, 'type').tokenize(':')[-1]
+    static String nameOf(Map problem) {
+        return problem.type.tokenize(':')[-1]
     }
 
-    static String messageOf(JsonObject problem) {
-        def id = textOf(problem, 'instance')?.tokenize(':')?.last()
+    static String messageOf(Map problem) {
+        def id = problem.instance?.tokenize(':')?.last()
         def hint = nameOf(problem) != 'unauthorized' ? '' :
             " For a server on this computer the script finds the token by itself; otherwise enter it in $SETTINGS."
-        return textOf(problem, 'detail') + hint + (id ? "\n(request $id)" : '')
+        return problem.detail + hint + (id ? "\n(request $id)" : '')
     }
 }

@@ -81,7 +81,11 @@ def test_from_the_first_rectangle_to_the_saved_image(
         window.keys("bracketright")
         last = window.wait(lambda s: has_other_results(s, three), "a larger one")
         saved = project.parent / "data" / "1" / "data.qpdata"
-        window.keys("Return", "ctrl+s")
+        window.keys("Return")
+        window.choose("Segment all")
+        window.wait(lambda _: "Nothing is left to do" in window.log, "that all is outlined")
+        assert ids(window.state()) == ids(last), "what was accepted stays, whatever the size is now"
+        window.keys("ctrl+s")
         window.wait(lambda _: saved.is_file(), "the saved image")
         assert "Ready: lite-medsam" in window.log, "the server's log is in QuPath's"
 
