@@ -67,7 +67,10 @@ class ProjectWork {
     private static void haveDone(Request request, Closure work, Closure then) {
         def made = null
         Say.showing(request, { made = work() }) { failure ->
-            Say.report(request, failure)
+            if (failure) {
+                logger.warn(failure)
+                Dialogs.showErrorMessage(TITLE, Say.wrapped(failure))    // stays until it is read: the work took long
+            }
             if (made)
                 then(made)
         }

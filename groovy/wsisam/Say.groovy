@@ -27,11 +27,13 @@ class Say {
     /** Tells why a request failed, if it did, or for which prompts there is no outline. */
     static void report(Request request, String failure) {
         def reasons = request.isCancelled ? [] : request.reasons
-        if (failure)
+        if (failure) {
+            logger.warn(failure)
             Dialogs.showErrorNotification(TITLE, wrapped(failure))
-        else if (reasons)
+        } else if (reasons) {
             Dialogs.showWarningNotification(
                 TITLE, wrapped("No outline for ${reasons.size()} of ${request.done}: ${reasons[0]}."))
+        }
     }
 
     /** Breaks text into lines that fit a notification, which does not wrap them. */

@@ -45,6 +45,14 @@ open(out.replace(".safetensors", ".report.html"), "w").write("<p>Report</p>")
 """
 """What the command says and leaves, without training anything."""
 
+REFUSED = """
+import json, sys
+message = "wsisam-qupath: --minutes: 10 min is too short."
+print(json.dumps({"event": "error", "message": message}), file=sys.stderr)
+sys.exit(2)
+"""
+"""How the command refuses an option."""
+
 ENDLESS = "import time\nwhile True: time.sleep(0.01)"
 
 
@@ -187,6 +195,13 @@ def test_a_name_is_a_plain_file_name_of_no_other_model(
 
     assert answer.status_code == 422
     assert not (tmp_path / "training").exists()
+
+
+def test_a_refusal_names_no_option_of_the_command_line(tmp_path: Path, project: Path) -> None:
+    with trainer(tmp_path, project, *program(REFUSED)) as asked:
+        ended = asked.ended(asked.start())
+
+    assert (ended["state"], ended["reason"]) == ("failed", "10 min is too short.")
 
 
 @pytest.mark.slow

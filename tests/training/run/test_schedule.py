@@ -71,7 +71,7 @@ def test_it_is_said_how_much_shorter_it_is() -> None:
 
 
 def test_a_time_in_which_nothing_is_learned_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=r"1 is too short: here these data need .* or more\."):
+    with pytest.raises(OptionError, match=r"1 min is too short: here these data need .* or more\."):
         fit(1, tmp_path)
 
     assert list(tmp_path.iterdir()) == []

@@ -53,7 +53,8 @@ def fit_to_minutes(
     else:
         least = gone_s + measured.total_seconds(fitted, share)
         raise OptionError(
-            "minutes", f"{minutes:g} is too short: here these data need {duration(least)} or more."
+            "minutes",
+            f"{minutes:g} min is too short: here these data need {duration(least)} or more.",
         )
     content = {**TRAINING_SCHEDULE.stated, **asked, "fitted": fitted.model_dump(mode="json")}
     folder.mkdir(parents=True, exist_ok=True)
