@@ -59,8 +59,8 @@ def test_what_was_accepted_is_not_doubled_and_the_workflow_repeats_the_run(
         start_and_stop_the_server(window, tmp_path)
         set_the_class(window, "Tumor")
         window.choose("Segment all")
-        found = window.wait(lambda s: types(s) == {"PathDetectionObject": 2}, "two outlines")
-        new = {one["id"] for one in found["objects"] if one["is_result"]}
+        two = window.wait(lambda s: types(s) == {"PathDetectionObject": 2}, "two outlines")
+        new = {one["id"] for one in two["objects"] if one["is_result"]}
         window.wait(lambda s: set(s["thick"]) == new, "that they are drawn thick")
         window.wait(lambda s: not s["thick"], "and then as QuPath draws detections")
         window.choose("Turn detections")
