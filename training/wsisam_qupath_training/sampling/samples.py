@@ -47,7 +47,7 @@ class SamplingSettings(BaseModel):
         zoomed_share: share of the chains with a free scale, at which the object's longest side is
             between the two ``zoomed_*`` multiples of the first HR patch (log-uniform). Above 1 it
             does not fit; its outline beyond the patch is known all the same.
-        default_share: share of the chains with the scale that bare points get.
+        default_share: share of the chains with the scale at which one click is answered.
         scale_jitter: standard deviation of the logarithm of the scale.
         center_jitter: how far the center strays along each axis, as a share of the HR patch
             (uniform).
@@ -310,7 +310,7 @@ def _scale(truth: Truth, planner: Planner, settings: SamplingSettings, rng: Rng)
         finest = min(planner.mpp.x, planner.mpp.y) / 2
         return max(longest_um / (share * planner.size_px), finest)
     if kind < settings.zoomed_share + settings.default_share:
-        return planner.hr_mpp
+        return planner.click_mpp
     return planner.pair(Prompt(truth.id, l0_box=truth.l0_box)).hr_mpp
 
 
