@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
 import pytest
+from shapely.geometry import MultiPolygon
 
 from wsisam_qupath.geometry import Box, Mpp, PatchPair
 from wsisam_qupath.inference.answers import (
@@ -204,3 +205,16 @@ def test_a_small_part_that_was_clicked_is_kept() -> None:
     l0_x, l0_y = PAIR.hr_to_l0(np.array([[184.0, 104.0]]))[0].tolist()
 
     assert count_parts(Question(Prompt("p", l0_positives=((l0_x, l0_y),))), with_crumb(8)) == 2
+
+
+def test_a_small_part_of_a_corrected_outline_is_kept() -> None:
+    corners = ((96, 96, 150, 150), (180, 100, 188, 108))
+    parts = [
+        Box(*PAIR.hr_to_l0(np.array([(x0, y0), (x1, y1)], dtype=float)).ravel().tolist()).polygon
+        for x0, y0, x1, y1 in corners
+    ]
+    largest_alone = Prompt("p", l0_positives=((1000.0, 1000.0),), l0_earlier=parts[0])
+    both = replace(largest_alone, l0_earlier=MultiPolygon(parts))
+
+    assert count_parts(Question(largest_alone), with_crumb(8)) == 1
+    assert count_parts(Question(both), with_crumb(8)) == 2

@@ -19,7 +19,7 @@ from ..geometry import Box, PatchPair
 from ..geometry.polygons import mask_to_polygon, smooth_mask, stability_score
 from ..geometry.validity import keep_polygons
 from ..options import OutlineOptions
-from ..prompts import Point, Prompt
+from ..prompts import Prompt
 from ..prompts.encoding import MaskArray
 from ..slide import PixelSource
 from .backends import Patch, Prediction
@@ -110,7 +110,7 @@ def choose_answer(
     background = question.prompt.l0_background
     outlines = (make_outline(slide, p, mask, options) for p, mask in ranked)
     cut = (one and _cut_background(one, background) for one in outlines)
-    found = [_drop_crumbs(one, question.prompt.l0_positives) for one in cut if one is not None]
+    found = [_drop_crumbs(one, question.prompt) for one in cut if one is not None]
     return Answer(tuple(_drop_repeated(found)[: options.candidates]))
 
 
@@ -180,15 +180,26 @@ def _cut_background(outline: Outline, background: Polygon | MultiPolygon | None)
     return None if left.is_empty else replace(outline, polygon=left)
 
 
-def _drop_crumbs(outline: Outline, l0_positives: Sequence[Point]) -> Outline:
-    """Drop parts far smaller than the largest one, unless a positive point lies in them."""
+def _drop_crumbs(outline: Outline, prompt: Prompt) -> Outline:
+    """Drop parts far smaller than the largest one.
+
+    Those in which a positive point lies stay, and small ones that a corrected outline had, too.
+    """
     if isinstance(outline.polygon, Polygon):
         return outline
     parts = outline.polygon.geoms
     least = CRUMB_SHARE * max(part.area for part in parts)
-    clicks = shapely.points(np.reshape(l0_positives, (-1, 2)))
-    kept = [part for part in parts if part.area >= least or part.intersects(clicks).any()]
+    clicks = shapely.points(np.reshape(prompt.l0_positives, (-1, 2)))
+    meant = [*clicks, *_list_smaller_parts(prompt.l0_earlier)]
+    kept = [part for part in parts if part.area >= least or part.intersects(meant).any()]
     return replace(outline, polygon=kept[0] if len(kept) == 1 else MultiPolygon(kept))
+
+
+def _list_smaller_parts(polygon: Polygon | MultiPolygon | None) -> list[Polygon]:
+    """List the parts of an outline but for the largest one."""
+    if not isinstance(polygon, MultiPolygon):
+        return []
+    return sorted(polygon.geoms, key=lambda part: part.area)[:-1]
 
 
 def _drop_repeated(outlines: Sequence[Outline]) -> list[Outline]:
