@@ -316,7 +316,9 @@ def test_what_a_user_chose_among_several_stays_until_its_drawing_changes() -> No
     kept = chosen([box_prompt()], results=[found])
     asked_for = chosen([box_prompt()], PromptFilter(redo="all"), [found])
     larger = chosen([rectangle("r1", (100, 100, 210, 200), "Gland")], results=[found])
+    beside = chosen([box_prompt()], PromptFilter(keep=True), [found])
 
     assert states(kept) == {"r1": "answered"}
     assert [task.replaces for task in asked_for.tasks] == [("a candidate",)]
     assert [task.replaces for task in larger.tasks] == [("a candidate",)]
+    assert [task.replaces for task in beside.tasks] == [()]

@@ -235,7 +235,7 @@ class _EarlierResults:
     ) -> Feature | None:
         """Find the result that stays whatever id a new one would have."""
         results = self.results_of.get(prompt.id, [])
-        if prompt_filter.redo != "all":
+        if prompt_filter.redo != "all" and not prompt_filter.keep:
             for result in results:
                 if _is_chosen(prompt, result):
                     return result
