@@ -98,7 +98,7 @@ class Server {
         if (server.token)
             message.header('Authorization', "Bearer $server.token")
         long end = System.nanoTime() + longestWait.toNanos()
-        while (true) {
+        for (boolean hasAsked = false; ; hasAsked = true) {
             def response = sendOnce(request, message.build(), server.url)
             long pause = response.headers().firstValue('Retry-After').map { Long.parseLong(it) * 1000 }.orElse(-1L)
             if (response.statusCode() != 503 || pause < 0 || System.nanoTime() + pause * 1_000_000 > end)
@@ -106,7 +106,7 @@ class Server {
             def isLoading = readJson(contentOf(response))?.type?.endsWith(':loading')
             tellWait(request, isLoading ? 'the server loads its model' : 'the server is busy')
             message.setHeader('Prefer', 'wait=60')    // it answers as soon as the model is loaded
-            if (!isLoading)
+            if (!isLoading || hasAsked)
                 Thread.sleep(pause)
         }
     }

@@ -12,6 +12,7 @@ import pytest
 from fixtures.command_line import GLAND, identity, rectangle
 from fixtures.servers import TOKEN, Client, asked, client_of, problem_name
 from wsisam_qupath.inference.segmenter import Segmenter
+from wsisam_qupath.server import app
 from wsisam_qupath.server.app import create_app
 from wsisam_qupath.server.config import ServerConfig
 from wsisam_qupath.server.loading import ModelLoader, start_in_turn
@@ -61,9 +62,21 @@ def test_whoever_leaves_waits_no_longer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("prefer", "retry_after"), [(None, "2"), ("wait=1", "0"), ("respond-async, wait=1", "0")]
+    ("prefer", "retry_after"),
+    [
+        (None, "2"),
+        ("wait=1", "0"),
+        ("respond-async, wait=1", "0"),
+        ('Wait = "1"; why=not', "0"),
+        ("wait=100000", "0"),
+        *((odd, "2") for odd in ("", "wait", "wait=", "wait=soon", "wait=-1", "no-wait=1")),
+        *((odd, "2") for odd in ("wait=1.5", "respond-async; wait=1", "wait=0")),
+    ],
 )
-def test_the_answer_says_when_to_ask_again(prefer: str | None, retry_after: str) -> None:
+def test_the_answer_says_when_to_ask_again(
+    prefer: str | None, retry_after: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "_LONGEST_WAIT_S", 1.0)
     config = ServerConfig(TOKEN)
     with loading() as (models, _):
         service = Service(models, Slides(config), DeviceQueue(4), config.limits)

@@ -55,6 +55,9 @@ _OPEN = {"health", "status_page", "view.page", "view.part", "view.enter"}
 _LONGEST_WAIT_S = 60.0
 """Longest time that a request waits for a model that is still being loaded."""
 
+_WAIT = re.compile(r'\s*wait\s*=\s*"?(\d+)"?\s*(;|$)', re.ASCII | re.IGNORECASE)
+"""One of the preferences of a client: how long it waits, in seconds."""
+
 _NAME_OF: dict[int, ProblemName] = {
     404: "not-found",
     405: "method-not-allowed",
@@ -232,8 +235,10 @@ def _segment(service: Service, config: ServerConfig, *, is_ahead: bool = False) 
 
 def _wanted_wait_s() -> float:
     """Read from ``Prefer: wait=SECONDS`` (RFC 7240) how long the client waits for the model."""
-    found = re.search(r"\bwait=(\d{1,4})\b", request.headers.get("Prefer", ""))
-    return min(float(found[1]), _LONGEST_WAIT_S) if found else 0.0
+    for preference in request.headers.get("Prefer", "").split(","):
+        if found := _WAIT.match(preference):
+            return min(float(found[1]), _LONGEST_WAIT_S)
+    return 0.0
 
 
 @contextmanager
