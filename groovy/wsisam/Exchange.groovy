@@ -71,7 +71,10 @@ class Exchange {
         return REACH_UM / (pixelSizeOf(imageData) ?: 1)
     }
 
-    /** Splits what is too much for one request by its place: with each part all is sent that lies near. */
+    /**
+     * Splits what is too much for one request by its place: with each part all is sent that lies near. The parts of
+     * everything name what is asked, but do not ask for it again.
+     */
     private List<Map> partsOf(Request request, Map drawn, List<PathObject> asked, Map select = request.select,
                               int reach = reachPx(request.imageData)) {
         def limits = server.limits(request)
@@ -86,7 +89,8 @@ class Exchange {
             around.grow(reach, reach)
             def near = drawn.objects.findIndexValues { around.intersects(boundsOf(it.ROI)) }
             def those = drawn + [objects: drawn.objects[near], features: drawn.features[near]]
-            partsOf(request, those, part, select + [ids: part*.ID*.toString()], isFew ? reach.intdiv(4) : reach)
+            def some = select + [ids: part*.ID*.toString(), again: request.select.ids != null]
+            partsOf(request, those, part, some, isFew ? reach.intdiv(4) : reach)
         }
     }
 

@@ -268,8 +268,9 @@ def test_more_than_a_request_may_hold_is_sent_in_parts(
     small = RunningServer.start(tmp_path / "home", "--max-prompts", "4", "--adapter", "none")
     qupath.run(live_in, small.home)
     try:
-        for _ in range(2):
-            qupath.run(run_script, path, "1")
+        qupath.run(run_script, path, "1")
+        chosen = "imageData.getHierarchy().getDetectionObjects().each "
+        qupath.run(run_script, path, "1", chosen + "{ it.getMeasurements().put('Rank', 2d) }")
     finally:
         qupath.run(live_in, home)
         small.stop()
@@ -278,6 +279,7 @@ def test_more_than_a_request_may_hold_is_sent_in_parts(
     assert set(found) == {identity(n) for n in range(9)}
     assert len(qupath.run(objects_in, path, "1")) == 19
     assert small.log.count("POST /v1/segment 200") >= 12
+    assert {one.measurements.get("Rank") for one in found.values()} == {2.0}, "all were left"
 
 
 @pytest.mark.parametrize("is_running", [True, False])

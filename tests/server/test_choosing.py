@@ -117,9 +117,10 @@ def test_what_a_user_chose_among_the_candidates_stays_whatever_the_size_is_now(
 
     (kept,) = answers(client, tissue_path, [FAR, chosen], object_size_um=10)
     (again,) = answers(client, tissue_path, [FAR, chosen], [identity(3)], object_size_um=10)
+    (named,) = records(client, tissue_path, [FAR, chosen], ids=[identity(3)], again=False)
 
-    assert kept["state"] == "answered"
-    assert again["replaces"] == [chosen["id"]], "unless it is asked for by its name"
+    assert kept["state"] == named["state"] == "answered"
+    assert again["replaces"] == [chosen["id"]], "unless it is asked for again"
 
 
 def test_an_accepted_outline_is_answered_until_its_prompt_changes(
@@ -213,10 +214,10 @@ def test_a_corrected_outline_keeps_its_class_and_type_and_is_replaced(
     assert found["properties"]["classification"] == "Mine"
 
 
-def refined(*drawn: Feature) -> dict[str, Any]:
+def refined(*drawn: Feature, ids: list[str] | None = None) -> dict[str, Any]:
     """What corrects a square of 100 to 200."""
     square = rectangle(identity(9), (100, 100, 200, 200), "Gland")
-    chosen = choose_refinement(list(drawn), square, Choice(), OutlineOptions())
+    chosen = choose_refinement(list(drawn), square, Choice(ids=ids), OutlineOptions())
     (prompt,) = chosen.prompts.prompts or (None,)
     if prompt is None:
         return {"reason": chosen.rows[0].reason}
@@ -243,6 +244,14 @@ def test_what_is_far_straight_or_around_it_does_not_correct_it() -> None:
 
     for mark in (far, straight, odd, region, other):
         assert "no point corrects it" in refined(mark)["reason"]
+
+
+def test_what_is_selected_and_corrects_nothing_hides_no_clicks() -> None:
+    near, other = (annotation(identity(n), "Point", [n * 10, 150]) for n in (12, 13))
+    prompt = rectangle(identity(8), (100, 100, 200, 200), "Gland")
+
+    assert len(refined(near, other, prompt, ids=[identity(8)])["inside"]) == 2
+    assert refined(near, other, prompt, ids=[identity(8), identity(12)])["inside"] == ((120, 150),)
 
 
 def test_a_spot_can_be_asked_for_ahead_of_time(client: Client, tissue_path: Path) -> None:

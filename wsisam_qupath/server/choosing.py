@@ -76,6 +76,7 @@ def choose(
     """
     results = _group_results(features)
     asked = None if choice.ids is None else _name_prompts(choice.ids, features)
+    is_again = choice.again and asked is not None and not choice.follow
     planner = segmenter.planner(pixels, options)
     base, adapter = segmenter.model.base, segmenter.model.adapter
 
@@ -89,7 +90,7 @@ def choose(
         PromptFilter(
             points_as=options.points_as,
             class_name=options.class_name,
-            redo=None if choice.follow or asked is None else "all",
+            redo="all" if is_again else None,
             object_type=options.object_type,
             outlines=frozenset(results) | (asked or frozenset()),
             follow=True,
@@ -120,13 +121,12 @@ def choose_refinement(
 ) -> Chosen:
     """Choose the points that correct an outline: those asked for, else those in and near it.
 
-    The answer replaces the outline, and has its type and class.
+    What is asked for and corrects nothing, such as a rectangle, counts as not asked for. The answer
+    replaces the outline, and has its type and class.
     """
     marks = [one for one in features if read_prompt_id(one) is None]
-    if choice.ids:
-        marks = [one for one in marks if str(one.get("id")) in choice.ids]
-    else:
-        marks = [near for one in marks if (near := _keep_near(one, area)) is not None]
+    named = [one for one in marks if str(one.get("id")) in (choice.ids or ()) and _is_mark(one)]
+    marks = named or [near for one in marks if (near := _keep_near(one, area)) is not None]
     (prompt,) = prompts_to_refine(marks, area).prompts
     prompt_id = read_prompt_id(area)
     if any(str(one.get("id")) == prompt_id for one in features):
@@ -248,6 +248,11 @@ def _find_loose(
         for result in results.get(prompt_id, ()):
             if is_untouched(result) and str(result.get("id")) not in replaced:
                 yield str(result["id"])
+
+
+def _is_mark(feature: Feature) -> bool:
+    """Whether a feature is points, a scribble or background."""
+    return any(isinstance(mark, (Clicks, Background)) for mark in read_marks([feature])[0])
 
 
 def _is_correction_in(feature: Feature, window: Polygon) -> bool:

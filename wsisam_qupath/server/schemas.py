@@ -216,14 +216,17 @@ class Choice(Strict):
     results it ``replaces``.
 
     Attributes:
-        ids: ids of annotations, or of results, which are answered again; null is everything that
-            has no answer yet, or one by another model or of another class or type.
+        ids: ids of annotations, or of results; null is everything.
+        again: whether what the ids name is answered again. Otherwise, and where there are no ids,
+            only what has no answer is answered, or has one by another model or of another class or
+            type.
         area: only prompts with a point in it are chosen, or that had one when they were answered.
         follow: whether what was answered as it is drawn now is left out, and the answer to fewer
             clicks is corrected.
     """
 
     ids: Annotated[list[str], Field(max_length=100_000)] | None = None
+    again: bool = True
     area: Area | None = None
     follow: bool = False
 
