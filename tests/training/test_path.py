@@ -23,7 +23,7 @@ from fixtures.models import PLAIN_BASE, sam_of
 from fixtures.project_files import contents
 from fixtures.training_data import OUTLINES, overlap
 from fixtures.training_runs import ONE_DECODER, ROUTED, export_of, train
-from wsisam_qupath.errors import AdapterError, OptionError, OutputError
+from wsisam_qupath.errors import AdapterError, OutputError
 from wsisam_qupath.geometry import Box
 from wsisam_qupath.inference.loading import resolve
 from wsisam_qupath.inference.segmenter import Segmenter
@@ -353,23 +353,24 @@ def test_each_object_of_a_cross_validation_is_judged_by_what_did_not_see_it(tmp_
 
 
 def test_a_training_of_minutes_is_measured_before_it_starts(tmp_path: Path) -> None:
-    words = console()
     asked = TrainRequest(
         export_of(tmp_path),
-        tmp_path / "mine.safetensors",
+        tmp_path / "short.safetensors",
         recipe=ONE_DECODER,
         model=ModelSpec(adapter=None, device="cpu"),
         cache=tmp_path / "features",
         minutes=0.001,
     )
     compared = ONE_DECODER.model_copy(update={"compared_objects": 1})
+    enough = replace(asked, out=tmp_path / "mine.safetensors", minutes=600, recipe=compared)
+    words, of_enough = console(), console()
 
-    with pytest.raises(OptionError, match="is too short: here these data need"):
-        run_train(asked, console())
-    made = run_train(replace(asked, minutes=600, recipe=compared), words)
+    short, made = run_train(asked, words), run_train(enough, of_enough)
 
+    assert short is not None
+    assert "0.001 min is too short here." in told(words)
     assert made is not None
-    assert "The whole schedule fits into 600 minutes." in told(words)
+    assert "The whole schedule fits into 600 minutes." in told(of_enough)
     assert (made.adapter.with_suffix(".training") / "schedule.json").is_file()
 
 

@@ -47,7 +47,7 @@ open(out.replace(".safetensors", ".report.html"), "w").write("<p>Report</p>")
 
 REFUSED = """
 import json, sys
-message = "wsisam-qupath: --minutes: 10 min is too short."
+message = "wsisam-qupath: --without: no data set is named so."
 print(json.dumps({"event": "error", "message": message}), file=sys.stderr)
 sys.exit(2)
 """
@@ -201,7 +201,7 @@ def test_a_refusal_names_no_option_of_the_command_line(tmp_path: Path, project: 
     with trainer(tmp_path, project, *program(REFUSED)) as asked:
         ended = asked.ended(asked.start())
 
-    assert (ended["state"], ended["reason"]) == ("failed", "10 min is too short.")
+    assert (ended["state"], ended["reason"]) == ("failed", "no data set is named so.")
 
 
 @pytest.mark.slow

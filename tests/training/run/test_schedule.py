@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from fixtures.training_models import TUNED_SAM
-from wsisam_qupath.errors import FormatError, OptionError
+from wsisam_qupath.errors import FormatError
+from wsisam_qupath.report.progress import duration
 from wsisam_qupath_training.run.plan import Measured
-from wsisam_qupath_training.run.schedule import describe_fit, fit_to_minutes, shorten
+from wsisam_qupath_training.run.schedule import Fitted, describe_fit, fit_to_minutes, shorten
+from wsisam_qupath_training.run.side_by_side import PICTURED
 from wsisam_qupath_training.settings import Recipe, one_decoder
 
 WHOLE = one_decoder(
@@ -26,6 +28,10 @@ MEASURED = Measured(0.5, 400, {"all": 1.0}, {"all": 0.5}, compared_s=2.0, compar
 
 
 def fit(minutes: float, folder: Path, *, gone_s: float = 0.0) -> Recipe:
+    return measured_fit(minutes, folder, gone_s).recipe
+
+
+def measured_fit(minutes: float, folder: Path, gone_s: float = 0.0) -> Fitted:
     return fit_to_minutes(WHOLE, minutes, folder, lambda: (MEASURED, gone_s))
 
 
@@ -47,7 +53,7 @@ def test_a_learning_curve_takes_a_training_for_each_size() -> None:
 
 def test_a_schedule_that_fits_stays_as_it_is(tmp_path: Path) -> None:
     assert fit(944 / 60, tmp_path) == WHOLE
-    assert describe_fit(WHOLE, WHOLE, 30) == "The whole schedule fits into 30 minutes."
+    assert describe_fit(WHOLE, Fitted(WHOLE, 944), 30) == "The whole schedule fits into 30 minutes."
 
 
 @pytest.mark.parametrize(("minutes", "gone_s"), [(15, 0), (8, 0), (5, 0), (15, 300)])
@@ -65,16 +71,24 @@ def test_a_longer_one_is_shortened_to_what_is_left(
 
 
 def test_it_is_said_how_much_shorter_it_is() -> None:
-    assert describe_fit(WHOLE, shorten(WHOLE, 0.5), 8) == (
+    assert describe_fit(WHOLE, Fitted(shorten(WHOLE, 0.5), 470), 8) == (
         "Shortened to fit into 8 minutes: all 200 of 400 steps."
     )
 
 
-def test_a_time_in_which_nothing_is_learned_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=r"1 min is too short: here these data need .* or more\."):
-        fit(1, tmp_path)
+@pytest.mark.parametrize("gone_s", [0, 900])
+def test_where_the_time_is_too_short_the_least_is_trained_and_said(
+    tmp_path: Path, gone_s: float
+) -> None:
+    fitted = measured_fit(1, tmp_path, gone_s)
 
-    assert list(tmp_path.iterdir()) == []
+    assert fitted.recipe == shorten(WHOLE, 0.1)
+    # A tenth to encode, of the steps and of the validations; of 12 objects all are drawn.
+    assert fitted.seconds == pytest.approx(gone_s + 20 + 40 + 4 * 4 * 0.5 + 2 * 2 * (12 + PICTURED))
+    assert describe_fit(WHOLE, fitted, 1) == (
+        "1 min is too short here. The shortest training that teaches anything takes about "
+        f"{duration(fitted.seconds)}: all 40 of 400 steps."
+    )
 
 
 def test_a_run_goes_on_with_the_schedule_that_it_began_with(tmp_path: Path) -> None:
@@ -83,7 +97,7 @@ def test_a_run_goes_on_with_the_schedule_that_it_began_with(tmp_path: Path) -> N
     def measure_again() -> tuple[Measured, float]:
         raise AssertionError("it was measured again")
 
-    assert fit_to_minutes(WHOLE, 8, tmp_path, measure_again) == first
+    assert fit_to_minutes(WHOLE, 8, tmp_path, measure_again).recipe == first
 
 
 def test_other_minutes_are_fitted_again(tmp_path: Path) -> None:

@@ -142,4 +142,4 @@ def _fit(opening: _Opening, recipe: Recipe, minutes: float, started: float) -> R
 
     fitted = fit_to_minutes(recipe, minutes, opening.request.run_folder, measure)
     opening.console.print(describe_fit(recipe, fitted, minutes), markup=False)
-    return fitted
+    return fitted.recipe

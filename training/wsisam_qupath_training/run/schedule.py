@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from wsisam_qupath.errors import OptionError
 from wsisam_qupath.files import write_atomically
 from wsisam_qupath.files.formats import TRAINING_SCHEDULE
 from wsisam_qupath.report.progress import duration
@@ -20,24 +20,37 @@ from .plan import Measured
 _NAME = "schedule.json"
 _SHARES = tuple(percent / 100 for percent in range(100, 9, -5))
 """Shares of the whole schedule that are tried, the longest first. Less than a tenth teaches
-nothing."""
+nothing, and is not trained even where that takes longer than asked: whoever waited for the
+measuring gets a model, hears at once how long it takes, and can stop it."""
 
 _FEWEST_COMPARED = 12
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """A recipe that was shortened, and what the whole run takes with it.
+
+    Attributes:
+        seconds: from the start of the run, with what was measured.
+    """
+
+    recipe: Recipe
+    seconds: float
+
+
 def fit_to_minutes(
     recipe: Recipe, minutes: float, folder: Path, measure: Callable[[], tuple[Measured, float]]
-) -> Recipe:
-    """Shorten a recipe so that its run takes at most so many minutes; never lengthen it.
+) -> Fitted:
+    """Shorten a recipe, to a tenth at most, so that its run takes so many minutes.
 
-    What was fitted once is kept in the folder of the run, so that a killed run goes on with it.
+    It is never lengthened. What was fitted once is kept in the folder of the run, so that a killed
+    run goes on with it.
 
     Args:
         folder: folder of the run.
         measure: measures what the work takes here, and the seconds that have passed already.
 
     Raises:
-        OptionError: even a tenth of the schedule takes longer.
         FormatError: a newer version of this program wrote what is in the folder.
         OutputError: the folder cannot be written.
     """
@@ -45,32 +58,32 @@ def fit_to_minutes(
     if (kept := _read(folder / _NAME, asked)) is not None:
         return kept
     measured, gone_s = measure()
-    left_s = 60 * minutes - gone_s
     for share in _SHARES:
-        fitted = shorten(recipe, share)
-        if measured.total_seconds(fitted, share) <= left_s:
+        shorter = shorten(recipe, share)
+        fitted = Fitted(shorter, gone_s + measured.total_seconds(shorter, share))
+        if fitted.seconds <= 60 * minutes:
             break
-    else:
-        least = gone_s + measured.total_seconds(fitted, share)
-        raise OptionError(
-            "minutes",
-            f"{minutes:g} min is too short: here these data need {duration(least)} or more.",
-        )
-    content = {**TRAINING_SCHEDULE.stated, **asked, "fitted": fitted.model_dump(mode="json")}
+    found = {"fitted": fitted.recipe.model_dump(mode="json"), "seconds": fitted.seconds}
+    content = {**TRAINING_SCHEDULE.stated, **asked, **found}
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / _NAME, json.dumps(content).encode("utf-8"))
     return fitted
 
 
-def describe_fit(whole: Recipe, fitted: Recipe, minutes: float) -> str:
+def describe_fit(whole: Recipe, fitted: Fitted, minutes: float) -> str:
     """Say how the schedule was shortened."""
-    if fitted == whole:
-        return f"The whole schedule fits into {minutes:g} minutes."
-    parts = (
-        f"{name} {fitted.decoders[name].steps} of {settings.steps} steps"
+    steps = ", ".join(
+        f"{name} {fitted.recipe.decoders[name].steps} of {settings.steps} steps"
         for name, settings in whole.decoders.items()
     )
-    return f"Shortened to fit into {minutes:g} minutes: {', '.join(parts)}."
+    if fitted.seconds > 60 * minutes:
+        return (
+            f"{minutes:g} min is too short here. The shortest training that teaches anything takes "
+            f"about {duration(fitted.seconds)}: {steps}."
+        )
+    if fitted.recipe == whole:
+        return f"The whole schedule fits into {minutes:g} minutes."
+    return f"Shortened to fit into {minutes:g} minutes: {steps}."
 
 
 def shorten(recipe: Recipe, share: float) -> Recipe:
@@ -98,13 +111,13 @@ def shorten(recipe: Recipe, share: float) -> Recipe:
     return recipe.model_copy(update=shorter)
 
 
-def _read(path: Path, asked: dict[str, Any]) -> Recipe | None:
+def _read(path: Path, asked: dict[str, Any]) -> Fitted | None:
     """Read the schedule that was fitted before, if the same was asked."""
     try:
         content = json.loads(path.read_bytes())
         TRAINING_SCHEDULE.check(path, content)
         if {name: content[name] for name in asked} != asked:
             return None
-        return Recipe.model_validate(content["fitted"])
+        return Fitted(Recipe.model_validate(content["fitted"]), float(content["seconds"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError):
         return None
