@@ -82,6 +82,8 @@ class Answers {
         for (Answer answer; (answer = request.arrived.poll()) != null;) {
             request.done++
             def state = answer.feature.state
+            if (state == 'skipped')
+                request.skipped++
             if (answer.result != null || state in ['answered', 'reviewed'])
                 request.answered++
             else if (state != 'gone')

@@ -60,8 +60,8 @@ class Commands {
             finish(request)
             if (!select && request.changed)
                 addWorkflowStep(request)
-            if (refined != null && live.isOn() && !failure && !request.answered) {
-                live.startRefining(refined)    // nothing corrects it yet
+            if (refined != null && live.isOn() && request.skipped) {    // nothing corrects it yet
+                live.startRefining(refined)
                 return
             }
             if (!failure && !request.planes)

@@ -289,6 +289,7 @@ class Live {
     /** Shows the answer to the last change; what failed is tried again as soon as the server is back. */
     private void settle(Request request, String failure) {
         asked = null
+        tellQuPath()
         def found = answers.take(request)
         if (found)
             rememberCandidates(found, request)
@@ -351,7 +352,7 @@ class Live {
         int index = candidates.findIndexOf { it.id == candidateId } + step
         def hierarchy = imageData.hierarchy
         def shown = objectsById(hierarchy)[candidateId]
-        if (shown == null)
+        if (shown == null || asked != null)    // an answer on the way belongs to what is shown
             return
         if (index < 0 || index >= candidates.size()) {    // the server had no other candidate
             def options = [object_size_um: sizeOf(shown) * (step < 0 ? 0.4d : 2.5d)]

@@ -30,7 +30,7 @@ class Request {
     final List<PathObject> changed = [] // touched by one thread only
     final List<Answer> kept = []    // answers for an image that is not shown any more
     final List<String> reasons = []
-    int answered
+    int answered, skipped               // prompts with an outline, and those that nothing can be made of
 
     /** Works in a thread of its own; `then` is told in QuPath's thread why that failed, or null. */
     void inBackground(Closure work, Closure then) {

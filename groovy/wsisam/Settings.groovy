@@ -11,7 +11,8 @@ import qupath.lib.plugins.parameters.ParameterList
 class Settings {
     static final Map<String, Double> SIZES_UM =
         ['unknown size': null, 'nucleus (10 µm)': 10d, 'gland (60 µm)': 60d, 'region (300 µm)': 300d]
-    private static final String CHOOSE = 'Choose a file…'
+    private static final String CHOOSE = 'Choose a file…', EACH = '(that of each prompt)'
+    private static final String FIRST = '(the first of the server)', NONE = '(none)'
 
     private final Map<String, StringProperty> chosen = [
         ObjectType: 'detection', Class: '', ObjectSize: 'unknown size', Model: '', Preview: 'yes',
@@ -44,18 +45,18 @@ class Settings {
         }
         choice('ObjectType', 'Results are', ['detection', 'annotation'],
             'Detections are lightweight; annotations can be edited by hand')
-        choice('Class', 'Class of all results', ['(that of each prompt)'] + classes,
+        choice('Class', 'Class of all results', [EACH] + classes,
             'The class of each prompt, or this one for all')
         choice('ObjectSize', 'Points mark a', SIZES_UM.keySet() as List,
             'Size of objects that are marked by points only. Rectangles show the size themselves')
-        choice('Model', 'Model', ['(the first of the server)'] + models, 'Which of the models of the server answers')
+        choice('Model', 'Model', [FIRST] + models, 'Which of the models of the server answers')
         choice('Preview', 'Outline under a resting cursor', ['yes', 'no'],
             'In live mode with the points tool: what a click would give')
         rows.addStringParameter('Server', 'Address of a server elsewhere', this['Server'],
             'Such as https://gpu.example.org:8473. Empty: the server on this computer, which is found by itself')
         rows.addStringParameter('Token', 'Its token', this['Token'],
             'Token that the server printed when it started. Stored in the preferences of QuPath')
-        choice('Certificate', 'Its certificate', ['(none)', CHOOSE],
+        choice('Certificate', 'Its certificate', [NONE, CHOOSE],
             'PEM file to trust if the server uses a self-made certificate')
         if (!GuiTools.showParameterDialog(Say.TITLE, rows))
             return false
@@ -63,7 +64,7 @@ class Settings {
             def value = row.valueOrDefault as String
             if (value == CHOOSE)
                 value = FileChoosers.promptForFile(Say.TITLE)?.path ?: this[name]
-            this[name] = value.startsWith('(') ? '' : value.trim()
+            this[name] = value in [EACH, FIRST, NONE] ? '' : value.trim()
         }
         sizeHint = null
         return true
