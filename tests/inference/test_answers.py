@@ -207,7 +207,7 @@ def test_a_small_part_that_was_clicked_is_kept() -> None:
     assert count_parts(Question(Prompt("p", l0_positives=((l0_x, l0_y),))), with_crumb(8)) == 2
 
 
-def test_a_small_part_of_a_corrected_outline_is_kept() -> None:
+def test_a_small_part_of_an_outline_to_correct_or_refine_is_kept() -> None:
     corners = ((96, 96, 150, 150), (180, 100, 188, 108))
     parts = [
         Box(*PAIR.hr_to_l0(np.array([(x0, y0), (x1, y1)], dtype=float)).ravel().tolist()).polygon
@@ -216,5 +216,8 @@ def test_a_small_part_of_a_corrected_outline_is_kept() -> None:
     largest_alone = Prompt("p", l0_positives=((1000.0, 1000.0),), l0_earlier=parts[0])
     both = replace(largest_alone, l0_earlier=MultiPolygon(parts))
 
+    drawn = Prompt("o", l0_outline=MultiPolygon(parts))
+
     assert count_parts(Question(largest_alone), with_crumb(8)) == 1
     assert count_parts(Question(both), with_crumb(8)) == 2
+    assert count_parts(Question(drawn), with_crumb(8)) == 2

@@ -183,14 +183,15 @@ def _cut_background(outline: Outline, background: Polygon | MultiPolygon | None)
 def _drop_crumbs(outline: Outline, prompt: Prompt) -> Outline:
     """Drop parts far smaller than the largest one.
 
-    Those in which a positive point lies stay, and small ones that a corrected outline had, too.
+    Those in which a positive point lies stay, and those that the outline to refine or correct has.
     """
     if isinstance(outline.polygon, Polygon):
         return outline
     parts = outline.polygon.geoms
     least = CRUMB_SHARE * max(part.area for part in parts)
     clicks = shapely.points(np.reshape(prompt.l0_positives, (-1, 2)))
-    meant = [*clicks, *_list_smaller_parts(prompt.l0_earlier)]
+    given = prompt.l0_earlier or prompt.l0_outline
+    meant = [*clicks, *_list_smaller_parts(given)]
     kept = [part for part in parts if part.area >= least or part.intersects(meant).any()]
     return replace(outline, polygon=kept[0] if len(kept) == 1 else MultiPolygon(kept))
 
