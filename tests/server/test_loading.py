@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import cast
 
@@ -95,3 +97,19 @@ def test_a_model_that_failed_is_not_waited_for() -> None:
     body = asked("file:///slide.tif", [rectangle(identity(1), GLAND, None)])
 
     assert problem_name(client.segment(body, Prefer="wait=60")) == "failed"
+
+
+def test_a_request_that_waits_for_the_model_does_not_delay_the_end_of_the_server() -> None:
+    config = ServerConfig(TOKEN)
+    queue = DeviceQueue(4)
+    with loading() as (models, _):
+        service = Service(models, Slides(config), queue, config.limits)
+        client = Client(create_app(service, config), service)
+        body = asked("file:///slide.tif", [rectangle(identity(1), GLAND, None)])
+        with ThreadPoolExecutor() as pool:
+            waiting = pool.submit(client.segment, body, Prefer="wait=60")
+            while not queue.in_hand and not waiting.done():
+                time.sleep(0.01)
+            queue.close(600)
+
+            assert problem_name(waiting.result()) == "busy"

@@ -71,10 +71,7 @@ class DeviceQueue:
             ProblemError: ``busy``, at once.
         """
         with self._changed:
-            if self._refused:
-                raise make_busy_problem(
-                    "The server stops. Start it again, then repeat this.", retry_after_s=10
-                )
+            self.check_open()
             if len(self._slots) >= self._at_once:
                 raise make_busy_problem(
                     f"The server has {self._at_once} requests, which is as many as it "
@@ -87,6 +84,17 @@ class DeviceQueue:
                     self._ahead.is_dropped = True
                 self._ahead = slot
             return slot
+
+    def check_open(self) -> None:
+        """Raise if no more requests are accepted.
+
+        Raises:
+            ProblemError: ``busy``.
+        """
+        if self._refused:
+            raise make_busy_problem(
+                "The server stops. Start it again, then repeat this.", retry_after_s=10
+            )
 
     def close(self, seconds: float) -> None:
         """Accept no more requests, wait some time for running ones, then refuse the rest."""
@@ -205,6 +213,15 @@ class QueueSlot:
                 f"The request took longer than {self._seconds:g} s. Send fewer prompts at a "
                 "time, or raise the server's limit (max_seconds).",
             )
+
+    def check_waiting(self) -> None:
+        """Raise as :meth:`check`, and if the server stops: what has not begun does not delay that.
+
+        Raises:
+            ProblemError: ``busy``, too.
+        """
+        self._queue.check_open()
+        self.check()
 
     @contextmanager
     def turn(self) -> Iterator[None]:

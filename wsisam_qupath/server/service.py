@@ -70,7 +70,7 @@ class Service:
             SlideError: the slide is damaged at some place.
             ClientGoneError: nobody is there any more.
         """
-        segmenter = self.find_model(request.adapter).segmenter(slot.patience_s, slot.check)
+        segmenter = self.find_model(request.adapter).segmenter(slot.patience_s, slot.check_waiting)
         options = request.options.outline
         pixels, trouble = self._pixels(request, slot)
         chosen = _choose(request, segmenter, pixels, options)
