@@ -156,10 +156,16 @@ def test_a_click_is_seen_no_finer_than_the_slide(mpp: float, hr_mpp: float) -> N
     assert not planner.fits_hr(click, pair)
 
 
-def test_several_clicks_on_a_coarse_slide_are_seen_at_the_scale_of_the_weights() -> None:
-    planner = Planner(Mpp(2.6, 2.6), size_px=256)
+@pytest.mark.parametrize(("mpp", "hr_mpp"), [(0.25, 1.0), (2.6, 2**0.5), (55.0, 32.0)])
+def test_several_clicks_are_seen_at_most_twice_as_fine_as_the_slide(
+    mpp: float, hr_mpp: float
+) -> None:
+    planner = Planner(Mpp(mpp, mpp), size_px=256)
+    clicks = Prompt("p", l0_positives=((500, 500), (510, 500)))
 
-    assert planner.pair(Prompt("p", l0_positives=((500, 500), (510, 500)))).hr_mpp == 1.0
+    pair = planner.pair(clicks)
+
+    assert pair.hr_mpp == pytest.approx(hr_mpp)
 
 
 def test_the_coarser_axis_limits_the_refinement() -> None:

@@ -57,9 +57,8 @@ class Planner:
         """Choose the patch pair on which a prompt is answered."""
         earlier = prompt.l0_earlier_box
         l0_center, size_um = self._find_object(prompt)
-        if size_um is None and len(prompt.l0_positives) == 1:
-            return self.place_pair(l0_center, self.click_mpp)
-        pair = self.place_pair(l0_center, self._hr_mpp(size_um))
+        hr_mpp = self._points_mpp(prompt) if size_um is None else self._hr_mpp(size_um)
+        pair = self.place_pair(l0_center, hr_mpp)
         corners = [] if earlier is None else [(x, y) for x, y in earlier.corners().tolist()]
         if self._holds(pair, [*prompt.l0_positives, *corners]):
             return pair
@@ -97,7 +96,7 @@ class Planner:
         count = len(prompt.l0_positives)
         if count < 2:
             return False
-        if pair.hr_mpp > self.hr_mpp:
+        if pair.hr_mpp > self._points_mpp(prompt):
             return True
         object_um = self.measure_longest_um(prompt.l0_bounds) * (count + 1) / (count - 1)
         return object_um < FITTING_SHARE * self.size_px * pair.hr_mpp
@@ -133,10 +132,18 @@ class Planner:
         l0_center = prompt.l0_positives[0] if prompt.l0_positives else earlier.center
         return l0_center, self.object_size_um or self.measure_longest_um(earlier)
 
-    def _hr_mpp(self, longest_um: float | None) -> float:
+    def _points_mpp(self, prompt: Prompt) -> float:
+        """Scale at which points that do not say a size are answered first, µm per encoder pixel.
+
+        Several may be seen finer than the slide's pixels by half: on coarse slides their outlines
+        are sharper so.
+        """
+        if len(prompt.l0_positives) == 1:
+            return self.click_mpp
+        return max(self.hr_mpp, self.click_mpp / 2)
+
+    def _hr_mpp(self, longest_um: float) -> float:
         """Choose the finest scale at which an object of this size fits, µm per encoder pixel."""
-        if longest_um is None:
-            return self.hr_mpp
         rung = 0
         while longest_um > LARGEST_SHARE * self.size_px * self.choose_rung(rung):
             rung += 1
