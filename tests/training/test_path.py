@@ -352,6 +352,7 @@ def test_each_object_of_a_cross_validation_is_judged_by_what_did_not_see_it(tmp_
     assert page.count("Annotated, before and after:") == 6  # three glands in each of two folds
 
 
+@pytest.mark.walk
 def test_a_training_of_minutes_is_measured_before_it_starts(tmp_path: Path) -> None:
     asked = TrainRequest(
         export_of(tmp_path),
