@@ -30,7 +30,7 @@ def test_it_fits_its_base_and_is_small() -> None:
     assert adapter.card.licence.startswith("Weights for research, not for diagnosis.")
 
 
-def test_boxes_are_answered_by_half_the_base_and_points_twice() -> None:
+def test_boxes_one_point_and_several_have_their_own_decoders_and_points_a_second_pass() -> None:
     adapter = load_chosen_adapter("default", BASE)
 
     assert adapter is not None

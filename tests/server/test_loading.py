@@ -1,4 +1,4 @@
-"""A model that is still being loaded: refused at once, or waited for by whoever says so."""
+"""Requests that come while the model is loading are refused, or wait if they ask to."""
 
 from __future__ import annotations
 

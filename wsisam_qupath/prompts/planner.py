@@ -135,8 +135,8 @@ class Planner:
     def _points_mpp(self, prompt: Prompt) -> float:
         """Scale at which points that do not say a size are answered first, µm per encoder pixel.
 
-        Several may be seen finer than the slide's pixels by half: on coarse slides their outlines
-        are sharper so.
+        Several points may be seen up to twice as fine as the slide's pixels, which makes their
+        outlines sharper.
         """
         if len(prompt.l0_positives) == 1:
             return self.click_mpp

@@ -125,7 +125,8 @@ def choose_refinement(
     replaces the outline, and has its type and class.
     """
     marks = [one for one in features if read_prompt_id(one) is None]
-    named = [one for one in marks if str(one.get("id")) in (choice.ids or ()) and _is_mark(one)]
+    asked = [one for one in marks if str(one.get("id")) in (choice.ids or ())]
+    named = [one for one in asked if _read_corrections(one)]
     marks = named or [near for one in marks if (near := _keep_near(one, area)) is not None]
     (prompt,) = prompts_to_refine(marks, area).prompts
     prompt_id = read_prompt_id(area)
@@ -250,18 +251,17 @@ def _find_loose(
                 yield str(result["id"])
 
 
-def _is_mark(feature: Feature) -> bool:
-    """Whether a feature is points, a scribble or background."""
-    return any(isinstance(mark, (Clicks, Background)) for mark in read_marks([feature])[0])
+def _read_corrections(feature: Feature) -> list[Clicks | Background]:
+    """Read what of a feature corrects an outline: points, scribbles and background."""
+    marks, _ = read_marks([feature])
+    return [mark for mark in marks if isinstance(mark, (Clicks, Background))]
 
 
 def _is_correction_in(feature: Feature, window: Polygon) -> bool:
     """Whether a feature is a scribble or background, and meets a window."""
-    marks, _ = read_marks([feature])
     shapes = (
         MultiPoint(mark.l0_points) if isinstance(mark, Clicks) else mark.l0_area
-        for mark in marks
-        if isinstance(mark, (Clicks, Background))
+        for mark in _read_corrections(feature)
     )
     return any(window.intersects(one) for one in shapes)
 

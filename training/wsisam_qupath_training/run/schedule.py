@@ -20,8 +20,8 @@ from .plan import Measured
 _NAME = "schedule.json"
 _SHARES = tuple(percent / 100 for percent in range(100, 9, -5))
 """Shares of the whole schedule that are tried, the longest first. Less than a tenth teaches
-nothing, and is not trained even where that takes longer than asked: whoever waited for the
-measuring gets a model, hears at once how long it takes, and can stop it."""
+nothing. The last share is trained even if it takes longer than was asked for: the user has already
+waited for the measuring, is told how long the training takes, and can stop it."""
 
 _FEWEST_COMPARED = 12
 
