@@ -14,7 +14,7 @@ import qupath.lib.gui.viewer.tools.PathTools
 import qupath.lib.images.ImageData
 import qupath.lib.objects.PathObject
 import qupath.lib.objects.classes.PathClass
-import qupath.lib.objects.hierarchy.events.PathObjectHierarchyListener
+import qupath.lib.objects.hierarchy.events.*
 import qupath.lib.roi.RoiTools
 
 import static wsisam.Drawing.*
@@ -37,6 +37,7 @@ class Live {
     private PathObject root
     private PauseTransition pause, rest
     private Changes changes
+    private UndoSteps steps
     private Request asked, ahead        // the last change, and what a click would give
     private boolean hasFailed = false, isOwnEvent = false
     private boolean isPressed = false, isOfMouse = false    // a button, and what QuPath does because of it now
@@ -44,8 +45,6 @@ class Live {
     private Closure untold
     /** When the mouse was last pressed or released, until the outline is on the screen; ns. */
     private long moused
-    /** Undo steps that QuPath has made since the last answer was shown. */
-    private int openSteps = 0
     /** The last answer with what else it may be, by size; the outline that further clicks correct. */
     private List<Answer> candidates = []
     private String candidateId, refinedId
@@ -55,7 +54,7 @@ class Live {
 
     private final ChangeListener onImage = { o, was, now -> watch(now) } as ChangeListener
     private final PathObjectHierarchyListener onChange =
-        { event -> noteEvent(event.isChanging()) } as PathObjectHierarchyListener
+        { event -> noteEvent(event) } as PathObjectHierarchyListener
     private final EventHandler<KeyEvent> onKey = { event -> takeKey(event) } as EventHandler
     private final EventHandler<MouseEvent> onMouse = { event -> takeMouse(event) } as EventHandler
 
@@ -86,8 +85,9 @@ class Live {
 
     /** Watches another image. Annotations that it has already are not sent. */
     private void watch(ImageData imageData) {
-        openSteps = 0
         tellQuPath()
+        steps?.end()
+        steps = null
         this.imageData?.hierarchy?.removeListener(onChange)
         cancelRequests()
         [pause, rest].each { it?.stop() }
@@ -100,8 +100,8 @@ class Live {
             return
         changes = new Changes(imageData)
         root = imageData.hierarchy.rootObject
-        openSteps = 0
-        listen()
+        steps = new UndoSteps(viewer)
+        imageData.hierarchy.addListener(onChange)
         view = new LiveView(settings, viewer, [(KeyEvent.KEY_PRESSED): onKey, (MouseEvent.ANY): onMouse])
         showState('…')
         // So that a server runs and its model is loaded before the first click.
@@ -109,21 +109,6 @@ class Live {
         first.inBackground({ exchange.server.ask(first, '/v1/info') }) { failure ->
             showState(failure ? Say.wrapped(failure) :
                 'ready: draw around an object, or click in it with the points tool')
-        }
-    }
-
-    /** Hears of changes before QuPath's undo manager, which collects all garbage at each of them. */
-    private void listen() {
-        imageData.hierarchy.addListener(onChange)
-        try {
-            def listeners = imageData.hierarchy.@listeners
-            int place = listeners.indexOf(gui.undoRedoManager)
-            if (place >= 0) {    // not before others: one notes where objects are
-                listeners.remove(onChange)
-                listeners.add(place, onChange)
-            }
-        } catch (MissingFieldException e) {
-            logger.debug('This QuPath keeps its listeners elsewhere, so that it tells of changes later', e)
         }
     }
 
@@ -165,16 +150,17 @@ class Live {
             rest.stop()
     }
 
-    private void noteEvent(boolean isChanging) {
-        if (isChanging || isOwnEvent)
+    private void noteEvent(PathObjectHierarchyEvent event) {
+        if (event.isChanging())
             return
-        def now = imageData?.hierarchy?.rootObject
-        if (now.is(root)) {
-            openSteps += 1
-        } else {    // undo or redo: what was asked for is another image's, so to speak
+        steps.keep(event)
+        if (isOwnEvent)
+            return
+        def now = imageData.hierarchy.rootObject
+        if (!now.is(root)) {    // undo or redo: what was asked for is another image's, so to speak
+            steps.tell()
             root = now
             view.outlines.follow(imageData.hierarchy)
-            openSteps = 0
             asked?.cancel()
             asked = null
         }
@@ -234,7 +220,7 @@ class Live {
             return    // the mouse is released, and its press was told
         view.outlines.results.removeIf { it.parent == null }
         if (!changes.ids) {
-            openSteps = 0
+            steps.tell()
             return
         }
         cancelRequests()
@@ -298,8 +284,7 @@ class Live {
             isOwnEvent = true
             answers.finish(request)
             isOwnEvent = false
-            if (request.changed)
-                joinUndoSteps()
+            steps?.tell()
         }
         pauseOf(PAINTED_MS) { tellQuPath() }.play()    // for its undo step QuPath collects all garbage first
         if (failure) {
@@ -319,17 +304,6 @@ class Live {
         def tell = untold
         untold = null
         tell?.call()
-    }
-
-    /** Takes away the undo steps of a click without its outline, which QuPath made before the outline came. */
-    private void joinUndoSteps() {
-        try {
-            def steps = gui.undoRedoManager.@map.get(viewer)?.@undoStack
-            (0..<Math.min(openSteps, steps?.size() ?: 0)).each { steps.pop() }
-            openSteps = 0
-        } catch (MissingFieldException e) {
-            logger.debug('This QuPath keeps its undo steps elsewhere, so that a click has two', e)
-        }
     }
 
     /** Keeps what the last click may mean beside its answer, and shows the answer so that nobody overlooks it. */

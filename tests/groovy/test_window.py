@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fixtures.qupath_fixtures import make_project, objects_in
-from fixtures.qupath_window import State, open_window
+from fixtures.qupath_window import State, Window, open_window
 from fixtures.script_runs import RunningServer, note_program
 from wsisam_qupath.qupath.jvm.process import QuPathProcess
 
@@ -35,6 +35,15 @@ def has_other_results(state: State, before: State) -> bool:
 
 def points(state: State) -> list[int]:
     return sorted(one["points"] for one in state["objects"] if one["points"])
+
+
+def take_back_before_the_outline(window: Window, before: State) -> None:
+    """Click, and undo that while its outline is on the way."""
+    window.click(100, 420)
+    window.wait(lambda s: "…" in s["line"], "that the outline is on the way")
+    window.keys("ctrl+z")
+    back = window.wait(lambda s: points(s) == points(before), "the state before the click")
+    assert ids(back) == ids(before)
 
 
 def test_from_the_first_rectangle_to_the_saved_image(
@@ -75,6 +84,8 @@ def test_from_the_first_rectangle_to_the_saved_image(
         assert ids(after) == ids(two), "one step takes back a click with its outline"
         assert set(after["thick"]) == ids(two), "and what is drawn over the slide"
 
+        window.keys("Return")
+        take_back_before_the_outline(window, two)
         window.keys("Return")
         window.click(100, 420)
         three = window.wait(lambda s: len(results(s)) == 3, "the next object")
@@ -121,7 +132,11 @@ def test_other_drawings_another_server_corrections_and_a_change_of_the_image(
         window.wait(lambda s: has_other_results(s, one), "the corrected outline")
 
         window.press_button()
-        window.wait(lambda s: s["line"] is None, "the end of live mode")
+        off = window.wait(lambda s: s["line"] is None, "the end of live mode")
+        window.run("viewer.getHierarchy().clearAll()")
+        window.wait(lambda s: not s["objects"], "an empty image")
+        window.run("gui.getUndoRedoManager().undoOnce()")
+        window.wait(lambda s: ids(s) == ids(off), "what QuPath takes back without live mode")
         boxes = ", ".join(f"[{40 + 70 * (n % 6)}, {40 + 110 * (n // 6)}]" for n in range(24))
         window.run(
             "viewer.getHierarchy().clearAll();"
