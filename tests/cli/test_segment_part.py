@@ -200,4 +200,9 @@ def test_a_program_reads_every_line_on_stderr_as_json(tissue_path: Path, tmp_pat
     last = [one for one in events if one.get("what") == "Outlining prompts"][-1]
     assert (last["event"], last["done"], last["total"]) == ("progress", 1, 1)
     wrong = run("segment", tmp_path / "none.svs", "--box", "1,1,2,2", "--progress", "json")
-    assert json.loads(wrong.err.splitlines()[-1])["event"] == "error"
+    refused = json.loads(wrong.err.splitlines()[-1])
+    assert refused["event"] == "error"
+    assert refused["message"] == f"wsisam-qupath: {refused['reason']}"
+    option = run("segment", tissue_path, "--mpp", "-1", "--box", "1,1,2,2", "--progress", "json")
+    refused = json.loads(option.err.splitlines()[-1])
+    assert refused["message"] == f"wsisam-qupath: --mpp: {refused['reason']}"

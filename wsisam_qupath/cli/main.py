@@ -120,7 +120,15 @@ class _LazyGroup(click.Group):
             command = self.get_command(ctx, ctx.invoked_subcommand or "")
             flags = {one.name: _spell(one) for one in command.params} if command else {}
             name = flags.get(exc.option, exc.option)
-            raise click.ClickException(escape(f"{name}: {exc.problem}")) from exc
+            raise _RefusedOptionError(escape(name), escape(exc.problem)) from exc
+
+
+class _RefusedOptionError(click.ClickException):
+    """An option was refused, with its name as on the command line."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(f"{name}: {problem}")
+        self.problem = problem
 
 
 def _spell(parameter: click.Parameter) -> str:
@@ -187,6 +195,8 @@ def _run() -> None:
     except click.UsageError as exc:
         command = exc.ctx.command_path if exc.ctx else "wsisam-qupath"
         _fail(f"{exc.format_message()}\nSee `{command} --help`.")
+    except _RefusedOptionError as exc:
+        _fail(exc.format_message(), exc.problem)
     except click.ClickException as exc:
         _fail(exc.format_message())
     except WsiSamError as exc:
@@ -238,13 +248,14 @@ def _end_interrupted(number: int) -> NoReturn:
     sys.exit(128 + number)
 
 
-def _fail(message: str) -> NoReturn:
-    _say("error", f"wsisam-qupath: {message}")
+def _fail(message: str, reason: str | None = None) -> NoReturn:
+    """End with a message; ``reason`` is what it says without the name of an option."""
+    _say("error", f"wsisam-qupath: {message}", reason=message if reason is None else reason)
     sys.exit(2)
 
 
-def _say(event: str, message: str) -> None:
+def _say(event: str, message: str, **more: str) -> None:
     """Print the last message, for people or for programs."""
     if PROGRESS_STYLE.get() == "json":
-        message = json.dumps({"event": event, "message": message})
+        message = json.dumps({"event": event, "message": message, **more})
     click.echo(message, err=True)

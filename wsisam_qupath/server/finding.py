@@ -49,7 +49,7 @@ def find(
         SlideError: the slide is damaged at some place.
         ClientGoneError: nobody is there any more.
     """
-    segmenter = service.find_model(request.adapter).segmenter(slot.patience_s, slot.check_waiting)
+    segmenter = service.load_segmenter(request.adapter, slot)
     slide = service.slides.open(request.slide)
     options = request.options.outline
     found = find_objects(

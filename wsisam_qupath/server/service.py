@@ -70,7 +70,7 @@ class Service:
             SlideError: the slide is damaged at some place.
             ClientGoneError: nobody is there any more.
         """
-        segmenter = self.find_model(request.adapter).segmenter(slot.patience_s, slot.check_waiting)
+        segmenter = self.load_segmenter(request.adapter, slot)
         options = request.options.outline
         pixels, trouble = self._pixels(request, slot)
         chosen = _choose(request, segmenter, pixels, options)
@@ -92,6 +92,15 @@ class Service:
         for skipped in prompt_set.skipped:
             yield without_outline(skipped.id, skipped.reason)
         yield from () if chosen is None else _unanswered(chosen)
+
+    def load_segmenter(self, name: str | None, slot: QueueSlot) -> Segmenter:
+        """Get the model that a request asks for, when it is loaded.
+
+        Raises:
+            ProblemError: there is none of that name, or the client waits no longer.
+            ClientGoneError: nobody is there any more.
+        """
+        return self.find_model(name).segmenter(slot.patience_s, slot.check_waiting)
 
     def find_model(self, name: str | None) -> ModelLoader:
         """Find the model that a request asks for.

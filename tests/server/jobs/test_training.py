@@ -47,8 +47,9 @@ open(out.replace(".safetensors", ".report.html"), "w").write("<p>Report</p>")
 
 REFUSED = """
 import json, sys
-message = "wsisam-qupath: --without: no data set is named so."
-print(json.dumps({"event": "error", "message": message}), file=sys.stderr)
+reason = "no data set is named so."
+said = {"event": "error", "message": f"wsisam-qupath: --without: {reason}", "reason": reason}
+print(json.dumps(said), file=sys.stderr)
 sys.exit(2)
 """
 """How the command refuses an option."""

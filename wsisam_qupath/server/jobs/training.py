@@ -7,7 +7,6 @@ again. It is the whole command, so that what it needs, says and refuses is state
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -31,9 +30,6 @@ _STOP_SECONDS = 20
 
 _LATER_SECONDS = 600
 """Time after which a client may ask again."""
-
-_FLAG = re.compile(r"^--[a-z-]+: ")
-"""The option that a message of the command line begins with; clients have no such options."""
 
 _RESERVED = frozenset({"default", "none"})
 
@@ -271,4 +267,4 @@ def _take(status: TrainingStatus, event: dict[str, Any]) -> None:
     elif event["event"] == "message":
         status.notes.append(event["message"])
     elif event["event"] == "error":
-        status.reason = _FLAG.sub("", event["message"].removeprefix("wsisam-qupath: "))
+        status.reason = event["reason"]  # clients have no options of the command line
