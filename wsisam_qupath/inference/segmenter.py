@@ -27,6 +27,7 @@ from .backends import Embedding, EncodedPatch, Patches, Prediction
 from .chosen import ChosenModel
 from .predictor import Predictor
 from .read_ahead import Check, go_on, read_ahead
+from .shared_patches import SharedPatches
 from .tally import Tally
 
 PROMPTS_AT_ONCE, _POINTS_AT_ONCE = 8, 256
@@ -54,12 +55,19 @@ class Segmenter:
         predictor: the loaded model.
         cache_bytes: most memory that embeddings kept for later prompts may occupy.
         tally: counts what is done; None makes a new one.
+        shared: encoded patches that other models may have left, and find in turn.
     """
 
     def __init__(
-        self, predictor: Predictor, *, cache_bytes: int = 512 * _MIB, tally: Tally | None = None
+        self,
+        predictor: Predictor,
+        *,
+        cache_bytes: int = 512 * _MIB,
+        tally: Tally | None = None,
+        shared: SharedPatches | None = None,
     ) -> None:
         self.predictor = predictor
+        self._shared = shared
         self.tally = tally or Tally()
         self._embeddings: LRUCache[tuple[object, PatchPair], Embedding] = LRUCache(
             cache_bytes, getsizeof=lambda embedding: embedding.nbytes
@@ -232,10 +240,17 @@ class Segmenter:
         with self.tally.measure_time("read"):
             return tuple(
                 self._find_encoded(slide, pair, index)
+                or self._find_shared(slide, box, size_px)
                 or self._find_stored(slide, box, size_px)
                 or slide.read(box, size_px, size_px, check)
                 for index, box in enumerate(pair.l0_boxes[:count])
             )
+
+    def _find_shared(self, slide: PixelSource, l0_box: Box, size_px: int) -> EncodedPatch | None:
+        """Find a patch that another model with the same encoder encoded."""
+        if self._shared is None:
+            return None
+        return self._shared.find(self.predictor, slide, l0_box, size_px)
 
     def _find_stored(self, slide: PixelSource, l0_box: Box, size_px: int) -> EncodedPatch | None:
         """Find a patch that an earlier run encoded and kept on the disk."""
@@ -300,6 +315,10 @@ class Segmenter:
             for pair, embedding in made.items():
                 if embedding.nbytes <= self._embeddings.maxsize:
                     self._embeddings[slide.identity, pair] = embedding
+        if self._shared is not None:
+            for pair, embedding in made.items():
+                for box, patch in zip(pair.l0_boxes, embedding.patches, strict=False):
+                    self._shared.keep(self.predictor, slide, box, pair.size_px, patch)
 
     def _decode(
         self, pair: PatchPair, embedding: Embedding, questions: Sequence[Question]

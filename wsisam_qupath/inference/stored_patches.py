@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from .. import __version__
 from ..geometry import Box, PatchPair
 from ..model.adapter import Adapter
 from ..model.bases import Base
 from ..slide import PixelSource, SlideIdentity
 from .backends import Backend, Encoded, EncodedPatch, Patches
 from .embedding_store import EmbeddingStore
+from .shared_patches import name_encoder, name_place
 
 
 class StoredPatches:
@@ -31,9 +31,7 @@ class StoredPatches:
     ) -> None:
         self._store = store
         self._backend = backend
-        tuned = adapter.sha256 if adapter is not None and adapter.card.tunes_encoder else ""
-        # Another version of this program may read pixels in another way.
-        self._encoder = f"{__version__}|{base.sha256}|{tuned}|{backend.name}"
+        self._encoder = name_encoder(backend, base, adapter)
 
     def holds(self, slide: PixelSource, pair: PatchPair, count: int) -> bool:
         """Whether the first patches of a pair are kept."""
@@ -79,7 +77,5 @@ class StoredPatches:
         identity = slide.identity
         if not isinstance(identity, SlideIdentity) or not identity.mtime_ns:
             return None  # pixels of a client, or a file that nobody can tell from a later one
-        corners = (l0_box.x0, l0_box.y0, l0_box.x1, l0_box.y1)
-        place = " ".join(f"{corner:.3f}" for corner in corners)
-        named = f"{self._encoder}|{identity}|{place}|{size_px}"
+        named = f"{self._encoder}|{identity}|{name_place(l0_box)}|{size_px}"
         return hashlib.sha256(named.encode("utf-8", "surrogateescape")).hexdigest()[:40]

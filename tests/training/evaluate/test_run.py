@@ -10,11 +10,15 @@ import pytest
 import shapely
 from rich.console import Console
 
+from fixtures.counting import count_encodes
 from fixtures.evaluate_models import SQUARE, TALL, OutlineModel, make_image
+from fixtures.models import PLAIN_BASE
 from wsisam_qupath.errors import OptionError, PromptError
 from wsisam_qupath.geometry import Box
 from wsisam_qupath.inference.backends import Prediction
+from wsisam_qupath.inference.embedding_store import count_patch_bytes
 from wsisam_qupath.inference.predictor import Predictor
+from wsisam_qupath.inference.shared_patches import SharedPatches
 from wsisam_qupath.prompts.encoding import EncodedPrompt
 from wsisam_qupath.slide import SlideReference
 from wsisam_qupath_training.dataset import AnnotatedImage
@@ -35,6 +39,9 @@ from wsisam_qupath_training.evaluate.summary import correlations, iou_by_click, 
 pytestmark = pytest.mark.slow
 
 QUIET = Console(quiet=True)
+
+PATCH_BYTES = 2 * count_patch_bytes(PLAIN_BASE)
+"""Memory of an encoded patch: float32, where the disk has float16."""
 
 
 def asked(images: Sequence[AnnotatedImage], *models: Model, **settings: Any) -> EvaluationResults:
@@ -266,3 +273,43 @@ def test_our_own_models_answer_as_the_segment_command_does(
         expected = measure_fit(SQUARE, result.polygon, shapely.box(0, 0, 400, 300), slide.mpp)
     assert score.fit == expected
     assert score.predicted_iou == result.predicted_iou
+
+
+def test_models_with_one_encoder_encode_each_patch_once(
+    tmp_path: Path, plain_openvino: Predictor, wsi_openvino: Predictor
+) -> None:
+    image = make_image(tmp_path)
+    asked_of = {"kinds": ("box", "points", "noc")}
+    alone = asked([image], PredictorModel("wsi", wsi_openvino), **asked_of)
+    counted = [count_encodes(one) for one in (wsi_openvino, plain_openvino)]
+    shared = SharedPatches()
+    models = [
+        PredictorModel(name, predictor, shared)
+        for name, (predictor, _) in zip(("wsi", "plain"), counted, strict=True)
+    ]
+
+    together = asked([image], *models, **asked_of)
+
+    (_, first), (_, second) = counted
+    assert first.encoded > 0
+    assert second.encoded == 0
+    assert [one for one in together.scores if one.model == "wsi"] == scores_of_models(alone)
+    assert len(together.encode_s["wsi"]) > 0
+    assert not together.encode_s["plain"]
+
+
+def test_models_take_turns_so_that_few_patches_need_to_be_kept(
+    tmp_path: Path, plain_openvino: Predictor
+) -> None:
+    corners = [(x + 20 * (n % 4), 40 + 90 * (n // 4)) for x in (40, 1200) for n in range(8)]
+    outlines = [shapely.box(x, y, x + 16, y + 60) for x, y in corners]
+    image = make_image(tmp_path, outlines=outlines, class_names=["cell"] * 16, width_px=1400)
+    alone, once = count_encodes(plain_openvino)
+    asked([image], PredictorModel("alone", alone), kinds=("box",))
+    counted, both = count_encodes(plain_openvino)
+    shared = SharedPatches(cache_bytes=PATCH_BYTES * once.encoded * 4 // 5)
+
+    asked([image], *(PredictorModel(name, counted, shared) for name in "ab"), kinds=("box",))
+
+    assert once.encoded > 4
+    assert both.encoded == once.encoded

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +29,7 @@ from wsisam_qupath.prompts.results import Empty, Result
 from wsisam_qupath.report.progress import Progress
 from wsisam_qupath.slide import Slide
 
+from ..dataset import Truth
 from ..sampling.clicker import Click
 from .boxes import match_boxes
 from .choosing import SelectedObjects
@@ -54,6 +56,10 @@ from .results import (
 from .scoring import check_logits, find_known_part, make_target
 
 _AT_ONCE = 8
+
+_OBJECTS_IN_TURN = 8
+"""Number of objects that all models are asked about before the next ones: few enough for what is
+encoded of them to be in memory still, and enough for neighbors to be answered together."""
 
 
 class _Answered(NamedTuple):
@@ -97,20 +103,21 @@ class ImageRun:
         with one.slide.open() as slide:
             slide_box = shapely.box(*slide.l0_box.corners().ravel())
             scorer = _Scorer(self, slide.mpp, find_known_part(one, slide_box))
-            for model in self.models:
+            # In turns, so that a model finds what the one before it encoded still in memory.
+            for truths, model in product(_split(self.chosen.truths), self.models):
                 if boxes is not None:
-                    self._note_missed(given, model.name)
+                    self._note_missed(truths, given, model.name)
                 builder = PromptBuilder(self.settings, model, one, slide.mpp, own_sizes, given)
-                queries = self._build_queries(builder)
+                queries = self._build_queries(builder, truths)
                 if model is self.models[0]:
                     scorer.score_baselines(queries, slide_box)
                 _ModelTurn(scorer, model, slide).ask(queries)
-                self.progress.advance(len(self.chosen.truths))
+                self.progress.advance(len(truths))
 
-    def _build_queries(self, builder: PromptBuilder) -> list[Query]:
-        """Build all questions about the image; objects without any are named once."""
+    def _build_queries(self, builder: PromptBuilder, truths: Sequence[Truth]) -> list[Query]:
+        """Build all questions about some objects; those without any are named once."""
         found: list[Query] = []
-        for truth in self.chosen.truths:
+        for truth in truths:
             queries = list(builder.build_queries(truth))
             found += queries
             name = f"{builder.image.name}, object {truth.id}"
@@ -119,8 +126,8 @@ class ImageRun:
                 self.results.skipped.append(case)
         return found
 
-    def _note_missed(self, given: Mapping[str, Box], model: str) -> None:
-        for truth in self.chosen.truths:
+    def _note_missed(self, truths: Sequence[Truth], given: Mapping[str, Box], model: str) -> None:
+        for truth in truths:
             if truth.id not in given:
                 object_key = make_object_key(self.chosen.image, truth)
                 self.results.scores.append(Score(object_key, model, GIVEN_BOX, NOTHING, None, None))
@@ -246,11 +253,18 @@ class _ModelTurn:
             if count:
                 kept[model.name].append((tally.seconds[stage] - before.seconds[stage]) / count)
 
-    def _ask_on_pair(self, pair: PatchPair, queries: Sequence[Query]) -> None:
-        results = self.scorer.asked.results
+    def _embed(self, pair: PatchPair) -> Any:
+        if isinstance(self.model, PredictorModel):
+            with self._measure_engine(self.model):
+                return self.model.embed(self.slide, pair)
         start = time.perf_counter()
         embedding = self.model.embed(self.slide, pair)
-        results.encode_s[self.model.name].append(time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        self.scorer.asked.results.encode_s[self.model.name].append(seconds)
+        return embedding
+
+    def _ask_on_pair(self, pair: PatchPair, queries: Sequence[Query]) -> None:
+        embedding = self._embed(pair)
         prompted = [(q, q.prompt) for q in queries if q.prompt is not None]
         for first in range(0, len(prompted), _AT_ONCE):
             self._score(embedding, pair, prompted[first : first + _AT_ONCE])
@@ -309,6 +323,11 @@ class _ModelTurn:
             l0_positives=tuple(l0_points(True)),
             l0_negatives=tuple(l0_points(False)),
         )
+
+
+def _split(truths: Sequence[Truth]) -> Iterator[Sequence[Truth]]:
+    for first in range(0, len(truths), _OBJECTS_IN_TURN):
+        yield truths[first : first + _OBJECTS_IN_TURN]
 
 
 def _read_result(result: Result | Empty) -> _Answered:

@@ -16,6 +16,7 @@ from wsisam_qupath.inference.backends import Embedding, Prediction
 from wsisam_qupath.inference.loading import resolve
 from wsisam_qupath.inference.predictor import Predictor
 from wsisam_qupath.inference.segmenter import Segmenter
+from wsisam_qupath.inference.shared_patches import SharedPatches
 from wsisam_qupath.model.adapter import Adapter
 from wsisam_qupath.model.bases import BASES
 from wsisam_qupath.model.card import Route
@@ -61,10 +62,15 @@ class Model(Protocol):
 
 @dataclass(frozen=True)
 class PredictorModel:
-    """A model of this program."""
+    """A model of this program.
+
+    Attributes:
+        shared: encoded patches that models with the same encoder share; None shares nothing.
+    """
 
     name: str
     predictor: Predictor
+    shared: SharedPatches | None = None
 
     @property
     def base_size_px(self) -> int:
@@ -78,11 +84,9 @@ class PredictorModel:
 
     def embed(self, slide: Slide, pair: PatchPair) -> Embedding:
         """See :class:`Model`. The LR patch is read only where a decoder looks at it."""
-        size_px = pair.size_px
-        l0_boxes = pair.l0_boxes[: self.predictor.patch_count]
-        return self.predictor.backend.embed(
-            [[slide.read(box, size_px, size_px) for box in l0_boxes]]
-        )[0]
+        count = self.predictor.patch_count
+        ((_, embedding),) = self.segmenter.embed_pairs(slide, [pair], patch_count=count)
+        return embedding
 
     def predict(self, embedding: Embedding, encoded: Sequence[EncodedPrompt]) -> list[Prediction]:
         """See :class:`Model`. Of several masks, the one with the highest predicted IoU is given."""
@@ -91,7 +95,7 @@ class PredictorModel:
     @cached_property
     def segmenter(self) -> Segmenter:
         """The engine that every command answers prompts with."""
-        return Segmenter(self.predictor)
+        return Segmenter(self.predictor, shared=self.shared)
 
     def outline(
         self, slide: Slide, prompts: Sequence[Prompt], object_size_um: float | None
@@ -105,7 +109,13 @@ class PredictorModel:
         return self.segmenter.segment(slide, prompts, options)
 
 
-def load_model(spec: str, usual: ModelSpec, *, second_pass: bool = True) -> Model:
+def load_model(
+    spec: str,
+    usual: ModelSpec,
+    *,
+    second_pass: bool = True,
+    shared: SharedPatches | None = None,
+) -> Model:
     """Load the model that a specification names.
 
     Args:
@@ -115,6 +125,7 @@ def load_model(spec: str, usual: ModelSpec, *, second_pass: bool = True) -> Mode
             arguments that returns an :class:`Model`.
         usual: base to use where the specification names none, and where to compute.
         second_pass: whether adapters refine their first answer.
+        shared: see :class:`PredictorModel`.
 
     Raises:
         OptionError: the specification names nothing, or a factory returned no model.
@@ -130,7 +141,7 @@ def load_model(spec: str, usual: ModelSpec, *, second_pass: bool = True) -> Mode
     if not second_pass and predictor.adapter is not None:
         single = _drop_second_passes(predictor.adapter)
         predictor = Predictor(predictor.backend, predictor.base, single, predictor.stored)
-    return PredictorModel(name, predictor)
+    return PredictorModel(name, predictor, shared)
 
 
 def _drop_second_passes(adapter: Adapter) -> Adapter:
@@ -156,13 +167,15 @@ def parse_spec(spec: str, base: str) -> tuple[str, Path | None]:
 def load_models(
     specs: Sequence[str], usual: ModelSpec, *, second_pass: bool = True
 ) -> tuple[Model, ...]:
-    """Load several models, each under a name of its own.
+    """Load several models, each under a name of its own; encoded patches are shared.
 
     Raises:
         OptionError: two have the same name, or see :func:`load_model`.
     """
+    shared = SharedPatches()
     models = tuple(
-        load_model(spec, usual, second_pass=second_pass) for spec in dict.fromkeys(specs)
+        load_model(spec, usual, second_pass=second_pass, shared=shared)
+        for spec in dict.fromkeys(specs)
     )
     names = [model.name for model in models]
     if twice := sorted({name for name in names if names.count(name) > 1}):
