@@ -22,7 +22,13 @@ from .chosen import ChosenModel
 from .cores import count_usable_cores
 from .precision import choose_precision, read_chip_features
 from .predictor import Predictor
-from .ready_graphs import ReadyGraphs, find_int8_encoder, find_ready_graphs
+from .ready_graphs import (
+    ENCODER,
+    ReadyGraphs,
+    find_int8_encoder,
+    find_ready_encoder,
+    find_ready_graphs,
+)
 
 if TYPE_CHECKING:
     from ..model.build import Networks
@@ -55,11 +61,17 @@ class ResolvedModel(ChosenModel):
     threads: int | None = None
     embeddings_gb: float = 0.0
 
-    def load(self) -> Predictor:
-        """Load the networks. Takes seconds, and longer the first time on a machine."""
+    def load(self, graphs_folder: Path | None = None) -> Predictor:
+        """Load the networks. Takes seconds, and longer the first time on a machine.
+
+        Args:
+            graphs_folder: folder for the graphs that OpenVINO runs, for a model that is not used
+                for long; None is the user's cache.
+        """
         threads = self.threads or count_usable_cores()
         if self.backend == "openvino":
-            backend = self._load_openvino(threads)
+            folder = graphs_folder or cache_folder() / "openvino"
+            backend = self._load_openvino(threads, folder)
         else:
             backend = self._load_torch(threads)
         return Predictor(backend, self.base, self.adapter, self._open_store(backend))
@@ -81,10 +93,9 @@ class ResolvedModel(ChosenModel):
         torch.set_num_threads(threads)
         return TorchBackend(self._build_networks(), self.device, self.precision)
 
-    def _load_openvino(self, threads: int) -> Backend:
+    def _load_openvino(self, threads: int, folder: Path) -> Backend:
         from .backends.openvino_backend import OpenVinoBackend  # 0.3 s
 
-        folder = cache_folder() / "openvino"
         return OpenVinoBackend(
             self.base, self.adapter, folder, self._write_graphs, threads, self.precision
         )
@@ -92,12 +103,22 @@ class ResolvedModel(ChosenModel):
     def _write_graphs(self, folder: Path) -> None:
         if self.graphs is not None:
             self.graphs.unpack(folder)
+            if self.int8_encoder is not None:
+                self.int8_encoder.unpack(folder)
         else:
-            from .backends.openvino_export import export_networks  # imports PyTorch
+            self._export_graphs(folder)
 
-            export_networks(self._build_networks(), folder)
-        if self.int8_encoder is not None:
-            self.int8_encoder.unpack(folder)
+    def _export_graphs(self, folder: Path) -> None:
+        """Export what does not ship: the decoders, and an encoder that an adapter brings."""
+        from .backends.openvino_export import export_decoders, export_encoder  # imports PyTorch
+
+        networks = self._build_networks()
+        encoder = self.int8_encoder or find_ready_encoder(self.base, self.adapter)
+        if encoder is not None:
+            encoder.unpack(folder)
+        else:
+            export_encoder(networks, folder / f"{ENCODER}.xml")
+        export_decoders(networks, folder)
 
     def _build_networks(self) -> Networks:
         from ..model.build import build_networks, read_state  # imports PyTorch

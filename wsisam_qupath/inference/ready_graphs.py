@@ -61,9 +61,17 @@ def find_ready_graphs(base: Base, adapter: Adapter | None) -> ReadyGraphs | None
     return None
 
 
+def find_ready_encoder(base: Base, adapter: Adapter | None) -> ReadyGraphs | None:
+    """Find the encoder that ships for a base; None if there is none, or the adapter has its own."""
+    return _find_encoder(FOLDER / f"{base.name}.zip", base, adapter)
+
+
 def find_int8_encoder(base: Base, adapter: Adapter | None) -> ReadyGraphs | None:
     """Find the encoder in int8 of a base; None if there is none, or the adapter has its own."""
-    path = FOLDER / f"{base.name}-int8.zip"
+    return _find_encoder(FOLDER / f"{base.name}-int8.zip", base, adapter)
+
+
+def _find_encoder(path: Path, base: Base, adapter: Adapter | None) -> ReadyGraphs | None:
     if adapter is not None and adapter.card.tunes_encoder:
         return None
     return ReadyGraphs((path,)) if _read_sources(path) == list_sources(base, None) else None

@@ -84,7 +84,7 @@ def test_where_the_time_is_too_short_the_least_is_trained_and_said(
 
     assert fitted.recipe == shorten(WHOLE, 0.1)
     # A tenth to encode, of the steps and of the validations; of 12 objects all are drawn.
-    assert fitted.seconds == pytest.approx(gone_s + 20 + 40 + 4 * 4 * 0.5 + 2 * 2 * (12 + PICTURED))
+    assert fitted.seconds == pytest.approx(gone_s + 20 + 40 + 4 * 4 * 0.5 + 2 * (12 + PICTURED))
     assert describe_fit(WHOLE, fitted, 1) == (
         "1 min is too short here. The shortest training that teaches anything takes about "
         f"{duration(fitted.seconds)}: all 40 of 400 steps."

@@ -87,12 +87,13 @@ def _open(request: TrainRequest, console: Console) -> Iterator[tuple[TrainingRun
                 recipe = _fit(opening, recipe, request.minutes, started)
         with opening.open(recipe) as training:
             images = len(training.parts["train"].images)
-            views = describe_views(training.views, images, request.cache_gb)
+            rounds = len(training.rounds)
+            views = describe_views(training.views, images, request.cache_gb, folds=rounds)
             console.print(views, markup=False)
             if training.is_cross_validated:
                 console.print(
                     "There are few patients to validate on, so training is cross-validated: "
-                    f"{len(training.rounds)} times, each time without some of the images. The "
+                    f"{rounds} times, each time without some of the images. The "
                     "adapter is the mean of the results."
                 )
             yield training, collection

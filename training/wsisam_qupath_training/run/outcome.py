@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from wsisam_qupath.errors import WsiSamError
 from wsisam_qupath.files import write_atomically
+from wsisam_qupath.model.adapter import read_adapter
 from wsisam_qupath.report.progress import show_progress
 
 from ..dataset import AnnotatedImage
@@ -75,7 +77,7 @@ class Outcome:
         if fold is not None:
             images = [val[index] for index in fold.select(val)]
             adapter = self._write_fold(training.rounds.index(fold)).adapter
-        after = training.load_compared("after", adapter)
+        after = training.load_compared("after", adapter, training.graphs_folder)
         count = training.recipe.compared_objects // len(training.rounds)
         results = ask(images, before, after, count, training.console)
         return ComparedRound(images, before, after, results)
@@ -98,8 +100,8 @@ class Outcome:
         training, start = self.training, self.training.model.adapter
         if start is None or any(one.tunes_encoder for one in training.recipe.decoders.values()):
             return
-        tuned = training.load_compared("after", self.made.adapter).predictor.adapter
-        if tuned is None or not (kept := keep_start(start, tuned, judgments)):
+        tuned = read_adapter(self.made.adapter, training.model.base)
+        if not (kept := keep_start(start, tuned, judgments)):
             return
         training.console.print(
             f"Kept as it was, since training made nothing better there: "
@@ -204,4 +206,7 @@ def conclude(
         licence=training.request.licence,
     )
     outcome = Outcome(training, made, images)
-    return outcome.report(outcome.judge())
+    try:
+        return outcome.report(outcome.judge())
+    finally:
+        shutil.rmtree(training.graphs_folder, ignore_errors=True)

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from rich.console import Console
 
 from wsisam_qupath.inference.backends import Backend
 from wsisam_qupath.model.bases import Base
-from wsisam_qupath.report.progress import count_noun, duration, show_progress
+from wsisam_qupath.report.progress import Progress, count_noun, duration, show_progress
 from wsisam_qupath.slide.pool import MOST_OPEN
 
 from ..dataset import Part
@@ -57,10 +58,17 @@ class Planned:
     features: Path
 
 
-def describe_views(views: ViewCounts, images: int, limit_gb: float) -> str:
-    """Say how many views are used, and why fewer than the recipe asks for."""
+def describe_views(views: ViewCounts, images: int, limit_gb: float, *, folds: int = 1) -> str:
+    """Say how many views are used, and why fewer than the recipe asks for.
+
+    Args:
+        folds: number of folds of a cross-validation, each of which takes its views to validate on
+            out of those to train on; 1 is none.
+    """
     each = f"{views.train / max(images, 1):.1f} of each image"
-    text = f"{count_noun(views.train, 'view')} to train on ({each}), {views.val} to validate on"
+    text = f"{count_noun(views.train, 'view')} to train on ({each})"
+    if folds == 1:
+        text += f", {views.val} to validate on"
     if not views.n_bytes:
         return f"{text}; nothing is kept, as the image encoder learns."
     text = f"{text}: {views.n_bytes / _GIB:.1f} GiB of features on the disk"
@@ -80,7 +88,7 @@ class Measured:
         patch_s: seconds to encode a patch; 0 where no features are kept.
         patches: number of patches that are still to be encoded.
         step_s, validation_s: seconds of a step and of the validation of a view, by decoder name.
-        compared_s: seconds of all questions about one object to one model; 0 where nothing is
+        compared_s: seconds of all questions about one object to both models; 0 where nothing is
             compared.
         compared: largest number of objects that are compared at the end.
         rounds: number of trainings of each decoder: one per fold of a cross-validation.
@@ -111,7 +119,7 @@ class Measured:
     def comparison_seconds(self, recipe: Recipe) -> float:
         """Seconds to compare start and result at the end, and to draw what changed."""
         objects = min(recipe.compared_objects, self.compared)
-        return 2 * self.compared_s * (objects + min(PICTURED, objects))
+        return self.compared_s * (objects + min(PICTURED, objects))
 
     def curve_seconds(self, recipe: Recipe) -> float:
         """Seconds of all learning curves, besides the training itself."""
@@ -165,9 +173,14 @@ def measure_plan(
             patches = _count_missing_patches(planned, loaded)
         for name, settings in decoders.items():
             samples = pixels if settings.tunes_encoder or cached is None else cached
-            with show_progress(console, f"Measuring how fast {name} can be trained"):
+            with show_measuring(console, name):
                 step_s[name], validation_s[name] = make_run(name, samples).measure_seconds()
     return Measured(patch_s, patches, step_s, validation_s)
+
+
+def show_measuring(console: Console, decoder: str) -> AbstractContextManager[Progress]:
+    """Show that the training of a decoder is measured, for the time of the body."""
+    return show_progress(console, f"Measuring how fast {decoder} can be trained")
 
 
 def describe_plan(planned: Planned, measured: Measured) -> list[str]:

@@ -17,6 +17,7 @@ from wsisam_qupath.errors import PromptError
 from wsisam_qupath.files import cache_folder
 from wsisam_qupath.inference.backends import Backend
 from wsisam_qupath.inference.loading import ResolvedModel, resolve
+from wsisam_qupath.inference.shared_patches import SharedPatches
 from wsisam_qupath.model.build import read_state
 from wsisam_qupath.model.shipped import find_shipped_adapter
 from wsisam_qupath.model.weights import locate_weights
@@ -48,7 +49,7 @@ from ..trainer.training_data import (
 )
 from .few_objects import FewObjects, choose_sizes
 from .folds import Fold
-from .plan import Measured, Planned, describe_plan, measure_plan
+from .plan import Measured, Planned, describe_plan, measure_plan, show_measuring
 from .request import TrainRequest
 from .verdict import measure_comparison
 
@@ -204,7 +205,7 @@ class TrainingRun:
         """
         samples, _ = self.samples(self.recipe.decoders[name], self.rounds[0])
         some = ChosenObjects(samples, rows)
-        with show_progress(self.console, f"Measuring how fast {name} can be trained"):
+        with show_measuring(self.console, name):
             return self._make_run(name, some, some, None).measure_seconds()
 
     def collect_trained(
@@ -240,10 +241,20 @@ class TrainingRun:
             return self.model.adapter.path
         return find_shipped_adapter(self.model.base.name)
 
-    def load_compared(self, name: str, adapter: Path) -> PredictorModel:
-        """Load an adapter as it is used, under a name for the comparison."""
-        spec = replace(self.request.model, backend="torch", adapter=adapter)
-        return PredictorModel(name, resolve(spec).load())
+    def load_compared(
+        self, name: str, adapter: Path, graphs_folder: Path | None = None
+    ) -> PredictorModel:
+        """Load an adapter as it is used, under a name for the comparison.
+
+        Args:
+            graphs_folder: see :meth:`.ResolvedModel.load`.
+        """
+        spec = replace(self.request.model, precision="auto", adapter=adapter)
+        return PredictorModel(name, resolve(spec).load(graphs_folder), self._shared)
+
+    @cached_property
+    def _shared(self) -> SharedPatches:
+        return SharedPatches()
 
     @cached_property
     def rounds(self) -> tuple[Fold | None, ...]:
@@ -299,6 +310,11 @@ class TrainingRun:
     def folder(self, name: str) -> Path:
         """Folder of a decoder's checkpoints."""
         return self.request.run_folder / name
+
+    @property
+    def graphs_folder(self) -> Path:
+        """Folder for the graphs of adapters that are compared once: not the user's cache."""
+        return self.request.run_folder / "graphs"
 
     def _round_folder(self, name: str, fold: Fold | None, few: FewObjects | None = None) -> Path:
         own = self.folder(name)

@@ -86,8 +86,13 @@ class _MaskPrompt(nn.Module):
 
 
 def export_networks(networks: Networks, folder: Path) -> None:
-    """Write all graphs of a model: the encoder's, and two to four of each decoder."""
+    """Write all graphs of a model: the encoder's and those of the decoders."""
     export_encoder(networks, folder / "encoder.xml")
+    export_decoders(networks, folder)
+
+
+def export_decoders(networks: Networks, folder: Path) -> None:
+    """Write the graphs of each decoder, two to four of it."""
     for name, decoder in networks.decoders.items():
         if isinstance(decoder, WsiSamDecoder):
             for graph, resolution in zip(FEATURE_GRAPHS, decoder.resolutions, strict=False):
