@@ -135,6 +135,7 @@ def test_folding_the_image_attention_changes_no_answer(
     assert replaced == (4 if VARIANTS[name].enhanced else 2)
     assert (answer.logits - own.logits).abs().max() < TOLERANCE * own.logits.abs().max()
     assert (answer.iou - own.iou).abs().max() < TOLERANCE
+    assert list(folded.state_dict()) == list(decoder.state_dict())
 
 
 def test_all_of_an_enhancement_learns_once_its_gates_have_opened(

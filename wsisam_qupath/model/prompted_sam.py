@@ -105,7 +105,7 @@ class Enhancement(nn.Module):
         self.layers = nn.ModuleList(GatedTwoWayLayer() for _ in range(2))
 
 
-class FoldedImageAttention(nn.Module):
+class FoldedImageAttention(Attention):  # type: ignore[misc]  # SAM's package has no types
     """SAM's attention of image tokens to the other tokens, without projecting the image tokens.
 
     There are 4096 image tokens, and few others: a box makes seven. So the others' keys are taken
@@ -115,29 +115,33 @@ class FoldedImageAttention(nn.Module):
     longer, but no more than 20 are asked.
 
     Args:
-        attention: SAM's own. Its weights are shared, not copied.
+        attention: SAM's own. Its weights are shared, not copied, and keep their names.
     """
 
     def __init__(self, attention: Attention) -> None:
-        super().__init__()
-        self.attention = attention
+        nn.Module.__init__(self)
+        self.embedding_dim = attention.embedding_dim
+        self.internal_dim = attention.internal_dim
+        self.num_heads = attention.num_heads
+        self.q_proj, self.k_proj = attention.q_proj, attention.k_proj
+        self.v_proj, self.out_proj = attention.v_proj, attention.out_proj
 
     def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """Attend as SAM's own does: B x 4096 x 256 queries, B x T x 256 keys and values."""
-        own, heads = self.attention, self.attention.num_heads
+        heads = self.num_heads
         keys, values = (
             # B x heads x T x channels of one head
             projected.unflatten(-1, (heads, -1)).transpose(1, 2)
-            for projected in (own.k_proj(k), own.v_proj(v))
+            for projected in (self.k_proj(k), self.v_proj(v))
         )
-        keys = keys / math.sqrt(own.internal_dim // heads)
-        asked = keys @ own.q_proj.weight.unflatten(0, (heads, -1))
-        offset = keys @ own.q_proj.bias.reshape(heads, -1, 1)
-        told = values @ own.out_proj.weight.unflatten(1, (heads, -1)).permute(1, 2, 0)
+        keys = keys / math.sqrt(self.internal_dim // heads)
+        asked = keys @ self.q_proj.weight.unflatten(0, (heads, -1))
+        offset = keys @ self.q_proj.bias.reshape(heads, -1, 1)
+        told = values @ self.out_proj.weight.unflatten(1, (heads, -1)).permute(1, 2, 0)
         scores = asked.flatten(1, 2) @ q.transpose(1, 2) + offset.flatten(1, 2)
         # B x heads x T x 4096: the image tokens last, so that many are computed at once.
         weights = scores.unflatten(1, (heads, -1)).softmax(2).flatten(1, 2)
-        seen: torch.Tensor = weights.transpose(1, 2) @ told.flatten(1, 2) + own.out_proj.bias
+        seen: torch.Tensor = weights.transpose(1, 2) @ told.flatten(1, 2) + self.out_proj.bias
         return seen
 
 

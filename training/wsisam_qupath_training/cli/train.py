@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -228,6 +229,9 @@ def train_command(val_share: float, is_plan: bool, **given: Any) -> None:
     """
     from wsisam_qupath.report.progress import stderr_console
 
+    # Read when PyTorch is loaded. Threads that wait in a loop take the core of the one that they
+    # wait for, where another program runs beside.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     with require_extra():
         from ..run.command import run_plan, run_train
         from ..run.request import TrainRequest

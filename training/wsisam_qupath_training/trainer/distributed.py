@@ -14,6 +14,8 @@ from torch import distributed
 from wsisam_qupath.errors import DeviceError
 from wsisam_qupath.inference.loading import choose
 
+from .memory import keep_freed_memory
+
 
 @dataclass(frozen=True)
 class DistributedContext:
@@ -61,7 +63,7 @@ def open_context(device: str, threads: int | None) -> Iterator[DistributedContex
     if threads is not None:
         torch.set_num_threads(threads)
     chosen, _ = choose(device, "torch")
-    with _flush_denormals(), _join_processes(chosen) as context:
+    with keep_freed_memory(), _flush_denormals(), _join_processes(chosen) as context:
         yield context
 
 

@@ -20,6 +20,7 @@ from wsisam_qupath.model.build import build_decoder, build_networks, encoder_sta
 from wsisam_qupath.model.card import SamLogits
 from wsisam_qupath.model.decoders import Decoded, SamDecoder, WsiSamDecoder
 from wsisam_qupath.model.encoder import PatchEncoder
+from wsisam_qupath.model.prompted_sam import fold_image_attention
 from wsisam_qupath.prompts import PromptKind
 
 from ..sampling.prompt_sampling import PromptBatch
@@ -73,6 +74,7 @@ class TrainableDecoder(nn.Module):
         self.decoder: SamDecoder | WsiSamDecoder = build_decoder(
             base, copy.deepcopy(plain.sam), settings.card
         )
+        fold_image_attention(self.decoder)  # its tensors keep their names
         # A frozen encoder stays out of the module: neither checkpoints nor gradients need it.
         self.encoder: PatchEncoder | None = model.encoder if settings.tunes_encoder else None
         for name, parameter in self.named_parameters():
