@@ -32,7 +32,7 @@ from wsisam_qupath_training.trainer.checkpoint import read_checkpoint
 from wsisam_qupath_training.trainer.sample_sources import CachedSamples, LoadedSample
 from wsisam_qupath_training.trainer.targets import make_targets
 from wsisam_qupath_training.trainer.trainable_decoder import SampleFeatures, TrainableDecoder
-from wsisam_qupath_training.trainer.trained import TrainedDecoder
+from wsisam_qupath_training.trainer.trained import TrainedDecoder, choose_start_share
 from wsisam_qupath_training.trainer.trainer import Run, schedule
 from wsisam_qupath_training.trainer.validation import validate
 
@@ -121,7 +121,8 @@ def test_what_was_learned_is_mixed_with_the_start_as_far_as_that_helps(
     run = make_run(tmp_path, settings, samples, lite_state)
     start = {name: p.detach().clone() for name, p in run.trainable.list_learning().items()}
 
-    trained = run.train(nothing)
+    measured_run = run.measure_shares(run.finish(nothing))
+    trained = measured_run.mix(choose_start_share([measured_run], shares))
 
     _, whole = undisturbed  # the same run without a start to go back to
     share = trained.start_share
@@ -135,6 +136,7 @@ def test_what_was_learned_is_mixed_with_the_start_as_far_as_that_helps(
                 parameter.copy_(whole.state[name].lerp(start[name], other))
         measured = validate(run.trainable, samples, settings.mix, run.size_px, run.context)
         dices[other] = measured["dice"]
+    assert measured_run.share_dices == dices
     assert dices[share] == max(dices.values())
 
 

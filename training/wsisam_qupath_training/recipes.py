@@ -94,7 +94,7 @@ def fit_recipe(start: Adapter | None, n_objects: int) -> Recipe:
     numbers: dict[str, Any] = {
         "views": views,
         "val_views": _limit(views / 5, 12, 60),
-        "validate_every": max(50, steps // 4),
+        "validate_every": max(50, -(-steps // 4)),
         "hr_mpp": start.card.hr_mpp,
         "cross_validated_below": 5,
     }

@@ -98,6 +98,11 @@ class DecoderSettings(BaseModel):
         return self.card.model_copy(update={"answers": "lr" if self.hr_share == 0 else "hr"})
 
     @property
+    def measured_shares(self) -> tuple[float, ...]:
+        """The shares that are measured after training; none of the start is measured in it."""
+        return tuple(filter(None, self.start_shares)) if len(self.start_shares) > 1 else ()
+
+    @property
     def tunes_encoder(self) -> bool:
         """Whether features change from step to step, so that none can be kept."""
         return self.scope in {"encoder+decoder", "whole"}

@@ -11,7 +11,9 @@ from fixtures.training_models import TUNED_SAM
 from wsisam_qupath.slide import SlideReference
 from wsisam_qupath_training.dataset import AnnotatedImage, Dataset, Truth
 from wsisam_qupath_training.run.folds import make_folds, train_on_all
+from wsisam_qupath_training.run.plan import describe_views
 from wsisam_qupath_training.settings import Recipe, one_decoder
+from wsisam_qupath_training.trainer.training_data import ViewCounts
 
 NOWHERE = SlideReference("nowhere.tif")  # no pixel of it is read
 GLAND = Truth("1", SQUARE, "gland")
@@ -73,3 +75,11 @@ def test_all_are_trained_on_but_those_left_for_a_test() -> None:
     trained = train_on_all(Dataset((replace(images[0], part="test"), *images[1:])))
 
     assert [image.part for image in trained.images] == ["test", "train", "train"]
+
+
+def test_a_cross_validation_says_nothing_of_no_views_to_validate_on() -> None:
+    views = ViewCounts(train=10, val=0, wanted=10, n_bytes=1 << 30)
+
+    text = describe_views(views, 2, 20.0, folds=2)
+
+    assert text == "10 views to train on (5.0 of each image): 1.0 GiB of features on the disk."

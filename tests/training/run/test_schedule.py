@@ -24,7 +24,8 @@ WHOLE = one_decoder(
     compared_objects=60,
 )
 MEASURED = Measured(0.5, 400, {"all": 1.0}, {"all": 0.5}, compared_s=2.0, compared=90)
-"""Whole: 200 s to encode, 400 s of steps, 80 s of validations, 264 s to compare and draw."""
+"""Whole: 200 s to encode, 400 s of steps, 80 s of validations, 132 s to compare and draw,
+20 s for the worst cases."""
 
 
 def fit(minutes: float, folder: Path, *, gone_s: float = 0.0) -> Recipe:
@@ -36,7 +37,7 @@ def measured_fit(minutes: float, folder: Path, gone_s: float = 0.0) -> Fitted:
 
 
 def test_the_whole_run_takes_what_its_pieces_take() -> None:
-    assert MEASURED.total_seconds(WHOLE) == 200 + 400 + 80 + 264
+    assert MEASURED.total_seconds(WHOLE) == 200 + 400 + 80 + 132 + 20
 
 
 def test_a_learning_curve_takes_a_training_for_each_size() -> None:
@@ -52,11 +53,11 @@ def test_a_learning_curve_takes_a_training_for_each_size() -> None:
 
 
 def test_a_schedule_that_fits_stays_as_it_is(tmp_path: Path) -> None:
-    assert fit(944 / 60, tmp_path) == WHOLE
-    assert describe_fit(WHOLE, Fitted(WHOLE, 944), 30) == "The whole schedule fits into 30 minutes."
+    assert fit(832 / 60, tmp_path) == WHOLE
+    assert describe_fit(WHOLE, Fitted(WHOLE, 832), 30) == "The whole schedule fits into 30 minutes."
 
 
-@pytest.mark.parametrize(("minutes", "gone_s"), [(15, 0), (8, 0), (5, 0), (15, 300)])
+@pytest.mark.parametrize(("minutes", "gone_s"), [(13, 0), (8, 0), (5, 0), (15, 300)])
 def test_a_longer_one_is_shortened_to_what_is_left(
     tmp_path: Path, minutes: float, gone_s: float
 ) -> None:
@@ -84,7 +85,9 @@ def test_where_the_time_is_too_short_the_least_is_trained_and_said(
 
     assert fitted.recipe == shorten(WHOLE, 0.1)
     # A tenth to encode, of the steps and of the validations; of 12 objects all are drawn.
-    assert fitted.seconds == pytest.approx(gone_s + 20 + 40 + 4 * 4 * 0.5 + 2 * (12 + PICTURED))
+    assert fitted.seconds == pytest.approx(
+        gone_s + 20 + 40 + (4 + 1) * 4 * 0.5 + 2 * (12 + PICTURED)
+    )
     assert describe_fit(WHOLE, fitted, 1) == (
         "1 min is too short here. The shortest training that teaches anything takes about "
         f"{duration(fitted.seconds)}: all 40 of 400 steps."

@@ -109,9 +109,7 @@ class Measured:
     def decoder_seconds(self, name: str, recipe: Recipe) -> float:
         """Seconds to train and validate a decoder by a recipe, in all rounds."""
         settings = recipe.decoders[name]
-        validations = count_validations(settings, recipe)
-        if len(settings.start_shares) > 1:
-            validations += len(settings.start_shares)
+        validations = count_validations(settings, recipe) + len(settings.measured_shares)
         per_validation = self.validation_s[name] * recipe.val_views
         once = settings.steps * self.step_s[name] + validations * per_validation
         return self.rounds * once
@@ -120,6 +118,10 @@ class Measured:
         """Seconds to compare start and result at the end, and to draw what changed."""
         objects = min(recipe.compared_objects, self.compared)
         return self.compared_s * (objects + min(PICTURED, objects))
+
+    def worst_cases_seconds(self, recipe: Recipe) -> float:
+        """Seconds to look for the worst cases of the report: each round is validated once more."""
+        return self.rounds * recipe.val_views * sum(self.validation_s.values())
 
     def curve_seconds(self, recipe: Recipe) -> float:
         """Seconds of all learning curves, besides the training itself."""
@@ -137,8 +139,8 @@ class Measured:
         """
         decoders = sum(self.decoder_seconds(name, recipe) for name in self.step_s)
         encoding = self.patches * views_share * self.patch_s
-        rest = self.comparison_seconds(recipe) + self.curve_seconds(recipe)
-        return encoding + decoders + rest
+        report = self.comparison_seconds(recipe) + self.worst_cases_seconds(recipe)
+        return encoding + decoders + report + self.curve_seconds(recipe)
 
 
 def measure_plan(
@@ -199,6 +201,8 @@ def describe_plan(planned: Planned, measured: Measured) -> list[str]:
         lines.append(
             f"Comparison with what was there before: {objects}, about {duration(seconds_compared)}."
         )
+    worst_cases = duration(measured.worst_cases_seconds(recipe))
+    lines.append(f"Report: looking for the worst cases, about {worst_cases}.")
     if measured.curve_sizes:
         sizes = name_sizes(measured.curve_sizes)
         lines.append(

@@ -114,7 +114,7 @@ class TrainingRun:
 
             finished = run.finish(tell)
         choosing = f"Choosing how much of the start {what} keeps"
-        with show_progress(self.console, choosing, len(settings.start_shares)) as progress:
+        with show_progress(self.console, choosing, len(settings.measured_shares)) as progress:
             return run.measure_shares(finished, progress.advance)
 
     def _name_round(self, name: str, fold: Fold | None, few: FewObjects | None) -> str:

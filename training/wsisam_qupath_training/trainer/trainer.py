@@ -141,10 +141,10 @@ class Run:
         Returns:
             The same run with these Dice values; without them where there is no choice.
         """
-        shares = self.settings.start_shares
-        if len(shares) == 1 or not self.can_compare:
+        shares = self.settings.measured_shares
+        if not shares or not self.can_compare:
             return run
-        dices: dict[float, float] = {}
+        dices = {0.0: run.end.best_dice}  # the same weights on the same views
         learning = self.trainable.list_learning()
         for share in shares:
             put_weights(learning, mix_weights(run.start, run.end.best, share))
