@@ -66,7 +66,7 @@ def count_steps(n_objects: int) -> int:
     return _limit(40 * math.sqrt(max(n_objects, 1)), 100, 2800)
 
 
-def fit_recipe(start: Adapter | None, n_objects: int) -> Recipe:
+def fit_recipe(start: Adapter | None, n_objects: int, lora_rank: int = 0) -> Recipe:
     """Fit the recipe to the number of annotations that a user has.
 
     Without an adapter to start from, that is the one of all that was tried; with one, its decoder
@@ -74,9 +74,18 @@ def fit_recipe(start: Adapter | None, n_objects: int) -> Recipe:
 
     Args:
         n_objects: number of annotated objects to train on.
+        lora_rank: see :class:`.DecoderSettings`. With it that decoder answers every kind of prompt:
+            no other one has learned from the encoder that comes out.
     """
-    if start is None:
-        return Recipe()
+    recipe = Recipe() if start is None else _fit_to_start(start, n_objects)
+    if not lora_rank:
+        return recipe
+    (settings,) = recipe.decoders.values()
+    kept = recipe.model_dump(exclude={"decoders", "blends", "routes"})
+    return one_decoder(settings.model_copy(update={"lora_rank": lora_rank}), **kept)
+
+
+def _fit_to_start(start: Adapter, n_objects: int) -> Recipe:
     root = math.sqrt(max(n_objects, 1))
     steps = count_steps(n_objects)
     views = _limit(20 * root, 40, 1000)
@@ -117,13 +126,15 @@ def override_decoders(
     hr_share: float | None = None,
     hr_only: bool | None = None,
     rate: float | None = None,
+    lora_rank: int | None = None,
 ) -> Recipe:
     """Replace the given settings of networks and losses in each decoder of a recipe.
 
     Args:
         decoder: variant of SAM's decoder, ``plain`` or ``enhanced``.
         rate: learning rate of the parts that WSI-SAM adds.
-        scope, hr_share: see :class:`.DecoderSettings`; for the others see :class:`.DecoderCard`.
+        scope, hr_share, lora_rank: see :class:`.DecoderSettings`; for the others see
+            :class:`.DecoderCard`.
 
     Raises:
         OptionError: they do not go together.
@@ -136,8 +147,9 @@ def override_decoders(
         "hr_share": hr_share,
         "hr_only": hr_only,
         "rate": rate,
+        "lora": lora_rank,
     }
-    own = {"scope": scope, "hr_share": hr_share, "wsi_rate": rate}
+    own = {"scope": scope, "hr_share": hr_share, "wsi_rate": rate, "lora_rank": lora_rank}
     card = {
         "architecture": architecture,
         "enhanced": None if decoder is None else decoder == "enhanced",

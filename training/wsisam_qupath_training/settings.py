@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 from pydantic import Field as Limited
 
-from wsisam_qupath.model.card import DecoderCard, Route, Routes, SecondPass
+from wsisam_qupath.model.card import MOST_RANK, DecoderCard, Route, Routes, SecondPass
 from wsisam_qupath.prompts import PromptKind
 
 from .sampling.prompt_sampling import PromptMix
@@ -23,13 +23,15 @@ class DecoderSettings(BaseModel):
         scope: which weights learn: ``adapter`` leaves all of SAM frozen (WSI-SAM, section 2.3);
             ``mask-decoder`` tunes the mask decoder alone, ``decoder`` also what embeds prompts;
             ``encoder+decoder`` the mask decoder and the image encoder; ``whole`` everything.
+        lora_rank: rank of the matrices that learn beside the image encoder's layers behind the
+            early features (LoRA, Hu et al. 2022), where the scope leaves it frozen; 0 is none.
         card: description of the network; see :class:`.DecoderCard`.
         mix: mix of training prompts; see :class:`.PromptMix`.
         steps: largest number of optimizer steps.
         objects_per_step: number of prompts of one view in a step, on each device.
         wsi_rate: learning rate of the parts that WSI-SAM adds; the paper has 0.001.
-        decoder_rate, prompt_rate, encoder_rate: learning rates of SAM's mask decoder, of its prompt
-            embedding, and of the image encoder.
+        decoder_rate, prompt_rate, encoder_rate, lora_rate: learning rates of SAM's mask decoder, of
+            its prompt embedding, of the image encoder, and of the matrices beside its layers.
         weight_decay, warm_up_steps, clip_norm: weight decay of AdamW, warm-up of its cosine
             schedule, and largest norm of the gradients.
         cycles: number of cosine schedules within the steps, each starting from the last weights
@@ -55,6 +57,7 @@ class DecoderSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     scope: Scope = "adapter"
+    lora_rank: int = Limited(default=0, ge=0, le=MOST_RANK)
     card: DecoderCard = DecoderCard(architecture="wsi-sam")
     mix: PromptMix = PromptMix()
     steps: int = Limited(default=3000, ge=1)
@@ -63,6 +66,7 @@ class DecoderSettings(BaseModel):
     decoder_rate: float = Limited(default=2e-4, gt=0)
     prompt_rate: float = Limited(default=1e-3, gt=0)
     encoder_rate: float = Limited(default=2e-5, gt=0)
+    lora_rate: float = Limited(default=5e-4, gt=0)
     weight_decay: float = Limited(default=0.01, ge=0)
     warm_up_steps: int = Limited(default=100, ge=0)
     cycles: int = Limited(default=1, ge=1)
@@ -83,6 +87,12 @@ class DecoderSettings(BaseModel):
         if not shares or not all(0 <= share <= 1 for share in shares):
             raise ValueError("start_shares are one or more numbers from 0 to 1")
         return shares
+
+    @model_validator(mode="after")
+    def _check_encoder_learns_once(self) -> DecoderSettings:
+        if self.lora_rank and self.tunes_encoder:
+            raise ValueError(f"scope {self.scope} tunes the whole image encoder, without lora_rank")
+        return self
 
     @model_validator(mode="after")
     def _check_something_learns(self) -> DecoderSettings:
@@ -106,6 +116,11 @@ class DecoderSettings(BaseModel):
     def tunes_encoder(self) -> bool:
         """Whether features change from step to step, so that none can be kept."""
         return self.scope in {"encoder+decoder", "whole"}
+
+    @property
+    def brings_encoder(self) -> bool:
+        """Whether the adapter has an image encoder of its own, made for this decoder alone."""
+        return self.tunes_encoder or self.lora_rank > 0
 
 
 class Blend(BaseModel):
@@ -192,7 +207,7 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _encoder_has_one_decoder(self) -> Recipe:
-        if len(self.decoders) > 1 and any(s.tunes_encoder for s in self.decoders.values()):
+        if len(self.decoders) > 1 and any(s.brings_encoder for s in self.decoders.values()):
             raise ValueError("a tuned image encoder goes with one decoder")
         return self
 
@@ -202,8 +217,13 @@ class Recipe(BaseModel):
             source = self.decoders.get(blend.decoder)
             if name in self.decoders or source is None:
                 raise ValueError(f"the blend {name} needs a name and a trained decoder of its own")
-            if source.card.architecture != "sam" or source.tunes_encoder or source.card.enhanced:
+            if source.card.architecture != "sam" or source.card.enhanced:
                 raise ValueError(f"the blend {name} needs a plain decoder of architecture sam")
+            if source.brings_encoder:
+                raise ValueError(
+                    f"the blend {name} mixes in the base's decoder, which knows no other image "
+                    "encoder than the base's"
+                )
         return self
 
     @property

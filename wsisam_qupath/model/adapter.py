@@ -10,6 +10,8 @@ says for each kind of prompt which decoder answers. A tensor is named like this:
     points.prompt_encoder.not_a_point_embed.weight  likewise
     points.enhancement.attention.gate               a part of the enhanced decoder
     encoder.neck.0.weight                           a tensor of the image encoder, for all decoders
+    encoder.stages.3.blocks.0.attn.qkv.down         what is added to the weight of one of its
+    encoder.stages.3.blocks.0.attn.qkv.up           layers: the product up x down
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from .bases import Base
 from .card import ENCODER, PLAIN, PLAIN_CARD, DecoderCard
 from .decoders import TOKEN_DIM, Aggregation, PromptedSam, SamDecoder, WsiSamDecoder
 from .encoder import PatchEncoder, VitEncoder
+from .low_rank import add_low_rank, merge_low_rank, name_low_rank
 from .prompted_sam import Enhancement
 from .tiny_vit import TinyVitEncoder, timm_state
 
@@ -97,7 +98,7 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     return dict(state)
 
 
-def build_encoder(base: Base) -> nn.Module:
+def build_encoder(base: Base) -> TinyVitEncoder | VitEncoder:
     """Build the base's image encoder, with random weights."""
     if base.encoder.startswith("tiny-vit"):
         return TinyVitEncoder(pixelwise_stem=base.encoder == "tiny-vit-256")
@@ -194,9 +195,12 @@ def _adapt_decoder(
 
 
 def _tune(encoder: PatchEncoder, adapter: Adapter) -> None:
-    """Replace the base's image encoder by the adapter's."""
+    """Replace the base's image encoder by the adapter's, or add what the adapter adds to it."""
     tensors = {n: torch.from_numpy(t) for n, t in adapter.tensors(ENCODER).items()}
     wanted = {name.removeprefix(f"{ENCODER}.") for name in encoder_state(encoder)}
+    if adapter.card.lora_rank:
+        add_low_rank(encoder.encoder, adapter.card.lora_rank)
+        wanted = set(name_low_rank(encoder.encoder))
     _check_names(adapter, ENCODER, set(tensors) ^ wanted, set(tensors))
     try:
         encoder.encoder.load_state_dict(encoder.encoder.state_dict() | tensors)
@@ -205,6 +209,7 @@ def _tune(encoder: PatchEncoder, adapter: Adapter) -> None:
             f"{adapter.path}: tensors of its image encoder have other shapes than those of "
             f"{adapter.card.base}. Train the adapter again."
         ) from exc
+    merge_low_rank(encoder.encoder)
 
 
 def _adapter_name(name: str) -> str:

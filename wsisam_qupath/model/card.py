@@ -18,6 +18,9 @@ CARD_FORMAT: Final = 2
 """Format of the card, raised when the same tensors would be read as another network. 1 took
 WSI-SAM's early features after 10 of TinyViT's 12 blocks, 2 takes them after 4."""
 
+MOST_RANK: Final = 128
+"""Largest rank of matrices that are added to a layer: less than any such layer has by itself."""
+
 PLAIN = "sam"
 """Name of the one decoder, SAM's own, that answers where there is no adapter."""
 
@@ -138,6 +141,8 @@ class AdapterCard(_Card):
         decoders: decoders by name; the name prefixes the tensors.
         routes: which decoder answers which prompts; see :data:`Routes`.
         tunes_encoder: whether it brings an image encoder in place of the base's.
+        lora_rank: rank of the matrices that it adds to the late layers of the base's image encoder,
+            to make that encoder; 0 is none, as where it brings a whole one.
         training, recipe, licence, version: information for people; version is the program's.
     """
 
@@ -148,6 +153,7 @@ class AdapterCard(_Card):
     decoders: dict[str, DecoderCard]
     routes: Routes
     tunes_encoder: bool = False
+    lora_rank: int = Field(default=0, ge=0, le=MOST_RANK)
     training: str = ""
     recipe: str = ""
     licence: str = ""
@@ -163,6 +169,8 @@ class AdapterCard(_Card):
             raise ValueError(f"the decoder name {dotted[0]!r} is empty or has a dot")
         if ENCODER in self.decoders:
             raise ValueError(f"a decoder is named {ENCODER!r}, as the image encoder's tensors are")
+        if self.lora_rank and not self.tunes_encoder:
+            raise ValueError("matrices of a lora_rank make an image encoder of its own")
         return self
 
 

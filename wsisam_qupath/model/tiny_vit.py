@@ -36,6 +36,9 @@ class TinyVitEncoder(nn.Module):
             not 3x3, stride-2 ones (MobileSAM).
     """
 
+    late_parts = ("stages.2.blocks", "stages.3.blocks")
+    """Names of the transformer blocks behind the early features."""
+
     def __init__(self, *, pixelwise_stem: bool) -> None:
         super().__init__()
         vit = TinyVit(
@@ -77,9 +80,14 @@ class TinyVitEncoder(nn.Module):
         second = self.stages[:2](self.patch_embed(images))
         # timm down-samples at the start of a stage, the authors at the end of the one before.
         early = self.stages[2].get_submodule("downsample")(second)
+        return self.continue_from(early), early
+
+    def continue_from(self, early: torch.Tensor) -> torch.Tensor:
+        """Compute the embedding, B x 256 x 64 x 64, from early features, B x 160 x 64 x 64."""
         blocks = self.stages[2].get_submodule("blocks")
         third = blocks(early.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        return self.neck(self.stages[3](third)), early
+        embedding: torch.Tensor = self.neck(self.stages[3](third))
+        return embedding
 
 
 def timm_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from wsisam_qupath.cli.options import parse_adapter, remap_option
+from wsisam_qupath.model.card import MOST_RANK
 from wsisam_qupath.options import DEFAULT_BASE, ModelSpec
 
 from ..extra import require_extra
@@ -159,6 +160,15 @@ def take_options(given: dict[str, Any], *, val_share: float) -> Any:
 )
 @click.option("--hr-only", is_flag=True, default=None, help="Train WSI-SAM without its LR patch.")
 @click.option("--rate", type=float, help="Learning rate of the parts that WSI-SAM adds.")
+@click.option(
+    "--lora",
+    "lora_rank",
+    type=click.IntRange(1, MOST_RANK),
+    metavar="RANK",
+    help="Tune the second half of the image encoder too, with two narrow matrices of this rank "
+    "beside each of its layers (LoRA); without a recipe, one decoder then answers all kinds of "
+    "prompts.",
+)
 @click.option("--only", metavar="NAME", help="Train only this decoder of the recipe.")
 @click.option(
     "--run",
@@ -238,7 +248,9 @@ def train_command(val_share: float, is_plan: bool, **given: Any) -> None:
 
     options = take_options(given, val_share=val_share)
     numbers = {name: given.pop(name) for name in ("steps", "views", "batch", "seed")}
-    recipe = _recipe(given.pop("recipe"), {name: given.pop(name) for name in _ONE_DECODER})
+    lora_rank = given.pop("lora_rank")
+    one_decoder = {name: given.pop(name) for name in _ONE_DECODER}
+    recipe = _recipe(given.pop("recipe"), one_decoder, lora_rank)
     init: Path | str = given.pop("init") or ("default" if recipe is None else "none")
     model = ModelSpec(
         given.pop("base"),
@@ -249,7 +261,14 @@ def train_command(val_share: float, is_plan: bool, **given: Any) -> None:
         precision="bf16",  # what is learned must not depend on the chip
     )
     wanted = {name: value for name, value in numbers.items() if value is not None}
-    request = TrainRequest(options=options, recipe=recipe, numbers=wanted, model=model, **given)
+    request = TrainRequest(
+        options=options,
+        recipe=recipe,
+        numbers=wanted,
+        lora_rank=lora_rank or 0,
+        model=model,
+        **given,
+    )
     if is_plan:
         click.echo(run_plan(request, stderr_console()))
         return
@@ -258,11 +277,11 @@ def train_command(val_share: float, is_plan: bool, **given: Any) -> None:
         click.echo(made.adapter)
 
 
-def _recipe(path: Path | None, one_decoder: dict[str, Any]) -> Any:
-    """The recipe that options ask for; None where they ask for none."""
+def _recipe(path: Path | None, one_decoder: dict[str, Any], lora_rank: int | None) -> Any:
+    """The recipe that options ask for; None where they leave the choice to the data."""
     from ..recipes import make_single_decoder_recipe, override_decoders, read_recipe
 
     wanted = {name: value for name, value in one_decoder.items() if value is not None}
     if path is not None:
-        return override_decoders(read_recipe(path), **wanted)
-    return make_single_decoder_recipe(**wanted) if wanted else None
+        return override_decoders(read_recipe(path), **wanted, lora_rank=lora_rank)
+    return make_single_decoder_recipe(**wanted, lora_rank=lora_rank) if wanted else None

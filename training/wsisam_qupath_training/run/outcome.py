@@ -98,7 +98,7 @@ class Outcome:
     def _keep_start(self, judgments: Sequence[Judgment]) -> None:
         """Let the starting adapter answer where training improved nothing."""
         training, start = self.training, self.training.model.adapter
-        if start is None or any(one.tunes_encoder for one in training.recipe.decoders.values()):
+        if start is None or any(one.brings_encoder for one in training.recipe.decoders.values()):
             return
         tuned = read_adapter(self.made.adapter, training.model.base)
         if not (kept := keep_start(start, tuned, judgments)):

@@ -35,6 +35,8 @@ class TrainRequest:
             :func:`.fit_recipe`.
         numbers: numbers of the recipe that the user gave, by the names of
             :func:`.override_numbers`.
+        lora_rank: rank of the matrices that learn beside the image encoder's layers, in a recipe
+            that is chosen here; another one says it itself. See :func:`.fit_recipe`.
         model: base to train on, adapter that training starts from (none is the bare base), and
             device.
         run: folder of the checkpoints; None is one beside the adapter.
@@ -53,6 +55,7 @@ class TrainRequest:
     options: DatasetOptions = field(default_factory=DatasetOptions)
     recipe: Recipe | None = None
     numbers: Mapping[str, int] = field(default_factory=dict)
+    lora_rank: int = 0
     model: ModelSpec = field(default_factory=lambda: ModelSpec(adapter=None))
     run: Path | None = None
     cache: Path | None = None
@@ -93,7 +96,8 @@ def choose_recipe(request: TrainRequest, start: Adapter | None, dataset: Dataset
     Raises:
         OptionError: the recipe has no decoder of the name to train alone.
     """
-    recipe = request.recipe or fit_recipe(start, dataset.count_objects("train", request.without))
+    n_objects = dataset.count_objects("train", request.without)
+    recipe = request.recipe or fit_recipe(start, n_objects, request.lora_rank)
     recipe = override_numbers(recipe, **request.numbers)
     if request.only is not None and request.only not in recipe.decoders:
         raise OptionError(

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from wsisam_qupath.inference.backends import ImageArray
 from wsisam_qupath.slide import Slide
@@ -21,7 +22,7 @@ from ..sampling.samples import (
     rasterize_targets,
     read_patches,
 )
-from .trainable_decoder import SampleFeatures, TrainableDecoder, build_features
+from .trainable_decoder import SampleFeatures, TrainableDecoder
 
 
 class SampleSource(Protocol):
@@ -54,7 +55,7 @@ class LoadedSample:
 
 
 class CachedSamples:
-    """Views of a frozen encoder, from its cache.
+    """Views of an encoder that is frozen, at least up to its early features, from its cache.
 
     Args:
         cache: a filled cache.
@@ -88,11 +89,20 @@ class CachedSamples:
     ) -> SampleFeatures:
         """See :class:`.SampleSource`."""
         sample: CachedSample = loaded.content
-        # Where nobody looks at the LR patch it is not read from the disk.
+        # Where nobody looks at the LR patch, or at what the base makes of it, it is not read.
         count = trainable.patch_count
-        tokens = (sample.hr_tokens, sample.lr_tokens)[:count]
-        early = (sample.hr_early, sample.lr_early)[:count]
-        return build_features(tokens, early, device)
+        early = _make_tensors((sample.hr_early, sample.lr_early)[:count], device)
+        if trainable.settings.lora_rank:
+            return trainable.continue_from(early)
+        tokens = _make_tensors((sample.hr_tokens, sample.lr_tokens)[:count], device)
+        return SampleFeatures(tokens, early)
+
+
+def _make_tensors(
+    arrays: Sequence[NDArray[np.float16]], device: torch.device
+) -> tuple[torch.Tensor, ...]:
+    """Turn the cached features of each patch into float32 tensors, with a batch of one."""
+    return tuple(torch.from_numpy(a.astype(np.float32))[None].to(device) for a in arrays)
 
 
 class PixelSamples:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from wsisam_qupath.model.build import build_decoder, build_networks, encoder_sta
 from wsisam_qupath.model.card import SamLogits
 from wsisam_qupath.model.decoders import Decoded, SamDecoder, WsiSamDecoder
 from wsisam_qupath.model.encoder import PatchEncoder
+from wsisam_qupath.model.low_rank import add_low_rank, is_low_rank
 from wsisam_qupath.model.prompted_sam import fold_image_attention
 from wsisam_qupath.prompts import PromptKind
 
@@ -76,7 +77,9 @@ class TrainableDecoder(nn.Module):
         )
         fold_image_attention(self.decoder)  # its tensors keep their names
         # A frozen encoder stays out of the module: neither checkpoints nor gradients need it.
-        self.encoder: PatchEncoder | None = model.encoder if settings.tunes_encoder else None
+        self.encoder: PatchEncoder | None = model.encoder if settings.brings_encoder else None
+        if self.encoder is not None and settings.lora_rank:
+            add_low_rank(self.encoder.encoder, settings.lora_rank)
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(_learns(name, settings))
         self.eval()  # neither dropout nor running statistics: TinyViT's stay as they are
@@ -145,6 +148,12 @@ class TrainableDecoder(nn.Module):
         encoded = [self.encoder(patch) for patch in patches[: self.patch_count]]
         tokens, early = zip(*encoded, strict=True)
         return SampleFeatures(tokens, early)
+
+    def continue_from(self, early: tuple[torch.Tensor, ...]) -> SampleFeatures:
+        """Encode one sample from its early features on, which no learning layer comes before."""
+        assert self.encoder is not None
+        tokens = self.encoder.continue_from(torch.cat(early))
+        return SampleFeatures(torch.split(tokens, 1), early)
 
     def predict(self, features: SampleFeatures, prompts: PromptBatch) -> Decoded:
         """Answer B prompts on one view; a mask that is no answer has a predicted IoU of -inf."""
@@ -332,15 +341,18 @@ def decoder_tensors(state: Mapping[str, torch.Tensor]) -> dict[str, NDArray[np.f
 def encoder_tensors(
     trainable: TrainableDecoder, state: Mapping[str, torch.Tensor]
 ) -> dict[str, NDArray[np.float16]]:
-    """Tensors of a whole image encoder that learned, by the adapter's names; none of a frozen one.
+    """Tensors of an image encoder that learned, by the adapter's names; none of a frozen one.
 
-    Normalization layers keep their running statistics, which no step changes.
+    That is the whole encoder, or only the matrices that learned beside its layers. Normalization
+    layers keep their running statistics, which no step changes.
     """
     if trainable.encoder is None:
         return {}
     learned = {name.removeprefix("encoder."): tensor for name, tensor in state.items()}
-    whole = encoder_state(trainable.encoder)
-    return {name: _half(learned.get(name, tensor)) for name, tensor in whole.items()}
+    kept = encoder_state(trainable.encoder)
+    if trainable.settings.lora_rank:
+        kept = {name: tensor for name, tensor in kept.items() if name in learned}
+    return {name: _half(learned.get(name, tensor)) for name, tensor in kept.items()}
 
 
 def _strip_kept_name(name: str) -> str:
@@ -356,7 +368,7 @@ def _half(tensor: torch.Tensor) -> NDArray[np.float16]:
 def _learns(name: str, settings: DecoderSettings) -> bool:
     """Whether a parameter learns, by its name: ``decoder.sam.mask_decoder.…``, ``decoder.hr.…``."""
     if name.startswith("encoder."):
-        return True
+        return settings.tunes_encoder or is_low_rank(name)
     own = name.removeprefix("decoder.")
     if not own.startswith("sam."):
         return True
@@ -372,7 +384,7 @@ def _learns(name: str, settings: DecoderSettings) -> bool:
 
 def _rate(name: str, settings: DecoderSettings) -> float:
     if name.startswith("encoder."):
-        return settings.encoder_rate
+        return settings.lora_rate if settings.lora_rank else settings.encoder_rate
     if name.startswith("decoder.sam.prompt_encoder."):
         return settings.prompt_rate
     if name.startswith("decoder.sam.mask_decoder."):
@@ -382,17 +394,3 @@ def _rate(name: str, settings: DecoderSettings) -> float:
 
 def _tensor(array: NDArray[Any], device: torch.device) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(array)).to(device)
-
-
-def build_features(
-    tokens: Iterable[NDArray[np.float16]],
-    early: Iterable[NDArray[np.float16]],
-    device: torch.device,
-) -> SampleFeatures:
-    """Turn the cached features of one sample into float32 tensors, with a batch of one."""
-    return SampleFeatures(
-        *(
-            tuple(_tensor(np.asarray(a, dtype=np.float32), device)[None] for a in arrays)
-            for arrays in (tokens, early)
-        )
-    )

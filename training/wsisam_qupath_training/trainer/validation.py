@@ -90,7 +90,8 @@ def _answer_view(
     loaded = samples.load(view)
     truth = loaded.truth
     objects = list(range(min(_OBJECTS, len(truth.hr_masks))))
-    features = samples.features(loaded, trainable, context.device)
+    with context.autocast():
+        features = samples.features(loaded, trainable, context.device)
     wanted = make_targets(truth, objects, trainable.patch_count, context.device)
     answers = []
     for kind, plan in plans(mix).items():
