@@ -98,7 +98,14 @@ class Outcome:
     def _keep_start(self, judgments: Sequence[Judgment]) -> None:
         """Let the starting adapter answer where training improved nothing."""
         training, start = self.training, self.training.model.adapter
-        if start is None or any(one.brings_encoder for one in training.recipe.decoders.values()):
+        if start is None:
+            return
+        if any(one.brings_encoder for one in training.recipe.decoders.values()):
+            if any(one.says != "better" for one in judgments):
+                training.console.print(
+                    "Nothing is kept as it was: the decoders of the start know no other image "
+                    "encoder than their own."
+                )
             return
         tuned = read_adapter(self.made.adapter, training.model.base)
         if not (kept := keep_start(start, tuned, judgments)):
