@@ -317,7 +317,7 @@ def test_few_patients_are_cross_validated_and_the_same_command_goes_on(tmp_path:
 
     assert made is not None
     assert "training is cross-validated: 2 times" in told(words)
-    assert "2 images: 2 to train on, 0 to validate on" in told(words)
+    assert "2 images to train on, none left for a test." in told(words)
     assert "No patient is left" not in told(words)
     assert set(read_split(made.split).values()) == {"train"}
     whole = made.trained["all"]

@@ -76,7 +76,7 @@ def _open(request: TrainRequest, console: Console) -> Iterator[tuple[TrainingRun
     if folds := make_folds(collection.dataset, recipe, request.without):
         collection = replace(collection, dataset=train_on_all(collection.dataset))
         recipe = choose_recipe(request, model.adapter, collection.dataset)
-    tell_data(collection.dataset, console)
+    tell_data(collection.dataset, console, has_folds=bool(folds))
     with open_context(request.model.device, request.model.threads) as context:
         if request.learning_curve and context.world > 1:
             raise OptionError("learning_curve", "is for one process: train without torchrun.")

@@ -119,8 +119,12 @@ def check_datasets(dataset: Dataset, without: Sequence[str]) -> None:
         )
 
 
-def tell_data(dataset: Dataset, console: Console) -> None:
-    """Print what was found, left out and repaired, and how it is divided."""
+def tell_data(dataset: Dataset, console: Console, *, has_folds: bool = False) -> None:
+    """Print what was found, left out and repaired, and how it is divided.
+
+    Args:
+        has_folds: whether all images are trained on, in several trainings that each lack some.
+    """
     name_cases(console, "Left out", dataset.damaged)
     if dataset.repaired:
         console.print(
@@ -138,7 +142,11 @@ def tell_data(dataset: Dataset, console: Console) -> None:
             f"{_FEW_OBJECTS} or more are better, on several slides."
         )
     parts = [f.part for f in dataset.images]
+    images = count_noun(len(parts), "image")
+    if has_folds:
+        console.print(f"{images} to train on, none left for a test.")
+        return
     console.print(
-        f"{count_noun(len(parts), 'image')}: {parts.count('train')} to train on, "
-        f"{parts.count('val')} to validate on, {parts.count('test')} left for a test."
+        f"{images}: {parts.count('train')} to train on, {parts.count('val')} to validate on, "
+        f"{parts.count('test')} left for a test."
     )
