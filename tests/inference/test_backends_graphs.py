@@ -55,19 +55,25 @@ def scramble(path: Path) -> None:
     path.write_bytes(np.random.default_rng(0).bytes(path.stat().st_size))
 
 
+def compiled_in(folder: Path) -> Path:
+    """The only folder of compiled graphs: those of one precision."""
+    (found,) = folder.glob("compiled-*")
+    return found
+
+
 def uncompiled(folder: Path) -> Path:
     """A folder of graphs without their compiled form, which answers for them."""
-    shutil.rmtree(folder / "compiled")
+    shutil.rmtree(compiled_in(folder))
     return folder
 
 
 def truncate_compiled(folder: Path) -> None:
-    for blob in (folder / "compiled").iterdir():
+    for blob in compiled_in(folder).iterdir():
         truncate(blob)
 
 
 def scramble_compiled(folder: Path) -> None:
-    for blob in (folder / "compiled").iterdir():
+    for blob in compiled_in(folder).iterdir():
         scramble(blob)
 
 
@@ -77,8 +83,9 @@ def empty(folder: Path) -> None:
 
 
 def block_compiled(folder: Path) -> None:
-    shutil.rmtree(folder / "compiled")
-    (folder / "compiled").write_text("no folder")
+    compiled = compiled_in(folder)
+    shutil.rmtree(compiled)
+    compiled.write_text("no folder")
 
 
 @pytest.mark.parametrize(
@@ -136,6 +143,20 @@ def test_damaged_graphs_are_made_anew_as_far_as_need_be(
     assert np.array_equal(answer(backend, patches[0]), expected)
     assert len(exported) == exports
     assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+
+
+def test_what_was_compiled_for_other_floats_is_not_taken(
+    graphs: Path, tmp_path: Path, plain_openvino: Predictor, patches: Patches
+) -> None:
+    def export(target: Path) -> None:
+        copy_graphs(graphs, target)
+
+    OpenVinoBackend(PLAIN_BASE, None, tmp_path, export, precision="f32")
+    backend = OpenVinoBackend(PLAIN_BASE, None, tmp_path, export)
+
+    found = answer(backend, patches[0])
+
+    assert np.array_equal(found, answer(plain_openvino.backend, patches[0]))
 
 
 def test_graphs_that_stay_damaged_name_their_folder(graphs: Path, tmp_path: Path) -> None:

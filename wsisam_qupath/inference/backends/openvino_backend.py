@@ -198,14 +198,16 @@ class _Graphs:
             remove_unused(folder.parent, keep=folder)
         with suppress(OSError):  # so that nobody takes them for unused
             os.utime(folder)
-        # Not before the export: OpenVINO creates this folder at once. It mends what is in there.
-        self._core.set_property({"CACHE_DIR": str(folder / "compiled")})
         # Pinned, the threads of all processes would crowd on the first cores, others idle.
         self._core.set_property("CPU", {"ENABLE_CPU_PINNING": False})
         if threads is not None:
             self._core.set_property("CPU", {"INFERENCE_NUM_THREADS": threads})
         if in_f32:
             self._core.set_property("CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        # OpenVINO takes what it compiled for other floats, and then crashes or answers with NaN. Not
+        # before the export, as it creates this folder at once. It mends what is in there.
+        floats = self._core.get_property("CPU", "INFERENCE_PRECISION_HINT").to_string()
+        self._core.set_property({"CACHE_DIR": str(folder / f"compiled-{floats}")})
         self._request("encoder")
 
     @property
