@@ -155,7 +155,7 @@ def test_a_step_goes_through_the_encoder_once_whatever_its_clicks(
 
 @pytest.mark.parametrize("scope", ["encoder+decoder", "whole"])
 def test_a_scope_that_tunes_the_whole_encoder_leaves_no_room_for_them(scope: str) -> None:
-    with pytest.raises(OptionError, match=r"lora: .*tunes the whole image encoder, without lora_"):
+    with pytest.raises(OptionError, match=r"lora_rank: .*tunes the whole image encoder"):
         override_decoders(one_decoder(TUNED_SAM.model_copy(update={"scope": scope})), lora_rank=8)
 
 
@@ -166,7 +166,7 @@ def test_a_rank_that_cannot_be_is_refused(rank: int) -> None:
 
 
 def test_a_blend_with_the_base_does_not_go_with_another_encoder() -> None:
-    with pytest.raises(OptionError, match=r"lora: .*the blend boxes mixes in the base's decoder"):
+    with pytest.raises(OptionError, match=r"lora_rank: .*the blend boxes mixes in the base's"):
         override_decoders(Recipe(), lora_rank=8)
 
 
@@ -175,8 +175,18 @@ def test_a_blend_with_the_base_does_not_go_with_another_encoder() -> None:
     [
         (["--lora", "0"], "0 is not in the range 1<=x<=128"),
         (["--lora", "-4"], "-4 is not in the range 1<=x<=128"),
-        (["--lora", "8", "--scope", "whole"], "tunes the whole image encoder"),
-        (["--lora", "8", "--recipe", "routed.toml"], "goes with one decoder"),
+        (
+            ["--lora", "8", "--scope", "whole"],
+            "(decoders.all: scope whole tunes the whole image encoder: leave out lora_rank,",
+        ),
+        (
+            ["--lora", "8", "--recipe", "routed.toml"],
+            "--lora: does not fit the recipe (a tuned image encoder goes with one decoder: leave",
+        ),
+        (
+            ["--lora", "8", "--recipe", "several.toml"],
+            "than the base's: leave the blend out of the recipe",
+        ),
     ],
 )
 def test_options_that_do_not_go_together_say_so_in_a_sentence(

@@ -188,3 +188,25 @@ def test_options_that_do_not_go_with_a_recipe_say_so(tmp_path: Path) -> None:
     assert done.exit_code == 1
     assert "--scope: does not fit the recipe" in done.output
     assert "a tuned image encoder goes with one decoder" in done.output
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("encoder", "named 'encoder'"),
+        ("a.b", "'a.b' is empty or has a dot"),
+        ("", "'' is empty or has a dot"),
+        ("../mine", "has a dot"),
+        ("/mine", "'/mine' has a slash"),
+        ("a\\b", "has a slash"),
+    ],
+)
+def test_a_decoder_whose_tensors_or_folder_could_not_have_its_name_is_refused_at_the_start(
+    name: str, message: str
+) -> None:
+    recipe = make_single_decoder_recipe(architecture="sam").model_dump()
+    recipe["decoders"] = {name: recipe["decoders"]["all"]}
+    recipe["routes"] = {kind: {"decoder": name} for kind in PromptKind}
+
+    with pytest.raises(ValueError, match=message):
+        Recipe.model_validate(recipe)

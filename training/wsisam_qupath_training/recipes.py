@@ -147,7 +147,7 @@ def override_decoders(
         "hr_share": hr_share,
         "hr_only": hr_only,
         "rate": rate,
-        "lora": lora_rank,
+        "lora_rank": lora_rank,
     }
     own = {"scope": scope, "hr_share": hr_share, "wsi_rate": rate, "lora_rank": lora_rank}
     card = {
@@ -190,4 +190,5 @@ def _drop_none(values: dict[str, Any]) -> dict[str, Any]:
 
 def _reason(exc: ValidationError) -> str:
     first = exc.errors()[0]
-    return ": ".join([".".join(map(str, first["loc"])), first["msg"]]).removeprefix(": ")
+    said = first["msg"].removeprefix("Value error, ")  # Pydantic's word before one of ours
+    return ": ".join([".".join(map(str, first["loc"])), said]).removeprefix(": ")

@@ -7,7 +7,14 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 from pydantic import Field as Limited
 
-from wsisam_qupath.model.card import MOST_RANK, DecoderCard, Route, Routes, SecondPass
+from wsisam_qupath.model.card import (
+    MOST_RANK,
+    DecoderCard,
+    Route,
+    Routes,
+    SecondPass,
+    check_decoder_names,
+)
 from wsisam_qupath.prompts import PromptKind
 
 from .sampling.prompt_sampling import PromptMix
@@ -91,7 +98,10 @@ class DecoderSettings(BaseModel):
     @model_validator(mode="after")
     def _check_encoder_learns_once(self) -> DecoderSettings:
         if self.lora_rank and self.tunes_encoder:
-            raise ValueError(f"scope {self.scope} tunes the whole image encoder, without lora_rank")
+            raise ValueError(
+                f"scope {self.scope} tunes the whole image encoder: leave out lora_rank, or name a "
+                "scope that leaves the encoder frozen"
+            )
         return self
 
     @model_validator(mode="after")
@@ -206,9 +216,19 @@ class Recipe(BaseModel):
         return self.views if self.views_per_image is None else self.views_per_image * images
 
     @model_validator(mode="after")
+    def _decoders_have_names(self) -> Recipe:
+        check_decoder_names((*self.decoders, *self.blends))
+        if paths := [name for name in self.decoders if "/" in name or "\\" in name]:
+            raise ValueError(f"the decoder name {paths[0]!r} has a slash, and names a folder")
+        return self
+
+    @model_validator(mode="after")
     def _encoder_has_one_decoder(self) -> Recipe:
         if len(self.decoders) > 1 and any(s.brings_encoder for s in self.decoders.values()):
-            raise ValueError("a tuned image encoder goes with one decoder")
+            raise ValueError(
+                "a tuned image encoder goes with one decoder: leave the others out of the recipe, "
+                "or choose a scope that leaves the encoder frozen, without lora_rank"
+            )
         return self
 
     @model_validator(mode="after")
@@ -222,7 +242,7 @@ class Recipe(BaseModel):
             if source.brings_encoder:
                 raise ValueError(
                     f"the blend {name} mixes in the base's decoder, which knows no other image "
-                    "encoder than the base's"
+                    "encoder than the base's: leave the blend out of the recipe"
                 )
         return self
 

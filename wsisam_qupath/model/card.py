@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from types import MappingProxyType
 from typing import Annotated, Final, Literal, TypeAlias
@@ -132,6 +132,19 @@ Routes: TypeAlias = Annotated[dict[PromptKind, Route], AfterValidator(_complete_
 """One route per kind of prompt; a single point goes where several go, unless it has its own."""
 
 
+def check_decoder_names(names: Iterable[str]) -> None:
+    """Check that the names of decoders can prefix their tensors.
+
+    Raises:
+        ValueError: one of them cannot.
+    """
+    for name in names:
+        if "." in name or not name:
+            raise ValueError(f"the decoder name {name!r} is empty or has a dot")
+        if name == ENCODER:
+            raise ValueError(f"a decoder is named {ENCODER!r}, as the image encoder's tensors are")
+
+
 class AdapterCard(_Card):
     """What an adapter is, was trained on, and how it is to be used.
 
@@ -165,10 +178,7 @@ class AdapterCard(_Card):
         named |= {r.last_decoder for r in self.routes.values()}
         if unknown := sorted(named - set(self.decoders)):
             raise ValueError(f"a route names {', '.join(unknown)}, which is no decoder of it")
-        if dotted := [name for name in self.decoders if "." in name or not name]:
-            raise ValueError(f"the decoder name {dotted[0]!r} is empty or has a dot")
-        if ENCODER in self.decoders:
-            raise ValueError(f"a decoder is named {ENCODER!r}, as the image encoder's tensors are")
+        check_decoder_names(self.decoders)
         if self.lora_rank and not self.tunes_encoder:
             raise ValueError("matrices of a lora_rank make an image encoder of its own")
         return self

@@ -123,7 +123,7 @@ def tell_data(dataset: Dataset, console: Console, *, has_folds: bool = False) ->
     """Print what was found, left out and repaired, and how it is divided.
 
     Args:
-        has_folds: whether all images are trained on, in several trainings that each lack some.
+        has_folds: whether all images are trained on, and some held out in each training.
     """
     name_cases(console, "Left out", dataset.damaged)
     if dataset.repaired:
