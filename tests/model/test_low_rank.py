@@ -154,7 +154,12 @@ def test_an_adapter_adds_them_to_the_encoder_of_its_base(
         (f"encoder.{LAYER}.up", None, rf"'encoder\.{LAYER}\.up' is missing"),
         ("encoder.neck.0.weight", np.zeros(1), r"'encoder\.neck\.0\.weight' is unknown"),
         (f"encoder.{LAYER}.up", np.zeros((1, RANK)), "its image encoder have other shapes"),
-        (f"encoder.{LAYER}.down", np.zeros((1, 1280)), "its image encoder have other shapes"),
+        (f"encoder.{LAYER}.down", np.zeros((1, 1280)), "other shapes than its card says"),
+        (
+            f"encoder.{LAYER}.down",
+            np.full((RANK, 1280), np.nan),
+            rf"'encoder\.{LAYER}\.down' has values that are no finite numbers",
+        ),
     ],
 )
 def test_matrices_that_do_not_fit_the_encoder_are_named(

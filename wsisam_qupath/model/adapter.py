@@ -70,15 +70,22 @@ class Adapter:
         """Read the tensors of one decoder, or of "encoder", float32, named without that prefix.
 
         Raises:
-            AdapterError: the file is no longer there.
+            AdapterError: the file is no longer there, or a tensor has what is no number.
         """
         prefix = f"{decoder}."
         with _open_adapter(self.path) as file:
-            return {
-                name.removeprefix(prefix): np.asarray(file.get_tensor(name), dtype=np.float32)
+            found = {
+                name: np.asarray(file.get_tensor(name), dtype=np.float32)
                 for name in file.keys()  # noqa: SIM118 - safetensors' handle is no mapping
                 if name.startswith(prefix)
             }
+        for name, tensor in found.items():
+            if not np.isfinite(tensor).all():
+                raise AdapterError(
+                    f"{self.path}: the tensor {name!r} has values that are no finite numbers. "
+                    "Copy or train the adapter again."
+                )
+        return {name.removeprefix(prefix): tensor for name, tensor in found.items()}
 
 
 def read_adapter(path: Path, base: Base) -> Adapter:

@@ -206,8 +206,8 @@ def _tune(encoder: PatchEncoder, adapter: Adapter) -> None:
         encoder.encoder.load_state_dict(encoder.encoder.state_dict() | tensors)
     except RuntimeError as exc:
         raise AdapterError(
-            f"{adapter.path}: tensors of its image encoder have other shapes than those of "
-            f"{adapter.card.base}. Train the adapter again."
+            f"{adapter.path}: tensors of its image encoder have other shapes than its card "
+            f"says for {adapter.card.base}. Copy or train the adapter again."
         ) from exc
     merge_low_rank(encoder.encoder)
 
