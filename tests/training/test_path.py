@@ -151,6 +151,41 @@ def test_training_again_goes_no_further_and_writes_the_same(walked: Walked) -> N
     assert again.report.read_text(encoding="utf-8").count("no step in this run") == 2
 
 
+def test_the_end_of_a_training_deletes_its_own_graphs_and_nothing_else(walked: Walked) -> None:
+    run = walked.made.adapter.with_suffix(".training")
+    theirs, left = run / "graphs" / "theirs.txt", run / "compared.graphs" / "left by a kill"
+    for path in (theirs, left):
+        path.parent.mkdir()
+        path.write_text("kept")
+
+    train(walked.export, walked.made.adapter, ROUTED, console())
+
+    assert theirs.read_text() == "kept"
+    assert not left.parent.exists()
+
+
+def test_graphs_that_cannot_be_kept_are_told_with_what_to_do(
+    walked: Walked, tmp_path: Path
+) -> None:
+    run = walked.made.adapter.with_suffix(".training")
+    request = TrainRequest(
+        walked.export,
+        tmp_path / "mine.safetensors",
+        recipe=ROUTED.model_copy(update={"compared_objects": 3}),
+        model=ModelSpec(adapter=None, device="cpu"),
+        run=run,
+        cache=walked.made.adapter.parent / "features",
+    )
+    in_the_way = run / "compared.graphs"
+    in_the_way.write_text("no folder")
+
+    with pytest.raises(OutputError, match=r"written, but not compared: .* the same command again"):
+        run_train(request, console())
+
+    in_the_way.unlink()
+    assert read_adapter(request.out, PLAIN_BASE).card.decoders.keys() == {"boxes", "points"}
+
+
 def test_an_adapter_is_written_though_its_report_cannot_be(walked: Walked) -> None:
     assert walked.made.report is not None
     walked.made.adapter.unlink()

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from wsisam_qupath.errors import PromptError
+from wsisam_qupath.errors import DeviceError, OutputError, PromptError
 from wsisam_qupath.files import cache_folder
 from wsisam_qupath.inference.backends import Backend
 from wsisam_qupath.inference.loading import ResolvedModel, resolve
@@ -248,9 +248,22 @@ class TrainingRun:
 
         Args:
             graphs_folder: see :meth:`.ResolvedModel.load`.
+
+        Raises:
+            OutputError: the graphs of the adapter cannot be kept in their folder.
         """
-        spec = replace(self.request.model, precision="auto", adapter=adapter)
-        return PredictorModel(name, resolve(spec).load(graphs_folder), self._shared)
+        model = resolve(replace(self.request.model, precision="auto", adapter=adapter))
+        try:
+            predictor = model.load(graphs_folder)
+        except DeviceError as exc:
+            if graphs_folder is None:
+                raise
+            raise OutputError(
+                f"The adapter is written, but not compared: its graphs cannot be kept in "
+                f"{graphs_folder}. Make room there, then give the same command again: it goes on "
+                "from here."
+            ) from exc
+        return PredictorModel(name, predictor, self._shared)
 
     @cached_property
     def _shared(self) -> SharedPatches:
@@ -313,8 +326,11 @@ class TrainingRun:
 
     @property
     def graphs_folder(self) -> Path:
-        """Folder for the graphs of adapters that are compared once: not the user's cache."""
-        return self.request.run_folder / "graphs"
+        """Folder for the graphs of adapters that are compared once: not the user's cache.
+
+        It is deleted in the end, so its name is none that a decoder or a user would give a folder.
+        """
+        return self.request.run_folder / "compared.graphs"
 
     def _round_folder(self, name: str, fold: Fold | None, few: FewObjects | None = None) -> Path:
         own = self.folder(name)
