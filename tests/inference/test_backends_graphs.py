@@ -151,10 +151,10 @@ def test_what_was_compiled_for_other_floats_is_not_taken(
     def export(target: Path) -> None:
         copy_graphs(graphs, target)
 
+    assert isinstance(plain_openvino.backend, OpenVinoBackend)
     OpenVinoBackend(PLAIN_BASE, None, tmp_path, export, precision="f32")
-    backend = OpenVinoBackend(PLAIN_BASE, None, tmp_path, export)
 
-    found = answer(backend, patches[0])
+    found = answer(OpenVinoBackend(PLAIN_BASE, None, tmp_path, export), patches[0])
 
     assert np.array_equal(found, answer(plain_openvino.backend, patches[0]))
 

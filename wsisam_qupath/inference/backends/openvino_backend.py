@@ -204,8 +204,8 @@ class _Graphs:
             self._core.set_property("CPU", {"INFERENCE_NUM_THREADS": threads})
         if in_f32:
             self._core.set_property("CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-        # OpenVINO takes what it compiled for other floats, and then crashes or answers with NaN. Not
-        # before the export, as it creates this folder at once. It mends what is in there.
+        # Else OpenVINO takes what it compiled for other floats, and crashes or answers with NaN.
+        # Not before the export, as it creates this folder at once. It mends what is in there.
         floats = self._core.get_property("CPU", "INFERENCE_PRECISION_HINT").to_string()
         self._core.set_property({"CACHE_DIR": str(folder / f"compiled-{floats}")})
         self._request("encoder")
