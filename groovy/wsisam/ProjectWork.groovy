@@ -179,8 +179,7 @@ class ProjectWork {
     }
 
     private void offer(Map training) {
-        def summary = Say.wrapped(training.summary)
-        def adapter = training.adapter
+        def (summary, adapter) = [training.summary, training.adapter]
         if (adapter == null)
             Dialogs.showPlainMessage(TITLE, summary)
         else if (Dialogs.showYesNoDialog(
