@@ -100,7 +100,10 @@ class Live {
             return
         changes = new Changes(imageData)
         root = imageData.hierarchy.rootObject
-        steps = new UndoSteps(viewer)
+        steps = new UndoSteps(viewer, {
+            tellQuPath()
+            steps?.tell()
+        })
         imageData.hierarchy.addListener(onChange)
         view = new LiveView(settings, viewer, [(KeyEvent.KEY_PRESSED): onKey, (MouseEvent.ANY): onMouse])
         showState('…')

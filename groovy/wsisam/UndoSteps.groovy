@@ -16,13 +16,15 @@ class UndoSteps {
     private final manager = QuPathGUI.instance?.undoRedoManager
     private final QuPathViewer viewer
     private final PathObjectHierarchy hierarchy
+    private final Closure beforeUndo
     private PathObjectHierarchyEvent untold
     private boolean isOn = true
-    private final EventHandler onInput = { event -> if (mayUndo(event)) tell() } as EventHandler
+    private final EventHandler onInput = { event -> if (mayUndo(event)) beforeUndo() } as EventHandler
 
-    /** Stands between the image and the undo manager from now on. */
-    UndoSteps(QuPathViewer viewer) {
+    /** Stands between the image and the undo manager from now on; `beforeUndo` is called when undo may follow. */
+    UndoSteps(QuPathViewer viewer, Closure beforeUndo) {
         this.viewer = viewer
+        this.beforeUndo = beforeUndo
         hierarchy = viewer.hierarchy
         // When an image is opened, the manager begins to listen after this.
         Platform.runLater { if (isOn && manager) hierarchy.removeListener(manager) }
