@@ -20,6 +20,9 @@ offline."""
 
 MOST_CANDIDATES = 3
 
+MOST_RANK = 128
+"""Largest rank of matrices that are added to a layer: less than any such layer has by itself."""
+
 MIN_SCORE = 0.75
 """Predicted IoU below which what a search finds is no object."""
 

@@ -8,13 +8,13 @@ from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 from pydantic import Field as Limited
 
 from wsisam_qupath.model.card import (
-    MOST_RANK,
     DecoderCard,
     Route,
     Routes,
     SecondPass,
     check_decoder_names,
 )
+from wsisam_qupath.options import MOST_RANK
 from wsisam_qupath.prompts import PromptKind
 
 from .sampling.prompt_sampling import PromptMix

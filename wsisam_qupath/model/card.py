@@ -9,6 +9,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from ..options import MOST_RANK
 from ..prompts import PromptKind
 
 ENCODER = "encoder"
@@ -17,9 +18,6 @@ ENCODER = "encoder"
 CARD_FORMAT: Final = 2
 """Format of the card, raised when the same tensors would be read as another network. 1 took
 WSI-SAM's early features after 10 of TinyViT's 12 blocks, 2 takes them after 4."""
-
-MOST_RANK: Final = 128
-"""Largest rank of matrices that are added to a layer: less than any such layer has by itself."""
 
 PLAIN = "sam"
 """Name of the one decoder, SAM's own, that answers where there is no adapter."""

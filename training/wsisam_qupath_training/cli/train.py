@@ -10,8 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from wsisam_qupath.cli.options import parse_adapter, remap_option
-from wsisam_qupath.model.card import MOST_RANK
-from wsisam_qupath.options import DEFAULT_BASE, ModelSpec
+from wsisam_qupath.options import DEFAULT_BASE, MOST_RANK, ModelSpec
 
 from ..extra import require_extra
 
