@@ -215,6 +215,11 @@ class Recipe(BaseModel):
         """Count the patch pairs that are sampled from a number of training images."""
         return self.views if self.views_per_image is None else self.views_per_image * images
 
+    @property
+    def brings_encoder(self) -> bool:
+        """Whether the adapter has an image encoder of its own."""
+        return any(settings.brings_encoder for settings in self.decoders.values())
+
     @model_validator(mode="after")
     def _decoders_have_names(self) -> Recipe:
         check_decoder_names((*self.decoders, *self.blends))
@@ -224,7 +229,7 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _encoder_has_one_decoder(self) -> Recipe:
-        if len(self.decoders) > 1 and any(s.brings_encoder for s in self.decoders.values()):
+        if len(self.decoders) > 1 and self.brings_encoder:
             raise ValueError(
                 "a tuned image encoder goes with one decoder: leave the others out of the recipe, "
                 "or choose a scope that leaves the encoder frozen, without lora_rank"

@@ -46,8 +46,7 @@ def make_folds(dataset: Dataset, recipe: Recipe, without: Container[str]) -> tup
     ]
     groups = list(dict.fromkeys((one.dataset, one.group) for one in images))
     wants = recipe.cross_validated_below > len(groups)
-    brings_encoder = any(settings.brings_encoder for settings in recipe.decoders.values())
-    if not wants or dataset.has_own_split or brings_encoder:
+    if not wants or dataset.has_own_split or recipe.brings_encoder:
         return ()
     by_patient = len(groups) > 1
     keys = [(one.dataset, one.group if by_patient else one.name) for one in images]

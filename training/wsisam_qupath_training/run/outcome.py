@@ -100,7 +100,7 @@ class Outcome:
         training, start = self.training, self.training.model.adapter
         if start is None:
             return
-        if any(one.brings_encoder for one in training.recipe.decoders.values()):
+        if training.recipe.brings_encoder:
             if any(one.says != "better" for one in judgments):
                 training.console.print(
                     "Nothing is kept as it was: the decoders of the start know no other image "

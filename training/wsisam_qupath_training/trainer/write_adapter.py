@@ -65,7 +65,7 @@ def write_trained_adapter(
         hr_mpp=recipe.hr_mpp,
         decoders=recipe.cards,
         routes=dict(recipe.routes),
-        tunes_encoder=any(s.brings_encoder for s in recipe.decoders.values()),
+        tunes_encoder=recipe.brings_encoder,
         lora_rank=max(s.lora_rank for s in recipe.decoders.values()),
         training=_describe_data(images),
         recipe=recipe.model_dump_json(),
