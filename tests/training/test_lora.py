@@ -11,7 +11,15 @@ from click.testing import CliRunner
 from safetensors import safe_open
 
 from fixtures.models import PLAIN_BASE
-from fixtures.training_models import ONLY_POINTS, TUNED_SAM, make_cache, make_run, nothing
+from fixtures.training_models import (
+    ONLY_POINTS,
+    TUNED_SAM,
+    Killed,
+    killed_at,
+    make_cache,
+    make_run,
+    nothing,
+)
 from wsisam_qupath.cli.main import cli
 from wsisam_qupath.errors import OptionError
 from wsisam_qupath.model.adapter import read_adapter
@@ -33,10 +41,6 @@ State = dict[str, torch.Tensor]
 
 LORA = TUNED_SAM.model_copy(update={"mix": ONLY_POINTS, "lora_rank": 2, "lora_rate": 0.02})
 """Points with further clicks, and matrices that learn fast enough to be told from the base."""
-
-
-class Killed(BaseException):
-    """As good as ``kill -9``: nothing is written any more."""
 
 
 @pytest.fixture(scope="module")
@@ -122,12 +126,8 @@ def test_a_run_that_was_killed_ends_to_the_bit_as_an_undisturbed_one(
     lite_state: State,
     tmp_path: Path,
 ) -> None:
-    def kill(step: int, row: Mapping[str, float]) -> None:
-        if step == 3:
-            raise Killed
-
     with pytest.raises(Killed):
-        make_run(tmp_path, LORA, samples, lite_state).train(kill)
+        make_run(tmp_path, LORA, samples, lite_state).train(killed_at(3))
     resumed = make_run(tmp_path, LORA, samples, lite_state).train(nothing)
 
     _, whole = undisturbed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from fixtures.training_models import (
     ONLY_POINTS,
     TUNED_SAM,
     WSI_SAM,
+    Killed,
+    killed_at,
     losses_of,
     make_cache,
     make_run,
@@ -40,18 +42,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.walk]
 
 State = dict[str, torch.Tensor]
 CLICKED = TUNED_SAM.model_copy(update={"mix": ONLY_POINTS})
-
-
-class Killed(BaseException):
-    """As good as ``kill -9``: nothing is written any more."""
-
-
-def killed_at(last: int) -> Callable[[int, Mapping[str, float]], None]:
-    def on_step(step: int, row: Mapping[str, float]) -> None:
-        if step == last:
-            raise Killed
-
-    return on_step
 
 
 @pytest.fixture(scope="module")
