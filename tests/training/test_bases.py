@@ -80,7 +80,7 @@ def adapted(
     """The adapter that is written, and its model."""
     recipe = one_decoder(settings)
     made = write_trained_adapter(
-        path, recipe, base, (), {"all": trained}, base_state=state, licence="none"
+        path, recipe, base, (), {"all": trained}, start=None, base_state=state, licence="none"
     )
     adapter = read_adapter(made.adapter, base)
     return adapter, build_networks(base, state, adapter)

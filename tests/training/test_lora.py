@@ -96,6 +96,7 @@ def test_an_adapter_has_the_matrices_alone_and_answers_as_what_was_trained(
         PLAIN_BASE,
         (),
         {"all": trained},
+        start=None,
         base_state=lite_state,
         licence="none",
     ).adapter
@@ -200,16 +201,10 @@ def test_options_that_do_not_go_together_say_so_in_a_sentence(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("init", ["default", "none"])
-def test_without_a_recipe_the_decoder_of_points_learns_with_them_and_answers_everything(
-    init: str,
-) -> None:
-    shipped = find_shipped_adapter(PLAIN_BASE.name)
-    assert shipped is not None
-    start = read_adapter(shipped, PLAIN_BASE) if init == "default" else None
-    plain = fit_recipe(start, 100)
+def test_without_a_recipe_and_an_adapter_one_decoder_learns_with_them() -> None:
+    plain = fit_recipe(None, 100)
 
-    recipe = fit_recipe(start, 100, lora_rank=8)
+    recipe = fit_recipe(None, 100, lora_rank=8)
 
     assert not recipe.blends
     (name,) = recipe.decoders
@@ -218,6 +213,21 @@ def test_without_a_recipe_the_decoder_of_points_learns_with_them_and_answers_eve
     assert recipe.decoders[name] == expected
     same = {"views", "val_views", "validate_every", "hr_mpp", "compared_objects", "sampling"}
     assert recipe.model_dump(include=same) == plain.model_dump(include=same)
+
+
+@pytest.mark.slow
+def test_without_a_recipe_they_learn_alone_under_the_decoders_of_the_adapter() -> None:
+    shipped = find_shipped_adapter(PLAIN_BASE.name)
+    assert shipped is not None
+    start = read_adapter(shipped, PLAIN_BASE)
+    plain = fit_recipe(start, 100)
+
+    recipe = fit_recipe(start, 100, lora_rank=8)
+
+    assert recipe.keeps_decoders
+    (settings,), (usual,) = recipe.decoders.values(), plain.decoders.values()
+    assert (settings.scope, settings.lora_rank) == ("adapter", 8)
+    assert (settings.steps, settings.start_shares) == (usual.steps, usual.start_shares)
 
 
 def test_with_a_scope_it_is_one_decoder_with_them() -> None:

@@ -29,6 +29,7 @@ from wsisam_qupath_training.trainer.trainable_decoder import SampleFeatures, Tra
 
 State = dict[str, torch.Tensor]
 TOKEN = "mask_decoder.mask_tokens.weight"
+NECK = "encoder.neck.0.weight"
 
 BOTH = WSI_SAM.model_copy(
     update={"card": WSI_SAM.card.model_copy(update={"sam_logits": SamLogits.BOTH})}
@@ -59,10 +60,7 @@ def make_trainable(
     state: State, settings: DecoderSettings, adapter: Adapter | None = None
 ) -> TrainableDecoder:
     torch.manual_seed(0)
-    trainable = TrainableDecoder(PLAIN_BASE, state, settings)
-    if adapter is not None:
-        trainable.start_from(adapter)
-    return trainable
+    return TrainableDecoder(PLAIN_BASE, state, settings, adapter)
 
 
 CLICKS = PromptBatch(
@@ -161,13 +159,32 @@ def test_a_tensor_of_another_shape_is_refused(
         make_trainable(lite_state, WSI_SAM, adapter)
 
 
-def test_an_adapter_with_an_image_encoder_of_its_own_is_refused(
-    lite: Networks, lite_state: State, tmp_path: Path
-) -> None:
+def write_whole_encoder(path: Path, lite: Networks) -> Adapter:
+    """SAM's decoder on an encoder whose neck is not the base's."""
     plain = card({"all": DecoderCard(architecture="sam")}, routed_to("all"))
     tensors = {name: tensor.numpy() for name, tensor in encoder_state(lite.encoder).items()}
-    path = tmp_path / "encoder.safetensors"
+    tensors[NECK] = 1.25 * tensors[NECK]
     write_adapter(path, plain.model_copy(update={"tunes_encoder": True}), tensors)
+    return read_adapter(path, PLAIN_BASE)
 
-    with pytest.raises(AdapterError, match=r"encoder\.safetensors has an image encoder of its own"):
-        make_trainable(lite_state, TUNED_SAM, read_adapter(path, PLAIN_BASE))
+
+def test_an_image_encoder_that_learns_begins_as_that_of_the_adapter(
+    lite: Networks, lite_state: State, tmp_path: Path
+) -> None:
+    adapter = write_whole_encoder(tmp_path / "encoder.safetensors", lite)
+    whole = TUNED_SAM.model_copy(update={"scope": "whole"})
+
+    encoder = make_trainable(lite_state, whole, adapter).encoder
+
+    assert encoder is not None
+    own, base = (encoder_state(one)[NECK] for one in (encoder, lite.encoder))
+    assert torch.equal(own, 1.25 * base)
+
+
+def test_beside_a_whole_image_encoder_of_an_adapter_no_narrow_matrices_can_be_kept(
+    lite: Networks, lite_state: State, tmp_path: Path
+) -> None:
+    adapter = write_whole_encoder(tmp_path / "encoder.safetensors", lite)
+
+    with pytest.raises(AdapterError, match=r"encoder\.safetensors has a whole image .*--lora"):
+        make_trainable(lite_state, TUNED_SAM.model_copy(update={"lora_rank": 2}), adapter)

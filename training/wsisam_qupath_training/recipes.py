@@ -74,15 +74,20 @@ def fit_recipe(start: Adapter | None, n_objects: int, lora_rank: int = 0) -> Rec
 
     Args:
         n_objects: number of annotated objects to train on.
-        lora_rank: see :class:`.DecoderSettings`. With it that decoder answers every kind of prompt:
-            no other one has learned from the encoder that comes out.
+        lora_rank: see :class:`.DecoderSettings`. With it the matrices learn alone, under all
+            decoders of the adapter. Those of WSI-SAM, which fuse features of the encoder, learn
+            with it: the one that answers points does, and then answers every kind of prompt, as
+            the base's does where there is no adapter.
     """
     recipe = Recipe() if start is None else _fit_to_start(start, n_objects)
     if not lora_rank:
         return recipe
     (settings,) = recipe.decoders.values()
     kept = recipe.model_dump(exclude={"decoders", "blends", "routes"})
-    return one_decoder(settings.model_copy(update={"lora_rank": lora_rank}), **kept)
+    own: dict[str, Any] = {"lora_rank": lora_rank}
+    if start is not None and not any(c.fuses_features for c in start.card.decoders.values()):
+        own |= {"scope": "adapter", "card": DecoderCard(architecture="sam")}
+    return one_decoder(settings.model_copy(update=own), **kept)
 
 
 def _fit_to_start(start: Adapter, n_objects: int) -> Recipe:

@@ -106,9 +106,19 @@ class DecoderSettings(BaseModel):
 
     @model_validator(mode="after")
     def _check_something_learns(self) -> DecoderSettings:
-        if self.scope == "adapter" and self.card.architecture == "sam" and not self.card.enhanced:
+        if self._adds_nothing and not self.lora_rank:
             raise ValueError("scope adapter leaves all of SAM frozen, and sam adds nothing to it")
         return self
+
+    @property
+    def _adds_nothing(self) -> bool:
+        is_plain = self.card.architecture == "sam" and not self.card.enhanced
+        return self.scope == "adapter" and is_plain
+
+    @property
+    def keeps_decoders(self) -> bool:
+        """Whether the encoder's matrices learn alone, under all decoders of the start."""
+        return self._adds_nothing and self.lora_rank > 0
 
     @property
     def trained_card(self) -> DecoderCard:
@@ -219,6 +229,11 @@ class Recipe(BaseModel):
     def brings_encoder(self) -> bool:
         """Whether the adapter has an image encoder of its own."""
         return any(settings.brings_encoder for settings in self.decoders.values())
+
+    @property
+    def keeps_decoders(self) -> bool:
+        """Whether all decoders of the start stay, and only the image encoder learns."""
+        return any(settings.keeps_decoders for settings in self.decoders.values())
 
     @model_validator(mode="after")
     def _decoders_have_names(self) -> Recipe:

@@ -91,6 +91,7 @@ class Outcome:
             training.model.base,
             self.images,
             {name: trained.folds[number] for name, trained in self.made.trained.items()},
+            start=training.model.adapter,
             base_state=training.base_state,
             licence=training.request.licence,
         )
@@ -103,8 +104,8 @@ class Outcome:
         if training.recipe.brings_encoder:
             if any(one.says != "better" for one in judgments):
                 training.console.print(
-                    "Nothing is kept as it was: the decoders of the start know no other image "
-                    "encoder than their own."
+                    "Nothing is kept as it was: every kind of prompt is answered from the image "
+                    "encoder that learned."
                 )
             return
         tuned = read_adapter(self.made.adapter, training.model.base)
@@ -209,6 +210,7 @@ def conclude(
         training.model.base,
         images,
         trained,
+        start=training.model.adapter,
         base_state=training.base_state,
         licence=training.request.licence,
     )

@@ -171,10 +171,7 @@ class TrainingRun:
         """Load a decoder as training starts from it."""
         torch.manual_seed(self.recipe.seed)  # what WSI-SAM adds begins at random
         settings = self._choose_recipe(few).decoders[name]
-        trainable = TrainableDecoder(self.model.base, self.base_state, settings)
-        if self.model.adapter is not None:
-            trainable.start_from(self.model.adapter)
-        return trainable
+        return TrainableDecoder(self.model.base, self.base_state, settings, self.model.adapter)
 
     def _make_run(
         self,
@@ -222,7 +219,7 @@ class TrainingRun:
 
     def load_trained(self, name: str, trained: TrainedDecoder) -> TrainableDecoder:
         """Load a decoder with its best weights."""
-        trainable = TrainableDecoder(self.model.base, self.base_state, self.recipe.decoders[name])
+        trainable = self.load_start(name)
         trainable.load_state_dict(trainable.state_dict() | dict(trained.state))
         return trainable.to(self.context.device)
 

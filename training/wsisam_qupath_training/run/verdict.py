@@ -15,6 +15,7 @@ from rich.console import Console
 
 from wsisam_qupath.inference.shared_patches import SharedPatches
 from wsisam_qupath.model.adapter import Adapter, write_adapter
+from wsisam_qupath.model.card import ENCODER
 from wsisam_qupath.prompts import PromptKind
 from wsisam_qupath.report.progress import MessageConsole, count_noun
 
@@ -192,7 +193,7 @@ def describe_folds(folds: int) -> str:
 def keep_start(start: Adapter, tuned: Adapter, judgments: Sequence[Judgment]) -> list[PromptKind]:
     """Write the adapter again, with the starting decoders where training improved nothing.
 
-    Neither of both has an image encoder of its own.
+    Both have the same image encoder.
 
     Returns:
         The kinds of prompts that the start answers.
@@ -207,6 +208,9 @@ def keep_start(start: Adapter, tuned: Adapter, judgments: Sequence[Judgment]) ->
     routes = dict(tuned.card.routes)
     decoders = dict(tuned.card.decoders)
     tensors: dict[str, NDArray[np.floating]] = {}
+    if tuned.card.tunes_encoder:
+        own_encoder = tuned.tensors(ENCODER)
+        tensors |= {f"{ENCODER}.{n}": v.astype(np.float16) for n, v in own_encoder.items()}
     for kind in kept:
         route = start.card.routes[kind]
         second = route.second_decoder

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -12,21 +11,20 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from wsisam_qupath.errors import AdapterError
 from wsisam_qupath.inference.backends import Patch
 from wsisam_qupath.model.adapter import Adapter
 from wsisam_qupath.model.bases import Base
-from wsisam_qupath.model.build import build_decoder, build_networks, encoder_state, module_name
+from wsisam_qupath.model.build import build_decoder, build_networks, encoder_state
 from wsisam_qupath.model.card import SamLogits
 from wsisam_qupath.model.decoders import Decoded, SamDecoder, WsiSamDecoder
-from wsisam_qupath.model.encoder import PatchEncoder
-from wsisam_qupath.model.low_rank import add_low_rank, is_low_rank
+from wsisam_qupath.model.low_rank import is_low_rank
 from wsisam_qupath.model.prompted_sam import fold_image_attention
-from wsisam_qupath.prompts import PromptKind
 
 from ..sampling.prompt_sampling import PromptBatch
 from ..settings import DecoderSettings
+from .kept_decoders import KeptDecoders
 from .losses import mask_loss, true_iou
+from .starting import build_learning_encoder, start_decoder
 from .targets import TargetMasks
 from .windows import Windows, draw_edge_windows, find_windows
 
@@ -63,60 +61,34 @@ class TrainableDecoder(nn.Module):
         base: base that the decoder stands on.
         state: tensors of the base's weights file.
         settings: settings of the network and its scope.
+        start: adapter that training starts from; None is the bare base.
+
+    Raises:
+        AdapterError: the adapter has other networks than the settings ask for.
     """
 
     def __init__(
-        self, base: Base, state: Mapping[str, torch.Tensor], settings: DecoderSettings
+        self,
+        base: Base,
+        state: Mapping[str, torch.Tensor],
+        settings: DecoderSettings,
+        start: Adapter | None = None,
     ) -> None:
         super().__init__()
-        model = build_networks(base, state, None)
-        (plain,) = model.decoders.values()
         self.settings = settings
-        self.decoder: SamDecoder | WsiSamDecoder = build_decoder(
-            base, copy.deepcopy(plain.sam), settings.card
-        )
+        (plain,) = build_networks(base, state, None).decoders.values()
+        self.decoder: SamDecoder | WsiSamDecoder = build_decoder(base, plain.sam, settings.card)
         fold_image_attention(self.decoder)  # its tensors keep their names
         # A frozen encoder stays out of the module: neither checkpoints nor gradients need it.
-        self.encoder: PatchEncoder | None = model.encoder if settings.brings_encoder else None
-        if self.encoder is not None and settings.lora_rank:
-            add_low_rank(self.encoder.encoder, settings.lora_rank)
+        self.encoder = build_learning_encoder(base, state, settings, start)
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(_learns(name, settings))
+        self.kept: KeptDecoders | None = None
+        if start is not None and settings.keeps_decoders:
+            self.kept = KeptDecoders(build_networks(base, state, start), start.card.routes)
+        elif start is not None:
+            start_decoder(self.decoder, start)
         self.eval()  # neither dropout nor running statistics: TinyViT's stay as they are
-
-    def start_from(self, adapter: Adapter) -> None:
-        """Load the weights of the adapter's decoder that answers points.
-
-        What that one does not have stays as it is. If it has nothing of WSI-SAM, the tokens are
-        shrunk to a tenth, which is about as long as SAM's are, and so is the last layer of their
-        MLPs: where SAM's own logits are added, the first masks are nearly those of the adapter.
-
-        Raises:
-            AdapterError: the adapter's decoder is another network than this one.
-        """
-        if adapter.card.tunes_encoder:
-            raise AdapterError(
-                f"{adapter.path} has an image encoder of its own, and training starts from that of "
-                "the base. Start from another adapter, or from the bare base."
-            )
-        name = adapter.card.routes[PromptKind.POINTS].last_decoder
-        given = {
-            f"decoder.{module_name(n)}": torch.from_numpy(t)
-            for n, t in adapter.tensors(name).items()
-        }
-        own = self.state_dict()
-        if odd := [n for n, t in given.items() if n not in own or own[n].shape != t.shape]:
-            raise AdapterError(
-                f"{adapter.path} has a tensor {odd[0].removeprefix('decoder.')!r} that does not "
-                "fit the decoder of this recipe. Start from another adapter, or from the bare base."
-            )
-        self.load_state_dict(own | given)
-        if isinstance(self.decoder, WsiSamDecoder) and not any(".hr." in n for n in given):
-            for resolution in self.decoder.resolutions:
-                nn.init.normal_(resolution.token.weight, 0.0, 0.1)
-                last = resolution.token_mlp.layers[-1]
-                nn.init.normal_(last.weight, 0.0, 0.1 * float(last.weight.detach().std()))
-                nn.init.zeros_(last.bias)
 
     @property
     def reads_lr(self) -> bool:
@@ -166,13 +138,12 @@ class TrainableDecoder(nn.Module):
     def _decode(self, features: SampleFeatures, prompts: PromptBatch) -> Decoded:
         point_coords, point_labels, masks = self._prompt(prompts)
         predicted: Decoded
-        if isinstance(self.decoder, SamDecoder):
-            predicted = self.decoder(features.tokens, point_coords, point_labels, masks)
+        decoder = self.decoder if self.kept is None else self.kept.choose(prompts)
+        if isinstance(decoder, SamDecoder):
+            predicted = decoder(features.tokens, point_coords, point_labels, masks)
         else:
-            image_features = self._image_features(self.decoder, features)
-            predicted = self.decoder(
-                features.tokens, image_features, point_coords, point_labels, masks
-            )
+            image_features = self._image_features(decoder, features)
+            predicted = decoder(features.tokens, image_features, point_coords, point_labels, masks)
         return predicted
 
     def forward(

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from wsisam_qupath import __version__
-from wsisam_qupath.model.adapter import write_adapter
+from wsisam_qupath.model.adapter import Adapter, write_adapter
 from wsisam_qupath.model.bases import Base
-from wsisam_qupath.model.card import AdapterCard
+from wsisam_qupath.model.card import ENCODER, AdapterCard
 
 from ..dataset import AnnotatedImage
 from ..settings import Recipe
@@ -44,10 +44,14 @@ def write_trained_adapter(
     images: tuple[AnnotatedImage, ...],
     trained: Mapping[str, TrainedDecoder],
     *,
+    start: Adapter | None,
     base_state: Mapping[str, torch.Tensor],
     licence: str,
 ) -> WrittenAdapter:
     """Write the adapter, and beside it a table of the part of each patient.
+
+    Args:
+        start: adapter that training started from; what did not learn is as it has it.
 
     Raises:
         OutputError: one of them cannot be written.
@@ -72,10 +76,38 @@ def write_trained_adapter(
         licence=licence,
         version=__version__,
     )
+    if start is not None:
+        card, kept = _keep_frozen(card, recipe, start)
+        tensors |= kept
     write_adapter(out, card, tensors)
     split = out.with_suffix(".split.tsv")
     write_split(split, images)
     return WrittenAdapter(out, split, trained)
+
+
+def _keep_frozen(
+    card: AdapterCard, recipe: Recipe, start: Adapter
+) -> tuple[AdapterCard, dict[str, NDArray[np.float16]]]:
+    """Keep of the start what did not learn: its image encoder, or all of its decoders.
+
+    Returns:
+        The card with them, and their tensors.
+    """
+    owners: list[str] = []
+    if start.card.tunes_encoder and not recipe.brings_encoder:
+        owners.append(ENCODER)
+        own = {"tunes_encoder": True, "lora_rank": start.card.lora_rank}
+        card = card.model_copy(update=own)
+    if recipe.keeps_decoders:
+        owners += start.card.decoders
+        card = card.model_copy(
+            update={"decoders": start.card.decoders, "routes": start.card.routes}
+        )
+    return card, {
+        f"{owner}.{name}": values.astype(np.float16)
+        for owner in owners
+        for name, values in start.tensors(owner).items()
+    }
 
 
 def blend(

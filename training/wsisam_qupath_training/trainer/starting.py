@@ -1,0 +1,88 @@
+"""What training starts from: the decoder and the image encoder of a base, or of an adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from wsisam_qupath.errors import AdapterError
+from wsisam_qupath.model.adapter import Adapter
+from wsisam_qupath.model.bases import Base
+from wsisam_qupath.model.build import build_networks, module_name
+from wsisam_qupath.model.card import ENCODER
+from wsisam_qupath.model.decoders import SamDecoder, WsiSamDecoder
+from wsisam_qupath.model.encoder import PatchEncoder
+from wsisam_qupath.model.low_rank import add_low_rank
+from wsisam_qupath.prompts import PromptKind
+
+from ..settings import DecoderSettings
+
+
+def start_decoder(decoder: SamDecoder | WsiSamDecoder, adapter: Adapter) -> None:
+    """Load the weights of the adapter's decoder that answers points.
+
+    What that one does not have stays as it is. If it has nothing of WSI-SAM, the tokens are
+    shrunk to a tenth, which is about as long as SAM's are, and so is the last layer of their
+    MLPs: where SAM's own logits are added, the first masks are nearly those of the adapter.
+
+    Raises:
+        AdapterError: the adapter's decoder is another network than this one.
+    """
+    name = adapter.card.routes[PromptKind.POINTS].last_decoder
+    given = {module_name(n): torch.from_numpy(t) for n, t in adapter.tensors(name).items()}
+    own = decoder.state_dict()
+    if odd := [n for n, t in given.items() if n not in own or own[n].shape != t.shape]:
+        raise AdapterError(
+            f"{adapter.path} has a tensor {odd[0]!r} that does not fit the decoder of this "
+            "recipe. Start from another adapter, or from the bare base."
+        )
+    decoder.load_state_dict(own | given)
+    if isinstance(decoder, WsiSamDecoder) and not any(".hr." in f".{n}" for n in given):
+        for resolution in decoder.resolutions:
+            nn.init.normal_(resolution.token.weight, 0.0, 0.1)
+            last = resolution.token_mlp.layers[-1]
+            nn.init.normal_(last.weight, 0.0, 0.1 * float(last.weight.detach().std()))
+            nn.init.zeros_(last.bias)
+
+
+def build_learning_encoder(
+    base: Base,
+    state: Mapping[str, torch.Tensor],
+    settings: DecoderSettings,
+    start: Adapter | None,
+) -> PatchEncoder | None:
+    """Build the image encoder that learns, as the start has it; None where it stays frozen.
+
+    Raises:
+        AdapterError: the start's encoder cannot be trained on with these settings.
+    """
+    if not settings.lora_rank:
+        return build_networks(base, state, start).encoder if settings.tunes_encoder else None
+    encoder = build_networks(base, state, None).encoder
+    add_low_rank(encoder.encoder, settings.lora_rank)
+    if start is not None and start.card.tunes_encoder:
+        _continue_matrices(encoder, settings.lora_rank, start)
+    return encoder
+
+
+def _continue_matrices(encoder: PatchEncoder, rank: int, start: Adapter) -> None:
+    """Put the start's narrow matrices into those of an encoder; a higher rank adds to them."""
+    kept = start.card.lora_rank
+    if not kept:
+        raise AdapterError(
+            f"{start.path} has a whole image encoder of its own, beside which no narrow matrices "
+            "can be kept. Train without --lora, or start from another adapter."
+        )
+    if rank < kept:
+        raise AdapterError(
+            f"{start.path} has narrow matrices of rank {kept}, which rank {rank} cannot hold. Give "
+            f"--lora {kept} or more, or start from another adapter."
+        )
+    own = encoder.encoder.state_dict()
+    with torch.no_grad():
+        for name, values in start.tensors(ENCODER).items():
+            given = torch.from_numpy(values)
+            rows = own[name][:kept] if name.endswith(".down") else own[name][:, :kept]
+            rows.copy_(given)
