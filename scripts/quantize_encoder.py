@@ -1,11 +1,12 @@
-"""Make the encoder in int8 that ships with the package, from patches of tissue.
+"""Make the encoders in int8 that ship with the package, from patches of tissue.
 
     python scripts/quantize_encoder.py SLIDE_OR_FOLDER... [--patches 120]
 
-Needs the extra `quantize` and the encoder that scripts/pack_graphs.py packed. The patches only say
-in which range each value lies; nothing is learned from them. Each has 0.5, 1 or 2 µm per pixel,
-or for images without a pixel size as many pixels. To be run again after pack_graphs.py has packed
-another encoder.
+Needs the extra `quantize` and the encoder that scripts/pack_graphs.py packed. Makes that of the
+base and that of the shipped adapter, if it brings one; what is there for the same encoder stays
+until it is deleted. The patches only say in which range each value lies; nothing is learned from
+them. Each has 0.5, 1 or 2 µm per pixel, or for images without a pixel size as many pixels. To be
+run again after pack_graphs.py.
 """
 
 from __future__ import annotations
@@ -25,14 +26,16 @@ sys.path.insert(0, str(ROOT))
 
 from wsisam_qupath.geometry import Box  # noqa: E402
 from wsisam_qupath.inference.backends import ImageArray  # noqa: E402
+from wsisam_qupath.inference.backends.openvino_encoder import write_ready_encoder  # noqa: E402
 from wsisam_qupath.inference.backends.openvino_runtime import ov  # noqa: E402
 from wsisam_qupath.inference.ready_graphs import (  # noqa: E402
     ENCODER,
-    FOLDER,
-    ReadyGraphs,
+    find_int8_encoder,
     pack_int8_encoder,
 )
-from wsisam_qupath.model.bases import find_base  # noqa: E402
+from wsisam_qupath.model.adapter import Adapter  # noqa: E402
+from wsisam_qupath.model.bases import Base, find_base  # noqa: E402
+from wsisam_qupath.model.shipped import load_chosen_adapter  # noqa: E402
 from wsisam_qupath.options import DEFAULT_BASE  # noqa: E402
 from wsisam_qupath.slide import open_slide  # noqa: E402
 
@@ -50,17 +53,26 @@ def main() -> None:
     parser.add_argument("--patches", type=int, default=120)
     given = parser.parse_args()
     base = find_base(DEFAULT_BASE)
-    patches = read_patches(list_files(given.places), given.patches + HELD_OUT, base.size_px)
+    files = list_files(given.places)
+    for adapter in (None, load_chosen_adapter("default", base)):
+        if (found := find_int8_encoder(base, adapter)) is None:
+            make(base, adapter, read_patches(files, given.patches + HELD_OUT, base.size_px))
+        else:
+            print(f"{found.archive.relative_to(ROOT)} is there; delete it to make it again")
+
+
+def make(base: Base, adapter: Adapter | None, patches: Sequence[ImageArray]) -> None:
+    """Make the encoder of a base and an adapter in int8, and say how near it is to floats."""
     core = ov.Core()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        ReadyGraphs((FOLDER / f"{base.name}.zip",)).unpack(folder)
+        write_ready_encoder(base, adapter, folder)
         floats = core.read_model(folder / f"{ENCODER}.xml")
         int8 = quantize(core.read_model(folder / f"{ENCODER}.xml"), patches[HELD_OUT:])
         made = folder / "int8"
         made.mkdir()
         ov.save_model(int8, made / f"{ENCODER}.xml", compress_to_fp16=True)
-        path = pack_int8_encoder(made, base)
+        path = pack_int8_encoder(made, base, adapter)
         print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1e6:.1f} MB")
         for what, cosines in compare(core, floats, int8, patches[:HELD_OUT]).items():
             print(f"cosine of {what}: {np.mean(cosines):.4f}, at least {np.min(cosines):.4f}")

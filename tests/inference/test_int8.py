@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +12,16 @@ from numpy.typing import NDArray
 from fixtures.models import PLAIN_BASE, Patches
 from wsisam_qupath import Box, ModelSpec, OutlineOptions, Prompt, Result, Segmenter, Slide
 from wsisam_qupath.geojson import to_feature
+from wsisam_qupath.inference import ready_graphs
 from wsisam_qupath.inference.loading import resolve
 from wsisam_qupath.inference.predictor import Predictor
-from wsisam_qupath.inference.ready_graphs import FOLDER, find_int8_encoder
+from wsisam_qupath.inference.ready_graphs import (
+    ReadyGraphs,
+    find_int8_encoder,
+    pack_int8_encoder,
+)
 from wsisam_qupath.model.shipped import load_chosen_adapter
+from wsisam_qupath.options import AdapterChoice
 
 LEAST_COSINE = 0.97
 """Of the mean of the embeddings it is above 0.98."""
@@ -38,20 +45,41 @@ def cosine(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
     return float(a @ b / np.sqrt((a @ a) * (b @ b)))
 
 
-def test_the_encoder_in_int8_is_that_of_the_base_and_small() -> None:
-    found = find_int8_encoder(PLAIN_BASE, None)
+@pytest.mark.parametrize("choice", [None, "default"])
+def test_the_encoder_in_int8_of_what_ships_is_small(choice: AdapterChoice) -> None:
+    found = find_int8_encoder(PLAIN_BASE, load_chosen_adapter(choice, PLAIN_BASE))
     assert found is not None, "run scripts/quantize_encoder.py"
-    assert (FOLDER / "lite-medsam-int8.zip").stat().st_size < 12e6
+    assert found.archive.stat().st_size < 12e6
 
 
 def test_a_model_with_another_encoder_has_none_in_int8() -> None:
     adapter = load_chosen_adapter("default", PLAIN_BASE)
     assert adapter is not None
-    tuned = replace(adapter, card=adapter.card.model_copy(update={"tunes_encoder": True}))
 
-    assert find_int8_encoder(PLAIN_BASE, adapter) is not None
-    assert find_int8_encoder(PLAIN_BASE, tuned) is None
+    assert find_int8_encoder(PLAIN_BASE, replace(adapter, sha256="0" * 64)) is not None
+    assert find_int8_encoder(PLAIN_BASE, replace(adapter, encoder_sha256="0" * 64)) is None
     assert find_int8_encoder(replace(PLAIN_BASE, sha256="0" * 64), None) is None
+
+
+def test_an_encoder_in_int8_is_found_by_all_adapters_that_bring_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = load_chosen_adapter("default", PLAIN_BASE)
+    assert shipped is not None
+    adapter = replace(shipped, encoder_sha256="1" * 64)
+    monkeypatch.setattr(ready_graphs, "FOLDER", tmp_path)
+    of_base = pack_int8_encoder(tmp_path, PLAIN_BASE, None, tmp_path)
+    of_adapter = pack_int8_encoder(tmp_path, PLAIN_BASE, adapter, tmp_path)
+
+    trained_from_it = replace(adapter, path=tmp_path / "mine.safetensors", sha256="2" * 64)
+    on_the_base = replace(trained_from_it, encoder_sha256=None)
+    other = replace(adapter, encoder_sha256="3" * 64)
+
+    assert find_int8_encoder(PLAIN_BASE, None) == ReadyGraphs(of_base)
+    assert find_int8_encoder(PLAIN_BASE, on_the_base) == ReadyGraphs(of_base)
+    assert find_int8_encoder(PLAIN_BASE, adapter) == ReadyGraphs(of_adapter)
+    assert find_int8_encoder(PLAIN_BASE, trained_from_it) == ReadyGraphs(of_adapter)
+    assert find_int8_encoder(PLAIN_BASE, other) is None
 
 
 def test_where_machines_share_work_none_chooses_int8_for_itself() -> None:

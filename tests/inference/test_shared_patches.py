@@ -57,7 +57,7 @@ def test_nothing_is_shared_with_another_encoder(
     pair = segmenter.planner(tissue_slide, OutlineOptions()).pair(GLAND)
     adapter = wsi_openvino.adapter
     assert adapter is not None
-    tuned = replace(adapter, card=adapter.card.model_copy(update={"tunes_encoder": True}))
+    tuned = replace(adapter, encoder_sha256="0" * 64)
     other = Predictor(wsi_openvino.backend, wsi_openvino.base, tuned)
 
     found = [
@@ -66,6 +66,30 @@ def test_nothing_is_shared_with_another_encoder(
     ]
 
     assert found == [True, False, False]
+
+
+def test_adapters_that_bring_the_same_encoder_share_what_it_made(
+    wsi_openvino: Predictor, tissue_slide: Slide
+) -> None:
+    adapter, shared = wsi_openvino.adapter, SharedPatches()
+    assert adapter is not None
+    first, second, other = (
+        Predictor(
+            wsi_openvino.backend,
+            wsi_openvino.base,
+            replace(adapter, sha256=file * 64, encoder_sha256=encoder * 64),
+        )
+        for file, encoder in (("1", "a"), ("2", "a"), ("2", "b"))
+    )
+    outline(Segmenter(first, shared=shared), tissue_slide)
+    pair = Segmenter(first).planner(tissue_slide, OutlineOptions()).pair(GLAND)
+
+    found = [
+        shared.find(one, tissue_slide, pair.hr_l0_box, pair.size_px) is not None
+        for one in (first, second, other)
+    ]
+
+    assert found == [True, True, False]
 
 
 def test_patches_beyond_the_limit_are_encoded_again(

@@ -82,7 +82,7 @@ def test_outlines_differ_little_from_those_without_a_store(
         assert one.intersection(other).area / one.union(other).area > 0.99
 
 
-def test_adapters_of_a_base_share_its_patches_unless_one_brings_its_encoder(
+def test_adapters_share_the_patches_of_the_same_encoder_and_of_no_other(
     shipped: Predictor, tmp_path: Path, tissue_slide: Slide
 ) -> None:
     segmenter = with_store(shipped, tmp_path)
@@ -91,14 +91,16 @@ def test_adapters_of_a_base_share_its_patches_unless_one_brings_its_encoder(
     adapter, store = shipped.adapter, EmbeddingStore(tmp_path, 10**9)
     assert adapter is not None
     other = replace(adapter, sha256="1" * 64)
-    tuned = replace(other, card=adapter.card.model_copy(update={"tunes_encoder": True}))
+    tuned = replace(other, encoder_sha256="2" * 64)
 
     held = [
         StoredPatches(store, shipped.backend, PLAIN_BASE, one).holds(tissue_slide, pair, 1)
-        for one in (None, other, tuned)
+        for one in (adapter, other, tuned)
     ]
 
     assert held == [True, True, False]
+    base_alone = StoredPatches(store, shipped.backend, PLAIN_BASE, None)
+    assert base_alone.holds(tissue_slide, pair, 1) == (adapter.encoder_sha256 is None)
 
 
 def test_a_damaged_patch_is_encoded_again(

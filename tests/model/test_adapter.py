@@ -27,7 +27,13 @@ from fixtures.models import (
     write_random_adapter,
 )
 from wsisam_qupath.errors import AdapterError, OutputError
-from wsisam_qupath.model.adapter import CARD_KEY, read_adapter, write_adapter
+from wsisam_qupath.model.adapter import (
+    CARD_KEY,
+    Adapter,
+    identify_encoder,
+    read_adapter,
+    write_adapter,
+)
 from wsisam_qupath.model.build import Networks, build_networks, encoder_state
 from wsisam_qupath.model.card import AdapterCard, DecoderCard, Route, SamLogits, SecondPass
 from wsisam_qupath.model.decoders import SamDecoder, WsiSamDecoder
@@ -302,6 +308,48 @@ def test_tensors_that_do_not_fit_the_image_encoder_are_named(
 
     with pytest.raises(AdapterError, match=message):
         build_networks(PLAIN_BASE, lite_state, adapter)
+
+
+def read_tuned(path: Path, tensors: Mapping[str, Any]) -> Adapter:
+    """An adapter with the tensors, some of them of an image encoder of its own."""
+    write_adapter(path, card().model_copy(update={"tunes_encoder": True}), tensors)
+    return read_adapter(path, PLAIN_BASE)
+
+
+def test_an_encoder_is_told_by_its_own_tensors_and_not_by_the_decoders(
+    tmp_path: Path, tensors: Tensors
+) -> None:
+    weight = np.arange(6, dtype=np.float32).reshape(2, 3)
+    name = "encoder.neck.0.weight"
+    one = read_tuned(tmp_path / "one", {**tensors, name: weight})
+    others: dict[str, dict[str, Any]] = {
+        "same": {**{n: 2 * t for n, t in tensors.items()}, name: weight},
+        "half": {**tensors, name: weight.astype(np.float16)},
+        "value": {**tensors, name: weight + 1},
+        "shape": {**tensors, name: weight.reshape(3, 2)},
+        "name": {**tensors, "encoder.neck.1.weight": weight},
+        "more": {**tensors, name: weight, "encoder.neck.0.bias": weight[0]},
+    }
+
+    read = {key: read_tuned(tmp_path / key, others[key]) for key in others}
+
+    same = {
+        key
+        for key in read
+        if identify_encoder(PLAIN_BASE, read[key]) == identify_encoder(PLAIN_BASE, one)
+    }
+    assert same == {"same", "half"}
+    assert read["same"].sha256 != one.sha256
+
+
+def test_an_adapter_without_an_encoder_has_that_of_its_base(path: Path, tensors: Tensors) -> None:
+    write_adapter(path, card(), tensors)
+    adapter = read_adapter(path, PLAIN_BASE)
+    other = replace(PLAIN_BASE, sha256="0" * 64)
+
+    assert adapter.encoder_sha256 is None
+    assert identify_encoder(PLAIN_BASE, adapter) == identify_encoder(PLAIN_BASE, None)
+    assert identify_encoder(other, None) != identify_encoder(PLAIN_BASE, None)
 
 
 def test_a_tensor_in_numbers_that_numpy_lacks_is_named(path: Path) -> None:

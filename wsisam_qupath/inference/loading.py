@@ -46,8 +46,8 @@ class ResolvedModel(ChosenModel):
 
     Attributes:
         weights: weights of the base with a verified checksum. None if ``graphs`` do without.
-        graphs: graphs that ship with this package, if they are this model's.
-        int8_encoder: graph that replaces the encoder's; None in other precisions.
+        graphs: graphs of decoders that ship with this package, if they are this model's.
+        int8_encoder: graph of the encoder in int8; None in other precisions.
         device: PyTorch's name of the device.
         threads: CPU threads that compute; None is one per core that this process may use.
         embeddings_gb: see :class:`.ModelSpec`.
@@ -101,24 +101,25 @@ class ResolvedModel(ChosenModel):
         )
 
     def _write_graphs(self, folder: Path) -> None:
+        from .backends.openvino_encoder import write_ready_encoder
+
+        has_ready = find_ready_encoder(self.base, self.adapter) is not None
         if self.graphs is not None:
             self.graphs.unpack(folder)
-            if self.int8_encoder is not None:
-                self.int8_encoder.unpack(folder)
         else:
-            self._export_graphs(folder)
+            self._export_graphs(folder, with_encoder=not (has_ready or self.int8_encoder))
+        if self.int8_encoder is not None:
+            self.int8_encoder.unpack(folder)
+        elif has_ready:
+            write_ready_encoder(self.base, self.adapter, folder)
 
-    def _export_graphs(self, folder: Path) -> None:
-        """Export what does not ship: the decoders, and an encoder that an adapter brings."""
+    def _export_graphs(self, folder: Path, *, with_encoder: bool) -> None:
         from .backends.openvino_export import export_decoders, export_encoder  # imports PyTorch
 
         networks = self._build_networks()
-        encoder = self.int8_encoder or find_ready_encoder(self.base, self.adapter)
-        if encoder is not None:
-            encoder.unpack(folder)
-        else:
-            export_encoder(networks, folder / f"{ENCODER}.xml")
         export_decoders(networks, folder)
+        if with_encoder:
+            export_encoder(networks, folder / f"{ENCODER}.xml")
 
     def _build_networks(self) -> Networks:
         from ..model.build import build_networks, read_state  # imports PyTorch

@@ -51,7 +51,7 @@ def choose_precision(
         raise OptionError(
             "precision",
             "int8 is there for the base lite-medsam on a CPU with OpenVINO, with adapters that "
-            "keep its encoder: choose bf16.",
+            "keep its encoder or have that of the adapter that ships: choose bf16.",
         )
     gains = features & INT8_FEATURES and FAST_FLOATS not in features
     if wanted == "int8" or (wanted == "auto" and can_int8 and gains):

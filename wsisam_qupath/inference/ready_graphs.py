@@ -1,8 +1,12 @@
 """Graphs that ship with this package: the default model needs no PyTorch on a CPU.
 
-They are what :mod:`.backends.openvino_export` writes for the model, in two ZIP files: the encoder's
-graph, and those of the shipped adapter's decoders. ``scripts/pack_graphs.py`` makes them. A third
-one holds the encoder in int8, which ``scripts/quantize_encoder.py`` makes.
+They are what :mod:`.backends.openvino_export` writes for the model, in two ZIP files: the graph of
+the base's encoder, and those of the shipped adapter's decoders. ``scripts/pack_graphs.py`` makes
+them. An encoder that an adapter makes of the base's by narrow matrices is made where it is used.
+
+That needs the weights in floats, so that for int8 each encoder has a ZIP file: the base's, and the
+shipped adapter's if it brings one. ``scripts/quantize_encoder.py`` makes them. Encoders are told
+apart by their own checksums: another adapter with the same one finds it too.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from pathlib import Path
 from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile, ZipInfo
 
 from ..errors import REINSTALL, DeviceError
-from ..model.adapter import Adapter
+from ..model.adapter import Adapter, identify_encoder
 from ..model.bases import Base
 from ..model.shipped import find_shipped_adapter
 
@@ -28,9 +32,9 @@ ENCODER = "encoder"
 
 @dataclass(frozen=True)
 class ReadyGraphs:
-    """The graphs of a model, in ZIP files."""
+    """Graphs of a model, in a ZIP file."""
 
-    archives: tuple[Path, ...]
+    archive: Path
 
     def unpack(self, folder: Path) -> None:
         """Write the graphs into a folder.
@@ -39,52 +43,51 @@ class ReadyGraphs:
             DeviceError: an archive is damaged.
             OSError: the folder cannot be written.
         """
-        for path in self.archives:
-            try:
-                with ZipFile(path) as archive:
-                    archive.extractall(folder)
-            except (BadZipFile, EOFError, zlib.error) as exc:
-                raise DeviceError(f"{path} is damaged. {REINSTALL}") from exc
+        try:
+            with ZipFile(self.archive) as archive:
+                archive.extractall(folder)
+        except (BadZipFile, EOFError, zlib.error) as exc:
+            raise DeviceError(f"{self.archive} is damaged. {REINSTALL}") from exc
 
 
 def find_ready_graphs(base: Base, adapter: Adapter | None) -> ReadyGraphs | None:
-    """Find the graphs that ship for a base and an adapter; None if there are none."""
+    """Find the graphs of decoders that ship, if the encoder that they need does too; else None."""
     shipped = find_shipped_adapter(base.name)
-    if adapter is None or shipped is None or adapter.card.tunes_encoder:
+    if adapter is None or shipped is None or find_ready_encoder(base, adapter) is None:
         return None
-    wanted = {
-        FOLDER / f"{base.name}.zip": list_sources(base, None),
-        FOLDER / f"{shipped.stem}.zip": list_sources(base, adapter),
-    }
-    if all(_read_sources(path) == sources for path, sources in wanted.items()):
-        return ReadyGraphs(tuple(wanted))
-    return None
+    return _find(FOLDER / f"{shipped.stem}.zip", list_sources(base, adapter))
 
 
 def find_ready_encoder(base: Base, adapter: Adapter | None) -> ReadyGraphs | None:
-    """Find the encoder that ships for a base; None if there is none, or the adapter has its own."""
-    return _find_encoder(FOLDER / f"{base.name}.zip", base, adapter)
+    """Find the encoder that ships for a base, the adapter's narrow matrices not yet added.
+
+    None if there is none, or if the adapter brings a whole one of its own.
+    """
+    if adapter is not None and adapter.card.tunes_encoder and not adapter.card.lora_rank:
+        return None
+    return _find(FOLDER / f"{base.name}.zip", _list_encoder_sources(base, None))
 
 
 def find_int8_encoder(base: Base, adapter: Adapter | None) -> ReadyGraphs | None:
-    """Find the encoder in int8 of a base; None if there is none, or the adapter has its own."""
-    return _find_encoder(FOLDER / f"{base.name}-int8.zip", base, adapter)
+    """Find the int8 form of the encoder of a base and an adapter; None if it does not ship."""
+    return _find(_name_int8(base, adapter, FOLDER), _list_encoder_sources(base, adapter))
 
 
-def _find_encoder(path: Path, base: Base, adapter: Adapter | None) -> ReadyGraphs | None:
-    if adapter is not None and adapter.card.tunes_encoder:
-        return None
-    return ReadyGraphs((path,)) if _read_sources(path) == list_sources(base, None) else None
+def _find(path: Path, sources: tuple[str, ...]) -> ReadyGraphs | None:
+    return ReadyGraphs(path) if _read_sources(path) == sources else None
 
 
-def pack_int8_encoder(exported: Path, base: Base, folder: Path = FOLDER) -> Path:
+def pack_int8_encoder(
+    exported: Path, base: Base, adapter: Adapter | None, folder: Path = FOLDER
+) -> Path:
     """Write the archive of an encoder in int8, and return its path.
 
     Args:
         exported: folder with the graph, under the name of the encoder's graph.
+        adapter: the shipped adapter if it brings the encoder; None is the base's.
     """
-    path = folder / f"{base.name}-int8.zip"
-    _pack(path, sorted(exported.glob(f"{ENCODER}.*")), list_sources(base, None))
+    path = _name_int8(base, adapter, folder)
+    _pack(path, exported.glob(f"{ENCODER}.*"), _list_encoder_sources(base, adapter))
     return path
 
 
@@ -92,14 +95,14 @@ def pack_graphs(exported: Path, base: Base, adapter: Adapter, folder: Path = FOL
     """Write the archives from exported graphs; the same graphs give the same bytes.
 
     Args:
-        exported: folder that :func:`.export_networks` wrote the graphs of both into.
-        adapter: the shipped adapter; the encoder is the base's own.
+        exported: folder with the graphs of the base's own encoder and of the adapter's decoders.
+        adapter: the shipped adapter.
     """
     shipped = find_shipped_adapter(base.name)
     assert shipped is not None, base.name
-    encoder = sorted(exported.glob(f"{ENCODER}.*"))
-    decoders = sorted(path for path in exported.iterdir() if path not in encoder)
-    _pack(folder / f"{base.name}.zip", encoder, list_sources(base, None))
+    encoder = set(exported.glob(f"{ENCODER}.*"))
+    decoders = set(exported.iterdir()) - encoder
+    _pack(folder / f"{base.name}.zip", encoder, _list_encoder_sources(base, None))
     _pack(folder / f"{shipped.stem}.zip", decoders, list_sources(base, adapter))
 
 
@@ -107,6 +110,18 @@ def list_sources(base: Base, adapter: Adapter | None) -> tuple[str, ...]:
     """List the version of the graphs and the checksums that they are made from."""
     alone = (str(GRAPH_VERSION), base.sha256)
     return alone if adapter is None else (*alone, adapter.sha256)
+
+
+def _list_encoder_sources(base: Base, adapter: Adapter | None) -> tuple[str, ...]:
+    return str(GRAPH_VERSION), *identify_encoder(base, adapter)
+
+
+def _name_int8(base: Base, adapter: Adapter | None, folder: Path) -> Path:
+    """Name the archive of the base's encoder, or of the only other one that may ship."""
+    shipped = find_shipped_adapter(base.name)
+    if adapter is None or adapter.encoder_sha256 is None or shipped is None:
+        return folder / f"{base.name}-int8.zip"
+    return folder / f"{shipped.stem}-int8.zip"
 
 
 def _read_sources(path: Path) -> tuple[str, ...]:
@@ -120,7 +135,7 @@ def _read_sources(path: Path) -> tuple[str, ...]:
 
 def _pack(path: Path, files: Iterable[Path], sources: tuple[str, ...]) -> None:
     with ZipFile(path, "w", ZIP_DEFLATED, compresslevel=9) as archive:
-        for file in files:
+        for file in sorted(files):
             info = ZipInfo(file.name)  # of 1980, whenever it is made
             info.compress_type = ZIP_DEFLATED
             info.external_attr = 0o644 << 16

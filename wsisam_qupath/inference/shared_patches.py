@@ -10,7 +10,7 @@ from cachetools import LRUCache
 
 from .. import __version__
 from ..geometry import Box
-from ..model.adapter import Adapter
+from ..model.adapter import Adapter, identify_encoder
 from ..model.bases import Base
 from ..slide import PixelSource
 from .backends import Backend, EncodedPatch
@@ -70,9 +70,8 @@ def name_encoder(backend: Backend, base: Base, adapter: Adapter | None) -> str:
     Args:
         adapter: counts only where it brings an encoder of its own.
     """
-    tuned = adapter.sha256 if adapter is not None and adapter.card.tunes_encoder else ""
     # Another version of this program may read pixels in another way.
-    return f"{__version__}|{base.sha256}|{tuned}|{backend.name}"
+    return "|".join((__version__, *identify_encoder(base, adapter), backend.name))
 
 
 def name_place(l0_box: Box) -> str:

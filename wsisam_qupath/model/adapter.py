@@ -16,9 +16,10 @@ says for each kind of prompt which decoder answers. A tensor is named like this:
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,11 +51,13 @@ class Adapter:
     Attributes:
         path, sha256: path and checksum of the file.
         card: its metadata.
+        encoder_sha256: checksum of its image encoder's tensors; None where it uses the base's.
     """
 
     path: Path
     sha256: str
     card: AdapterCard
+    encoder_sha256: str | None
 
     @property
     def name(self) -> str:
@@ -101,15 +104,27 @@ def read_adapter(path: Path, base: Base) -> Adapter:
     with _open_adapter(path) as file:
         metadata: Mapping[str, str] = file.metadata() or {}
         dtypes = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
-    card = _card(path, metadata)
-    _check_tensors(path, card, dtypes)
+        card = _card(path, metadata)
+        _check_tensors(path, card, dtypes)
+        encoder = [name for name in dtypes if name.startswith(f"{ENCODER}.")]
+        encoder_sha256 = _compute_tensors_sha256(file, encoder) if card.tunes_encoder else None
     if (card.base, card.base_sha256) != (base.name, base.sha256):
         raise AdapterError(
             f"{path} was trained for {card.base} (SHA-256 {card.base_sha256[:12]}…), not for "
             f"{base.name} (SHA-256 {base.sha256[:12]}…). Choose the base {card.base}, or another "
             "adapter."
         )
-    return Adapter(path.resolve(), compute_sha256(path), card)
+    return Adapter(path.resolve(), compute_sha256(path), card, encoder_sha256)
+
+
+def identify_encoder(base: Base, adapter: Adapter | None) -> tuple[str, ...]:
+    """List the checksums that tell an image encoder from all others, a base's or an adapter's.
+
+    Adapters with the same tensors for it have the same encoder, whatever their decoders are.
+    """
+    if adapter is None or adapter.encoder_sha256 is None:
+        return (base.sha256,)
+    return base.sha256, adapter.encoder_sha256
 
 
 def write_adapter(
@@ -133,6 +148,16 @@ def _open_adapter(path: Path) -> safe_open:
         raise AdapterError(
             f"{path} is not a readable .safetensors file ({exc}). Copy or download it again."
         ) from exc
+
+
+def _compute_tensors_sha256(file: Any, names: Iterable[str]) -> str:
+    """Compute the SHA-256 of tensors: of names, shapes and float32 values, whatever they lie in."""
+    digest = hashlib.sha256()
+    for name in sorted(names):  # one at a time: an encoder may take gigabytes
+        tensor = np.ascontiguousarray(file.get_tensor(name), dtype="<f4")
+        digest.update(f"{name} {tensor.shape}\n".encode())
+        digest.update(tensor.tobytes())
+    return digest.hexdigest()
 
 
 def _check_tensors(path: Path, card: AdapterCard, dtypes: Mapping[str, str]) -> None:

@@ -26,7 +26,7 @@ from ...model.decoders import (
 from ...model.prompted_sam import fold_image_attention
 from ...prompts.encoding import MASK_PX
 from .openvino_backend import FEATURE_GRAPHS
-from .openvino_runtime import convert, ov
+from .openvino_runtime import convert, save_graph
 
 _TOKENS_PX = 64
 _EMBEDDING = (1, _TOKENS_PX**2, TOKEN_DIM)
@@ -83,12 +83,6 @@ class _MaskPrompt(nn.Module):
 
     def forward(self, mask: torch.Tensor) -> torch.Tensor:
         return self.sam.dense(mask) - self.sam.dense(None)
-
-
-def export_networks(networks: Networks, folder: Path) -> None:
-    """Write all graphs of a model: the encoder's and those of the decoders."""
-    export_encoder(networks, folder / "encoder.xml")
-    export_decoders(networks, folder)
 
 
 def export_decoders(networks: Networks, folder: Path) -> None:
@@ -148,10 +142,7 @@ def _save(
         # OpenVINO would trace it too, but check itself by running the module three times more.
         traced = _trace(module.eval(), example, strict=False, check_trace=False)
         graph = convert(traced, example, inputs)
-    try:
-        ov.save_model(graph, path, compress_to_fp16=False)
-    except RuntimeError as exc:  # all that OpenVINO says of a full disk
-        raise OSError(f"no room for {path.name}, or no permission to write it") from exc
+    save_graph(graph, path)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ The converter takes a quarter of the import, and only :mod:`.openvino_export` ne
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 _CONVERTER = "openvino.tools.ovc"
@@ -21,7 +22,7 @@ import openvino as ov  # noqa: E402
 if _is_left_out:
     del sys.modules[_CONVERTER]
 
-__all__ = ["convert", "ov"]
+__all__ = ["convert", "ov", "save_graph"]
 
 
 def convert(traced: Any, example: tuple[Any, ...], shapes: Sequence[Sequence[int]]) -> ov.Model:
@@ -35,3 +36,15 @@ def convert(traced: Any, example: tuple[Any, ...], shapes: Sequence[Sequence[int
     from openvino.tools.ovc import convert_model
 
     return convert_model(traced, example_input=example, input=shapes)
+
+
+def save_graph(graph: ov.Model, path: Path) -> None:
+    """Write a graph with its numbers as they are.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    try:
+        ov.save_model(graph, path, compress_to_fp16=False)
+    except RuntimeError as exc:  # all that OpenVINO says of a full disk
+        raise OSError(f"no room for {path.name}, or no permission to write it") from exc
