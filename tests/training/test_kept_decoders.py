@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from fixtures.models import PLAIN_BASE, card, routed_to
 from fixtures.training_models import TUNED_SAM, WSI_SAM, make_cache, make_run, nothing
+from fixtures.training_runs import SHORT, export_of, shortened
 from wsisam_qupath.errors import AdapterError
 from wsisam_qupath.model.adapter import Adapter, read_adapter, write_adapter
 from wsisam_qupath.model.build import Networks, build_networks, extract_learned_state
 from wsisam_qupath.model.card import DecoderCard
 from wsisam_qupath.model.shipped import find_shipped_adapter
+from wsisam_qupath.options import ModelSpec
 from wsisam_qupath.prompts import PromptKind
 from wsisam_qupath.prompts.encoding import POSITIVE
+from wsisam_qupath_training.run.command import run_train
+from wsisam_qupath_training.run.request import TrainRequest
 from wsisam_qupath_training.run.verdict import keep_start
 from wsisam_qupath_training.sampling.prompt_sampling import PromptBatch
 from wsisam_qupath_training.settings import DecoderSettings, one_decoder
@@ -190,7 +196,9 @@ def test_a_lower_rank_says_which_one_holds_the_matrices(
     _, adapter = matched
     settings = ALONE.model_copy(update={"lora_rank": 1})
 
-    with pytest.raises(AdapterError, match=r"of rank 2, which rank 1 cannot hold\. Give --lora 2"):
+    with pytest.raises(
+        AdapterError, match=r"of rank 2, which rank 1 cannot hold\. Choose a lora_rank of 2"
+    ):
         TrainableDecoder(PLAIN_BASE, lite_state, settings, adapter)
 
 
@@ -239,3 +247,34 @@ def test_a_decoder_with_features_of_its_own_is_not_left_behind(
 
     with pytest.raises(AdapterError, match=r"'all' of the adapter .* has features of its own"):
         TrainableDecoder(PLAIN_BASE, lite_state, ALONE, read_adapter(path, PLAIN_BASE))
+
+
+@pytest.mark.walk
+def test_an_adapter_with_matrices_is_trained_further_and_its_encoder_stays(tmp_path: Path) -> None:
+    export, words = export_of(tmp_path), Console(file=io.StringIO(), width=200)
+    short = SHORT | {"compared_objects": 2}
+    alone = one_decoder(shortened(ALONE), **short)
+    spec = ModelSpec(adapter=find_shipped_adapter(PLAIN_BASE.name), device="cpu")
+    cache = tmp_path / "features"
+
+    first = run_train(
+        TrainRequest(export, tmp_path / "a.safetensors", recipe=alone, model=spec, cache=cache),
+        words,
+    )
+    tuned = one_decoder(shortened(TUNED_SAM), **short)
+    assert first is not None
+    spec = ModelSpec(adapter=first.adapter, device="cpu")
+    second = run_train(
+        TrainRequest(export, tmp_path / "b.safetensors", recipe=tuned, model=spec, cache=cache),
+        words,
+    )
+
+    assert second is not None
+    a, b = (read_adapter(made.adapter, PLAIN_BASE) for made in (first, second))
+    assert a.encoder_sha256 == b.encoder_sha256
+    assert a.encoder_sha256 is not None
+    kept = {folder.name for folder in cache.iterdir()}
+    assert a.encoder_sha256[:24] in kept
+    assert len(kept) == 3  # both parts of the base's features, and those of the other encoder
+    assert isinstance(words.file, io.StringIO)
+    assert words.file.getvalue().count("on 3 objects to validate on:") == 2

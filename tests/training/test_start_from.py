@@ -186,5 +186,5 @@ def test_beside_a_whole_image_encoder_of_an_adapter_no_narrow_matrices_can_be_ke
 ) -> None:
     adapter = write_whole_encoder(tmp_path / "encoder.safetensors", lite)
 
-    with pytest.raises(AdapterError, match=r"encoder\.safetensors has a whole image .*--lora"):
+    with pytest.raises(AdapterError, match=r"encoder\.safetensors has a whole image .*lora_rank"):
         make_trainable(lite_state, TUNED_SAM.model_copy(update={"lora_rank": 2}), adapter)

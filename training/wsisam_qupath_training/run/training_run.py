@@ -341,7 +341,12 @@ class TrainingRun:
 
     @property
     def _features_folder(self) -> Path:
-        return self.request.cache or cache_folder() / "training"
+        """Folder of all features; an encoder that an adapter brings has one of its own in it."""
+        folder = self.request.cache or cache_folder() / "training"
+        adapter = self.model.adapter
+        if adapter is None or adapter.encoder_sha256 is None:
+            return folder
+        return folder / adapter.encoder_sha256[:24]
 
     def describe_run(self, name: str, fold: Fold | None, few: FewObjects | None = None) -> str:
         """Describe everything that one training of a decoder depends on, as JSON."""

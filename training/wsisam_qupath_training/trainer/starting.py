@@ -73,12 +73,12 @@ def _continue_matrices(encoder: PatchEncoder, rank: int, start: Adapter) -> None
     if not kept:
         raise AdapterError(
             f"{start.path} has a whole image encoder of its own, beside which no narrow matrices "
-            "can be kept. Train without --lora, or start from another adapter."
+            "can be kept. Leave out lora_rank, or start from another adapter."
         )
     if rank < kept:
         raise AdapterError(
-            f"{start.path} has narrow matrices of rank {kept}, which rank {rank} cannot hold. Give "
-            f"--lora {kept} or more, or start from another adapter."
+            f"{start.path} has narrow matrices of rank {kept}, which rank {rank} cannot hold. "
+            f"Choose a lora_rank of {kept} or more, or start from another adapter."
         )
     own = encoder.encoder.state_dict()
     with torch.no_grad():
