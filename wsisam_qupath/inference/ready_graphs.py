@@ -40,7 +40,7 @@ class ReadyGraphs:
         """Write the graphs into a folder.
 
         Raises:
-            DeviceError: an archive is damaged.
+            DeviceError: it is damaged.
             OSError: the folder cannot be written.
         """
         try:
