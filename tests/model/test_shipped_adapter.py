@@ -10,6 +10,7 @@ from safetensors import safe_open
 
 from wsisam_qupath.errors import AdapterError
 from wsisam_qupath.model.bases import find_base
+from wsisam_qupath.model.low_rank import is_low_rank
 from wsisam_qupath.model.shipped import (
     find_shipped_adapter,
     load_chosen_adapter,
@@ -28,6 +29,16 @@ def test_it_fits_its_base_and_is_small() -> None:
     assert adapter.path.stat().st_size <= 23_000_000  # three decoders
     assert adapter.reads_lr
     assert adapter.card.licence.startswith("Weights for research, not for diagnosis.")
+
+
+def test_it_adds_narrow_matrices_to_the_image_encoder_and_brings_no_whole_one() -> None:
+    adapter = load_chosen_adapter("default", BASE)
+
+    assert adapter is not None
+    assert adapter.card.lora_rank == 8
+    encoder = adapter.tensors("encoder")
+    assert all(is_low_rank(name) for name in encoder)
+    assert all(tensor.any() for tensor in encoder.values())
 
 
 def test_boxes_one_point_and_several_have_their_own_decoders_and_points_a_second_pass() -> None:
