@@ -29,7 +29,9 @@ class DecoderSettings(BaseModel):
     Attributes:
         scope: which weights learn: ``adapter`` leaves all of SAM frozen (WSI-SAM, section 2.3);
             ``mask-decoder`` tunes the mask decoder alone, ``decoder`` also what embeds prompts;
-            ``encoder+decoder`` the mask decoder and the image encoder; ``whole`` everything.
+            ``encoder+decoder`` the mask decoder and the image encoder; ``whole`` everything. Of
+            SAM's own decoder ``adapter`` leaves nothing to learn but the matrices of a
+            ``lora_rank``: all decoders that training starts from stay as they are.
         lora_rank: rank of the matrices that learn beside the image encoder's layers behind the
             early features (LoRA, Hu et al. 2022), where the scope leaves it frozen; 0 is none.
         card: description of the network; see :class:`.DecoderCard`.
