@@ -60,15 +60,23 @@ def build_learning_encoder(
     """
     if not settings.lora_rank:
         return build_networks(base, state, start).encoder if settings.tunes_encoder else None
+    check_matrices(settings, start)
     encoder = build_networks(base, state, None).encoder
     add_low_rank(encoder.encoder, settings.lora_rank)
     if start is not None and start.card.tunes_encoder:
-        _continue_matrices(encoder, settings.lora_rank, start)
+        _continue_matrices(encoder, start)
     return encoder
 
 
-def _continue_matrices(encoder: PatchEncoder, rank: int, start: Adapter) -> None:
-    """Put the start's narrow matrices into those of an encoder; a higher rank adds to them."""
+def check_matrices(settings: DecoderSettings, start: Adapter | None) -> None:
+    """Check that the narrow matrices that learn can go on from those of the start.
+
+    Raises:
+        AdapterError: they cannot.
+    """
+    rank = settings.lora_rank
+    if not rank or start is None or not start.card.tunes_encoder:
+        return
     kept = start.card.lora_rank
     if not kept:
         raise AdapterError(
@@ -80,6 +88,11 @@ def _continue_matrices(encoder: PatchEncoder, rank: int, start: Adapter) -> None
             f"{start.path} has narrow matrices of rank {kept}, which rank {rank} cannot hold. "
             f"Choose a lora_rank of {kept} or more, or start from another adapter."
         )
+
+
+def _continue_matrices(encoder: PatchEncoder, start: Adapter) -> None:
+    """Put the start's narrow matrices into those of an encoder; a higher rank adds to them."""
+    kept = start.card.lora_rank
     own = encoder.encoder.state_dict()
     with torch.no_grad():
         for name, values in start.tensors(ENCODER).items():
