@@ -58,10 +58,20 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> CachedSamples:
 
 
 @pytest.fixture(scope="module")
-def shipped() -> Adapter:
+def start(tmp_path_factory: pytest.TempPathFactory) -> Adapter:
+    """The decoders of the shipped adapter, on the base's encoder."""
     path = find_shipped_adapter(PLAIN_BASE.name)
     assert path is not None
-    return read_adapter(path, PLAIN_BASE)
+    shipped = read_adapter(path, PLAIN_BASE)
+    plain = shipped.card.model_copy(update={"tunes_encoder": False, "lora_rank": 0})
+    tensors = {
+        f"{name}.{part}": values.astype(np.float16)
+        for name in plain.decoders
+        for part, values in shipped.tensors(name).items()
+    }
+    own = tmp_path_factory.mktemp("start") / "start.safetensors"
+    write_adapter(own, plain, tensors)
+    return read_adapter(own, PLAIN_BASE)
 
 
 def write(
@@ -83,15 +93,15 @@ def write(
 def matched(
     tmp_path_factory: pytest.TempPathFactory,
     samples: CachedSamples,
-    shipped: Adapter,
+    start: Adapter,
     lite_state: State,
 ) -> tuple[TrainableDecoder, Adapter]:
-    """What was trained under the shipped decoders, and its adapter."""
+    """What was trained under the decoders of the start, and its adapter."""
     folder = tmp_path_factory.mktemp("matched")
-    run = make_run(folder, ALONE, samples, lite_state, start=shipped)
+    run = make_run(folder, ALONE, samples, lite_state, start=start)
     trained = run.train(nothing)
     run.trainable.load_state_dict(run.trainable.state_dict() | dict(trained.state))
-    adapter = write(folder / "matched.safetensors", ALONE, trained, shipped, lite_state)
+    adapter = write(folder / "matched.safetensors", ALONE, trained, start, lite_state)
     return run.trainable, adapter
 
 
@@ -115,12 +125,12 @@ def assert_same_encoder(tuned: Adapter, start: Adapter) -> None:
     ],
 )
 def test_prompts_go_to_the_decoder_that_answers_their_kind(
-    shipped: Adapter, lite_state: State, prompts: PromptBatch, kind: PromptKind
+    start: Adapter, lite_state: State, prompts: PromptBatch, kind: PromptKind
 ) -> None:
-    networks = build_networks(PLAIN_BASE, lite_state, shipped)
-    route = shipped.card.routes[kind]
+    networks = build_networks(PLAIN_BASE, lite_state, start)
+    route = start.card.routes[kind]
 
-    chosen = KeptDecoders(networks, shipped.card.routes).choose(prompts)
+    chosen = KeptDecoders(networks, start.card.routes).choose(prompts)
 
     assert find_kind(prompts) is kind
     assert chosen is networks.decoders[route.last_decoder]
@@ -128,15 +138,15 @@ def test_prompts_go_to_the_decoder_that_answers_their_kind(
 
 @pytest.mark.walk
 def test_all_decoders_stay_as_they_were_to_the_bit(
-    matched: tuple[TrainableDecoder, Adapter], shipped: Adapter
+    matched: tuple[TrainableDecoder, Adapter], start: Adapter
 ) -> None:
     trainable, adapter = matched
 
-    assert adapter.card.decoders == shipped.card.decoders
-    assert adapter.card.routes == shipped.card.routes
+    assert adapter.card.decoders == start.card.decoders
+    assert adapter.card.routes == start.card.routes
     assert adapter.card.lora_rank == 2
-    for name in shipped.card.decoders:
-        own, old = adapter.tensors(name), shipped.tensors(name)
+    for name in start.card.decoders:
+        own, old = adapter.tensors(name), start.tensors(name)
         assert own.keys() == old.keys()
         assert all(np.array_equal(own[part], old[part]) for part in old)
     assert all(name.startswith("encoder.") for name in trainable.list_learning())
@@ -250,11 +260,13 @@ def test_a_decoder_with_features_of_its_own_is_not_left_behind(
 
 
 @pytest.mark.walk
-def test_an_adapter_with_matrices_is_trained_further_and_its_encoder_stays(tmp_path: Path) -> None:
+def test_an_adapter_with_matrices_is_trained_further_and_its_encoder_stays(
+    start: Adapter, tmp_path: Path
+) -> None:
     export, words = export_of(tmp_path), Console(file=io.StringIO(), width=200)
     short = SHORT | {"compared_objects": 2}
     alone = one_decoder(shortened(ALONE), **short)
-    spec = ModelSpec(adapter=find_shipped_adapter(PLAIN_BASE.name), device="cpu")
+    spec = ModelSpec(adapter=start.path, device="cpu")
     cache = tmp_path / "features"
 
     first = run_train(
