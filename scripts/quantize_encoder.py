@@ -53,10 +53,10 @@ def main() -> None:
     parser.add_argument("--patches", type=int, default=120)
     given = parser.parse_args()
     base = find_base(DEFAULT_BASE)
-    files = list_files(given.places)
+    patches = read_patches(list_files(given.places), given.patches + HELD_OUT, base.size_px)
     for adapter in (None, load_chosen_adapter("default", base)):
         if (found := find_int8_encoder(base, adapter)) is None:
-            make(base, adapter, read_patches(files, given.patches + HELD_OUT, base.size_px))
+            make(base, adapter, patches)
         else:
             print(f"{found.archive.relative_to(ROOT)} is there; delete it to make it again")
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 
 from fixtures.models import PLAIN_BASE, card, routed_to
-from fixtures.training_models import TUNED_SAM, WSI_SAM, make_cache, make_run, nothing
+from fixtures.training_models import TUNED_SAM, WSI_SAM, make_run, nothing
 from fixtures.training_runs import SHORT, export_of, shortened
 from wsisam_qupath.errors import AdapterError
 from wsisam_qupath.model.adapter import Adapter, read_adapter, write_adapter
@@ -30,7 +31,7 @@ from wsisam_qupath_training.trainer.kept_decoders import KeptDecoders, find_kind
 from wsisam_qupath_training.trainer.sample_sources import CachedSamples
 from wsisam_qupath_training.trainer.trainable_decoder import TrainableDecoder
 from wsisam_qupath_training.trainer.trained import TrainedDecoder
-from wsisam_qupath_training.trainer.write_adapter import write_trained_adapter
+from wsisam_qupath_training.trainer.write_adapter import copy_tensors_of, write_trained_adapter
 
 State = dict[str, torch.Tensor]
 
@@ -53,22 +54,15 @@ def make_prompts(n_points: int, *, has_box: bool = False, has_mask: bool = False
 
 
 @pytest.fixture(scope="module")
-def samples(tmp_path_factory: pytest.TempPathFactory) -> CachedSamples:
-    return CachedSamples(make_cache(tmp_path_factory.mktemp("views")))
-
-
-@pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Adapter:
     """The decoders of the shipped adapter, on the base's encoder."""
     path = find_shipped_adapter(PLAIN_BASE.name)
     assert path is not None
     shipped = read_adapter(path, PLAIN_BASE)
     plain = shipped.card.model_copy(update={"tunes_encoder": False, "lora_rank": 0})
-    tensors = {
-        f"{name}.{part}": values.astype(np.float16)
-        for name in plain.decoders
-        for part, values in shipped.tensors(name).items()
-    }
+    tensors: dict[str, NDArray[np.floating]] = {}
+    for name in plain.decoders:
+        tensors |= copy_tensors_of(shipped, name, name)
     own = tmp_path_factory.mktemp("start") / "start.safetensors"
     write_adapter(own, plain, tensors)
     return read_adapter(own, PLAIN_BASE)

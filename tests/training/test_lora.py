@@ -16,7 +16,6 @@ from fixtures.training_models import (
     TUNED_SAM,
     Killed,
     killed_at,
-    make_cache,
     make_run,
     nothing,
 )
@@ -41,11 +40,6 @@ State = dict[str, torch.Tensor]
 
 LORA = TUNED_SAM.model_copy(update={"mix": ONLY_POINTS, "lora_rank": 2, "lora_rate": 0.02})
 """Points with further clicks, and matrices that learn fast enough to be told from the base."""
-
-
-@pytest.fixture(scope="module")
-def samples(tmp_path_factory: pytest.TempPathFactory) -> CachedSamples:
-    return CachedSamples(make_cache(tmp_path_factory.mktemp("views")))
 
 
 @pytest.fixture(scope="module")

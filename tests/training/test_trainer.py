@@ -45,11 +45,6 @@ CLICKED = TUNED_SAM.model_copy(update={"mix": ONLY_POINTS})
 
 
 @pytest.fixture(scope="module")
-def samples(tmp_path_factory: pytest.TempPathFactory) -> CachedSamples:
-    return CachedSamples(make_cache(tmp_path_factory.mktemp("views")))
-
-
-@pytest.fixture(scope="module")
 def undisturbed(
     tmp_path_factory: pytest.TempPathFactory, samples: CachedSamples, lite_state: State
 ) -> tuple[Run, TrainedDecoder]:

@@ -18,7 +18,7 @@ from ..sources.collection import Collection
 from ..sources.reading import read_dataset
 from ..trainer.distributed import DistributedContext, open_context, run_first_process_alone
 from ..trainer.run_folder import hold_folders
-from ..trainer.starting import check_matrices
+from ..trainer.starting import check_start
 from ..trainer.training_data import open_data
 from ..trainer.write_adapter import WrittenAdapter
 from .folds import Fold, make_folds, train_on_all
@@ -75,7 +75,7 @@ def _open(request: TrainRequest, console: Console) -> Iterator[tuple[TrainingRun
     model = resolve(request.model)
     recipe = choose_recipe(request, model.adapter, collection.dataset)
     for settings in recipe.decoders.values():
-        check_matrices(settings, model.adapter)  # now, and not when all views are encoded
+        check_start(settings, model.adapter)  # now, and not when all views are encoded
     if folds := make_folds(collection.dataset, recipe, request.without):
         collection = replace(collection, dataset=train_on_all(collection.dataset))
         recipe = choose_recipe(request, model.adapter, collection.dataset)

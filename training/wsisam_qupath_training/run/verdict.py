@@ -26,6 +26,7 @@ from ..evaluate.models import PredictorModel
 from ..evaluate.protocol import BOX_AND_POINTS, POINT_COUNTS, ProtocolSettings, points_label
 from ..evaluate.results import EvaluationResults, Score
 from ..evaluate.run import evaluate_models
+from ..trainer.write_adapter import copy_tensors_of
 
 _FEWEST_OF_DATASET = 3
 _MEASURED_OBJECTS = 2
@@ -209,8 +210,7 @@ def keep_start(start: Adapter, tuned: Adapter, judgments: Sequence[Judgment]) ->
     decoders = dict(tuned.card.decoders)
     tensors: dict[str, NDArray[np.floating]] = {}
     if tuned.card.tunes_encoder:
-        own_encoder = tuned.tensors(ENCODER)
-        tensors |= {f"{ENCODER}.{n}": v.astype(np.float16) for n, v in own_encoder.items()}
+        tensors |= copy_tensors_of(tuned, ENCODER, ENCODER)
     for kind in kept:
         route = start.card.routes[kind]
         second = route.second_decoder
@@ -221,10 +221,7 @@ def keep_start(start: Adapter, tuned: Adapter, judgments: Sequence[Judgment]) ->
             own = rename(name)
             if any(own in {route.decoder, route.last_decoder} for route in routes.values()):
                 decoders[own] = decoder
-                tensors |= {
-                    f"{own}.{part}": values.astype(np.float16)
-                    for part, values in adapter.tensors(name).items()
-                }
+                tensors |= copy_tensors_of(adapter, name, own)
             else:
                 decoders.pop(own, None)
     card = tuned.card.model_copy(update={"routes": routes, "decoders": decoders})

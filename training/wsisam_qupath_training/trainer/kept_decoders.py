@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from wsisam_qupath.errors import AdapterError
 from wsisam_qupath.model.build import Networks
 from wsisam_qupath.model.card import Route
 from wsisam_qupath.model.decoders import SamDecoder
@@ -22,22 +21,13 @@ class KeptDecoders(nn.Module):
     Args:
         networks: the decoders of an adapter.
         routes: which of them answers a kind of prompt.
-
-    Raises:
-        AdapterError: a decoder has features of its own, which the encoder would leave behind.
     """
 
     def __init__(self, networks: Networks, routes: Mapping[PromptKind, Route]) -> None:
         super().__init__()
         names = list(networks.decoders)
         self.decoders = nn.ModuleList(networks.decoders.values())
-        for name, decoder in networks.decoders.items():
-            if not isinstance(decoder, SamDecoder):
-                raise AdapterError(
-                    f"The decoder {name!r} of the adapter to start from has features of its own, "
-                    "under which no encoder learns alone. Name a scope that tunes it, or start "
-                    "from another adapter."
-                )
+        for decoder in self.decoders:
             fold_image_attention(decoder)
         self._places = {kind: names.index(route.last_decoder) for kind, route in routes.items()}
         self.requires_grad_(False)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import nn
 
 from wsisam_qupath.errors import AdapterError
 from wsisam_qupath.model.adapter import Adapter
-from wsisam_qupath.model.bases import Base
-from wsisam_qupath.model.build import build_networks, module_name
+from wsisam_qupath.model.build import module_name
 from wsisam_qupath.model.card import ENCODER
 from wsisam_qupath.model.decoders import SamDecoder, WsiSamDecoder
 from wsisam_qupath.model.encoder import PatchEncoder
@@ -47,36 +44,38 @@ def start_decoder(decoder: SamDecoder | WsiSamDecoder, adapter: Adapter) -> None
             nn.init.zeros_(last.bias)
 
 
-def build_learning_encoder(
-    base: Base,
-    state: Mapping[str, torch.Tensor],
-    settings: DecoderSettings,
-    start: Adapter | None,
-) -> PatchEncoder | None:
-    """Build the image encoder that learns, as the start has it; None where it stays frozen.
-
-    Raises:
-        AdapterError: the start's encoder cannot be trained on with these settings.
-    """
-    if not settings.lora_rank:
-        return build_networks(base, state, start).encoder if settings.tunes_encoder else None
-    check_matrices(settings, start)
-    encoder = build_networks(base, state, None).encoder
-    add_low_rank(encoder.encoder, settings.lora_rank)
+def add_matrices(encoder: PatchEncoder, rank: int, start: Adapter | None) -> None:
+    """Put narrow matrices beside the layers of the base's encoder, as the start has them."""
+    add_low_rank(encoder.encoder, rank)
     if start is not None and start.card.tunes_encoder:
         _continue_matrices(encoder, start)
-    return encoder
 
 
-def check_matrices(settings: DecoderSettings, start: Adapter | None) -> None:
-    """Check that the narrow matrices that learn can go on from those of the start.
+def check_start(settings: DecoderSettings, start: Adapter | None) -> None:
+    """Check that narrow matrices can learn from the start on: under its decoders, and from its own.
 
     Raises:
         AdapterError: they cannot.
     """
-    rank = settings.lora_rank
-    if not rank or start is None or not start.card.tunes_encoder:
+    if not settings.lora_rank or start is None:
         return
+    if settings.keeps_decoders:
+        _check_decoders(start)
+    if start.card.tunes_encoder:
+        _check_rank(settings.lora_rank, start)
+
+
+def _check_decoders(start: Adapter) -> None:
+    for name, card in start.card.decoders.items():
+        if card.fuses_features:
+            raise AdapterError(
+                f"The decoder {name!r} of the adapter to start from has features of its own, "
+                "under which no encoder learns alone. Name a scope that tunes it, or start "
+                "from another adapter."
+            )
+
+
+def _check_rank(rank: int, start: Adapter) -> None:
     kept = start.card.lora_rank
     if not kept:
         raise AdapterError(

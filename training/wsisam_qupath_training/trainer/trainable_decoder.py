@@ -17,6 +17,7 @@ from wsisam_qupath.model.bases import Base
 from wsisam_qupath.model.build import build_decoder, build_networks, encoder_state
 from wsisam_qupath.model.card import SamLogits
 from wsisam_qupath.model.decoders import Decoded, SamDecoder, WsiSamDecoder
+from wsisam_qupath.model.encoder import PatchEncoder
 from wsisam_qupath.model.low_rank import is_low_rank
 from wsisam_qupath.model.prompted_sam import fold_image_attention
 
@@ -24,7 +25,7 @@ from ..sampling.prompt_sampling import PromptBatch
 from ..settings import DecoderSettings
 from .kept_decoders import KeptDecoders
 from .losses import mask_loss, true_iou
-from .starting import build_learning_encoder, start_decoder
+from .starting import add_matrices, check_start, start_decoder
 from .targets import TargetMasks
 from .windows import Windows, draw_edge_windows, find_windows
 
@@ -76,16 +77,27 @@ class TrainableDecoder(nn.Module):
     ) -> None:
         super().__init__()
         self.settings = settings
-        (plain,) = build_networks(base, state, None).decoders.values()
+        check_start(settings, start)
+        networks = build_networks(base, state, None)
+        (plain,) = networks.decoders.values()
         self.decoder: SamDecoder | WsiSamDecoder = build_decoder(base, plain.sam, settings.card)
         fold_image_attention(self.decoder)  # its tensors keep their names
+        if start is not None and (settings.tunes_encoder or settings.keeps_decoders):
+            started = build_networks(base, state, start)
+        else:
+            started = networks
         # A frozen encoder stays out of the module: neither checkpoints nor gradients need it.
-        self.encoder = build_learning_encoder(base, state, settings, start)
+        self.encoder: PatchEncoder | None = None
+        if settings.tunes_encoder:
+            self.encoder = started.encoder
+        elif settings.lora_rank:
+            self.encoder = networks.encoder
+            add_matrices(self.encoder, settings.lora_rank, start)
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(_learns(name, settings))
         self.kept: KeptDecoders | None = None
         if start is not None and settings.keeps_decoders:
-            self.kept = KeptDecoders(build_networks(base, state, start), start.card.routes)
+            self.kept = KeptDecoders(started, start.card.routes)
         elif start is not None:
             start_decoder(self.decoder, start)
         self.eval()  # neither dropout nor running statistics: TinyViT's stay as they are

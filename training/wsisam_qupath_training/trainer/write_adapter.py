@@ -103,10 +103,17 @@ def _keep_frozen(
         card = card.model_copy(
             update={"decoders": start.card.decoders, "routes": start.card.routes}
         )
-    return card, {
-        f"{owner}.{name}": values.astype(np.float16)
-        for owner in owners
-        for name, values in start.tensors(owner).items()
+    tensors: dict[str, NDArray[np.float16]] = {}
+    for owner in owners:
+        tensors |= copy_tensors_of(start, owner, owner)
+    return card, tensors
+
+
+def copy_tensors_of(adapter: Adapter, owner: str, new_owner: str) -> dict[str, NDArray[np.float16]]:
+    """Copy the tensors of a decoder, or of "encoder", to write them under another owner's name."""
+    return {
+        f"{new_owner}.{name}": values.astype(np.float16)
+        for name, values in adapter.tensors(owner).items()
     }
 
 
