@@ -204,8 +204,12 @@ def test_a_scheduler_that_goes_away_is_named(distributed: Any, tissue_slide: Sli
     "address", ["nonsense", "node1:port", "foo://node1:8786", "http://node1:8787", "tls://a:1", ""]
 )
 def test_what_is_no_address_of_a_scheduler_is_refused(distributed: Any, address: str) -> None:
+    before = set(threading.enumerate())
+
     with pytest.raises(OptionError, match=r"no dask scheduler answers at .* `dask scheduler`"):
         DaskExecutor(*PARTS, address)
+
+    assert set(threading.enumerate()) <= before
 
 
 @pytest.mark.parametrize("what", ["nobody", "a web server", "one who says nothing"])
@@ -222,9 +226,12 @@ def test_an_address_where_no_scheduler_is_is_given_up_soon(
         if what == "a web server":
             threading.Thread(target=refuse, args=(listener,), daemon=True).start()
         host, port = listener.getsockname()
+        before = set(threading.enumerate())
 
         with pytest.raises(OptionError, match=f"no dask scheduler answers at {host}:{port}"):
             DaskExecutor(*PARTS, f"{host}:{port}")
+
+    assert set(threading.enumerate()) <= before  # dask's own client would leave one
 
 
 def refuse(listener: socket.socket) -> None:

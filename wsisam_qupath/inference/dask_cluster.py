@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -133,24 +133,15 @@ def _connect(address: str) -> Any:
         OptionError: dask is not installed, or no scheduler answers.
     """
     try:
-        import distributed  # an extra, and a second to import
+        # An extra, which takes a second to import, and has no types.
+        distributed: Any = import_module("distributed")
     except ImportError as exc:
         raise OptionError(
             "dask", f"dask is not installed: run {pip_install('distributed')}."
         ) from exc
-    client: Any = distributed.Client  # has no types
-    connected: Future[Any] = Future()
-
-    def connect() -> None:
-        try:
-            connected.set_result(client(address, timeout=_CONNECT_SECONDS, set_as_default=False))
-        except BaseException as exc:  # noqa: BLE001 - goes to whoever waits
-            connected.set_exception(exc)
-
-    # Not in this thread: it would wait forever for a server that accepts and stays silent.
-    threading.Thread(target=connect, name="dask-connect", daemon=True).start()
     try:
-        return connected.result(_CONNECT_SECONDS + _SILENCE_SECONDS)
+        distributed.utils.LoopRunner().run_sync(_greet_scheduler, distributed, address)
+        return distributed.Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
     except ImportError as exc:
         raise OptionError(
             "dask",
@@ -158,9 +149,21 @@ def _connect(address: str) -> Any:
             "install the same version on both.",
         ) from exc
     # MemoryError: dask reads the first bytes of a web server's response as a length.
-    except (OSError, ValueError, TypeError, MemoryError, FutureTimeoutError, TimeoutError) as exc:
+    except (OSError, ValueError, TypeError, MemoryError, asyncio.TimeoutError) as exc:
         raise OptionError(
             "dask",
             f"no dask scheduler answers at {escape(address)}. Start one with `dask scheduler`, "
             "and give the address that it prints, e.g. tcp://node1:8786.",
         ) from exc
+
+
+async def _greet_scheduler(distributed: Any, address: str) -> None:
+    """Ask the scheduler at an address who it is, which raises if it is none.
+
+    Not left to dask's client: one that fails at what is no scheduler stays half open.
+    """
+    secrets = distributed.Security().get_connection_args("client")
+    async with distributed.rpc(
+        address, timeout=_CONNECT_SECONDS, connection_args=secrets
+    ) as scheduler:
+        await asyncio.wait_for(scheduler.identity(), _CONNECT_SECONDS + _SILENCE_SECONDS)
