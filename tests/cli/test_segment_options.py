@@ -59,7 +59,7 @@ def test_what_is_smaller_than_min_area_is_nothing_and_named(
     assert [empty.id for empty in outcome.empty] == ["gland [1]"]
     out, err = capfd.readouterr()
     assert out == ""
-    assert "Nothing at gland [1]: the model sees no object there." in err
+    assert "Nothing at gland [1]: what the model sees there is smaller than 1e+06 µm²" in err
     assert "1 prompt: 0 outlined, 1 empty; 0 skipped." in err
 
 

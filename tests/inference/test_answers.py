@@ -124,6 +124,24 @@ def test_where_the_lr_patch_covers_the_slide_an_answer_is_taken_as_it_is() -> No
     assert answer.outlines[0].polygon.bounds == (800, 800, 1200, 1200)
 
 
+def test_an_hr_mask_that_is_cut_off_is_asked_on_an_lr_patch_that_covers_the_slide() -> None:
+    slide = cast(PixelSource, Extent(Box(800, 800, 1200, 1200)))
+
+    assert choose_answer(slide, PAIR, CLICK, [CUT], PLAIN) is None
+    answer = choose_answer(slide, PAIR.coarser, CLICK.keep(PAIR, [CUT]), [CUT], PLAIN)
+
+    assert answer is not None
+    assert answer.outlines[0].polygon.bounds == pytest.approx((944, 944, 1200, 1044))
+
+
+def test_an_empty_lr_mask_over_the_whole_slide_ends_the_asking() -> None:
+    slide = cast(PixelSource, Extent(Box(800, 800, 1200, 1200)))
+
+    answer = choose_answer(slide, PAIR, CLICK, [CUT, square(0, 0, 0, 0, 0.1, "lr")], PLAIN)
+
+    assert answer is not None
+
+
 def test_asking_on_coarser_pairs_ends() -> None:
     question = CLICK
     for _ in range(MOST_ESCALATIONS):
@@ -138,6 +156,21 @@ def test_an_empty_mask_is_no_outline() -> None:
 
     assert answer is not None
     assert answer.outlines == ()
+    assert not answer.is_too_small
+
+
+def test_a_mask_below_the_least_area_is_too_small() -> None:
+    options = replace(PLAIN, min_area_um2=3000)
+
+    small = choose_answer(WIDE, PAIR, CLICK, [SMALL], options)
+    large = choose_answer(WIDE, PAIR, CLICK, [square(100, 100, 160, 160, 0.8)], options)
+
+    assert small is not None
+    assert small.outlines == ()
+    assert small.is_too_small
+    assert large is not None
+    assert len(large.outlines) == 1
+    assert not large.is_too_small
 
 
 def test_candidates_of_a_click_come_by_predicted_iou_without_repetitions() -> None:

@@ -291,13 +291,16 @@ def test_glass_without_tissue_is_answered_somehow(segmenter: Segmenter, tmp_path
     assert len(answers) == 1
 
 
-def test_a_mask_without_inside_is_an_empty_answer(
+def test_an_object_below_the_least_area_is_said_to_be_too_small(
     segmenter: Segmenter, tissue_slide: Slide
 ) -> None:
     (answer,) = segmenter.segment(tissue_slide, [GLAND], OutlineOptions(min_area_um2=1e9))
 
     assert isinstance(answer, Empty)
-    assert answer.reason == "the model sees no object there"
+    assert answer.reason == (
+        "what the model sees there is smaller than 1e+09 µm², the minimum area; "
+        "is the pixel size of the image right?"
+    )
 
 
 def test_a_slide_that_breaks_while_it_is_read_says_so(

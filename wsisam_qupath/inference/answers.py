@@ -56,9 +56,24 @@ class Outline:
 
 @dataclass(frozen=True)
 class Answer:
-    """Outlines that answer a prompt, the best first; none where the model sees no object."""
+    """Outlines that answer a prompt, the best first.
+
+    Attributes:
+        outlines: none where the model sees no object, or one that is too small.
+        is_too_small: whether all parts of the mask are smaller than the options allow.
+    """
 
     outlines: tuple[Outline, ...]
+    is_too_small: bool = False
+
+    def explain_nothing(self, options: OutlineOptions) -> str:
+        """Say why there is no outline, in a few words for the user."""
+        if not self.is_too_small:
+            return "the model sees no object there"
+        return (
+            f"what the model sees there is smaller than {options.min_area_um2:g} µm², the minimum "
+            "area; is the pixel size of the image right?"
+        )
 
 
 @dataclass(frozen=True)
@@ -99,7 +114,9 @@ def choose_answer(
     whole = [p for p in predictions if not is_cut_off(p, pair, slide.l0_box)]
     best = _find_best(predictions, whole)
     if best is None:
-        if question.escalations < MOST_ESCALATIONS and _can_be_coarser(pair, slide.l0_box):
+        if question.escalations < MOST_ESCALATIONS and _can_be_coarser(
+            pair, predictions, slide.l0_box
+        ):
             return None
         best = predictions[-1] if predictions[-1].patch == "lr" else predictions[0]
     ranked = [(pair, best)]
@@ -111,7 +128,8 @@ def choose_answer(
     outlines = (make_outline(slide, p, mask, options) for p, mask in ranked)
     cut = (one and _cut_background(one, background) for one in outlines)
     found = [_drop_crumbs(one, question.prompt) for one in cut if one is not None]
-    return Answer(tuple(_drop_repeated(found)[: options.candidates]))
+    kept = tuple(_drop_repeated(found)[: options.candidates])
+    return Answer(kept, is_too_small=not kept and _is_too_small(slide, pair, best, options))
 
 
 def is_cut_off(prediction: Prediction, pair: PatchPair, l0_box: Box) -> bool:
@@ -138,10 +156,11 @@ def _find_best(predictions: Sequence[Prediction], whole: Sequence[Prediction]) -
     return next((prediction for prediction in whole if not prediction.is_empty), None)
 
 
-def _can_be_coarser(pair: PatchPair, l0_box: Box) -> bool:
-    """Whether the LR patch leaves out a part of the slide."""
-    lr = pair.lr_l0_box
-    return lr.x0 > l0_box.x0 or lr.y0 > l0_box.y0 or lr.x1 < l0_box.x1 or lr.y1 < l0_box.y1
+def _can_be_coarser(pair: PatchPair, predictions: Sequence[Prediction], l0_box: Box) -> bool:
+    """Whether the coarsest patch that was read leaves out a part of the slide."""
+    is_lr_read = any(prediction.patch == "lr" for prediction in predictions)
+    read = _find_patch_l0_box(pair, "lr" if is_lr_read else "hr")
+    return read.x0 > l0_box.x0 or read.y0 > l0_box.y0 or read.x1 < l0_box.x1 or read.y1 < l0_box.y1
 
 
 def _find_patch_l0_box(pair: PatchPair, patch: Patch) -> Box:
@@ -164,6 +183,17 @@ def make_outline(
     if polygon is None:
         return None
     return Outline(polygon, prediction.predicted_iou, stability_score(mask), pair, prediction.patch)
+
+
+def _is_too_small(
+    slide: PixelSource, pair: PatchPair, prediction: Prediction, options: OutlineOptions
+) -> bool:
+    """Whether a mask has an outline where parts of any size may stay, and none where not."""
+    of_any_size = replace(options, min_area_um2=0.0)
+    return (
+        make_outline(slide, pair, prediction, options) is None
+        and make_outline(slide, pair, prediction, of_any_size) is not None
+    )
 
 
 def _clip_to_slide(polygon: Polygon | MultiPolygon, l0_box: Box) -> Polygon | MultiPolygon | None:

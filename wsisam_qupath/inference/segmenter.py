@@ -338,7 +338,7 @@ class Segmenter:
         prompt = question.prompt
         result_id = self.model.predict_result_id(prompt, slide.mpp, options)
         if not answer.outlines:
-            return Empty(prompt, result_id, "the model sees no object there")
+            return Empty(prompt, result_id, answer.explain_nothing(options))
         first, *others = (
             Candidate(
                 outline.polygon,

@@ -19,12 +19,13 @@ Scalar: TypeAlias = str | int | float | bool | None
 _NAMESPACE = uuid.UUID("3d1c7a52-93a4-4f0e-8a68-0b7a4f6c2e91")
 """Namespace of the UUIDv5 result ids. Another value would rename every result ever written."""
 
-ANSWERS = 2
+ANSWERS = 3
 """Version of the answers, raised when pixels, planning or decoding change what comes out. Results
 of an older one count as outdated.
 
 1. Version 0.1 of the program.
 2. Pixels as QuPath shows them; no outline ends where a patch ends; both masks of a pair decoder.
+3. Nor does one end there where only the next coarser patch covers the slide.
 """
 
 _ID_DECIMALS = 3
