@@ -52,7 +52,7 @@ class Outcome:
         seen.
         """
         training = self.training
-        start, val = training.find_start(), training.list_compared()
+        start, val = training.request.find_start(), training.list_compared()
         if start is None or not val or not training.recipe.compared_objects:
             return ()
         with show_progress(training.console, "Loading the model to compare with"):
@@ -61,7 +61,7 @@ class Outcome:
 
     def judge(self) -> tuple[Judgment, ...]:
         """Judge whether the adapter is better; where it is not, the one before is kept."""
-        training, start = self.training, self.training.find_start()
+        training, start = self.training, self.training.request.find_start()
         if not self.compared or start is None:
             return ()
         results = [one.results for one in self.compared]

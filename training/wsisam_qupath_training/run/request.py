@@ -12,6 +12,7 @@ from wsisam_qupath.errors import OptionError
 from wsisam_qupath.files import check_writable
 from wsisam_qupath.files.names import compose
 from wsisam_qupath.model.adapter import Adapter
+from wsisam_qupath.model.shipped import find_shipped_adapter
 from wsisam_qupath.options import ModelSpec
 from wsisam_qupath.report.progress import count_noun, name_cases
 
@@ -74,6 +75,14 @@ class TrainRequest:
         """Folder of the checkpoints."""
         return self.run or self.out.with_suffix(".training")
 
+    def find_start(self) -> Path | None:
+        """Find the adapter that the result is compared with, whether there is such a file or not.
+
+        That is the one that training starts from, or the one that ships for the base.
+        """
+        start = self.model.adapter
+        return start if isinstance(start, Path) else find_shipped_adapter(self.model.base)
+
 
 def check_request(request: TrainRequest) -> None:
     """Check everything that can be known before anything is read.
@@ -84,7 +93,21 @@ def check_request(request: TrainRequest) -> None:
     """
     if request.out.suffix != ".safetensors":
         raise OptionError("out", f"{request.out} does not end in .safetensors.")
+    start = request.find_start()
+    if start is not None and _is_same_file(start, request.out):
+        raise OptionError(
+            "out",
+            f"{request.out} is the adapter before training, which the result is compared with "
+            "and mixed with: give the new one another name.",
+        )
     check_writable(request.out)
+
+
+def _is_same_file(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:  # one of them is not there
+        return False
 
 
 def choose_recipe(request: TrainRequest, start: Adapter | None, dataset: Dataset) -> Recipe:

@@ -19,7 +19,6 @@ from wsisam_qupath.inference.backends import Backend
 from wsisam_qupath.inference.loading import ResolvedModel, resolve
 from wsisam_qupath.inference.shared_patches import SharedPatches
 from wsisam_qupath.model.build import read_state
-from wsisam_qupath.model.shipped import find_shipped_adapter
 from wsisam_qupath.model.weights import locate_weights
 from wsisam_qupath.report.progress import count_noun, show_progress
 
@@ -138,7 +137,7 @@ class TrainingRun:
 
         measured = measure_plan(self._planned, self._load_backend, make_run, self.console)
         measured = replace(measured, rounds=len(self.rounds), **self._count_curve())
-        start, val = self.find_start(), self.list_compared()
+        start, val = self.request.find_start(), self.list_compared()
         if start is None or not val or not self.recipe.compared_objects:
             return measured
         with show_progress(self.console, "Measuring how fast models are compared"):
@@ -228,15 +227,6 @@ class TrainingRun:
         part: Part = "train" if self.is_cross_validated else "val"
         without = self.request.without
         return [image for image in self.parts[part].images if image.dataset not in without]
-
-    def find_start(self) -> Path | None:
-        """Find the adapter that the result is compared with.
-
-        That is the one that training started from, or the one that ships for the base.
-        """
-        if self.model.adapter is not None:
-            return self.model.adapter.path
-        return find_shipped_adapter(self.model.base.name)
 
     def load_compared(
         self, name: str, adapter: Path, graphs_folder: Path | None = None
