@@ -155,11 +155,6 @@ def test_an_adapter_adds_them_to_the_encoder_of_its_base(
         ("encoder.neck.0.weight", np.zeros(1), r"'encoder\.neck\.0\.weight' is unknown"),
         (f"encoder.{LAYER}.up", np.zeros((1, RANK)), "its image encoder have other shapes"),
         (f"encoder.{LAYER}.down", np.zeros((1, 1280)), "other shapes than its card says"),
-        (
-            f"encoder.{LAYER}.down",
-            np.full((RANK, 1280), np.nan),
-            rf"'encoder\.{LAYER}\.down' has values that are no finite numbers",
-        ),
     ],
 )
 def test_matrices_that_do_not_fit_the_encoder_are_named(
@@ -176,6 +171,17 @@ def test_matrices_that_do_not_fit_the_encoder_are_named(
 
     with pytest.raises(AdapterError, match=message):
         build_networks(PLAIN_BASE, lite_state, adapter)
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf, 1e300])
+def test_matrices_that_are_no_finite_numbers_are_named_before_anything_is_loaded(
+    lite: Networks, tmp_path: Path, value: float
+) -> None:
+    path = tmp_path / "mine.safetensors"
+    write_low_rank(path, lite, {f"encoder.{LAYER}.down": np.full((RANK, 1280), value)})
+
+    with pytest.raises(AdapterError, match=rf"'encoder\.{LAYER}\.down' has values .* finite"):
+        read_adapter(path, PLAIN_BASE)
 
 
 @pytest.mark.parametrize(

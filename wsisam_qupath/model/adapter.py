@@ -77,18 +77,11 @@ class Adapter:
         """
         prefix = f"{decoder}."
         with _open_adapter(self.path) as file:
-            found = {
-                name: np.asarray(file.get_tensor(name), dtype=np.float32)
+            return {
+                name.removeprefix(prefix): _read_tensor(self.path, file, name)
                 for name in file.keys()  # noqa: SIM118 - safetensors' handle is no mapping
                 if name.startswith(prefix)
             }
-        for name, tensor in found.items():
-            if not np.isfinite(tensor).all():
-                raise AdapterError(
-                    f"{self.path}: the tensor {name!r} has values that are no finite numbers. "
-                    "Copy or train the adapter again."
-                )
-        return {name.removeprefix(prefix): tensor for name, tensor in found.items()}
 
 
 def read_adapter(path: Path, base: Base) -> Adapter:
@@ -107,7 +100,9 @@ def read_adapter(path: Path, base: Base) -> Adapter:
         card = _card(path, metadata)
         _check_tensors(path, card, dtypes)
         encoder = [name for name in dtypes if name.startswith(f"{ENCODER}.")]
-        encoder_sha256 = _compute_tensors_sha256(file, encoder) if card.tunes_encoder else None
+        encoder_sha256 = None
+        if card.tunes_encoder:
+            encoder_sha256 = _compute_tensors_sha256(path, file, encoder)
     if (card.base, card.base_sha256) != (base.name, base.sha256):
         raise AdapterError(
             f"{path} was trained for {card.base} (SHA-256 {card.base_sha256[:12]}…), not for "
@@ -150,11 +145,22 @@ def _open_adapter(path: Path) -> safe_open:
         ) from exc
 
 
-def _compute_tensors_sha256(file: Any, names: Iterable[str]) -> str:
+def _read_tensor(path: Path, file: Any, name: str) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is told
+        tensor = np.asarray(file.get_tensor(name), dtype=np.float32)
+    if not np.isfinite(tensor).all():
+        raise AdapterError(
+            f"{path}: the tensor {name!r} has values that are no finite numbers. Copy or train "
+            "the adapter again."
+        )
+    return tensor
+
+
+def _compute_tensors_sha256(path: Path, file: Any, names: Iterable[str]) -> str:
     """Compute the SHA-256 of tensors: of names, shapes and float32 values, whatever they lie in."""
     digest = hashlib.sha256()
     for name in sorted(names):  # one at a time: an encoder may take gigabytes
-        tensor = np.ascontiguousarray(file.get_tensor(name), dtype="<f4")
+        tensor = np.ascontiguousarray(_read_tensor(path, file, name), dtype="<f4")
         digest.update(f"{name} {tensor.shape}\n".encode())
         digest.update(tensor.tobytes())
     return digest.hexdigest()
