@@ -90,7 +90,7 @@ class ModelLoader:
             if time.monotonic() >= end:
                 raise _make_loading_problem(has_waited=wait_s > 0)
         if self._segmenter is None:
-            raise ProblemError("failed", f"The server has no model. {self._failure}")
+            raise ProblemError("failed", f"The model cannot be loaded. {self._failure}")
         return self._segmenter
 
 

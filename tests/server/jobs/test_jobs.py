@@ -104,7 +104,7 @@ def test_without_a_model_a_job_fails_with_its_cure(
         status = server.ended(server.add(project))
 
     assert status["state"] == "failed"
-    assert status["reason"] == "The server has no model. There are no weights. Get some."
+    assert status["reason"] == "The model cannot be loaded. There are no weights. Get some."
 
 
 def test_without_qupath_a_job_fails_with_its_cure(

@@ -116,7 +116,7 @@ class JobRunner:
             if cancellation.wait(_LOOK_SECONDS):
                 raise BatchCancelledError
         if self.loader.loaded is None:
-            raise DeviceError(f"The server has no model. {self.loader.failure}")
+            raise DeviceError(f"The model cannot be loaded. {self.loader.failure}")
         return self.loader.loaded
 
 
