@@ -112,7 +112,8 @@ def _add_model_options(command: F, more: str, *, several: bool) -> F:
             envvar="WSISAM_QUPATH_EMBEDDINGS_GB",
             show_envvar=True,
             help="Keep encoded patches in the cache folder, at most this many GB: the same place "
-            "of a slide, also with another adapter, is then answered without encoding it again.",
+            "of a slide is then answered without encoding it again, also with another adapter that "
+            "has the same image encoder.",
         ),
     )
 
