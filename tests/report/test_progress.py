@@ -122,6 +122,27 @@ def test_what_an_earlier_run_did_counts_but_not_for_the_speed(
     assert progress.as_event()["seconds_left"] == 40.0
 
 
+def test_what_comes_before_the_first_of_the_work_is_not_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    progress = Progress("Outlining", 8, 0, "")
+    now[0] = 50.0  # the model is loaded
+    progress.advance()
+    assert progress.describe() == "1 of 8, 1.2/min, 5 min 50 s left"
+
+    now[0] = 52.0
+    progress.advance()
+    assert progress.describe().startswith("2 of 8, 2.3/min"), "two at once tell no speed yet"
+
+    now[0] = 60.0
+    progress.update(done=6)
+    assert progress.describe() == "6 of 8, 0.5/s, 4.0 s left"
+    assert progress.as_event()["seconds_left"] == 4.0
+    assert progress.as_event()["seconds"] == 60.0
+
+
 def test_work_of_unknown_length_tells_how_long_it_has_taken(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

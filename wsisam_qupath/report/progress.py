@@ -36,6 +36,10 @@ _JSON_SECONDS = 1.0
 _NAMED_MAX = 50
 """Largest number of cases that are named."""
 
+_MEASURED_SHARE = 0.2
+"""Time since the first of the work was done, as a share of the time until then, that tells a speed:
+several may be done at once."""
+
 T = TypeVar("T")
 
 
@@ -89,10 +93,11 @@ class Progress:
         self._is_estimated = False
         self._done_before = done
         self._started = time.monotonic()
+        self._first: tuple[float, float] | None = None
 
     def advance(self, count: float = 1) -> None:
         """Count more of the work as done."""
-        self._done += count
+        self.update(done=self._done + count)
 
     def update(
         self,
@@ -109,6 +114,8 @@ class Progress:
             is_estimated: whether the total is an estimate, which is then said.
         """
         self._done = self._done if done is None else done
+        if self._first is None and self._done > self._done_before:
+            self._first = time.monotonic(), self._done
         self._total = self._total if total is None else total
         self._what = self._what if what is None else what
         self._note = self._note if note is None else note
@@ -137,7 +144,7 @@ class Progress:
         """
         seconds = time.monotonic() - self._started
         parts = [self._count()] if self._total or self._done else []
-        speed = (self._done - self._done_before) / max(seconds, 1e-3)
+        speed = self._compute_speed()
         if self._total and speed > 0:
             if self._unit != "B":
                 parts.append(f"{speed:.1f}/s" if speed >= 0.1 else f"{60 * speed:.1f}/min")
@@ -149,7 +156,7 @@ class Progress:
     def as_event(self) -> dict[str, object]:
         """Describe the progress for programs, as values of a JSON object."""
         seconds = time.monotonic() - self._started
-        speed = (self._done - self._done_before) / max(seconds, 1e-3)
+        speed = self._compute_speed()
         left = (self._total - self._done) / speed if self._total and speed > 0 else None
         return {
             "what": self._what,
@@ -159,6 +166,18 @@ class Progress:
             "seconds": round(seconds, 1),
             "seconds_left": None if left is None else round(max(0.0, left), 1),
         }
+
+    def _compute_speed(self) -> float:
+        """Compute how much is done in a second: without what comes before the first, if it may be.
+
+        The first of the work often waits for a model that is loaded.
+        """
+        now = time.monotonic()
+        if self._first is not None:
+            at, done = self._first
+            if self._done > done and now - at >= _MEASURED_SHARE * (at - self._started):
+                return (self._done - done) / max(now - at, 1e-3)
+        return (self._done - self._done_before) / max(now - self._started, 1e-3)
 
     def _count(self) -> str:
         if self._unit == "B":
