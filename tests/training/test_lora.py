@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from wsisam_qupath.model.low_rank import is_low_rank
 from wsisam_qupath.model.shipped import find_shipped_adapter
 from wsisam_qupath_training.recipes import (
     fit_recipe,
+    keep_scale,
     make_single_decoder_recipe,
     override_decoders,
 )
@@ -222,6 +224,20 @@ def test_without_a_recipe_they_learn_alone_under_the_decoders_of_the_adapter() -
     (settings,), (usual,) = recipe.decoders.values(), plain.decoders.values()
     assert (settings.scope, settings.lora_rank) == ("adapter", 8)
     assert (settings.steps, settings.start_shares) == (usual.steps, usual.start_shares)
+
+
+@pytest.mark.slow
+def test_decoders_that_stay_keep_their_scale_whatever_the_recipe_says() -> None:
+    shipped = find_shipped_adapter(PLAIN_BASE.name)
+    assert shipped is not None
+    start = read_adapter(shipped, PLAIN_BASE)
+    coarse = replace(start, card=start.card.model_copy(update={"hr_mpp": 2.0}))
+    learning = fit_recipe(start, 100)
+    staying = fit_recipe(start, 100, lora_rank=8)
+
+    assert keep_scale(staying, coarse) == staying.model_copy(update={"hr_mpp": 2.0})
+    assert keep_scale(staying, None) == staying
+    assert keep_scale(learning, coarse) == learning
 
 
 def test_with_a_scope_it_is_one_decoder_with_them() -> None:

@@ -189,6 +189,13 @@ def override_numbers(
     return recipe.model_copy(update={"decoders": decoders, **others})
 
 
+def keep_scale(recipe: Recipe, start: Adapter | None) -> Recipe:
+    """Keep the scale of the start where its decoders stay as they are: they are asked at it."""
+    if start is None or not recipe.keeps_decoders:
+        return recipe
+    return recipe.model_copy(update={"hr_mpp": start.card.hr_mpp})
+
+
 def _drop_none(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 

@@ -17,7 +17,7 @@ from wsisam_qupath.options import ModelSpec
 from wsisam_qupath.report.progress import count_noun, name_cases
 
 from ..dataset import Dataset
-from ..recipes import fit_recipe, override_numbers
+from ..recipes import fit_recipe, keep_scale, override_numbers
 from ..settings import Recipe
 from ..sources.reading import DatasetOptions
 
@@ -121,7 +121,7 @@ def choose_recipe(request: TrainRequest, start: Adapter | None, dataset: Dataset
     """
     n_objects = dataset.count_objects("train", request.without)
     recipe = request.recipe or fit_recipe(start, n_objects, request.lora_rank)
-    recipe = override_numbers(recipe, **request.numbers)
+    recipe = keep_scale(override_numbers(recipe, **request.numbers), start)
     if request.only is not None and request.only not in recipe.decoders:
         raise OptionError(
             "only", f"{request.only} is none of the recipe's {', '.join(recipe.decoders)}."
