@@ -48,6 +48,7 @@ class Live {
     /** The last answer with what else it may be, by size; the outline that further clicks correct. */
     private List<Answer> candidates = []
     private String candidateId, refinedId
+    private UUID selectedId    // of the object that was selected before an undo or redo
     private List<Double> cursor
     private PathClass classInside
     private UUID idInside
@@ -101,6 +102,7 @@ class Live {
         changes = new Changes(imageData)
         root = imageData.hierarchy.rootObject
         steps = new UndoSteps(viewer, {
+            selectedId = viewer.selectedObject?.ID
             tellQuPath()
             steps?.tell()
         })
@@ -166,11 +168,23 @@ class Live {
             view.outlines.follow(imageData.hierarchy)
             asked?.cancel()
             asked = null
+            followUndo()
         }
         if (isOfMouse && Exchange.pixelTrouble(imageData) == null)    // else a dialog is to be shown
             followChanges()
         else
             Platform.runLater { pause.playFromStart() }
+    }
+
+    /** Goes on with the object of before an undo or redo: all objects of the image are others now, and none is selected. */
+    private void followUndo() {
+        def byId = objectsById(imageData.hierarchy)
+        candidateId = candidates.find { byId[it.id] }?.id
+        if (candidateId == null)
+            candidates = []
+        def selected = byId[selectedId?.toString()]
+        if (selected != null && isPoints(selected))
+            Platform.runLater { viewer?.setSelectedObject(selected) }    // after the undo manager, which selects none
     }
 
     /** Begins the next object. */
@@ -317,8 +331,11 @@ class Live {
         view.outlines.add(results)
         def last = results ? results[-1].ID.toString() : null
         def answer = found.find { it.others } ?: found.find { it.id == last }
-        candidates = ([answer] + (answer?.others ?: [])).findAll { it?.result != null }.sort { it.result.ROI.area }
-        candidateId = answer?.id
+        // A rectangle says itself how large its object is. Not `ROI.area`, which Groovy takes for `isArea()`.
+        def isSized = results && !isPoints(results[-1].parent)
+        candidates = isSized ? [] : ([answer] + (answer?.others ?: [])).findAll { it?.result != null }
+            .sort { it.result.getROI().getArea() }
+        candidateId = isSized ? null : answer?.id
         if (refinedId && last)
             refinedId = last
         view.showPreview(null)

@@ -19,6 +19,7 @@ pytestmark = [pytest.mark.qupath, pytest.mark.slow, pytest.mark.window]
 
 RECTANGLE = ((150, 150), (290, 290))
 FIRST_CLICK, SECOND_CLICK, OUTSIDE_CLICK = (370, 360), (395, 405), (450, 455)
+THIRD_CLICK = (350, 410)
 
 
 def results(state: State) -> list[dict[str, Any]]:
@@ -27,6 +28,11 @@ def results(state: State) -> list[dict[str, Any]]:
 
 def ids(state: State) -> set[str]:
     return {one["id"] for one in results(state)}
+
+
+def changed_area(state: State, other: State) -> float:
+    (area,) = (one["area"] for one in results(state) if one["id"] not in ids(other))
+    return float(area)
 
 
 def has_other_results(state: State, before: State) -> bool:
@@ -62,6 +68,7 @@ def test_from_the_first_rectangle_to_the_saved_image(
         window.drag(*RECTANGLE)
         seen = window.wait(lambda s: len(results(s)) == 1, "the outline in the rectangle")
         assert seen["objects"][0]["id"] == results(seen)[0]["parent"]
+        assert "[ ]" not in seen["line"], "a rectangle says how large its object is"
 
         window.choose_points_tool()
         window.keys("Return")
@@ -84,6 +91,13 @@ def test_from_the_first_rectangle_to_the_saved_image(
         assert ids(after) == ids(two), "one step takes back a click with its outline"
         assert set(after["thick"]) == ids(two), "and what is drawn over the slide"
 
+        window.click(*THIRD_CLICK)
+        again = window.wait(lambda s: points(s) == [3], "a click that goes on after an undo")
+        window.wait(lambda s: has_other_results(s, two), "its outline")
+        assert len(again["objects"]) == len(after["objects"])
+        window.keys("ctrl+z")
+        window.wait(lambda s: points(s) == [2] and ids(s) == ids(two), "the state before it")
+
         window.keys("Return")
         take_back_before_the_outline(window, two)
         window.keys("Return")
@@ -91,6 +105,7 @@ def test_from_the_first_rectangle_to_the_saved_image(
         three = window.wait(lambda s: len(results(s)) == 3, "the next object")
         window.keys("bracketright")
         last = window.wait(lambda s: has_other_results(s, three), "a larger one")
+        assert changed_area(last, three) > changed_area(three, last)
         saved = project.parent / "data" / "1" / "data.qpdata"
         window.keys("Return")
         window.choose("Segment all")
