@@ -52,6 +52,24 @@ def take_back_before_the_outline(window: Window, before: State) -> None:
     assert ids(back) == ids(before)
 
 
+def choose_larger(window: Window, before: State) -> State:
+    """Choose a larger thing that the last click may mean."""
+    window.keys("bracketright")
+    chosen = window.wait(lambda s: has_other_results(s, before), "a larger one")
+    assert changed_area(chosen, before) > changed_area(before, chosen)
+    return chosen
+
+
+def go_on_after_the_undo(window: Window, before: State) -> None:
+    """Click again, which goes on with the same object, and undo that too."""
+    window.click(*THIRD_CLICK)
+    clicked = window.wait(lambda s: points(s) == [3], "a click that goes on after an undo")
+    assert len(clicked["objects"]) == len(before["objects"])
+    window.wait(lambda s: has_other_results(s, before), "its outline")
+    window.keys("ctrl+z")
+    window.wait(lambda s: points(s) == [2] and ids(s) == ids(before), "the state before it")
+
+
 def test_from_the_first_rectangle_to_the_saved_image(
     qupath: QuPathProcess, tissue_path: Path, tmp_path: Path
 ) -> None:
@@ -91,21 +109,13 @@ def test_from_the_first_rectangle_to_the_saved_image(
         assert ids(after) == ids(two), "one step takes back a click with its outline"
         assert set(after["thick"]) == ids(two), "and what is drawn over the slide"
 
-        window.click(*THIRD_CLICK)
-        again = window.wait(lambda s: points(s) == [3], "a click that goes on after an undo")
-        window.wait(lambda s: has_other_results(s, two), "its outline")
-        assert len(again["objects"]) == len(after["objects"])
-        window.keys("ctrl+z")
-        window.wait(lambda s: points(s) == [2] and ids(s) == ids(two), "the state before it")
-
+        go_on_after_the_undo(window, after)
         window.keys("Return")
         take_back_before_the_outline(window, two)
         window.keys("Return")
         window.click(100, 420)
         three = window.wait(lambda s: len(results(s)) == 3, "the next object")
-        window.keys("bracketright")
-        last = window.wait(lambda s: has_other_results(s, three), "a larger one")
-        assert changed_area(last, three) > changed_area(three, last)
+        last = choose_larger(window, three)
         saved = project.parent / "data" / "1" / "data.qpdata"
         window.keys("Return")
         window.choose("Segment all")
