@@ -73,7 +73,7 @@ def test_a_feature_says_all_that_qupath_keeps() -> None:
                 "wsisam_lr_mpp": "2",
                 "wsisam_patch": "hr",
                 "wsisam_version": "0.1.0",
-                "wsisam_answers": "2",
+                "wsisam_answers": "3",
                 "wsisam_format": "2",
             },
         },
@@ -323,7 +323,11 @@ def id_of(
 
 @pytest.mark.parametrize(
     ("answers", "pinned"),
-    [(1, "f7f06a04-8821-58e3-8006-34d4cf836da7"), (2, "ddc58b57-0911-5d60-b9fa-a9f227d95b48")],
+    [
+        (1, "f7f06a04-8821-58e3-8006-34d4cf836da7"),
+        (2, "ddc58b57-0911-5d60-b9fa-a9f227d95b48"),
+        (3, "46b4615a-ae6c-5aba-a440-64179c5bca3e"),
+    ],
 )
 def test_the_id_of_a_result_is_pinned(answers: int, pinned: str) -> None:
     options: dict[str, float | bool] = {"simplify_um": 0.5, "tta": False}
