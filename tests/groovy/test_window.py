@@ -119,8 +119,8 @@ def test_from_the_first_rectangle_to_the_saved_image(
         saved = project.parent / "data" / "1" / "data.qpdata"
         window.keys("Return")
         window.choose("Segment all")
-        window.wait(lambda _: "Nothing is left to do" in window.log, "that all is outlined")
-        assert ids(window.look()) == ids(last), "what was accepted stays, whatever the size is now"
+        done = window.wait_for_line("Nothing is left to do", "that all is outlined")
+        assert ids(done) == ids(last), "what was accepted stays, whatever the size is now"
         window.keys("ctrl+s")
         window.wait(lambda _: saved.is_file(), "the saved image")
         assert "Ready: lite-medsam" in window.log, "the server's log is in QuPath's"
@@ -210,8 +210,7 @@ def test_objects_like_an_example_are_found_and_what_is_rejected_is_not_found_aga
         window.run(EXAMPLE)
         window.choose("Find all")
         window.answer("Find all objects")
-        window.wait(lambda _: "objects found." in window.log, "that the search is done")
-        first = window.look()
+        first = window.wait_for_line("objects found.", "what was found")
         found = results(first)
         assert len(found) >= 3
         assert {one["path_class"] for one in found} == {"gland"}
@@ -234,8 +233,7 @@ def test_objects_like_an_example_are_found_and_what_is_rejected_is_not_found_aga
         )
         window.choose("Find all")
         window.answer("Find all objects")
-        window.wait(lambda _: "No further objects" in window.log, "the second search")
-        again = window.look()
+        again = window.wait_for_line("No further objects", "the second search")
 
     assert gone["id"] not in ids(again)
     assert not any(one["area"] == gone["area"] for one in results(again))

@@ -66,7 +66,7 @@ def test_what_was_accepted_is_not_doubled_and_the_workflow_repeats_the_run(
         window.choose("Turn detections")
         window.wait(lambda s: types(s) == {"PathAnnotationObject": 2}, "two annotations")
         window.choose("Segment all")
-        window.wait(lambda _: "Nothing is left to do" in window.log, "that all is answered")
+        window.wait_for_line("Nothing is left to do", "that all is answered")
         seen = window.wait(lambda s: s["steps"], "the step in the workflow")
         steps = "viewer.getImageData().getHistoryWorkflow().getSteps()"
         script = window.evaluate(f"{steps}.find {{ it.getName().contains('WSI-SAM') }}.getScript()")
@@ -95,10 +95,10 @@ def set_the_class(window: Window, name: str) -> None:
 
 def start_and_stop_the_server(window: Window, home: Path) -> None:
     window.choose("Start", ">Server")
-    window.wait(lambda _: "The server runs." in window.log, "that the server runs")
+    window.wait_for_line("The server runs.", "that the server runs")
     assert len(servers(home)) == 1
     window.choose("Stop", ">Server")
-    window.wait(lambda _: "The server is stopped." in window.log, "that it is stopped")
+    window.wait_for_line("The server is stopped.", "that it is stopped")
     window.wait(lambda _: not servers(home), "the end of the server")
 
 

@@ -91,7 +91,7 @@ def test_a_training_is_watched_and_stopped(three_slides: Path, tmp_path: Path) -
         process = psutil.Process(json.loads(server.read_text())["pid"])
         window.wait_for(lambda: process.children(recursive=True), "the process that trains")
         window.run("progress.lookup('.button').fire()")
-        window.wait(lambda _: "The training is stopped" in window.log, "the end")
+        window.wait_for_line("The training is stopped", "the end")
         window.wait(lambda s: s["progress"] is None, "the end of the window with its progress")
         window.wait(lambda _: not process.children(recursive=True), "the end of the process")
 
